@@ -1,0 +1,120 @@
+"""`capnet STAGE` for every row of the stage table, and the commands of capnet/commands."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from capnet import __version__
+
+STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "register")  # a test compares it with STAGES
+COMMANDS = {
+    "demo-data": "Draw the built-in demo pictures.",
+    "preset": "Print a complete settings file.",
+    "summary": "Print the results of the last run as a table.",
+}
+EPILOG = """\b
+Examples:
+  capnet demo-data --out data                    draw the demo pictures
+  capnet preset own > params.yaml                settings for your own pictures
+  dvc repro                                      run all stages that changed
+  capnet train --set train.epochs=3              run one stage with another setting"""
+
+
+class _Lazy(click.Group):
+    """Lists every command without importing it, so that --help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*STAGE_NAMES, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in STAGE_NAMES:
+            return _stage_command(name)
+        if name in COMMANDS:
+            command: click.Command = import_module(f"capnet.commands.{name.replace('-', '_')}").command
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Stages, in order"):
+            formatter.write_text(" ".join(STAGE_NAMES))
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="capnet")
+@click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
+@click.pass_context
+def main(ctx: click.Context, traceback: bool) -> None:
+    """Long-tailed multi-label recognition with CLIP: from pictures to a registered model."""
+    ctx.obj = {"traceback": traceback}
+
+
+def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r}: write NAME=PATH")
+    return dict(value.split("=", 1) for value in values)
+
+
+def _stage_command(name: str) -> click.Command:
+    from capnet.stages import STAGES, run
+
+    stage = STAGES[name]
+
+    def execute(params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any) -> None:
+        from capnet.config import load
+
+        loaded = load(Path(params), settings)
+        usual = dict(stage.inputs)
+        if "data" in usual:
+            usual["data"] = loaded.data.root
+        if options.get("check"):
+            from capnet.registry.register import registered
+
+            if registered(loaded.register_, Path(stage.outputs["registration"]) if not outputs else Path(outputs["registration"])):
+                click.echo("register: the store has this model version")
+                return
+        metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
+        figures = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        click.echo(f"{name}: {figures or 'done'}")
+
+    options: list[click.Parameter] = [
+        click.Option(["--params"], default="params.yaml", show_default=True, help="Settings file."),
+        click.Option(["--set", "settings"], multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."),
+        click.Option(
+            ["--input", "inputs"], multiple=True, callback=_pairs, metavar="NAME=PATH", help=f"Another place for an input ({', '.join(stage.inputs)})."
+        ),
+        click.Option(
+            ["--output", "outputs"], multiple=True, callback=_pairs, metavar="NAME=PATH", help=f"Another place for an output ({', '.join(stage.outputs)})."
+        ),
+    ]
+    if name == "register":
+        options.append(click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version."))
+    example = {"train": "train.epochs=3", "split": "split.method=pareto", "evaluate": "evaluate.bootstrap=200", "register": "register.name=birds"}.get(name, "")
+    epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
+    reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
+    text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
+    return click.Command(name, params=options, callback=execute, help=text, epilog=epilog)
+
+
+def entry() -> None:
+    """The console script: turns a CapnetError into its three-part message and exit code."""
+    from capnet.errors import CapnetError
+
+    try:
+        main.main(standalone_mode=True)
+    except CapnetError as error:
+        if "--traceback" in sys.argv:
+            raise
+        click.echo(f"capnet: {error.title} error\n{error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,326 @@
+"""Settings: one frozen model per section of params.yaml; every unknown key and wrong value is reported at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from capnet.errors import ConfigError, Problem
+
+
+def _safe_integer(value: Any) -> Any:
+    """KFP turns 10 into 10.0: accept an integral float, refuse what a double cannot hold exactly."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > 2**53:
+        raise ValueError("integers above 2^53 do not survive a pipeline parameter")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_safe_integer)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    format: Literal["csv"] = Field("csv", description="how the labels are written: csv is labels.csv (path, labels) and images/")
+    root: str = Field("data", description="folder with the pictures; paths in the label table are relative to it")
+
+
+class Backbone(Section):
+    name: str = Field("ViT-B-16", description="an open_clip model (ViT-B-16, RN50, ...), or lit-efflite0-minilm, lit-efflite2-minilm")
+    pretrained: str = Field("openai", description="an open_clip tag, a .pt or .safetensors file, local-dir:FOLDER, or 'random' (tests only)")
+    centre: bool = Field(True, description="centre text features; only the lit-* backbones ship a centring projector")
+
+
+class Tte(Section):
+    views: Int = Field(5, description="test-time views: 1 (centre crop), 5 (corners and centre) or 10 (and mirrored)")
+    expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
+    average: Literal["logits", "probabilities"] = Field("logits", description="what is averaged over views")
+
+    @field_validator("views")
+    @classmethod
+    def _known_views(cls, value: int) -> int:
+        if value not in (1, 5, 10):
+            raise ValueError("allowed are 1, 5 and 10")
+        return value
+
+
+class Runtime(Section):
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
+    threads: Int = Field(2, ge=1, description="CPU threads; equal threads give equal bits")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on a GPU that has it, else fp32")
+    seed: Int = Field(0, ge=0, description="seed of every random draw in training")
+
+
+class Ingest(Section):
+    labels: str = Field("labels.csv", description="label table inside data.root")
+    classes: str = Field("classes.csv", description="optional table inside data.root: name, prompt_name, critical")
+    separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
+
+
+class Pareto(Section):
+    max: Int = Field(800, ge=1, description="reference count of the first class")
+    min: Int = Field(1, ge=0, description="reference count towards which the last classes fall")
+    shape: float = Field(6.0, gt=0, description="Pareto shape b (METHOD: 6)")
+
+
+class Validation(Section):
+    source: Literal["train", "pool", "none"] = Field("train", description="where validation rows come from when none are given")
+    share: Share = Field(0.2, description="validation rows wanted, as a share of the training rows")
+    cap: Share = Field(0.2, description="most rows that may come from the left-over pool, as a share of the training rows")
+
+
+class RequirePositives(Section):
+    train: Int = Field(1, ge=0)
+    val: Int = Field(0, ge=0)
+    test: Int = Field(0, ge=0)
+
+
+class Split(Section):
+    method: Literal["natural", "pareto", "published"] = Field("natural", description="natural keeps every row")
+    pareto: Pareto = Pareto()
+    published_train: str = Field("", description="file of training image ids, one a line, for method published")
+    published_test: str = Field("", description="file of test image ids, one a line, for method published")
+    validation: Validation = Validation()
+    test_share: Share = Field(0.2, description="share of the rows that becomes the test set when none is given")
+    require_positives: RequirePositives = RequirePositives()
+    buckets: tuple[Int, Int] = Field((100, 20), description="head from the first count on, tail below the second")
+    seed: Int = Field(0, ge=0, description="seed of the draw")
+
+    @field_validator("buckets")
+    @classmethod
+    def _falling(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not value[0] > value[1] > 0:
+            raise ValueError("the first cut must be above the second, and both above 0")
+        return value
+
+
+class Validate(Section):
+    min_side: Int = Field(16, ge=1, description="smallest allowed width or height in pixels")
+    max_side: Int = Field(20000, ge=1, description="largest allowed width or height in pixels")
+    near_duplicates: Literal["off", "warning", "critical"] = Field("warning", description="same perceptual hash on two sides of the split")
+
+
+class Graph(Section):
+    source: Literal["text", "cooccurrence", "blend"] = Field(
+        "text", description="label similarity from the text tower, train co-occurrence, or both weighted by counts"
+    )
+    template: str = Field("a photo of a {}.", description="hand-written prompt")
+    top_k: float = Field(0.775, gt=0, description="neighbours kept per row with the class itself: a share of the classes up to 1.0, a count above")
+    s: float = Field(0.2, gt=0, lt=1, description="weight of the neighbours; the diagonal is 1 - s")
+    tau: float = Field(0.2, gt=0, description="temperature tau' of the softmax normalisation")
+    normalisation: Literal["linear", "softmax"] = Field("linear", description="linear: A (rows scaled); softmax: S (softmax of A / tau')")
+    blend_count: float = Field(20.0, gt=0, description="blend: train count at which co-occurrence weighs as much as text")
+
+    @field_validator("template")
+    @classmethod
+    def _has_place(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError("needs exactly one {} where the class name goes")
+        return value
+
+
+class Prompt(Section):
+    enabled: bool = Field(True, description="learn class-specific soft prompts")
+    length: Int = Field(4, ge=1, le=32, description="context vectors per class when init is normal")
+    init: Literal["phrase", "normal"] = Field("phrase", description="start from the words of phrase, or from N(0, 0.02)")
+    phrase: str = Field("a photo of a", min_length=1, description="words copied to every class at the start")
+    shared: bool = Field(False, description="one context for all classes instead of one per class")
+
+
+class Gcn(Section):
+    enabled: bool = Field(True, description="propagate text features over the label graph")
+    hidden: float = Field(2.0, gt=0, description="hidden width as a multiple of the embedding width")
+    zero_init: bool = Field(True, description="last layer starts at zero, so training starts at zero-shot")
+
+
+class Adapter(Section):
+    enabled: bool = Field(True, description="train adapters in the image tower")
+    bottleneck: Int = Field(64, ge=1, description="adapter width")
+    scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
+    towers: Literal["image", "image+text"] = Field("image", description="which towers get AdaptFormer")
+
+
+class Head(Section):
+    logit_scale: float = Field(10.0, gt=0, description="start of the trainable logit scale")
+    bias: bool = Field(True, description="one trainable bias shared by all classes")
+    bias_init: float = Field(-3.0, description="start of the bias (-3 for DB-focal and ASL, -4 to -5 for BCE)")
+
+
+class Loss(Section):
+    name: Literal["db_focal", "db", "db_focal_lmpt", "focal", "bce", "asl"] = Field("db_focal", description="training loss")
+    alpha: float = Field(0.1, description="map of the re-balanced weight: offset")
+    beta: float = Field(10.0, description="map of the re-balanced weight: slope")
+    mu: float = Field(0.2, description="map of the re-balanced weight: centre (VOC-LT 0.3, COCO-LT 0.2)")
+    negative_scale: float = Field(2.0, gt=0, description="lambda of negative-tolerant regularisation (VOC-LT 5, COCO-LT 2)")
+    kappa: float = Field(0.05, ge=0, description="scale of the class-specific shift nu")
+    gamma: float = Field(2.0, ge=0, description="focal exponent; ASL: exponent of negatives is twice this value")
+    blank: Literal["db", "neutral"] = Field("neutral", description="weight of pictures without labels: the largest (db) or the middle one (neutral)")
+
+
+class Optimiser(Section):
+    lr_prompt: float = Field(1e-3, ge=0)
+    lr_gcn: float = Field(3e-4, ge=0)
+    lr_adapter: float = Field(1e-3, ge=0)
+    lr_head: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="on matrices only")
+    warmup: Share = Field(0.1, description="share of the steps with rising learning rate, then cosine")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+
+class Train(Section):
+    epochs: Int = Field(30, ge=1)
+    batch_size: Int = Field(64, ge=1)
+    views: Int = Field(4, ge=1, description="random views cached per picture when the image tower is frozen up to the adapter")
+    sampler: Literal["shuffle", "class_aware"] = "shuffle"
+    select: Literal["val_map", "last"] = Field("val_map", description="epoch that is kept; without validation rows always the last")
+    validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")
+    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores when there is no validation side")
+    zero_shot_weight: Share = Field(0.0, description="share of zero-shot scores in the final score")
+    prompt: Prompt = Prompt()
+    gcn: Gcn = Gcn()
+    adapter: Adapter = Adapter()
+    head: Head = Head()
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+
+
+class Threshold(Section):
+    objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on validation")
+    min_positives: Int = Field(5, ge=1, description="classes with fewer validation positives borrow the pooled threshold")
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value == "f1":
+            return value
+        name, mark, number = value.partition(">=")
+        try:
+            fine = name in ("recall", "precision") and mark == ">=" and 0 < float(number) <= 1
+        except ValueError:
+            fine = False
+        if not fine:
+            raise ValueError("allowed are f1, recall>=R and precision>=P with R, P in (0, 1]")
+        return value
+
+
+class Probe(Section):
+    enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
+    c: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), description="inverse regularisation strengths tried on validation")
+
+
+class Report(Section):
+    thumbnails: bool = Field(False, description="show the worst pictures; leave off where pictures must not travel")
+    worst: Int = Field(6, ge=1, le=24, description="pictures per bucket")
+
+
+class Evaluate(Section):
+    bootstrap: Int = Field(1000, ge=100, description="bootstrap draws")
+    threshold: Threshold = Threshold()
+    probe: Probe = Probe()
+    report: Report = Report()
+
+
+class Register(Section):
+    name: str = Field("capnet", min_length=1, description="registered model name")
+    experiment: str = Field("capnet", min_length=1, description="MLflow experiment")
+    tracking_uri: str = Field("sqlite:///mlflow.db", description="used unless MLFLOW_TRACKING_URI is set")
+    alias: str = Field("challenger", min_length=1, description="alias given to the new version")
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: Data = Data()
+    backbone: Backbone = Backbone()
+    tte: Tte = Tte()
+    runtime: Runtime = Runtime()
+    ingest: Ingest = Ingest()
+    split: Split = Split()
+    validate_: Validate = Field(Validate(), alias="validate")
+    graph: Graph = Graph()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    register_: Register = Field(Register(), alias="register")
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def section(self, name: str) -> Section:
+        """The section called ``name`` in params.yaml."""
+        section = getattr(self, name if name in type(self).model_fields else name + "_")
+        assert isinstance(section, Section)
+        return section
+
+    def subset(self, sections: Iterable[str]) -> dict[str, Any]:
+        """Plain dict ``{section: {...}}`` of the named sections, as it travels to a pipeline task."""
+        return {name: self.section(name).model_dump(mode="json") for name in sections}
+
+
+def _type_hint(error: Mapping[str, Any]) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "extra_forbidden":
+        return "remove it, or look up the name: `capnet preset own` prints every setting"
+    return f"allowed: {context['expected']}" if "expected" in context else "see `capnet preset own` for every setting and its meaning"
+
+
+def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
+    """Validate ``raw`` ({section: {...}}); raises ConfigError naming every bad key at once."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            path = ".".join(str(part) for part in item["loc"])
+            unknown = item["type"] == "extra_forbidden"
+            value = item.get("input")
+            shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+            message = item["msg"].removeprefix("Value error, ")
+            what = f"unknown setting {path}{shown}" if unknown else f"{path}{shown}: {message}" if path else message
+            problems.append(Problem(what, where, _type_hint(item)))
+        raise ConfigError(problems=problems) from None
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Params:
+    """Read params.yaml and apply ``section.key=value`` overrides (values are YAML)."""
+    if not path.is_file():
+        raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
+    try:
+        raw = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`")
+    return parse(override(raw, overrides), str(path))
+
+
+def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of ``raw`` with each ``a.b=value`` applied."""
+    result: dict[str, Any] = json.loads(json.dumps(raw))
+    for item in overrides:
+        path, equals, value = item.partition("=")
+        *parents, last = path.split(".")
+        if not equals or not parents or not last:
+            raise ConfigError(f"cannot read --set {item!r}", "command line", "write --set section.key=value")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{parent} in --set {item!r} is a value, not a section", "command line", "write --set section.key=value")
+        node[last] = yaml.safe_load(value)
+    return result
+
+
+def settings_hash(*sections: Section | Mapping[str, Any]) -> str:
+    """sha256 of validated settings; equal settings give equal hashes whatever their order or spelling."""
+    plain = [section.model_dump(mode="json") if isinstance(section, Section) else dict(section) for section in sections]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""From native annotations and pictures to tables and tensors."""

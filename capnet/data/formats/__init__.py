@@ -1,0 +1,1 @@
+"""Readers of native annotation formats, one file a format."""

@@ -1,0 +1,1 @@
+"""Metrics, test-time ensembling, thresholds, baselines and the report."""

@@ -1,0 +1,1 @@
+"""Towers, prompts, graph, adapters, losses and the CapNet module."""

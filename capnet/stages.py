@@ -1,0 +1,136 @@
+"""The table of stages: name, settings sections, inputs, outputs, function. CLI, DVC and KFP all run from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from capnet.config import Params, parse
+from capnet.errors import CapnetError, ContractError, GateError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the job. ``inputs`` and ``outputs`` map a name to its usual path; a path with a suffix is a file."""
+
+    name: str
+    summary: str
+    sections: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    function: str  # module:function, imported only when the stage runs
+
+
+_DATA = {"data": "data"}
+_MANIFEST = {"manifest": "outputs/manifest"}
+_SPLIT = {"split": "outputs/split"}
+_VALIDATION = {"validation": "outputs/validation"}
+_GRAPH = {"graph": "outputs/graph"}
+_MODEL = {"model": "outputs/model"}
+_EVALUATION = {"evaluation": "outputs/evaluation"}
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", "Read native annotations into one table.", ("data", "ingest"), _DATA, _MANIFEST, "capnet.steps.ingest:ingest"),
+        Stage("split", "Draw the long-tailed train, val and test rows.", ("split",), _MANIFEST, _SPLIT, "capnet.steps.split:split"),
+        Stage(
+            "validate",
+            "Check the data with great_expectations; stop on a critical failure.",
+            ("data", "validate"),
+            _SPLIT | _DATA,
+            _VALIDATION,
+            "capnet.steps.validate:validate",
+        ),
+        Stage(
+            "graph",
+            "Build the label-correlation graph from the text tower.",
+            ("backbone", "runtime", "graph"),
+            _SPLIT | _VALIDATION,
+            _GRAPH,
+            "capnet.steps.graph:graph",
+        ),
+        Stage(
+            "train",
+            "Fit CapNet on the training rows.",
+            ("data", "backbone", "tte", "runtime", "train"),
+            _SPLIT | _VALIDATION | _GRAPH | _DATA,
+            _MODEL,
+            "capnet.steps.train:train",
+        ),
+        Stage(
+            "evaluate",
+            "Measure CapNet, zero-shot and a linear probe on the test rows; choose thresholds; write the report.",
+            ("data", "runtime", "evaluate"),
+            _SPLIT | _MODEL | _DATA,
+            _EVALUATION,
+            "capnet.steps.evaluate:evaluate",
+        ),
+        Stage(
+            "register",
+            "Register the model in MLflow as challenger.",
+            ("register",),
+            _SPLIT | _MODEL | _EVALUATION,
+            {"registration": "outputs/registration.json"},
+            "capnet.steps.register:register",
+        ),
+    )
+}
+
+
+def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]) -> dict[str, float]:
+    """Run one stage and return its scalar metrics.
+
+    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written beside their place and renamed, so a
+    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings.
+    """
+    stage = STAGES[name]
+    settings = params if isinstance(params, Params) else parse(params)
+    sources = _paths(stage, "input", stage.inputs, inputs)
+    targets = _paths(stage, "output", stage.outputs, outputs)
+    for key, path in sources.items():
+        if key != "data" and not path.exists():
+            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {key}` first, or `dvc repro`")
+    module, function = stage.function.split(":")
+    step = getattr(import_module(module), function)
+    beside = {key: path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}") for key, path in targets.items()}
+    try:
+        for path in beside.values():
+            _remove(path)
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        try:
+            metrics: dict[str, float] = step(settings, sources, beside)
+        except GateError:
+            _publish(beside, targets)
+            raise
+        _publish(beside, targets)
+    finally:
+        for path in beside.values():
+            _remove(path)
+    return metrics
+
+
+def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[str, str | Path]) -> dict[str, Path]:
+    unknown, missing = sorted(set(given) - set(expected)), sorted(set(expected) - set(given))
+    if unknown or missing:
+        raise CapnetError(f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}", "stages.run", "name every one")
+    return {key: Path(given[key]) for key in expected}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _publish(beside: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
+    for key, path in targets.items():
+        if beside[key].exists():
+            _remove(path)
+            os.replace(beside[key], path)
