@@ -81,9 +81,9 @@ class Validation(Section):
 
 
 class RequirePositives(Section):
-    train: Int = Field(1, ge=0)
-    val: Int = Field(0, ge=0)
-    test: Int = Field(0, ge=0)
+    train: Int = Field(1, ge=0, description="fewest positives of a class among the training rows")
+    val: Int = Field(0, ge=0, description="fewest positives of a class among the validation rows")
+    test: Int = Field(0, ge=0, description="fewest positives of a class among the test rows; a given test set only warns")
 
 
 class Split(Section):
@@ -148,6 +148,7 @@ class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
     bottleneck: Int = Field(64, ge=1, description="adapter width")
     scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
+    place: Literal["pooled", "joint"] = Field("pooled", description="towers without blocks: adapter before or after the projection")
     towers: Literal["image", "image+text"] = Field("image", description="which towers get AdaptFormer")
 
 
@@ -164,25 +165,28 @@ class Loss(Section):
     mu: float = Field(0.2, description="map of the re-balanced weight: centre (VOC-LT 0.3, COCO-LT 0.2)")
     negative_scale: float = Field(2.0, gt=0, description="lambda of negative-tolerant regularisation (VOC-LT 5, COCO-LT 2)")
     kappa: float = Field(0.05, ge=0, description="scale of the class-specific shift nu")
-    gamma: float = Field(2.0, ge=0, description="focal exponent; ASL: exponent of negatives is twice this value")
+    gamma: float = Field(2.0, ge=0, description="focal exponent")
+    gamma_positive: float = Field(0.0, ge=0, description="asl: exponent of positives")
+    gamma_negative: float = Field(4.0, ge=0, description="asl: exponent of negatives")
+    clip: Share = Field(0.05, description="asl: probability taken off negatives")
     blank: Literal["db", "neutral"] = Field("neutral", description="weight of pictures without labels: the largest (db) or the middle one (neutral)")
 
 
 class Optimiser(Section):
-    lr_prompt: float = Field(1e-3, ge=0)
-    lr_gcn: float = Field(3e-4, ge=0)
-    lr_adapter: float = Field(1e-3, ge=0)
-    lr_head: float = Field(1e-2, ge=0)
+    lr_prompt: float = Field(1e-3, ge=0, description="peak learning rate of the prompts")
+    lr_gcn: float = Field(3e-4, ge=0, description="peak learning rate of the GCN")
+    lr_adapter: float = Field(1e-3, ge=0, description="peak learning rate of the adapters")
+    lr_head: float = Field(1e-2, ge=0, description="peak learning rate of logit scale and bias")
     weight_decay: float = Field(0.01, ge=0, description="on matrices only")
     warmup: Share = Field(0.1, description="share of the steps with rising learning rate, then cosine")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
 
 class Train(Section):
-    epochs: Int = Field(30, ge=1)
-    batch_size: Int = Field(64, ge=1)
+    epochs: Int = Field(30, ge=1, description="passes over the training rows")
+    batch_size: Int = Field(64, ge=1, description="pictures per step")
     views: Int = Field(4, ge=1, description="random views cached per picture when the image tower is frozen up to the adapter")
-    sampler: Literal["shuffle", "class_aware"] = "shuffle"
+    sampler: Literal["shuffle", "class_aware"] = Field("shuffle", description="class_aware visits the classes in turn, so rare ones are seen as often")
     select: Literal["val_map", "last"] = Field("val_map", description="epoch that is kept; without validation rows always the last")
     validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")
     folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores when there is no validation side")

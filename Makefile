@@ -1,0 +1,57 @@
+# make demo and make test do everything, set-up included. They need Python 3.11 to 3.13 and a package registry.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCAL_TESTS := tests/unit tests/contract tests/e2e
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.PHONY: env
+env: $(STAMP)  ## Make the virtual environment .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@fits='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))'; \
+	python=; for name in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	  if "$$name" -c "$$fits" >/dev/null 2>&1; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: no Python 3.11 to 3.13 with the module venv was found." >&2; \
+	  echo "  where: the commands python3.11, python3.12, python3.13, python3, python" >&2; \
+	  echo "  to do: install one (Debian: apt install python3 python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	test -x $(BIN)/python || "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: env  ## Draw the demo pictures, train, evaluate, register; show the results
+	@if [ -z "$$(ls -A data 2>/dev/null)" ]; then capnet demo-data --out data; fi
+	dvc repro
+	@capnet register --check
+	@capnet summary
+
+.PHONY: lint
+lint: env  ## Style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+.PHONY: test
+test: lint  ## All tests that need neither servers nor root
+	CUDA_VISIBLE_DEVICES= python -m pytest $(LOCAL_TESTS)
+
+.PHONY: clean
+clean:  ## Remove the environment and the caches; data, outputs and the model store stay
+	rm -rf $(VENV) .capnet .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,88 @@
+"""`capnet preset NAME`: a complete settings file, every setting with its meaning.
+
+A file in capnet/presets holds what the preset decides; all else, and the help texts, come from capnet/config.py, so
+that neither can fall behind.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any, Literal, get_args, get_origin
+
+import click
+import yaml
+
+from capnet.config import Params, Section, parse
+from capnet.errors import ConfigError
+
+_FOLDER = files("capnet").joinpath("presets")
+_HELP_COLUMN = 34
+
+
+def names() -> list[str]:
+    """The presets, in alphabetical order."""
+    return sorted(item.name.removesuffix(".yaml") for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
+
+
+def source(name: str) -> str:
+    """The text of capnet/presets/NAME.yaml: a comment of one line, then what differs from the defaults.
+
+    Raises:
+        ConfigError: no preset has this name.
+    """
+    if name not in names():
+        raise ConfigError(f"unknown preset {name!r}", "command line", f"choose one of: {', '.join(names())}")
+    return _FOLDER.joinpath(f"{name}.yaml").read_text()
+
+
+def heading(name: str) -> str:
+    """What the preset is for, in one sentence."""
+    return source(name).splitlines()[0].removeprefix("#").strip()
+
+
+def read(name: str) -> Params:
+    """The settings of a preset, complete."""
+    return parse(yaml.safe_load(source(name)), f"preset {name}")
+
+
+def render(params: Params, title: str) -> str:
+    """A complete settings file: every setting with its help text beside it."""
+    lines = [f"# {title}"]
+    for name, field in Params.model_fields.items():
+        lines += ["", f"{field.alias or name}:", *_lines(getattr(params, name), "  ")]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(section: Section, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+            continue
+        choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+        text = "; ".join(part for part in (field.description or "", f"one of: {', '.join(choices)}" if len(choices) > 1 else "") if part)
+        lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
+    return lines
+
+
+def _scalar(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).removesuffix("\n").removesuffix("\n...")
+
+
+@click.command()
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """Print the complete settings file of a preset; without NAME, list the presets.
+
+    \b
+    Examples:
+      capnet preset
+      capnet preset own > params.yaml
+    """
+    if name is None:
+        for known in names():
+            click.echo(f"{known:<12}{heading(known)}")
+        return
+    click.echo(render(read(name), heading(name)), nl=False)
