@@ -1,0 +1,131 @@
+"""Imports run one way, and each heavy dependency has one door."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOUNDATION = {"", "errors", "config", "contracts", "progress", "state", "runtime"}
+MAY_IMPORT = {
+    "data": FOUNDATION | {"data"},
+    "model": FOUNDATION | {"model"},
+    "training": FOUNDATION | {"data", "model", "training"},
+    "evaluation": FOUNDATION | {"data", "model", "evaluation"},
+    "registry": FOUNDATION | {"data", "model", "training", "evaluation", "registry"},
+    "steps": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "steps"},
+    "stages": FOUNDATION | {"steps", "registry"},
+    "commands": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "stages", "commands"},
+    "cli": FOUNDATION | {"stages", "commands", "registry"},
+}
+DOORS = {
+    "kfp": (),
+    "dvc": ("capnet.data.versioning",),
+    "boto3": ("capnet.data.remote",),
+    "great_expectations": ("capnet.data.checks",),
+    "mlflow": ("capnet.registry",),
+    "pickle": (),
+    "cloudpickle": (),
+    "joblib": (),
+    "dill": (),
+    "torchmetrics": (),
+    "typer": (),
+}
+
+
+def area(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def violations(imports: Mapping[str, frozenset[str]]) -> list[str]:
+    """Every import that goes against the direction or through another door than its own."""
+    found = []
+    for module, names in imports.items():
+        allowed = FOUNDATION if area(module) in FOUNDATION else MAY_IMPORT[area(module)]
+        for name in sorted(names):
+            top = name.split(".")[0]
+            if top == "capnet" and area(name) not in allowed:
+                found.append(f"{module} imports {name}")
+            doors = DOORS.get(top)
+            if doors is not None and not any(module == door or module.startswith(f"{door}.") for door in doors):
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def test_imports_run_one_way(modules: dict[str, Any]) -> None:
+    assert violations({module.name: module.imports for module in modules.values()}) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("capnet.model.gcn", "capnet.data.images"),
+        ("capnet.training.loop", "capnet.evaluation.metrics"),
+        ("capnet.evaluation.metrics", "capnet.training.loop"),
+        ("capnet.contracts", "capnet.stages"),
+        ("capnet.registry.register", "capnet.steps.register"),
+        ("capnet.commands.preset", "capnet.steps.train"),
+        ("capnet.training.loop", "mlflow"),
+        ("capnet.data.splits", "great_expectations.core"),
+        ("capnet.steps.train", "kfp"),
+        ("capnet.state", "pickle"),
+    ],
+)
+def test_the_check_sees_a_wrong_import(module: str, name: str) -> None:
+    assert violations({module: frozenset({name})}) == [f"{module} imports {name}"]
+
+
+def test_no_module_imports_itself_in_a_circle(modules: dict[str, Any]) -> None:
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for target in modules[name].at_import & modules.keys():
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+def test_packages_do_nothing_at_import(repository: Path) -> None:
+    for path in (repository / "capnet").rglob("__init__.py"):
+        statements = ast.parse(path.read_text()).body
+        kinds = {type(statement) for statement in statements} - {ast.Expr, ast.Assign}
+        assert not kinds, f"{path.relative_to(repository)} holds code; a stage's dependencies leave package files out"
+
+
+def test_the_library_does_not_print(repository: Path) -> None:
+    found = []
+    for path in sorted((repository / "capnet").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert found == []
+
+
+def test_torch_files_are_read_without_pickle(repository: Path) -> None:
+    found = []
+    for path in sorted((repository / "capnet").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                arguments = {item.arg: ast.unparse(item.value) for item in node.keywords}
+                if arguments.get("weights_only") != "True":
+                    found.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert found == []
+
+
+def test_every_third_party_import_is_named_in_pyproject(modules: dict[str, Any], repository: Path) -> None:
+    from tomllib import loads
+
+    packages = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit_learn", "open_clip": "open_clip_torch"}
+    project = loads((repository / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    declared = {"".join(c if c.isalnum() else "_" if c in "-_" else " " for c in item).split()[0].lower() for item in named}
+    used = {name.split(".")[0] for module in modules.values() for name in module.imports} - sys.stdlib_module_names - {"capnet"}
+    assert {packages.get(name, name) for name in used} <= declared

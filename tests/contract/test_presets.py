@@ -1,0 +1,129 @@
+"""Presets are complete, params.yaml is the demo's, and a setting keeps its hash whatever way it travels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from capnet.cli import main
+from capnet.commands.preset import names, read, render, source
+from capnet.config import Params, Section, load, parse, settings_hash
+
+NAMES = ["coco-lt", "coco-mini", "demo", "nus-wide", "own", "voc-lt"]
+
+
+def leaves(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted path of every setting."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    return {path: value for key, item in content.items() for path, value in leaves(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def settings(params: Params) -> dict[str, Any]:
+    return params.model_dump(mode="json", by_alias=True)
+
+
+def test_the_presets_are_these() -> None:
+    assert names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_prints_every_setting_with_its_meaning(name: str, tmp_path: Path) -> None:
+    text = CliRunner().invoke(main, ["preset", name]).output
+    printed = leaves(yaml.safe_load(text))
+    assert printed.keys() == leaves(settings(Params())).keys()
+    assert None not in printed.values(), "a null does not survive a pipeline parameter"
+    for line in text.splitlines():
+        key, colon, value = line.partition("#")[0].partition(":")
+        if colon and value.strip():
+            assert "  # " in line, f"{key.strip()} has no help text"
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml") == read(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dvc_reads_the_same_values(name: str, tmp_path: Path) -> None:
+    from ruamel.yaml import YAML
+
+    (tmp_path / "params.yaml").write_text(render(read(name), name))
+    assert json.loads(json.dumps(YAML(typ="safe").load(tmp_path / "params.yaml"))) == settings(read(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_file_only_says_what_differs(name: str) -> None:
+    written, usual = leaves(yaml.safe_load(source(name))), leaves(settings(Params()))
+    known = {"split.method", "evaluate.report.thumbnails"}  # said aloud although they are the default
+    idle = {path for path, value in written.items() if value == usual[path]} - known
+    assert not {path for path in idle if not path.startswith(("train.loss.", "split.buckets", "split.pareto.", "graph.", "backbone."))}
+
+
+def test_params_yaml_is_the_demo(repository: Path) -> None:
+    assert (repository / "params.yaml").read_text() == CliRunner().invoke(main, ["preset", "demo"]).output, "run `capnet preset demo > params.yaml`"
+
+
+def test_what_each_preset_decides() -> None:
+    demo, own, mini, voc, coco, nus = (read(name) for name in ("demo", "own", "coco-mini", "voc-lt", "coco-lt", "nus-wide"))
+    assert (demo.backbone.name, demo.split.method, demo.split.pareto.max, demo.split.pareto.min) == ("lit-efflite0-minilm", "pareto", 800, 4)
+    assert demo.evaluate.report.thumbnails
+    assert (own.backbone.name, own.backbone.pretrained, own.split.method) == ("ViT-B-16-quickgelu", "openai", "natural")
+    assert not own.evaluate.report.thumbnails, "patients' pictures must not travel in a report"
+    assert own.train.loss.blank == "neutral"
+    assert (mini.backbone.name, mini.split.buckets, mini.split.validation.source, mini.train.select) == ("lit-efflite2-minilm", (20, 6), "none", "last")
+    for paper, mu, scale in ((voc, 0.3, 5.0), (coco, 0.2, 2.0), (nus, 0.2, 2.0)):
+        loss = paper.train.loss
+        assert (loss.name, loss.alpha, loss.beta, loss.mu, loss.negative_scale, loss.kappa, loss.gamma) == ("db_focal", 0.1, 10.0, mu, scale, 0.05, 2.0)
+        assert loss.blank == "db"
+        assert not paper.train.head.bias
+        assert not paper.backbone.centre
+        assert paper.split.validation.source == "none", "no labels beyond the published train list"
+        assert paper.train.select == "last"
+        assert paper.split.buckets == (100, 20)
+    assert (voc.split.pareto.max, voc.split.pareto.min, voc.graph.top_k, voc.graph.tau) == (800, 1, 20, 0.3)
+    assert (coco.split.pareto.max, coco.split.pareto.min, coco.graph.top_k, coco.graph.tau) == (1200, 1, 62, 0.2)
+    assert (nus.split.method, nus.graph.top_k, nus.graph.tau) == ("natural", 50, 0.2)
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    from capnet.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="coco-lt, coco-mini, demo, nus-wide, own, voc-lt"):
+        source("imagenet")
+
+
+def floats(content: Any) -> Any:
+    """As a pipeline parameter arrives: integers as floats, keys in another order."""
+    if isinstance(content, dict):
+        return {key: floats(content[key]) for key in reversed(content)}
+    if isinstance(content, list):
+        return [floats(item) for item in content]
+    return float(content) if isinstance(content, int) and not isinstance(content, bool) else content
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hashes_survive_a_pipeline_parameter(name: str) -> None:
+    params = read(name)
+    arrived = parse(floats(json.loads(json.dumps(settings(params)))))
+    assert arrived == params
+    for section in Params.model_fields.values():
+        key = section.alias or next(name for name, field in Params.model_fields.items() if field is section)
+        assert settings_hash(arrived.section(key)) == settings_hash(params.section(key))
+
+
+def test_the_hash_sees_every_setting() -> None:
+    """Changing any one setting changes its section's hash, so that no cache is shared by mistake."""
+    params = Params()
+    for name, field in Params.model_fields.items():
+        section: Section = getattr(params, name)
+        for path, value in leaves(section.model_dump(mode="json")).items():
+            changed = section.model_dump(mode="json")
+            node = changed
+            *parents, last = path.split(".")
+            for parent in parents:
+                node = node[parent]
+            node[last] = "other" if isinstance(value, str) else not value if isinstance(value, bool) else [7] if isinstance(value, list) else value + 1
+            assert settings_hash(changed) != settings_hash(section), f"{field.alias or name}.{path}"

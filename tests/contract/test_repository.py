@@ -1,0 +1,72 @@
+"""Files around the library that a newcomer's first run depends on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+def tracked(repository: Path, *patterns: str) -> list[str]:
+    result = subprocess.run(["git", "ls-files", *patterns], cwd=repository, capture_output=True, text=True, check=True)
+    return result.stdout.split("\n")[:-1]
+
+
+def test_the_folder_mlflow_never_shadows_the_package(repository: Path) -> None:
+    assert not list((repository / "mlflow").rglob("*.py"))
+
+
+def test_outputs_data_and_state_stay_out_of_git(repository: Path) -> None:
+    assert tracked(repository, "data", "outputs", ".capnet", "mlflow.db", "mlruns", "mlartifacts") == []
+    paths = ["data/labels.csv", "outputs/model/model.safetensors", "outputs/registration.json", ".capnet/x", "mlflow.db", ".venv/x"]
+    result = subprocess.run(["git", "check-ignore", *paths], cwd=repository, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == paths
+
+
+def test_constraints_pin_versions_and_name_no_machine(repository: Path) -> None:
+    lines = [line for line in (repository / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    ranges = {"torch>=2.13,<2.14", "torchvision>=0.28,<0.29"}  # builds for CPU and GPU carry the same version
+    assert ranges <= set(lines)
+    for line in set(lines) - ranges:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+def test_constraints_pin_every_direct_dependency(repository: Path) -> None:
+    from tomllib import loads
+
+    project = loads((repository / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
+    pinned = {re.split(r"[<>=]", line)[0].lower().replace("_", "-") for line in (repository / "constraints.txt").read_text().splitlines()}
+    direct = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in named} - {"capnet"}
+    assert direct <= pinned
+
+
+def test_inference_needs_neither_kfp_nor_dvc(repository: Path) -> None:
+    from tomllib import loads
+
+    core = " ".join(loads((repository / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert not re.search(r"kfp|dvc|mlflow|great-expectations|boto3|openmoji", core)
+
+
+def test_dvc_sends_no_statistics_and_stages_nothing(repository: Path) -> None:
+    config = (repository / ".dvc" / "config").read_text()
+    assert "analytics = false" in config
+    assert "autostage = false" in config
+
+
+def test_metrics_and_plots_lie_in_outputs(repository: Path) -> None:
+    content = yaml.safe_load((repository / "dvc.yaml").read_text())
+    assert content["metrics"] == ["outputs/evaluation/metrics.json"]
+    text = yaml.safe_dump(content.get("plots", []))
+    for path in re.findall(r"outputs/[\w/.]+", text):
+        assert path.startswith(("outputs/evaluation/", "outputs/model/"))
+
+
+@pytest.mark.parametrize("path", [".ci/run"])
+def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
+    assert os.access(repository / path, os.X_OK)
+    assert subprocess.run(["bash", "-n", path], cwd=repository, check=False).returncode == 0

@@ -1,0 +1,107 @@
+"""The stage table, the command line and dvc.yaml say the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from capnet.cli import COMMANDS, STAGE_NAMES, main
+from capnet.config import Params
+from capnet.stages import STAGES
+
+HEAVY = {"torch", "pandas", "numpy", "pydantic", "pyarrow", "mlflow", "transformers", "open_clip", "great_expectations", "sklearn", "PIL"}
+
+
+@pytest.fixture(scope="module")
+def dvc(repository: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((repository / "dvc.yaml").read_text())
+    return content
+
+
+def test_the_command_line_names_the_stages_in_order() -> None:
+    assert tuple(STAGES) == STAGE_NAMES
+    assert list(main.list_commands(None)) == [*STAGES, *COMMANDS]
+
+
+def test_dvc_names_the_stages_in_order(dvc: dict[str, Any]) -> None:
+    assert list(dvc["stages"]) == list(STAGES)
+
+
+@pytest.mark.parametrize("name", STAGE_NAMES)
+def test_dvc_says_what_the_table_says(dvc: dict[str, Any], name: str) -> None:
+    written, stage = dvc["stages"][name], STAGES[name]
+    assert written["cmd"] == f"capnet {name}"
+    assert written["desc"] == stage.summary
+    assert [item for item in written["deps"] if not item.startswith("capnet/")] == list(stage.inputs.values())
+    assert written["params"] == list(stage.sections)
+    outputs = [next(iter(item)) if isinstance(item, dict) else item for item in written["outs"]]
+    assert outputs == list(stage.outputs.values())
+
+
+def test_registration_is_never_taken_from_the_run_cache(dvc: dict[str, Any]) -> None:
+    assert dvc["stages"]["register"]["outs"] == [{"outputs/registration.json": {"persist": True}}]
+
+
+def test_every_section_belongs_to_a_stage() -> None:
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    assert sections == {section for stage in STAGES.values() for section in stage.sections}
+
+
+def test_every_input_is_data_or_an_earlier_output() -> None:
+    written = {"data": "data"}
+    for stage in STAGES.values():
+        for name, path in stage.inputs.items():
+            assert written.get(name) == path, f"{stage.name} reads {name} before any stage writes it"
+        written |= stage.outputs
+
+
+def code_of(stage: str, modules: dict[str, Any]) -> set[str]:
+    """The files of capnet/ that a stage runs: its step and all that this imports, package files left out."""
+    seen: set[str] = set()
+    waiting = [STAGES[stage].function.split(":")[0]]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += modules[name].imports & modules.keys()
+    return {modules[name].path for name in seen if not modules[name].path.endswith("__init__.py")}
+
+
+@pytest.mark.parametrize("name", STAGE_NAMES)
+def test_dvc_depends_on_the_code_that_the_stage_runs(dvc: dict[str, Any], modules: dict[str, Any], repository: Path, name: str) -> None:
+    code = code_of(name, modules)
+    sources = "".join((repository / path).read_text() for path in code)
+    others = [
+        path for path in (repository / "capnet").rglob("*.*") if path.suffix in {".html", ".css", ".js", ".json", ".yaml"} and path.parent.name != "presets"
+    ]
+    code |= {path.relative_to(repository).as_posix() for path in others if path.name in sources}
+    listed = {item for item in dvc["stages"][name]["deps"] if item.startswith("capnet/")}
+    assert sorted(code - listed) == [], "missing in dvc.yaml"
+    assert sorted(listed - code) == [], "listed in dvc.yaml, but never imported"
+
+
+@pytest.mark.parametrize("name", STAGE_NAMES)
+def test_every_stage_has_its_function(name: str) -> None:
+    module, function = STAGES[name].function.split(":")
+    assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize("name", [*STAGE_NAMES, *COMMANDS])
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Example" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    result = subprocess.run([sys.executable, "-X", "importtime", "-m", "capnet.cli", "--help"], capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "click" in imported, "the list of imports was not read"
+    assert imported & HEAVY == set()
