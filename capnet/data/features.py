@@ -1,0 +1,101 @@
+"""Pooled features of a frozen image tower, computed once per picture and view and kept in the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from capnet.config import Tte, settings_hash
+from capnet.contracts import read_tensors, write_tensors
+from capnet.data.images import in_threads, load_rgb, random_view, test_views, to_tensor
+from capnet.errors import DataError
+from capnet.progress import track
+from capnet.runtime import Machine
+from capnet.state import state_dir
+
+BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is fed to a tower: preprocessing, and either test-time views or a number of random training views."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    tte: Tte | None = None
+    random_views: int = 0
+    seed: int = 0
+
+    def tensor(self, root: Path, path: str, sha256: str) -> Tensor:
+        """Views [view, 3, size, size] of one picture; random views depend on seed and content only."""
+        image = load_rgb(root / path)
+        if self.tte is not None:
+            views = test_views(image, self.size, self.tte.views, self.tte.expand, self.interpolation)
+        else:
+            rng = np.random.default_rng([self.seed, int(sha256[:15], 16)])
+            views = [random_view(image, self.size, self.interpolation, rng) for _ in range(self.random_views)]
+        return to_tensor(views, self.mean, self.std)
+
+    def key(self) -> str:
+        return settings_hash({"look": [self.size, self.mean, self.std, self.interpolation, self.random_views, self.seed]}, self.tte or {})
+
+
+def picture_tensors(rows: pd.DataFrame, root: Path, look: Look, threads: int) -> Iterator[Tensor]:
+    """Views [view, 3, size, size] of each row, decoded ahead in threads."""
+    return in_threads(zip(rows["path"], rows["sha256"], strict=True), lambda row: look.tensor(root, *row), threads)
+
+
+@torch.no_grad()
+def pooled_features(
+    pooled: Callable[[Tensor], Tensor], weight_hash: str, rows: pd.DataFrame, root: Path, look: Look, machine: Machine, threads: int, what: str
+) -> Tensor:
+    """Float features [picture, view, pooled] of a frozen tower, from the state folder where they are already there.
+
+    ``no_grad`` and not ``inference_mode``: with bf16 autocast the latter is many times slower on a CPU.
+    """
+    key = settings_hash({"rows": list(rows["sha256"]), "weights": weight_hash, "look": look.key(), "bf16": machine.bf16, "device": machine.device.type})
+    path = state_dir("features") / f"{key}.safetensors"
+    if path.is_file():
+        return read_tensors(path)[0]["features"]
+    batch = BATCH_VIEWS if machine.device.type == "cpu" else 256
+    parts: list[Tensor] = []
+    waiting: list[Tensor] = []
+
+    def flush(keep: int) -> None:
+        while sum(map(len, waiting)) > keep:
+            joined = torch.cat(waiting)
+            parts.append(_forward(pooled, joined[:batch], machine))
+            waiting[:] = [joined[batch:]] if len(joined) > batch else []
+
+    for views in track(picture_tensors(rows, root, look, threads), f"features of {what} pictures", len(rows)):
+        waiting.append(views)
+        flush(keep=batch - 1)
+    flush(keep=0)
+    if not parts:
+        return torch.empty(0, 1, 1)
+    features = torch.cat(parts).view(len(rows), -1, parts[0].shape[1])
+    if not bool(torch.isfinite(features).all()):
+        bad = rows["path"][(~torch.isfinite(features).all(dim=2).all(dim=1)).numpy()].tolist()
+        raise DataError(f"features are not finite for {len(bad)} pictures, e.g. {bad[0]}", what, "look at these pictures, or set runtime.precision: fp32")
+    write_tensors(path, {"features": features}, {"pictures": len(rows)})
+    return features
+
+
+@torch.no_grad()
+def live_features(pooled: Callable[[Tensor], Tensor], rows: pd.DataFrame, root: Path, look: Look, machine: Machine, threads: int, what: str) -> Tensor:
+    """Float features [picture, view, pooled] of a tower whose adapters are trained, so nothing is kept."""
+    views = track(picture_tensors(rows, root, look, threads), f"features of {what} pictures", len(rows))
+    return torch.stack([_forward(pooled, part, machine) for part in views])
+
+
+def _forward(pooled: Callable[[Tensor], Tensor], views: Tensor, machine: Machine) -> Tensor:
+    with machine.autocast():
+        return pooled(views.to(machine.device)).float().cpu()

@@ -1,0 +1,81 @@
+"""AdaptFormer (Chen et al., NeurIPS 2022; placement of LIFT, Shi et al., ICML 2024) for open_clip's and timm's blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capnet.errors import ConfigError
+
+
+class AdaptFormer(nn.Module):
+    """scale * up(relu(down(layer_norm(h)))); exactly zero at the start because ``up`` starts at zero.
+
+    ``h`` is [..., width]; the result has the same shape.
+    """
+
+    def __init__(self, width: int, bottleneck: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.ln = nn.LayerNorm(width)
+        self.down_proj = nn.Linear(width, bottleneck)
+        self.up_proj = nn.Linear(bottleneck, width)
+        self.scale = nn.Parameter(torch.full((1,), scale))
+        nn.init.kaiming_uniform_(self.down_proj.weight, a=math.sqrt(5))
+        for tensor in (self.down_proj.bias, self.up_proj.weight, self.up_proj.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, h: Tensor) -> Tensor:
+        output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj(self.ln(h))))
+        return output
+
+
+class BlockAdapters(nn.Module):
+    """One AdaptFormer beside the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
+
+    The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
+    what the MLP branch hands to the residual sum, so the block's own forward stays untouched.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], width: int, bottleneck: int, scale: float) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleList(AdaptFormer(width, bottleneck, scale) for _ in blocks)
+        self.active = True
+        self._stream: dict[int, Tensor] = {}
+        self._handles = []
+        for index, block in enumerate(blocks):
+            norm, branch_end = _mlp_branch(block)
+            self._handles += [norm.register_forward_pre_hook(self._reader(index)), branch_end.register_forward_hook(self._adder(index))]
+
+    def remove(self) -> None:
+        """Take the adapters off the tower, so that another model may use it."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _reader(self, index: int) -> Any:
+        def read(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            self._stream[index] = arguments[0]
+
+        return read
+
+    def _adder(self, index: int) -> Any:
+        def add(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            stream = self._stream.pop(index)
+            return output + self.adapters[index](stream) if self.active else output
+
+        return add
+
+
+def _mlp_branch(block: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The block's second norm and the last module of its MLP branch (before the residual sum)."""
+    for norm, ends in (("ln_2", ("ls_2", "mlp")), ("norm2", ("drop_path2", "ls2", "mlp"))):
+        if hasattr(block, norm):
+            return getattr(block, norm), next(getattr(block, end) for end in ends if hasattr(block, end))
+    raise ConfigError(
+        f"AdaptFormer does not know blocks of type {type(block).__name__}",
+        "train.adapter",
+        "choose a ViT of open_clip or timm, or set train.adapter.enabled: false",
+    )

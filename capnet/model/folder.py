@@ -1,0 +1,77 @@
+"""The model folder: trained tensors, graph, classes and config; it loads alone, given the backbone's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from capnet.config import Backbone, Train, Tte
+from capnet.contracts import (
+    SCHEMA,
+    Classes,
+    LabelGraph,
+    check_schema,
+    read_classes,
+    read_graph,
+    read_json,
+    read_tensors,
+    write_classes,
+    write_graph,
+    write_json,
+    write_tensors,
+)
+from capnet.errors import ContractError
+from capnet.model.capnet import CapNet
+from capnet.model.towers import Towers, load_towers
+from capnet.runtime import Machine
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to score pictures."""
+
+    model: CapNet
+    classes: Classes
+    tte: Tte
+    config: Mapping[str, Any]
+
+
+def check_graph(graph: LabelGraph, classes: Classes, towers: Towers, where: str) -> None:
+    """Raise ContractError unless the graph was built from these prompt names, template and weights."""
+    template = str(graph.metadata.get("template", ""))
+    if graph.metadata.get("prompt_fingerprint") != classes.prompt_fingerprint(template, towers.weight_hash):
+        raise ContractError("the label graph was built from other prompt names or other weights", where, "run `capnet graph` again, or `dvc repro`")
+
+
+def save_model(folder: Path, tensors: Mapping[str, Tensor], graph: LabelGraph, classes: Classes, config: Mapping[str, Any]) -> None:
+    """Write the model folder (history and out-of-fold scores are the training step's)."""
+    fingerprint = {"class_fingerprint": classes.fingerprint}
+    write_tensors(folder / "model.safetensors", tensors, fingerprint)
+    write_graph(folder / "graph.safetensors", graph)
+    write_classes(folder / "classes.json", classes)
+    prompt_fingerprint = graph.metadata["prompt_fingerprint"]
+    write_json(folder / "config.json", {"schema": SCHEMA, **fingerprint, "prompt_fingerprint": prompt_fingerprint, "graph": dict(graph.metadata), **config})
+
+
+def load_model(folder: Path, machine: Machine) -> LoadedModel:
+    """Load a model folder; raises ContractError where its parts do not belong together or the weights differ."""
+    config = read_json(folder / "config.json")
+    check_schema(config, folder / "config.json")
+    classes = read_classes(folder / "classes.json", config["class_fingerprint"])
+    graph = read_graph(folder / "graph.safetensors", classes)
+    tensors, metadata = read_tensors(folder / "model.safetensors")
+    if metadata.get("class_fingerprint") != classes.fingerprint:
+        raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
+    towers = load_towers(Backbone.model_validate(config["backbone"])).to(machine.device)
+    if towers.weight_hash != config["weight_hash"]:
+        raise ContractError(
+            "the backbone's weights differ from those the model was trained on", str(folder / "config.json"), "use the same weight file, or train again"
+        )
+    check_graph(graph, classes, towers, str(folder / "graph.safetensors"))
+    model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, Train.model_validate(config["train"]))
+    model.load_trained(tensors, str(folder / "model.safetensors"))
+    return LoadedModel(model.to(machine.device).eval(), classes, Tte.model_validate(config["tte"]), config)

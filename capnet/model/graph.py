@@ -1,0 +1,66 @@
+"""The label-correlation graph: similarity of labels -> sparse, row-normalised adjacency (SCPNet, Ding et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def cosine_similarity(text_features: Tensor) -> Tensor:
+    """Cosine matrix [class, class] of text features [class, embed]."""
+    unit = normalize(text_features, dim=-1)
+    return unit @ unit.T
+
+
+def cooccurrence(targets: Tensor) -> Tensor:
+    """P(j | i) [class, class] from labels [image, class]; the row of a class without positives is zero."""
+    counts = targets.to(torch.float64).T @ targets.to(torch.float64)
+    own = counts.diagonal().clone()
+    return counts / own.clamp(min=1).unsqueeze(1)
+
+
+def blend(text: Tensor, counted: Tensor, counts: Tensor, half_count: float) -> Tensor:
+    """Row-wise mix of both sources, each scaled to sum 1 off the diagonal; co-occurrence weighs n / (n + half_count)."""
+    trust = (counts / (counts + half_count)).unsqueeze(1).to(text)
+    mixed = trust * _off_diagonal_shares(counted.to(text)) + (1 - trust) * _off_diagonal_shares(text)
+    return mixed.fill_diagonal_(1.0)
+
+
+def _off_diagonal_shares(matrix: Tensor) -> Tensor:
+    off = matrix.clamp(min=0).clone().fill_diagonal_(0.0)
+    return off / off.sum(dim=1, keepdim=True).clamp(min=torch.finfo(off.dtype).tiny)
+
+
+def neighbour_count(top_k: float, n_classes: int) -> int:
+    """Entries kept per row, the class itself included: a share of the classes up to 1.0, a count above."""
+    wanted = round(top_k * n_classes) if top_k <= 1.0 else int(top_k)
+    return max(1, min(wanted, n_classes))
+
+
+def linear_adjacency(similarity: Tensor, k: int, s: float) -> Tensor:
+    """A [class, class]: the k largest entries per row (the diagonal is one of them), rows scaled to s, diagonal 1 - s.
+
+    A class without any neighbour keeps all its weight (diagonal 1), so every row sums to 1.
+    """
+    off = similarity.clamp(min=0).clone().fill_diagonal_(0.0)
+    kept = torch.zeros_like(off)
+    if k > 1:
+        ranked = off.clone().fill_diagonal_(-1.0)  # never picks the diagonal
+        columns = ranked.topk(k - 1, dim=1).indices
+        kept.scatter_(1, columns, off.gather(1, columns))
+    total = kept.sum(dim=1, keepdim=True)
+    adjacency = s * kept / total.clamp(min=torch.finfo(kept.dtype).tiny)
+    own = torch.where(total.squeeze(1) > 0, 1.0 - s, 1.0)
+    return adjacency + torch.diag(own.to(adjacency))
+
+
+def softmax_adjacency(linear: Tensor, tau: float) -> Tensor:
+    """S [class, class]: row softmax of A / tau over the entries that A keeps; rows sum to 1."""
+    return torch.softmax(torch.where(linear > 0, linear / tau, -torch.inf), dim=1)
+
+
+def adjacency(similarity: Tensor, top_k: float, s: float, tau: float, normalisation: str) -> Tensor:
+    """The matrix that the GCN uses: A (``linear``) or S (``softmax``)."""
+    linear = linear_adjacency(similarity, neighbour_count(top_k, len(similarity)), s)
+    return linear if normalisation == "linear" else softmax_adjacency(linear, tau)

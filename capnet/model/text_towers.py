@@ -1,0 +1,161 @@
+"""Three kinds of text tower: causal with EOT (CLIP), masked Hugging Face, and others, all fed with embeddings.
+
+Soft prompts replace some word embeddings, so each tower takes tokens and their embeddings. Cutting the text behind
+its longest prompt is exact for causal and for masked towers; other towers always see their full length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Tokenizer = Callable[..., Tensor]
+
+
+class TextTower(nn.Module):
+    """``tokenize`` texts -> [text, length]; ``embed`` tokens -> [text, length, width]; ``encode`` -> [text, embed]."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Token ids [text, length], cut to the longest text where that leaves the result unchanged."""
+        tokens = self.tokenizer(list(texts))
+        return tokens[:, : self.used_length(tokens)]
+
+    def used_length(self, tokens: Tensor) -> int:
+        return tokens.shape[1]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        output: Tensor = self.word_embedding(tokens)
+        return output
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        raise AttributeError("a text tower names its word embedding")
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Blocks that AdaptFormer may join; none where it knows no place."""
+        return []
+
+    def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        raise AttributeError("a text tower encodes embeddings")
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Un-normalised text features [text, embed] of plain texts."""
+        tokens = self.tokenize(texts).to(next(self.parameters()).device)
+        return self.encode(self.embed(tokens), tokens)
+
+
+class CausalTextTower(TextTower):
+    """CLIP's own: causal mask, feature of the end-of-text token. What follows that token cannot change it."""
+
+    def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.tower = tower
+        self.pool_type = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
+        self.end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        module: nn.Module = self.tower.token_embedding
+        return module
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.tower.transformer.resblocks)
+
+    def end_positions(self, tokens: Tensor) -> Tensor:
+        """Index [text] of the end-of-text token."""
+        return tokens.argmax(dim=1) if self.pool_type == "argmax" else tokens.eq(int(self.end_id or 0)).int().argmax(dim=1)
+
+    def used_length(self, tokens: Tensor) -> int:
+        return int(self.end_positions(tokens).max()) + 1
+
+    def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        length = tokens.shape[1]
+        x = embeddings + self.tower.positional_embedding[:length].to(embeddings)
+        x = self.tower.transformer(x, attn_mask=self.tower.attn_mask[:length, :length])
+        x = self.tower.ln_final(x)
+        x = x[torch.arange(len(x), device=x.device), self.end_positions(tokens)]
+        projection = self.tower.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+
+class MaskedTextTower(TextTower):
+    """A Hugging Face encoder inside open_clip: padding is masked, embeddings go in through ``inputs_embeds``."""
+
+    def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.tower = tower
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        module: nn.Module = self.tower.transformer.get_input_embeddings()
+        return module
+
+    def used_length(self, tokens: Tensor) -> int:
+        return max(1, int((tokens != self.tower.config.pad_token_id).sum(dim=1).max()))
+
+    def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        mask = (tokens != self.tower.config.pad_token_id).long()
+        output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=mask)
+        features: Tensor = self.tower.proj(self.tower.pooler(output, mask))
+        return features
+
+
+class OtherTextTower(TextTower):
+    """Any other tower (SigLIP is not causal): its own forward runs at full length with the embeddings put in place."""
+
+    def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
+        self.tower = tower
+
+    @property
+    def word_embedding(self) -> nn.Module:
+        module: nn.Module = self.tower.token_embedding
+        return module
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.tower.transformer.resblocks)
+
+    def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        handle = self.word_embedding.register_forward_hook(lambda module, arguments, output: embeddings.to(output))
+        try:
+            features: Tensor = self.tower(tokens)
+        finally:
+            handle.remove()
+        return features
+
+
+def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
+    """The kind of tower that an open_clip model has; CLIP keeps its text parts on the model itself."""
+    tower = getattr(model, "text", model)
+    if hasattr(tower, "pooler"):
+        return MaskedTextTower(tower, tokenizer)
+    pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
+    causal = getattr(tower, "attn_mask", None) is not None and pool in ("argmax", "eos")
+    plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
+    if causal and plain:
+        if tower is model:
+            tower = _text_parts(model)
+        return CausalTextTower(tower, tokenizer)
+    return OtherTextTower(tower, tokenizer)
+
+
+def _text_parts(model: Any) -> nn.Module:
+    """CLIP's text modules without its image tower, so that moving or hashing one does not touch the other."""
+    parts = nn.Module()
+    for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
+        setattr(parts, name, getattr(model, name))
+    parts.register_buffer("attn_mask", model.attn_mask, persistent=False)
+    parts.pool_type, parts.eos_id = model.text_pool_type, model.text_eos_id
+    return parts

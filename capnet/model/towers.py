@@ -1,0 +1,246 @@
+"""Image and text towers behind one interface, through open_clip; loading weights never falls back to others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from capnet.config import Backbone
+from capnet.contracts import sha256_file
+from capnet.errors import ConfigError, DataError
+from capnet.model.text_towers import TextTower, make_text_tower
+
+# sha256 of the weight files that OpenAI published (the names of the files in open_clip's list); all need QuickGELU
+OPENAI_WEIGHTS = {
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762": "RN50",
+    "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599": "RN101",
+    "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd": "RN50x4",
+    "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa": "RN50x16",
+    "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c": "RN50x64",
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B-32",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B-16",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L-14",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L-14-336",
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pictures become tensors: side in pixels, per-channel mean and standard deviation, PIL filter name."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+class ImageTower(nn.Module):
+    """An open_clip visual tower split where adapters of towers without blocks go.
+
+    ``pooled``: pictures [batch, 3, size, size] -> [batch, pooled]; ``project``: [batch, pooled] -> [batch, embed].
+    """
+
+    visual: Any
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.visual = visual
+        self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Transformer blocks, none for convolutional towers."""
+        owner = getattr(self.visual, "trunk", getattr(self.visual, "transformer", None))
+        blocks = getattr(owner, "blocks", None) if hasattr(self.visual, "trunk") else getattr(owner, "resblocks", None)
+        is_vit = blocks is not None and len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
+        return list(blocks) if blocks is not None and is_vit else []
+
+    @property
+    def block_width(self) -> int:
+        block: Any = self.blocks[0]
+        norm = block.ln_2 if hasattr(block, "ln_2") else block.norm2
+        return int(norm.weight.shape[0])
+
+    def pooled(self, images: Tensor) -> Tensor:
+        output: Tensor = self.visual.trunk(images) if self._head is not None else self.visual(images)
+        return output
+
+    def project(self, pooled: Tensor) -> Tensor:
+        output: Tensor = self._head(pooled) if self._head is not None else pooled
+        return output
+
+
+@dataclass
+class Towers:
+    """Both towers, frozen, with what else the method needs to know about them."""
+
+    image: ImageTower
+    text: TextTower
+    preprocess: Preprocess
+    embed_dim: int
+    pooled_dim: int
+    weight_hash: str
+    centring: tuple[Tensor, Tensor] | None = None  # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
+
+    def centre(self, text_features: Tensor) -> Tensor:
+        """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""
+        if self.centring is None:
+            return text_features
+        mean, projector = (tensor.to(text_features) for tensor in self.centring)
+        return (text_features - mean) @ projector
+
+    def to(self, device: torch.device) -> Towers:
+        self.image.to(device)
+        self.text.to(device)
+        return self
+
+
+def load_towers(settings: Backbone) -> Towers:
+    """Build the towers that ``settings`` names; raises ConfigError or DataError, never loads a substitute."""
+    if settings.name.startswith("lit-"):
+        from capnet.model.lit import load_lit
+
+        return load_lit(settings)
+    return load_open_clip(settings)
+
+
+def load_open_clip(settings: Backbone) -> Towers:
+    """Any open_clip model with a tag, a local file, ``local-dir:FOLDER`` or, for tests, ``random`` weights."""
+    import open_clip
+
+    source = settings.pretrained
+    name, pretrained, digest = settings.name, source, ""
+    if source.startswith("local-dir:"):
+        name, pretrained = source, ""
+        digest = _folder_digest(Path(source.removeprefix("local-dir:")))
+    elif open_clip.get_model_config(name) is None:
+        raise ConfigError(
+            f"backbone.name = {name!r} is no open_clip model",
+            "settings",
+            "pick one that `python -c 'import open_clip; print(open_clip.list_models())'` prints, or a lit-* name",
+        )
+    elif source == "random":
+        pretrained = ""
+    elif _looks_like_path(source):
+        digest = _check_file(Path(source), name)
+    elif source not in open_clip.list_pretrained_tags_by_model(name):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ConfigError(
+            f"backbone.pretrained = {source!r} is neither a file nor a tag of {name}",
+            "settings",
+            f"tags are: {tags}; or give a .pt or .safetensors file, or local-dir:FOLDER",
+        )
+    else:
+        _demand_quick_gelu(name, open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False), f"tag {source}")
+    try:
+        with _seeded(source == "random"):
+            model = open_clip.create_model(name, pretrained=pretrained or None, pretrained_text=False, weights_only=True)
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise _weights_error(settings, error) from None
+    model.requires_grad_(False).eval()
+    tokenizer = _tokenizer(name, settings)
+    config = getattr(model.visual, "preprocess_cfg", {})
+    size = config.get("size", model.visual.image_size)
+    side = int(size[0] if isinstance(size, tuple | list) else size)
+    preprocess = Preprocess(side, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic"))
+    return assemble(model, tokenizer, preprocess, digest or state_digest(model))
+
+
+def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preprocess, weight_hash: str) -> Towers:
+    """Towers around a built open_clip model; finds the widths by looking at the modules."""
+    image = ImageTower(model.visual)
+    text = make_text_tower(model, tokenizer)
+    with torch.no_grad():
+        probe = image.pooled(torch.zeros(1, 3, preprocess.size, preprocess.size))
+        embed = image.project(probe)
+    return Towers(image, text, preprocess, int(embed.shape[1]), int(probe.shape[1]), weight_hash)
+
+
+def state_digest(model: nn.Module) -> str:
+    """sha256 over names and bytes of all weights: identifies weights that came from no single file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _looks_like_path(source: str) -> bool:
+    return os.sep in source or source.endswith((".pt", ".pth", ".bin", ".safetensors"))
+
+
+def _check_file(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise DataError(
+            f"weight file {path.name} is missing", str(path.absolute()), f"put the weights of {name} there, or set backbone.pretrained to where they are"
+        )
+    digest = sha256_file(path)
+    if digest in OPENAI_WEIGHTS:
+        _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
+    return digest
+
+
+def _folder_digest(folder: Path) -> str:
+    if not (folder / "open_clip_config.json").is_file():
+        raise DataError("open_clip_config.json is missing", str(folder.absolute()), "put the model's open_clip_config.json and weight file into that folder")
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
+
+
+def _demand_quick_gelu(name: str, needed: bool, source: str) -> None:
+    import open_clip
+
+    has = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    if needed and not has:
+        raise ConfigError(f"backbone.name = {name!r} runs GELU, but these weights were trained with QuickGELU", source, f"set backbone.name: {name}-quickgelu")
+
+
+def _weights_error(settings: Backbone, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:300]
+    wanted = f"weights of {settings.name}"
+    if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
+        return DataError(f"cannot load {wanted}: {reason}", settings.pretrained, "use the weight file that belongs to this model")
+    return DataError(
+        f"cannot get {wanted}, tag {settings.pretrained!r}: {reason}",
+        "open_clip's download",
+        "on a machine with a network run `python -c \"import open_clip; open_clip.create_model('"
+        f"{settings.name}', pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained: path/to/open_clip_model.safetensors",
+    )
+
+
+def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
+    import open_clip
+
+    try:
+        tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"cannot get the tokenizer of {settings.name}: {reason}",
+            "open_clip.get_tokenizer",
+            "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
+        ) from None
+    return tokenizer
+
+
+class _seeded:
+    """Random weights come from a fixed seed, so that every stage sees the same ones."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+
+    def __enter__(self) -> None:
+        if self.active:
+            self.state = torch.random.get_rng_state()
+            torch.manual_seed(0)
+
+    def __exit__(self, *arguments: object) -> None:
+        if self.active:
+            torch.random.set_rng_state(self.state)

@@ -1,0 +1,40 @@
+"""Stage graph: hand-written prompts -> text features -> label-correlation graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from capnet.config import Params
+from capnet.contracts import LabelGraph, label_matrix, read_classes, read_split, write_graph
+from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
+from capnet.model.towers import load_towers
+from capnet.runtime import prepare
+
+
+def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
+    """Build the graph from the text tower, from train co-occurrence, or from a count-weighted blend of both."""
+    classes = read_classes(inputs["split"] / "classes.json")
+    settings = params.graph
+    machine = prepare(params.runtime)
+    towers = load_towers(params.backbone).to(machine.device)
+    with torch.no_grad():
+        features = towers.text([settings.template.format(name) for name in classes.prompt_names]).float().cpu()
+    similarity = cosine_similarity(features)
+    if settings.source != "text":
+        rows = read_split(inputs["split"] / "split.parquet")
+        train = rows[rows["split"] == "train"]
+        counted = cooccurrence(torch.from_numpy(label_matrix(train["labels"], len(classes)))).float()
+        counts = torch.from_numpy(classes.train_counts).float()
+        similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
+    matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
+    metadata = {
+        **settings.model_dump(mode="json"),
+        "backbone": params.backbone.name,
+        "weight_hash": towers.weight_hash,
+        "class_fingerprint": classes.fingerprint,
+        "prompt_fingerprint": classes.prompt_fingerprint(settings.template, towers.weight_hash),
+    }
+    write_graph(outputs["graph"] / "graph.safetensors", LabelGraph(matrix, features, metadata))
+    return {"classes": len(classes), "edges": int((matrix > 0).sum()) - len(classes)}

@@ -1,0 +1,140 @@
+"""The training loop: cosine schedule, clipping, selection, resume; the same bits whether interrupted or not."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capnet.config import Train
+from capnet.errors import DataError
+from capnet.model.capnet import CapNet
+from capnet.model.losses import multilabel_loss
+from capnet.progress import bar
+from capnet.training import checkpoint
+from capnet.training.samplers import class_aware, shuffled
+
+SAVE_EVERY_SECONDS = 5.0
+
+
+class Pictures(Protocol):
+    """Where training pictures come from: pooled features [batch, pooled] of some rows, with gradient where adapters need it."""
+
+    def pooled(self, rows: np.ndarray, epoch: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Training labels: ``targets`` and ``known`` bool [row, class], ``image_ids`` [row] for messages."""
+
+    targets: Tensor
+    known: Tensor
+    image_ids: Sequence[str]
+
+    @property
+    def counts(self) -> Tensor:
+        """Known positives per class [class]."""
+        return (self.targets & self.known).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training gives: the chosen epoch's tensors and one history row per epoch."""
+
+    tensors: dict[str, Tensor]
+    history: list[dict[str, float]]
+    selected_epoch: int
+
+
+def fit(
+    model: CapNet,
+    pictures: Pictures,
+    labels: Labels,
+    settings: Train,
+    seed: int,
+    folder: Path,
+    validate: Callable[[CapNet], dict[str, float]] | None = None,
+    what: str = "training",
+) -> Fit:
+    """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
+
+    ``validate`` gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is kept.
+    Raises DataError where the loss stops being finite, naming the pictures of that batch.
+    """
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    optimiser = make_optimiser(model, settings)
+    device = model.logit_scale.device
+    targets, known, counts = labels.targets.to(device), labels.known.to(device), labels.counts.to(device)
+    n_rows = len(targets)
+    steps_per_epoch = math.ceil(n_rows / settings.batch_size)
+    total_steps = steps_per_epoch * settings.epochs
+    path = folder / "checkpoint.safetensors"
+    with checkpoint.lock(folder), bar(what, total_steps) as advance:
+        progress = checkpoint.load(path, parameters, optimiser)
+        advance(progress.step)
+        saved = time.monotonic()
+        for epoch in range(progress.epoch + 1, settings.epochs + 1):
+            order = class_aware(labels.targets.numpy(), seed, epoch) if settings.sampler == "class_aware" else shuffled(n_rows, seed, epoch)
+            losses = []
+            for rows in np.array_split(order, steps_per_epoch):
+                set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
+                logits = model.logits(model.image_features(pictures.pooled(rows, epoch)), model.class_features().refined)
+                batch = torch.from_numpy(rows).to(device)
+                loss = multilabel_loss(logits, targets[batch], counts, n_rows, settings.loss, known[batch])
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise DataError(
+                        f"the loss became {value} in epoch {epoch}",
+                        f"pictures {', '.join(labels.image_ids[int(row)] for row in rows[:8])}",
+                        "look at these pictures, or lower the learning rates in train.optimiser",
+                    )
+                optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.optimiser.clip)
+                optimiser.step()
+                losses.append(value)
+                progress.step += 1
+                advance(note=f"epoch {epoch} loss {value:.4f}")
+            progress.epoch = epoch
+            row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(losses))}
+            if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+                row |= validate(model)
+                if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
+                    progress.best_value, progress.best_epoch, progress.best = row["val_mAP"], epoch, model.trained_tensors()
+            progress.history.append(row)
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                checkpoint.save(path, progress, parameters, optimiser)
+                saved = time.monotonic()
+        checkpoint.save(path, progress, parameters, optimiser)
+    if progress.best:
+        model.load_trained(progress.best, str(path))
+        return Fit(progress.best, progress.history, progress.best_epoch)
+    return Fit(model.trained_tensors(), progress.history, settings.epochs)
+
+
+def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
+    """AdamW with one learning rate per part; weight decay on matrices only."""
+    rates = settings.optimiser
+    by_part = {"prompt": rates.lr_prompt, "gcn": rates.lr_gcn, "logit_scale": rates.lr_head, "logit_bias": rates.lr_head}
+    groups = []
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        matrix = parameter.dim() >= 2 and part != "prompt"
+        rate = by_part.get(part, rates.lr_adapter)
+        groups.append({"params": [parameter], "lr": rate, "rate": rate, "weight_decay": rates.weight_decay if matrix else 0.0})
+    return torch.optim.AdamW(groups)
+
+
+def set_learning_rates(optimiser: torch.optim.Optimizer, step: int, total: int, warmup: float) -> None:
+    """Linear warm-up over the first share of the steps, then cosine to zero; ``step`` counts from 0."""
+    rising = max(1, round(total * warmup))
+    factor = (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    for group in optimiser.param_groups:
+        group["lr"] = group["rate"] * factor
