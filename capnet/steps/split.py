@@ -1,0 +1,128 @@
+"""The split stage: manifest -> split.parquet, classes.json with training counts, split.json with what was decided."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capnet.config import Params, Split
+from capnet.contracts import SCHEMA, SIDES, Classes, label_matrix, read_classes, read_manifest, write_classes, write_json, write_split
+from capnet.errors import ConfigError, DataError, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from capnet.data.sides import Sides
+
+log = logging.getLogger(__name__)
+
+
+def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
+    """Give every picture its side and every class its training count; the result does not depend on the manifest's row order.
+
+    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train.
+    """
+    import pandas as pd
+
+    from capnet.data.sides import assign_sides
+
+    settings = params.split
+    classes = read_classes(inputs["manifest"] / "classes.json")
+    frame = read_manifest(inputs["manifest"] / "manifest.parquet").sort_values("image_id", ignore_index=True)
+    # an unknown label is no positive, even where a reader wrote both
+    labels = label_matrix(frame["labels"], len(classes)) & ~label_matrix(frame["unknown"], len(classes))
+    sides = assign_sides(frame, labels, settings, _published(frame["image_id"].tolist(), settings))
+    rows = {"train": sides.train, "val": sides.val, "test": sides.test}
+    counts = {name: labels[rows[name]].sum(axis=0) for name in SIDES}
+    warnings = [*sides.warnings, *check_positives(classes, counts, labels.sum(axis=0), sides, settings)]
+    for warning in warnings:
+        log.warning("%s", warning)
+
+    table = pd.concat([frame.iloc[rows[name]].assign(split=name) for name in SIDES], ignore_index=True)
+    write_split(outputs["split"] / "split.parquet", table)
+    write_classes(outputs["split"] / "classes.json", classes.with_counts(counts["train"].tolist(), settings.buckets))
+    write_json(outputs["split"] / "split.json", _decisions(classes, counts, sides, settings, len(frame), warnings))
+    return {f"{name}_rows": float(len(rows[name])) for name in SIDES}
+
+
+def _published(known: list[str], settings: Split) -> tuple[list[str], list[str]]:
+    """The published id lists, train and test; raises DataError with every mistake in both files."""
+    from capnet.data.splits import read_id_list
+
+    if settings.method != "published":
+        return [], []
+    if not settings.published_train:
+        raise ConfigError("split.method published needs a list", "split.published_train is empty", "name a text file of training image ids, one a line")
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    problems: list[Problem] = []
+    for name, path in (("train", settings.published_train), ("test", settings.published_test)):
+        if path:
+            lists[name], mistakes = read_id_list(Path(path), known, f"split.published_{name}")
+            problems.extend(mistakes)
+    if problems:
+        raise DataError(problems=problems)
+    return lists["train"], lists["test"]
+
+
+def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Sides, settings: Split) -> list[str]:
+    """Warnings on classes short of positives; ``counts`` are known positives per side and ``total`` those of all rows, int [class].
+
+    Raises DataError with one problem per side that names every class short of ``require_positives``. A given or published
+    val or test side cannot be drawn better, so there it is only a warning; classes without any positive are always named.
+    """
+    warnings, problems = [], []
+    drawn = {"train": True, "val": sides.validation_source != "given", "test": sides.test_source == "share"}
+    for name in SIDES:
+        required = int(getattr(settings.require_positives, name))
+        short = [c for c in range(len(classes)) if counts[name][c] < required]
+        if short and drawn[name]:
+            listed = ", ".join(f"{classes.names[c]} {counts[name][c]} (of {total[c]} in all rows)" for c in short)
+            what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
+            problems.append(Problem(what, listed, _help(name, sides, settings)))
+        elif short:
+            listed = ", ".join(f"{classes.names[c]} {counts[name][c]}" for c in short)
+            warnings.append(f"{len(short)} classes have fewer than {required} known positives in the given {name} side: {listed}")
+        empty = _without(classes, counts[name])
+        if empty and (name == "test" or (name == "val" and len(sides.val))):
+            warnings.append(f"{len(empty)} classes have no known positive in {name} and stay out of its means: {', '.join(empty)}")
+    if problems:
+        raise DataError(problems=problems)
+    return warnings
+
+
+def _help(name: str, sides: Sides, settings: Split) -> str:
+    fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
+    if name == "train":
+        draw = "raise split.pareto.min, or " if settings.method == "pareto" else ""
+        return f"{draw}add pictures of these classes; or {fewer}"
+    more = "split.test_share" if name == "test" else "split.validation.share"
+    source = " and choose split.validation.source train or pool" if name == "val" and sides.validation_source == "none" else ""
+    return f"raise {more}{source}; or add pictures of these classes; or {fewer}"
+
+
+def _without(classes: Classes, counts: np.ndarray) -> list[str]:
+    return [name for name, count in zip(classes.names, counts, strict=True) if not count]
+
+
+def _decisions(classes: Classes, counts: dict[str, np.ndarray], sides: Sides, settings: Split, n_rows: int, warnings: list[str]) -> dict[str, Any]:
+    """What split.json says: where rows came from, how many, and what to mind."""
+    rows = {"train": len(sides.train), "val": len(sides.val), "test": len(sides.test)}
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "method": settings.method,
+        "validation_source": sides.validation_source,
+        # labels beyond the long-tailed list, which a published result would not have had
+        "extra_labels": settings.method != "natural" and sides.validation_source in ("given", "pool"),
+        "test_source": sides.test_source,
+        "rows": {**rows, "left_over": n_rows - sum(rows.values())},
+        "labels": {name: int(counts[name].sum()) for name in SIDES},
+        "without_positives": {name: _without(classes, counts[name]) for name in SIDES if rows[name]},
+        "followed_their_group": sides.followed,
+        "validation_rows_given_as_train": sides.held_out_of_given,
+        "warnings": warnings,
+    }
+    if sides.draw is not None:
+        order = [classes.names[c] for c in sides.draw.class_order]
+        content["pareto"] = {"class_order": order, "reference": sides.draw.reference, "steps": sides.draw.steps}
+    return content
