@@ -77,7 +77,8 @@ def _stage_command(name: str) -> click.Command:
         if options.get("check"):
             from capnet.registry.register import registered
 
-            if registered(loaded.register_, Path(stage.outputs["registration"]) if not outputs else Path(outputs["registration"])):
+            places = {**usual, **stage.outputs, **inputs, **outputs}
+            if registered(loaded.register_, *(Path(places[key]) for key in ("registration", "model", "evaluation"))):
                 click.echo("register: the store has this model version")
                 return
         metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})

@@ -236,10 +236,17 @@ class Evaluate(Section):
 
 
 class Register(Section):
-    name: str = Field("capnet", min_length=1, description="registered model name")
-    experiment: str = Field("capnet", min_length=1, description="MLflow experiment")
-    tracking_uri: str = Field("sqlite:///mlflow.db", description="used unless MLFLOW_TRACKING_URI is set")
-    alias: str = Field("challenger", min_length=1, description="alias given to the new version")
+    name: str = Field("capnet", pattern=r"^\w[\w .-]*$", description="registered model name: letters, digits, space, dot, hyphen, underscore")
+    experiment: str = Field("capnet", min_length=1, max_length=250, description="MLflow experiment")
+    tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")
+    alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255, description="alias given to the new version")
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value.lower() == "latest" or (value[:1] in "vV" and value[1:].isdigit()):
+            raise ValueError("MLflow keeps 'latest' and v1, v2, ... for itself")
+        return value
 
 
 class Params(Section):

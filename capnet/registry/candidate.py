@@ -1,0 +1,194 @@
+"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures and description. No mlflow here."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capnet.contracts import BUCKETS, VARIANTS, Classes, check_schema, read_classes, read_json, sha256_file, slugify
+from capnet.errors import ContractError, Problem
+
+MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
+EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")
+HEADLINE = ("mAP", *BUCKETS)
+TITLES = {
+    "capnet": "CapNet",
+    "single_view": "CapNet, one view",
+    "zero_shot": "zero-shot",
+    "zero_shot_single_view": "zero-shot, one view",
+    "linear_probe": "linear probe",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written."""
+
+    model: Path
+    evaluation: Path
+    content_hash: str
+    classes: Classes
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    thresholds: Mapping[str, Any]
+    per_class: Sequence[Mapping[str, str]]
+    history: Sequence[Mapping[str, str]]
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """mAP and the buckets that have classes, of the served variant, in fractions of 1."""
+        return {name: float(self.metrics["capnet"][name]) for name in HEADLINE if name in self.metrics["capnet"]}
+
+
+def content_hash(model: Path, evaluation: Path) -> str:
+    """sha256 over the sorted (name, sha256) of all files of the model and of the three evaluation files that decide about it."""
+    files = {f"model/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()}
+    files |= {f"evaluation/{name}": evaluation / name for name in EVALUATION_FILES}
+    hashes = sorted((name, sha256_file(path)) for name, path in files.items())
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def read_candidate(split: Path, model: Path, evaluation: Path) -> Candidate:
+    """Read and cross-check the three folders; raises ContractError naming every disagreement at once."""
+    missing = [
+        path for folder, names in ((model, MODEL_FILES), (evaluation, EVALUATION_FILES)) for path in (folder / name for name in names) if not path.is_file()
+    ]
+    if missing:
+        raise ContractError(problems=[Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`") for path in missing])
+    classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
+    config, thresholds, metrics = read_json(model / "config.json"), read_json(evaluation / "thresholds.json"), read_json(evaluation / "metrics.json")
+    check_schema(config, model / "config.json")
+    check_schema(thresholds, evaluation / "thresholds.json")
+    per_class = _rows(evaluation / "per_class.csv", ("class", "ap"))
+    problems = [
+        Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
+        for path, found in (
+            (model / "config.json", config.get("class_fingerprint") == classes.fingerprint),
+            (evaluation / "thresholds.json", thresholds.get("class_fingerprint") == classes.fingerprint),
+            (evaluation / "per_class.csv", {row["class"] for row in per_class} == set(classes.names)),
+        )
+        if not found
+    ]
+    if thresholds.get("views") != config.get("tte"):
+        found, wanted = thresholds.get("views"), config.get("tte")
+        what = f"thresholds hold for the test-time views {found}, the model is scored with {wanted}"
+        problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
+    if "mAP" not in metrics.get("capnet", {}):
+        problems.append(Problem("no mAP of the variant capnet", str(evaluation / "metrics.json"), "run `capnet evaluate` again"))
+    if problems:
+        raise ContractError(problems=problems)
+    history = _rows(model / "history.csv", ("epoch",))
+    return Candidate(model, evaluation, content_hash(model, evaluation), classes, config, metrics, thresholds, per_class, history)
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again")
+        return list(reader)
+
+
+# ---------------------------------------------------------------- what the run shows
+
+
+def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def figures(candidate: Candidate) -> dict[str, float]:
+    """Every figure of the evaluation by metric name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``."""
+    metrics = candidate.metrics
+    named = {f"{group}/{name}": value for group in VARIANTS for name, value in metrics.get(group, {}).items()}
+    named |= {f"{pair}/{name}": value for pair, values in metrics.get("differences", {}).items() for name, value in values.items()}
+    for label, variants in metrics.get("slices", {}).items():
+        named |= {f"slice-{slugify(label)}/{variant}/{name}": values[name] for variant, values in variants.items() for name in HEADLINE if name in values}
+    slugs = {item.name: item.slug for item in candidate.classes.items}
+    named |= {f"ap/{slugs[row['class']]}": row["ap"] for row in candidate.per_class}
+    return {name: number for name, value in named.items() if (number := _number(value)) is not None}
+
+
+def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
+    """(metric name, value, epoch) of the training history; what was not measured is left out."""
+    names = {"loss": "train/loss"} | {f"val_{name}": f"val/{name}" for name in HEADLINE}
+    for row in candidate.history:
+        for column, name in names.items():
+            value = _number(row.get(column))
+            if value is not None:
+                yield name, value, int(float(row["epoch"]))
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+# ---------------------------------------------------------------- what the version says
+
+
+def description(candidate: Candidate) -> str:
+    """The version's page in Markdown: figures of every variant, classes, thresholds and the views they hold for."""
+    metrics, config, thresholds = candidate.metrics, candidate.config, candidate.thresholds
+    views, backbone = config["tte"], config.get("backbone", {})
+    shown = [name for name in HEADLINE if name in metrics["capnet"]]
+    counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
+    borrowed = [item["name"] for item in thresholds["classes"] if item.get("borrowed")]
+    lines = [
+        f"**mAP {_percent(metrics['capnet'], 'mAP')}** over {len(candidate.classes)} classes"
+        + (f", measured on {metrics['test_rows']} test pictures." if "test_rows" in metrics else "."),
+        "",
+        "| in % (95 % interval) | " + " | ".join(shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    for variant in VARIANTS:
+        if variant in metrics:
+            cells = [_percent(metrics[variant], name) for name in shown]
+            lines.append(f"| {TITLES[variant]} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
+        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {_source(thresholds)}, valid only for "
+        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''} (expand {views['expand']} px, average of {views['average']}).",
+        f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights `{str(config.get('weight_hash', '?'))[:12]}`; "
+        f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
+    ]
+    if borrowed:
+        lines.append(f"- **Weak spot**: {len(borrowed)} classes have too few positives for a threshold of their own: {_some(borrowed)}.")
+    if metrics.get("left_out"):
+        lines.append(f"- **Not measured** (no positive test picture): {_some(metrics['left_out'])}.")
+    lines.append(f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report under its artifacts.")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return ""
+    text = f"{100 * values[name]:.1f}"
+    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _source(thresholds: Mapping[str, Any]) -> str:
+    return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(str(thresholds.get("source")), "?")
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

