@@ -1,0 +1,73 @@
+"""Read picture files once: size, hash, and whether they decode to the last byte; perceptual hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from capnet.progress import track
+
+T = TypeVar("T")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # raster only: Pillow hands EPS to another program
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture file: size in pixels and sha256 of its bytes, or ``fault``: why it cannot be used."""
+
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+    fault: str = ""
+
+
+def map_pictures(function: Callable[[Path], T], paths: Sequence[Path], description: str, threads: int | None = None) -> list[T]:
+    """``function`` of every path, in order, on a few threads (Pillow and hashlib let go of the lock), with a progress bar."""
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        return list(track(pool.map(function, paths), description, len(paths)))
+
+
+def inspect_picture(path: Path) -> Picture:
+    """Decode a picture to its last byte: a truncated file is found here and not in the middle of a training run."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Picture(fault="missing")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return Picture(fault=f"cannot be read: {error}")
+    if not data:
+        return Picture(fault="empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            image.draft("L", (max(1, width // 8), max(1, height // 8)))  # JPEG: all bytes are still read, pixels cost less
+            image.load()
+    except UnidentifiedImageError:
+        return Picture(fault=f"not a picture ({', '.join(FORMATS)} are read)")
+    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
+        return Picture(fault=f"does not decode: {error}")
+    return Picture(width, height, hashlib.sha256(data).hexdigest())
+
+
+def difference_hash(path: Path) -> str:
+    """64-bit difference hash as 16 hex digits: is each of 8 x 8 grey cells brighter than its left neighbour; "" where it says nothing.
+
+    Equal for copies that were saved again at another size or quality, mostly. A picture without horizontal structure (all
+    bits equal) has no usable hash, and neither has a file that does not decode.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.draft("L", (72, 64))
+            cells = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
+    except Exception:  # as above
+        return ""
+    bits = "".join("1" if cells[9 * row + column] < cells[9 * row + column + 1] else "0" for row in range(8) for column in range(8))
+    return "" if len(set(bits)) == 1 else f"{int(bits, 2):016x}"
