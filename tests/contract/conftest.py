@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: dotted ``name``, ``path`` from the repository's root, imported names, those at module level apart."""
+    """One source file: dotted ``name``, ``path`` from the repository's root, imported names, those at module level apart.
+
+    ``idle``: a docstring and constants at most, so that nothing can depend on it.
+    """
 
     name: str
     path: str
     imports: frozenset[str]
-    at_import: frozenset[str] = field(default=frozenset())
+    at_import: frozenset[str]
+    idle: bool
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -37,8 +39,19 @@ def _imports(node: ast.AST, known: set[str], inside_functions: bool) -> Iterator
             for alias in child.names:
                 name = f"{child.module}.{alias.name}"
                 yield name if name in known else str(child.module)
+        elif inside_functions and isinstance(child, ast.Call) and ast.unparse(child.func) == "import_module":
+            yield from _named(child.args[0], known)
         elif inside_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _imports(child, known, inside_functions)
+
+
+def _named(argument: ast.expr, known: set[str]) -> Iterator[str]:
+    """What import_module may import: a constant, or all that begins with the constant part of an f-string."""
+    if isinstance(argument, ast.Constant):
+        yield str(argument.value)
+    elif isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
+        prefix = str(argument.values[0].value)
+        yield from (name for name in known if name.startswith(prefix))
 
 
 def read_modules(root: Path) -> dict[str, Module]:
@@ -50,16 +63,12 @@ def read_modules(root: Path) -> dict[str, Module]:
     modules = {}
     for name, path in paths.items():
         tree = ast.parse(path.read_text())
-        sets = [frozenset(_imports(tree, set(paths), inside)) for inside in (True, False)]
-        modules[name] = Module(name, path.relative_to(root).as_posix(), *sets)
+        everywhere, at_import = (frozenset(_imports(tree, set(paths), inside)) for inside in (True, False))
+        idle = all(isinstance(statement, ast.Expr | ast.Assign) for statement in tree.body)
+        modules[name] = Module(name, path.relative_to(root).as_posix(), everywhere, at_import, idle)
     return modules
 
 
 @pytest.fixture(scope="session")
-def repository() -> Path:
-    return REPOSITORY
-
-
-@pytest.fixture(scope="session")
-def modules() -> dict[str, Module]:
-    return read_modules(REPOSITORY)
+def modules(repository: Path) -> dict[str, Module]:
+    return read_modules(repository)

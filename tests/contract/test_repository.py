@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,15 @@ def test_metrics_and_plots_lie_in_outputs(repository: Path) -> None:
 def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
     assert os.access(repository / path, os.X_OK)
     assert subprocess.run(["bash", "-n", path], cwd=repository, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_absent_shared_data_is_said_aloud_and_fails_on_ci(repository: Path, tmp_path: Path, ci: str, outcome: str) -> None:
+    folder = tmp_path / "clone" / "tests"
+    folder.mkdir(parents=True)
+    (folder / "conftest.py").write_text((repository / "tests" / "conftest.py").read_text())
+    (folder / "test_one.py").write_text("def test_one(shared):\n    assert shared\n")
+    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)]
+    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False)
+    assert outcome in result.stdout
+    assert "belongs beside the repository" in result.stdout

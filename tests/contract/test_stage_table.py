@@ -63,7 +63,7 @@ def test_every_input_is_data_or_an_earlier_output() -> None:
 
 
 def code_of(stage: str, modules: dict[str, Any]) -> set[str]:
-    """The files of capnet/ that a stage runs: its step and all that this imports, package files left out."""
+    """The files of capnet/ that a stage runs: its step, all that this imports, and the packages around them."""
     seen: set[str] = set()
     waiting = [STAGES[stage].function.split(":")[0]]
     while waiting:
@@ -71,7 +71,8 @@ def code_of(stage: str, modules: dict[str, Any]) -> set[str]:
         if name not in seen:
             seen.add(name)
             waiting += modules[name].imports & modules.keys()
-    return {modules[name].path for name in seen if not modules[name].path.endswith("__init__.py")}
+            waiting += [name.rpartition(".")[0]] if "." in name else []
+    return {modules[name].path for name in seen if not modules[name].idle}
 
 
 @pytest.mark.parametrize("name", STAGE_NAMES)

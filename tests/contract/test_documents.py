@@ -1,0 +1,124 @@
+"""Every command line and every setting that the documents print exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from dvc.cli.parser import DvcParserError, get_main_parser
+
+from capnet.cli import main
+from capnet.commands.preset import names
+from capnet.config import Params, override, parse
+from capnet.errors import CapnetError
+
+SHELL = {"cd", "cp", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
+TOOLS = {"git": {"clone", "add", "commit", "diff"}, "mlflow": {"ui"}, "pip": {"install"}}
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/your-own-data.md", "docs/troubleshooting.md", "docs/decisions.md", "docs/results.md"]
+
+
+def blocks(text: str, language: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def check_command(line: str, repository: Path) -> None:
+    """Fail unless every command of one printed line exists with its options."""
+    for part in re.split(r"&&|\|(?!\|)", re.sub(r"\s+#\s.*$", "", line)):
+        words = shlex.split(part.split(" > ")[0])
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+            words.pop(0)
+        program, *arguments = words
+        program = program.removeprefix(".venv/bin/")
+        if program == "capnet":
+            check_capnet(arguments)
+        elif program == "make":
+            targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
+            wanted = {item for item in arguments if "=" not in item} or {"help"}
+            assert wanted <= targets, f"no target {wanted - targets} in the Makefile"
+        elif program == "dvc":
+            get_main_parser().parse_args(arguments)
+        else:
+            assert program in SHELL or arguments[0] in TOOLS.get(program, ()), f"{program} is not checked: {line}"
+
+
+def check_capnet(arguments: list[str]) -> None:
+    context = click.Context(main)
+    if not arguments or arguments[0].startswith("-"):
+        main.make_context("capnet", arguments or ["--help"], resilient_parsing=True)
+        return
+    command = main.get_command(context, arguments[0])
+    assert command is not None, f"no command capnet {arguments[0]}"
+    with command.make_context(arguments[0], arguments[1:], parent=context) as parsed:
+        settings = parsed.params.get("settings", ())
+        parse(override({}, settings), "a document")
+        if arguments[0] == "preset" and parsed.params["name"]:
+            assert parsed.params["name"] in names()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_printed_commands_exist(document: str, repository: Path) -> None:
+    text = (repository / document).read_text()
+    for block in blocks(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                check_command(line.strip(), repository)
+
+
+@pytest.mark.parametrize(
+    "line", ["make dmeo", "capnet tarin", "capnet train --epochs 3", "capnet train --set train.epoch=3", "dvc repor", "capnet preset nothing", "sudo reboot"]
+)
+def test_the_check_sees_a_wrong_command(line: str, repository: Path) -> None:
+    with pytest.raises((AssertionError, CapnetError, click.UsageError, DvcParserError)):
+        check_command(line, repository)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_printed_settings_are_accepted(document: str, repository: Path) -> None:
+    for block in blocks((repository / document).read_text(), "yaml"):
+        parse(yaml.safe_load(block), document)
+
+
+def inline(text: str) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_settings_commands_and_files_exist(document: str, repository: Path) -> None:
+    text = (repository / document).read_text()
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    for words in inline(text):
+        if words.startswith(("make ", "capnet ", "dvc ")) and words.split()[1].islower():
+            check_command(words, repository)
+        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", words) and words.split(".")[0] in sections and words != "data.dvc":
+            node: object = Params().model_dump(mode="json", by_alias=True)
+            for key in words.split("."):
+                assert isinstance(node, dict), f"{document}: no setting {words}"
+                assert key in node, f"{document}: no setting {words}"
+                node = node[key]
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (repository / document).parent.joinpath(target).exists(), f"{document} links to {target}"
+
+
+def test_the_readme_lists_every_stage_exit_code_and_preset(repository: Path) -> None:
+    from capnet import errors
+    from capnet.stages import STAGES
+
+    text = (repository / "README.md").read_text()
+    for stage in STAGES.values():
+        assert f"| `{stage.name}` | {stage.summary} |" in text
+    for error in (errors.ConfigError, errors.DataError, errors.ContractError, errors.GateError):
+        assert re.search(rf"^\| {error.exit_code} \|", text, flags=re.MULTILINE)
+    for name in names():
+        assert f"`{name}`" in text
+
+
+def test_the_readme_runs_within_a_screen(repository: Path) -> None:
+    first = (repository / "README.md").read_text().splitlines()[:30]
+    assert any("make demo" in line for line in first)
+    assert any("make test" in line for line in first)
+    assert any(line.startswith("![") for line in first)

@@ -1,0 +1,128 @@
+"""One's own pictures through all stages: natural split, no validation side."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from e2e.workplace import Workplace
+
+from capnet.contracts import label_matrix, read_classes, read_graph, read_manifest, read_predictions, read_split, read_tensors
+from capnet.stages import STAGES
+
+
+def outputs(place: Workplace) -> list[Path]:
+    return sorted(path for path in (place.root / "outputs").rglob("*") if path.is_file())
+
+
+def test_every_output_reads_back(finished: Workplace) -> None:
+    folder = finished.root / "outputs"
+    for stage in STAGES.values():
+        for path in stage.outputs.values():
+            assert (finished.root / path).exists(), f"{stage.name} left no {path}"
+    assert len(read_manifest(folder / "manifest" / "manifest.parquet")) == 30
+    split = read_split(folder / "split" / "split.parquet")
+    classes = read_classes(folder / "split" / "classes.json")
+    assert sorted(classes.names) == ["blueberry", "broccoli", "lemon", "strawberry"]
+    train = split[split["split"] == "train"]
+    assert classes.train_counts.tolist() == label_matrix(train["labels"], 4).sum(0).tolist()
+    assert set(split["split"]) == {"train", "test"}, "nobody asked for a validation side"
+    assert len(split) == 30, "method natural keeps every row"
+    assert read_graph(folder / "graph" / "graph.safetensors", classes).adjacency.shape == (4, 4)
+    tensors, _ = read_tensors(folder / "model" / "model.safetensors")
+    assert (folder / "model" / "model.safetensors").stat().st_size < 30e6, "only trained tensors are saved"
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workplace) -> None:
+    from sklearn.metrics import average_precision_score
+
+    folder = finished.root / "outputs"
+    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    split = read_split(folder / "split" / "split.parquet").set_index("image_id")
+    predictions = read_predictions(folder / "evaluation" / "predictions.parquet")
+    assert {"capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"} <= set(predictions["variant"])
+    for variant, rows in predictions[predictions["split"] == "test"].groupby("variant"):
+        scores = np.stack(rows["scores"].to_list())
+        assert scores.min() >= 0
+        assert scores.max() <= 1
+        truth = label_matrix(split.loc[rows["image_id"], "labels"], 4)
+        scored = truth.any(0)
+        expected = np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in np.flatnonzero(scored)])
+        assert metrics[variant]["mAP"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_thresholds_come_from_out_of_fold_scores(finished: Workplace) -> None:
+    folder = finished.root / "outputs"
+    thresholds = json.loads((folder / "evaluation" / "thresholds.json").read_text())
+    assert thresholds["source"] == "out_of_fold"
+    assert [item["name"] for item in thresholds["classes"]] == read_classes(folder / "split" / "classes.json").names
+    folds = read_predictions(folder / "model" / "out_of_fold.parquet")
+    split = read_split(folder / "split" / "split.parquet")
+    assert sorted(folds["image_id"]) == sorted(split.loc[split["split"] == "train", "image_id"]), (
+        "each training picture is scored once, by a model that has not seen it"
+    )
+
+
+def test_the_last_epoch_is_kept_without_validation_rows(finished: Workplace) -> None:
+    config = json.loads((finished.root / "outputs" / "model" / "config.json").read_text())
+    assert (config["selected_epoch"], config["validation_rows"]) in {(2, 0), (3, 0)}
+
+
+def test_outputs_name_no_machine_place_or_time(finished: Workplace) -> None:
+    secrets = [str(finished.root), str(Path.home()), socket.gethostname()]
+    moment = re.compile(rb"20\d\d-\d\d-\d\d[T ]\d\d:\d\d")
+    for path in outputs(finished):
+        content = path.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in content, f"{path.relative_to(finished.root)} holds {secret}"
+        assert not moment.search(content), f"{path.relative_to(finished.root)} holds a time"
+
+
+def test_the_report_needs_no_network_and_shows_no_picture(finished: Workplace) -> None:
+    text = (finished.root / "outputs" / "evaluation" / "report.html").read_text()
+    assert len(text.encode()) < 2e6
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(\s*["']?https?:""", text)
+    assert "data:image/jpeg" not in text, "thumbnails are off for one's own data"
+    for name in ("lemon", "strawberry", "broccoli", "blueberry"):
+        assert name in text
+
+
+def test_register_is_idempotent(finished: Workplace, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    place = Workplace(tmp_path)
+    for name in ("data", "outputs"):
+        shutil.copytree(finished.root / name, tmp_path / name)
+    shutil.copy(finished.root / "params.yaml", tmp_path)
+    place.capnet("register")
+    before = (tmp_path / "outputs" / "registration.json").read_bytes()
+    place.capnet("register")
+    place.capnet("register", "--check")
+    assert (tmp_path / "outputs" / "registration.json").read_bytes() == before
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (model,) = client.search_registered_models()
+    assert len(client.search_model_versions(f"name='{model.name}'")) == 1
+    assert client.get_model_version_by_alias(model.name, "challenger").version == "1"
+
+
+def test_check_registers_again_where_the_store_is_new(finished: Workplace, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    place = Workplace(tmp_path)
+    shutil.copytree(finished.root / "outputs", tmp_path / "outputs")
+    shutil.copy(finished.root / "params.yaml", tmp_path)
+    place.capnet("register", "--check")
+    (model,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_registered_models()
+    assert "challenger" in model.aliases
+
+
+def test_summary_names_the_variants_and_the_report(finished: Workplace) -> None:
+    text = finished.capnet("summary")
+    for word in ("capnet", "zero_shot", "linear_probe", "report.html"):
+        assert word in text.replace("-", "_").replace(" ", "_").lower(), text
