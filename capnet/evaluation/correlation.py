@@ -1,0 +1,114 @@
+"""Does the label graph know which labels appear together? Its rows against the test labels, beside the training counts' own.
+
+The paper's premise (CapNet, arXiv 2511.20641): co-occurrence counted on a long-tailed training set is unreliable for
+rare classes, so the label graph is taken from the text encoder instead. Here that is checked on the user's own labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from capnet.contracts import BUCKETS
+
+MIN_TEST_POSITIVES = 5  # a row P(. | class) of fewer pictures is mostly chance
+MIN_ROWS = 5  # fewer classes allow no statement about a bucket
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Premise:
+    """Spearman correlations with the test labels' co-occurrence: mean over the usable classes of one bucket."""
+
+    classes: int  # rows compared
+    left_out: int  # rows with too few test positives, or without any companion
+    graph: float  # mean over rows, NaN without rows
+    counts: float
+    difference: float  # graph minus counts
+    low: float  # 95 % interval of the difference over classes, NaN below MIN_ROWS rows
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``graph``, ``counts``, ``even`` (interval includes 0) or ``unknown`` (too few classes)."""
+        if not np.isfinite(self.low):
+            return "unknown"
+        return "graph" if self.low > 0 else "counts" if self.high < 0 else "even"
+
+
+def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """P(j | i): share of the pictures of class i that also show class j, float64 [class i, class j].
+
+    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column j.
+    A class without pictures has a row of zeros.
+    """
+    present = (labels & ~unknown).astype(np.float64)
+    known = (~unknown).astype(np.float64)
+    together, pictures = present.T @ present, present.T @ known
+    return np.divide(together, pictures, out=np.zeros_like(together), where=pictures > 0)
+
+
+def without_diagonal(matrix: np.ndarray) -> np.ndarray:
+    """[class, class] -> [class, class - 1]: every row without the class itself."""
+    size = len(matrix)
+    return matrix[~np.eye(size, dtype=bool)].reshape(size, max(size - 1, 0))
+
+
+def row_spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman correlation of each pair of rows, ties by average rank: float64 [row], NaN where a row is constant."""
+    if first.shape[1] < 2:  # nothing to order
+        return np.full(len(first), np.nan)
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(matrix, axis=1) for matrix in (first, second)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), scale, out=np.full(len(first), np.nan), where=scale > 0)
+
+
+def check_premise(
+    adjacency: np.ndarray,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    buckets: np.ndarray,
+    min_positives: int = MIN_TEST_POSITIVES,
+) -> Mapping[str, Premise]:
+    """Compare the rows of ``adjacency`` and of the training co-occurrence with the test co-occurrence.
+
+    ``adjacency`` [class, class]; ``train`` and ``test`` are (labels, unknown), bool [picture, class]; ``buckets`` is the
+    bucket name of each class. Returns a Premise for "all" and for every bucket that has classes. The class itself is
+    left out of every row. A source whose row is constant orders nothing: its correlation counts as 0, so that a class
+    that training never saw beside another one cannot be left out in favour of the counts.
+    """
+    labels, unknown = test
+    target = without_diagonal(cooccurrence(labels, unknown))
+    usable = ((labels & ~unknown).sum(axis=0) >= min_positives) & (target.max(axis=1, initial=0.0) > target.min(axis=1, initial=1.0))
+    sources = [without_diagonal(np.asarray(matrix, dtype=np.float64)) for matrix in (adjacency, cooccurrence(*train))]
+    graph, counts = (np.nan_to_num(row_spearman(source, target), nan=0.0) for source in sources)
+    groups = {"all": np.ones(len(buckets), dtype=bool)} | {bucket: buckets == bucket for bucket in BUCKETS}
+    return {name: _premise(graph, counts, members, usable) for name, members in groups.items() if members.any()}
+
+
+def _premise(graph: np.ndarray, counts: np.ndarray, members: np.ndarray, usable: np.ndarray) -> Premise:
+    rows = members & usable
+    n = int(rows.sum())
+    left_out = int(members.sum()) - n
+    if not n:
+        return Premise(0, left_out, *([float("nan")] * 5))
+    difference = graph[rows] - counts[rows]
+    low = high = float("nan")
+    if n >= MIN_ROWS:
+        draws = np.random.default_rng(0).integers(0, n, size=(DRAWS, n))
+        low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
+    return Premise(n, left_out, float(graph[rows].mean()), float(counts[rows].mean()), float(difference.mean()), float(low), float(high))
+
+
+def strongest_neighbours(matrix: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
+    """For each row the ``count`` largest positive entries besides the class itself: [(class, weight)], largest first."""
+    result = []
+    for row, weights in enumerate(np.asarray(matrix, dtype=np.float64)):
+        order = [int(j) for j in np.argsort(-weights, kind="stable") if j != row and weights[j] > 0]
+        result.append([(j, float(weights[j])) for j in order[:count]])
+    return result

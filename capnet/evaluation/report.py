@@ -1,0 +1,111 @@
+"""The evaluation report: one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capnet.config import Report
+from capnet.evaluation import report_sections as sections
+from capnet.evaluation.report_curves import precision_recall, reliability_charts
+from capnet.evaluation.report_inputs import Inputs, read_inputs
+from capnet.evaluation.report_pictures import worst_pictures
+from capnet.evaluation.report_words import GLYPHS, counted, flatten
+
+SORT_SCRIPT = """
+document.querySelectorAll("table.sortable thead th").forEach(function (head) {
+  var column = head.cellIndex, button = document.createElement("button");
+  button.type = "button";
+  while (head.firstChild) button.appendChild(head.firstChild);
+  head.appendChild(button);
+  button.addEventListener("click", function () {
+    var table = head.closest("table"), body = table.tBodies[0], down = head.getAttribute("aria-sort") !== "descending";
+    var key = function (row) {
+      var text = row.cells[column].textContent.trim(), number = parseFloat(text);
+      return { text: text, number: isNaN(number) ? (down ? -Infinity : Infinity) : number, words: isNaN(number) && text !== "-" };
+    };
+    var rows = Array.from(body.rows).map(function (row) { return { row: row, key: key(row) }; });
+    rows.sort(function (a, b) {
+      var order = a.key.words && b.key.words ? b.key.text.localeCompare(a.key.text) : a.key.number - b.key.number;
+      return down ? -order : order;
+    });
+    table.querySelectorAll("th[aria-sort]").forEach(function (other) { other.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    rows.forEach(function (item) { body.appendChild(item.row); });
+  });
+});
+"""
+
+
+def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Path, settings: Report) -> str:
+    """The report as HTML under 2 MB. Equal files give equal bytes; pictures are in it only if ``settings.thumbnails``."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    inputs = read_inputs(evaluation_dir, model_dir, split_dir)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        **contents(inputs), pictures=_pictures(inputs, data_root, settings), glyphs=GLYPHS, script=Markup(SORT_SCRIPT), script_hash=digest
+    )
+
+
+def contents(inputs: Inputs) -> dict[str, Any]:
+    """Everything the template shows besides the thumbnails."""
+    config = inputs.config
+    tte = inputs.thresholds.get("views") or config.get("tte", {})
+    return {
+        "subtitle": _subtitle(inputs),
+        "notes": sections.notes(inputs),
+        "verdict": sections.verdict(inputs),
+        "cards": sections.summary_cards(inputs),
+        "variants": sections.variant_table(inputs),
+        "overview": sections.overview(inputs),
+        "classes": sections.class_rows(inputs),
+        "class_total": len(inputs.classes),
+        "with_probe": bool(inputs.per_class["ap_linear_probe"].notna().any()),
+        "zero_shot": sections.against_zero_shot(inputs),
+        "ensembling": sections.ensembling(inputs),
+        "views": f"{tte.get('views', '-')} views, {tte.get('expand', '-')} pixels beyond the crop, average of {tte.get('average', '-')}",
+        "slices": sections.slices(inputs),
+        "curves": precision_recall(inputs),
+        "premise": sections.premise(inputs),
+        "neighbours": sections.neighbours(inputs),
+        "training": sections.training(inputs),
+        "reliability": reliability_charts(inputs),
+        "thresholds": {
+            "objective": inputs.thresholds.get("objective", "-"),
+            "source": {"val": "validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+                inputs.thresholds.get("source", ""), "nothing"
+            ),
+            "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
+        },
+        "left_out": list(inputs.metrics.get("left_out", ())),
+        "settings": [("model", flatten(config)), ("graph", flatten(dict(inputs.graph.metadata))), ("split", flatten(inputs.split_notes))],
+    }
+
+
+def _subtitle(inputs: Inputs) -> list[str]:
+    backbone = inputs.config.get("backbone", {})
+    validation = int(inputs.config.get("validation_rows", 0))
+    return [
+        f"{backbone.get('name', '-')} ({backbone.get('pretrained', '-')})",
+        counted(len(inputs.classes), "class", "classes"),
+        counted(len(inputs.train.rows), "training picture"),
+        counted(validation, "validation picture") if validation else "no validation pictures",
+        counted(len(inputs.test.rows), "test picture"),
+    ]
+
+
+def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:
+    if not settings.thumbnails:
+        return []
+    chosen = {item["name"]: float(item["threshold"]) for item in inputs.thresholds.get("classes", ())}
+    names = inputs.classes.names
+    thresholds = np.array([chosen.get(name, 0.5) for name in names])
+    buckets = np.array([item.bucket for item in inputs.classes.items])
+    return worst_pictures(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)

@@ -1,0 +1,123 @@
+"""Numbers and comparisons in words that a person can read; a missing number is a hyphen, never NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "-"
+VARIANT_NAMES = {
+    "capnet": "CapNet",
+    "single_view": "CapNet, one view",
+    "zero_shot": "Zero-shot",
+    "zero_shot_single_view": "Zero-shot, one view",
+    "linear_probe": "Linear probe",
+}
+MEANS = {"mAP": "All classes", "head": "Head", "medium": "Medium", "tail": "Tail"}
+GLYPHS = {"head": "\N{BLACK CIRCLE}", "medium": "\N{BLACK SQUARE}", "tail": "\N{BLACK UP-POINTING TRIANGLE}"}
+
+
+def as_float(value: Any) -> float:
+    """A finite float, or NaN for anything else."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan
+
+
+def fixed(value: Any, digits: int = 1, sign: bool = False) -> str:
+    """A number with ``digits`` decimals, without a negative zero; MISSING where there is none."""
+    number = as_float(value)
+    if math.isnan(number):
+        return MISSING
+    number = round(number, digits) + 0.0
+    return f"{number:+.{digits}f}" if sign and number else f"{number:.{digits}f}"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A fraction of 1 in percent, without the percent sign."""
+    return fixed(100 * as_float(value), digits)
+
+
+def points(value: Any, digits: int = 1) -> str:
+    """A difference of fractions in percentage points, signed."""
+    return fixed(100 * as_float(value), digits, sign=True)
+
+
+def whole(value: Any) -> str:
+    """A count."""
+    return fixed(value, 0)
+
+
+def significant(value: Any) -> str:
+    """Three significant digits."""
+    number = as_float(value)
+    return MISSING if math.isnan(number) else f"{number:.3g}"
+
+
+def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> str:
+    """``62.1 to 66.9`` in percent, or an empty text where no interval was measured."""
+    low, high = as_float(values.get(f"{name}_low")), as_float(values.get(f"{name}_high"))
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    write = points if signed else percent
+    return f"{write(low)} to {write(high)}"
+
+
+def reading(value: float, low: float, high: float) -> tuple[str, str]:
+    """What a difference with its interval shows: (better, worse, same or none; the sentence)."""
+    if math.isnan(value):
+        return "none", "not measured"
+    if math.isnan(low) or math.isnan(high):
+        return "none", "no interval was measured"
+    if low > 0 or high < 0:
+        return ("better" if value > 0 else "worse"), "the interval excludes 0"
+    return "same", "the interval includes 0, so no difference is shown"
+
+
+def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One difference of metrics.json, ready to show."""
+    value, low, high = (as_float(values.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
+    kind, sentence = reading(value, low, high)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "text": points(value),
+        "interval": interval(values, name, signed=True),
+        "kind": kind,
+        "sentence": sentence,
+    }
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as sorted (``a.b``, value) pairs; long lists are counted, not listed."""
+    rows: list[tuple[str, str]] = []
+    for key in sorted(content):
+        value, name = content[key], f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows.extend(flatten(value, f"{name}."))
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"))
+        else:
+            rows.append((name, _plain(value)))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if not isinstance(value, Mapping) else "; ".join(f"{key} {item}" for key, item in flatten(value))
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 class``, ``3 classes``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def shorten(name: str, limit: int) -> str:
+    """The name, or its start where it is longer than ``limit``."""
+    return name if len(name) <= limit else name[: limit - 3] + "..."
