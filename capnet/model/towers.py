@@ -142,7 +142,7 @@ def load_open_clip(settings: Backbone) -> Towers:
     try:
         with _seeded(source == "random"):
             model = open_clip.create_model(name, pretrained=pretrained or None, pretrained_text=False, weights_only=True)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
         raise _weights_error(settings, error) from None
     model.requires_grad_(False).eval()
     tokenizer = _tokenizer(name, settings)

@@ -20,7 +20,7 @@ from capnet.config import Params, settings_hash
 from capnet.contracts import Classes, LabelGraph, label_matrix, read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_predictions
 from capnet.data.features import Look, live_features, pooled_features
 from capnet.data.sides import group_codes
-from capnet.data.stratified import stratified_holdout
+from capnet.data.stratify import stratified_holdout
 from capnet.errors import DataError
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 from capnet.model.capnet import CapNet

@@ -1,0 +1,102 @@
+"""AdaptFormer against the reference numbers, on open_clip's and timm's blocks."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from capnet.errors import ConfigError
+from capnet.model.adapters import AdaptFormer, BlockAdapters
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    cases = json.loads((shared / "reference" / "adaptformer_fixture.json").read_text())["cases"]
+    return {case["name"]: case for case in cases}
+
+
+def doubles(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_module_and_gradient_match_the_reference(reference):
+    case = reference["adaptformer_module"]
+    module = AdaptFormer(case["in_dim"], case["bottleneck_dim"]).double()
+    module.load_state_dict({name: doubles(value) for name, value in case["params"].items()})
+    given = doubles(case["input"]).requires_grad_()
+    output = module(given)
+    output.sum().backward()
+    np.testing.assert_allclose(output.detach(), case["output"], atol=1e-12)
+    np.testing.assert_allclose(given.grad, case["grad_of_sum_wrt_input"], atol=1e-12)
+
+
+def test_a_clip_vit_with_adapters_matches_the_reference(reference):
+    from capnet.model.adapters import BlockAdapters
+
+    case = reference["tiny_clip_vit_with_adaptformer"]
+    shape = case["vit"]
+
+    class QuickGelu(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(1.702 * x)
+
+    vit = VisionTransformer(
+        image_size=shape["input_resolution"],
+        patch_size=shape["patch_size"],
+        width=shape["width"],
+        layers=shape["layers"],
+        heads=shape["heads"],
+        mlp_ratio=4.0,
+        output_dim=shape["output_dim"],
+        act_layer=QuickGelu,
+    ).double()
+    vit.load_state_dict({name: doubles(value) for name, value in case["vit_params"].items()})
+    vit.eval()
+    image = doubles(case["image"])
+    np.testing.assert_allclose(vit(image).detach(), case["projected_without_adapter"], atol=1e-10)
+    tuner = {name.removeprefix("adaptformer_list."): doubles(value) for name, value in case["tuner_params"].items()}
+    adapters = BlockAdapters(list(vit.transformer.resblocks), shape["width"], tuner["0.down_proj.weight"].shape[0], 1.0).double()
+    adapters.adapters.load_state_dict(tuner)
+    np.testing.assert_allclose(vit(image).detach(), case["projected_with_adapter"], atol=1e-10)
+    adapters.active = False
+    np.testing.assert_allclose(vit(image).detach(), case["projected_without_adapter"], atol=1e-10)
+
+
+def test_adapter_is_exactly_zero_at_the_start_and_learns():
+    module = AdaptFormer(8, 4)
+    h = torch.randn(2, 3, 8)
+    assert (module(h) == 0).all()
+    module(h).sum().backward()
+    assert (module.up_proj.bias.grad != 0).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_timm_blocks_get_the_adapter_beside_their_mlp(scale):
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0).eval()
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = vit(image)
+        adapters = BlockAdapters(list(vit.blocks), 192, 4, scale)
+        assert torch.equal(vit(image), before)
+        for adapter in adapters.adapters:
+            nn.init.normal_(adapter.up_proj.weight)
+        # written out: x' = u + MLP(LN2(u)) + AF(u)
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(image)))
+        for block, adapter in zip(vit.blocks, adapters.adapters, strict=True):
+            u = x + block.attn(block.norm1(x))
+            hidden = block.mlp.fc2(block.mlp.act(block.mlp.fc1(nn.functional.layer_norm(u, (192,), block.norm2.weight, block.norm2.bias, block.norm2.eps))))
+            x = u + hidden + adapter(u)
+        expected = vit.forward_head(vit.norm(x))
+        assert torch.allclose(vit(image), expected, atol=1e-4)
+        adapters.remove()
+        assert torch.equal(vit(image), before)
+
+
+def test_unknown_blocks_are_refused():
+    with pytest.raises(ConfigError, match="Linear"):
+        BlockAdapters([nn.Linear(2, 2)], 2, 1, 1.0)

@@ -1,0 +1,138 @@
+"""The losses against the reference numbers, against PyTorch's own functions and under masks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from capnet.config import Loss
+from capnet.model.losses import multilabel_loss, negative_tolerant_bce, negative_tolerant_shift, rebalanced_weight
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@pytest.fixture(scope="module")
+def cases(shared):
+    return json.loads((shared / "reference" / "db_loss_fixture.json").read_text())["cases"]
+
+
+def loss_settings(config, name=None):
+    tolerant = config["kappa_init_bias"] is not None
+    plain = config["reweight"] is None
+    return Loss(
+        name=name or ("bce" if plain else "db_focal"),
+        alpha=config["alpha"],
+        beta=config["beta"],
+        mu=config["mu"],
+        kappa=config["kappa_init_bias"] if tolerant else 0.0,
+        negative_scale=config["lambda_neg_scale"] if tolerant else 1.0,
+        gamma=config["focal_gamma"],
+        blank="db",
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_loss_and_gradient_match_every_reference_case(cases, dtype):
+    for case in cases:
+        logits = torch.tensor(case["logits"], dtype=dtype, requires_grad=True)
+        targets = torch.tensor(case["labels"])
+        counts = torch.tensor(case["class_freq"])
+        loss = multilabel_loss(logits, targets, counts, case["train_num"], loss_settings(case["config"]))
+        loss.backward()
+        expected = case["expected_float64"]
+        assert abs(loss.item() - expected["loss_mean"]) < TOLERANCE[dtype], case["name"]
+        gradient = torch.tensor(expected["grad_of_mean_wrt_logits"], dtype=dtype)
+        assert (logits.grad - gradient).abs().max() < TOLERANCE[dtype], case["name"]
+
+
+def test_weights_and_shift_match_the_reference(cases):
+    for case in (case for case in cases if case["config"]["reweight"]):
+        config, expected = case["config"], case["expected_float64"]
+        targets = torch.tensor(case["labels"], dtype=torch.float64)
+        counts = torch.tensor(case["class_freq"], dtype=torch.float64)
+        weight = rebalanced_weight(targets, counts, config["alpha"], config["beta"], config["mu"])
+        np.testing.assert_allclose(weight, expected["class_weight_r"], atol=1e-12)
+        if config["kappa_init_bias"] is not None:
+            shift = negative_tolerant_shift(counts, case["train_num"], config["kappa_init_bias"], config["lambda_neg_scale"])
+            np.testing.assert_allclose(shift, expected["init_bias_nu"], atol=1e-12)
+
+
+def test_lmpt_variant_matches_the_reference(cases):
+    for case in (case for case in cases if case["config"]["focal"]):
+        logits = torch.tensor(case["logits"], dtype=torch.float64, requires_grad=True)
+        loss = multilabel_loss(
+            logits, torch.tensor(case["labels"]), torch.tensor(case["class_freq"]), case["train_num"], loss_settings(case["config"], "db_focal_lmpt")
+        )
+        loss.backward()
+        assert loss.item() == pytest.approx(case["lmpt_variant_float64_scalar"], abs=1e-10), case["name"]
+        np.testing.assert_allclose(logits.grad, case["lmpt_variant_float64_grad"], atol=1e-10)
+
+
+def test_a_picture_without_labels_gets_the_largest_or_the_middle_weight():
+    counts = torch.tensor([120.0, 40.0, 2.0])
+    blank = torch.zeros(1, 3)
+    assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 10.0, 0.3, "db"), torch.tensor(1.1))
+    assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 10.0, 0.3, "neutral"), torch.tensor(0.6))
+
+
+def test_bce_equals_pytorch_and_focal_equals_its_definition():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(7, 5, dtype=torch.float64, generator=generator)
+    targets = (torch.rand(7, 5, generator=generator) < 0.3).double()
+    counts = torch.full((5,), 3)
+    elements = binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Loss(name="bce")), elements.mean())
+    p = torch.where(targets > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Loss(name="focal", gamma=2)), (2.0 * (1 - p) ** 2 * elements).mean())
+
+
+def test_asymmetric_loss_equals_its_definition():
+    logits = torch.tensor([[-3.0, 0.2, 2.0]], dtype=torch.float64)
+    targets = torch.tensor([[0, 1, 0]])
+    p = logits.sigmoid()
+    shifted = (p - 0.05).clamp(min=0)
+    expected = torch.where(targets > 0, -torch.log(p), -(shifted**4) * torch.log(1 - shifted))
+    assert torch.allclose(multilabel_loss(logits, targets, torch.tensor([3, 3, 3]), 9, Loss(name="asl")), expected.mean())
+    hard = torch.tensor([[60.0, -60.0]], dtype=torch.float32, requires_grad=True)
+    loss = multilabel_loss(hard, torch.tensor([[0, 1]]), torch.tensor([3, 3]), 9, Loss(name="asl"))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(hard.grad).all()
+
+
+@pytest.mark.parametrize("name", ["db_focal", "db", "db_focal_lmpt", "focal", "bce", "asl"])
+def test_unknown_entries_have_no_effect_at_all(name):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(6, 4, dtype=torch.float64, generator=generator)
+    targets = (torch.rand(6, 4, generator=generator) < 0.4).double()
+    known = torch.rand(6, 4, generator=generator) < 0.7
+    counts = torch.tensor([9, 5, 3, 1])
+
+    def value(x, y):
+        x = x.clone().requires_grad_()
+        loss = multilabel_loss(x, y, counts, 20, Loss(name=name), known)
+        loss.backward()
+        return loss.detach(), x.grad
+
+    loss, gradient = value(logits, targets)
+    other, other_gradient = value(torch.where(known, logits, logits + 5), torch.where(known, targets, 1 - targets))
+    assert loss == other
+    assert torch.equal(gradient, other_gradient)
+    assert (gradient[~known] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["db_focal", "db", "asl"])
+def test_classes_in_no_or_every_picture_and_large_logits_stay_finite(name):
+    logits = torch.tensor([[80.0, -80.0, 0.0], [-80.0, 80.0, 30.0]], requires_grad=True)
+    loss = multilabel_loss(logits, torch.tensor([[0, 1, 0], [1, 1, 0]]), torch.tensor([0, 10, 5]), 10, Loss(name=name))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_negatives_are_tolerated_by_their_scale():
+    z = torch.tensor([[1.0, 1.0]])
+    elements = negative_tolerant_bce(z, torch.tensor([[1.0, 0.0]]), torch.zeros(2), 5.0)
+    assert torch.allclose(elements, torch.nn.functional.softplus(torch.tensor([[-1.0, 5.0]])))

