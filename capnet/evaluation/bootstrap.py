@@ -1,0 +1,126 @@
+"""Bootstrap intervals: pictures (or whole groups of pictures) are drawn with replacement, the same draws for every variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.evaluation.metrics import CUT, Bools, Floats, bucket_masks, count, means, rank, weighted_average_precision
+
+LEVEL = 0.95
+SEED = 0
+MIN_POSITIVES = 10  # a class AP has an interval only from here on
+PAIRS = (
+    ("capnet", "zero_shot"),
+    ("capnet", "linear_probe"),
+    ("capnet", "single_view"),
+    ("single_view", "zero_shot_single_view"),
+    ("zero_shot", "zero_shot_single_view"),
+)
+BLOCK = 8_000_000  # elements of the largest array of one block of draws: 32 MB
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to score the same pictures: scores [picture, class], and thresholds [class] where some were chosen."""
+
+    scores: Floats
+    thresholds: Floats | None = None
+
+    def decisions(self) -> dict[str, Bools]:
+        """Labels given [picture, class] at 0.5 (suffix "") and at the chosen thresholds ("_chosen")."""
+        given = {"": self.scores >= np.float32(CUT)}
+        if self.thresholds is not None:
+            given["_chosen"] = self.scores >= self.thresholds.astype(self.scores.dtype)
+        return given
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measured variants: ``values[variant][name]`` and ``values_low/high``; differences; AP per class with intervals."""
+
+    values: dict[str, dict[str, float]]
+    differences: dict[str, dict[str, float]]
+    ap: dict[str, Floats]  # [class] per variant, NaN without positives
+    ap_low: Floats  # [class] of the first variant, NaN below MIN_POSITIVES
+    ap_high: Floats
+
+
+def unit_codes(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """What is drawn together, as a number per picture: its group, or itself where it has none."""
+    codes: dict[tuple[str, int], int] = {}
+    named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
+    return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
+
+
+def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
+    """Multiplicities [picture, draw] in blocks of draws; the draws do not depend on the size of the blocks."""
+    generator = np.random.default_rng(seed)
+    n = int(units.max()) + 1
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        picked = generator.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(picked.ravel(), minlength=size * n).reshape(size, n)
+        yield np.ascontiguousarray(times.T[units], dtype=np.float32)
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """Percentile interval of values [draw]; draws without a value (a bucket that lost all positives) are left out."""
+    kept = values[~np.isnan(values)]
+    if not len(kept):
+        return float("nan"), float("nan")
+    low, high = np.quantile(kept.astype(np.float64), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def compare(labels: Bools, known: Bools, variants: Mapping[str, Variant], buckets: list[str], units: NDArray[np.int64], draws: int) -> Comparison:
+    """Measure all variants on the same draws; arrays [picture, class], ``buckets`` [class], ``units`` [picture].
+
+    A class without positives (in the data or in one draw) is left out of that mean, a mean without classes is left out.
+    """
+    masks = bucket_masks(buckets)
+    rankings = {name: rank(labels, variant.scores, known) for name, variant in variants.items()}
+    decisions = {name: variant.decisions() for name, variant in variants.items()}
+    first = next(iter(variants))
+
+    def measure(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
+        ap = weighted_average_precision(rankings[name], weights)
+        return ap, means(ap, {suffix: count(labels, given, weights, known) for suffix, given in decisions[name].items()}, masks)
+
+    points = {name: measure(name, np.ones((len(labels), 1))) for name in variants}
+    with_interval = np.flatnonzero((labels & known).sum(axis=0) >= MIN_POSITIVES)
+    drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
+    drawn_ap = []
+    widest = max(*labels.shape, *(int(item.starts[-1]) for item in rankings.values()))
+    for weights in draw_weights(units, draws, max(1, min(draws, BLOCK // widest))):
+        for name in variants:
+            ap, block = measure(name, weights)
+            drawn[name].append(block)
+            if name == first:
+                drawn_ap.append(ap[with_interval])
+    samples = {name: {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]} for name, blocks in drawn.items()}
+
+    values = {name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name]) for name in variants}
+    differences = {}
+    for one, other in PAIRS:
+        if one in variants and other in variants:
+            shared = [key for key in samples[one] if key in samples[other]]
+            point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
+            differences[f"{one}-{other}"] = _with_intervals(point, {key: samples[one][key] - samples[other][key] for key in shared})
+    low, high = np.full((2, labels.shape[1]), np.nan)
+    for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
+        low[c], high[c] = interval(sample)
+    return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
+
+
+def _with_intervals(points: Mapping[str, float], samples: Mapping[str, Floats]) -> dict[str, float]:
+    """``name``, ``name_low``, ``name_high`` for every mean that exists."""
+    result: dict[str, float] = {}
+    for name, point in points.items():
+        if np.isfinite(point):
+            low, high = interval(samples[name])
+            result |= {name: point, f"{name}_low": low, f"{name}_high": high}
+    return result

@@ -1,0 +1,72 @@
+"""Calibration: p = sigmoid(logit(score) / T + shift_c), monotone per class, fitted on validation rows.
+
+With a distribution-balanced loss a raw sigmoid is no probability (METHOD.md section 4). The temperature T is shared. The
+shift of a class has a normal prior around a shared shift: a class with k expected positives moves about k / (k + prior)
+of the way to the shift that its own rows ask for, so that rare classes lean on the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from capnet.evaluation.metrics import Bools, Floats
+
+EDGE = 1e-7  # scores are kept this far from 0 and 1: float32 holds no more
+TEMPERATURES = (0.02, 50.0)  # the fit stays inside, also where a class is separated perfectly
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Shared temperature and shift [class], float64; the identity is Calibration(1.0, zeros)."""
+
+    temperature: float
+    shift: Floats
+
+
+def logits(scores: Floats) -> Floats:
+    """Logit of sigmoid scores, float64 and finite."""
+    return logit(np.clip(scores.astype(np.float64), EDGE, 1 - EDGE))
+
+
+def calibrate(calibration: Calibration, scores: Floats) -> Floats:
+    """Probabilities of scores [picture, class]; never falls where the score rises."""
+    return expit(logits(scores) / calibration.temperature + calibration.shift)
+
+
+def uncalibrate(calibration: Calibration, probability: float) -> Floats:
+    """The score [class] that each class needs to have this probability: the inverse of ``calibrate``."""
+    return expit((logits(np.array(probability)) - calibration.shift) * calibration.temperature)
+
+
+def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -> Calibration:
+    """Minimise the binary cross entropy of the known entries [picture, class] plus prior / 2 * sum_c (shift_c - shift)^2.
+
+    Without any positive, or any negative, among the known entries nothing can be fitted: the identity comes back.
+    """
+    n_classes = labels.shape[1]
+    if not (labels & known).any() or not (~labels & known).any():
+        return Calibration(1.0, np.zeros(n_classes))
+    x, weight = logits(scores), known.astype(np.float64)
+    sign = np.where(labels, 1.0, -1.0)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        inverse, shared, own = np.exp(-parameters[0]), parameters[1], parameters[2:]
+        margin = sign * (x * inverse + shared + own)
+        pull = -sign * weight * expit(-margin)  # derivative of the loss by the calibrated logit
+        by_class = pull.sum(axis=0)
+        value = (weight * np.logaddexp(0.0, -margin)).sum() + prior / 2 * (own**2).sum()
+        slope = np.concatenate(([-(pull * x).sum() * inverse, by_class.sum()], by_class + prior * own))
+        return float(value), slope
+
+    bounds = [(np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])), *[(None, None)] * (n_classes + 1)]
+    found = minimize(loss, np.zeros(n_classes + 2), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13})
+    return Calibration(float(np.exp(found.x[0])), found.x[1] + found.x[2:])
+
+
+def brier(labels: Bools, known: Bools, probabilities: Floats) -> float:
+    """Mean squared distance of probability and label over the known entries; NaN without any."""
+    return float(((probabilities.astype(np.float64) - labels) ** 2)[known].mean()) if known.any() else float("nan")

@@ -1,0 +1,147 @@
+"""Average precision, F1 and their means over classes: pure functions on labels and scores [picture, class].
+
+Every measure takes weights [picture, draw]: ones give the usual value, multiplicities give bootstrap draws, so that the
+point and its interval come from the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
+
+CUT = 0.5  # a label is given from this sigmoid score on, unless a threshold was chosen
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Pictures of every class by falling score, cut into segments that each end with a group of equal scores holding a positive.
+
+    Precision only matters at those ends, so summing weights per segment replaces a cumulative sum over all pictures.
+    """
+
+    above: Any  # sparse [segment, picture]: 1 where the picture lies in the segment
+    positive: Any  # sparse [segment, picture]: 1 where it is a positive of the class
+    starts: NDArray[np.int64]  # [class + 1] first segment of each class
+
+
+def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
+    """Sort every class once; entries that are not ``known`` are left out. All arrays [picture, class]."""
+    from scipy.sparse import csr_array
+
+    pictures, n_classes = labels.shape
+    starts = np.zeros(n_classes + 1, dtype=np.int64)
+    rows, columns, hits = [], [], []
+    for c in range(n_classes):
+        chosen = np.arange(pictures) if known is None else np.flatnonzero(known[:, c])
+        order = chosen[np.argsort(-scores[chosen, c], kind="stable")]
+        hit = labels[order, c]
+        last = np.append(np.diff(scores[order, c]) != 0, True)[: len(order)]  # ends of groups of equal scores
+        group = np.cumsum(last) - last
+        holds = np.bincount(group, weights=hit, minlength=1) > 0
+        segment: NDArray[np.int64] = (np.cumsum(holds) - holds)[group]
+        used = segment < holds.sum()  # what ranks below the last positive has no effect
+        starts[c + 1] = starts[c] + holds.sum()
+        rows.append(segment[used] + starts[c])
+        columns.append(order[used])
+        hits.append(hit[used])
+    row, column, hit = np.concatenate(rows), np.concatenate(columns), np.concatenate(hits)
+    shape = (int(starts[-1]), pictures)
+    ones = np.ones(len(row), dtype=np.float32)
+    return Rankings(csr_array((ones, (row, column)), shape), csr_array((ones[hit], (row[hit], column[hit])), shape), starts)
+
+
+def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
+    """AP [class, draw] under picture weights [picture, draw]: sum over cuts of (R_k - R_(k-1)) P_k, equal scores grouped.
+
+    Equal to scikit-learn's average_precision_score(sample_weight=...); NaN where a class has no positive weight.
+    """
+    seen, hits = rankings.above @ weights, rankings.positive @ weights  # [segment, draw]
+    n_classes = len(rankings.starts) - 1
+    result = np.full((n_classes, weights.shape[1]), np.nan, dtype=weights.dtype)
+    tiny = np.finfo(weights.dtype).tiny
+    for c in range(n_classes):
+        part = slice(rankings.starts[c], rankings.starts[c + 1])
+        if part.start == part.stop:
+            continue
+        gain = hits[part]
+        found = np.cumsum(gain, axis=0)
+        area = (gain * found / np.maximum(np.cumsum(seen[part], axis=0), tiny)).sum(axis=0)
+        np.divide(area, found[-1], out=result[c], where=found[-1] > 0)
+    return result
+
+
+def average_precision(labels: Bools, scores: Floats, known: Bools | None = None) -> Floats:
+    """AP [class] as scikit-learn's average_precision_score; NaN for a class without known positives."""
+    return weighted_average_precision(rank(labels, scores, known), np.ones((len(labels), 1)))[:, 0]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Weighted counts [class, draw] of given labels that are right, of given labels and of true labels."""
+
+    hit: Floats
+    given: Floats
+    true: Floats
+
+
+def count(labels: Bools, given: Bools, weights: Floats, known: Bools | None = None) -> Counts:
+    """Count decisions [picture, class] under weights [picture, draw]; entries that are not ``known`` are left out."""
+    if known is not None:
+        labels, given = labels & known, given & known
+    kind = weights.dtype
+    return Counts(*(part.T.astype(kind) @ weights for part in (labels & given, given, labels)))
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan, dtype=below.dtype), where=below > 0)
+
+
+def class_f1(counts: Counts) -> Floats:
+    """F1 [class, draw]; NaN for a class without positives. CF1 is the mean of it, not the harmonic mean of CP and CR."""
+    return np.where(counts.true > 0, _divide(2 * counts.hit, counts.given + counts.true), np.nan)
+
+
+def overall_f1(counts: Counts) -> Floats:
+    """OF1 [draw]: F1 of all known entries together (micro), those of classes without positives too."""
+    return _divide(2 * counts.hit.sum(axis=0), (counts.given + counts.true).sum(axis=0))
+
+
+def precision(counts: Counts) -> Floats:
+    """Precision [class, draw]; 0 where the class was never given but has positives, NaN without both."""
+    return np.where((counts.given == 0) & (counts.true > 0), 0.0, _divide(counts.hit, counts.given))
+
+
+def recall(counts: Counts) -> Floats:
+    """Recall [class, draw]; NaN for a class without positives."""
+    return _divide(counts.hit, counts.true)
+
+
+def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
+    """Mean [draw] of values [class, draw] over the ``chosen`` classes; NaN entries are left out, NaN where nothing is left."""
+    part = values if chosen is None else values[chosen]
+    there = ~np.isnan(part)
+    return _divide(np.where(there, part, 0).sum(axis=0), there.sum(axis=0).astype(part.dtype))
+
+
+def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
+    """Class masks by the name of their mean: mAP is all classes, then head, medium and tail where they have classes."""
+    column = np.array(buckets)
+    masks = {"mAP": np.ones(len(buckets), dtype=bool)}
+    masks |= {name: column == name for name in ("head", "medium", "tail") if (column == name).any()}
+    return masks
+
+
+def means(ap: Floats, decisions: Mapping[str, Counts], masks: Mapping[str, Bools]) -> dict[str, Floats]:
+    """Every mean [draw]: AP over each mask, and CF1 and OF1 with the suffix of each kind of decision ("", "_chosen")."""
+    result = {name: mean_over(ap, mask) for name, mask in masks.items()}
+    for suffix, counts in decisions.items():
+        result[f"CF1{suffix}"] = mean_over(class_f1(counts))
+        result[f"OF1{suffix}"] = overall_f1(counts)
+    return result

@@ -1,0 +1,134 @@
+"""Decision thresholds per class: best F1, a recall or a precision to reach; rare classes borrow a pooled threshold.
+
+A label is given where score >= threshold. Thresholds are float32 numbers in the unit of the scores, and hold only for
+scores made with the same test-time views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.contracts import SCHEMA, Classes
+from capnet.evaluation.calibration import Calibration, calibrate, fit_calibration, uncalibrate
+from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A threshold and whether it reaches the objective on the rows it was chosen on."""
+
+    threshold: float
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Chosen thresholds; all arrays [class]. ``precision`` and ``recall`` are those of the rows they were chosen on (NaN: no such)."""
+
+    threshold: NDArray[np.float32]
+    borrowed: Bools
+    reached: Bools
+    positives: NDArray[np.int64]
+    precision: Floats
+    recall: Floats
+    pooled_probability: float
+    calibration: Calibration
+
+
+def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
+    """Choose among the distinct scores [entry] as cuts; needs at least one positive.
+
+    f1: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower score. recall>=R: the
+    highest cut that reaches R. precision>=P: the lowest cut whose precision reaches P; where none does, the cut of
+    highest precision (of equal ones the lowest), not ``reached``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    value = scores[order]
+    last = np.append(value[1:] != value[:-1], True)
+    cuts, given = value[last], np.flatnonzero(last) + 1
+    hit = np.cumsum(labels[order])[last]
+    name, _, number = objective.partition(">=")
+    if name == "f1":
+        best = int(np.argmax(2 * hit / (given + hit[-1])))
+        return Cut(_below(cuts, best), True)
+    if name == "recall":
+        return Cut(float(cuts[np.argmax(hit / hit[-1] >= float(number) - 1e-12)]), True)
+    shares = hit / given
+    fine = np.flatnonzero(shares >= float(number) - 1e-12)
+    chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
+    return Cut(float(cuts[chosen]), bool(len(fine)))
+
+
+def _below(cuts: Floats, index: int) -> float:
+    """Half-way from a cut to the next lower score, as float32; the cut itself where float32 has nothing in between."""
+    if index + 1 == len(cuts):
+        return float(cuts[index])
+    middle = np.float32((float(cuts[index]) + float(cuts[index + 1])) / 2)
+    return float(middle) if middle > np.float32(cuts[index + 1]) else float(cuts[index])
+
+
+def choose_thresholds(labels: Bools, known: Bools, scores: Floats, objective: str, min_positives: int, prior: float) -> Thresholds:
+    """Choose a threshold per class on the known entries [picture, class].
+
+    A class with fewer than ``min_positives`` positives borrows: one cut is chosen over all classes' entries together, on
+    calibrated probabilities, and mapped back to the class's own score. Without any positive at all every threshold is 0.5.
+    """
+    n_classes = labels.shape[1]
+    positives = (labels & known).sum(axis=0)
+    if not positives.any():
+        return no_thresholds(n_classes)
+    calibration = fit_calibration(labels, known, scores, prior)
+    pooled = choose_cut(labels[known], calibrate(calibration, scores)[known], objective)
+    threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
+    borrowed = positives < min_positives
+    reached = np.full(n_classes, pooled.reached)
+    for c in np.flatnonzero(~borrowed):
+        rows = known[:, c]
+        cut = choose_cut(labels[rows, c], scores[rows, c], objective)
+        threshold[c], reached[c] = cut.threshold, cut.reached
+    counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
+    return Thresholds(threshold, borrowed, reached, positives, precision(counts)[:, 0], recall(counts)[:, 0], pooled.threshold, calibration)
+
+
+def no_thresholds(n_classes: int) -> Thresholds:
+    """0.5 for every class, marked as borrowed: there were no rows to choose on."""
+    nothing = np.full(n_classes, np.nan)
+    cuts, marks = np.full(n_classes, CUT, dtype=np.float32), np.ones(n_classes, dtype=bool)
+    return Thresholds(cuts, marks, ~marks, np.zeros(n_classes, dtype=np.int64), nothing, nothing, CUT, Calibration(1.0, np.zeros(n_classes)))
+
+
+def thresholds_document(thresholds: Thresholds, classes: Classes, objective: str, views: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The content of thresholds.json: thresholds in class order, the views they hold for, ``source`` val, out_of_fold or none."""
+    entries = []
+    for c, name in enumerate(classes.names):
+        entries.append(
+            {
+                "name": name,
+                "threshold": float(thresholds.threshold[c]),
+                "borrowed": bool(thresholds.borrowed[c]),
+                "reached": bool(thresholds.reached[c]),
+                "positives": int(thresholds.positives[c]),
+                "precision": _number(thresholds.precision[c]),
+                "recall": _number(thresholds.recall[c]),
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "class_fingerprint": classes.fingerprint,
+        "variant": "capnet",
+        "objective": objective,
+        "views": dict(views),
+        "source": source,
+        "pooled_probability": thresholds.pooled_probability,
+        "classes": entries,
+        "calibration": {"temperature": thresholds.calibration.temperature, "shift": [float(value) for value in thresholds.calibration.shift]},
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
