@@ -140,7 +140,7 @@ def overview(bars: Sequence[Bar]) -> Markup:
     )
     label = f"Average precision of {len(bars)} classes, from the most to the fewest training pictures; the table below has every number"
     return Markup(
-        f'<div class="overview" style="max-width:{36 + 44 * len(bars)}px"><svg width="36" height="{height}" aria-hidden="true">{ticks}'
+        f'<div class="overview{"" if len(bars) <= MANY else " dense"}" style="max-width:{36 + 44 * len(bars)}px"><svg width="36" height="{height}" aria-hidden="true">{ticks}'
         f'<text class="tick" x="30" y="{below + OVERVIEW_COUNT}" text-anchor="end">{most}</text></svg>'
         f'<svg class="bars" height="{height}" viewBox="0 0 {wide} {height}" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg></div>'
     )
@@ -239,7 +239,7 @@ def chart(x: Axis, y: Axis, series: Iterable[Series], label: str, *, diagonal: b
             parts.append(f'<path class="line {escape(one.look)}" d="{path}"/>')
         elif points:
             titles = list(one.titles) or [""] * len(one.x)
-            parts.append(f'<g class="points {escape(one.look)}">')
+            parts.append(f'<g class="points {escape(one.look)}{"" if len(points) <= MANY else " many"}">')
             if len(points) <= MANY:
                 parts.extend(f'<path d="{marker(one.kind, a, b, one.radius)}"><title>{escape(titles[index])}</title></path>' for a, b, index in points)
             else:

@@ -17,7 +17,7 @@ from capnet.evaluation.report_pictures import worst_pictures
 from capnet.evaluation.report_words import GLYPHS, counted, flatten
 
 SORT_SCRIPT = """
-document.querySelectorAll("table.sortable thead th").forEach(function (head) {
+document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {
   var column = head.cellIndex, button = document.createElement("button");
   button.type = "button";
   while (head.firstChild) button.appendChild(head.firstChild);

@@ -61,7 +61,7 @@ def worst_pictures(
                     "score": fixed(float(scores[row, column]), 3),
                     "threshold": fixed(float(thresholds[column]), 3),
                     "true": _named(test.labels[row] & ~test.unknown[row], scores[row], predicted[row], names),
-                    "extra": _named(predicted[row] & ~test.labels[row], scores[row], predicted[row], names),
+                    "extra": _named(predicted[row] & ~test.labels[row] & (np.arange(len(names)) != column), scores[row], predicted[row], names),
                 }
             )
         shown.append({"bucket": bucket, "pictures": pictures})

@@ -95,7 +95,7 @@ def make_run(
     rng = np.random.default_rng(seed)
     names = names or [(NAMES[i] if i < len(NAMES) else f"class {i}").replace("_", " ") for i in range(classes)]
     scene = np.arange(classes) // max(2, min(5, classes // 2))
-    kinship = 0.25 * (scene[:, None] == scene[None, :]) + rng.uniform(0, 0.12, (classes, classes))
+    kinship = 0.25 * (scene[:, None] == scene[None, :]) + rng.uniform(0, min(0.12, 4.8 / classes), (classes, classes))
     frequency = rng.permutation(0.4 * np.linspace(1, 2.15, classes) ** -5 + 0.012)
 
     def draw(count: int) -> np.ndarray:

@@ -15,14 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import brier_score_loss
 from unit.evaluation.made_run import MadeRun, make_run
 
 from capnet import contracts
 from capnet.config import Report
 from capnet.errors import ContractError
+from capnet.evaluation.correlation import Premise, check_premise
 from capnet.evaluation.report import render
 from capnet.evaluation.report_curves import mean_precision
 from capnet.evaluation.report_pictures import thumbnail, worst_pictures, wrongness
+from capnet.evaluation.report_sections import premise_sentence
 from capnet.evaluation.report_words import difference, fixed, flatten, reading
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -261,7 +264,7 @@ def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
     views = page.rows("ensembling")
     assert views["Tail"][1] == percent(metrics["single_view"]["tail"])
     assert views["Tail"][2] == percent(metrics["capnet"]["tail"])
-    assert percent(metrics["differences"]["capnet-single_view"]["tail"]) in views["Tail"][4]
+    assert percent(metrics["differences"]["capnet-single_view"]["tail"]) in views["Tail"][3]
 
 
 def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -> None:
@@ -279,6 +282,44 @@ def test_curve_does_not_see_unknown_entries() -> None:
     members = np.array([True])
     assert mean_precision(labels, unknown, scores, members).mean() == 1.0
     assert mean_precision(labels, ~labels & False, scores, members)[-1] == 0.5
+
+
+def test_reliability_gives_the_brier_scores_before_and_after_calibration(run: MadeRun, page: Page) -> None:
+    calibration = contracts.read_json(run.evaluation / "thresholds.json")["calibration"]
+    for bucket in ("head", "medium", "tail"):
+        members = np.array([item == bucket for item in run.buckets])
+        known = ~run.unknown[:, members]
+        truth, before = run.labels[:, members][known], run.scores["capnet"][:, members][known].astype(float)
+        logit = np.log(before / (1 - before)) / calibration["temperature"] + np.broadcast_to(np.array(calibration["shift"])[members], known.shape)[known]
+        after = 1 / (1 + np.exp(-logit))
+        assert f"Brier score {brier_score_loss(truth, before):.3g} before, {brier_score_loss(truth, after):.3g} after calibration" in page.text
+
+
+def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun, page: Page) -> None:
+    nothing = np.zeros_like(run.train_labels)
+    found = check_premise(run.adjacency, (run.train_labels, nothing), (run.labels, run.unknown), np.array(run.buckets))
+    rows = page.rows("graph")
+    for name, title in (("all", "All classes"), ("head", "Head"), ("medium", "Medium"), ("tail", "Tail")):
+        item = found[name]
+        assert rows[title][1] == f"{item.counts:.2f}"
+        assert rows[title][3] == f"{item.graph:.2f}"
+        assert rows[title][5:] == [str(item.classes), str(item.left_out)]
+    assert premise_sentence(found, "text encoder") in page.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "classes", "expected"),
+    [
+        (0.02, 0.2, 9, "the label graph (text encoder) is the better guide for the tail"),
+        (-0.2, -0.02, 9, "the paper's premise does not hold on these data"),
+        (-0.1, 0.3, 9, "neither is shown to be the better guide for the tail"),
+        (float("nan"), float("nan"), 3, "3 classes can be compared, 5 are needed"),
+    ],
+)
+def test_premise_in_one_sentence(low: float, high: float, classes: int, expected: str) -> None:
+    sentence = premise_sentence({"tail": Premise(classes, 0, 0.4, 0.3, 0.1, low, high)}, "text encoder")
+    assert expected in sentence
+    assert sentence.count(". ") == 0
 
 
 def test_settings_are_folded_away_in_full(page: Page) -> None:
