@@ -306,5 +306,5 @@ def tree_hash(root: Path) -> str:
         if path.is_file():
             with open(path, "rb") as file:
                 entries.append({"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()})
-    entries.sort(key=lambda entry: tuple(entry["relpath"].split("/")))
+    entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
