@@ -151,17 +151,16 @@ def description(candidate: Candidate) -> str:
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
     borrowed = [item["name"] for item in thresholds["classes"] if item.get("borrowed")]
-    lines = [
-        f"**mAP {_percent(metrics['capnet'], 'mAP')}** over {len(candidate.classes)} classes"
+    lines = [  # the first line is plain: lists of versions show it as it is
+        f"mAP {100 * metrics['capnet']['mAP']:.1f} % over {len(candidate.classes)} classes"
         + (f", measured on {metrics['test_rows']} test pictures." if "test_rows" in metrics else "."),
         "",
-        "| in % (95 % interval) | " + " | ".join(shown) + " |",
+        "| In % (95 % interval) |" + "".join(f" &emsp; {name} |" for name in shown),
         "|---" * (len(shown) + 1) + "|",
     ]
     for variant in VARIANTS:
         if variant in metrics:
-            cells = [_percent(metrics[variant], name) for name in shown]
-            lines.append(f"| {TITLES[variant]} | " + " | ".join(cells) + " |")
+            lines.append(f"| {TITLES[variant]} |" + "".join(f" &emsp; {_percent(metrics[variant], name)} |" for name in shown))
     lines += [
         "",
         f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
@@ -171,7 +170,7 @@ def description(candidate: Candidate) -> str:
         f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
     ]
     if borrowed:
-        lines.append(f"- **Weak spot**: {len(borrowed)} classes have too few positives for a threshold of their own: {_some(borrowed)}.")
+        lines.append(f"- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used: {_some(borrowed)}.")
     if metrics.get("left_out"):
         lines.append(f"- **Not measured** (no positive test picture): {_some(metrics['left_out'])}.")
     lines.append(f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report under its artifacts.")
@@ -191,4 +190,5 @@ def _source(thresholds: Mapping[str, Any]) -> str:
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = ["`" + name[:60].replace("`", "'") + "`" for name in names[:most]]  # as code: a name may hold Markdown
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -42,10 +42,11 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
         record = read_json(registration)
     except ContractError:
         return False
-    if record.get("schema") != SCHEMA or (record.get("name"), record.get("alias")) != (settings.name, settings.alias):
+    if not isinstance(record, dict) or [record.get(key) for key in ("schema", "name", "alias")] != [SCHEMA, settings.name, settings.alias]:
         return False
+    wanted = str(record.get("content_hash"))
     try:
-        if model.is_dir() and evaluation.is_dir() and content_hash(model, evaluation) != record["content_hash"]:
+        if model.is_dir() and evaluation.is_dir() and content_hash(model, evaluation) != wanted:
             return False
     except FileNotFoundError:
         return False
@@ -53,31 +54,32 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
     if database and not database.is_file():
         return False  # asking would make an empty store
     with store(settings, "look up the registered model") as client:
-        found = find_version(client, settings.name, record["content_hash"])
+        found = find_version(client, settings, wanted)
         return found is not None and settings.alias in found.aliases
 
 
-def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> tuple[ModelVersion, bool]:
-    """The version of this content, and whether it is new; the alias points to it afterwards.
+def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> ModelVersion:
+    """The version of this content, made where the store lacks it; the alias points to it afterwards.
 
     Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
     """
     with store(settings, "register the model") as client, bar("register", 5) as advance:
-        found = find_version(client, settings.name, candidate.content_hash)
-        new = found is None
+        found = find_version(client, settings, candidate.content_hash)
         if found is None:
             experiment = experiment_id(client, settings)
             advance(note="run")
             found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
         elif settings.alias not in found.aliases:
             client.set_registered_model_alias(settings.name, settings.alias, found.version)
-        return client.get_model_version(settings.name, found.version), new
+        return client.get_model_version(settings.name, found.version)
 
 
-def find_version(client: MlflowClient, name: str, wanted: str) -> ModelVersion | None:
-    """The lowest ready version with this content hash whose artifacts are not known to be lost (a local folder that is gone)."""
-    found = [item for item in _pages(client, f"name = '{name}' and tags.content_hash = '{wanted}'") if item.status == "READY" and _has_artifacts(client, item)]
-    return client.get_model_version(name, min((item.version for item in found), key=int)) if found else None
+def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
+    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there."""
+    found = [item for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
+    if sqlite_file(tracking_uri(settings)):
+        found = [item for item in found if _has_artifacts(client, item)]
+    return client.get_model_version(settings.name, min((item.version for item in found), key=int)) if found else None
 
 
 def _pages(client: MlflowClient, query: str) -> Iterator[ModelVersion]:
@@ -121,6 +123,7 @@ def _new_version(
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
+        client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
         advance(note="version")
         created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
         advance()
@@ -129,11 +132,10 @@ def _new_version(
 
 @contextmanager
 def _run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """A run that ends FINISHED, or FAILED (KILLED on Ctrl-C) when the body does not get through."""
+    """A run that is marked FAILED (KILLED on Ctrl-C) when the body, which finishes it, does not get through."""
     run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     try:
         yield run_id
-        client.set_terminated(run_id, "FINISHED")
     except BaseException as error:
         with suppress(Exception):  # the first error is the one to tell
             client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
@@ -243,7 +245,7 @@ def requirements(backbone: str) -> list[str]:
     return sorted(set(pins))
 
 
-def data_md5(path: Path) -> str:
+def dvc_md5(path: Path) -> str:
     """The md5 in a .dvc file, "" where there is none."""
     try:
         content = yaml.safe_load(path.read_text())

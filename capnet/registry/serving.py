@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,14 @@ import pandas as pd
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from capnet.contracts import read_classes, read_json, sha256_file
+from capnet.contracts import read_classes, read_json
 from capnet.errors import DataError, Problem
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from capnet.evaluation.tte import Scorer
 
 COLUMN = "image"
 LONGEST_PATH = 4096
@@ -46,10 +49,27 @@ class CapnetModel(PythonModel):
         ``model_input`` has a column ``image``: a path, or base64 of the file's bytes. Raises DataError naming every bad row.
         """
         with TemporaryDirectory() as folder:
-            paths = picture_files(model_input, Path(folder))
-            rows = pd.DataFrame({"path": [str(path) for path in paths], "sha256": [sha256_file(path) for path in paths]})
-            scored = self._scorer.score(rows, Path("/"), "given")
-        return table(scored.scores["capnet"], self._names, self._thresholds)
+            return table(_scores(self._scorer, picture_files(model_input, Path(folder))), self._names, self._thresholds)
+
+
+def _scores(scorer: Scorer, paths: Sequence[Path]) -> np.ndarray:
+    """Served scores [picture, class]. Nothing of the pictures is kept: the cache of an evaluation would grow with every request."""
+    import numpy as np
+
+    from capnet.data.features import live_features
+
+    if not paths:
+        return np.empty((0, len(scorer.loaded.classes)), dtype=np.float32)
+    model = scorer.loaded.model
+    rows = pd.DataFrame({"path": [str(path) for path in paths], "sha256": ""})  # absolute paths: the root below adds nothing
+
+    def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
+        return live_features(pooled, rows, Path("/"), scorer.look, scorer.machine, scorer.threads, "given").to(scorer.machine.device)
+
+    mixed = model.settings.zero_shot_weight > 0 and not model.tower_is_frozen  # else zero-shot needs no features of its own
+    plain = features(lambda images: model.pooled(images, adapted=False)) if mixed else None
+    served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
+    return served.cpu().numpy()
 
 
 def table(scores: np.ndarray, names: Sequence[str], thresholds: Mapping[str, Any]) -> pd.DataFrame:
@@ -78,7 +98,7 @@ def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
     problems = []
     for number, value in enumerate(model_input[COLUMN]):
         content = _decoded(value)
-        path = folder / str(number) if content is not None else Path(str(value))
+        path = folder / f"row {number}" if content is not None else Path(str(value))
         if content is not None:
             path.write_bytes(content)
         elif not (0 < len(str(value)) <= LONGEST_PATH and path.is_file()):
@@ -90,14 +110,16 @@ def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _decoded(value: Any) -> bytes | None:
-    """The bytes behind base64 (also as a data: URI) that is a picture; None for anything else."""
+    """The bytes behind base64 (also as a data: URI) that is a raster picture; None for anything else."""
     from PIL import Image, UnidentifiedImageError
+
+    from capnet.data.pictures import FORMATS
 
     text = str(value)
     text = text.partition(",")[2] if text.startswith("data:") else text
     try:
         content = base64.b64decode(text, validate=True)
-        with Image.open(io.BytesIO(content)):
+        with Image.open(io.BytesIO(content), formats=FORMATS):
             return content
     except (binascii.Error, ValueError, UnidentifiedImageError, OSError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRI
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -53,20 +55,30 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
     """
     uri = tracking_uri(settings)
     with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
-        from requests import RequestException
-        from sqlalchemy.exc import SQLAlchemyError
-
+        try:
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+            from requests import RequestException
+            from sqlalchemy.exc import SQLAlchemyError
+        except ModuleNotFoundError as error:
+            raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
         with _low_voice():
             try:
                 with _environment(FIRST_CONTACT):
-                    client = MlflowClient(uri)
-                    client.search_experiments(max_results=1)
+                    client = _first_contact(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
             except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
                 raise explain(error, uri, doing) from error
+
+
+def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
+    try:
+        client = make(uri)
+    except ImportError as error:  # a database driver that mlflow does not bring along
+        raise StoreError(f"could not {doing}: {error}", masked(uri), "install the driver of this kind of store in the same environment") from error
+    client.search_experiments(max_results=1)
+    return client
 
 
 def experiment_id(client: MlflowClient, settings: Register) -> str:
@@ -112,8 +124,8 @@ def masked(uri: str) -> str:
 
 def explain(error: Exception, uri: str, doing: str) -> StoreError:
     """The three-part message for an error of mlflow, of the network or of the database."""
-    password = urlsplit(uri).password
-    reason = " ".join(str(error).split())
+    password, cause = urlsplit(uri).password, _innermost(error)
+    reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
     reason = reason.replace(password, "***") if password else reason
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
     if not uri.startswith(("http://", "https://")):
@@ -128,6 +140,13 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "then run `capnet register` again"
         )
     return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong first: 'Connection refused', where mlflow's own message is ten lines about retries."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from capnet.config import Params
 from capnet.contracts import SCHEMA, write_json
 from capnet.registry.candidate import read_candidate
-from capnet.registry.register import data_md5, register_version, state_record
+from capnet.registry.register import dvc_md5, register_version, state_record
 from capnet.state import state_dir
 
 
@@ -15,7 +15,7 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     """Write registration.json; version number and run id differ between stores, so they go to the state folder."""
     settings = params.register_
     candidate = read_candidate(inputs["split"], inputs["model"], inputs["evaluation"])
-    found, _ = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5(Path("data.dvc")))
+    found = register_version(settings, candidate, inputs["evaluation"] / "report.html", dvc_md5(Path("data.dvc")))
     write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, candidate, found))
     record = {"schema": SCHEMA, "name": settings.name, "alias": settings.alias, "content_hash": candidate.content_hash, "metrics": candidate.headline}
     write_json(outputs["registration"], record)

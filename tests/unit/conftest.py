@@ -24,12 +24,12 @@ TINY = {
 def make_outputs(tmp_path: Path) -> Make:
     """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths."""
 
-    def make(folder: Path | None = None, *, mAP: float = 0.5, n_classes: int = len(NAMES), epochs: int = 3) -> dict[str, Path]:
+    def make(folder: Path | None = None, *, mAP: float = 0.5, n_classes: int = len(NAMES), epochs: int = 3, zero_shot_weight: float = 0.0) -> dict[str, Path]:
         folder = folder or tmp_path / "outputs"
         paths = {name: folder / name for name in ("split", "model", "evaluation")}
         for path in paths.values():
             path.mkdir(parents=True)
-        classes = _model(paths["model"], n_classes)
+        classes = _model(paths["model"], n_classes, zero_shot_weight)
         _history(paths["model"] / "history.csv", epochs)
         from capnet.contracts import write_classes
 
@@ -52,7 +52,7 @@ def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
     monkeypatch.undo()
 
 
-def _model(folder: Path, n_classes: int) -> Any:
+def _model(folder: Path, n_classes: int, zero_shot_weight: float) -> Any:
     import open_clip
     import torch
 
@@ -69,7 +69,7 @@ def _model(folder: Path, n_classes: int) -> Any:
     classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes]).with_counts(counts, (100, 20))
     backbone = Backbone(name="tiny-random-clip", pretrained="random", centre=False)
     towers = load_towers(backbone)
-    settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}})
+    settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, "zero_shot_weight": zero_shot_weight})
     prompts = classes.prompt_fingerprint("a photo of a {}.", towers.weight_hash)
     metadata = {
         "source": "text",
@@ -82,7 +82,8 @@ def _model(folder: Path, n_classes: int) -> Any:
     graph = LabelGraph(torch.eye(n_classes), torch.randn(n_classes, towers.embed_dim, generator=generator), metadata)
     torch.manual_seed(0)
     model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
-    tensors = model.trained_tensors()
+    trained = model.trained_tensors()
+    tensors = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()}  # no part is at its start
     config_json = {
         "backbone": backbone.model_dump(mode="json"),
         "weight_hash": towers.weight_hash,

@@ -1,0 +1,121 @@
+"""What is read from the stages' folders: checks, content hash, figures, description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from capnet.errors import ContractError
+from capnet.registry.candidate import content_hash, curves, description, figures, flat_params, read_candidate
+
+Make = Callable[..., dict[str, Path]]
+
+
+def _edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_content_hash_is_the_sha256_of_sorted_names_and_hashes(make_outputs: Make) -> None:
+    paths = make_outputs()
+    files = {f"evaluation/{name}": paths["evaluation"] / name for name in ("thresholds.json", "per_class.csv", "metrics.json")}
+    for name in ("model.safetensors", "graph.safetensors", "classes.json", "config.json", "history.csv"):
+        files[f"model/{name}"] = paths["model"] / name
+    pairs = sorted([name, hashlib.sha256(path.read_bytes()).hexdigest()] for name, path in files.items())
+    assert content_hash(paths["model"], paths["evaluation"]) == hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(make_outputs: Make, tmp_path: Path) -> None:
+    paths = make_outputs()
+    before = content_hash(paths["model"], paths["evaluation"])
+    twin = shutil.copytree(paths["model"].parent, tmp_path / "another place")
+    assert content_hash(twin / "model", twin / "evaluation") == before
+    (paths["evaluation"] / "report.html").write_text("another report")
+    assert content_hash(paths["model"], paths["evaluation"]) == before
+    seen = {before}
+    for path in (*sorted(paths["model"].iterdir()), *(paths["evaluation"] / name for name in ("metrics.json", "per_class.csv", "thresholds.json"))):
+        path.write_bytes(path.read_bytes() + b" ")
+        seen.add(content_hash(paths["model"], paths["evaluation"]))
+    assert len(seen) == 1 + 5 + 3
+    (paths["model"] / "history.csv").rename(paths["model"] / "past.csv")
+    assert content_hash(paths["model"], paths["evaluation"]) not in seen
+
+
+def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:
+    paths = make_outputs(mAP=0.5)
+    candidate = read_candidate(**paths)
+    found = figures(candidate)
+    assert found["capnet/mAP"] == 0.5
+    assert found["capnet/tail_low"] == pytest.approx(0.35)
+    assert found["zero_shot/head"] == pytest.approx(0.4)
+    assert found["capnet-zero_shot/mAP_high"] == 0.25
+    assert found["slice-unseen-artwork/capnet/mAP"] == pytest.approx(0.4)
+    assert "slice-unseen-artwork/capnet/mAP_low" not in found
+    assert {name: value for name, value in found.items() if name.startswith("ap/")} == {
+        "ap/traffic-light": 0.25,
+        "ap/cat": 0.375,
+        "ap/hund-welpe": 0.5,  # the fourth class has no AP and is left out
+    }
+    assert candidate.headline == pytest.approx({"mAP": 0.5, "head": 0.6, "medium": 0.5, "tail": 0.4})
+
+
+def test_curves_leave_out_what_was_not_measured(make_outputs: Make) -> None:
+    found = list(curves(read_candidate(**make_outputs(epochs=2))))
+    assert found == [("train/loss", 1.0, 1), ("train/loss", 0.5, 2), ("val/mAP", pytest.approx(0.2), 2)]
+
+
+def test_flat_params_name_every_setting() -> None:
+    config = {"train": {"epochs": 3, "loss": {"name": "bce", "gamma": 0.0}}, "tte": {}, "c": [1, 2], "on": True, "text": "a photo"}
+    assert flat_params(config) == {"train.epochs": "3", "train.loss.name": "bce", "train.loss.gamma": "0.0", "c": "[1, 2]", "on": "true", "text": "a photo"}
+
+
+def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Make) -> None:
+    text = description(read_candidate(**make_outputs(mAP=0.5)))
+    assert text.startswith("mAP 50.0 % over 4 classes, measured on 700 test pictures.\n")
+    assert "| zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp; 20.0 (15.0 to 25.0) |" in text
+    assert "1 head, 1 medium, 2 tail" in text
+    assert "objective `f1`, chosen on the validation pictures, valid only for 5 test-time views (expand 8 px, average of logits)" in text
+    assert "threshold of their own, so the pooled one is used: `épée`." in text
+    assert "no positive test picture): `épée`." in text
+
+
+def test_every_disagreement_is_told_at_once(make_outputs: Make) -> None:
+    paths = make_outputs()
+    _edit(paths["evaluation"] / "thresholds.json", class_fingerprint="of other classes", views={"views": 1, "expand": 8, "average": "logits"})
+    _edit(paths["evaluation"] / "metrics.json", capnet={})
+    with pytest.raises(ContractError) as caught:
+        read_candidate(**paths)
+    assert [problem.what for problem in caught.value.problems] == [
+        "made for other classes",
+        "thresholds hold for the test-time views {'views': 1, 'expand': 8, 'average': 'logits'}, "
+        "the model is scored with {'average': 'logits', 'expand': 8, 'views': 5}",
+        "no mAP of the variant capnet",
+    ]
+
+
+def test_a_model_for_other_classes_than_the_split_is_refused(make_outputs: Make, tmp_path: Path) -> None:
+    paths = make_outputs()
+    other = make_outputs(tmp_path / "other", n_classes=3)
+    with pytest.raises(ContractError, match="made for other classes"):
+        read_candidate(other["split"], paths["model"], paths["evaluation"])
+
+
+def test_all_missing_files_are_named(make_outputs: Make) -> None:
+    paths = make_outputs()
+    gone = [paths["model"] / "history.csv", paths["model"] / "model.safetensors", paths["evaluation"] / "metrics.json"]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(ContractError) as caught:
+        read_candidate(**paths)
+    assert [problem.where for problem in caught.value.problems] == [str(path) for path in gone]
+
+
+def test_a_table_without_its_columns_is_refused(make_outputs: Make) -> None:
+    paths = make_outputs()
+    (paths["evaluation"] / "per_class.csv").write_text("name,value\ncat,1\n")
+    with pytest.raises(ContractError, match="columns are missing: class, ap"):
+        read_candidate(**paths)

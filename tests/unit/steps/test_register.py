@@ -1,0 +1,77 @@
+"""The register stage as users run it: `capnet register` and `--check` with the default sqlite store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from capnet.contracts import tree_hash
+
+Make = Callable[..., dict[str, Path]]
+FRESH = "register: version 1  mAP 0.5  head 0.6  medium 0.5  tail 0.4\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, make_outputs: Make) -> Path:
+    """A folder as a repository is after `capnet evaluate`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    make_outputs(folder / "outputs")
+    (folder / "params.yaml").write_text("register:\n  name: capnet\n")
+    (folder / "data.dvc").write_text("outs:\n- md5: 0123.dir\n  path: data\n")
+    return folder
+
+
+def _capnet(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
+    command = [sys.executable, "-m", "capnet.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=False, timeout=180)
+
+
+def test_register_and_check_on_the_default_store(project: Path) -> None:
+    first = _capnet(project, "register")
+    assert (first.returncode, first.stdout, first.stderr) == (0, FRESH, "")
+    record = (project / "outputs" / "registration.json").read_bytes()
+    content = json.loads(record)
+    assert set(content) == {"schema", "name", "alias", "content_hash", "metrics"}
+    assert (content["name"], content["alias"], content["metrics"]["tail"]) == ("capnet", "challenger", pytest.approx(0.4))
+    state = json.loads((project / ".capnet" / "registry" / f"{content['content_hash']}.json").read_text())
+    assert (state["version"], state["tracking_uri"]) == (1, "sqlite:///mlflow.db")
+    assert state["run_id"] not in record.decode()
+
+    again = _capnet(project, "register", "--check")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "register: the store has this model version\n", "")
+
+    for name in ("mlflow.db", "mlruns"):
+        (project / name).rename(project / f"old {name}")
+    back = _capnet(project, "register", "--check")
+    assert (back.returncode, back.stdout, back.stderr) == (0, FRESH, ""), "a store that is new gets the version"
+    assert (project / "outputs" / "registration.json").read_bytes() == record, "equal in every store"
+
+
+def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
+    before, begin = tree_hash(project), time.monotonic()
+    for arguments in (("register",), ("register", "--check")):
+        found = _capnet(project, *arguments, MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9", CAPNET_STATE=str(project.parent / "state"))
+        assert (found.returncode, found.stdout) == (1, "")
+        assert found.stderr.startswith("capnet: MLflow error\ncould not register the model: [Errno 111] Connection refused\n")
+        assert "where: http://someone:***@127.0.0.1:9\n  to do: see that the MLflow server runs" in found.stderr
+        assert "Traceback" not in found.stderr
+    assert tree_hash(project) == before
+    assert time.monotonic() - begin < 60
+
+
+def test_folders_that_do_not_belong_together_are_refused(project: Path) -> None:
+    path = project / "outputs" / "evaluation" / "thresholds.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class_fingerprint": "of other classes"}))
+    found = _capnet(project, "register")
+    assert (found.returncode, found.stdout) == (4, "")
+    assert "made for other classes" in found.stderr
+    assert not (project / "mlflow.db").exists()
