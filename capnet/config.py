@@ -220,7 +220,9 @@ class Threshold(Section):
 
 class Probe(Section):
     enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
-    c: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), description="inverse regularisation strengths tried on validation")
+    c: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), min_length=1, description="inverse regularisation strengths tried on validation"
+    )
 
 
 class Report(Section):
@@ -230,6 +232,9 @@ class Report(Section):
 
 class Evaluate(Section):
     bootstrap: Int = Field(1000, ge=100, description="bootstrap draws")
+    calibration_prior: float = Field(
+        1.0, gt=0, description="a class with k expected validation positives moves about k / (k + prior) of the way from the shared shift to its own"
+    )
     threshold: Threshold = Threshold()
     probe: Probe = Probe()
     report: Report = Report()

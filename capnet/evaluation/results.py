@@ -1,0 +1,165 @@
+"""The evaluation's tables from scored pictures: metrics.json, per_class.csv, predictions.parquet, pr_curves.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from capnet.contracts import PREDICTION_COLUMNS, Classes, label_matrix
+from capnet.errors import ContractError, DataError, Problem
+from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare, unit_codes
+from capnet.evaluation.calibration import brier, calibrate
+from capnet.evaluation.curves import pr_table, reliability
+from capnet.evaluation.metrics import Bools, Floats, bucket_masks, class_f1, count, precision, recall
+from capnet.evaluation.thresholds import Thresholds
+
+NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of one side of the split; labels and known bool [picture, class], scores float32 [picture, class] by variant."""
+
+    name: str
+    rows: pd.DataFrame
+    labels: Bools
+    known: Bools
+    scores: dict[str, Floats]
+
+
+def make_side(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> Side:
+    """One side with its labels; raises ContractError for scores of another shape, DataError for scores that are no numbers."""
+    rows = table[table["split"] == name].reset_index(drop=True)
+    unknown = label_matrix(rows["unknown"], len(classes))
+    side = Side(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
+    check_scores(side)
+    return side
+
+
+def check_scores(side: Side) -> None:
+    """Every variant must have one score in [0, 1] for each row and class; pictures with bad scores are named."""
+    problems = []
+    for variant, scores in side.scores.items():
+        if scores.shape != side.labels.shape:
+            raise ContractError(f"{variant} has scores of shape {scores.shape}, {side.labels.shape} expected", f"{side.name} rows", "run `capnet train` again")
+        broken = ~((scores >= 0) & (scores <= 1))  # true for NaN
+        for row in np.flatnonzero(broken.any(axis=1)):
+            what = f"the score {scores[row][broken[row]][0]} of variant {variant} is not between 0 and 1"
+            todo = "look whether the training loss stayed finite (history.csv) and whether the picture is readable, then train again"
+            problems.append(Problem(what, f"{side.name} picture {side.rows['image_id'][row]} ({side.rows['path'][row]})", todo))
+    if problems:
+        raise DataError(problems=problems)
+
+
+def require_positives(test: Side) -> None:
+    """Without a single positive there is nothing to measure."""
+    if test.rows.empty:
+        raise DataError("there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0")
+    if not test.labels.any():
+        what = f"none of the {len(test.rows)} test pictures has a known label, so no measure exists"
+        raise DataError(what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)")
+
+
+def slices(rows: pd.DataFrame) -> dict[str, Bools]:
+    """Row masks by slice, sorted by name; empty unless there is more than one value."""
+    column = rows["slice"].fillna("").astype(str).replace("", NO_SLICE).to_numpy()
+    names = sorted(set(column))
+    return {name: column == name for name in names} if len(names) > 1 else {}
+
+
+def measure(test: Side, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None) -> Comparison:
+    """Compare all variants on the test rows, or on the ``chosen`` ones."""
+    rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
+    variants = {name: Variant(scores[rows], thresholds[name].threshold if name in thresholds else None) for name, scores in test.scores.items()}
+    units = unit_codes(test.rows["group"][rows].tolist())
+    return compare(test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws)
+
+
+def metrics_document(test: Side, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int) -> dict[str, Any]:
+    """The measured part of metrics.json: variants, differences, slices, left-out classes, and what was drawn."""
+    units = len(set(unit_codes(test.rows["group"].tolist())))
+    content: dict[str, Any] = {
+        **whole.values,
+        "differences": whole.differences,
+        "left_out": _without_positives(test.labels, classes),
+        "test_rows": len(test.rows),
+        "bootstrap": {"draws": draws, "seed": SEED, "unit": "picture" if units == len(test.rows) else "group", "units": units},
+        "slices": {},
+        "slice_info": {},
+    }
+    for name, chosen in slices(test.rows).items():
+        content["slice_info"][name] = {"test_rows": int(chosen.sum()), "left_out": _without_positives(test.labels[chosen], classes)}
+        if test.labels[chosen].any():
+            part = measure(test, thresholds, classes, draws, chosen)
+            content["slices"][name] = part.values
+            content["slice_info"][name]["differences"] = part.differences
+    return content
+
+
+def _without_positives(labels: Bools, classes: Classes) -> list[str]:
+    return [classes.names[c] for c in np.flatnonzero(~labels.any(axis=0))]
+
+
+def calibration_document(test: Side, thresholds: Thresholds, classes: Classes) -> dict[str, Any]:
+    """Brier score and reliability of the test entries per bucket, raw and calibrated (the fit has not seen them)."""
+    raw = test.scores["capnet"].astype(np.float64)
+    probabilities = calibrate(thresholds.calibration, raw)
+    content: dict[str, Any] = {"temperature": thresholds.calibration.temperature, "buckets": {}}
+    for name, mask in bucket_masks([item.bucket for item in classes.items]).items():
+        known = test.known & mask
+        if known.any():
+            content["buckets"]["all" if name == "mAP" else name] = {
+                "entries": int(known.sum()),
+                "brier_raw": brier(test.labels, known, raw),
+                "brier_calibrated": brier(test.labels, known, probabilities),
+                "raw": reliability(test.labels[known], raw[known]),
+                "calibrated": reliability(test.labels[known], probabilities[known]),
+            }
+    return content
+
+
+def per_class(test: Side, whole: Comparison, thresholds: Thresholds, classes: Classes) -> pd.DataFrame:
+    """One row a class by falling train_count; precision, recall and f1 are those of the test rows at the chosen threshold."""
+    nothing = np.full(len(classes), np.nan)
+    counts = count(test.labels, test.scores["capnet"] >= thresholds.threshold, np.ones((len(test.rows), 1)), test.known)
+    frame = pd.DataFrame(
+        {
+            "class": classes.names,
+            "train_count": classes.train_counts,
+            "bucket": [item.bucket for item in classes.items],
+            "positives": test.labels.sum(axis=0),
+            "ap": whole.ap["capnet"],
+            "ap_low": whole.ap_low,
+            "ap_high": whole.ap_high,
+            **{f"ap_{name}": whole.ap.get(name, nothing) for name in ("single_view", "zero_shot", "linear_probe")},
+            "threshold": thresholds.threshold.astype(np.float64),
+            "borrowed": thresholds.borrowed,
+            "precision": precision(counts)[:, 0],
+            "recall": recall(counts)[:, 0],
+            "f1": class_f1(counts)[:, 0],
+        }
+    )
+    return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def predictions(sides: list[Side]) -> pd.DataFrame:
+    """Rows of predictions.parquet: every variant of every picture of these sides."""
+    parts = [
+        side.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
+        for side in sides
+        for variant, scores in side.scores.items()
+    ]
+    return pd.concat(parts, ignore_index=True)[list(PREDICTION_COLUMNS)]
+
+
+def pr_curves(test: Side, classes: Classes) -> pd.DataFrame:
+    """Rows of pr_curves.csv: mean curves per bucket for every variant, class curves for capnet."""
+    masks = bucket_masks([item.bucket for item in classes.items])
+    rows = []
+    for variant, scores in test.scores.items():
+        rows += pr_table(variant, test.labels, test.known, scores, classes.names, masks, per_class=variant == "capnet")
+    return pd.DataFrame(rows, columns=["variant", "kind", "name", "recall", "precision"])

@@ -1,0 +1,156 @@
+"""Stage evaluate: score val and test pictures, choose thresholds, measure every variant with intervals, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from capnet.config import Evaluate, Params
+from capnet.contracts import Classes, read_classes, read_json, read_predictions, read_split, replace_file, write_json, write_predictions
+from capnet.errors import ContractError
+from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
+from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.results import (
+    Side,
+    calibration_document,
+    check_scores,
+    make_side,
+    measure,
+    metrics_document,
+    per_class,
+    pr_curves,
+    predictions,
+    require_positives,
+)
+from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
+
+
+class ScoredPictures(Protocol):
+    """Scores float32 [picture, class] by variant, and frozen pooled features float32 [picture, view, feature] of the same views."""
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]: ...
+
+    @property
+    def features(self) -> np.ndarray: ...
+
+
+def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
+    """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1."""
+    from capnet.evaluation.report import render
+    from capnet.evaluation.tte import score_pictures, view_features
+
+    split_dir, model_dir, root, out = inputs["split"], inputs["model"], inputs["data"], outputs["evaluation"]
+    classes = read_classes(split_dir / "classes.json")
+    read_classes(model_dir / "classes.json", classes.fingerprint)
+    table = read_split(split_dir / "split.parquet")
+    sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
+    require_positives(make_side(table, "test", classes, {}))  # before minutes of scoring
+
+    test = score_pictures(model_dir, sides["test"], root, params.runtime)
+    val = None if sides["val"].empty else score_pictures(model_dir, sides["val"], root, params.runtime)
+    wanted = params.evaluate.probe.enabled and not sides["train"].empty
+    train_features = view_features(model_dir, sides["train"], root, params.runtime) if wanted else None
+    held_out = model_dir / "out_of_fold.parquet"
+    out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
+    views = read_json(model_dir / "config.json")["tte"]
+
+    found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views)
+    write_predictions(out / "predictions.parquet", found["predictions"])
+    write_json(out / "metrics.json", found["metrics"])
+    write_json(out / "thresholds.json", found["thresholds"])
+    for name in ("per_class", "pr_curves"):
+        replace_file(out / f"{name}.csv", found[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
+    return headline(found["metrics"])
+
+
+def evaluate_scores(
+    split_table: pd.DataFrame,
+    classes: Classes,
+    scored_val: ScoredPictures | None,
+    scored_test: ScoredPictures,
+    train_features: np.ndarray | None,
+    config: Evaluate,
+    out_of_fold: pd.DataFrame | None,
+    views: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All of the evaluation on arrays: frames predictions, per_class, pr_curves and documents metrics, thresholds.
+
+    Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the linear
+    probe; ``out_of_fold`` (predictions of training rows) serves for thresholds where there are no validation rows.
+    """
+    test = make_side(split_table, "test", classes, scored_test.scores)
+    require_positives(test)
+    val = make_side(split_table, "val", classes, scored_val.scores if scored_val else {})
+    train = make_side(split_table, "train", classes, {})
+    probe = None
+    if train_features is not None and config.probe.enabled:
+        probe = fit(train, train_features, val, scored_val, config)
+        test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
+        if scored_val is not None:
+            val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features.mean(axis=1))
+
+    chosen, source = thresholds(train, val, probe, out_of_fold, config)
+    served = chosen.get("capnet", no_thresholds(len(classes)))
+    whole = measure(test, chosen, classes, config.bootstrap)
+    metrics = metrics_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
+    metrics["threshold"] = {"objective": config.threshold.objective, "source": source, "borrowed": int(served.borrowed.sum())}
+    if source != "none":
+        metrics["calibration"] = calibration_document(test, served, classes)
+    if probe is not None:
+        metrics["probe"] = describe(probe, len(train.rows))
+    return {
+        "predictions": predictions([val, test] if len(val.rows) else [test]),
+        "metrics": metrics,
+        "per_class": per_class(test, whole, served, classes),
+        "thresholds": thresholds_document(served, classes, config.threshold.objective, views, source),
+        "pr_curves": pr_curves(test, classes),
+    }
+
+
+def fit(train: Side, features: Floats, val: Side, scored_val: ScoredPictures | None, config: Evaluate) -> Chosen:
+    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows."""
+    rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
+    return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows)
+
+
+def thresholds(train: Side, val: Side, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate) -> tuple[dict[str, Thresholds], str]:
+    """Thresholds by variant and where they come from: val, out_of_fold or none. A variant without scores on those rows has none."""
+
+    def choose(side: Side, scores: Floats, known: Bools) -> Thresholds:
+        return choose_thresholds(side.labels & known, known, scores, config.threshold.objective, config.threshold.min_positives, config.calibration_prior)
+
+    if val.labels.any():
+        return {name: choose(val, scores, val.known) for name, scores in val.scores.items()}, "val"
+    if out_of_fold is None:
+        return {}, "none"
+    scores = held_out_scores(train, out_of_fold)
+    if not train.labels.any():
+        return {}, "none"
+    chosen = {"capnet": choose(train, scores, train.known)}
+    if probe is not None and probe.held_out is not None and probe.held_out_known is not None and (train.labels & probe.held_out_known).any():
+        chosen["linear_probe"] = choose(train, probe.held_out, probe.held_out_known)
+    return chosen, "out_of_fold"
+
+
+def held_out_scores(train: Side, out_of_fold: pd.DataFrame) -> np.ndarray:
+    """Out-of-fold scores float32 [picture, class] in the order of the training rows; raises ContractError where rows differ."""
+    by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))
+    missing = [name for name in train.rows["image_id"] if name not in by_id]
+    if missing or len(by_id) != len(train.rows):
+        what = f"{len(by_id)} out-of-fold scores for {len(train.rows)} training rows; without: {', '.join(missing[:5]) or 'none'}"
+        raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
+    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in train.rows["image_id"]])
+    check_scores(Side("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
+    return scores
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """mAP, head, medium, tail of CapNet, and the mAP of zero-shot and of the linear probe; what does not exist is left out."""
+    result = {name: metrics["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in metrics["capnet"]}
+    return result | {f"{name}_mAP": metrics[name]["mAP"] for name in ("zero_shot", "linear_probe") if "mAP" in metrics.get(name, {})}
