@@ -1,4 +1,4 @@
-"""Read picture files once: size, hash, and whether they decode to the last byte; perceptual hashes."""
+"""Read picture files once: size, hash, and whether they decode to the last byte."""
 
 from __future__ import annotations
 
@@ -55,19 +55,3 @@ def inspect_picture(path: Path) -> Picture:
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         return Picture(fault=f"does not decode: {error}")
     return Picture(width, height, hashlib.sha256(data).hexdigest())
-
-
-def difference_hash(path: Path) -> str:
-    """64-bit difference hash as 16 hex digits: is each of 8 x 8 grey cells brighter than its left neighbour; "" where it says nothing.
-
-    Equal for copies that were saved again at another size or quality, mostly. A picture without horizontal structure (all
-    bits equal) has no usable hash, and neither has a file that does not decode.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft("L", (72, 64))
-            cells = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
-    except Exception:  # as above
-        return ""
-    bits = "".join("1" if cells[9 * row + column] < cells[9 * row + column + 1] else "0" for row in range(8) for column in range(8))
-    return "" if len(set(bits)) == 1 else f"{int(bits, 2):016x}"

@@ -1,0 +1,51 @@
+"""The validate stage: the split table and the pictures -> validation.json; a critical failure stops the run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capnet.config import Params
+from capnet.contracts import SCHEMA, read_classes, read_split, write_json
+from capnet.errors import GateError, Problem
+
+if TYPE_CHECKING:
+    from capnet.data.checks import Check
+
+log = logging.getLogger(__name__)
+SHOWN = 6  # offending rows named in a message; validation.json has more
+
+
+def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
+    """Check the split and write validation.json; warnings go on.
+
+    Raises GateError with the offending rows where a critical check fails, after validation.json is written.
+    """
+    from capnet.data.checks import check_split
+
+    classes = read_classes(inputs["split"] / "classes.json")
+    frame = read_split(inputs["split"] / "split.parquet")
+    checks = check_split(frame, classes, inputs["data"], params.validate_)
+    failed = [check for check in checks if not check.success]
+    critical = [check for check in failed if check.severity == "critical"]
+    fields = ("name", "severity", "success", "observed", "rows", "offending", "says", "todo")
+    content = {"schema": SCHEMA, "success": not critical, "checks": [{name: getattr(check, name) for name in fields} for check in checks]}
+    write_json(outputs["validation"] / "validation.json", content)
+    for check in failed:
+        if check.severity != "critical":
+            log.warning("%s", describe(check))
+    if critical:
+        raise GateError(problems=[describe(check) for check in critical])
+    return {"checks": float(len(checks)), "failed": float(len(failed))}
+
+
+def describe(check: Check) -> Problem:
+    """A failed check in three parts, with the first offending rows."""
+    rows = []
+    for row in check.offending[:SHOWN]:
+        name = row.get("path", row.get("class"))
+        value = "" if row["value"] in (name, row["split"]) else f": {row['value']}"
+        rows.append(f"{name} ({row['split']}){value}")
+    more = f"; and {check.observed - len(rows)} more" if check.observed > len(rows) else ""
+    return Problem(f"{check.name}: {check.says} ({check.observed} of {check.rows} rows)", "; ".join(rows) + more, check.todo)

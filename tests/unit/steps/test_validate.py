@@ -1,0 +1,111 @@
+"""The validate stage: what it writes, when it stops the run, and that it says the same twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capnet.config import Params, Validate
+from capnet.contracts import make_classes, sha256_file, write_classes, write_split
+from capnet.errors import GateError
+from capnet.stages import run
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    data, split = tmp_path / "data", tmp_path / "split"
+    (data / "images").mkdir(parents=True)
+    split.mkdir()
+    rows = []
+    for number in range(12):
+        path = data / f"images/{number}.png"
+        cells = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(cells).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        side = ("train", "train", "val", "test")[number % 4]
+        rows.append((f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, side))
+    columns = ["image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split", "split"]
+    write_split(split / "split.parquet", pd.DataFrame(rows, columns=columns))
+    write_classes(split / "classes.json", make_classes(["cat", "dog"]).with_counts([3, 3], (100, 20)))
+    return {"split": split, "data": data}
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "validation.json").read_text())
+
+
+def test_warnings_are_logged_and_the_run_goes_on(inputs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        metrics = run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    content = read(tmp_path / "validation")
+    assert content["schema"] == 1
+    assert content["success"] is True
+    assert metrics == {"checks": float(len(content["checks"])), "failed": 1.0}
+    (warned,) = [check for check in content["checks"] if not check["success"]]
+    assert (warned["name"], warned["severity"], warned["observed"]) == ("enough_positives", "warning", 6)
+    assert "enough_positives" in caplog.text
+    assert "cat (val)" in caplog.text
+
+
+def test_a_critical_failure_stops_after_writing(inputs: dict[str, Path], tmp_path: Path) -> None:
+    (inputs["data"] / "images/7.png").unlink()
+    with pytest.raises(GateError) as caught:
+        run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert caught.value.exit_code == 5
+    assert "pictures_present" in str(caught.value)
+    assert "images/7.png (test)" in str(caught.value)
+    content = read(tmp_path / "validation")
+    assert content["success"] is False
+    assert [check["name"] for check in content["checks"] if not check["success"] and check["severity"] == "critical"] == ["pictures_present"]
+
+
+def test_leakage_between_sides_names_both_pictures(inputs: dict[str, Path], tmp_path: Path) -> None:
+    frame = pd.read_parquet(inputs["split"] / "split.parquet")
+    frame.loc[3, "sha256"] = frame.loc[0, "sha256"]
+    write_split(inputs["split"] / "split.parquet", frame)
+    with pytest.raises(GateError, match=r"images/0.png \(train\): ([0-9a-f]{64}); images/3.png \(test\): \1"):
+        run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+
+
+def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing(inputs: dict[str, Path], tmp_path: Path) -> None:
+    moved, scratch = tmp_path / "elsewhere", tmp_path / "scratch"
+    scratch.mkdir()
+    inputs["data"].rename(moved)
+    for name, data in (("one", moved), ("two", tmp_path / "data")):
+        if data != moved:
+            moved.rename(data)
+        code = (
+            "import sys; from capnet.config import Params, Validate; from capnet.stages import run; "
+            "run('validate', Params(validate=Validate(min_positives=0)), {'split': sys.argv[1], 'data': sys.argv[2]}, {'validation': sys.argv[3]})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(inputs["split"]), str(data), str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        assert done.stdout == ""
+        assert done.stderr == ""
+    assert (tmp_path / "one/validation.json").read_bytes() == (tmp_path / "two/validation.json").read_bytes()
+    assert str(tmp_path) not in (tmp_path / "one/validation.json").read_text()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "two", "data", "split", "scratch"}
+    assert list(scratch.iterdir()) == []  # great_expectations leaves nothing behind
+
+
+def test_near_duplicates_are_as_severe_as_the_setting(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with Image.open(inputs["data"] / "images/0.png") as image:
+        image.resize((48, 48), Image.Resampling.BICUBIC).save(inputs["data"] / "images/3.png")
+    run("validate", Params(validate=Validate(near_duplicates="warning")), inputs, {"validation": tmp_path / "warned"})
+    assert [c["observed"] for c in read(tmp_path / "warned")["checks"] if c["name"] == "near_duplicates_on_one_side"] == [2]
+    with pytest.raises(GateError, match="look the same"):
+        run("validate", Params(validate=Validate(near_duplicates="critical")), inputs, {"validation": tmp_path / "stopped"})
