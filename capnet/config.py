@@ -75,7 +75,9 @@ class Pareto(Section):
 
 
 class Validation(Section):
-    source: Literal["train", "pool", "none"] = Field("train", description="where validation rows come from when none are given")
+    source: Literal["train", "pool", "none"] = Field(
+        "train", description="validation rows when none are given: held out of train, left over by the draw, or none"
+    )
     share: Share = Field(0.2, description="validation rows wanted, as a share of the training rows")
     cap: Share = Field(0.2, description="most rows that may come from the left-over pool, as a share of the training rows")
 
@@ -92,7 +94,7 @@ class Split(Section):
     published_train: str = Field("", description="file of training image ids, one a line, for method published")
     published_test: str = Field("", description="file of test image ids, one a line, for method published")
     validation: Validation = Validation()
-    test_share: Share = Field(0.2, description="share of the rows that becomes the test set when none is given")
+    test_share: Share = Field(0.2, description="share of the rows without a given side that becomes the test set when none is given")
     require_positives: RequirePositives = RequirePositives()
     buckets: tuple[Int, Int] = Field((100, 20), description="head from the first count on, tail below the second")
     seed: Int = Field(0, ge=0, description="seed of the draw")
@@ -109,6 +111,7 @@ class Validate(Section):
     min_side: Int = Field(16, ge=1, description="smallest allowed width or height in pixels")
     max_side: Int = Field(20000, ge=1, description="largest allowed width or height in pixels")
     near_duplicates: Literal["off", "warning", "critical"] = Field("warning", description="same perceptual hash on two sides of the split")
+    min_positives: Int = Field(5, ge=0, description="a class with fewer known positives on a side is named in a warning")
 
 
 class Graph(Section):
