@@ -12,6 +12,7 @@ import numpy as np
 from capnet.config import Report
 from capnet.evaluation import report_sections as sections
 from capnet.evaluation.report_curves import precision_recall, reliability_charts
+from capnet.evaluation.report_graph import neighbours, premise
 from capnet.evaluation.report_inputs import Inputs, read_inputs
 from capnet.evaluation.report_pictures import worst_pictures
 from capnet.evaluation.report_words import GLYPHS, counted, flatten
@@ -73,19 +74,23 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "views": f"{tte.get('views', '-')} views, {tte.get('expand', '-')} pixels beyond the crop, average of {tte.get('average', '-')}",
         "slices": sections.slices(inputs),
         "curves": precision_recall(inputs),
-        "premise": sections.premise(inputs),
-        "neighbours": sections.neighbours(inputs),
+        "premise": premise(inputs),
+        "neighbours": neighbours(inputs),
         "training": sections.training(inputs),
         "reliability": reliability_charts(inputs),
         "thresholds": {
             "objective": inputs.thresholds.get("objective", "-"),
-            "source": {"val": "validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
-                inputs.thresholds.get("source", ""), "nothing"
-            ),
+            "source": {"val": "validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(inputs.thresholds.get("source", ""), ""),
             "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
         },
+        "bootstrap": _bootstrap(inputs),
         "left_out": list(inputs.metrics.get("left_out", ())),
-        "settings": [("model", flatten(config)), ("graph", flatten(dict(inputs.graph.metadata))), ("split", flatten(inputs.split_notes))],
+        "settings": [
+            ("model", flatten(config)),
+            ("graph", flatten(dict(inputs.graph.metadata))),
+            ("split", flatten(inputs.split_notes)),
+            ("linear probe", flatten(inputs.metrics.get("probe", {}))),
+        ],
     }
 
 
@@ -99,6 +104,14 @@ def _subtitle(inputs: Inputs) -> list[str]:
         counted(validation, "validation picture") if validation else "no validation pictures",
         counted(len(inputs.test.rows), "test picture"),
     ]
+
+
+def _bootstrap(inputs: Inputs) -> str:
+    """How the intervals were made."""
+    found = inputs.metrics.get("bootstrap", {})
+    if not found:
+        return "95 % bootstrap intervals"
+    return f"95 % intervals from {found['draws']:,} bootstrap draws of {counted(int(found['units']), found['unit'])}"
 
 
 def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:

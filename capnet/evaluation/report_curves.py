@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from capnet.contracts import BUCKETS
 from capnet.evaluation import charts
-from capnet.evaluation.calibration import Calibration, brier, calibrate
 from capnet.evaluation.charts import MARKER_BUCKETS, Series, share_axis
-from capnet.evaluation.curves import pr_curve, reliability
+from capnet.evaluation.curves import pr_curve
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.report_inputs import Inputs
 from capnet.evaluation.report_words import MEANS, percent, significant
 
 RECALLS = np.linspace(0.01, 1.0, 100)
 WORKING = (50, 80, 95)  # recalls in percent whose precision is also given as a number
-FEW = 20  # a reliability point of fewer decisions is drawn hollow: its share is mostly chance
+FEW = 20  # a reliability point of fewer decisions is drawn pale: its share is mostly chance
 
 
 def bucket_masks(inputs: Inputs) -> dict[str, Bools]:
@@ -59,28 +58,22 @@ def precision_recall(inputs: Inputs) -> dict[str, Any]:
 
 def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
     """Predicted against observed share of the test decisions of each bucket, raw scores and calibrated ones, with Brier scores."""
-    fitted = inputs.thresholds.get("calibration")
-    if not fitted or not len(inputs.scores):
-        return []
-    calibration = Calibration(float(fitted["temperature"]), np.asarray(fitted["shift"], dtype=np.float64))
-    stages = {"before": inputs.scores.astype(np.float64), "after": calibrate(calibration, inputs.scores)}
-    known = ~inputs.test.unknown
+    measured = inputs.metrics.get("calibration", {}).get("buckets", {})
     found = []
-    for bucket, members in bucket_masks(inputs).items():
-        there = known & members
-        if not there.any():
+    for bucket in BUCKETS:
+        if bucket not in measured:
             continue
-        series, scores = [], {}
-        for stage, probabilities in stages.items():
-            bins = reliability(inputs.test.labels[there], probabilities[there])
-            x, y = [item["mean"] for item in bins], [item["observed"] for item in bins]
-            titles = [f"{percent(item['mean'])} % predicted, {percent(item['observed'])} % observed, {item['count']:,} decisions" for item in bins]
-            series.append(Series(x, y, f"{bucket} {stage}"))
-            for thin, look in ((False, f"{bucket} {stage}"), (True, f"{bucket} {stage} few")):
-                chosen = [index for index, item in enumerate(bins) if (item["count"] < FEW) == thin]
-                series.append(Series([x[i] for i in chosen], [y[i] for i in chosen], look, MARKER_BUCKETS[bucket], [titles[i] for i in chosen]))
-            scores[stage] = brier(inputs.test.labels[:, members], known[:, members], probabilities[:, members])
+        series = []
+        for key, look in (("raw", "before"), ("calibrated", "after")):
+            bins = measured[bucket][key]
+            series.append(Series([item["mean"] for item in bins], [item["observed"] for item in bins], f"{bucket} {look}"))
+            for few in (False, True):
+                chosen = [item for item in bins if (item["count"] < FEW) == few]
+                titles = [f"{percent(item['mean'])} % predicted, {percent(item['observed'])} % observed, {item['count']:,} decisions" for item in chosen]
+                style = f"{bucket} {look}{' few' if few else ''}"
+                series.append(Series([item["mean"] for item in chosen], [item["observed"] for item in chosen], style, MARKER_BUCKETS[bucket], titles))
         label = f"{MEANS[bucket]}: predicted against observed share, before and after calibration"
         chart = charts.chart(share_axis("predicted probability, %"), share_axis("observed share, %"), series, label, diagonal=True)
-        found.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **{f"brier_{stage}": significant(value) for stage, value in scores.items()}})
+        brier = {"brier_raw": significant(measured[bucket].get("brier_raw")), "brier_calibrated": significant(measured[bucket].get("brier_calibrated"))}
+        found.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
     return found

@@ -29,9 +29,12 @@ NUMBERS = (
 )
 
 
+ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the report
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures of one side with their labels, bool [picture, class]."""
+    """Pictures of one side with their labels, bool [picture, class]; an unknown label is no label."""
 
     rows: pd.DataFrame
     labels: np.ndarray
@@ -85,7 +88,8 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
 
 def _labelled(rows: pd.DataFrame, side: str, classes: Classes) -> Labelled:
     part = rows[rows["split"] == side].reset_index(drop=True)
-    return Labelled(part, label_matrix(part["labels"], len(classes)), label_matrix(part["unknown"], len(classes)))
+    unknown = label_matrix(part["unknown"], len(classes))
+    return Labelled(part, label_matrix(part["labels"], len(classes)) & ~unknown, unknown)
 
 
 def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
@@ -133,3 +137,10 @@ def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     except (ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
         raise ContractError(f"not a CSV table: {error}", str(path), "run the stage that writes it again") from None
     return frame
+
+
+def shown_rows(per_class: pd.DataFrame) -> pd.DataFrame:
+    """All classes, or the most and the least frequent where there are too many for one page."""
+    if len(per_class) <= ROWS_SHOWN:
+        return per_class
+    return pd.concat([per_class.head(ROWS_SHOWN // 3), per_class.tail(ROWS_SHOWN - ROWS_SHOWN // 3)])

@@ -6,21 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from capnet.contracts import BUCKETS, VARIANTS
 from capnet.evaluation import charts
 from capnet.evaluation.charts import MARKER_BUCKETS, Series, share_axis
-from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, cooccurrence, strongest_neighbours
-from capnet.evaluation.report_inputs import Inputs
-from capnet.evaluation.report_words import MEANS, VARIANT_NAMES, as_float, counted, difference, fixed, interval, percent, points, shorten, significant, whole
+from capnet.evaluation.report_inputs import Inputs, shown_rows
+from capnet.evaluation.report_words import MEANS, VARIANT_NAMES, as_float, counted, difference, fixed, interval, percent, points, shorten, whole
 
-ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the report
 MOVERS = 8  # classes with the largest gains, and as many with the smallest
-NEIGHBOURS = 5
-LONG_NAME, SHORT_NAME = 40, 28  # characters of a neighbour's name; the shorter one above MANY_CLASSES
-MANY_CLASSES = 300
+LONG_NAME = 40  # characters of a name in a tooltip
 Part = dict[str, Any]
 
 
@@ -140,7 +135,7 @@ def class_rows(inputs: Inputs) -> list[Part]:
     """One row a class for the table of average precisions and the table of thresholds."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
     rows = []
-    for row in _shown(inputs.per_class).to_dict("records"):
+    for row in shown_rows(inputs.per_class).to_dict("records"):
         threshold = chosen.get(row["class"], {})
         spread = {"ap_low": row["ap_low"], "ap_high": row["ap_high"]}
         rows.append(
@@ -169,11 +164,6 @@ def class_rows(inputs: Inputs) -> list[Part]:
             }
         )
     return rows
-
-
-def _shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """All classes, or the most and the least frequent where there are too many for one page."""
-    return frame if len(frame) <= ROWS_SHOWN else pd.concat([frame.head(ROWS_SHOWN // 3), frame.tail(ROWS_SHOWN - ROWS_SHOWN // 3)])
 
 
 def against_zero_shot(inputs: Inputs) -> Part:
@@ -246,20 +236,25 @@ def ensembling(inputs: Inputs) -> list[Part]:
 
 
 def slices(inputs: Inputs) -> Part:
-    """mAP and tail of every slice of the test pictures."""
+    """mAP and tail of every slice of the test pictures, with the paired difference to zero-shot."""
     measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
+    about: Mapping[str, Any] = inputs.metrics.get("slice_info", {})
     variants = [variant for variant in ("capnet", "single_view", "zero_shot", "linear_probe") if any(variant in item for item in measured.values())]
     means = [name for name in ("mAP", "tail") if any(name in item.get("capnet", {}) for item in measured.values())]
-    pictures = inputs.test.rows["slice"].value_counts()
     rows = []
     for name in sorted(measured):
-        cells = [
-            {"text": percent(measured[name].get(variant, {}).get(mean)), "interval": interval(measured[name].get(variant, {}), mean)}
-            for mean in means
-            for variant in variants
-        ]
-        rows.append({"name": name or "(no slice)", "pictures": whole(int(pictures.get(name, 0))) if name in pictures.index else "-", "cells": cells})
-    return {"rows": rows, "variants": [VARIANT_NAMES[item] for item in variants], "means": [MEANS[item] for item in means]} if rows else {}
+        cells = []
+        for mean in means:
+            found = [measured[name].get(variant, {}) for variant in variants]
+            cells += [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in found]
+            cells.append(difference(about.get(name, {}).get("differences", {}).get("capnet-zero_shot", {}), mean))
+        left_out = about.get(name, {}).get("left_out", ())
+        rows.append({"name": name, "pictures": whole(about.get(name, {}).get("test_rows")), "classes": len(inputs.classes) - len(left_out), "cells": cells})
+    return (
+        {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"], "means": [MEANS[item] for item in means]}
+        if rows
+        else {}
+    )
 
 
 # ---------------------------------------------------------------- training
@@ -284,78 +279,3 @@ def training(inputs: Inputs) -> Part:
         result["means"] = charts.chart(axis, share_axis("validation mAP, %"), series, "Validation mAP over epochs", vertical=kept, note="kept")
         result["legend"] = [{"bucket": one.look, "text": "All classes" if one.look == "ink" else MEANS[one.look]} for one in series]
     return result
-
-
-# ---------------------------------------------------------------- label graph
-
-
-def premise(inputs: Inputs) -> Part:
-    """Does the label graph know the companions of a class better than the training counts do?"""
-    buckets = np.array([item.bucket for item in inputs.classes.items])
-    found = check_premise(inputs.graph.adjacency.numpy(), (inputs.train.labels, inputs.train.unknown), (inputs.test.labels, inputs.test.unknown), buckets)
-    lowest = min((value for item in found.values() for value in (item.graph, item.counts) if math.isfinite(value)), default=0.0)
-    ends = (math.floor(min(lowest, 0.0) * 5) / 5, 1.0)
-    rows = []
-    for name, item in found.items():
-        bounds = {"d": item.difference, "d_low": item.low, "d_high": item.high}
-        rows.append(
-            {
-                "bucket": name,
-                "title": "All classes" if name == "all" else MEANS[name],
-                "classes": item.classes,
-                "left_out": item.left_out,
-                "graph": fixed(item.graph, 2),
-                "counts": fixed(item.counts, 2),
-                "difference": fixed(item.difference, 2, sign=True),
-                "interval": f"{fixed(bounds['d_low'], 2, sign=True)} to {fixed(bounds['d_high'], 2, sign=True)}" if math.isfinite(item.low) else "",
-                "pair": charts.pair_cell(item.counts, item.graph, *ends),
-            }
-        )
-    source = str(inputs.graph.metadata.get("source", "text"))
-    words = {"text": "text encoder", "cooccurrence": "training co-occurrence", "blend": "blend of text and co-occurrence"}.get(source, source)
-    return {
-        "rows": rows,
-        "source": words,
-        "sentence": premise_sentence(found, words),
-        "min_positives": MIN_TEST_POSITIVES,
-        "ends": [f"{end:g}" for end in ends],
-    }
-
-
-def premise_sentence(found: Mapping[str, Premise], source: str) -> str:
-    """Which of the two orders the companions of tail classes better here, in one sentence."""
-    name = "tail" if "tail" in found else "all"
-    item, where = found[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"
-    if item.verdict == "unknown":
-        return f"Too few classes to say which is better {where}: {counted(item.classes, 'class', 'classes')} can be compared, {MIN_ROWS} are needed."
-    numbers = f"mean Spearman {fixed(item.graph, 2)} against {fixed(item.counts, 2)} over {item.classes} classes, difference {fixed(item.difference, 2, sign=True)} with 95 % interval {fixed(item.low, 2, sign=True)} to {fixed(item.high, 2, sign=True)}"
-    start = {
-        "graph": f"Here the label graph ({source}) is the better guide {where}",
-        "counts": f"Here the training counts are the better guide {where}, so the paper's premise does not hold on these data",
-        "even": f"Here neither is shown to be the better guide {where}",
-    }[item.verdict]
-    return f"{start}: {numbers}."
-
-
-def neighbours(inputs: Inputs) -> Part:
-    """The strongest neighbours of every class; those that are also frequent companions in the test labels are marked."""
-    adjacency = inputs.graph.adjacency.numpy()
-    names = inputs.classes.names
-    strongest = strongest_neighbours(adjacency, NEIGHBOURS)
-    companions = [{j for j, _ in row} for row in strongest_neighbours(cooccurrence(inputs.test.labels, inputs.test.unknown), NEIGHBOURS)]
-    limit = LONG_NAME if len(names) <= MANY_CLASSES else SHORT_NAME
-    index = {name: position for position, name in enumerate(names)}
-    rows = []
-    for row in _shown(inputs.per_class).to_dict("records"):
-        i = index[row["class"]]
-        cells = [{"name": shorten(names[j], limit), "weight": significant(weight), "seen": j in companions[i]} for j, weight in strongest[i]]
-        rows.append({"name": row["class"], "bucket": row["bucket"], "cells": cells})
-    self_weights = np.diagonal(adjacency)
-    marked = sum(j in companions[i] for i, row in enumerate(strongest) for j, _ in row)
-    return {
-        "rows": rows,
-        "own": f"{float(self_weights.mean()):.2g}" if len(names) else "-",
-        "marked": marked,
-        "total": sum(map(len, strongest)),
-        "count": NEIGHBOURS,
-    }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from capnet import contracts
 
@@ -56,6 +56,7 @@ NAMES = [
     "football",
     "trophy",
 ]
+TEMPERATURE, SHIFT = 0.8, -1.2
 VARIANTS = {"capnet": 2.6, "single_view": 2.5, "zero_shot": 0.9, "zero_shot_single_view": 0.85, "linear_probe": 2.55}
 
 
@@ -146,7 +147,9 @@ def make_run(
     )
     ap = {name: _average_precisions(labels, unknown, values) for name, values in scores.items()}
     thresholds = np.clip(0.3 + rng.normal(0, 0.08, classes), 0.05, 0.9).astype(np.float32)
-    _write_metrics(evaluation / "metrics.json", ap, buckets, names, rows["slice"] if slices else None, rng)
+    metrics = _metrics(ap, buckets, names, rows["slice"] if slices else None) | {"test_rows": pictures}
+    metrics["calibration"] = _calibration(labels, unknown, scores["capnet"], buckets)
+    contracts.write_json(evaluation / "metrics.json", metrics)
     _write_thresholds(evaluation / "thresholds.json", made, thresholds, train_labels.sum(axis=0), validation)
     _write_per_class(evaluation / "per_class.csv", made, labels, ap, thresholds, rng)
     _write_model(model, made, backbone, validation, rng)
@@ -198,7 +201,26 @@ def _means(ap: np.ndarray, buckets: list[str], spread: float) -> dict[str, float
     return found
 
 
-def _write_metrics(path: Path, ap: dict[str, np.ndarray], buckets: list[str], names: list[str], slices: pd.Series | None, rng: np.random.Generator) -> None:
+def _calibration(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, buckets: list[str]) -> dict:
+    """Reliability per bucket: raw scores, and calibrated ones with the temperature and shift of thresholds.json."""
+    logits = np.log(scores.astype(np.float64) / (1 - scores.astype(np.float64)))
+    stages = {"raw": scores.astype(np.float64), "calibrated": 1 / (1 + np.exp(-(logits / TEMPERATURE + SHIFT)))}
+    content: dict = {"temperature": TEMPERATURE, "buckets": {}}
+    for bucket in ("all", "head", "medium", "tail"):
+        known = ~unknown & np.array([bucket in ("all", item) for item in buckets])
+        if not known.any():
+            continue
+        entry: dict = {"entries": int(known.sum())}
+        for stage, values in stages.items():
+            truth, guess = labels[known], values[known]
+            entry[f"brier_{stage}"] = float(brier_score_loss(truth, guess))
+            inside = [(low, (guess >= low) & (guess < low + 0.1)) for low in np.arange(10) / 10]
+            entry[stage] = [{"mean": float(guess[m].mean()), "observed": float(truth[m].mean()), "count": int(m.sum())} for _, m in inside if m.any()]
+        content["buckets"][bucket] = entry
+    return content
+
+
+def _metrics(ap: dict[str, np.ndarray], buckets: list[str], names: list[str], slices: pd.Series | None) -> dict:
     content: dict = {name: _means(values, buckets, 0.025) for name, values in ap.items()}
     for values in content.values():
         for name in ("CF1", "OF1", "CF1_chosen", "OF1_chosen"):
@@ -212,9 +234,12 @@ def _write_metrics(path: Path, ap: dict[str, np.ndarray], buckets: list[str], na
             name: {variant: _means(values - shift, buckets, 0.03) for variant, values in ap.items()}
             for shift, name in ((0.0, "known artwork"), (0.1, "unseen artwork"))
         }
+        content["slice_info"] = {
+            name: {"test_rows": int((slices == name).sum()), "left_out": [], "differences": content["differences"]} for name in content["slices"]
+        }
+    content["bootstrap"] = {"draws": 1000, "seed": 0, "unit": "picture", "units": 300}
     content["left_out"] = [name for name, value in zip(names, ap["capnet"], strict=True) if np.isnan(value)]
-    content["test_rows"] = 300
-    contracts.write_json(path, content)
+    return content
 
 
 def _write_thresholds(path: Path, made: contracts.Classes, thresholds: np.ndarray, counts: np.ndarray, validation: bool) -> None:
@@ -244,7 +269,7 @@ def _write_thresholds(path: Path, made: contracts.Classes, thresholds: np.ndarra
             "source": "val" if validation else "out_of_fold",
             "pooled_probability": 0.3,
             "classes": entries,
-            "calibration": {"temperature": 0.8, "shift": [-1.2] * len(made)},
+            "calibration": {"temperature": TEMPERATURE, "shift": [SHIFT] * len(made)},
         },
     )
 

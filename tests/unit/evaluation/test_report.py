@@ -5,18 +5,13 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import io
-import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
-from sklearn.metrics import brier_score_loss
 from unit.evaluation.made_run import MadeRun, make_run
+from unit.evaluation.page import Page, html_of
 
 from capnet import contracts
 from capnet.config import Report
@@ -24,74 +19,7 @@ from capnet.errors import ContractError
 from capnet.evaluation.correlation import Premise, check_premise
 from capnet.evaluation.report import render
 from capnet.evaluation.report_curves import mean_precision
-from capnet.evaluation.report_pictures import thumbnail, worst_pictures, wrongness
-from capnet.evaluation.report_sections import premise_sentence
-from capnet.evaluation.report_words import difference, fixed, flatten, reading
-
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-SVG_VOID = {"path", "line", "rect", "circle"}
-
-
-class Page(HTMLParser):
-    """Tags in order, tables as rows of texts by the id of their section, and every complaint about nesting."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.problems: list[str] = []
-        self.texts: list[str] = []
-        self.tables: dict[str, list[list[list[str]]]] = {}
-        self.section = ""
-        self.headings: list[int] = []
-        self.feed(html)
-        self.close()
-        if self.open:
-            self.problems.append(f"not closed: {self.open}")
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        values = dict(attributes)
-        self.tags.append((tag, values))
-        if tag == "section":
-            self.section = values.get("id") or values.get("aria-labelledby") or ""
-        if tag == "table":
-            self.tables.setdefault(self.section, []).append([])
-        if tag == "tr":
-            self.tables[self.section][-1].append([])
-        if tag in ("td", "th"):
-            self.tables[self.section][-1][-1].append("")
-        if re.fullmatch("h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID | SVG_VOID:
-            self.problems.append(f"{tag} closes itself")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.problems.append(f"{tag} closes out of order")
-
-    def handle_data(self, data: str) -> None:
-        if {"style", "script"} & set(self.open):
-            return
-        self.texts.append(data)
-        if ("td" in self.open or "th" in self.open) and "title" not in self.open:
-            self.tables[self.section][-1][-1][-1] += data
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def rows(self, section: str, table: int = 0) -> dict[str, list[str]]:
-        """Body rows by the text of their first cell."""
-        return {row[0].strip(): [cell.strip() for cell in row] for row in self.tables[section][table][1:]}
-
-
-def html_of(run: MadeRun, **settings: object) -> str:
-    return render(run.evaluation, run.model, run.split, run.data, Report.model_validate(settings))
+from capnet.evaluation.report_graph import premise_sentence
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +167,13 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
     assert "5 views, 24 pixels beyond the crop, average of logits" in page.text
 
 
+def test_thresholds_without_pictures_to_choose_on(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    path = made.evaluation / "thresholds.json"
+    contracts.write_json(path, contracts.read_json(path) | {"source": "none"})
+    assert "every class has 0.5" in Page(html_of(made)).text
+
+
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
     assert f"Left out of the means: no test pictures {run.names[38]}" in page.text
     assert page.rows("classes")[run.names[38]][2] == "-"
@@ -259,8 +194,9 @@ def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
     metrics = contracts.read_json(run.evaluation / "metrics.json")
     table = page.tables["slices"][0]
     row = next(row for row in table if row and row[0] == "unseen artwork")
-    assert row[1] == "150"
-    assert row[2].startswith(percent(metrics["slices"]["unseen artwork"]["capnet"]["mAP"]))
+    assert row[1:3] == ["150", "40"]
+    assert row[3].startswith(percent(metrics["slices"]["unseen artwork"]["capnet"]["mAP"]))
+    assert row[7].startswith("+" + percent(metrics["slice_info"]["unseen artwork"]["differences"]["capnet-zero_shot"]["mAP"]))
     views = page.rows("ensembling")
     assert views["Tail"][1] == percent(metrics["single_view"]["tail"])
     assert views["Tail"][2] == percent(metrics["capnet"]["tail"])
@@ -284,15 +220,14 @@ def test_curve_does_not_see_unknown_entries() -> None:
     assert mean_precision(labels, ~labels & False, scores, members)[-1] == 0.5
 
 
-def test_reliability_gives_the_brier_scores_before_and_after_calibration(run: MadeRun, page: Page) -> None:
-    calibration = contracts.read_json(run.evaluation / "thresholds.json")["calibration"]
+def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
+    buckets = contracts.read_json(run.evaluation / "metrics.json")["calibration"]["buckets"]
     for bucket in ("head", "medium", "tail"):
-        members = np.array([item == bucket for item in run.buckets])
-        known = ~run.unknown[:, members]
-        truth, before = run.labels[:, members][known], run.scores["capnet"][:, members][known].astype(float)
-        logit = np.log(before / (1 - before)) / calibration["temperature"] + np.broadcast_to(np.array(calibration["shift"])[members], known.shape)[known]
-        after = 1 / (1 + np.exp(-logit))
-        assert f"Brier score {brier_score_loss(truth, before):.3g} before, {brier_score_loss(truth, after):.3g} after calibration" in page.text
+        found = buckets[bucket]
+        assert f"Brier score {found['brier_raw']:.3g} before, {found['brier_calibrated']:.3g} after calibration" in page.text
+        for stage in ("raw", "calibrated"):
+            for point in found[stage]:
+                assert f"{percent(point['mean'])} % predicted, {percent(point['observed'])} % observed, {point['count']:,} decisions" in page.text
 
 
 def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun, page: Page) -> None:
@@ -340,10 +275,8 @@ def test_nothing_optional_is_needed(tmp_path: Path) -> None:
     for variant in ("single_view", "zero_shot_single_view"):
         del metrics[variant]
     metrics["differences"] = {}
+    del metrics["calibration"], metrics["bootstrap"]
     contracts.write_json(made.evaluation / "metrics.json", metrics)
-    thresholds = contracts.read_json(made.evaluation / "thresholds.json")
-    del thresholds["calibration"]
-    contracts.write_json(made.evaluation / "thresholds.json", thresholds)
     html = html_of(made)
     page = Page(html)
     assert page.problems == []
@@ -444,85 +377,3 @@ def test_notes_warn(tmp_path: Path, backbone: str, config: dict[str, object], ex
     if backbone.startswith("ViT"):
         contracts.write_json(path, plain)
         assert expected not in Page(html_of(made)).text
-
-
-# ---------------------------------------------------------------- pictures
-
-
-def test_pictures_never_travel_unasked(tmp_path: Path) -> None:
-    made = make_run(tmp_path, 12, 60, images=True)
-    assert "<img" not in html_of(made)
-    assert "data:" not in html_of(made).replace("img-src data:", "")
-    html = html_of(made, thumbnails=True, worst=4)
-    sources = [values["src"] or "" for tag, values in Page(html).tags if tag == "img"]
-    assert 0 < len(sources) <= 12
-    for source in sources:
-        with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as image:
-            assert image.format == "JPEG"
-            assert max(image.size) == 160
-    assert html_of(made, thumbnails=True, worst=4) == html
-
-
-def test_a_thumbnail_carries_no_metadata_and_is_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x010E] = "patient Jane Doe"
-    exif[0x0112] = 6  # the camera was turned
-    Image.new("RGB", (400, 200), "red").save(tmp_path / "a.jpg", exif=exif, comment=b"patient Jane Doe")
-    data = base64.b64decode(thumbnail(tmp_path / "a.jpg").split(",", 1)[1])
-    assert b"Jane" not in data
-    with Image.open(io.BytesIO(data)) as image:
-        assert image.size == (80, 160)
-        assert not image.getexif()
-        assert "comment" not in image.info
-
-
-def test_an_unreadable_picture_leaves_a_blank(tmp_path: Path) -> None:
-    made = make_run(tmp_path, 6, 40, images=True)
-    for path in (made.data / "images").iterdir():
-        path.write_bytes(path.read_bytes()[:200])
-    page = Page(html_of(made, thumbnails=True))
-    assert page.problems == []
-    assert "no thumbnail" in page.text
-    assert thumbnail(tmp_path / "absent.jpg") == ""
-
-
-def test_worst_pictures_are_those_furthest_on_the_wrong_side() -> None:
-    labels = np.array([[True, False], [True, False], [False, True], [False, False]])
-    unknown = np.array([[False, False], [False, False], [False, False], [True, False]])
-    scores = np.array([[0.9, 0.1], [0.2, 0.1], [0.6, 0.9], [0.999, 0.1]], dtype=np.float32)
-    thresholds = np.array([0.5, 0.5])
-    wrong = wrongness(labels, unknown, scores, thresholds)
-    assert wrong[1, 0] == pytest.approx(np.log(4), abs=1e-6)
-    assert wrong[2, 0] == pytest.approx(np.log(1.5), abs=1e-6)
-    assert wrong[3, 0] == -np.inf, "what is unknown cannot be wrong"
-    from capnet.evaluation.report_inputs import Labelled
-
-    rows = pd.DataFrame({"image_id": list("abcd"), "path": list("abcd")})
-    groups = worst_pictures(Labelled(rows, labels, unknown), scores, thresholds, ["x", "y"], np.array(["head", "tail"]), 3, Path("nowhere"))
-    assert [group["bucket"] for group in groups] == ["head", "tail"]
-    assert [(item["id"], item["kind"]) for item in groups[0]["pictures"]] == [("b", "missed"), ("c", "false alarm")]
-    assert groups[1]["pictures"] == []
-
-
-# ---------------------------------------------------------------- words
-
-
-def test_numbers_in_words() -> None:
-    assert fixed(float("nan")) == fixed(None) == fixed(float("inf")) == fixed("x") == "-"
-    assert (fixed(-0.04), fixed(0.04, sign=True), fixed(1.25, 1, sign=True)) == ("0.0", "0.0", "+1.2")
-    assert reading(0.1, 0.05, 0.2)[0] == "better"
-    assert reading(-0.1, -0.2, -0.05)[0] == "worse"
-    assert reading(0.1, -0.05, 0.2) == ("same", "the interval includes 0, so no difference is shown")
-    assert reading(0.1, float("nan"), 0.2)[0] == "none"
-    assert difference({"tail": 0.0123, "tail_low": 0.001, "tail_high": 0.02}, "tail")["interval"] == "+0.1 to +2.0"
-    assert difference({}, "tail")["text"] == "-"
-
-
-def test_settings_are_flattened() -> None:
-    assert flatten({"b": {"y": [1, 2], "x": True}, "a": None, "c": list(range(9)), "d": {}}) == [
-        ("a", "-"),
-        ("b.x", "yes"),
-        ("b.y", "1, 2"),
-        ("c", "9 values"),
-    ]
-    json.dumps(flatten({"a": float("nan")}), allow_nan=False)
