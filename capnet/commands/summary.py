@@ -1,0 +1,108 @@
+"""`capnet summary`: the results of the last evaluation as a table, without loading a model."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from capnet.contracts import VARIANTS, read_json
+from capnet.errors import ContractError
+
+COLUMNS = ("mAP", "head", "medium", "tail", "CF1", "OF1")
+WIDTH = 140  # of a line where the output is no terminal
+SHOWN = 40  # tail classes
+ONE_LINE = 128  # a narrower terminal shows each interval under its value
+
+
+@click.command("summary", epilog="\b\nExamples:\n  capnet summary\n  capnet summary --evaluation outputs/evaluation")
+@click.option("--evaluation", default="outputs/evaluation", show_default=True, help="Folder that `capnet evaluate` wrote.")
+def command(evaluation: str) -> None:
+    """Print the results of the last run as a table.
+
+    Rows are the variants, columns the means in percent with their 95 % bootstrap intervals; then each slice of the test
+    pictures, the tail classes and the path of the report.
+    """
+    folder = Path(evaluation)
+    metrics = read_json(folder / "metrics.json")
+    if not isinstance(metrics, dict) or "capnet" not in metrics:
+        raise ContractError("no results of the variant capnet", str(folder / "metrics.json"), "run `capnet evaluate` again")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    narrow = console.width < ONE_LINE
+    console.print(results(metrics, f"Results on {metrics.get('test_rows', 0)} test pictures, in percent", narrow))
+    for name, values in metrics.get("slices", {}).items():
+        pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
+        console.print(results(values, f"Slice {escape(name)}: {pictures} test pictures", narrow))
+    classes = tail_classes(folder / "per_class.csv")
+    if classes.row_count:
+        console.print(classes)
+    for line in notes(metrics):
+        console.print(line, markup=False)
+    console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
+    """One row a variant, one column a mean; only columns that some variant has."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    present = [variant for variant in VARIANTS if variant in metrics]
+    columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
+    table.add_column("variant", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for variant in present:
+        style = "bold" if variant == "capnet" else ""
+        table.add_row(variant, *(cell(metrics[variant], name, narrow) for name in columns), style=style)
+    return table
+
+
+def cell(values: Mapping[str, float], name: str, narrow: bool) -> str:
+    """Value and interval in percent, "-" where the mean does not exist."""
+    if name not in values:
+        return "-"
+    text = f"{100 * values[name]:.1f}"
+    if f"{name}_low" not in values:
+        return text
+    interval = f"{100 * values[f'{name}_low']:.1f} to {100 * values[f'{name}_high']:.1f}"
+    return f"{text}\n{interval}" if narrow else f"{text} ({interval})"
+
+
+def tail_classes(path: Path) -> Table:
+    """Average precision of every tail class, most training pictures first."""
+    if not path.is_file():
+        raise ContractError("a stage's output is missing", str(path), "run `capnet evaluate` again")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("bucket") == "tail"]
+    table = Table(title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("class")
+    for name in ("train pictures", "test positives", "capnet", "zero_shot", "linear_probe"):
+        table.add_column(name, justify="right")
+    for row in rows[:SHOWN]:
+        precisions = (percent(row.get(name)) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
+        table.add_row(escape(row["class"]), row["train_count"], row["positives"], *precisions)
+    if len(rows) > SHOWN:
+        table.caption = f"and {len(rows) - SHOWN} more in {path.name}"
+    return table
+
+
+def percent(text: str | None) -> str:
+    return f"{100 * float(text):.1f}" if text else "-"
+
+
+def notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader of the table must know."""
+    lines = ["Intervals are 95 % bootstrap intervals. CF1 is the mean of per-class F1; CF1 and OF1 are at threshold 0.5."]
+    capnet = metrics["capnet"]
+    if "CF1_chosen" in capnet and "OF1_chosen" in capnet:
+        lines.append(f"At the chosen thresholds capnet has CF1 {100 * capnet['CF1_chosen']:.1f} and OF1 {100 * capnet['OF1_chosen']:.1f}.")
+    if metrics.get("left_out"):
+        lines.append(f"Without test positives, so in no mean: {', '.join(metrics['left_out'])}.")
+    return lines
