@@ -251,12 +251,12 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """A safetensors file with JSON metadata and the schema version."""
+    """A safetensors file with JSON metadata and the schema version, in one entry: the library writes several in any order."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    text = {"schema": str(SCHEMA), "capnet": json.dumps(dict(metadata), sort_keys=True)}
-    replace_file(path, save(plain, metadata=text))
+    content = {"schema": SCHEMA, "metadata": dict(metadata)}
+    replace_file(path, save(plain, metadata={"capnet": json.dumps(content, sort_keys=True)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -267,12 +267,13 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise ContractError("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
     try:
         with safe_open(path, framework="pt") as file:
-            text = file.metadata() or {}
+            text = (file.metadata() or {}).get("capnet", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ContractError(f"not a safetensors file: {error}", str(path), "run the stage that writes it again") from None
-    check_schema({"schema": text.get("schema", 0)}, path)
-    return tensors, json.loads(text.get("capnet", "{}"))
+    content = json.loads(text)
+    check_schema(content, path)
+    return tensors, content["metadata"]
 
 
 @dataclass(frozen=True)
