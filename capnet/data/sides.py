@@ -131,7 +131,7 @@ def _test_share(side: np.ndarray, labels: np.ndarray, groups: np.ndarray, settin
 def _from_train(train: np.ndarray, given: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
     """Positions of training rows to hold out; rows given as train only where the others are too few."""
     wanted = round(settings.validation.share * len(train))
-    unsided = train[given[train] == FREE]
+    unsided = train[~_grouped_with(groups, given == "train")[train]]  # a group with a row given as train stays whole
     rows = np.sort(unsided if len(unsided) >= wanted else train)
     return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def stratified_holdout(labels: np.ndarray, wanted: int, seed: int, groups: Seque
         members.setdefault(int(group), []).append(row)
     units = list(members.values())
     random.Random(seed).shuffle(units)
-    counts = [{int(c): int(k) for c, k in zip(*np.unique(labels[unit].nonzero()[1], return_counts=True), strict=True)} for unit in units]
+    counts = [Counter(labels[unit].nonzero()[1].tolist()) for unit in units]
     totals = labels.sum(axis=0).astype(np.int64)
     due = [totals * (n - wanted), totals * wanted]  # times n, so that ties are exact
     room = [n - wanted, wanted]

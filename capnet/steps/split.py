@@ -77,15 +77,15 @@ def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.n
         required = int(getattr(settings.require_positives, name))
         short = [c for c in range(len(classes)) if counts[name][c] < required]
         if short and drawn[name]:
-            listed = ", ".join(f"{classes.names[c]} {counts[name][c]} (of {total[c]} in all rows)" for c in short)
+            listed = ", ".join(f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
             problems.append(Problem(what, listed, _help(name, sides, settings)))
         elif short:
-            listed = ", ".join(f"{classes.names[c]} {counts[name][c]}" for c in short)
-            warnings.append(f"{len(short)} classes have fewer than {required} known positives in the given {name} side: {listed}")
+            listed = ", ".join(f"{classes.names[c]}: {counts[name][c]}" for c in short)
+            warnings.append(f"fewer than {required} known positives in the given {name} side: {listed}")
         empty = _without(classes, counts[name])
         if empty and (name == "test" or (name == "val" and len(sides.val))):
-            warnings.append(f"{len(empty)} classes have no known positive in {name} and stay out of its means: {', '.join(empty)}")
+            warnings.append(f"no known positive in {name}, so left out of its means: {', '.join(empty)}")
     if problems:
         raise DataError(problems=problems)
     return warnings
