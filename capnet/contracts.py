@@ -276,6 +276,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, content["metadata"]
 
 
+def read_cached_tensors(path: Path) -> dict[str, torch.Tensor] | None:
+    """Tensors of a cache file; None where there is none or where another version of this program wrote it."""
+    try:
+        return read_tensors(path)[0]
+    except ContractError:
+        return None
+
+
 @dataclass(frozen=True)
 class LabelGraph:
     """graph.safetensors: adjacency [class, class], un-normalised text features [class, embed]."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Tte, settings_hash
-from capnet.contracts import read_tensors, write_tensors
+from capnet.contracts import read_cached_tensors, write_tensors
 from capnet.data.images import in_threads, load_rgb, random_view, test_views, to_tensor
 from capnet.errors import DataError
 from capnet.progress import track
@@ -63,8 +63,9 @@ def pooled_features(
     """
     key = settings_hash({"rows": list(rows["sha256"]), "weights": weight_hash, "look": look.key(), "bf16": machine.bf16, "device": machine.device.type})
     path = state_dir("features") / f"{key}.safetensors"
-    if path.is_file():
-        return read_tensors(path)[0]["features"]
+    cached = read_cached_tensors(path)
+    if cached is not None:
+        return cached["features"]
     batch = BATCH_VIEWS if machine.device.type == "cpu" else 256
     parts: list[Tensor] = []
     waiting: list[Tensor] = []

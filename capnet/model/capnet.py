@@ -41,7 +41,7 @@ class CapNet(nn.Module):
         width = towers.embed_dim
         self.register_buffer("hand_written", towers.centre(text_features.float()), persistent=False)
         self.prompt = PromptLearner(towers.text, prompt_names, settings.prompt) if settings.prompt.enabled else None
-        self.gcn = LabelGcn(adjacency.float(), width, int(settings.gcn.hidden * width), settings.gcn.zero_init) if settings.gcn.enabled else None
+        self.gcn = LabelGcn(adjacency.float(), width, settings.gcn.hidden, settings.gcn.zero_init) if settings.gcn.enabled else None
         self.block_adapters: BlockAdapters | None = None
         self.adapter: AdaptFormer | None = None
         self.text_adapters: BlockAdapters | None = None

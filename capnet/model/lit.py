@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from capnet.config import Backbone
-from capnet.contracts import read_tensors, sha256_file, write_tensors
+from capnet.contracts import read_cached_tensors, sha256_file, write_tensors
 from capnet.errors import ConfigError, DataError
 from capnet.model.towers import Preprocess, Towers, assemble
 from capnet.state import state_dir
@@ -136,8 +136,9 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     path = state_dir("lit") / f"{digest}.safetensors"
-    if path.is_file():
-        return read_tensors(path)[0]
+    cached = read_cached_tensors(path)
+    if cached is not None:
+        return cached
     names = list(_IMAGENET_CATEGORIES)
     texts = [f"a photo of a {name}." for name in names]
     embedded = torch.cat([towers.text(texts[start : start + 100]) for start in range(0, len(texts), 100)])

@@ -1,0 +1,185 @@
+"""Stages graph and train on a few drawn pictures: what they write, and that ViT-B-16 and RN50 run on a CPU."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from capnet.config import parse
+from capnet.contracts import label_matrix, make_classes, read_graph, read_predictions, read_tensors, write_classes, write_split
+from capnet.errors import ContractError
+from capnet.evaluation.tte import Scorer, score_pictures, view_features
+from capnet.stages import run
+from capnet.steps.train import stratified_folds
+
+NAMES = ["red square", "green square", "blue square"]
+COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """32 pictures with squares of up to three colours, split 20 / 6 / 6, under tmp_path."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(32):
+        labels = np.flatnonzero(rng.random(3) < 0.5)
+        pixels = np.full((48, 60, 3), 128, dtype=np.uint8)
+        for c in labels:
+            x, y = rng.integers(0, 30), rng.integers(0, 20)
+            pixels[y : y + 24, x : x + 24] = COLOURS[c]
+        path = f"{number}.png"
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / path)
+        sha256 = hashlib.sha256((tmp_path / "data" / path).read_bytes()).hexdigest()
+        side = "train" if number < 20 else "val" if number < 26 else "test"
+        rows.append(
+            {"image_id": str(number), "path": path, "labels": labels, "unknown": [0] if number % 7 == 0 and 0 not in labels else [], "width": 60, "height": 48}
+        )
+        rows[-1] |= {"sha256": sha256, "group": None, "slice": None, "given_split": None, "split": side}
+    return tmp_path, pd.DataFrame(rows)
+
+
+def write_inputs(folder, frame):
+    labels = label_matrix(frame["labels"], 3)[(frame["split"] == "train").to_numpy()]
+    (folder / "split").mkdir(exist_ok=True)
+    write_classes(folder / "split" / "classes.json", make_classes(NAMES).with_counts(labels.sum(axis=0).tolist(), (10, 5)))
+    write_split(folder / "split" / "split.parquet", frame)
+    (folder / "validation").mkdir(exist_ok=True)
+
+
+def run_both(folder, backbone, **train):
+    settings = {
+        "backbone": {"name": backbone, "pretrained": "random"},
+        "tte": {"expand": 8},
+        "runtime": {"threads": 2, "precision": "fp32"},
+        "train": {"epochs": 1, "batch_size": 16, "folds": 2, **train},
+    }
+    params = parse(settings)
+    inputs = {"split": folder / "split", "validation": folder / "validation"}
+    run("graph", params, inputs, {"graph": folder / "graph"})
+    return params, run("train", params, {**inputs, "graph": folder / "graph", "data": folder / "data"}, {"model": folder / "model"})
+
+
+@pytest.fixture
+def tiny_backbone(tmp_path):
+    from tests.unit.model import tiny
+
+    tiny.register("tiny-clip", tmp_path / "configs")
+    return "tiny-clip"
+
+
+@pytest.mark.parametrize(("backbone", "adapter_of"), [("ViT-B-16", "block_adapters"), ("RN50", "adapter")])
+def test_full_size_towers_train_one_epoch_on_32_pictures(backbone, adapter_of, made):
+    folder, frame = made
+    frame["split"] = "train"
+    frame.loc[30:, "split"] = "val"
+    write_inputs(folder, frame)
+    params, metrics = run_both(folder, backbone)
+    assert np.isfinite(metrics["loss"])
+    saved = folder / "model" / "model.safetensors"
+    assert saved.stat().st_size < 30e6
+    tensors, _ = read_tensors(saved)
+    assert {name.split(".")[0] for name in tensors} == {"prompt", "gcn", adapter_of, "logit_scale", "logit_bias"}
+    torch.save(tensors, folder / "again.pt")
+    loaded = torch.load(folder / "again.pt", weights_only=True)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    scored = score_pictures(folder / "model", frame.iloc[:2], folder / "data", params.runtime)
+    assert all(scores.shape == (2, 3) and np.isfinite(scores).all() for scores in scored.scores.values())
+
+
+def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    run_both(folder, tiny_backbone)
+    first = {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+    assert sorted(first) == ["classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors"]
+    config = json.loads(first["config.json"])
+    assert config["validation_rows"] == 6
+    assert config["selected_epoch"] == 1
+    assert config["tte"] == {"views": 5, "expand": 8, "average": "logits"}
+    assert str(folder).encode() not in b"".join(first.values())
+    run_both(folder, tiny_backbone)
+    assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first
+    assert not any((folder / "state" / "train").iterdir())
+
+
+def test_the_served_scores_are_the_mean_logit_over_crops_of_each_picture(made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, tiny_backbone)
+    rows = frame[frame["split"] == "test"]
+    scorer = Scorer(folder / "model", params.runtime)
+    scored = scorer.score(rows, folder / "data", "test")
+    model = scorer.loaded.model
+    for number, (path, sha256) in enumerate(zip(rows["path"], rows["sha256"], strict=True)):
+        views = scorer.look.tensor(folder / "data", path, sha256)
+        with torch.no_grad():
+            logits = model(views)
+        np.testing.assert_allclose(scored.scores["capnet"][number], logits.mean(dim=0).sigmoid(), atol=1e-5)
+        np.testing.assert_allclose(scored.scores["single_view"][number], logits[4].sigmoid(), atol=1e-5)
+    model.release_towers()
+    features = view_features(folder / "model", rows, folder / "data", params.runtime)
+    np.testing.assert_array_equal(features, scored.features)
+    assert features.shape[:2] == (6, 5)
+    assert set(scored.scores) == {"capnet", "single_view", "zero_shot", "zero_shot_single_view"}
+
+
+def test_without_validation_rows_every_training_row_is_scored_out_of_fold(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    run_both(folder, tiny_backbone)
+    predictions = read_predictions(folder / "model" / "out_of_fold.parquet")
+    assert predictions["image_id"].tolist() == frame.loc[frame["split"] == "train", "image_id"].tolist()
+    scores = np.stack(predictions["scores"])
+    assert scores.shape == (26, 3)
+    assert ((scores > 0) & (scores < 1)).all()
+    history = pd.read_csv(folder / "model" / "history.csv")
+    assert history["val_mAP"].isna().all()
+
+
+def test_folds_spread_labels_and_keep_groups_together():
+    rng = np.random.default_rng(2)
+    labels = rng.random((300, 5)) < [0.5, 0.3, 0.1, 0.05, 0.02]
+    fold = stratified_folds(labels, np.arange(300), 3, 0)
+    assert np.bincount(fold).tolist() == [100, 100, 100]
+    for column in labels.T:
+        counts = [int(column[fold == number].sum()) for number in range(3)]
+        assert max(counts) - min(counts) <= 1
+    groups = np.repeat(np.arange(60), 5)
+    fold = stratified_folds(labels, groups, 3, 0)
+    assert all(len(set(fold[groups == group])) == 1 for group in range(60))
+
+
+def test_train_refuses_a_graph_of_other_prompt_names_or_other_classes(made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, tiny_backbone)
+    train = {"split": folder / "split", "validation": folder / "validation", "graph": folder / "graph", "data": folder / "data"}
+    write_classes(folder / "split" / "classes.json", make_classes(NAMES, {"red square": "crimson box"}).with_counts([9, 9, 9], (10, 5)))
+    with pytest.raises(ContractError, match="other prompt names"):
+        run("train", params, train, {"model": folder / "other"})
+    write_classes(folder / "split" / "classes.json", make_classes(NAMES[::-1]).with_counts([9, 9, 9], (10, 5)))
+    with pytest.raises(ContractError, match="made for other classes"):
+        run("train", params, train, {"model": folder / "other"})
+    assert not (folder / "other").exists()
+
+
+@pytest.mark.parametrize("source", ["text", "cooccurrence", "blend"])
+def test_every_graph_source_writes_a_stochastic_matrix_with_its_settings(source, made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params = parse({"backbone": {"name": tiny_backbone, "pretrained": "random"}, "graph": {"source": source, "top_k": 2}})
+    run("graph", params, {"split": folder / "split", "validation": folder / "validation"}, {"graph": folder / "graph"})
+    graph = read_graph(folder / "graph" / "graph.safetensors", make_classes(NAMES))
+    assert torch.allclose(graph.adjacency.sum(dim=1), torch.ones(3))
+    assert ((graph.adjacency > 0).sum(dim=1) <= 2).all()
+    assert graph.metadata["source"] == source
+    with safe_open(folder / "graph" / "graph.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {"adjacency", "text_features"}
