@@ -14,7 +14,7 @@ from capnet.evaluation import report_sections as sections
 from capnet.evaluation.report_curves import precision_recall, reliability_charts
 from capnet.evaluation.report_graph import neighbours, premise
 from capnet.evaluation.report_inputs import Inputs, read_inputs
-from capnet.evaluation.report_pictures import worst_pictures
+from capnet.evaluation.report_pictures import PER_CLASS, worst_pictures
 from capnet.evaluation.report_words import GLYPHS, counted, flatten
 
 SORT_SCRIPT = """
@@ -51,7 +51,12 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
     return environment.get_template("report.html").render(
-        **contents(inputs), pictures=_pictures(inputs, data_root, settings), glyphs=GLYPHS, script=Markup(SORT_SCRIPT), script_hash=digest
+        **contents(inputs),
+        pictures=_pictures(inputs, data_root, settings),
+        per_class_pictures=PER_CLASS,
+        glyphs=GLYPHS,
+        script=Markup(SORT_SCRIPT),
+        script_hash=digest,
     )
 
 

@@ -103,10 +103,10 @@ def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
             str(path),
             "run `capnet evaluate` again after `capnet split`",
         )
-    scores = np.array([np.asarray(item, dtype=np.float32) for item in chosen.loc[list(test["image_id"])]], dtype=np.float32).reshape(len(test), -1)
-    if len(test) and scores.shape[1] != n_classes:
-        raise ContractError(f"{scores.shape[1]} scores a picture for {n_classes} classes", str(path), "run `capnet evaluate` again")
-    return scores
+    lengths = {len(item) for item in chosen} - {n_classes}
+    if lengths:
+        raise ContractError(f"{min(lengths)} scores of a picture for {n_classes} classes", str(path), "run `capnet evaluate` again")
+    return np.array(chosen.loc[list(test["image_id"])].tolist(), dtype=np.float32).reshape(len(test), n_classes)
 
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:

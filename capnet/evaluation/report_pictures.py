@@ -17,6 +17,7 @@ from capnet.evaluation.report_words import fixed, shorten
 SIDE = 160  # pixels
 QUALITY = 70
 BUDGET = 500_000  # characters of all thumbnails together, so that the report stays under 2 MB
+PER_CLASS = 2  # pictures about the same class, so that one bad class does not fill the bucket
 LABELS, LONG_NAME = 8, 40  # names shown for a picture, and their length in characters
 SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
 
@@ -35,7 +36,7 @@ def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thres
 def worst_pictures(
     test: Labelled, scores: np.ndarray, thresholds: np.ndarray, names: Sequence[str], buckets: np.ndarray, count: int, root: Path
 ) -> list[dict[str, Any]]:
-    """For each bucket the ``count`` pictures with the most wrong single decision about one of its classes."""
+    """For each bucket the ``count`` pictures with the most wrong single decision about one of its classes, few a class."""
     wrong = wrongness(test.labels, test.unknown, scores, thresholds)
     predicted = (scores >= thresholds.astype(scores.dtype)) & ~test.unknown
     shown, spent = [], 0
@@ -44,11 +45,15 @@ def worst_pictures(
         if not len(columns) or not len(scores):
             continue
         worst = wrong[:, columns].max(axis=1)
-        pictures = []
-        for row in np.argsort(-worst, kind="stable")[:count]:
-            if not worst[row] > 0:
+        pictures: list[dict[str, Any]] = []
+        shown_of = dict.fromkeys(columns.tolist(), 0)
+        for row in np.argsort(-worst, kind="stable"):
+            if not worst[row] > 0 or len(pictures) == count:
                 break
             column = int(columns[np.argmax(wrong[row, columns])])
+            shown_of[column] += 1
+            if shown_of[column] > PER_CLASS:
+                continue
             kind = "missed" if test.labels[row, column] else "false alarm"
             source = thumbnail(root / str(test.rows["path"].iloc[row])) if spent < BUDGET else ""
             spent += len(source)

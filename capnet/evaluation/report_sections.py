@@ -42,7 +42,7 @@ def summary_cards(inputs: Inputs) -> list[Part]:
         span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
         comparisons = [
             {"against": words, **difference(differences[key], name)}
-            for key, words in (("capnet-zero_shot", "over zero-shot"), ("capnet-linear_probe", "over the linear probe"))
+            for key, words in (("capnet-zero_shot", "against zero-shot"), ("capnet-linear_probe", "against the linear probe"))
             if key in differences
         ]
         cards.append(
@@ -240,21 +240,19 @@ def slices(inputs: Inputs) -> Part:
     measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
     about: Mapping[str, Any] = inputs.metrics.get("slice_info", {})
     variants = [variant for variant in ("capnet", "single_view", "zero_shot", "linear_probe") if any(variant in item for item in measured.values())]
-    means = [name for name in ("mAP", "tail") if any(name in item.get("capnet", {}) for item in measured.values())]
     rows = []
     for name in sorted(measured):
-        cells = []
-        for mean in means:
-            found = [measured[name].get(variant, {}) for variant in variants]
-            cells += [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in found]
-            cells.append(difference(about.get(name, {}).get("differences", {}).get("capnet-zero_shot", {}), mean))
-        left_out = about.get(name, {}).get("left_out", ())
-        rows.append({"name": name, "pictures": whole(about.get(name, {}).get("test_rows")), "classes": len(inputs.classes) - len(left_out), "cells": cells})
-    return (
-        {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"], "means": [MEANS[item] for item in means]}
-        if rows
-        else {}
-    )
+        paired = about.get(name, {}).get("differences", {}).get("capnet-zero_shot", {})
+        lines = []
+        for mean in ("mAP", "tail"):
+            if mean in measured[name].get("capnet", {}):
+                found = [measured[name].get(variant, {}) for variant in variants]
+                cells = [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in found]
+                lines.append({"title": MEANS[mean], "cells": [*cells, difference(paired, mean)]})
+        classes = len(inputs.classes) - len(about.get(name, {}).get("left_out", ()))
+        if lines:
+            rows.append({"name": name, "pictures": whole(about.get(name, {}).get("test_rows")), "classes": classes, "lines": lines})
+    return {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"]} if rows else {}
 
 
 # ---------------------------------------------------------------- training

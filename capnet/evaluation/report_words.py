@@ -70,8 +70,9 @@ def reading(value: float, low: float, high: float) -> tuple[str, str]:
     if math.isnan(low) or math.isnan(high):
         return "none", "no interval was measured"
     if low > 0 or high < 0:
-        return ("better" if value > 0 else "worse"), "the interval excludes 0"
-    return "same", "the interval includes 0, so no difference is shown"
+        kind = "better" if value > 0 else "worse"
+        return kind, f"{kind}, the interval excludes 0"
+    return "same", "no difference is shown, the interval includes 0"
 
 
 def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:

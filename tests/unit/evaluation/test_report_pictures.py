@@ -14,7 +14,7 @@ from unit.evaluation.made_run import make_run
 from unit.evaluation.page import Page, html_of
 
 from capnet.evaluation.report_inputs import Labelled
-from capnet.evaluation.report_pictures import LABELS, thumbnail, worst_pictures, wrongness
+from capnet.evaluation.report_pictures import LABELS, PER_CLASS, thumbnail, worst_pictures, wrongness
 
 
 def test_pictures_never_travel_unasked(tmp_path: Path) -> None:
@@ -82,3 +82,13 @@ def test_labels_of_a_picture_are_the_highest_scored_ones_and_the_rest_is_counted
     assert (len(shown["true"]["labels"]), shown["true"]["more"]) == (LABELS, 5)
     assert shown["extra"] == {"labels": [], "more": 0}
     assert (shown["kind"], shown["name"]) == ("missed", "c0")
+
+
+def test_one_bad_class_does_not_fill_its_bucket() -> None:
+    labels = np.zeros((8, 2), dtype=bool)
+    scores = np.stack([np.linspace(0.9, 0.95, 8), np.linspace(0.6, 0.65, 8)], axis=1).astype(np.float32)
+    scores[6:, 0] = 0.1  # two pictures are only wrong about the second class
+    rows = pd.DataFrame({"image_id": list("abcdefgh"), "path": list("abcdefgh")})
+    groups = worst_pictures(Labelled(rows, labels, labels), scores, np.full(2, 0.5), ["x", "y"], np.array(["head", "head"]), 6, Path("nowhere"))
+    assert [(item["id"], item["name"]) for item in groups[0]["pictures"]] == [("f", "x"), ("e", "x"), ("h", "y"), ("g", "y")]
+    assert PER_CLASS == 2

@@ -12,7 +12,7 @@ def test_numbers_in_words() -> None:
     assert (fixed(-0.04), fixed(0.04, sign=True), fixed(1.25, 1, sign=True)) == ("0.0", "0.0", "+1.2")
     assert reading(0.1, 0.05, 0.2)[0] == "better"
     assert reading(-0.1, -0.2, -0.05)[0] == "worse"
-    assert reading(0.1, -0.05, 0.2) == ("same", "the interval includes 0, so no difference is shown")
+    assert reading(0.1, -0.05, 0.2) == ("same", "no difference is shown, the interval includes 0")
     assert reading(0.1, float("nan"), 0.2)[0] == "none"
     assert difference({"tail": 0.0123, "tail_low": 0.001, "tail_high": 0.02}, "tail")["interval"] == "+0.1 to +2.0"
     assert difference({}, "tail")["text"] == "-"
