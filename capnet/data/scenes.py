@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from capnet.data.scene_backdrops import Backdrop, Bands, paint
 from capnet.data.scene_brush import SIDE, Box
-from capnet.data.scene_catalogue import ALSO_SHOWS, KINDS, KNOWN, SCENES, SIDE_ROWS, STANDS_ON, UNSEEN, Kind, Scene
+from capnet.data.scene_catalogue import ALSO_SHOWS, FLOATS, KINDS, KNOWN, SCENES, SIDE_ROWS, STANDS_ON, UNSEEN, Kind, Scene
 from capnet.errors import DataError
 
 SMALLEST, LARGEST = 42, 110  # longer side of an object in pixels
@@ -21,34 +21,28 @@ STRANGERS = 0.12  # share of the objects that belong to other scenes
 LABEL_SHARES = (5, 7, 6, 4, 2)  # how often 2, 3, 4, 5, 6 labels are asked for
 BYSTANDER_SHARES = (4, 4, 2)  # how often 0, 1, 2 pictograms outside the classes
 TWINS = 0.12  # share of the objects that appear twice
+WATER = (146, 211, 245)  # OpenMoji's light blue
 CROWDED = 0.2  # overlap of two boxes, as a share of the smaller, that another place is looked for
 TOO_CROWDED = 0.35  # overlap from which an object is left out
 TRIES = 24
 LAYERS = {"sky": 0, "wall": 0, "water": 1, "deep": 2, "table": 2, "ground": 3, "floor": 3}
 SIZES = {  # band -> longer side at the far and at the near end, before a class's own factor
-    "sky": (46, 64),
-    "wall": (50, 62),
-    "water": (52, 70),
-    "deep": (54, 80),
-    "table": (50, 68),
-    "ground": (50, 86),
-    "floor": (62, 90),
+    "sky": (50, 70),
+    "wall": (52, 64),
+    "water": (54, 74),
+    "deep": (56, 84),
+    "table": (54, 72),
+    "ground": (54, 92),
+    "floor": (64, 94),
 }
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One finished picture: RGB [SIDE, SIDE], its labels in class order, its scene, and the drawings it shows."""
+class Thing:
+    """A pictogram in its place: ``sprite`` RGBA with its upper left corner at ``left``, ``top``; ``foot`` is its depth in the band."""
 
-    image: Image.Image
-    labels: tuple[str, ...]
-    scene: str
-    drawings: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Placed:
+    code: int
     sprite: Image.Image
     left: int
     top: int
@@ -58,6 +52,16 @@ class _Placed:
     @property
     def box(self) -> Box:
         return self.left, self.top, self.left + self.sprite.width, self.top + self.sprite.height
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What a picture is made of: things are in painting order, the farthest first; labels in the order of the classes."""
+
+    scene: str
+    backdrop: Backdrop
+    things: tuple[Thing, ...]
+    labels: tuple[str, ...]
 
 
 def side_and_slice(index: int) -> tuple[str, str]:
@@ -92,7 +96,26 @@ def pictogram(code: int) -> Image.Image:
     """The drawing at code point ``code``, RGBA, cut to its ink."""
     canvas = Image.new("RGBA", (360, 360))
     ImageDraw.Draw(canvas).text((90, 90), chr(code), font=_font(), embedded_color=True)
-    return canvas.crop(canvas.getbbox())
+    drawing = canvas.crop(canvas.getbbox())
+    return _without_water(drawing) if code in FLOATS else drawing
+
+
+def _without_water(drawing: Image.Image) -> Image.Image:
+    """A boat without the box of water below it: cut under the black wave line, and clear between that and the hull."""
+    alpha = drawing.getchannel("A")
+    ink = ImageChops.darker(drawing.convert("L").point([255] * 40 + [0] * 216), alpha.point([0] * 200 + [255] * 56))
+    away = ImageChops.difference(drawing.convert("RGB"), Image.new("RGB", drawing.size, WATER))
+    kept = ImageChops.lighter(ImageChops.lighter(away.getchannel("R"), away.getchannel("G")), away.getchannel("B")).point([0] * 12 + [255] * 244)
+    kept.paste(255, (0, 0, drawing.width, drawing.height * 45 // 100))  # windows have the colour of water
+    boat = drawing.copy()
+    boat.putalpha(ImageChops.darker(alpha, kept))
+    return boat.crop(ink.getbbox())
+
+
+@lru_cache(maxsize=512)
+def _premultiplied(code: int) -> Image.Image:
+    """The pictogram in the mode in which Pillow resizes and turns it, RGBa."""
+    return pictogram(code).convert("RGBa")
 
 
 @lru_cache(maxsize=1)
@@ -127,18 +150,19 @@ def _colours(rng: Random) -> tuple[float, ...]:
 
 def _sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Image:
     """A pictogram as it stands in a picture: ``size`` pixels on its longer side, flipped, turned and coloured by chance; RGBA."""
-    drawing = pictogram(code)
+    drawing = _premultiplied(code)
     longer = max(drawing.size)
-    small = drawing.resize((max(1, drawing.width * size // longer), max(1, drawing.height * size // longer)), Image.Resampling.BICUBIC)
-    alpha = small.getchannel("A")
-    small = small.convert("RGB").convert("RGB", _colours(rng))
-    small.putalpha(alpha)
+    double = drawing.resize((max(2, 2 * drawing.width * size // longer), max(2, 2 * drawing.height * size // longer)), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
-        small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        double = double.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    angle = (rng.randint(-tilt, tilt) + rng.randint(-tilt, tilt)) / 2
+    turned = double.rotate(angle, Image.Resampling.BILINEAR, expand=True).reduce(2).convert("RGBA")  # turned at double size: smooth outlines
+    alpha = turned.getchannel("A")
+    sprite = turned.convert("RGB").convert("RGB", _colours(rng))
     if band == "water":  # the lowest quarter sinks in
-        small.putalpha(ImageChops.multiply(small.getchannel("A"), _waterline().resize(small.size)))
-    turned = small.rotate((rng.randint(-tilt, tilt) + rng.randint(-tilt, tilt)) / 2, Image.Resampling.BICUBIC, expand=True)
-    return turned.crop(turned.getchannel("A").point([0] * 24 + [255] * 232).getbbox())
+        alpha = ImageChops.multiply(alpha, _waterline().resize(alpha.size))
+    sprite.putalpha(alpha)
+    return sprite.crop(alpha.point([0] * 24 + [255] * 232).getbbox())
 
 
 # ---------------------------------------------------------------- one picture
@@ -161,14 +185,14 @@ def _overlap(first: Box, second: Box) -> float:
     return width * height / min((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
 
 
-def _place(code: int, band: str, kind: Kind | None, place: Bands, taken: Sequence[Box], rng: Random) -> tuple[_Placed, float]:
+def _place(code: int, band: str, kind: Kind | None, place: Bands, taken: Sequence[Box], rng: Random) -> tuple[Thing, float]:
     """The best of some places for a pictogram, with the largest overlap it has there."""
     first, last = place[band]
     far, near = SIZES[band]
     best, least = None, 2.0
     drawing = pictogram(code)
     slim = min(2.2, max(drawing.size) / min(drawing.size))  # what is long and thin may be longer, so that all look equally large
-    factor = (kind.size if kind else 0.9) * (0.66 + 0.24 * slim) * rng.uniform(0.86, 1.14)
+    factor = (kind.size if kind else 0.9) * (0.7 + 0.24 * slim) * rng.uniform(0.86, 1.14)
     depth = rng.random()
     size = min(LARGEST, max(SMALLEST, round((far + (near - far) * depth) * factor)))
     sprite = _sprite(code, size, kind.tilt if kind else 10, band, rng)
@@ -177,7 +201,7 @@ def _place(code: int, band: str, kind: Kind | None, place: Bands, taken: Sequenc
         top = foot - (sprite.height if band not in ("sky", "deep", "wall") else sprite.height // 2)
         top = min(max(top, 2), SIDE - sprite.height - 2)
         left = rng.randint(2, max(2, SIDE - sprite.width - 2))
-        candidate = _Placed(sprite, left, top, band, foot)
+        candidate = Thing(code, sprite, left, top, band, foot)
         overlap = max((_overlap(candidate.box, other) for other in taken), default=0.0)
         if overlap < least:
             best, least = candidate, overlap
@@ -187,27 +211,26 @@ def _place(code: int, band: str, kind: Kind | None, place: Bands, taken: Sequenc
     return best, least
 
 
-def _wanted(scene: Scene, rng: Random) -> Iterator[Kind]:
-    """Classes without end, most of them at home in the scene, some strangers."""
+def _wanted(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
+    """Classes without end that may stand in the place, most of them at home in the scene, some strangers."""
     home = list(scene.classes)
-    away = [kind.name for kind in KINDS if kind.name not in scene.classes]
+    away = [kind.name for kind in KINDS if kind.name not in scene.classes and any(band in place for band in kind.bands)]
     while True:
         name = rng.choice(away) if rng.random() < STRANGERS else rng.choices(home, list(scene.classes.values()))[0]
         yield _BY_NAME[name]
 
 
-def draw(seed: int, index: int) -> Picture:
-    """Draw picture ``index`` of the set ``seed``; it depends on these two alone."""
+def arrange(seed: int, index: int) -> Arrangement:
+    """Choose a place and what is in it; picture ``index`` of the set ``seed`` depends on these two numbers alone."""
     unseen = side_and_slice(index)[1] == UNSEEN
     rng = Random(f"capnet-demo/{seed}/{index}")
     scene = rng.choices(SCENES, [scene.share for scene in SCENES])[0]
     backdrop = paint(scene.name, rng)
     wanted = rng.choices(range(FEWEST_LABELS, MOST_LABELS + 1), LABEL_SHARES)[0]
-    placed: list[_Placed] = []
+    things: list[Thing] = []
     taken = list(backdrop.taken)
     labels: set[str] = set()
-    drawings: list[int] = []
-    kinds = _wanted(scene, rng)
+    kinds = _wanted(scene, backdrop.bands, rng)
     for _ in range(40):
         kind = next(kinds)
         code = rng.choice(kind.unseen if unseen else kind.known)
@@ -218,33 +241,37 @@ def draw(seed: int, index: int) -> Picture:
         for _ in range(2 if rng.random() < TWINS else 1):
             thing, overlap = _place(code, band, kind, backdrop.bands, taken, rng)
             if overlap < TOO_CROWDED:
-                placed.append(thing)
+                things.append(thing)
                 taken.append(thing.box)
-                drawings.append(code)
                 labels |= shows
         if len(labels) >= wanted:
             break
-    for _ in range(rng.choices(range(3), BYSTANDER_SHARES)[0]):
-        code = rng.choice(list(scene.bystanders))
+    for code in rng.sample(list(scene.bystanders), rng.choices(range(3), BYSTANDER_SHARES)[0]):
         thing, overlap = _place(code, scene.bystanders[code], None, backdrop.bands, taken, rng)
-        if overlap < CROWDED and code not in drawings:
-            placed.append(thing)
+        if overlap < CROWDED:
+            things.append(thing)
             taken.append(thing.box)
-            drawings.append(code)
-    return Picture(_compose(backdrop, placed), tuple(kind.name for kind in KINDS if kind.name in labels), scene.name, tuple(drawings))
+    things.sort(key=lambda thing: (LAYERS[thing.band], thing.foot))
+    return Arrangement(scene.name, backdrop, tuple(things), tuple(kind.name for kind in KINDS if kind.name in labels))
 
 
-def _compose(backdrop: Backdrop, placed: Sequence[_Placed]) -> Image.Image:
-    """The place with everything in it, what is farther away first, under the light of the hour."""
-    image = backdrop.image
-    for thing in sorted(placed, key=lambda item: (LAYERS[item.band], item.foot)):
+def draw(seed: int, index: int) -> tuple[Image.Image, tuple[str, ...]]:
+    """Picture ``index`` of the set ``seed``, RGB [SIDE, SIDE], and its labels in the order of the classes."""
+    arrangement = arrange(seed, index)
+    return compose(arrangement), arrangement.labels
+
+
+def compose(arrangement: Arrangement) -> Image.Image:
+    """The place with everything in it, under the light of the hour."""
+    image = arrangement.backdrop.image.copy()
+    for thing in arrangement.things:
         _shadow(image, thing)
         image.paste(thing.sprite, (thing.left, thing.top), thing.sprite)
-    red, green, blue = backdrop.tint
+    red, green, blue = arrangement.backdrop.tint
     return image.convert("RGB", (red, 0.0, 0.0, 0.0, 0.0, green, 0.0, 0.0, 0.0, 0.0, blue, 0.0))
 
 
-def _shadow(image: Image.Image, thing: _Placed) -> None:
+def _shadow(image: Image.Image, thing: Thing) -> None:
     """A soft oval under what stands, a moved silhouette behind what hangs, nothing under what flies or swims."""
     width, bottom = thing.sprite.width, thing.top + thing.sprite.height
     if thing.band == "wall":
