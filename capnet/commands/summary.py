@@ -17,9 +17,8 @@ from capnet.contracts import VARIANTS, read_json
 from capnet.errors import ContractError
 
 COLUMNS = ("mAP", "head", "medium", "tail", "CF1", "OF1")
-WIDTH = 140  # of a line where the output is no terminal
+WIDTH = 200  # of a line where the output is no terminal: nothing is cut
 SHOWN = 40  # tail classes
-ONE_LINE = 128  # a narrower terminal shows each interval under its value
 
 
 @click.command("summary", epilog="\b\nExamples:\n  capnet summary\n  capnet summary --evaluation outputs/evaluation")
@@ -37,7 +36,7 @@ def command(evaluation: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    narrow = console.width < ONE_LINE
+    narrow = console.measure(results(metrics, "", narrow=False)).maximum > console.width
     console.print(results(metrics, f"Results on {metrics.get('test_rows', 0)} test pictures, in percent", narrow))
     for name, values in metrics.get("slices", {}).items():
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
@@ -51,11 +50,11 @@ def command(evaluation: str) -> None:
 
 
 def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
-    """One row a variant, one column a mean; only columns that some variant has."""
+    """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their values."""
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
-    table.add_column("variant", no_wrap=True)
+    table.add_column("variant", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for variant in present:
@@ -71,7 +70,7 @@ def cell(values: Mapping[str, float], name: str, narrow: bool) -> str:
     text = f"{100 * values[name]:.1f}"
     if f"{name}_low" not in values:
         return text
-    interval = f"{100 * values[f'{name}_low']:.1f} to {100 * values[f'{name}_high']:.1f}"
+    interval = f"{100 * values[f'{name}_low']:.1f}-{100 * values[f'{name}_high']:.1f}"
     return f"{text}\n{interval}" if narrow else f"{text} ({interval})"
 
 

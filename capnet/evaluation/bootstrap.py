@@ -67,12 +67,17 @@ def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = S
         yield np.ascontiguousarray(times.T[units], dtype=np.float32)
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """Percentile interval of values [draw]; draws without a value (a bucket that lost all positives) are left out."""
-    kept = values[~np.isnan(values)]
+def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
+    """Percentile interval of values [draw], moved so that the mean of the draws lies on the ``point``, inside ``bounds``.
+
+    A picture drawn twice makes two positives of equal score, so AP rises in the draws: by 1 to 3 points where positives
+    are rare. Unmoved, the interval held the expected value in 59 to 88 of 100 simulated test sets, moved in 88 to 99.
+    Draws without a value (a bucket that lost all its positives) are left out.
+    """
+    kept = values[~np.isnan(values)].astype(np.float64)
     if not len(kept):
         return float("nan"), float("nan")
-    low, high = np.quantile(kept.astype(np.float64), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.clip(np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (point - kept.mean()), *bounds)
     return float(low), float(high)
 
 
@@ -109,18 +114,21 @@ def compare(labels: Bools, known: Bools, variants: Mapping[str, Variant], bucket
         if one in variants and other in variants:
             shared = [key for key in samples[one] if key in samples[other]]
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
-            differences[f"{one}-{other}"] = _with_intervals(point, {key: samples[one][key] - samples[other][key] for key in shared})
+            drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
+            differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, (-1.0, 1.0))
     low, high = np.full((2, labels.shape[1]), np.nan)
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
-        low[c], high[c] = interval(sample)
+        low[c], high[c] = interval(sample, float(points[first][0][c, 0]))
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
 
 
-def _with_intervals(points: Mapping[str, float], samples: Mapping[str, Floats]) -> dict[str, float]:
-    """``name``, ``name_low``, ``name_high`` for every mean that exists."""
+def _with_intervals(points: Mapping[str, float], samples: Mapping[str, Floats], bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, float]:
+    """``name``, ``name_low``, ``name_high`` for every mean that exists (in the data; in every draw that kept a positive)."""
     result: dict[str, float] = {}
     for name, point in points.items():
         if np.isfinite(point):
-            low, high = interval(samples[name])
-            result |= {name: point, f"{name}_low": low, f"{name}_high": high}
+            low, high = interval(samples[name], point, bounds)
+            result[name] = point
+            if np.isfinite(low):
+                result |= {f"{name}_low": low, f"{name}_high": high}
     return result
