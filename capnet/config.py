@@ -58,7 +58,9 @@ class Tte(Section):
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
     threads: Int = Field(2, ge=1, description="CPU threads; equal threads give equal bits")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on a GPU that has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32"
+    )
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
 
 
@@ -188,7 +190,7 @@ class Optimiser(Section):
 class Train(Section):
     epochs: Int = Field(30, ge=1, description="passes over the training rows")
     batch_size: Int = Field(64, ge=1, description="pictures per step")
-    views: Int = Field(4, ge=1, description="random views cached per picture when the image tower is frozen up to the adapter")
+    views: Int = Field(4, ge=1, description="random views cached per picture beside the test-time views, when the image tower is frozen up to the adapter")
     sampler: Literal["shuffle", "class_aware"] = Field("shuffle", description="class_aware visits the classes in turn, so rare ones are seen as often")
     select: Literal["val_map", "last"] = Field("val_map", description="epoch that is kept; without validation rows always the last")
     validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")

@@ -102,7 +102,8 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     )
     model = job.model()
     frozen = model.tower_is_frozen
-    views = job.features(rows, job.look(params.train.views), "training") if frozen else None
+    crops = job.features(rows, job.look(), "training") if frozen else None  # the test-time views, which the probe needs too
+    views = None if crops is None else torch.cat([crops, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1)
     result = fit(model, job.pictures(model, rows, views), job.labels(rows), params.train, params.runtime.seed, folder / "main", validator(job, val, frozen))
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
@@ -111,7 +112,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     save_model(out, result.tensors, graph, classes, config(job, result, val, inputs["split"]))
     replace_file(out / "history.csv", history_csv(result))
     if val.empty:
-        out_of_fold(job, rows, views, folder, out / "out_of_fold.parquet")
+        out_of_fold(job, rows, views, crops, folder, out / "out_of_fold.parquet")
     shutil.rmtree(folder)
     return metrics
 
@@ -134,9 +135,8 @@ def validator(job: Job, val: pd.DataFrame, frozen: bool) -> Callable[[CapNet], d
     return validate
 
 
-def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, folder: Path, path: Path) -> None:
+def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, crops: Tensor | None, folder: Path, path: Path) -> None:
     """Score each training row by a model that never saw its fold (groups stay together), for thresholds without validation rows."""
-    features = job.features(rows, job.look(), "training (test-time views of)") if views is not None else None
     folds = stratified_folds(job.labels(rows).targets.numpy(), group_codes(rows["group"]), job.params.train.folds, job.params.runtime.seed)
     scores = np.zeros((len(rows), len(job.classes)), dtype=np.float32)
     for fold in range(job.params.train.folds):
@@ -155,7 +155,7 @@ def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, folder: Path
             folder / f"fold{fold}",
             what=f"fold {fold + 1} of {job.params.train.folds}",
         )
-        scores[outside] = job.served(model, held, None if features is None else features[torch.from_numpy(outside)], "held-out")
+        scores[outside] = job.served(model, held, None if crops is None else crops[torch.from_numpy(outside)], "held-out")
         model.release_towers()
     frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))
     write_predictions(path, frame)
