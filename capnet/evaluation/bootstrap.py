@@ -49,7 +49,7 @@ class Comparison:
     ap_high: Floats
 
 
-def unit_codes(groups: Sequence[str | None]) -> NDArray[np.int64]:
+def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
     """What is drawn together, as a number per picture: its group, or itself where it has none."""
     codes: dict[tuple[str, int], int] = {}
     named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]

@@ -1,0 +1,103 @@
+"""Calibration against simulated truth and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+from unit.evaluation.made_scores import make
+
+from capnet.evaluation.calibration import Calibration, brier, calibrate, fit_calibration, uncalibrate
+
+
+def _simulated(pictures: int, shifts: np.ndarray, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores whose true probability is sigmoid(logit(score) / temperature + shift)."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(-1.0, 1.5, (pictures, len(shifts)))
+    return rng.random(truth.shape) < expit(truth), expit((truth - shifts) * temperature).astype(np.float32)
+
+
+def test_the_true_temperature_and_shifts_are_found() -> None:
+    shifts = np.array([-2.0, -1.0, 0.5, 1.0])
+    labels, scores = _simulated(20000, shifts, 0.4)
+    found = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
+    assert found.temperature == pytest.approx(0.4, rel=0.03)
+    np.testing.assert_allclose(found.shift, shifts, atol=0.1)
+
+
+def test_one_class_is_platt_scaling() -> None:
+    """With one class the shared shift has no prior, so the fit is an unpenalised logistic regression on the logit."""
+    labels, scores = _simulated(300, np.array([0.7]), 0.5, seed=1)
+    found = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
+    model = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(logit(scores.astype(np.float64)), labels[:, 0])
+    assert 1 / found.temperature == pytest.approx(model.coef_[0, 0], rel=1e-3)
+    assert found.shift[0] == pytest.approx(model.intercept_[0], abs=1e-3)
+
+
+def test_rare_classes_lean_on_the_others() -> None:
+    labels, scores = _simulated(400, np.array([0.0, 0.0, 0.0, 3.0, 3.0]), 1.0, seed=2)
+    known = np.ones_like(labels)
+    known[12:, 4] = False  # the last class is the fourth one with few rows
+    shift = fit_calibration(labels & known, known, scores, prior=1.0).shift
+    assert 2.5 < shift[3] < 3.6
+    assert 0.3 < shift[4] < shift[3] - 0.2
+    weak, strong = (fit_calibration(labels & known, known, scores, prior=prior).shift for prior in (0.1, 100.0))
+    assert np.ptp(strong) < np.ptp(shift) < np.ptp(weak)
+
+
+def test_classes_without_positives_or_without_known_rows_stay_finite() -> None:
+    made = make(60, 5, seed=3)
+    labels, known = made.labels.copy(), made.known.copy()
+    labels[:, 1], known[:, 2], labels[:, 2] = False, False, False
+    found = fit_calibration(labels, known, made.scores, prior=1.0)
+    assert np.isfinite(found.shift).all()
+    others = found.shift[[0, 3, 4]]
+    assert found.shift[1] < others.min()
+    assert others.min() < found.shift[2] < others.max()  # nothing known: the shared shift
+
+
+def test_scores_that_separate_perfectly_and_scores_of_0_and_1() -> None:
+    labels = np.arange(40)[:, None] % 4 == np.arange(3)
+    found = fit_calibration(labels, np.ones_like(labels), labels.astype(np.float32), prior=1.0)
+    probabilities = calibrate(found, labels.astype(np.float32))
+    assert np.isfinite(probabilities).all()
+    assert (probabilities[labels] > 0.99).all()
+    assert (probabilities[~labels] < 0.01).all()
+
+
+def test_nothing_to_fit_gives_the_identity() -> None:
+    scores = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(4, 3)
+    for labels, known in ((False, True), (True, True), (True, False)):
+        found = fit_calibration(np.full((4, 3), labels), np.full((4, 3), known), scores, prior=1.0)
+        np.testing.assert_allclose(calibrate(found, scores), scores, atol=1e-7)
+
+
+def test_unknown_entries_have_no_effect() -> None:
+    made = make(80, 4, seed=4, unknown=0.3)
+    labels, scores = made.labels.copy(), made.scores.copy()
+    labels[~made.known], scores[~made.known] = True, 0.001
+    first = fit_calibration(made.labels, made.known, made.scores, prior=1.0)
+    second = fit_calibration(labels, made.known, scores, prior=1.0)
+    assert first.temperature == pytest.approx(second.temperature, rel=1e-6)
+    np.testing.assert_allclose(first.shift, second.shift, atol=1e-6)
+
+
+def test_calibration_is_monotone_and_its_inverse_leads_back() -> None:
+    calibration = Calibration(0.3, np.array([-2.0, 0.0, 1.5]))
+    scores = np.sort(np.random.default_rng(5).random(500)).astype(np.float32)[:, None].repeat(3, axis=1)
+    assert (np.diff(calibrate(calibration, scores), axis=0) >= 0).all()
+    for probability in (0.05, 0.5, 0.9):
+        np.testing.assert_allclose(calibrate(calibration, uncalibrate(calibration, probability)[None]), probability, atol=1e-6)
+
+
+def test_calibration_lowers_the_brier_score_of_other_rows() -> None:
+    shifts = np.linspace(-2, 2, 8)
+    labels, scores = _simulated(2400, shifts, 0.3, seed=6)
+    known = np.ones_like(labels)
+    found = fit_calibration(labels[:400], known[:400], scores[:400], prior=1.0)
+    before, after = (brier(labels[400:], known[400:], values) for values in (scores[400:], calibrate(found, scores[400:])))
+    assert after < before - 0.02
+    assert before == pytest.approx(brier_score_loss(labels[400:].ravel(), scores[400:].ravel().astype(np.float64)), abs=1e-9)
+    assert np.isnan(brier(labels, ~known, scores))

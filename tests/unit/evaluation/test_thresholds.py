@@ -1,0 +1,144 @@
+"""Threshold choice against brute force over every cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
+from unit.evaluation.made_scores import make
+
+from capnet.contracts import make_classes
+from capnet.evaluation.calibration import calibrate
+from capnet.evaluation.thresholds import choose_cut, choose_thresholds, no_thresholds, thresholds_document
+
+
+def _cases(levels: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    made = [make(30, 3, seed=seed, levels=levels, rarest=0.1, gain=1.0) for seed in range(4)]
+    return [(item.labels[:, c], item.scores[:, c]) for item in made for c in range(3) if item.labels[:, c].any()]
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_f1_cut_is_the_best_there_is(levels: int) -> None:
+    for labels, scores in _cases(levels):
+        cut = choose_cut(labels, scores, "f1")
+        best = max(f1_score(labels, scores >= value) for value in np.unique(scores))
+        assert f1_score(labels, scores >= np.float32(cut.threshold)) == pytest.approx(best, abs=1e-12)
+        assert cut.reached
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+@pytest.mark.parametrize("wanted", [0.3, 0.8, 1.0])
+def test_recall_cut_is_the_highest_that_reaches_it(levels: int, wanted: float) -> None:
+    for labels, scores in _cases(levels):
+        cut = choose_cut(labels, scores, f"recall>={wanted}")
+        reaching = [value for value in np.unique(scores) if recall_score(labels, scores >= value) >= wanted - 1e-9]
+        assert cut.threshold == max(reaching)
+        assert cut.reached
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+@pytest.mark.parametrize("wanted", [0.2, 0.6, 0.95])
+def test_precision_cut_is_the_lowest_that_reaches_it(levels: int, wanted: float) -> None:
+    outcomes = set()
+    for labels, scores in _cases(levels):
+        cut = choose_cut(labels, scores, f"precision>={wanted}")
+        shares = {value: precision_score(labels, scores >= value) for value in np.unique(scores)}
+        reaching = [value for value, share in shares.items() if share >= wanted - 1e-9]
+        outcomes.add(cut.reached)
+        assert cut.reached == bool(reaching)
+        if reaching:
+            assert cut.threshold == min(reaching)
+        else:
+            assert shares[np.float32(cut.threshold)] == pytest.approx(max(shares.values()))
+    if wanted == 0.95:
+        assert outcomes == {True, False}, "both outcomes must be tried"
+
+
+def test_f1_cut_lies_half_way_and_is_a_float32_number() -> None:
+    labels, scores = np.array([1, 1, 0, 0], dtype=bool), np.array([0.9, 0.8, 0.3, 0.1], dtype=np.float32)
+    cut = choose_cut(labels, scores, "f1")
+    assert cut.threshold == pytest.approx(0.55)
+    assert float(np.float32(cut.threshold)) == cut.threshold
+
+
+def test_f1_cut_between_neighbouring_float32_numbers_keeps_the_lower_one_out() -> None:
+    low = np.float32(0.5)
+    for high in (np.nextafter(low, np.float32(1)), np.nextafter(np.nextafter(low, np.float32(1)), np.float32(1))):
+        scores = np.array([high, low], dtype=np.float32)
+        cut = choose_cut(np.array([True, False]), scores, "f1")
+        assert (scores >= np.float32(cut.threshold)).tolist() == [True, False]
+
+
+def test_classes_with_enough_positives_choose_for_themselves_and_others_borrow() -> None:
+    made = make(200, 6, seed=1, unknown=0.1, rarest=0.005)
+    positives = made.labels.sum(axis=0)
+    found = choose_thresholds(made.labels, made.known, made.scores, "f1", 8, 1.0)
+    assert found.positives.tolist() == positives.tolist()
+    assert found.borrowed.tolist() == (positives < 8).tolist()
+    assert 0 < found.borrowed.sum() < 6
+    for c in range(6):
+        rows = made.known[:, c]
+        if not found.borrowed[c]:
+            assert found.threshold[c] == np.float32(choose_cut(made.labels[rows, c], made.scores[rows, c], "f1").threshold)
+        if made.labels[:, c].any():
+            given = made.scores[rows, c] >= found.threshold[c]
+            assert found.recall[c] == pytest.approx(recall_score(made.labels[rows, c], given))
+            assert found.precision[c] == pytest.approx(precision_score(made.labels[rows, c], given, zero_division=0))
+
+
+def test_a_borrowed_threshold_has_the_pooled_probability_in_every_class() -> None:
+    made = make(200, 5, seed=2)
+    found = choose_thresholds(made.labels, made.known, made.scores, "f1", 10**6, 1.0)
+    assert found.borrowed.all()
+    np.testing.assert_allclose(calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability, atol=1e-5)
+    assert np.ptp(found.threshold) > 0.01, "classes of other frequency need other scores"
+    probabilities = calibrate(found.calibration, made.scores)
+    pooled = {cut: f1_score(made.labels.ravel(), probabilities.ravel() >= cut) for cut in np.quantile(probabilities, np.linspace(0, 1, 101))}
+    assert f1_score(made.labels, made.scores >= found.threshold, average="micro") >= max(pooled.values()) - 1e-9
+
+
+def test_pooled_recall_is_reached() -> None:
+    made = make(200, 5, seed=3)
+    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 10**6, 1.0)
+    assert recall_score(made.labels, made.scores >= found.threshold, average="micro") >= 0.9 - 0.01
+    assert found.reached.all()
+
+
+def test_a_precision_out_of_reach_is_marked() -> None:
+    rng = np.random.default_rng(4)
+    labels, scores = rng.random((300, 3)) < 0.2, rng.random((300, 3)).round(1).astype(np.float32)
+    found = choose_thresholds(labels, np.ones_like(labels), scores, "precision>=0.99", 5, 1.0)
+    assert not found.reached.any()
+    assert not found.borrowed.any()
+
+
+def test_unknown_entries_have_no_effect() -> None:
+    made = make(150, 5, seed=5, unknown=0.3)
+    labels, scores = made.labels.copy(), made.scores.copy()
+    labels[~made.known], scores[~made.known] = True, 0.0005
+    first = choose_thresholds(made.labels, made.known, made.scores, "f1", 5, 1.0)
+    second = choose_thresholds(labels, made.known, scores, "f1", 5, 1.0)
+    np.testing.assert_allclose(first.threshold, second.threshold, atol=1e-6)
+    np.testing.assert_array_equal(first.positives, second.positives)
+    np.testing.assert_allclose(first.precision, second.precision)
+
+
+def test_no_positive_at_all_gives_one_half_everywhere() -> None:
+    made = make(30, 3, seed=6)
+    found = choose_thresholds(np.zeros_like(made.labels), made.known, made.scores, "f1", 5, 1.0)
+    assert (found.threshold == 0.5).all()
+    assert found.borrowed.all()
+    assert found.pooled_probability == 0.5
+
+
+def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
+    made, classes, views = make(100, 4, seed=7), make_classes(["b", "a", "d", "c"]), {"views": 5, "expand": 24, "average": "logits"}
+    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.8", 5, 1.0)
+    content = thresholds_document(found, classes, "recall>=0.8", views, "val")
+    assert [item["name"] for item in content["classes"]] == ["b", "a", "d", "c"]
+    assert [np.float32(item["threshold"]) for item in content["classes"]] == found.threshold.tolist()
+    assert (content["views"], content["source"], content["objective"], content["schema"]) == (views, "val", "recall>=0.8", 1)
+    assert content["class_fingerprint"] == classes.fingerprint
+    assert len(content["calibration"]["shift"]) == 4
+    nothing = thresholds_document(no_thresholds(4), classes, "f1", views, "none")
+    assert {item["precision"] for item in nothing["classes"]} == {None}
