@@ -10,8 +10,8 @@ from random import Random
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from capnet.data.scene_backdrops import Backdrop, Bands, paint
-from capnet.data.scene_brush import SIDE, Box
+from capnet.data.scene_backdrops import Backdrop, paint
+from capnet.data.scene_brush import SIDE, Bands, Box
 from capnet.data.scene_catalogue import ALSO_SHOWS, FLOATS, KINDS, KNOWN, SCENES, SIDE_ROWS, STANDS_ON, UNSEEN, Kind, Scene
 from capnet.errors import DataError
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from capnet.data import scene_catalogue as catalogue
-from capnet.data.scene_backdrops import INDOORS, OUTDOORS, paint
+from capnet.data.scene_backdrops import OUTDOORS, paint
+from capnet.data.scene_rooms import INDOORS
 from capnet.data.scene_set import encode
 from capnet.data.scenes import (
     LARGEST,
