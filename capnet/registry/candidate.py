@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,22 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def figures(candidate: Candidate) -> dict[str, float]:
-    """Every figure of the evaluation by metric name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``."""
-    metrics = candidate.metrics
-    named = {f"{group}/{name}": value for group in VARIANTS for name, value in metrics.get(group, {}).items()}
-    named |= {f"{pair}/{name}": value for pair, values in metrics.get("differences", {}).items() for name, value in values.items()}
+    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``.
+
+    Interval bounds are given for mAP and buckets only; metrics.json, an artifact of the run, has all of them.
+    """
+    metrics, bounds = candidate.metrics, [f"{name}{end}" for name in HEADLINE for end in ("", "_low", "_high")]
+    named = _picked(metrics, VARIANTS, [*bounds, "CF1", "OF1", "CF1_chosen", "OF1_chosen"])
+    named |= _picked(metrics.get("differences", {}), metrics.get("differences", {}), bounds)
     for label, variants in metrics.get("slices", {}).items():
-        named |= {f"slice-{slugify(label)}/{variant}/{name}": values[name] for variant, values in variants.items() for name in HEADLINE if name in values}
+        named |= {f"slice-{slugify(label)}/{name}": value for name, value in _picked(variants, VARIANTS, HEADLINE).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
     named |= {f"ap/{slugs[row['class']]}": row["ap"] for row in candidate.per_class}
     return {name: number for name, value in named.items() if (number := _number(value)) is not None}
+
+
+def _picked(groups: Mapping[str, Any], keys: Iterable[str], names: Sequence[str]) -> dict[str, Any]:
+    return {f"{key}/{name}": groups[key][name] for key in keys for name in names if name in groups.get(key, {})}
 
 
 def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
