@@ -51,15 +51,16 @@ def command(evaluation: str) -> None:
 
 def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
     """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their values."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 0 if narrow else 1))
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
-    table.add_column("variant", overflow="fold")
+    table.add_column("variant", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for variant in present:
         style = "bold" if variant == "capnet" else ""
-        table.add_row(variant, *(cell(metrics[variant], name, narrow) for name in columns), style=style)
+        name = variant.replace("zero_shot_single", "zero_shot\n_single") if narrow else variant
+        table.add_row(name, *(cell(metrics[variant], name, narrow) for name in columns), style=style)
     return table
 
 

@@ -42,7 +42,7 @@ class ScoredPictures(Protocol):
 def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1."""
     from capnet.evaluation.report import render
-    from capnet.evaluation.tte import score_pictures, view_features
+    from capnet.evaluation.tte import Scorer
 
     split_dir, model_dir, root, out = inputs["split"], inputs["model"], inputs["data"], outputs["evaluation"]
     classes = read_classes(split_dir / "classes.json")
@@ -51,10 +51,11 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
     require_positives(make_side(table, "test", classes, {}))  # before minutes of scoring
 
-    test = score_pictures(model_dir, sides["test"], root, params.runtime)
-    val = None if sides["val"].empty else score_pictures(model_dir, sides["val"], root, params.runtime)
+    scorer = Scorer(model_dir, params.runtime)
+    test = scorer.score(sides["test"], root, "test")
+    val = None if sides["val"].empty else scorer.score(sides["val"], root, "validation")
     wanted = params.evaluate.probe.enabled and not sides["train"].empty
-    train_features = view_features(model_dir, sides["train"], root, params.runtime) if wanted else None
+    train_features = scorer.frozen(sides["train"], root, "training (test-time views of)").numpy() if wanted else None
     held_out = model_dir / "out_of_fold.parquet"
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
