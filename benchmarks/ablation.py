@@ -1,0 +1,217 @@
+"""Takes each part of CapNet away and compares, with paired bootstrap intervals, on the outputs of a finished run.
+
+    dvc repro                                                     # or the stages ingest, split, validate, graph
+    python benchmarks/ablation.py --seeds 0 1 2 --out docs/ablation.md
+
+Rows are overrides of the settings file; every row sees the same pictures, the same test-time views and the same draws.
+Differences are means over seeds; each bootstrap draw measures all seeds and both sides on the same pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from capnet.config import Params, load, parse
+from capnet.contracts import label_matrix, read_classes, read_split
+from capnet.evaluation.baselines import choose_probe, probe_scores
+from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
+from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
+from capnet.model.towers import load_towers
+from capnet.runtime import prepare
+from capnet.steps.train import Job
+from capnet.training.loop import fit
+
+OFF = {"enabled": False}
+BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
+ROWS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without prompts": {"train": {"prompt": OFF}},
+    "without graph": {"train": {"gcn": OFF}},
+    "without adapter": {"train": {"adapter": OFF}},
+    "without logit bias": {"train": {"head": {"bias": False}}},
+    "without centring": {"backbone": {"centre": False}},
+    "adapter alone, DB-focal": {"train": {"prompt": OFF, "gcn": OFF}},
+    "adapter alone, BCE": {"train": {"prompt": OFF, "gcn": OFF, **BCE}},
+    "prompts alone, BCE": {"train": {"gcn": OFF, "adapter": OFF, **BCE}},
+    "loss: BCE": {"train": BCE},
+    "loss: focal": {"train": {"loss": {"name": "focal"}}},
+    "loss: ASL": {"train": {"loss": {"name": "asl"}}},
+    "loss: DB without focal": {"train": {"loss": {"name": "db"}}},
+    "loss: DB-focal as in LMPT": {"train": {"loss": {"name": "db_focal_lmpt"}}},
+    "class-aware sampler": {"train": {"sampler": "class_aware"}},
+    "graph: softmax normalisation": {"graph": {"normalisation": "softmax"}},
+    "graph: train co-occurrence": {"graph": {"source": "cooccurrence"}},
+    "graph: blend of both": {"graph": {"source": "blend"}},
+    "0.7 trained + 0.3 zero-shot": {"train": {"zero_shot_weight": 0.3}},
+    "without prompts, 0.3 zero-shot": {"train": {"prompt": OFF, "zero_shot_weight": 0.3}},
+}
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``change`` put over it, section by section."""
+    result = dict(base)
+    for key, value in change.items():
+        result[key] = merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return result
+
+
+class Bench:
+    """Split, towers and cached features, made once; ``scores`` trains one row with one seed."""
+
+    def __init__(self, params: Params, split_dir: Path, root: Path) -> None:
+        self.params, self.root = params, root
+        self.classes = read_classes(split_dir / "classes.json")
+        table = read_split(split_dir / "split.parquet")
+        self.sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
+        self.machine = prepare(params.runtime)
+        self.towers = {centre: load_towers(params.backbone.model_copy(update={"centre": centre})) for centre in (True, False)}
+        with torch.no_grad():
+            self.text = self.towers[True].text([params.graph.template.format(name) for name in self.classes.prompt_names])
+        self.views = {side: self.job(params).features(rows, self.job(params).look(), side) for side, rows in self.sides.items() if len(rows)}
+
+    def job(self, params: Params) -> Job:
+        return Job(params, self.classes, self.graph(params), self.towers[params.backbone.centre], self.machine, self.root)
+
+    def graph(self, params: Params) -> Any:
+        from capnet.contracts import LabelGraph
+
+        settings, similarity = params.graph, cosine_similarity(self.text)
+        if settings.source != "text":
+            counted = cooccurrence(torch.from_numpy(label_matrix(self.sides["train"]["labels"], len(self.classes)))).float()
+            counts = torch.from_numpy(self.classes.train_counts).float()
+            similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
+        matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
+        return LabelGraph(matrix, self.text, {})
+
+    def scores(self, change: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+        """Test-time ensembled, single-view and both zero-shot scores [test picture, class]."""
+        base = {name: self.params.section(name).model_dump() for name in ("backbone", "graph", "train", "tte", "runtime", "data")}
+        params = parse(merged(merged(base, change), {"runtime": {"seed": seed}}))
+        job, rows = self.job(params), self.sides["train"]
+        model = job.model()
+        views = torch.cat([self.views["train"], job.features(rows, job.look(params.train.views), "training")], dim=1)
+        folder = Path(tempfile.mkdtemp())
+        validate = None
+        if "val" in self.views:
+            labels = job.labels(self.sides["val"])
+
+            def validate(model: Any) -> dict[str, float]:
+                ap = average_precision(labels.targets.numpy(), job.served(model, self.sides["val"], self.views["val"], "val"), labels.known.numpy())
+                return {"val_mAP": float(mean_over(ap))}
+
+        fit(model, job.pictures(model, rows, views), job.labels(rows), params.train, seed, folder, validate)
+        shutil.rmtree(folder)
+        found: dict[str, np.ndarray] = {}
+        with torch.no_grad():
+            classes = model.class_features()
+            for suffix, crops in (("", self.views["test"]), (", single view", self.views["test"][:, 4:5])):
+                served, zero_shot = model.ensemble(crops, classes, params.tte.average)
+                found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": zero_shot.numpy()}
+        return found
+
+    def probe(self) -> np.ndarray:
+        """Scores [test picture, class] of the linear probe."""
+        job = self.job(self.params)
+        train, means = job.labels(self.sides["train"]), {side: views.mean(dim=1).numpy() for side, views in self.views.items()}
+        held = None
+        if "val" in means:
+            val = job.labels(self.sides["val"])
+            held = (means["val"], val.targets.numpy(), val.known.numpy())
+        chosen = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), self.params.evaluate.probe.c, held)
+        return probe_scores(chosen.probe, means["test"])
+
+
+class Compare:
+    """Means and paired intervals on the test pictures of one slice."""
+
+    def __init__(self, bench: Bench, rows: np.ndarray, draws: int) -> None:
+        labels = bench.job(bench.params).labels(bench.sides["test"])
+        self.rows, self.targets, self.known = rows, labels.targets.numpy()[rows], labels.known.numpy()[rows]
+        self.masks = bucket_masks([item.bucket for item in bench.classes.items])
+        units = unit_codes(bench.sides["test"]["group"].to_numpy()[rows])
+        self.weights = list(draw_weights(units, draws, 100))
+
+    def means(self, seeds: list[np.ndarray]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Mean over seeds: points, and one value per draw."""
+        rankings = [rank(self.targets, scores[self.rows], self.known) for scores in seeds]
+        ones = np.ones((len(self.rows), 1), dtype=np.float32)
+        points = [weighted_average_precision(ranking, ones) for ranking in rankings]
+        drawn = [np.concatenate([weighted_average_precision(ranking, block) for block in self.weights], axis=1) for ranking in rankings]
+        point = {name: float(np.mean([mean_over(ap, mask)[0] for ap in points])) for name, mask in self.masks.items()}
+        return point, {name: np.mean([mean_over(ap, mask) for ap in drawn], axis=0) for name, mask in self.masks.items()}
+
+
+def difference(one: Any, other: Any, name: str) -> str:
+    """``+1.2 [0.3, 2.1]`` in points."""
+    point = one[0][name] - other[0][name]
+    low, high = interval(one[1][name] - other[1][name], point, (-1.0, 1.0))
+    return f"{100 * point:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def table(measured: dict[str, Any], order: list[str]) -> list[str]:
+    names = [name for name in ("mAP", "head", "medium", "tail") if name in measured["zero-shot"][0]]
+    lines = ["| row | " + " / ".join(names) + " | mAP minus zero-shot | tail minus zero-shot | mAP minus full | tail minus full |", "|---|---|---|---|---|---|"]
+    for row in order:
+        values = " / ".join(f"{100 * measured[row][0][name]:.1f}" for name in names)
+        cells = [difference(measured[row], measured[other], name) if row != other else "" for other in ("zero-shot", "full") for name in ("mAP", names[-1])]
+        lines.append(f"| {row} | {values} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--split", type=Path, default=Path("outputs/split"))
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), help="names of rows; default all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("ablation.md"))
+    arguments = parser.parse_args()
+    params = load(arguments.params, arguments.set)
+    bench = Bench(params, arguments.split, Path(params.data.root))
+    scores: dict[str, list[np.ndarray]] = {}
+    seconds: dict[str, float] = {}
+    for row in arguments.rows:
+        started = time.monotonic()
+        for seed in arguments.seeds:
+            found = bench.scores(ROWS[row], seed)
+            scores.setdefault(row, []).append(found["served"])
+            if row == "full":
+                scores.setdefault("full, single view", []).append(found["served, single view"])
+            scores.setdefault("zero-shot", [found["zero-shot"]])
+            scores.setdefault("zero-shot, single view", [found["zero-shot, single view"]])
+        seconds[row] = (time.monotonic() - started) / len(arguments.seeds)
+        print(f"{row}: {seconds[row]:.0f} s a seed", flush=True)
+    scores["linear probe"] = [bench.probe()]
+    order = [
+        "zero-shot",
+        "zero-shot, single view",
+        "linear probe",
+        *[row for row in scores if row not in ("zero-shot", "zero-shot, single view", "linear probe")],
+    ]
+    slices: pd.Series = bench.sides["test"]["slice"].fillna("")
+    lines: list[str] = []
+    for name in ["", *sorted(set(slices))] if slices.nunique() > 1 else [""]:
+        rows = np.arange(len(slices)) if not name else np.flatnonzero(slices == name)
+        compare = Compare(bench, rows, arguments.draws)
+        lines += ["", f"**{name or 'all test pictures'}** ({len(rows)} pictures, {len(arguments.seeds)} seeds)", ""]
+        lines += table({row: compare.means(scores[row]) for row in order}, order)
+    arguments.out.write_text("\n".join(lines).lstrip("\n") + "\n")
+    print(json.dumps({row: round(value, 1) for row, value in seconds.items()}))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
