@@ -41,8 +41,11 @@ def negative_tolerant_bce(logits: Tensor, targets: Tensor, shift: Tensor, negati
 
 
 def focal_factor(elements: Tensor, gamma: float) -> Tensor:
-    """2 * (1 - exp(-element))^gamma; the gradient flows through it as in the reference code."""
-    return FOCAL_FACTOR * (1.0 - torch.exp(-elements)) ** gamma
+    """2 * (1 - exp(-element))^gamma; the gradient flows through it as in the reference code.
+
+    The base stays above zero: below gamma 1 the slope at zero is infinite and an element that underflows would make NaN.
+    """
+    return FOCAL_FACTOR * (-torch.expm1(-elements)).clamp(min=1e-12) ** gamma
 
 
 def asymmetric_elements(logits: Tensor, targets: Tensor, gamma_positive: float, gamma_negative: float, clip: float) -> Tensor:

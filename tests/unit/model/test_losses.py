@@ -132,6 +132,13 @@ def test_classes_in_no_or_every_picture_and_large_logits_stay_finite(name):
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
+    logits = torch.tensor([[-200.0, 200.0, -200.0]], requires_grad=True)
+    multilabel_loss(logits, torch.tensor([[0, 1, 1]]), torch.tensor([3, 3, 3]), 9, Loss(gamma=gamma)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_negatives_are_tolerated_by_their_scale():
     z = torch.tensor([[1.0, 1.0]])
     elements = negative_tolerant_bce(z, torch.tensor([[1.0, 0.0]]), torch.zeros(2), 5.0)
