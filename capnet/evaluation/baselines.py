@@ -2,12 +2,13 @@
 
 One binary problem per class (scikit-learn), on features averaged over the test-time views: the average of a linear score
 over views equals the score at the mean feature, so these are the views that CapNet sees. Standardised or not, C and class
-weights are chosen by mAP on the validation rows, or in stratified folds of the training rows where there are none.
+weights are shared by all classes and chosen by mAP on the validation rows, or in stratified folds of the training rows
+where there are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from capnet.evaluation.metrics import Bools, Floats, average_precision, mean_over
-from capnet.progress import bar
+from capnet.progress import bar, track
 
 CLASS_WEIGHTS = ("none", "balanced")
 FOLDS = 3
+MOST_CLASSES = 60  # settings are shared by all classes, so with more than these they are chosen on a spread of them
 LARGEST_LOGIT = 8.0  # on the training rows; beyond about 16 a float32 sigmoid is 1 and different scores become equal
 
 
@@ -52,6 +54,9 @@ class Chosen:
     held_out_known: Bools | None = None
 
 
+_Judge = Callable[[str, int, Sequence[float]], Floats]  # class weight, class, strengths -> logits [strength, judged picture]
+
+
 @dataclass(frozen=True)
 class _Design:
     """Training features turned into at most as many columns as rows: under an L2 penalty a rotation changes no score."""
@@ -61,6 +66,11 @@ class _Design:
     spread: Floats
     rotation: Floats | None  # [column, feature]
 
+    def turn(self, features: Floats) -> Floats:
+        """Other pictures in the same columns."""
+        scaled = (features - self.centre) / self.spread
+        return scaled if self.rotation is None else scaled @ self.rotation.T
+
     def probe(self, coefficients: Floats) -> Probe:
         """Back to the features' own axes; coefficients [column + 1, class], the last row is the intercept."""
         inner = coefficients[:-1] if self.rotation is None else self.rotation.T @ coefficients[:-1]
@@ -69,6 +79,7 @@ class _Design:
 
 
 def _design(features: Floats, standardise: bool) -> _Design:
+    features = features.astype(np.float64)
     centre = features.mean(axis=0)
     spread = features.std(axis=0) if standardise else np.ones(features.shape[1])
     spread = np.where(spread > 1e-9 * max(1.0, float(np.abs(features).max(initial=0))), spread, 1.0)
@@ -101,9 +112,11 @@ def _fit_class(columns: Floats, label: Bools, known: Bools, class_weight: str, s
 
 def fit_probe(features: Floats, labels: Bools, known: Bools, settings: Settings) -> Probe:
     """Fit all classes with given settings; features [picture, feature], labels and known [picture, class]."""
-    design = _design(features.astype(np.float64), settings.standardise)
-    fits = [_fit_class(design.columns, labels[:, c], known[:, c], settings.class_weight, [settings.c]) for c in range(labels.shape[1])]
-    return design.probe(np.stack(fits, axis=-1)[0])
+    design = _design(features, settings.standardise)
+    coefficients = np.zeros((design.columns.shape[1] + 1, labels.shape[1]))
+    for c in track(range(labels.shape[1]), "linear probe", labels.shape[1]):
+        coefficients[:, c] = _fit_class(design.columns, labels[:, c], known[:, c], settings.class_weight, [settings.c])[0]
+    return design.probe(coefficients)
 
 
 def probe_logits(probe: Probe, features: Floats) -> Floats:
@@ -124,32 +137,76 @@ def _shrunk(probe: Probe, features: Floats) -> tuple[Probe, float]:
 
 def choose_probe(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float], validation: tuple[Floats, Bools, Bools] | None) -> Chosen:
     """Choose the settings by mAP and fit on all training rows; ``validation`` is (features, labels, known) of other rows."""
-    features, ordered = features.astype(np.float64), sorted(strengths)
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation
-        best = None
-        for settings, probe in _paths(features, labels, known, ordered):
-            value = float(mean_over(average_precision(val_labels, probe_logits(probe, seen), val_known)[:, None])[0])
-            if best is None or value > best[0] + 1e-12:
-                best = (value, settings, probe)
-        assert best is not None
-        return Chosen(_shrunk(best[2], features)[0], best[1], "val", best[0])
-    return _choose_in_folds(features, labels, known, ordered)
+        some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
+
+        def on_validation(design: _Design) -> _Judge:
+            turned = design.turn(seen).T
+
+            def logits(class_weight: str, c: int, strengths: Sequence[float]) -> Floats:
+                fitted = _fit_class(design.columns, labels[:, c], known[:, c], class_weight, strengths)
+                return fitted[:, :-1] @ turned + fitted[:, -1:]
+
+            return logits
+
+        settings, value = _best(features, strengths, some, on_validation, val_labels, val_known)
+        return Chosen(_shrunk(fit_probe(features, labels, known, settings), features)[0], settings, "val", value)
+    return _choose_in_folds(features, labels, known, strengths)
 
 
-def _paths(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Iterator[tuple[Settings, Probe]]:
-    """Every setting with its probe fitted on all rows."""
-    n_classes = labels.shape[1]
-    with bar("linear probe", 2 * len(CLASS_WEIGHTS) * n_classes) as advance:
+def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Chosen:
+    """Choose on held-out scores of the training rows. A class with one positive (or one negative) says nothing about settings."""
+    usable = ((labels & known).sum(axis=0) > 1) & ((~labels & known).sum(axis=0) > 1)
+    measured = known & usable
+    fold = np.stack([stratified_folds(labels[:, c], known[:, c]) for c in range(labels.shape[1])], axis=1)
+
+    def held_out(design: _Design) -> _Judge:
+        def logits(class_weight: str, c: int, strengths: Sequence[float]) -> Floats:
+            found = np.zeros((len(strengths), len(labels)))
+            for part in range(FOLDS):
+                out = fold[:, c] == part
+                fitted = _fit_class(design.columns, labels[:, c], known[:, c] & ~out, class_weight, strengths)
+                found[:, out] = fitted[:, :-1] @ design.columns[out].T + fitted[:, -1:]
+            return found
+
+        return logits
+
+    settings, value = _best(features, strengths, _spread(labels & known, usable), held_out, labels, measured)
+    probe, factor = _shrunk(fit_probe(features, labels, known, settings), features)
+    judge, logits = held_out(_design(features, settings.standardise)), np.zeros(labels.shape)
+    for c in np.flatnonzero(usable).tolist():
+        logits[:, c] = judge(settings.class_weight, c, [settings.c])[0]
+    return Chosen(probe, settings, "folds", value, expit(logits * factor).astype(np.float32), measured)
+
+
+def _best(
+    features: Floats, strengths: Sequence[float], some: list[int], prepare: Callable[[_Design], _Judge], labels: Bools, known: Bools
+) -> tuple[Settings, float]:
+    """The settings of the highest mAP (of equal ones the first) over ``some`` classes on the judged rows' labels, known [picture, class]."""
+    ordered = sorted(strengths)
+    tried: list[tuple[float, Settings]] = []
+    with bar("linear probe: settings", 2 * len(CLASS_WEIGHTS) * len(some)) as advance:
         for standardise in (False, True):
-            design = _design(features, standardise)
+            judge = prepare(_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
-                fits = []
-                for c in range(n_classes):
-                    fits.append(_fit_class(design.columns, labels[:, c], known[:, c], class_weight, strengths))
+                logits = np.zeros((len(ordered), len(labels), len(some)))
+                for index, c in enumerate(some):
+                    logits[:, :, index] = judge(class_weight, c, ordered)
                     advance()
-                for strength, coefficients in zip(strengths, np.stack(fits, axis=-1), strict=True):
-                    yield Settings(standardise, class_weight, strength), design.probe(coefficients)
+                for strength, found in zip(ordered, logits, strict=True):
+                    value = float(mean_over(average_precision(labels[:, some], found, known[:, some]))) if len(some) else float("nan")
+                    tried.append((round(value, 9), Settings(standardise, class_weight, strength)))
+    value, settings = max(tried, key=lambda item: item[0])
+    return settings, value
+
+
+def _spread(positives: Bools, usable: Bools) -> list[int]:
+    """At most MOST_CLASSES usable classes, evenly spread from frequent to rare."""
+    counts = positives.sum(axis=0)
+    order = np.flatnonzero(usable)[np.argsort(-counts[usable], kind="stable")]
+    chosen = order if len(order) <= MOST_CLASSES else order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
+    return [int(c) for c in chosen]
 
 
 def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
@@ -159,34 +216,6 @@ def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int =
     for rows in (np.flatnonzero(label & known), np.flatnonzero(~label & known)):
         fold[generator.permutation(rows)] = np.arange(len(rows)) % folds
     return fold
-
-
-def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Chosen:
-    """Choose on held-out scores of the training rows. A class with one positive (or one negative) says nothing about settings."""
-    n_classes = labels.shape[1]
-    usable = ((labels & known).sum(axis=0) > 1) & ((~labels & known).sum(axis=0) > 1)
-    measured = known & usable
-    fold = np.stack([stratified_folds(labels[:, c], known[:, c]) for c in range(n_classes)], axis=1)
-    best = None
-    with bar("linear probe in folds", 2 * len(CLASS_WEIGHTS) * n_classes) as advance:
-        for standardise in (False, True):
-            columns = _design(features, standardise).columns
-            for class_weight in CLASS_WEIGHTS:
-                held_out = np.zeros((len(strengths), *labels.shape))
-                for c in range(n_classes):
-                    for part in range(FOLDS) if usable[c] else ():
-                        out = fold[:, c] == part
-                        fitted = _fit_class(columns, labels[:, c], known[:, c] & ~out, class_weight, strengths)
-                        held_out[:, out, c] = fitted[:, :-1] @ columns[out].T + fitted[:, -1:]
-                    advance()
-                for strength, logits in zip(strengths, held_out, strict=True):
-                    value = float(mean_over(average_precision(labels, logits, measured)[:, None])[0])
-                    if best is None or value > best[0] + 1e-12:
-                        best = (value, Settings(standardise, class_weight, strength), logits)
-    assert best is not None
-    value, settings, logits = best
-    probe, factor = _shrunk(fit_probe(features, labels, known, settings), features)
-    return Chosen(probe, settings, "folds", value, expit(logits * factor).astype(np.float32), measured)
 
 
 def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:

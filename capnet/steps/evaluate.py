@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
 from capnet.contracts import Classes, read_classes, read_json, read_predictions, read_split, replace_file, write_json, write_predictions
@@ -60,12 +61,9 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
 
-    found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views)
-    write_predictions(out / "predictions.parquet", found["predictions"])
-    write_json(out / "metrics.json", found["metrics"])
-    write_json(out / "thresholds.json", found["thresholds"])
-    for name in ("per_class", "pr_curves"):
-        replace_file(out / f"{name}.csv", found[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    with threadpool_limits(1):  # many small problems: more threads are slower, and another number of them gives other bits
+        found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views)
+    write_results(out, found)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
     return headline(found["metrics"])
 
@@ -112,6 +110,15 @@ def evaluate_scores(
         "thresholds": thresholds_document(served, classes, config.threshold.objective, views, source),
         "pr_curves": pr_curves(test, classes),
     }
+
+
+def write_results(out: Path, found: Mapping[str, Any]) -> None:
+    """Write what ``evaluate_scores`` returned; nine digits hold a float32 exactly."""
+    write_predictions(out / "predictions.parquet", found["predictions"])
+    for name in ("metrics", "thresholds"):
+        write_json(out / f"{name}.json", found[name])
+    for name in ("per_class", "pr_curves"):
+        replace_file(out / f"{name}.csv", found[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
 
 
 def fit(train: Side, features: Floats, val: Side, scored_val: ScoredPictures | None, config: Evaluate) -> Chosen:

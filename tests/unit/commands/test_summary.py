@@ -1,0 +1,101 @@
+"""`capnet summary` on files as the evaluation writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from capnet.cli import main
+from capnet.commands.summary import results
+from capnet.errors import ContractError
+
+PER_CLASS = """class,train_count,bucket,positives,ap,ap_low,ap_high,ap_single_view,ap_zero_shot,ap_linear_probe,threshold,borrowed
+cat,120,head,40,0.9,0.85,0.95,0.9,0.8,0.7,0.5,False
+"[bold]dog, big",7,tail,12,0.512,0.4,0.6,0.5,0.25,0.3,0.5,False
+owl,3,tail,0,,,,,,,0.5,True
+"""
+
+
+def _values(value: float) -> dict[str, float]:
+    found = {}
+    for name in ("mAP", "head", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
+        found |= {name: value, f"{name}_low": value - 0.021, f"{name}_high": value + 0.034}
+    return found
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    variants = {"capnet": 0.601, "single_view": 0.58, "zero_shot": 0.2, "zero_shot_single_view": 0.19, "linear_probe": 0.55}
+    metrics: dict[str, Any] = {name: _values(value) for name, value in variants.items()}
+    metrics |= {"test_rows": 700, "left_out": ["owl"], "differences": {}}
+    metrics["slices"] = {"[unseen] artwork": {"capnet": _values(0.4), "zero_shot": _values(0.1)}}
+    metrics["slice_info"] = {"[unseen] artwork": {"test_rows": 350}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "per_class.csv").write_text(PER_CLASS)
+    return tmp_path
+
+
+def _summary(folder: Path) -> str:
+    result = CliRunner().invoke(main, ["summary", "--evaluation", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_the_table_has_every_variant_with_intervals_in_percent(evaluation: Path) -> None:
+    lines = _summary(evaluation).splitlines()
+    first = [line.split()[0] for line in lines if line.strip()]
+    assert first[first.index("variant") + 2 :][:5] == ["capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"]
+    row = next(line for line in lines if line.strip().startswith("capnet"))
+    assert row.count("60.1 (58.0-63.5)") == 5
+    assert "medium" not in "\n".join(lines[:4])  # no class is of medium frequency
+
+
+def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
+    text = _summary(evaluation)
+    order = ["Slice [unseen] artwork: 350 test pictures", "40.0 (37.9-43.4)", "Tail classes", "[bold]dog, big", "Without test positives", "report.html"]
+    assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
+    dog, owl = (next(line for line in text.splitlines() if word in line) for word in ("[bold]dog", " owl "))
+    assert dog.split()[-5:] == ["7", "12", "51.2", "25.0", "30.0"]
+    assert owl.split()[-3:] == ["-", "-", "-"]
+    assert "cat" not in text
+    assert text.splitlines()[-1] == f"Report: {evaluation / 'report.html'}"
+
+
+def test_a_narrow_terminal_cuts_nothing(evaluation: Path) -> None:
+    output = io.StringIO()
+    console = Console(width=80, file=output)
+    console.print(results(json.loads((evaluation / "metrics.json").read_text()), "Results", narrow=True))
+    text = output.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("58.0-63.5") == 5
+
+
+def test_missing_or_foreign_files_are_contract_errors(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="missing"):
+        _summary(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"zero_shot": {}}')
+    with pytest.raises(ContractError, match="no results of the variant capnet"):
+        _summary(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"capnet": {"mAP": 0.5}}')
+    with pytest.raises(ContractError, match="missing"):
+        _summary(tmp_path)
+
+
+def test_nothing_heavy_is_imported(evaluation: Path) -> None:
+    code = f"""
+import sys
+from capnet.cli import main
+main(["summary", "--evaluation", {str(evaluation)!r}], standalone_mode=False)
+heavy = {{"torch", "pandas", "numpy", "scipy", "sklearn"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

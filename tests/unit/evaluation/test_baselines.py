@@ -1,0 +1,165 @@
+"""The linear probe against scikit-learn fitted directly on the features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from capnet.evaluation.baselines import FOLDS, MOST_CLASSES, Settings, choose_probe, describe, fit_probe, probe_logits, probe_scores, stratified_folds
+from capnet.evaluation.metrics import average_precision, mean_over
+
+
+def _data(pictures: int, width: int, classes: int = 4, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative features as after a ReLU, and labels that depend on them."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(pictures, 6))
+    features = np.maximum(hidden @ np.random.default_rng(99).normal(size=(6, width)) + rng.normal(size=(pictures, width)), 0)
+    logits = hidden @ np.random.default_rng(98).normal(size=(6, classes)) * 2 + noise * rng.normal(size=(pictures, classes))
+    return features.astype(np.float32), logits > np.linspace(0.3, 3.0, classes)
+
+
+@pytest.mark.parametrize("shape", [(60, 150), (150, 40)])
+@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_the_fit_is_scikit_learns(shape: tuple[int, int], standardise: bool, class_weight: str) -> None:
+    features, labels = _data(*shape)
+    known = np.random.default_rng(1).random(labels.shape) > 0.15
+    probe = fit_probe(features, labels & known, known, Settings(standardise, class_weight, 0.5))
+    new = _data(50, shape[1], seed=7)[0]
+    double = features.astype(np.float64)
+    for c in range(4):
+        rows = known[:, c]
+        model = LogisticRegression(C=0.5, class_weight=None if class_weight == "none" else class_weight, tol=1e-9, max_iter=10000)
+        scaled = StandardScaler().fit(double)  # all rows, as unlabelled ones are seen too
+        model.fit(scaled.transform(double)[rows] if standardise else double[rows], labels[rows, c])
+        expected = model.decision_function(scaled.transform(new.astype(np.float64)) if standardise else new.astype(np.float64))
+        np.testing.assert_allclose(probe_logits(probe, new)[:, c], expected, atol=0.02 * expected.std())
+
+
+def test_the_settings_of_the_best_validation_map_are_chosen() -> None:
+    features, labels = _data(120, 60, seed=2, noise=2.0)
+    val_features, val_labels = _data(200, 60, seed=3, noise=2.0)
+    every = np.ones_like(labels), np.ones_like(val_labels)
+    found = choose_probe(features, labels, every[0], [0.01, 1.0], (val_features, val_labels, every[1]))
+    results = {}
+    for standardise in (False, True):
+        for weight in ("none", "balanced"):
+            for c in (0.01, 1.0):
+                scores = np.zeros(val_labels.shape)
+                for k in range(4):
+                    steps = [StandardScaler()] if standardise else []
+                    model = make_pipeline(*steps, LogisticRegression(C=c, class_weight=None if weight == "none" else weight, tol=1e-8, max_iter=5000))
+                    scores[:, k] = model.fit(features.astype(np.float64), labels[:, k]).decision_function(val_features.astype(np.float64))
+                results[standardise, weight, c] = float(mean_over(average_precision(val_labels, scores)))
+    assert found.selection_map == pytest.approx(max(results.values()), abs=2e-3)
+    assert results[found.settings.standardise, found.settings.class_weight, found.settings.c] == pytest.approx(max(results.values()), abs=2e-3)
+    assert max(results.values()) - min(results.values()) > 0.01, "the choice must matter"
+    assert found.chosen_on == "val"
+    assert describe(found, 120)["c"] == found.settings.c
+
+
+def test_averaging_scores_over_views_is_the_score_of_the_mean_feature() -> None:
+    features, labels = _data(80, 30)
+    probe = fit_probe(features, labels, np.ones_like(labels), Settings(True, "none", 1.0))
+    views = np.stack([_data(40, 30, seed=seed)[0] for seed in range(5)], axis=1)
+    mean_of_logits = np.mean([probe_logits(probe, views[:, v]) for v in range(5)], axis=0)
+    np.testing.assert_allclose(probe_logits(probe, views.mean(axis=1)), mean_of_logits, atol=1e-4)
+
+
+def test_classes_without_positives_or_without_negatives_get_a_constant() -> None:
+    features, labels = _data(60, 20)
+    labels[:, 1], labels[:, 2] = False, True
+    known = np.ones_like(labels)
+    known[:, 3] = False
+    scores = probe_scores(fit_probe(features, labels & known, known, Settings(False, "balanced", 1.0)), features)
+    assert np.ptp(scores[:, 0]) > 0.1
+    assert (np.ptp(scores[:, 1:], axis=0) == 0).all()
+    assert scores[0, 1] < 0.05
+    assert scores[0, 2] > 0.95
+    assert scores[0, 3] == 0.5
+    chosen = choose_probe(features, labels & known, known, [0.1], None)
+    assert np.isfinite(probe_scores(chosen.probe, features)).all()
+
+
+def test_unknown_entries_have_no_effect() -> None:
+    features, labels = _data(80, 30)
+    known = np.random.default_rng(4).random(labels.shape) > 0.3
+    first, second = (choose_probe(features, y, known, [0.1, 1.0], None) for y in (labels & known, labels | ~known))
+    np.testing.assert_array_equal(first.probe.weight, second.probe.weight)
+    np.testing.assert_array_equal(first.held_out, second.held_out)
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1e4])
+def test_float32_scores_keep_the_ranks_of_the_logits(strength: float) -> None:
+    features, labels = _data(300, 40, seed=5, noise=0.1)
+    new, new_labels = _data(400, 40, seed=6, noise=0.1)
+    every = np.ones_like(labels)
+    chosen = choose_probe(10 * features, labels, every, [strength], (10 * new, new_labels, np.ones_like(new_labels)))
+    plain = fit_probe(10 * features, labels, every, chosen.settings)
+    logits, scores = probe_logits(plain, 10 * new), probe_scores(chosen.probe, 10 * new)
+    if strength > 1:
+        assert np.abs(logits).max() > 40
+        assert (expit(logits).astype(np.float32) == 1).sum() > 10, "a plain float32 sigmoid makes equal scores"
+    np.testing.assert_array_equal(logits > 0, scores > 0.5)
+    np.testing.assert_allclose(average_precision(new_labels, scores), average_precision(new_labels, logits), atol=1e-3)
+    for c in range(4):
+        assert len(np.unique(scores[:, c])) > 0.99 * len(new)
+
+
+def test_folds_are_stratified_and_cover_known_rows_once() -> None:
+    label, known = np.arange(50) % 7 == 0, np.arange(50) % 5 != 0
+    fold = stratified_folds(label, known)
+    assert (fold[~known] == -1).all()
+    for rows in (label & known, ~label & known):
+        sizes = np.bincount(fold[rows], minlength=FOLDS)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
+    """Labels without any relation to the features: fitted rows are ranked perfectly, held-out rows no better than chance."""
+    rng = np.random.default_rng(8)
+    features, labels = rng.normal(size=(150, 400)).astype(np.float32), rng.random((150, 6)) < 0.3
+    chosen = choose_probe(features, labels, np.ones_like(labels), [1.0], None)
+    assert chosen.held_out is not None
+    assert chosen.chosen_on == "folds"
+    assert float(mean_over(average_precision(labels, probe_scores(chosen.probe, features)))) > 0.99
+    assert float(mean_over(average_precision(labels, chosen.held_out))) < 0.42
+    assert chosen.selection_map == pytest.approx(float(mean_over(average_precision(labels, chosen.held_out))), abs=1e-6)
+
+
+def test_a_class_with_one_positive_is_not_used_for_the_choice_but_is_fitted() -> None:
+    features, labels = _data(60, 20, seed=9)
+    labels[:, 1] = np.arange(60) == 3
+    chosen = choose_probe(features, labels, np.ones_like(labels), [0.1, 1.0], None)
+    assert chosen.held_out_known is not None
+    assert not chosen.held_out_known[:, 1].any()
+    assert chosen.held_out_known[:, 0].all()
+    assert np.argmax(probe_scores(chosen.probe, features)[:, 1]) == 3
+
+
+def test_validation_rows_without_positives_lead_to_folds() -> None:
+    features, labels = _data(60, 20)
+    nothing = np.zeros((10, 4), dtype=bool)
+    assert choose_probe(features, labels, np.ones_like(labels), [1.0], (features[:10], nothing, ~nothing)).chosen_on == "folds"
+
+
+def test_a_constant_feature_does_no_harm() -> None:
+    features, labels = _data(60, 20)
+    features[:, 3], features[:, 4] = 0.1, 0.0
+    for standardise in (False, True):
+        scores = probe_scores(fit_probe(features, labels, np.ones_like(labels), Settings(standardise, "none", 1.0)), features)
+        assert np.isfinite(scores).all()
+
+
+def test_with_very_many_classes_the_settings_are_chosen_on_a_spread_of_them() -> None:
+    features, few = _data(60, 20)
+    labels = np.concatenate([few[:, :1]] * (MOST_CLASSES + 30), axis=1)
+    labels[0, :30] = ~labels[0, :30]
+    found = choose_probe(features, labels, np.ones_like(labels), [0.1, 1.0], (features, labels, np.ones_like(labels)))
+    assert found.probe.weight.shape == (20, MOST_CLASSES + 30)
+    assert np.isfinite(found.selection_map)
+    np.testing.assert_allclose(found.probe.weight[:, 30], found.probe.weight[:, -1])
