@@ -10,7 +10,6 @@ Differences are means over seeds; each bootstrap draw measures all seeds and bot
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -183,6 +182,7 @@ def main() -> None:
     bench = Bench(params, arguments.split, Path(params.data.root))
     scores: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
+    probe = bench.probe()
     for row in arguments.rows:
         started = time.monotonic()
         for seed in arguments.seeds:
@@ -193,24 +193,28 @@ def main() -> None:
             scores.setdefault("zero-shot", [found["zero-shot"]])
             scores.setdefault("zero-shot, single view", [found["zero-shot, single view"]])
         seconds[row] = (time.monotonic() - started) / len(arguments.seeds)
+        text = document(bench, {**scores, "linear probe": [probe]}, len(arguments.seeds), arguments.draws)
+        arguments.out.write_text(text)  # after each row: a run of hours that is cut off keeps what it has
         print(f"{row}: {seconds[row]:.0f} s a seed", flush=True)
-    scores["linear probe"] = [bench.probe()]
-    order = [
-        "zero-shot",
-        "zero-shot, single view",
-        "linear probe",
-        *[row for row in scores if row not in ("zero-shot", "zero-shot, single view", "linear probe")],
-    ]
+    print(text)
+
+
+def document(bench: Bench, scores: dict[str, list[np.ndarray]], seeds: int, draws: int) -> str:
+    """One Markdown table for all test pictures and one for each slice."""
+    first = ["zero-shot", "zero-shot, single view", "linear probe"]
+    order = [*first, *[row for row in scores if row not in first]]
     slices: pd.Series = bench.sides["test"]["slice"].fillna("")
     lines: list[str] = []
     for name in ["", *sorted(set(slices))] if slices.nunique() > 1 else [""]:
-        rows = np.arange(len(slices)) if not name else np.flatnonzero(slices == name)
-        compare = Compare(bench, rows, arguments.draws)
-        lines += ["", f"**{name or 'all test pictures'}** ({len(rows)} pictures, {len(arguments.seeds)} seeds)", ""]
-        lines += table({row: compare.means(scores[row]) for row in order}, order)
-    arguments.out.write_text("\n".join(lines).lstrip("\n") + "\n")
-    print(json.dumps({row: round(value, 1) for row, value in seconds.items()}))
-    print("\n".join(lines))
+        rows = np.flatnonzero(slices == name) if name else np.arange(len(slices))
+        compare = Compare(bench, rows, draws)
+        lines += [
+            f"**{name or 'all test pictures'}** ({len(rows)} pictures, {seeds} seeds)",
+            "",
+            *table({row: compare.means(scores[row]) for row in order}, order),
+            "",
+        ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
