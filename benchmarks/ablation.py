@@ -160,10 +160,11 @@ def difference(one: Any, other: Any, name: str) -> str:
 
 def table(measured: dict[str, Any], order: list[str]) -> list[str]:
     names = [name for name in ("mAP", "head", "medium", "tail") if name in measured["zero-shot"][0]]
-    lines = ["| row | " + " / ".join(names) + " | mAP minus zero-shot | tail minus zero-shot | mAP minus full | tail minus full |", "|---|---|---|---|---|---|"]
+    against = [(other, name) for other in ("zero-shot", "full") if other in measured for name in ("mAP", names[-1])]
+    lines = ["| row | " + " / ".join(names) + " | " + " | ".join(f"{name} minus {other}" for other, name in against) + " |", "|---" * (2 + len(against)) + "|"]
     for row in order:
         values = " / ".join(f"{100 * measured[row][0][name]:.1f}" for name in names)
-        cells = [difference(measured[row], measured[other], name) if row != other else "" for other in ("zero-shot", "full") for name in ("mAP", names[-1])]
+        cells = [difference(measured[row], measured[other], name) if row != other else "" for other, name in against]
         lines.append(f"| {row} | {values} | " + " | ".join(cells) + " |")
     return lines
 

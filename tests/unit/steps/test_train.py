@@ -45,10 +45,10 @@ def made(tmp_path, monkeypatch):
     return tmp_path, pd.DataFrame(rows)
 
 
-def write_inputs(folder, frame):
-    labels = label_matrix(frame["labels"], 3)[(frame["split"] == "train").to_numpy()]
+def write_inputs(folder, frame, names=NAMES):
+    labels = label_matrix(frame["labels"], len(names))[(frame["split"] == "train").to_numpy()]
     (folder / "split").mkdir(exist_ok=True)
-    write_classes(folder / "split" / "classes.json", make_classes(NAMES).with_counts(labels.sum(axis=0).tolist(), (10, 5)))
+    write_classes(folder / "split" / "classes.json", make_classes(names).with_counts(labels.sum(axis=0).tolist(), (10, 5)))
     write_split(folder / "split" / "split.parquet", frame)
     (folder / "validation").mkdir(exist_ok=True)
 
@@ -183,3 +183,28 @@ def test_every_graph_source_writes_a_stochastic_matrix_with_its_settings(source,
     assert graph.metadata["source"] == source
     with safe_open(folder / "graph" / "graph.safetensors", framework="pt") as file:
         assert set(file.keys()) == {"adjacency", "text_features"}
+
+
+@pytest.mark.parametrize("case", ["70 % blank pictures", "10 % unknown labels", "1,000 classes"])
+def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
+    folder, frame = made
+    rng = np.random.default_rng(3)
+    names = NAMES
+    if case == "70 % blank pictures":
+        blank = rng.permutation(32) < 22
+        frame["labels"] = [np.array([], dtype=int) if empty else labels for empty, labels in zip(blank, frame["labels"], strict=True)]
+        frame.at[25, "labels"] = np.array([0, 1, 2])  # the validation side keeps positives
+        frame["unknown"] = [[] for _ in range(32)]
+    elif case == "10 % unknown labels":
+        frame["unknown"] = [[c for c in range(3) if c not in labels and rng.random() < 0.2] for labels in frame["labels"]]
+    else:
+        names = [f"kind {number}" for number in range(1000)]
+        frame["labels"] = [np.sort(rng.choice(1000, 5, replace=False)) for _ in range(32)]
+        frame["unknown"] = [[] for _ in range(32)]
+    write_inputs(folder, frame, names)
+    params, metrics = run_both(folder, tiny_backbone, epochs=4)
+    assert np.isfinite(metrics["loss"])
+    losses = pd.read_csv(folder / "model" / "history.csv")["loss"]
+    assert losses.iloc[-1] < losses.iloc[0]
+    scored = score_pictures(folder / "model", frame[frame["split"] == "test"], folder / "data", params.runtime)
+    assert all(scores.shape == (6, len(names)) and np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all() for scores in scored.scores.values())
