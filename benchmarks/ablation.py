@@ -87,7 +87,8 @@ class Bench:
 
         settings, similarity = params.graph, cosine_similarity(self.text)
         if settings.source != "text":
-            counted = cooccurrence(torch.from_numpy(label_matrix(self.sides["train"]["labels"], len(self.classes)))).float()
+            labels, unknown = (label_matrix(self.sides["train"][column], len(self.classes)) for column in ("labels", "unknown"))
+            counted = torch.from_numpy(cooccurrence(labels, unknown)).float()
             counts = torch.from_numpy(self.classes.train_counts).float()
             similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
         matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)

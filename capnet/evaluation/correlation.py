@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from capnet.contracts import BUCKETS
+from capnet.model.graph import cooccurrence
 
 MIN_TEST_POSITIVES = 5  # a row P(. | class) of fewer pictures is mostly chance
 MIN_ROWS = 5  # fewer classes allow no statement about a bucket
@@ -36,18 +37,6 @@ class Premise:
         if not np.isfinite(self.low):
             return "unknown"
         return "graph" if self.low > 0 else "counts" if self.high < 0 else "even"
-
-
-def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """P(j | i): share of the pictures of class i that also show class j, float64 [class i, class j].
-
-    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column j.
-    A class without pictures has a row of zeros.
-    """
-    present = (labels & ~unknown).astype(np.float64)
-    known = (~unknown).astype(np.float64)
-    together, pictures = present.T @ present, present.T @ known
-    return np.divide(together, pictures, out=np.zeros_like(together), where=pictures > 0)
 
 
 def without_diagonal(matrix: np.ndarray) -> np.ndarray:

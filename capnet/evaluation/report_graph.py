@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from capnet.evaluation import charts
-from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, cooccurrence, strongest_neighbours
+from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, strongest_neighbours
 from capnet.evaluation.report_inputs import Inputs, shown_rows
 from capnet.evaluation.report_words import MEANS, counted, fixed, shorten, significant
+from capnet.model.graph import cooccurrence
 
 NEIGHBOURS = 5
 LONG_NAME, SHORT_NAME = 40, 28  # characters of a neighbour's name; the shorter one above MANY_CLASSES

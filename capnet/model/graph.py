@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -13,11 +14,16 @@ def cosine_similarity(text_features: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def cooccurrence(targets: Tensor) -> Tensor:
-    """P(j | i) [class, class] from labels [image, class]; the row of a class without positives is zero."""
-    counts = targets.to(torch.float64).T @ targets.to(torch.float64)
-    own = counts.diagonal().clone()
-    return counts / own.clamp(min=1).unsqueeze(1)
+def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """P(j | i): share of the pictures of class i that also show class j, float64 [class i, class j].
+
+    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column j.
+    A class without pictures has a row of zeros.
+    """
+    present = (labels & ~unknown).astype(np.float64)
+    known = (~unknown).astype(np.float64)
+    together, pictures = present.T @ present, present.T @ known
+    return np.divide(together, pictures, out=np.zeros_like(together), where=pictures > 0)
 
 
 def blend(text: Tensor, counted: Tensor, counts: Tensor, half_count: float) -> Tensor:

@@ -52,14 +52,12 @@ class TextTower(nn.Module):
         return self.encode(self.embed(tokens), tokens)
 
 
-class CausalTextTower(TextTower):
-    """CLIP's own: causal mask, feature of the end-of-text token. What follows that token cannot change it."""
+class OpenClipTextTower(TextTower):
+    """What open_clip's own text transformers share."""
 
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
         self.tower = tower
-        self.pool_type = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
-        self.end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
 
     @property
     def word_embedding(self) -> nn.Module:
@@ -69,6 +67,15 @@ class CausalTextTower(TextTower):
     @property
     def blocks(self) -> list[nn.Module]:
         return list(self.tower.transformer.resblocks)
+
+
+class CausalTextTower(OpenClipTextTower):
+    """CLIP's own: causal mask, feature of the end-of-text token. What follows that token cannot change it."""
+
+    def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(tower, tokenizer)
+        self.pool_type = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
+        self.end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
 
     def end_positions(self, tokens: Tensor) -> Tensor:
         """Index [text] of the end-of-text token."""
@@ -111,21 +118,8 @@ class MaskedTextTower(TextTower):
         return features
 
 
-class OtherTextTower(TextTower):
+class OtherTextTower(OpenClipTextTower):
     """Any other tower (SigLIP is not causal): its own forward runs at full length with the embeddings put in place."""
-
-    def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
-        super().__init__(tokenizer)
-        self.tower = tower
-
-    @property
-    def word_embedding(self) -> nn.Module:
-        module: nn.Module = self.tower.token_embedding
-        return module
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return list(self.tower.transformer.resblocks)
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         handle = self.word_embedding.register_forward_hook(lambda module, arguments, output: embeddings.to(output))

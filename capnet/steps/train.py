@@ -97,7 +97,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     check_graph(graph, classes, towers, str(inputs["graph"] / "graph.safetensors"))
     job = Job(params, classes, graph, towers, machine, inputs["data"])
     folder = state_dir("train") / settings_hash(
-        {name: params.subset([name]) for name in ("backbone", "runtime", "train", "tte")},
+        params.subset(("backbone", "runtime", "train", "tte")),
         {"split": sha256_file(inputs["split"] / "split.parquet"), "graph": sha256_file(inputs["graph"] / "graph.safetensors"), "weights": towers.weight_hash},
     )
     model = job.model()

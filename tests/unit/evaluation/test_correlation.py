@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from capnet.evaluation.correlation import MIN_TEST_POSITIVES, check_premise, cooccurrence, row_spearman, strongest_neighbours, without_diagonal
+from capnet.evaluation.correlation import MIN_TEST_POSITIVES, check_premise, row_spearman, strongest_neighbours, without_diagonal
+from capnet.model.graph import cooccurrence
 
 
 def brute_cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
