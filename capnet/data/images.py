@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from capnet.data.decode import Unusable, open_picture, to_rgb
 from capnet.errors import DataError
 
 T = TypeVar("T")
@@ -21,12 +22,12 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Decode a whole picture; raises DataError naming the file where it is missing or broken."""
+    """Decode a whole picture as capnet.data.decode.to_rgb says; raises DataError naming the file where it cannot be used."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read the picture: {error}", str(path), "replace the file, or take its row out of the label table") from None
+        with open_picture(path) as image:
+            return to_rgb(image)
+    except Unusable as error:
+        raise DataError(f"cannot use the picture: {error}", str(path), "replace the file, or take its row out of the label table") from None
 
 
 def centre_index(views: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, UnidentifiedImageError
-
+from capnet.data.decode import FORMATS as FORMATS
+from capnet.data.decode import Unusable, open_picture
 from capnet.progress import track
 
 T = TypeVar("T")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")  # raster only: Pillow hands EPS to another program
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,13 @@ def inspect_picture(path: Path) -> Picture:
         return Picture(fault="missing")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         return Picture(fault=f"cannot be read: {error}")
-    if not data:
-        return Picture(fault="empty file")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_picture(data) as image:
             width, height = image.size
             image.draft("L", (max(1, width // 8), max(1, height // 8)))  # JPEG: all bytes are still read, pixels cost less
             image.load()
-    except UnidentifiedImageError:
-        return Picture(fault=f"not a picture ({', '.join(FORMATS)} are read)")
+    except Unusable as error:
+        return Picture(fault=str(error))
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         return Picture(fault=f"does not decode: {error}")
     return Picture(width, height, hashlib.sha256(data).hexdigest())
