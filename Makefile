@@ -6,7 +6,9 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-LOCAL_TESTS := tests/unit tests/contract tests/e2e
+LOCAL_TESTS := tests/e2e tests/unit tests/contract
+# one thread a process and a file's tests in one process; whole runs, the longest, start first
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -52,7 +54,7 @@ lint: env  ## Style and types
 
 .PHONY: test
 test: lint  ## All tests that need neither servers nor root
-	CUDA_VISIBLE_DEVICES= python -m pytest $(LOCAL_TESTS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(LOCAL_TESTS)
 
 .PHONY: clean
 clean:  ## Remove the environment and the caches; data, outputs and the model store stay

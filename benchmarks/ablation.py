@@ -29,7 +29,6 @@ from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
 from capnet.model.towers import load_towers
 from capnet.runtime import prepare
 from capnet.steps.train import Job
-from capnet.training.loop import fit
 
 OFF = {"enabled": False}
 BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
@@ -110,7 +109,7 @@ class Bench:
                 ap = average_precision(labels.targets.numpy(), job.served(model, self.sides["val"], self.views["val"], "val"), labels.known.numpy())
                 return {"val_mAP": float(mean_over(ap))}
 
-        fit(model, job.pictures(model, rows, views), job.labels(rows), params.train, seed, folder, validate)
+        job.fit(model, rows, views, folder, validate)
         shutil.rmtree(folder)
         found: dict[str, np.ndarray] = {}
         with torch.no_grad():

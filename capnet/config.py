@@ -153,7 +153,9 @@ class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
     bottleneck: Int = Field(64, ge=1, description="adapter width")
     scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
-    place: Literal["pooled", "joint"] = Field("pooled", description="towers without blocks: adapter before or after the projection")
+    place: Literal["bridge", "pooled", "joint"] = Field(
+        "bridge", description="towers without blocks: adapter from before to behind the projection, all before it, or all behind it"
+    )
     towers: Literal["image", "image+text"] = Field("image", description="which towers get AdaptFormer")
 
 

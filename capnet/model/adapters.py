@@ -33,6 +33,37 @@ class AdaptFormer(nn.Module):
         return output
 
 
+class BridgeAdapter(nn.Module):
+    """scale * up(relu(down((x - mean) / spread))): pooled features [..., pooled] to an addition to joint features [..., embed].
+
+    For towers without blocks. It passes the projection by, which was trained for other pictures and drops what it did not need.
+    ``mean`` [pooled] and ``spread`` [1] are those of the training pictures; they are saved with the weights and never trained.
+    """
+
+    def __init__(self, pooled: int, embed: int, bottleneck: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(pooled), requires_grad=False)
+        self.spread = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.down_proj = nn.Linear(pooled, bottleneck)
+        self.up_proj = nn.Linear(bottleneck, embed)
+        self.scale = nn.Parameter(torch.full((1,), scale))
+        nn.init.kaiming_uniform_(self.down_proj.weight, a=math.sqrt(5))
+        for tensor in (self.down_proj.bias, self.up_proj.weight, self.up_proj.bias):
+            nn.init.zeros_(tensor)
+
+    @torch.no_grad()
+    def set_statistics(self, features: Tensor) -> None:
+        """Take mean and spread from pooled features [..., pooled] of the training pictures."""
+        flat = features.flatten(0, -2)
+        mean = flat.mean(dim=0)
+        self.mean.copy_(mean)
+        self.spread.copy_((flat - mean).square().mean().sqrt().clamp_min(1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj((x - self.mean) / self.spread)))
+        return output
+
+
 class BlockAdapters(nn.Module):
     """One AdaptFormer beside the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
 

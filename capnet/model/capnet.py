@@ -7,7 +7,8 @@ AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled featu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch.nn.functional import normalize
 
 from capnet.config import Train
 from capnet.errors import ConfigError, ContractError
-from capnet.model.adapters import AdaptFormer, BlockAdapters
+from capnet.model.adapters import AdaptFormer, BlockAdapters, BridgeAdapter
 from capnet.model.gcn import LabelGcn
 from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
+
+Precision = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass
@@ -43,7 +46,7 @@ class CapNet(nn.Module):
         self.prompt = PromptLearner(towers.text, prompt_names, settings.prompt) if settings.prompt.enabled else None
         self.gcn = LabelGcn(adjacency.float(), width, settings.gcn.hidden, settings.gcn.zero_init) if settings.gcn.enabled else None
         self.block_adapters: BlockAdapters | None = None
-        self.adapter: AdaptFormer | None = None
+        self.adapter: AdaptFormer | BridgeAdapter | None = None
         self.text_adapters: BlockAdapters | None = None
         if settings.adapter.enabled:
             self._add_adapters(towers, settings)
@@ -54,6 +57,8 @@ class CapNet(nn.Module):
         bottleneck, scale = settings.adapter.bottleneck, settings.adapter.scale
         if towers.image.blocks:
             self.block_adapters = BlockAdapters(towers.image.blocks, towers.image.block_width, bottleneck, scale)
+        elif settings.adapter.place == "bridge":
+            self.adapter = BridgeAdapter(towers.pooled_dim, towers.embed_dim, bottleneck, scale)
         else:
             place_width = towers.pooled_dim if settings.adapter.place == "pooled" else towers.embed_dim
             self.adapter = AdaptFormer(place_width, bottleneck, scale)
@@ -80,15 +85,26 @@ class CapNet(nn.Module):
             if adapters is not None:
                 adapters.remove()
 
+    def prepare_for(self, pooled: Tensor) -> None:
+        """Take from pooled features [..., pooled] of the training pictures what is needed before training."""
+        if isinstance(self.adapter, BridgeAdapter):
+            self.adapter.set_statistics(pooled)
+
     # ------------------------------------------------------------ text side
 
-    def class_features(self) -> ClassFeatures:
-        """Text features of all classes; gradients flow to prompts, GCN and text adapters."""
+    def class_features(self, prompt_precision: Precision = nullcontext) -> ClassFeatures:
+        """Text features of all classes; gradients flow to prompts, GCN and text adapters.
+
+        Training encodes prompts under ``prompt_precision`` (an autocast), because every step runs the text tower; what is
+        evaluated and served is always encoded in full precision, so that machines agree.
+        """
         hand_written = self.hand_written
         assert isinstance(hand_written, Tensor)
         text = hand_written
         if self.prompt is not None:
-            text = self.towers.centre(self.prompt(self.towers.text).float())
+            with prompt_precision():
+                encoded = self.prompt(self.towers.text)
+            text = self.towers.centre(encoded.float())
         if self.gcn is not None:
             text = text + self.gcn(text)
         return ClassFeatures(normalize(text, dim=-1), normalize(hand_written, dim=-1))
@@ -112,8 +128,8 @@ class CapNet(nn.Module):
         if adapter is not None and self.settings.adapter.place == "pooled":
             pooled = pooled + adapter(pooled)
         v = normalize(self.towers.image.project(pooled), dim=-1)
-        if adapter is not None and self.settings.adapter.place == "joint":
-            v = normalize(v + adapter(v), dim=-1)
+        if adapter is not None and self.settings.adapter.place != "pooled":
+            v = normalize(v + adapter(pooled if self.settings.adapter.place == "bridge" else v), dim=-1)
         return v
 
     # ------------------------------------------------------------ logits

@@ -31,6 +31,7 @@ from capnet.state import state_dir
 from capnet.training.loop import Fit, Labels, Pictures, fit
 from capnet.training.pictures import CachedViews, DecodedPictures
 
+Validate = Callable[[CapNet], dict[str, float]]
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
 
@@ -69,6 +70,13 @@ class Job:
             return CachedViews(views, self.machine.device, seed)
         return DecodedPictures(model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads)
 
+    def fit(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None, folder: Path, validate: Validate | None = None, what: str = "training") -> Fit:
+        """Train ``model`` on ``rows`` with checkpoints in ``folder``; ``views`` [row, view, pooled] are cached features of a frozen tower."""
+        if views is not None:
+            model.prepare_for(views)
+        runtime, pictures = self.params.runtime, self.pictures(model, rows, views)
+        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast)
+
     def served(self, model: CapNet, rows: pd.DataFrame, frozen: Tensor | None, what: str) -> np.ndarray:
         """Served scores [row, class] under the test-time views; ``frozen`` are cached features of a frozen tower."""
         adapted = plain = frozen
@@ -104,7 +112,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     frozen = model.tower_is_frozen
     crops = job.features(rows, job.look(), "training") if frozen else None  # the test-time views, which the probe needs too
     views = None if crops is None else torch.cat([crops, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1)
-    result = fit(model, job.pictures(model, rows, views), job.labels(rows), params.train, params.runtime.seed, folder / "main", validator(job, val, frozen))
+    result = job.fit(model, rows, views, folder / "main", validate=validator(job, val, frozen))
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
     model.release_towers()
@@ -117,7 +125,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     return metrics
 
 
-def validator(job: Job, val: pd.DataFrame, frozen: bool) -> Callable[[CapNet], dict[str, float]] | None:
+def validator(job: Job, val: pd.DataFrame, frozen: bool) -> Validate | None:
     """Mean AP of the served scores on the validation rows, in all and per bucket; None without such rows."""
     if val.empty:
         return None
@@ -144,17 +152,9 @@ def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, crops: Tenso
         if not len(inside) or not len(outside):
             continue
         part, held = rows.iloc[inside].reset_index(drop=True), rows.iloc[outside].reset_index(drop=True)
+        part_views = None if views is None else views[torch.from_numpy(inside)]
         model = job.model()
-        pictures = job.pictures(model, part, None if views is None else views[torch.from_numpy(inside)])
-        fit(
-            model,
-            pictures,
-            job.labels(part),
-            job.params.train,
-            job.params.runtime.seed,
-            folder / f"fold{fold}",
-            what=f"fold {fold + 1} of {job.params.train.folds}",
-        )
+        job.fit(model, part, part_views, folder / f"fold{fold}", what=f"fold {fold + 1} of {job.params.train.folds}")
         scores[outside] = job.served(model, held, None if crops is None else crops[torch.from_numpy(outside)], "held-out")
         model.release_towers()
     frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from capnet.config import Train
 from capnet.errors import DataError
-from capnet.model.capnet import CapNet
+from capnet.model.capnet import CapNet, Precision
 from capnet.model.losses import multilabel_loss
 from capnet.progress import bar
 from capnet.training import checkpoint
@@ -62,6 +63,7 @@ def fit(
     folder: Path,
     validate: Callable[[CapNet], dict[str, float]] | None = None,
     what: str = "training",
+    prompt_precision: Precision = nullcontext,
 ) -> Fit:
     """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
@@ -85,7 +87,7 @@ def fit(
             losses = []
             for rows in np.array_split(order, steps_per_epoch):
                 set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
-                logits = model.logits(model.image_features(pictures.pooled(rows, epoch)), model.class_features().refined)
+                logits = model.logits(model.image_features(pictures.pooled(rows, epoch)), model.class_features(prompt_precision).refined)
                 batch = torch.from_numpy(rows).to(device)
                 loss = multilabel_loss(logits, targets[batch], counts, n_rows, settings.loss, known[batch])
                 value = float(loss.detach())
@@ -131,6 +133,8 @@ def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
     by_part = {"prompt": rates.lr_prompt, "gcn": rates.lr_gcn, "logit_scale": rates.lr_head, "logit_bias": rates.lr_head}
     groups = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         part = name.split(".")[0]
         matrix = parameter.dim() >= 2 and part != "prompt"
         rate = by_part.get(part, rates.lr_adapter)

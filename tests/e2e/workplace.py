@@ -21,6 +21,7 @@ from capnet.stages import STAGES
 COLOURS = {"lemon": (240, 220, 40), "strawberry": (220, 30, 50), "broccoli": (40, 150, 60), "blueberry": (50, 60, 180)}
 QUICK = {
     "backbone": {"name": "lit-efflite0-minilm", "pretrained": "wheels"},
+    "runtime": {"threads": 1},
     "split": {"validation": {"source": "none"}, "buckets": [12, 7]},
     "train": {"epochs": 3, "batch_size": 16, "views": 1, "folds": 2},
     "evaluate": {"bootstrap": 100},

@@ -10,7 +10,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from capnet.errors import ConfigError
-from capnet.model.adapters import AdaptFormer, BlockAdapters
+from capnet.model.adapters import AdaptFormer, BlockAdapters, BridgeAdapter
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,6 @@ def test_module_and_gradient_match_the_reference(reference):
 
 
 def test_a_clip_vit_with_adapters_matches_the_reference(reference):
-    from capnet.model.adapters import BlockAdapters
-
     case = reference["tiny_clip_vit_with_adaptformer"]
     shape = case["vit"]
 
@@ -72,6 +70,31 @@ def test_adapter_is_exactly_zero_at_the_start_and_learns():
     assert (module(h) == 0).all()
     module(h).sum().backward()
     assert (module.up_proj.bias.grad != 0).any()
+
+
+def test_the_bridge_centres_on_the_training_features_and_starts_at_zero():
+    generator = np.random.default_rng(0)
+    features = generator.normal(3.0, 2.0, (50, 4, 6)).astype(np.float32)  # [row, view, pooled]
+    bridge = BridgeAdapter(6, 5, 3, scale=0.5)
+    bridge.set_statistics(torch.from_numpy(features))
+    other = torch.from_numpy(generator.normal(3.0, 2.0, (7, 6)).astype(np.float32))
+    assert (bridge(other) == 0).all()
+    nn.init.normal_(bridge.up_proj.weight)
+    rows = features.reshape(-1, 6).astype(np.float64)
+    centred = (other.numpy() - rows.mean(axis=0)) / (rows - rows.mean(axis=0)).std()
+    weight = {name: tensor.detach().numpy() for name, tensor in bridge.named_parameters()}
+    expected = 0.5 * np.maximum(centred @ weight["down_proj.weight"].T, 0) @ weight["up_proj.weight"].T
+    np.testing.assert_allclose(bridge(other).detach(), expected, atol=1e-5)
+    bridge(other).sum().backward()
+    assert bridge.mean.grad is None
+    assert bridge.spread.grad is None
+
+
+def test_equal_training_features_do_not_divide_by_zero():
+    bridge = BridgeAdapter(3, 2, 2)
+    bridge.set_statistics(torch.ones(4, 2, 3))
+    nn.init.normal_(bridge.up_proj.weight)
+    assert torch.isfinite(bridge(torch.ones(1, 3))).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.2])

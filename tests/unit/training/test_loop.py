@@ -51,6 +51,38 @@ def test_training_lowers_the_loss_and_two_runs_are_equal(lit, problem, tmp_path)
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
 
 
+def test_the_features_statistics_are_saved_but_never_trained(lit, problem, tmp_path):
+    model, train = make(lit)
+    views, labels = problem
+    model.prepare_for(views)
+    tensors = fit(model, CachedViews(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / "a").tensors
+    assert torch.allclose(tensors["adapter.mean"], views.flatten(0, 1).mean(dim=0), atol=1e-6)
+    loaded, _ = make(lit)
+    loaded.load_trained(tensors, "a")
+    with torch.no_grad():
+        assert torch.equal(loaded.image_features(views[0]), model.image_features(views[0]))
+        assert not torch.equal(loaded.image_features(views[0]), loaded.image_features(views[0], adapted=False))
+
+
+@pytest.mark.parametrize("place", ["bridge", "pooled", "joint"])
+def test_every_place_of_the_adapter_learns(place, lit, problem, tmp_path):
+    history = run(lit, problem, tmp_path / "a", epochs=8, adapter={"place": place}).history
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision_after_it(lit, problem, tmp_path):
+    views, labels = problem
+    found = []
+    for name, precision in (("full", None), ("half", lambda: torch.autocast("cpu", torch.bfloat16))):
+        model, train = make(lit)
+        arguments = {} if precision is None else {"prompt_precision": precision}
+        found.append(fit(model, CachedViews(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / name, **arguments))
+        assert model.class_features().refined.dtype == torch.float32
+    losses = [[row["loss"] for row in item.history] for item in found]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[0], losses[1], atol=0.01 * losses[0][0])
+
+
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
 def test_an_interrupted_run_ends_with_the_same_weights(stop_at, lit, problem, tmp_path, monkeypatch):
     whole = run(lit, problem, tmp_path / "whole")
@@ -119,8 +151,11 @@ def test_weight_decay_is_on_matrices_only_and_each_part_has_its_rate(lit):
     model, train = make(lit, optimiser={"lr_prompt": 0.1, "lr_gcn": 0.2, "lr_adapter": 0.3, "lr_head": 0.4, "weight_decay": 0.5})
     found = {
         name: (group["rate"], group["weight_decay"])
-        for (name, _), group in zip(model.named_parameters(), loop.make_optimiser(model, train).param_groups, strict=True)
+        for name, group in zip(
+            [name for name, parameter in model.named_parameters() if parameter.requires_grad], loop.make_optimiser(model, train).param_groups, strict=True
+        )
     }
+    assert "adapter.mean" not in found
     assert found["prompt.context"] == (0.1, 0.0)
     assert found["gcn.weights.0"] == (0.2, 0.5)
     assert found["adapter.down_proj.weight"] == (0.3, 0.5)
