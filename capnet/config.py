@@ -32,8 +32,11 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    format: Literal["csv"] = Field("csv", description="how the labels are written: csv is labels.csv (path, labels) and images/")
+    format: Literal["csv", "voc", "coco", "nus_wide", "camera_traps"] = Field(
+        "csv", description="how the labels are written: csv is a table (labels.csv) beside images/, the others as published"
+    )
     root: str = Field("data", description="folder with the pictures; paths in the label table are relative to it")
+    links: Literal["inside", "anywhere"] = Field("inside", description="where symbolic links below data.root may lead: inside it only, or anywhere")
 
 
 class Backbone(Section):
@@ -64,16 +67,63 @@ class Runtime(Section):
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
 
 
+class Voc(Section):
+    train: str = Field("VOC2012/trainval", description="year folder and image set of the training pictures; empty: none")
+    test: str = Field("VOC2007/test", description="year folder and image set of the test pictures; empty: none")
+    difficult: Literal["counted", "unknown", "ignored"] = Field("counted", description="a class of which a picture only has objects marked difficult")
+
+
+class Coco(Section):
+    train: str = Field("annotations/instances_train2017.json", description="annotations of the training pictures; empty: none")
+    test: str = Field("annotations/instances_val2017.json", description="annotations of the test pictures; empty: none")
+    train_images: str = Field("train2017", description="folder of the training pictures")
+    test_images: str = Field("val2017", description="folder of the test pictures")
+    box_filter: bool = Field(True, description="count no box of area 0, narrower or lower than 1 pixel, or flagged ignore")
+    crowd: bool = Field(True, description="count regions marked as a crowd")
+
+
+class NusWide(Section):
+    lists: Literal["official", "clean"] = Field("official", description="the official image lists and Groundtruth, or tables of pictures and their concepts")
+    images: str = Field("Flickr", description="folder of the pictures")
+    clean_train: str = Field("nus_train.csv", description="clean: table (image, labels) of the training pictures; empty: none")
+    clean_test: str = Field("nus_test.csv", description="clean: table (image, labels) of the test pictures; empty: none")
+    keep_unlabelled: bool = Field(False, description="keep pictures without any of the 81 concepts")
+
+
+class CameraTraps(Section):
+    file: str = Field("annotations.json", description="the COCO Camera Traps file")
+    images: str = Field("", description="folder that file names are relative to, inside data.root")
+    blank: tuple[str, ...] = Field(("empty",), description="categories that say that nothing is there")
+    unsure: tuple[str, ...] = Field((), description="categories that say that nobody knows: all classes are unknown on such a picture")
+    sequence_maximum: bool = Field(False, description="what is seen on one frame of a sequence counts for all its frames")
+
+
 class Ingest(Section):
-    labels: str = Field("labels.csv", description="label table inside data.root")
+    labels: str = Field("labels.csv", description="label table inside data.root: .csv, .csv.gz or .parquet")
     classes: str = Field("classes.csv", description="optional table inside data.root: name, prompt_name, critical")
     separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
+    empty_cell: Literal["unknown", "negative"] = Field("unknown", description="tables with one column a class: what an empty cell says")
+    train_list: str = Field("", description="file inside data.root of training image ids, one a line, for split.method published")
+    test_list: str = Field("", description="file inside data.root of test image ids, one a line, for split.method published")
+    pictures: Literal["decode", "header", "listed"] = Field(
+        "decode", description="decode to the last byte, read size and hash only, or open none and take width, height, sha256 from the table"
+    )
+    bad_pictures: Share = Field(0.01, description="share of pictures that may be missing or broken: they are left out and named; beyond it ingest stops")
+    voc: Voc = Voc()
+    coco: Coco = Coco()
+    nus_wide: NusWide = NusWide()
+    camera_traps: CameraTraps = CameraTraps()
 
 
 class Pareto(Section):
     max: Int = Field(800, ge=1, description="reference count of the first class")
     min: Int = Field(1, ge=0, description="reference count towards which the last classes fall")
     shape: float = Field(6.0, gt=0, description="Pareto shape b (METHOD: 6)")
+
+
+class Exponential(Section):
+    max: Int = Field(500, ge=1, description="reference count of the first class")
+    ratio: float = Field(100.0, ge=1, description="imbalance: reference count of the first class over that of the last")
 
 
 class Validation(Section):
@@ -91,10 +141,12 @@ class RequirePositives(Section):
 
 
 class Split(Section):
-    method: Literal["natural", "pareto", "published"] = Field("natural", description="natural keeps every row")
+    method: Literal["natural", "pareto", "exponential", "published"] = Field(
+        "natural", description="natural keeps every row, pareto and exponential draw a long-tailed list, published takes ingest.train_list"
+    )
     pareto: Pareto = Pareto()
-    published_train: str = Field("", description="file of training image ids, one a line, for method published")
-    published_test: str = Field("", description="file of test image ids, one a line, for method published")
+    exponential: Exponential = Exponential()
+    benchmark: Literal["none", "voc-lt", "coco-lt"] = Field("none", description="refuse a split whose training counts are not the published ones")
     validation: Validation = Validation()
     test_share: Share = Field(0.2, description="share of the rows without a given side that becomes the test set when none is given")
     require_positives: RequirePositives = RequirePositives()

@@ -24,6 +24,7 @@ SIDES = ("train", "val", "test")
 BUCKETS = ("head", "medium", "tail")
 VARIANTS = ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe")
 MANIFEST_COLUMNS = ("image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split")
+OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst; only there where a format has them
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
 
 
@@ -167,12 +168,13 @@ def check_schema(content: Any, path: Path) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def _manifest_schema(with_split: bool) -> Any:
+def _manifest_schema(frame: pd.DataFrame, with_split: bool) -> Any:
     import pyarrow as pa
 
     text, ids = pa.string(), pa.list_(pa.int16())
     kinds = {"labels": ids, "unknown": ids, "width": pa.int32(), "height": pa.int32()}
-    names = [*MANIFEST_COLUMNS, *(["split"] if with_split else [])]
+    optional = [name for name in OPTIONAL_COLUMNS if name in frame.columns]
+    names = [*MANIFEST_COLUMNS, *optional, *(["split"] if with_split else [])]
     return pa.schema([(name, kinds.get(name, text)) for name in names])
 
 
@@ -206,8 +208,8 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """manifest.parquet: one row a picture (MANIFEST_COLUMNS; group, slice and given_split may be null)."""
-    _write_table(path, frame, _manifest_schema(with_split=False))
+    """manifest.parquet: one row a picture (MANIFEST_COLUMNS; group, slice and given_split may be null, and what was not measured; OPTIONAL_COLUMNS)."""
+    _write_table(path, frame, _manifest_schema(frame, with_split=False))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -216,7 +218,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 def write_split(path: Path, frame: pd.DataFrame) -> None:
     """split.parquet: manifest columns and ``split`` (train, val, test), the only table read from there on."""
-    _write_table(path, frame, _manifest_schema(with_split=True))
+    _write_table(path, frame, _manifest_schema(frame, with_split=True))
 
 
 def read_split(path: Path) -> pd.DataFrame:

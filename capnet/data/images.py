@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from capnet.data.decode import Unusable, open_picture, to_rgb
+from capnet.data.shards import file_or_bytes
 from capnet.errors import DataError
 
 T = TypeVar("T")
@@ -22,11 +23,14 @@ FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """Decode a whole picture as capnet.data.decode.to_rgb says; raises DataError naming the file where it cannot be used."""
+    """Decode a whole picture, of a file or in a shard, as capnet.data.decode.to_rgb says.
+
+    Raises DataError naming the file where it cannot be used.
+    """
     try:
-        with open_picture(path) as image:
+        with open_picture(file_or_bytes(path)) as image:
             return to_rgb(image)
-    except Unusable as error:
+    except (Unusable, OSError, ValueError) as error:
         raise DataError(f"cannot use the picture: {error}", str(path), "replace the file, or take its row out of the label table") from None
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from capnet.config import Split
 from capnet.contracts import SIDES
-from capnet.data.splits import ParetoDraw, pareto_draw
+from capnet.data.splits import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
 from capnet.data.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 FREE, LEFT = "", "left"  # no side yet; out of train and test, at most a validation row
 
@@ -31,7 +32,7 @@ class Sides:
     test_source: str  # given, published or share
     followed: int = 0  # rows without a side that went where the rest of their group was given
     held_out_of_given: int = 0  # rows given as train that became validation rows
-    draw: ParetoDraw | None = None
+    draw: LongTailedDraw | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -45,8 +46,8 @@ def group_codes(groups: pd.Series) -> np.ndarray:
     return codes
 
 
-def assign_sides(frame: pd.DataFrame, labels: np.ndarray, settings: Split, published: tuple[Sequence[str], Sequence[str]] = ((), ())) -> Sides:
-    """Give the rows of ``frame`` (manifest columns, ascending image_id) their sides; ``labels`` are known positives, bool [row, class].
+def assign_sides(frame: pd.DataFrame, labels: csr_array | np.ndarray, settings: Split, published: tuple[Sequence[str], Sequence[str]] = ((), ())) -> Sides:
+    """Give the rows of ``frame`` (manifest columns, ascending image_id) their sides; ``labels`` are known positives, sparse or dense bool [row, class].
 
     Given sides stay: a row given as val or test is there, and nothing joins a given test side but unsided rows of its own
     groups. A row given as train may be left out by the Pareto draw or a published list, or become a validation row where
@@ -71,12 +72,13 @@ def assign_sides(frame: pd.DataFrame, labels: np.ndarray, settings: Split, publi
     test_source = "published" if listed_test else "given" if (side == "test").any() else "share"
     if test_source == "share":
         side[_test_share(side, labels, groups, settings)] = "test"
-    test = [*listed_test, *(row for row in np.flatnonzero(side == "test").tolist() if row not in set(listed_test))]
+    in_list = set(listed_test)
+    test = [*listed_test, *(row for row in np.flatnonzero(side == "test").tolist() if row not in in_list)]
 
     draw = None
     train = np.flatnonzero((side == FREE) | (side == "train"))
-    if settings.method == "pareto":
-        draw = pareto_draw(labels[train], settings.pareto.max, settings.pareto.min, settings.pareto.shape, settings.seed)
+    if settings.method in ("pareto", "exponential"):
+        draw = long_tailed_draw(labels[train], reference_counts(labels.shape[1], settings), settings.seed)
         train = train[draw.rows]
     elif settings.method == "published":
         train = np.array(listed_train, dtype=np.int64)
@@ -99,6 +101,13 @@ def assign_sides(frame: pd.DataFrame, labels: np.ndarray, settings: Split, publi
     return Sides(train[~held_out].tolist(), val.tolist(), test, source, test_source, followed, held_out_of_given, draw, warnings)
 
 
+def reference_counts(n_classes: int, settings: Split) -> np.ndarray:
+    """What the draw aims at, int64 [class in visiting order]."""
+    if settings.method == "exponential":
+        return exponential_curve(n_classes, settings.exponential.max, settings.exponential.ratio)
+    return reference_curve(n_classes, settings.pareto.max, settings.pareto.min, settings.pareto.shape)
+
+
 def _grouped_with(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """bool [row]: in one group with a row where ``rows``, bool [row], is true."""
     return np.isin(groups, groups[rows])
@@ -114,7 +123,7 @@ def _follow_groups(side: np.ndarray, groups: np.ndarray) -> int:
     return moved
 
 
-def _test_share(side: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
+def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
     """Positions of the rows without a side that become the test side."""
     free = np.flatnonzero(side == FREE)
     wanted = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
@@ -128,7 +137,7 @@ def _test_share(side: np.ndarray, labels: np.ndarray, groups: np.ndarray, settin
     return chosen
 
 
-def _from_train(train: np.ndarray, given: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
+def _from_train(train: np.ndarray, given: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
     """Positions of training rows to hold out; rows given as train only where the others are too few."""
     wanted = round(settings.validation.share * len(train))
     unsided = train[~_grouped_with(groups, given == "train")[train]]  # a group with a row given as train stays whole
@@ -136,7 +145,7 @@ def _from_train(train: np.ndarray, given: np.ndarray, labels: np.ndarray, groups
     return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
 
 
-def _from_pool(train: np.ndarray, side: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
+def _from_pool(train: np.ndarray, side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
     """Positions of rows that neither train nor test took, at most ``cap`` of the training rows, no group shared with either."""
     if settings.method == "natural":
         todo = "set split.validation.source to train or none, or split.method to pareto"
@@ -154,9 +163,9 @@ def _refuse_contradictions(frame: pd.DataFrame, given: np.ndarray, train: Sequen
         for row in rows:
             if given[row] not in (FREE, name):
                 what = f"image {frame['image_id'].iloc[row]!r} is listed for {name} but given as {given[row]}"
-                problems.append(Problem(what, f"split.published_{name}", "correct the list, or the split column of the data"))
+                problems.append(Problem(what, f"ingest.{name}_list", "correct the list, or the split column of the data"))
     for row in sorted(set(train) & set(test)):
         what = f"image {frame['image_id'].iloc[row]!r} is listed for train and for test"
-        problems.append(Problem(what, "split.published_train, split.published_test", "remove it from one of the lists"))
+        problems.append(Problem(what, "ingest.train_list, ingest.test_list", "remove it from one of the lists"))
     if problems:
         raise DataError(problems=problems)

@@ -1,4 +1,4 @@
-"""Which rows form a training list: the long-tailed Pareto construction, and published id lists."""
+"""Which rows form a training list: long-tailed constructions (Pareto, exponential), and published id lists."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from capnet.contracts import replace_file
 from capnet.errors import SHOWN, Problem
 
 if TYPE_CHECKING:
     import numpy as np
+    from scipy.sparse import csr_array
 
 LAST_TAIL = 0.01  # the last class stands for the 0.99-quantile of the Pareto distribution
+LISTS = ("train", "test")
 
 
 @dataclass(frozen=True)
-class ParetoDraw:
+class LongTailedDraw:
     """A long-tailed list: drawn ``rows`` in list order; per visited class its index, reference count and rows added (or removed, below 0)."""
 
     rows: list[int]
@@ -39,54 +42,91 @@ def reference_curve(n_classes: int, maximum: int, minimum: int, shape: float) ->
     return np.floor((maximum - minimum) * x ** -(shape + 1.0) + minimum).astype(np.int64)
 
 
-def dragged_in(labels: np.ndarray) -> np.ndarray:
-    """Per class the sum over i of P(class | i), float64 [class]: how much the other classes drag it in; ``labels`` bool [row, class]."""
+def exponential_curve(n_classes: int, maximum: int, ratio: float) -> np.ndarray:
+    """Reference counts, int64 [class], falling from ``maximum`` to ``maximum / ratio`` by one factor, 1 at least.
+
+    Source: Cui et al., CVPR 2019 (class-balanced loss), the long-tailed CIFAR sets.
+    """
     import numpy as np
 
-    together = labels.T.astype(np.float64) @ labels.astype(np.float64)  # [class, class], exact: counts below 2^53
+    share = np.arange(n_classes) / max(n_classes - 1, 1)
+    return np.maximum(np.floor(maximum * ratio**-share + 1e-9), 1).astype(np.int64)
+
+
+def dragged_in(labels: csr_array | np.ndarray) -> np.ndarray:
+    """Per class the sum over i of P(class | i), float64 [class]: how much the other classes drag it in; ``labels`` bool [row, class]."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    counts = csr_array(labels, dtype=np.int64)
+    together = (counts.T @ counts).toarray().astype(np.float64)  # [class, class]
     return (together / np.maximum(np.diag(together), 1.0)[:, None]).sum(axis=0)
 
 
-def class_order(labels: np.ndarray) -> np.ndarray:
+def class_order(labels: csr_array | np.ndarray) -> np.ndarray:
     """Classes in the order in which the draw visits them, int64 [class]: the most dragged in first, ties by index."""
     import numpy as np
 
     return np.argsort(-dragged_in(labels), kind="stable")
 
 
-def pareto_draw(labels: np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> ParetoDraw:
-    """Draw a long-tailed list from ``labels``, bool [row, class], rows in ascending order of their ids.
+def long_tailed_draw(labels: csr_array | np.ndarray, reference: Sequence[int] | np.ndarray, seed: int) -> LongTailedDraw:
+    """Draw a long-tailed list from ``labels``, sparse or dense bool [row, class], rows in ascending order of their ids.
 
-    One greedy pass from the most to the least dragged-in class: each class is filled up to its reference count from the
-    rows not yet drawn (as far as they reach), or cut down to it; earlier classes are not visited again, so final counts
-    differ from the reference. Source: METHOD 3.1; Wu et al., ECCV 2020.
+    One greedy pass from the most to the least dragged-in class: each class is filled up to its ``reference`` count, int
+    [class in that order], from the rows not yet drawn (as far as they reach), or cut down to it; earlier classes are not
+    visited again, so final counts differ from the reference. Source: METHOD 3.1; Wu et al., ECCV 2020.
 
     The published lists hang on CPython's iteration order of sets of small integers, here and in the order of the result:
     the sets below are grown and shrunk one element at a time for that reason, and must stay sets of plain ints.
     """
+    from scipy.sparse import csc_array, csr_array
+
     order = [int(c) for c in class_order(labels)]
-    reference = [int(n) for n in reference_curve(labels.shape[1], maximum, minimum, shape)]
-    of_row: list[list[int]] = [row.nonzero()[0].tolist() for row in labels]
+    wanted_counts = [int(n) for n in reference]
+    by_row, by_class = csr_array(labels), csc_array(labels)
+    by_row.sort_indices()
+    by_class.sort_indices()
     drawn: set[int] = set()
     drawn_of_class: list[set[int]] = [set() for _ in order]
     generator = random.Random(seed)
     steps = []
-    for c, wanted in zip(order, reference, strict=True):
+
+    def classes_of(row: int) -> list[int]:
+        return by_row.indices[by_row.indptr[row] : by_row.indptr[row + 1]].tolist()
+
+    for c, wanted in zip(order, wanted_counts, strict=True):
         step = wanted - len(drawn_of_class[c])
         if step > 0:
-            left = tuple(set(labels[:, c].nonzero()[0].tolist()) - drawn_of_class[c])
+            left = tuple(set(by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]].tolist()) - drawn_of_class[c])
             step = min(step, len(left))
             for row in generator.sample(left, step):
                 drawn.add(row)
-                for other in of_row[row]:
+                for other in classes_of(row):
                     drawn_of_class[other].add(row)
         elif step < 0:
             for row in generator.sample(tuple(drawn_of_class[c]), -step):
                 drawn.remove(row)
-                for other in of_row[row]:
+                for other in classes_of(row):
                     drawn_of_class[other].remove(row)
         steps.append(step)
-    return ParetoDraw(list(drawn), order, reference, steps)
+    return LongTailedDraw(list(drawn), order, wanted_counts, steps)
+
+
+def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> LongTailedDraw:
+    """Draw a list along the Pareto reference curve, as VOC-LT and COCO-LT were drawn."""
+    return long_tailed_draw(labels, reference_curve(labels.shape[1], maximum, minimum, shape), seed)
+
+
+def write_id_list(folder: Path, side: str, ids: Sequence[str]) -> None:
+    """Keep a published list beside the manifest, so that whoever reads the manifest reads the list that belongs to it."""
+    replace_file(folder / f"{side}_list.txt", "\n".join(ids) + "\n")
+
+
+def read_kept_list(folder: Path, side: str) -> list[str]:
+    """The list that ingest kept; empty where there is none."""
+    path = folder / f"{side}_list.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:
@@ -99,24 +139,31 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
         return [], [Problem(f"cannot read the id list: {error.strerror}", str(path), f"correct {setting} in params.yaml")]
     ids, problems, first_line = [], [], dict[str, int]()
     by_name: dict[str, str] = {PurePosixPath(image).name: image for image in known}
-    existing = set(known)
+    same = _spellings(known)
     for number, line in enumerate(lines, start=1):
-        image = line.strip()
-        if not image:
+        written = line.strip()
+        if not written:
             continue
+        image = same.get(written, written)
         if image in first_line:
-            problems.append(
-                Problem(f"image id {image!r} is listed twice", f"{path} line {number}, first in line {first_line[image]}", "remove one of the lines")
-            )
+            where = f"{path} line {number}, first in line {first_line[image]}"
+            problems.append(Problem(f"image id {written!r} is listed twice", where, "remove one of the lines"))
             continue
         first_line[image] = number
-        if image in existing:
+        if written in same:
             ids.append(image)
         else:
-            problems.append(Problem(f"image id {image!r} is not in the data", f"{path} line {number}", _advice(image, known, by_name, len(problems))))
+            problems.append(Problem(f"image id {written!r} is not in the data", f"{path} line {number}", _advice(written, known, by_name, len(problems))))
     if not first_line and not problems:
         problems.append(Problem("the id list is empty", str(path), f"correct {setting} in params.yaml: a text file with one image id a line"))
     return ids, problems
+
+
+def _spellings(known: Sequence[str]) -> dict[str, str]:
+    """The image id that a line of a list stands for: itself, or COCO's 000000000009 for 9 where that says one picture only."""
+    numbers = [image for image in known if image.isdigit()]
+    short = {image.lstrip("0"): image for image in numbers}
+    return (short if len(short) == len(numbers) else {}) | {image: image for image in known}
 
 
 def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:

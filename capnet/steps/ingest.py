@@ -2,40 +2,122 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from capnet.config import Params
-from capnet.contracts import write_classes, write_manifest
+from capnet.config import Ingest, Params
+from capnet.contracts import replace_file, write_classes, write_manifest
 from capnet.data.formats import Annotations
-from capnet.errors import DataError, Problem
+from capnet.data.paths import TODO, Links, path_fault
+from capnet.data.splits import LISTS, read_id_list, write_id_list
+from capnet.errors import SHOWN, DataError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Read the label table of ``data.format``, decode every picture once, write the manifest in the table's order.
+    """Read the labels of ``data.format`` and every picture once, write the manifest in the order of the labels.
+
+    A missing or broken picture is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_pictures``.
 
     Raises DataError with every mistake in tables and pictures at once.
     """
-    from capnet.data.pictures import inspect_picture, map_pictures
+    root, settings = inputs["data"], params.ingest
+    found: Annotations = import_module(f"capnet.data.formats.{params.data.format}").read(root, settings)
+    problems = list(found.problems)
+    links = Links(root)
+    if params.data.links == "inside" and settings.pictures != "listed":
+        problems += [_leads_out(path, found.where(row)) for row, path in enumerate(found.rows["path"]) if links.lead_out(path)]
+    rows, faults = _pictures(root, found, settings)
+    lists = {name: _id_list(root, name, rows, settings, problems) for name in LISTS}
+    listed = {image for ids in lists.values() for image in ids}
+    too_many = len(faults) > settings.bad_pictures * len(rows)
+    problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
+    if problems:
+        raise DataError(problems=problems)
+    folder = outputs["manifest"]
+    if faults:
+        _leave_out(folder / "left_out.csv", rows, faults)
+        rows = rows.drop(index=[row for row, _ in faults]).reset_index(drop=True)
+    write_manifest(folder / "manifest.parquet", rows)
+    write_classes(folder / "classes.json", found.classes)
+    for name, ids in lists.items():
+        if ids:
+            write_id_list(folder, name, ids)
+    for reason, count in found.left_out.items():
+        log.warning("%d pictures left out: %s", count, reason)
+    blank = sum(not len(labels) for labels in rows["labels"])
+    left_out = len(faults) + sum(found.left_out.values())
+    metrics = {"pictures": float(len(rows)), "classes": float(len(found.classes)), "without_label": float(blank)}
+    return metrics | ({"left_out": float(left_out)} if left_out else {})
 
-    root = inputs["data"]
-    found: Annotations = import_module(f"capnet.data.formats.{params.data.format}").read(root, params.ingest)
+
+def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
+    """The rows with width, height and sha256, and per bad picture its row and what is wrong with it."""
+    import pandas as pd
+
+    from capnet.data.pictures import inspect_header, inspect_picture, map_pictures
+
     rows = found.rows
-    pictures = map_pictures(inspect_picture, [root / path for path in rows["path"]], "reading pictures")
-    faults = [
-        Problem(f"picture {path!r}: {picture.fault}", where, _advice(root, path, picture.fault))
-        for path, where, picture in zip(rows["path"], rows["where"], pictures, strict=True)
-        if picture.fault
-    ]
-    if found.problems or faults:
-        raise DataError(problems=[*found.problems, *faults])
+    if settings.pictures == "listed":
+        for name in ("width", "height", "sha256"):
+            if name not in rows:
+                rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
+        return rows, []
+    inspect = inspect_picture if settings.pictures == "decode" else inspect_header
+    pictures = map_pictures(inspect, (root / path for path in rows["path"]), "reading pictures", total=len(rows))
+    faults: list[tuple[int, Problem]] = []
+    for row, picture in enumerate(pictures):
+        if picture.fault:
+            path = str(rows["path"].iloc[row])
+            todo = _advice(root, path, picture.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
+            faults.append((row, Problem(f"picture {path!r}: {picture.fault}", found.where(row), todo)))
     for name in ("width", "height", "sha256"):
         rows[name] = [getattr(picture, name) for picture in pictures]
-    write_manifest(outputs["manifest"] / "manifest.parquet", rows)
-    write_classes(outputs["manifest"] / "classes.json", found.classes)
-    blank = sum(not labels for labels in rows["labels"])
-    return {"pictures": float(len(rows)), "classes": float(len(found.classes)), "without_label": float(blank)}
+    return rows, faults
+
+
+def _leads_out(path: str, where: str) -> Problem:
+    todo = "put the file itself there, or set data.links: anywhere (what lies outside is not versioned with the data)"
+    return Problem(f"picture {path!r} is reached through a link that leaves the data folder", where, todo)
+
+
+def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
+    """left_out.csv: image_id, path and reason; and a warning that names the first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", "path", "reason"])
+    for row, fault in faults:
+        name = str(rows["path"].iloc[row])
+        writer.writerow([rows["image_id"].iloc[row], name, fault.what.removeprefix(f"picture {name!r}: ")])
+    replace_file(path, text.getvalue())
+    named = "; ".join(fault.what for _, fault in faults[:NAMED])
+    more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
+    log.warning("%d of %d pictures left out: %s%s", len(faults), len(rows), named, more)
+
+
+def _id_list(root: Path, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:
+    """The published list of a side; what is wrong with it is added to ``problems``."""
+    setting = f"{name}_list"
+    file: str = getattr(settings, setting)
+    if not file:
+        return []
+    if path_fault(file):  # DVC and a pipeline only carry what is in the data folder
+        problems.append(Problem(path_fault(file), f"ingest.{setting}", TODO))
+        return []
+    ids, mistakes = read_id_list(root / file, rows["image_id"].tolist(), f"ingest.{setting}")
+    problems += mistakes
+    return ids
 
 
 def _advice(root: Path, path: str, fault: str) -> str:

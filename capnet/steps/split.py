@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.config import Params, Split
-from capnet.contracts import SCHEMA, SIDES, Classes, label_matrix, read_classes, read_manifest, write_classes, write_json, write_split
+from capnet.contracts import SCHEMA, SIDES, Classes, read_classes, read_manifest, write_classes, write_json, write_split
 from capnet.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
     from capnet.data.sides import Sides
 
@@ -21,20 +22,23 @@ log = logging.getLogger(__name__)
 def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Give every picture its side and every class its training count; the result does not depend on the manifest's row order.
 
-    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train.
+    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train, and
+    where the training counts are not those of ``split.benchmark``.
     """
     import pandas as pd
 
+    from capnet.data.label_lists import known_positives
+    from capnet.data.published import check_benchmark
     from capnet.data.sides import assign_sides
 
     settings = params.split
     classes = read_classes(inputs["manifest"] / "classes.json")
     frame = read_manifest(inputs["manifest"] / "manifest.parquet").sort_values("image_id", ignore_index=True)
-    # an unknown label is no positive, even where a reader wrote both
-    labels = label_matrix(frame["labels"], len(classes)) & ~label_matrix(frame["unknown"], len(classes))
-    sides = assign_sides(frame, labels, settings, _published(frame["image_id"].tolist(), settings))
+    labels = known_positives(frame, len(classes))
+    sides = assign_sides(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
     rows = {"train": sides.train, "val": sides.val, "test": sides.test}
     counts = {name: labels[rows[name]].sum(axis=0) for name in SIDES}
+    check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SIDES})
     warnings = [*sides.warnings, *check_positives(classes, counts, labels.sum(axis=0), sides, settings)]
     for warning in warnings:
         log.warning("%s", warning)
@@ -46,23 +50,25 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     return {f"{name}_rows": float(len(rows[name])) for name in SIDES}
 
 
-def _published(known: list[str], settings: Split) -> tuple[list[str], list[str]]:
-    """The published id lists, train and test; raises DataError with every mistake in both files."""
-    from capnet.data.splits import read_id_list
+def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[str], list[str]]:
+    """The published id lists that ingest kept, train and test; raises ConfigError where there is none, DataError for unknown ids."""
+    from capnet.data.splits import LISTS, read_kept_list
 
     if settings.method != "published":
         return [], []
-    if not settings.published_train:
-        raise ConfigError("split.method published needs a list", "split.published_train is empty", "name a text file of training image ids, one a line")
-    lists: dict[str, list[str]] = {"train": [], "test": []}
-    problems: list[Problem] = []
-    for name, path in (("train", settings.published_train), ("test", settings.published_test)):
-        if path:
-            lists[name], mistakes = read_id_list(Path(path), known, f"split.published_{name}")
-            problems.extend(mistakes)
+    train, test = (read_kept_list(folder, name) for name in LISTS)
+    if not train:
+        raise ConfigError("split.method published needs a list", "ingest.train_list is empty", "name a text file in data.root: training image ids, one a line")
+    ids = set(known)
+    problems = [
+        Problem(f"image id {image!r} is listed and has no row", f"{name}_list.txt", "run `capnet ingest` again")
+        for name, listed in zip(LISTS, (train, test), strict=True)
+        for image in listed
+        if image not in ids
+    ]
     if problems:
         raise DataError(problems=problems)
-    return lists["train"], lists["test"]
+    return train, test
 
 
 def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Sides, settings: Split) -> list[str]:
@@ -94,7 +100,7 @@ def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.n
 def _help(name: str, sides: Sides, settings: Split) -> str:
     fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
     if name == "train":
-        draw = "raise split.pareto.min, or " if settings.method == "pareto" else ""
+        draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(settings.method, "")
         return f"{draw}add pictures of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
     source = " and choose split.validation.source train or pool" if name == "val" and sides.validation_source == "none" else ""
@@ -124,5 +130,5 @@ def _decisions(classes: Classes, counts: dict[str, np.ndarray], sides: Sides, se
     }
     if sides.draw is not None:
         order = [classes.names[c] for c in sides.draw.class_order]
-        content["pareto"] = {"class_order": order, "reference": sides.draw.reference, "steps": sides.draw.steps}
+        content[settings.method] = {"class_order": order, "reference": sides.draw.reference, "steps": sides.draw.steps}
     return content

@@ -15,7 +15,7 @@ from capnet.commands.preset import read, render
 from capnet.config import parse
 from capnet.contracts import label_matrix, read_classes, read_predictions, read_split
 
-SHORTER = {"runtime": {"threads": 1}, "train": {"epochs": 20, "views": 1, "folds": 2}, "evaluate": {"bootstrap": 100}}
+SHORTER = {"data": {"links": "anywhere"}, "runtime": {"threads": 1}, "train": {"epochs": 20, "views": 1, "folds": 2}, "evaluate": {"bootstrap": 100}}
 
 
 @pytest.fixture(scope="module")

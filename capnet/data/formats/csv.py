@@ -1,61 +1,77 @@
 """labels.csv and images/: the simplest way to write multi-label pictures down, with an optional classes.csv that people edit.
 
-labels.csv has one row a picture: ``path`` (relative to the data folder) and ``labels``, and where wanted ``unknown``
-(labels whose state is not known), ``image_id``, ``split`` (train, val or test), ``group`` and ``slice``. Labels are class
-names with a separator between them, or 0-based indices into classes.csv. classes.csv has ``name``, and where wanted
-``prompt_name`` and ``critical``. Other columns are left alone.
+The table (CSV, gzipped CSV or Parquet) has one row a picture: ``path`` (relative to the data folder) and ``labels``, and
+where wanted ``unknown`` (labels whose state is not known), ``image_id``, ``split`` (train, val or test), ``group``,
+``slice``, ``sequence`` (frames of one burst), ``width``, ``height`` and ``sha256``. Labels are class names with a
+separator between them, or 0-based indices into classes.csv. Without the column ``labels``, every class of classes.csv has a
+column of its own with 1, 0, or -1 for unknown. Other columns are left alone.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from array import array
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from capnet.config import Ingest
 from capnet.contracts import SIDES, Classes, make_classes
+from capnet.data.class_list import MOST_CLASSES, Listed, from_listed, read_classes_csv
 from capnet.data.formats import Annotations
-from capnet.data.tables import Table, read_table
+from capnet.data.label_lists import LabelLists
+from capnet.data.paths import TODO, normal_path, path_fault, without_suffix
+from capnet.data.tables import Table, open_table
 from capnet.errors import DataError, Problem
 
-LABEL_COLUMNS = ("path", "labels", "unknown", "image_id", "split", "group", "slice")
-CLASS_COLUMNS = ("name", "prompt_name", "critical")
-YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
-MOST_CLASSES = 2**15 - 1  # class indices are int16
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
+SIZE_COLUMNS = ("width", "height")
+LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZE_COLUMNS)
+STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 ROWS_NAMED = 5
 
 
 def read(root: Path, settings: Ingest) -> Annotations:
-    """Rows in the table's order, the classes, and every mistake in labels.csv and classes.csv, each with its row.
+    """Rows in the table's order, the classes, and every mistake in the label table and classes.csv, each with its row.
 
     Raises DataError where there is nothing to go on with: no table, or no header or class names that can be read.
     """
     import pandas as pd
 
-    table = read_table(find(root, settings), LABEL_COLUMNS, ("path", "labels"))
-    problems = list(table.problems)
-    listed = None
-    if (root / settings.classes).is_file():
-        listed, mistakes = read_classes_csv(root / settings.classes, settings.separator)
-        problems.extend(mistakes)
-    if not table.rows and not problems:
-        problems.append(Problem("no rows: there is a header and nothing below it", str(table.path), "write one row a picture"))
-    if not table.rows or listed == []:
+    path = find(root, settings)
+    listed, problems = read_classes_csv(root / settings.classes, settings.separator) if (root / settings.classes).is_file() else (None, [])
+    table = open_table(path, LABEL_COLUMNS, ("path",), [name for name, _, _ in listed or []], ("labels",))
+    if not table.header or table.problems or listed == []:
+        raise DataError(problems=[*table.problems, *problems])
+    wide = "labels" not in table.header
+    if wide:
+        _refuse_a_table_without_labels(table, listed, settings)
+    rows = _Rows(table, settings, [name for name, _, _ in listed or []] if wide else [])
+    rows.read()
+    problems = [*table.problems, *problems, *rows.problems]
+    if not rows.lines:
+        if not problems:
+            problems.append(Problem("no rows: there is a header and nothing below it", str(path), "write one row a picture"))
         raise DataError(problems=problems)
-    tokens = {column: [_tokens(row.get(column, ""), settings.separator) for row in table.rows] for column in ("labels", "unknown")}
-    classes, index, mistakes = _classes(table, tokens, listed, settings)
+    classes, index, mistakes = _classes(table, rows.tokens, listed, settings)
     problems.extend(mistakes)
-    known, unknown = (_to_indices(table, column, tokens[column], index, settings, problems) for column in ("labels", "unknown"))
-    for number, (has, unsure) in enumerate(zip(known, unknown, strict=True)):
-        for c in sorted(set(has) & set(unsure)):
-            what = f"label {classes.names[c]!r} is both in labels and in unknown"
-            problems.append(Problem(what, table.where(number), "keep it in one of the two columns"))
-    paths, ids, usable = _paths_and_ids(table, problems)
-    given = [_given_split(row.get("split", ""), table.where(number), problems) for number, row in enumerate(table.rows)]
-    columns = {"image_id": ids, "path": paths, "labels": known, "unknown": unknown, "given_split": given}
-    columns |= {name: [row.get(name) or None for row in table.rows] for name in ("group", "slice")}
-    columns["where"] = [table.where(number) for number in range(len(table.rows))]
-    return Annotations(pd.DataFrame(columns)[usable].reset_index(drop=True), classes, problems)
+    columns = {name: _to_indices(table, name, rows, index, settings, problems) for name in ("labels", "unknown")}
+    _refuse_known_and_unknown(table, columns, rows, classes, problems)
+    frame = pd.DataFrame({"image_id": rows.text["image_id"], "path": rows.paths, **columns})
+    _refuse_repetitions(frame, table, rows, problems)
+    for name in ("group", "slice", "sequence", "sha256"):
+        if name in ("group", "slice") or name in table.header:
+            frame[name] = pd.Series(rows.text[name], dtype=object)
+    frame["given_split"] = pd.Series(rows.text["split"], dtype=object)
+    for name in SIZE_COLUMNS:
+        if name in table.header:
+            frame[name] = pd.array(rows.sizes[name], dtype="Int32")
+    frame["where"] = rows.lines
+    usable = pd.Series([path != "" for path in rows.paths])
+    return Annotations(frame[usable].reset_index(drop=True), classes, problems, f"{path.name} row {{}}")
 
 
 def find(root: Path, settings: Ingest) -> Path:
@@ -72,44 +88,122 @@ def find(root: Path, settings: Ingest) -> Path:
     raise DataError(f"the data folder has no {settings.labels}", str(root), hint)
 
 
-def read_classes_csv(path: Path, separator: str) -> tuple[list[tuple[str, str, bool]], list[Problem]]:
-    """Rows (name, prompt_name, critical) of classes.csv in its order, and every mistake in it."""
-    table = read_table(path, CLASS_COLUMNS, ("name",))
-    problems = list(table.problems)
-    rows: list[tuple[str, str, bool]] = []
-    first: dict[str, int] = {}
-    for number, row in enumerate(table.rows):
-        name, critical = row["name"], row.get("critical", "").lower()
-        if not name:
-            problems.append(Problem("a class without a name", table.where(number), "write its name, or remove the row"))
-        elif separator in name:
-            todo = f"rename the class, or choose another ingest.separator (it is {separator!r})"
-            problems.append(Problem(f"class name {name!r} contains the separator of labels", table.where(number), todo))
-        elif name in first:
-            problems.append(Problem(f"class {name!r} is there twice", f"{table.where(number)}, first in row {first[name]}", "remove one"))
-        if critical not in (*YES, *NO):
-            problems.append(Problem(f"critical = {row['critical']!r}", table.where(number), "write true or false"))
-        first.setdefault(name, table.lines[number])
-        rows.append((name, row.get("prompt_name", ""), critical in YES))
-    if not table.rows and not problems:
-        problems.append(Problem("no classes: there is a header and nothing below it", str(path), "write one row a class, or remove the file"))
-    return rows, problems
+class _Rows:
+    """The table row by row into columns that a million rows fit into; ``tokens`` are labels by the code that stands for them."""
+
+    def __init__(self, table: Table, settings: Ingest, class_columns: list[str]) -> None:
+        self.table, self.settings, self.class_columns = table, settings, class_columns
+        self.tokens: dict[str, int] = {name: number for number, name in enumerate(class_columns)}
+        self.lists = {"labels": LabelLists(), "unknown": LabelLists()}
+        self.lines = array("q")
+        self.paths: list[str] = []  # empty where the row's path cannot be used
+        self.text: dict[str, list[str | None]] = {name: [] for name in TEXT_COLUMNS}
+        self.sizes: dict[str, list[int | None]] = {name: [] for name in SIZE_COLUMNS}
+        self.problems: list[Problem] = []
+        self._shared: dict[str, str] = {}  # one string for each group, slice and split, however many rows have it
+
+    def read(self) -> None:
+        place = {name: number for number, name in enumerate(self.table.header)}
+        text = [(name, place[name]) for name in TEXT_COLUMNS[1:] if name in place]
+        absent = [self.text[name] for name in TEXT_COLUMNS[1:] if name not in place]
+        sizes = [(name, place[name]) for name in SIZE_COLUMNS if name in place]
+        states = [place[name] for name in self.class_columns]
+        for line, cells in self.table:
+            self.lines.append(line)
+            self._path(line, _text(cells[place["path"]]), _text(cells[place["image_id"]]) if "image_id" in place else "")
+            for name, number in text:
+                value = _text(cells[number])
+                if name == "split" and value and value not in SIDES:
+                    self._wrong_split(value, line)
+                self.text[name].append(self._shared.setdefault(value, value) or None)
+            for column in absent:
+                column.append(None)
+            for name, number in sizes:
+                self.sizes[name].append(self._size(name, cells[number], line))
+            if states:
+                self._states([cells[number] for number in states], line)
+            else:
+                self.lists["labels"].append(self._codes(cells[place["labels"]]))
+                self.lists["unknown"].append(self._codes(cells[place["unknown"]]) if "unknown" in place else ())
+
+    def _codes(self, cell: Any) -> list[int]:
+        """Codes of a cell of labels: text with separators, or a list as Parquet has them."""
+        if not cell:
+            return [] if cell is None or not isinstance(cell, int) else [self.tokens.setdefault(str(cell), len(self.tokens))]
+        parts = cell if isinstance(cell, list) else _text(cell).split(self.settings.separator)
+        return [self.tokens.setdefault(token, len(self.tokens)) for token in (_text(part).strip() for part in parts) if token]
+
+    def _states(self, cells: list[Any], line: int) -> None:
+        """Labels and unknown from one cell a class: 1, 0, or -1 and (by setting) empty for unknown."""
+        known, unsure = [], []
+        empty = -1 if self.settings.empty_cell == "unknown" else 0
+        for c, cell in enumerate(cells):
+            value = _text(cell)
+            state = STATES.get(value.lower()) if value else empty
+            if state is None:
+                where = f"{self.table.where(line)}, column {self.class_columns[c]}"
+                self.problems.append(Problem(f"{value!r} in the column of a class", where, "write 1, 0, or -1 for unknown"))
+            elif state > 0:
+                known.append(c)
+            elif state < 0:
+                unsure.append(c)
+        self.lists["labels"].append(known)
+        self.lists["unknown"].append(unsure)
+
+    def _path(self, line: int, written: str, image_id: str) -> None:
+        fault = path_fault(written)
+        if fault:
+            self.problems.append(Problem(fault, self.table.where(line), TODO))
+        path = "" if fault else normal_path(written)
+        self.paths.append(path)
+        self.text["image_id"].append(image_id or without_suffix(path))
+
+    def _size(self, name: str, cell: Any, line: int) -> int | None:
+        value = _text(cell)
+        if not value:
+            return None
+        if not (value.isascii() and value.isdigit()) or not 0 < int(value) < 2**31:
+            self.problems.append(Problem(f"{name} = {value!r}", self.table.where(line), "write a number of pixels, or nothing"))
+            return None
+        return int(value)
+
+    def _wrong_split(self, value: str, line: int) -> None:
+        close = difflib.get_close_matches(value.lower(), SIDES, n=1, cutoff=0.4)
+        todo = f"did you mean {close[0]!r}? " if close else ""
+        self.problems.append(Problem(f"split = {value!r}", self.table.where(line), f"{todo}allowed are train, val, test, or nothing"))
 
 
-def _tokens(cell: str, separator: str) -> list[str]:
-    return [token for token in (part.strip() for part in cell.split(separator)) if token]
+def _text(cell: Any) -> str:
+    """A cell as text; a number without a fraction as an integer, whatever its type in a Parquet file."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or cell != cell:
+        return ""
+    return str(int(cell)) if isinstance(cell, float | bool) and cell == int(cell) else str(cell)
 
 
-def _classes(
-    table: Table, tokens: Mapping[str, list[list[str]]], listed: list[tuple[str, str, bool]] | None, settings: Ingest
-) -> tuple[Classes, dict[str, int], list[Problem]]:
+def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:
+    """Raise DataError unless the table has a column for every class of classes.csv."""
+    found = f"found {', '.join(table.header[:30])}{', ...' if len(table.header) > 30 else ''}"
+    where = f"{table.path.name} row 1"
+    if listed is None or not {name for name, _, _ in listed} & set(table.header):
+        close = difflib.get_close_matches("labels", table.header, n=1, cutoff=0.6)
+        todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
+        todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
+        raise DataError(f"column 'labels' is missing: {found}", where, todo)
+    missing = [name for name, _, _ in listed if name not in table.header]
+    if missing:
+        todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
+        raise DataError(problems=[Problem(f"class {name!r} has no column: {found}", where, todo) for name in missing])
+
+
+def _classes(table: Table, tokens: Mapping[str, int], listed: Listed | None, settings: Ingest) -> tuple[Classes, dict[str, int], list[Problem]]:
     """The classes, the index that each label token stands for, and what is wrong with the list as a whole.
 
     Tokens are read as indices only where classes.csv is there, every token is a whole number and no class is called by one.
     """
-    used = {token for column in tokens.values() for row in column for token in row}
-    numbers = bool(used) and all(token.isascii() and token.isdigit() for token in used)
-    names = sorted(used) if listed is None else [name for name, _, _ in listed]
+    numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
+    names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
     problems = []
     if listed is None and numbers:
         what = f"labels are numbers ({', '.join(names[:3])}, ...), and there is no {settings.classes} that says what they mean"
@@ -126,27 +220,31 @@ def _classes(
                 todo = f"write one of them everywhere, or list both in {settings.classes}"
                 problems.append(Problem(f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case", str(table.path), todo))
     if len(names) > MOST_CLASSES:
-        problems.append(
-            Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", str(table.path), f"is ingest.separator = {settings.separator!r} right?")
-        )
-    classes = make_classes(names, {name: prompt for name, prompt, _ in listed or [] if prompt}, [name for name, _, critical in listed or [] if critical])
+        todo = f"is ingest.separator = {settings.separator!r} right?"
+        problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", str(table.path), todo))
+    classes = make_classes(names) if listed is None else from_listed(listed)
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
-        return classes, {token: int(token) for token in used if int(token) < len(names)}, problems
+        return classes, {token: int(token) for token in tokens if int(token) < len(names)}, problems
     return classes, {name: c for c, name in enumerate(names)}, problems
 
 
-def _to_indices(table: Table, column: str, tokens: list[list[str]], index: Mapping[str, int], settings: Ingest, problems: list[Problem]) -> list[list[int]]:
+def _to_indices(table: Table, column: str, rows: _Rows, index: Mapping[str, int], settings: Ingest, problems: list[Problem]) -> pd.Series:
     """Ascending class indices per row; each label that is no class becomes one problem with the rows that have it."""
-    strange: dict[str, list[int]] = {}
-    for number, row in enumerate(tokens):
-        for token in row:
-            if token not in index:
-                strange.setdefault(token, []).append(table.lines[number])
-    for token, lines in strange.items():
+    import numpy as np
+
+    lists = rows.lists[column]
+    names = list(rows.tokens)
+    classes = np.array([index.get(name, -1) for name in names], dtype=np.int64)
+    codes = np.array(lists.codes, dtype=np.int64)
+    strange = np.flatnonzero(classes[codes] < 0) if len(codes) else codes
+    by_code: dict[int, list[int]] = {}
+    for position, row in zip(strange.tolist(), lists.rows_of(strange).tolist(), strict=True):
+        by_code.setdefault(int(codes[position]), []).append(rows.lines[row])
+    for code, lines in by_code.items():
         more = f" and {len(lines) - ROWS_NAMED} more" if len(lines) > ROWS_NAMED else ""
         where = f"{table.path.name} row {', '.join(map(str, lines[:ROWS_NAMED]))}{more}, column {column}"
-        problems.append(Problem(f"label {token!r} is not in {settings.classes}", where, _label_advice(token, list(index), settings)))
-    return [sorted({index[token] for token in row if token in index}) for row in tokens]
+        problems.append(Problem(f"label {names[code]!r} is not in {settings.classes}", where, _label_advice(names[code], list(index), settings)))
+    return lists.mapped(np.where(classes > MOST_CLASSES, -1, classes))
 
 
 def _label_advice(token: str, names: list[str], settings: Ingest) -> str:
@@ -162,43 +260,29 @@ def _label_advice(token: str, names: list[str], settings: Ingest) -> str:
     )
 
 
-def _paths_and_ids(table: Table, problems: list[Problem]) -> tuple[list[str], list[str], list[bool]]:
-    """Normalised relative paths, image ids (both must be unique), and whether a row's path may be opened."""
-    paths, ids, usable = [], [], []
-    first_path: dict[str, int] = {}
-    first_id: dict[str, int] = {}
-    for number, row in enumerate(table.rows):
-        written = row["path"]
-        path = PurePosixPath(written)
-        fault = ""
-        if not written:
-            fault = "the path is empty"
-        elif path.is_absolute() or PureWindowsPath(written).is_absolute() or "://" in written:
-            fault = f"path {written!r} is absolute"
-        elif ".." in path.parts:
-            fault = f"path {written!r} leaves the data folder"
-        elif "\\" in written:
-            fault = f"path {written!r} has backslashes"
-        if fault:
-            problems.append(Problem(fault, table.where(number), "write the path relative to the data folder, with / between folders"))
-        elif str(path) in first_path:
-            where = f"{table.where(number)}, first in row {first_path[str(path)]}"
-            problems.append(Problem(f"path {str(path)!r} is there twice", where, "write one row a picture, with all its labels"))
-        image_id = row.get("image_id") or str(path.with_suffix("") if path.name else path)
-        if not fault and image_id in first_id and str(path) not in first_path:
-            todo = "give them different ids in the column image_id (without it, the id is the path without its suffix)"
-            problems.append(Problem(f"image id {image_id!r} is there twice", f"{table.where(number)}, first in row {first_id[image_id]}", todo))
-        first_path.setdefault(str(path), table.lines[number])
-        first_id.setdefault(image_id, table.lines[number])
-        paths.append(str(path))
-        ids.append(image_id)
-        usable.append(not fault)
-    return paths, ids, usable
+def _refuse_known_and_unknown(table: Table, columns: Mapping[str, pd.Series], rows: _Rows, classes: Classes, problems: list[Problem]) -> None:
+    if not len(rows.lists["unknown"].codes):
+        return
+    for line, has, unsure in zip(rows.lines, columns["labels"], columns["unknown"], strict=True):
+        if has and unsure:
+            for c in sorted(set(has) & set(unsure)):
+                what = f"label {classes.names[c]!r} is both in labels and in unknown"
+                problems.append(Problem(what, table.where(line), "keep it in one of the two columns"))
 
 
-def _given_split(value: str, where: str, problems: list[Problem]) -> str | None:
-    if value and value not in SIDES:
-        close = difflib.get_close_matches(value.lower(), SIDES, n=1, cutoff=0.4)
-        todo = f"did you mean {close[0]!r}? " if close else ""
-        problems.append(Problem(f"split = {value!r}", where, f"{todo}allowed are train, val, test, or nothing"))
-    return value or None
+def _refuse_repetitions(frame: pd.DataFrame, table: Table, rows: _Rows, problems: list[Problem]) -> None:
+    """A path or an image id that is there twice."""
+
+    def report(column: str, among: pd.Series, what: Callable[[str], str], todo: str) -> None:
+        values = frame[column][among]
+        first: dict[str, int] = {}
+        for row, value in values[values.duplicated(keep=False)].items():
+            line = rows.lines[int(str(row))]
+            if value in first:
+                problems.append(Problem(what(value), f"{table.where(line)}, first in row {first[value]}", todo))
+            first.setdefault(value, line)
+
+    usable = frame["path"] != ""
+    report("path", usable, lambda path: f"path {path!r} is there twice", "write one row a picture, with all its labels")
+    todo = "give them different ids in the column image_id (without it, the id is the path without its suffix)"
+    report("image_id", usable & ~frame["path"].duplicated(), lambda image: f"image id {image!r} is there twice", todo)
