@@ -15,6 +15,7 @@ STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "reg
 COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",
+    "promote": "Make a model version the champion, behind the gate.",
     "summary": "Print the results of the last run as a table.",
 }
 EPILOG = """\b

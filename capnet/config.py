@@ -304,12 +304,15 @@ class Register(Section):
     experiment: str = Field("capnet", min_length=1, max_length=250, description="MLflow experiment")
     tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")
     alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255, description="alias given to the new version")
+    policy: str = Field("mlflow/promotion.yaml", min_length=1, description="what a new version must hold against the champion")
 
     @field_validator("alias")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
         if value.lower() == "latest" or (value[:1] in "vV" and value[1:].isdigit()):
             raise ValueError("MLflow keeps 'latest' and v1, v2, ... for itself")
+        if value == "champion":
+            raise ValueError("'champion' is given by `capnet promote`, behind its gate")
         return value
 
 

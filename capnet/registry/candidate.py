@@ -14,7 +14,7 @@ from capnet.contracts import BUCKETS, VARIANTS, Classes, check_schema, read_clas
 from capnet.errors import ContractError, Problem
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
-EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")
+EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
 HEADLINE = ("mAP", *BUCKETS)
 TITLES = {
     "capnet": "CapNet",
@@ -29,6 +29,7 @@ TITLES = {
 class Candidate:
     """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written."""
 
+    split: Path
     model: Path
     evaluation: Path
     content_hash: str
@@ -55,9 +56,8 @@ def content_hash(model: Path, evaluation: Path) -> str:
 
 def read_candidate(split: Path, model: Path, evaluation: Path) -> Candidate:
     """Read and cross-check the three folders; raises ContractError naming every disagreement at once."""
-    missing = [
-        path for folder, names in ((model, MODEL_FILES), (evaluation, EVALUATION_FILES)) for path in (folder / name for name in names) if not path.is_file()
-    ]
+    wanted = ((split, ("split.parquet",)), (model, MODEL_FILES), (evaluation, (*EVALUATION_FILES, "predictions.parquet")))
+    missing = [path for folder, names in wanted for path in (folder / name for name in names) if not path.is_file()]
     if missing:
         raise ContractError(problems=[Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`") for path in missing])
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
@@ -75,15 +75,14 @@ def read_candidate(split: Path, model: Path, evaluation: Path) -> Candidate:
         if not found
     ]
     if thresholds.get("views") != config.get("tte"):
-        found, wanted = thresholds.get("views"), config.get("tte")
-        what = f"thresholds hold for the test-time views {found}, the model is scored with {wanted}"
+        what = f"thresholds hold for the test-time views {thresholds.get('views')}, the model is scored with {config.get('tte')}"
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
     if "mAP" not in metrics.get("capnet", {}):
         problems.append(Problem("no mAP of the variant capnet", str(evaluation / "metrics.json"), "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
     history = _rows(model / "history.csv", ("epoch",))
-    return Candidate(model, evaluation, content_hash(model, evaluation), classes, config, metrics, thresholds, per_class, history)
+    return Candidate(split, model, evaluation, content_hash(model, evaluation), classes, config, metrics, thresholds, per_class, history)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

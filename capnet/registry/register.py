@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +19,11 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.registry.candidate import Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.candidate import MODEL_FILES, Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.champion import VERDICT
+from capnet.registry.gate import FOLDER, gate_scores, write_gate
+from capnet.registry.policy import read_policy
+from capnet.registry.promotion import champion_of, tag, verdict_on, verdict_tags
 from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -54,7 +61,7 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
         return False  # asking would make an empty store
     with store(settings, "look up the registered model") as client:
         found = find_version(client, settings, wanted)
-        return found is not None and settings.alias in found.aliases
+        return found is not None and settings.alias in found.aliases and VERDICT in found.tags
 
 
 def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> ModelVersion:
@@ -68,9 +75,21 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             experiment = experiment_id(client, settings)
             advance(note="run")
             found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
-        elif settings.alias not in found.aliases:
+        if settings.alias not in found.aliases:
             client.set_registered_model_alias(settings.name, settings.alias, found.version)
+        if VERDICT not in found.tags:
+            _inform(client, settings, found, candidate)
         return client.get_model_version(settings.name, found.version)
+
+
+def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate) -> None:
+    """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks again."""
+    policy = read_policy(Path(settings.policy))
+    champion = champion_of(client, settings.name)
+    if champion is not None and str(champion.version) == str(found.version):
+        champion = None
+    verdict = verdict_on(client, gate_scores(candidate.split, candidate.evaluation, candidate.classes), champion, policy)
+    tag(client, found, verdict_tags(found, champion, verdict))
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
@@ -106,7 +125,7 @@ def _new_version(
         "content_hash": candidate.content_hash,
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": str(candidate.config.get("weight_hash", "")),
-    } | ({"data_md5": data_md5} if data_md5 else {})
+    } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
     text = description(candidate)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     with _run(client, experiment, label, tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}) as run_id:
@@ -124,9 +143,21 @@ def _new_version(
         client.finalize_logged_model(logged.model_id, "READY")
         client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
         advance(note="version")
-        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
+        buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
+        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets)
         advance()
-        return created
+    return _lowest(client, settings, created, candidate.content_hash)
+
+
+def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wanted: str) -> ModelVersion:
+    """The version that stays when two registrations of the same content ran at once: the lower one; the other is taken back."""
+    first = find_version(client, settings, wanted)
+    if first is None or int(first.version) >= int(created.version):
+        return client.get_model_version(settings.name, created.version)
+    client.set_registered_model_alias(settings.name, settings.alias, first.version)
+    client.delete_model_version(settings.name, created.version)
+    client.set_tag(str(created.run_id), "duplicate_of", f"version {first.version}")
+    return client.get_model_version(settings.name, first.version)
 
 
 @contextmanager
@@ -159,6 +190,9 @@ def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, repo
         if path.is_file():
             with _storing(path.name):
                 client.log_artifact(run_id, str(path))
+    with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
+        write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes))
+        client.log_artifacts(run_id, folder, FOLDER)
 
 
 def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate) -> None:
@@ -170,11 +204,14 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
 
     example, signature = serving.input_example(), serving.signature()
     with TemporaryDirectory() as folder:
-        target = Path(folder, "model")
+        target, model = Path(folder, "model"), Path(folder, "files")
+        model.mkdir()
+        for name in MODEL_FILES:  # not out-of-fold scores: only what loads
+            shutil.copyfile(candidate.model / name, model / name)
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=serving.__file__,
-            artifacts={"model": str(candidate.model.resolve()), "thresholds": str((candidate.evaluation / "thresholds.json").resolve())},
+            artifacts={"model": str(model), "thresholds": str((candidate.evaluation / "thresholds.json").resolve())},
             signature=signature,
             input_example=example,
             pip_requirements=requirements(str(candidate.config.get("backbone", {}).get("name", ""))),
@@ -242,6 +279,19 @@ def requirements(backbone: str) -> list[str]:
         with suppress(PackageNotFoundError):
             pins.append(f"{name}=={version(name).partition('+')[0]}")
     return sorted(set(pins))
+
+
+def git_revision() -> str:
+    """The commit of the working directory ("-dirty" behind it where tracked files differ), or what CAPNET_GIT_REVISION says; "" without both."""
+    if named := os.environ.get("CAPNET_GIT_REVISION"):
+        return named
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip()
 
 
 def dvc_md5(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The registered model: pictures in, labels out. MLflow copies this file into the model and runs it there (models-from-code).
+"""The registered model: pictures in, decisions out. MLflow copies this file into the model and runs it there (models-from-code).
 
 The copy needs an installed capnet. Nothing is pickled: the model folder and thresholds.json travel as they are.
 """
@@ -6,133 +6,88 @@ The copy needs an installed capnet. Nothing is pickled: the model folder and thr
 from __future__ import annotations
 
 import base64
-import binascii
 import io
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from capnet.contracts import read_classes, read_json
-from capnet.errors import DataError, Problem
+from capnet.errors import CapnetError, GateError
+from capnet.registry.champion import check_champion, identity
+from capnet.registry.pictures_in import COLUMN, picture_files
+from capnet.registry.served import DECISIONS, load_served
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from capnet.evaluation.tte import Scorer
-
-COLUMN = "image"
-LONGEST_PATH = 4096
+META = "registered_model_meta"  # written by MLflow beside a model that came from the registry
+UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
 
 
 class CapnetModel(PythonModel):
-    """Scores pictures with the test-time views of the model's config.json and marks the labels over their thresholds."""
+    """Scores pictures with the test-time views of the model's config.json and decides by its thresholds."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load model and thresholds; raises ContractError where they were made for other classes."""
-        from capnet.config import Runtime
-        from capnet.evaluation.tte import Scorer
-
-        model, thresholds = Path(context.artifacts["model"]), Path(context.artifacts["thresholds"])
-        self._thresholds = read_json(thresholds)
-        self._names = read_classes(model / "classes.json", self._thresholds["class_fingerprint"]).names
-        self._scorer = Scorer(model, Runtime())
+        """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or views."""
+        model = Path(context.artifacts["model"])
+        check_gate(model.parents[1])
+        self._served = load_served(model, Path(context.artifacts["thresholds"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """One row per picture: ``labels`` over their thresholds, ``scores`` and calibrated ``probabilities`` by class name.
+        """One row per picture (its number in the input) and class: score, calibrated probability, threshold, decision.
 
-        ``model_input`` has a column ``image``: a path, or base64 of the file's bytes. Raises DataError naming every bad row.
+        ``model_input`` has a column ``image``: bytes, base64 or paths. The parameter ``decided_only`` leaves out what is not
+        decided. Raises MlflowException naming every bad row; a server answers it with status 400.
         """
-        with TemporaryDirectory() as folder:
-            return table(_scores(self._scorer, picture_files(model_input, Path(folder))), self._names, self._thresholds)
+        try:
+            with TemporaryDirectory() as folder:
+                table = self._served.decisions(self._served.scores(picture_files(model_input, Path(folder))))
+        except CapnetError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return table[table["decision"]].reset_index(drop=True) if (params or {}).get("decided_only") else table
 
 
-def _scores(scorer: Scorer, paths: Sequence[Path]) -> np.ndarray:
-    """Served scores [picture, class]. Nothing of the pictures is kept: the cache of an evaluation would grow with every request."""
-    import numpy as np
+def check_gate(folder: Path) -> None:
+    """Ask the registry whether this version may serve, where the model came from it: a red champion is refused on every way.
 
-    from capnet.data.features import live_features
-
-    if not paths:
-        return np.empty((0, len(scorer.loaded.classes)), dtype=np.float32)
-    model = scorer.loaded.model
-    rows = pd.DataFrame({"path": [str(path) for path in paths], "sha256": ""})  # absolute paths: the root below adds nothing
-
-    def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
-        return live_features(pooled, rows, Path("/"), scorer.look, scorer.machine, scorer.threads, "given").to(scorer.machine.device)
-
-    mixed = model.settings.zero_shot_weight > 0 and not model.tower_is_frozen  # else zero-shot needs no features of its own
-    plain = features(lambda images: model.pooled(images, adapted=False)) if mixed else None
-    served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
-    return served.cpu().numpy()
-
-
-def table(scores: np.ndarray, names: Sequence[str], thresholds: Mapping[str, Any]) -> pd.DataFrame:
-    """Labels, scores and probabilities by class name, from float32 scores [picture, class]."""
-    import numpy as np
-
-    from capnet.evaluation.calibration import Calibration, calibrate
-
-    limits = np.array([item["threshold"] for item in thresholds["classes"]], dtype=np.float32)  # [class]
-    fitted = thresholds["calibration"]
-    probabilities = calibrate(Calibration(fitted["temperature"], np.array(fitted["shift"])), scores)
-    return pd.DataFrame(
-        {
-            "labels": [[name for name, given in zip(names, row, strict=True) if given] for row in scores >= limits],
-            "scores": [dict(zip(names, row, strict=True)) for row in scores.tolist()],
-            "probabilities": [dict(zip(names, row, strict=True)) for row in probabilities.tolist()],
-        }
-    )
-
-
-def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
-    """A readable file per row; base64 is written to ``folder``. Raises DataError naming every row that is neither."""
-    if COLUMN not in getattr(model_input, "columns", ()):
-        raise DataError(f"no column {COLUMN!r}", "input", f"send a table with a column {COLUMN!r}: paths, or base64 of the files")
-    paths: list[Path] = []
-    problems = []
-    for number, value in enumerate(model_input[COLUMN]):
-        content = _decoded(value)
-        path = folder / f"row {number}" if content is not None else Path(str(value))
-        if content is not None:
-            path.write_bytes(content)
-        elif not (0 < len(str(value)) <= LONGEST_PATH and path.is_file()):
-            problems.append(Problem(f"neither a picture in base64 nor a file: {str(value)[:60]!r}", f"row {number}", "send a path that exists here, or base64"))
-        paths.append(path.absolute())
-    if problems:
-        raise DataError(problems=problems)
-    return paths
-
-
-def _decoded(value: Any) -> bytes | None:
-    """The bytes behind base64 (also as a data: URI) that is a raster picture; None for anything else."""
-    from PIL import Image, UnidentifiedImageError
-
-    from capnet.data.pictures import FORMATS
-
-    text = str(value)
-    text = text.partition(",")[2] if text.startswith("data:") else text
+    A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model serve
+    where there is none, in an image that was built from the registry for example.
+    """
     try:
-        content = base64.b64decode(text, validate=True)
-        with Image.open(io.BytesIO(content), formats=FORMATS):
-            return content
-    except (binascii.Error, ValueError, UnidentifiedImageError, OSError):
-        return None
+        meta = yaml.safe_load((folder / META).read_text()) or {}
+    except FileNotFoundError:
+        return
+    name, version = meta.get("model_name"), str(meta.get("model_version"))
+    if not name or os.environ.get(UNCHECKED, "").strip():
+        return
+    from mlflow import MlflowClient
+
+    try:
+        found = MlflowClient().get_model_version(name, version)
+    except Exception as error:  # of any store
+        raise GateError(
+            f"cannot ask the registry whether {identity(name, version)} may serve: {' '.join(str(error).split())[:200]}",
+            str(folder),
+            f"set MLFLOW_TRACKING_URI to the registry that the model came from; where there is none, set {UNCHECKED} to a reason",
+        ) from error
+    check_champion(found)
 
 
 def signature() -> ModelSignature:
-    """Input: ``image``; output: the labels, and score and probability of every class by name."""
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array, Map
+    """Input: ``image`` (bytes or text); output: a row per picture and class."""
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types import schema as untyped
 
+    anything: Any = untyped.AnyType  # one column for bytes and text: DataType.string would refuse bytes
+    kinds = {"picture": DataType.long, "class": DataType.string, "decision": DataType.boolean}
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, COLUMN)]),
-        outputs=Schema([ColSpec(Array(DataType.string), "labels"), ColSpec(Map(DataType.double), "scores"), ColSpec(Map(DataType.double), "probabilities")]),
+        inputs=Schema([ColSpec(anything(), COLUMN)]),
+        outputs=Schema([ColSpec(kinds.get(name, DataType.double), name) for name in DECISIONS]),
+        params=ParamSchema([ParamSpec("decided_only", DataType.boolean, False)]),
     )
 
 

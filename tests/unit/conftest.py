@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,41 @@ TINY = {
 
 @pytest.fixture
 def make_outputs(tmp_path: Path) -> Make:
-    """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths."""
+    """``outputs_maker`` with a place of the test's own."""
+    return lambda folder=None, **changes: _make(folder or tmp_path / "outputs", **changes)
 
-    def make(folder: Path | None = None, *, mAP: float = 0.5, n_classes: int = len(NAMES), epochs: int = 3, zero_shot_weight: float = 0.0) -> dict[str, Path]:
-        folder = folder or tmp_path / "outputs"
-        paths = {name: folder / name for name in ("split", "model", "evaluation")}
-        for path in paths.values():
-            path.mkdir(parents=True)
-        classes = _model(paths["model"], n_classes, zero_shot_weight)
-        _history(paths["model"] / "history.csv", epochs)
-        from capnet.contracts import write_classes
 
-        write_classes(paths["split"] / "classes.json", classes)
-        _evaluation(paths["evaluation"], classes, mAP)
-        return paths
+@pytest.fixture(scope="session")
+def outputs_maker() -> Make:
+    """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths.
 
-    return make
+    ``skill``: how far the scores of a class's test pictures stand apart, per class or for all.
+    """
+
+    return _make
+
+
+def _make(
+    folder: Path,
+    *,
+    mAP: float = 0.5,
+    n_classes: int = len(NAMES),
+    epochs: int = 3,
+    zero_shot_weight: float = 0.0,
+    skill: float | Sequence[float] = 2.0,
+    critical: Sequence[str] = (),
+) -> dict[str, Path]:
+    from capnet.contracts import write_classes
+
+    paths = {name: folder / name for name in ("split", "model", "evaluation")}
+    for path in paths.values():
+        path.mkdir(parents=True)
+    classes = _model(paths["model"], n_classes, zero_shot_weight, critical)
+    _history(paths["model"] / "history.csv", epochs)
+    write_classes(paths["split"] / "classes.json", classes)
+    _evaluation(paths["evaluation"], classes, mAP)
+    _tables(paths, n_classes, skill)
+    return paths
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +72,27 @@ def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
     monkeypatch.undo()
 
 
-def _model(folder: Path, n_classes: int, zero_shot_weight: float) -> Any:
+def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[float]) -> None:
+    """split.parquet and predictions.parquet: 20 training, 10 validation and 400 test pictures with the same labels every time."""
+    import pandas as pd
+
+    from capnet.contracts import write_predictions, write_split
+
+    rng, sides = np.random.default_rng(5), ["train"] * 20 + ["val"] * 10 + ["test"] * 400
+    labels = rng.random((len(sides), n_classes)) < np.geomspace(0.5, 0.1, n_classes)
+    rows = {"image_id": [f"p{number}" for number in range(len(sides))], "labels": [np.flatnonzero(row) for row in labels], "split": sides}
+    rows |= {
+        "path": [f"images/{number}.jpg" for number in range(len(sides))],
+        "sha256": [hashlib.sha256(f"{n}".encode()).hexdigest() for n in range(len(sides))],
+    }
+    frame = pd.DataFrame(rows).assign(width=10, height=10, group="", slice="", given_split="", unknown=[[]] * len(sides))
+    write_split(paths["split"] / "split.parquet", frame)
+    logits = labels * np.asarray(skill) + rng.standard_normal(labels.shape) - 2
+    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    write_predictions(paths["evaluation"] / "predictions.parquet", frame.assign(variant="capnet", scores=list(scores))[frame["split"] != "train"])
+
+
+def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequence[str] = ()) -> Any:
     import open_clip
     import torch
 
@@ -66,7 +106,7 @@ def _model(folder: Path, n_classes: int, zero_shot_weight: float) -> Any:
     config.write_text(json.dumps(TINY))
     open_clip.add_model_config(config)
     counts = [max(1, 120 // (rank + 1) ** 2) for rank in range(n_classes)]
-    classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes]).with_counts(counts, (100, 20))
+    classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes], critical=critical).with_counts(counts, (100, 20))
     backbone = Backbone(name="tiny-random-clip", pretrained="random", centre=False)
     towers = load_towers(backbone)
     settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, "zero_shot_weight": zero_shot_weight})

@@ -59,7 +59,9 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path) 
         "weight_hash": candidate.config["weight_hash"],
         "data_md5": "0123.dir",
     }
-    assert version.tags == expected
+    assert {name: version.tags[name] for name in expected} == expected
+    assert {name: version.tags[name] for name in ("mAP", "head", "medium", "tail")} == {"mAP": "0.5000", "head": "0.6000", "medium": "0.5000", "tail": "0.4000"}
+    assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == ("green", "capnet version 1", "no champion")
     assert version.description.startswith("mAP 50.0 % over 4 classes")
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
@@ -69,7 +71,8 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path) 
     assert run.data.params["tte.views"] == "5"
     assert {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))} == figures(candidate)
     assert [(point.step, point.value) for point in client.get_metric_history(version.run_id, "val/mAP")] == [(2, 0.2), (3, pytest.approx(0.3))]
-    assert {item.path for item in client.list_artifacts(version.run_id)} == {"report.html", "metrics.json", "per_class.csv", "thresholds.json"}
+    assert {item.path for item in client.list_artifacts(version.run_id)} == {"report.html", "metrics.json", "per_class.csv", "thresholds.json", "gate"}
+    assert {item.path for item in client.list_artifacts(version.run_id, "gate")} == {"gate/test.parquet", "gate/seen.parquet", "gate/gate.json"}
     for name in ("report.html", "per_class.csv"):
         copy = client.download_artifacts(version.run_id, name, str(folder))
         assert Path(copy).read_bytes() == (paths["evaluation"] / name).read_bytes()

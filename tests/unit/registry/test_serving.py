@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import math
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,19 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from capnet.config import Register, Runtime
 from capnet.contracts import read_json, sha256_file
-from capnet.errors import DataError
+from capnet.errors import ContractError, DataError, GateError
 from capnet.evaluation.tte import score_pictures
+from capnet.model.capnet import CapNet
 from capnet.registry.candidate import read_candidate
+from capnet.registry.pictures_in import picture_files
 from capnet.registry.register import register_version
-from capnet.registry.serving import picture_files, table
+from capnet.registry.served import load_served
+from capnet.registry.serving import check_gate
 
 Make = Callable[..., dict[str, Path]]
 
@@ -56,46 +60,68 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
 
     thresholds = read_json(paths["evaluation"] / "thresholds.json")
     names = [item["name"] for item in thresholds["classes"]]
-    assert list(found.columns) == ["labels", "scores", "probabilities"]
-    served = np.array([[row[name] for name in names] for row in found["scores"]], dtype=np.float32)
-    np.testing.assert_allclose(served, expected, atol=1e-6)  # the evaluation sends other batches through the tower
-    for row, labels, probabilities in zip(served, found["labels"], found["probabilities"], strict=True):
-        assert labels == [name for name, score, item in zip(names, row, thresholds["classes"], strict=True) if score >= item["threshold"]]
-        for number, name in enumerate(names):
-            logit = math.log(row[number] / (1 - row[number]))
-            shifted = logit / thresholds["calibration"]["temperature"] + thresholds["calibration"]["shift"][number]
-            assert probabilities[name] == pytest.approx(1 / (1 + math.exp(-shifted)), abs=1e-6)
+    assert list(found.columns) == ["picture", "class", "score", "probability", "threshold", "decision"]
+    assert found["picture"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert found["class"].tolist() == names * 3
+    np.testing.assert_allclose(found["score"], expected.ravel(), atol=1e-6)  # the evaluation sends other batches through the tower
+    limits = [item["threshold"] for item in thresholds["classes"]] * 3
+    assert found["threshold"].tolist() == limits
+    assert found["decision"].tolist() == [score >= limit for score, limit in zip(found["score"], limits, strict=True)]
+    logits = np.log(found["score"] / (1 - found["score"]))
+    shifted = logits / thresholds["calibration"]["temperature"] + np.tile(thresholds["calibration"]["shift"], 3)
+    np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-shifted)), atol=1e-6)
 
     state = tmp_path / "state"
     kept = sorted(state.rglob("*"))
-    mixed = pd.DataFrame({"image": [_base64(pictures[0]), f"data:image/jpeg;base64,{_base64(pictures[1])}", str(pictures[2])]})
+    mixed = pd.DataFrame({"image": [_base64(pictures[0]), f"data:image/jpeg;base64,{_base64(pictures[1])}", pictures[2].read_bytes()]})
     pd.testing.assert_frame_equal(loaded.predict(mixed), found)
+    decided = loaded.predict(mixed, params={"decided_only": True})
+    pd.testing.assert_frame_equal(decided, found[found["decision"]].reset_index(drop=True))
     assert sorted(state.rglob("*")) == kept, "nothing of a served picture is kept"
     assert loaded.predict(mixed.iloc[:0]).empty
-    example = loaded.predict(loaded.input_example)
-    assert list(example["scores"][0]) == names
-    with pytest.raises(Exception, match="image"):
+    assert loaded.predict(loaded.input_example)["class"].tolist() == names
+    with pytest.raises(MlflowException, match="image"):
         loaded.predict(pd.DataFrame({"picture": ["a.jpg"]}))
+    with pytest.raises(MlflowException, match=r"row 1") as caught:
+        loaded.predict(pd.DataFrame({"image": [str(pictures[0]), pictures[1].read_bytes()[:200]]}))
+    assert caught.value.get_http_status_code() == 400
+    assert "does not decode" in str(caught.value)
 
 
-def test_labels_are_those_at_or_above_their_own_threshold() -> None:
-    thresholds = {
-        "classes": [{"threshold": 0.5}, {"threshold": float(np.float32(0.1))}, {"threshold": 0.9}],
-        "calibration": {"temperature": 2.0, "shift": [0.0, 1.0, -1.0]},
-    }
-    found = table(np.array([[0.5, 0.1, 0.89], [0.4, 0.05, 0.1]], dtype=np.float32), ["a", "b", "c"], thresholds)
-    assert found["labels"].tolist() == [["a", "b"], []]
-    assert found["probabilities"][0]["a"] == pytest.approx(0.5)
-    assert found["probabilities"][0]["b"] == pytest.approx(1 / (1 + math.exp(math.log(9) / 2 - 1)), abs=1e-6)
+def test_class_embeddings_are_computed_once(make_outputs: Make, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    calls = []
+    original = CapNet.class_features
+    monkeypatch.setattr(CapNet, "class_features", lambda model: calls.append(1) or original(model))
+    served = load_served(paths["model"], paths["evaluation"] / "thresholds.json")
+    for _ in range(3):
+        served.scores(pictures)
+    assert len(calls) == 1
+
+
+def test_thresholds_of_other_views_are_refused(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    path = paths["evaluation"] / "thresholds.json"
+    path.write_text(json.dumps(read_json(path) | {"views": {"views": 1, "expand": 8, "average": "logits"}}))
+    with pytest.raises(ContractError, match="thresholds hold for the test-time views"):
+        load_served(paths["model"], path)
 
 
 def test_every_row_that_is_no_picture_is_named(tmp_path: Path, pictures: list[Path]) -> None:
     postscript = base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n").decode()  # Pillow would start another program
-    values = [str(pictures[0]), "missing.jpg", "%%%", "", None, base64.b64encode(b"no picture").decode(), "x" * 5000, str(tmp_path), postscript]
+    text = tmp_path / "secret.txt"
+    text.write_text("not for you")
+    values: list[object] = [str(pictures[0]), "missing.jpg", "%%%", "", None, base64.b64encode(b"no picture").decode(), "x" * 5000, str(tmp_path), postscript]
+    values += [b"", b"no picture", pictures[0].read_bytes()[:100], 3.5, str(text), "data:image/png;base64,", "a\0b"]
+    folder = tmp_path / "rows"
+    folder.mkdir()
     with pytest.raises(DataError) as caught:
-        picture_files(pd.DataFrame({"image": values}), tmp_path)
-    assert [problem.where for problem in caught.value.problems] == [f"row {number}" for number in range(1, 9)]
-    assert max(len(problem.what) for problem in caught.value.problems) < 120
+        picture_files(pd.DataFrame({"image": values}), folder)
+    assert [problem.where for problem in caught.value.problems] == [f"row {number}" for number in range(1, 16)]
+    assert max(len(problem.what) for problem in caught.value.problems) < 160
+    assert "not for you" not in str(caught.value)
 
 
 def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
@@ -104,8 +130,17 @@ def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
         picture_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path)
 
 
-def test_base64_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
+def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
-    found = picture_files(pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode()]}), tmp_path)
-    assert found[0].read_bytes() == buffer.getvalue()
+    found = picture_files(pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]}), tmp_path)
+    assert [path.read_bytes() for path in found] == [buffer.getvalue()] * 2
+
+
+def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_gate(tmp_path)  # not from a registry: nothing to ask
+    (tmp_path / "registered_model_meta").write_text("model_name: capnet\nmodel_version: '1'\n")
+    with pytest.raises(GateError, match="cannot ask the registry whether capnet version 1 may serve"):
+        check_gate(tmp_path)
+    monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "an image without a registry")
+    check_gate(tmp_path)

@@ -1,0 +1,141 @@
+"""`capnet promote`: move the alias `champion` behind the gate, take it back, copy a version to another registered model, audit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from capnet.config import Params
+    from capnet.registry.gate import Rescore
+    from capnet.registry.verdict import Verdict
+
+EPILOG = """\b
+Examples:
+  capnet promote                                  the challenger, if the gate lets it pass
+  capnet promote --version 7 --yes                although the gate cannot decide
+  capnet promote --version 7 --force --reason "the old model mislabels the new camera"
+  capnet promote --to capnet-production           copy it there and promote it there
+  capnet promote --rollback
+  capnet promote --audit                          what happened to the alias, also elsewhere"""
+
+
+@click.command("promote", epilog=EPILOG)
+@click.option("--params", default="params.yaml", show_default=True, help="Settings file; section register names store, model and policy.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option("--version", "number", default="", metavar="N", help="Version to promote; without it the one under register.alias.")
+@click.option("--to", "target", default="", metavar="NAME", help="Another registered model: the version is copied there and promoted there.")
+@click.option("--rollback", is_flag=True, help="Back to the champion before the present one.")
+@click.option("--audit", is_flag=True, help="Print the history, record moves made elsewhere; exit code 5 where readers refuse the champion.")
+@click.option("--force", is_flag=True, help="Promote although the verdict is red; needs --reason.")
+@click.option("--reason", default="", help="One sentence for the history.")
+@click.option("--yes", is_flag=True, help="Do not ask where the gate cannot decide.")
+@click.option("--data", default="", metavar="FOLDER", help="Pictures, to score with the champion what it was not tested on (with --split).")
+@click.option("--split", "split", default="outputs/split", show_default=True, metavar="FOLDER", help="Split that says where those pictures are.")
+def command(
+    params: str,
+    settings: tuple[str, ...],
+    number: str,
+    target: str,
+    rollback: bool,
+    audit: bool,
+    force: bool,
+    reason: str,
+    yes: bool,
+    data: str,
+    split: str,
+) -> None:
+    """Make a version the champion of its registered model, if it holds what mlflow/promotion.yaml asks for.
+
+    The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be decided.
+    A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
+    """
+    from capnet.config import load
+    from capnet.errors import CapnetError
+    from capnet.registry import promotion
+    from capnet.registry.policy import read_policy
+    from capnet.registry.tracking import store
+
+    if rollback + audit + bool(number or target) > 1:
+        raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
+    loaded = load(Path(params), settings)
+    policy, register = read_policy(Path(register_policy(loaded))), loaded.register_
+    with store(register, "move the champion" if not audit else "read the history") as client:
+        if audit:
+            show_audit(promotion.audit(client, target or register.name), register.name)
+            return
+        if rollback:
+            done = promotion.rollback(client, register.name, force, reason)
+            click.echo(f"champion of {done.name}: version {done.after} again, was version {done.before}")
+            return
+        version = promotion.candidate_of(client, register, number)
+        if target and target != register.name:
+            version = promotion.copy(client, version, target)
+        rescorer = None if not data else lambda champion: rescore_with(champion, loaded, Path(data), Path(split))
+        try:
+            done = promotion.promote(client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescorer)
+        except CapnetError:
+            click.echo(f"champion of {version.name}: not moved", err=True)
+            raise
+    if done.event is None:
+        click.echo(f"champion of {done.name}: version {done.after} already")
+        return
+    if done.verdict is not None:
+        show_verdict(done.verdict)
+    overtaken = done.now != done.after
+    click.echo(f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else ""))
+    if overtaken:
+        click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
+
+
+def register_policy(params: Params) -> str:
+    return params.register_.policy
+
+
+def show_verdict(verdict: Verdict) -> None:
+    for line in (*map(str, verdict.rules), *verdict.notes):
+        click.echo(line)
+    click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test pictures")
+
+
+def ask(verdict: Verdict) -> bool:
+    """A person's answer; no where nobody can be asked."""
+    if not sys.stdin.isatty():
+        return False
+    show_verdict(verdict)
+    return click.confirm("The gate cannot decide. Promote?", default=False)
+
+
+def show_audit(found: object, name: str) -> None:
+    """Print the history; GateError where readers refuse the present champion."""
+    from capnet.errors import GateError
+    from capnet.registry.champion import identity
+    from capnet.registry.promotion import Audit
+
+    assert isinstance(found, Audit)
+    for event in found.events:
+        click.echo(str(event))
+        if event.rules:
+            click.echo(f"  {event.rules}")
+    if not found.events:
+        click.echo(f"{name} has no history yet")
+    if found.new is not None:
+        click.echo(f"new: the alias was moved outside capnet promote, to {'version ' + found.champion if found.champion else 'none'}")
+    if found.refused:
+        raise GateError(
+            f"the champion is refused by its readers: {identity(name, found.champion)} has {found.refused}",
+            f"models:/{name}@champion",
+            "`capnet promote --rollback`, or promote a version that passes, or `--force --reason ...`",
+        )
+
+
+def rescore_with(champion: ModelVersion, params: Params, root: Path, split: Path) -> Rescore:
+    """Scores of the champion for pictures of ``split`` under ``root``."""
+    from capnet.registry.served import rescorer
+
+    return rescorer(champion, params.runtime, root, split)

@@ -1,0 +1,95 @@
+"""What happened to the alias `champion`, one tag of the registered model per event, so that two writers at once lose nothing."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+PREFIX = "promotion."
+LONGEST = 1500  # characters of a reason or of the failed rules: the value of such a tag may have 5,000
+
+
+@dataclass(frozen=True)
+class Event:
+    """``kind``: promoted, forced, rolled back or found (moved elsewhere, seen by an audit); versions are numbers as text, "" for none."""
+
+    kind: str
+    before: str
+    after: str
+    verdict: str
+    reason: str
+    rules: str
+    by: str
+    at: str
+    done: str = ""  # when the alias had been moved; "" where the writer died before
+    key: str = ""
+
+    def __str__(self) -> str:
+        move = f"{'version ' + self.before if self.before else 'none'} -> {'version ' + self.after if self.after else 'none'}"
+        state = "" if self.done else " (not finished)"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.at}  {self.kind:<11} {move}  verdict {self.verdict or 'missing'}  by {self.by}{state}{why}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def person() -> str:
+    """The account at the store, else at this machine."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def begin(client: MlflowClient, name: str, kind: str, before: str, after: str, verdict: str, reason: str = "", rules: str = "") -> Event:
+    """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
+    at = now()
+    key = f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
+    event = Event(kind, before, after, verdict, reason[:LONGEST], rules[:LONGEST], person()[:100], at, "", key)
+    _write(client, name, event)
+    return event
+
+
+def finish(client: MlflowClient, name: str, event: Event) -> Event:
+    finished = replace(event, done=now())
+    _write(client, name, finished)
+    return finished
+
+
+def _write(client: MlflowClient, name: str, event: Event) -> None:
+    client.set_registered_model_tag(name, event.key, json.dumps({key: value for key, value in asdict(event).items() if key != "key"}))
+
+
+def read(tags: Mapping[str, str]) -> list[Event]:
+    """All events among a registered model's tags, in the order in which the alias moved."""
+    events = []
+    for key, value in tags.items():
+        if key.startswith(PREFIX):
+            try:
+                events.append(Event(**json.loads(value), key=key))
+            except (ValueError, TypeError):  # someone edited the tag in the UI; the audit names it
+                events.append(Event("unreadable", "", "", "", value[:200], "", "?", key.removeprefix(PREFIX).rpartition(".")[0], "", key))
+    return sorted(events, key=lambda event: (event.done or event.at, event.key))
+
+
+def expected(events: Sequence[Event]) -> str:
+    """The champion that the finished events lead to; "" for none."""
+    finished = [event for event in events if event.done]
+    return finished[-1].after if finished else ""
+
+
+def former(events: Sequence[Event], current: str) -> str:
+    """Whom ``current`` replaced: where a rollback leads. Rollbacks do not count, so that two of them go two steps back."""
+    replaced = [event.before for event in events if event.done and event.after == current and event.kind != "rolled back" and event.before != current]
+    return replaced[-1] if replaced else ""

@@ -1,0 +1,53 @@
+"""mlflow/promotion.yaml: what a candidate must hold against the champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from capnet.config import Int, Section
+from capnet.errors import ConfigError, Problem
+
+DEFAULT = "mlflow/promotion.yaml"
+Margin = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Minimum(Section):
+    mAP: float = Field(0.0, ge=0.0, le=1.0, description="mAP that every champion needs, whatever the champion before it had; 0 asks for nothing")
+
+
+class MayFall(Section):
+    mAP: Margin = Field(0.02, description="most that mAP may be below the champion's")
+    tail: Margin = Field(0.03, description="most that the mean over tail classes may be below the champion's")
+    critical: Margin = Field(0.05, description="most that a class marked critical in classes.csv may be below the champion's")
+
+
+class Policy(Section):
+    """All numbers are fractions of 1."""
+
+    minimum: Minimum = Minimum()
+    may_fall: MayFall = MayFall()
+    draws: Int = Field(1000, ge=200, description="bootstrap draws")
+    seed: Int = Field(0, ge=0, description="seed of the draws")
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a file; the usual one where the usual file is not there. Raises ConfigError naming every wrong key."""
+    if not path.is_file():
+        if path == Path(DEFAULT):
+            return Policy()  # outside the repository, in a container for example
+        raise ConfigError("there is no promotion policy", str(path), "write one (mlflow/promotion.yaml is an example), or correct register.policy")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+        return Policy.model_validate(content)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line") from None
+    except ValidationError as error:
+        problems = [
+            Problem(f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", str(path), "see mlflow/README.md for what may stand there")
+            for item in error.errors()
+        ]
+        raise ConfigError(problems=problems) from None

@@ -1,0 +1,157 @@
+"""The gate's arithmetic: paired bootstrap tests of non-inferiority with three outcomes. Arrays in, rules out; no files, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
+from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.registry.policy import Policy
+
+Outcome = Literal["pass", "inconclusive", "fail"]
+Colour = Literal["green", "inconclusive", "red"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One test. ``value`` must not be below ``against`` by more than ``margin``; ``low`` and ``high`` bound ``value - against``."""
+
+    name: str
+    outcome: Outcome
+    value: float
+    against: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    note: str = ""
+
+    def __str__(self) -> str:
+        numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        allowed = f", may be {100 * self.margin:.1f} lower" if self.margin else ""
+        return f"{self.outcome}: {self.name} {numbers}{allowed}" + (f"; {self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``."""
+
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
+    doubtful: bool = False
+    rows: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def colour(self) -> Colour:
+        outcomes = {rule.outcome for rule in self.rules}
+        if "fail" in outcomes:
+            return "red"
+        return "inconclusive" if self.doubtful or "inconclusive" in outcomes else "green"
+
+    @property
+    def broken(self) -> list[Rule]:
+        return [rule for rule in self.rules if rule.outcome == "fail"]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; what is not a number is null."""
+        rules = [{key: _plain(value) for key, value in asdict(rule).items()} for rule in self.rules]
+        return {"verdict": self.colour, "rows": self.rows, "rules": rules, "notes": list(self.notes), **self.extra}
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Test rows that both have scores for: labels and known bool [picture, class], units [picture] drawn together, by class bucket and critical."""
+
+    labels: Bools
+    known: Bools
+    units: NDArray[np.int64]
+    names: Sequence[str]
+    buckets: Sequence[str]
+    critical: Bools
+
+
+def decide(low: float, high: float, margin: float) -> Outcome:
+    """Non-inferior where the whole interval of the difference is above -margin, inferior where it is below, else not known."""
+    if low > -margin:
+        return "pass"
+    return "fail" if high < -margin else "inconclusive"
+
+
+def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
+    """The rule on the candidate alone, none where nothing is asked for."""
+    wanted = policy.minimum.mAP
+    if wanted <= 0:
+        return []
+    ranking = rank(rows.labels, scores, rows.known)
+    point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
+    draws = np.concatenate([mean_over(weighted_average_precision(ranking, weights)) for weights in _weights(rows, [ranking], policy)])
+    low, high = interval(draws - wanted, point - wanted, (-1.0, 1.0))
+    return [Rule("minimum mAP", decide(low, high, 0.0), point, wanted, point - wanted, low, high, 0.0)]
+
+
+def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
+    """mAP, the mean of the tail and every critical class, each as a paired test on the same draws of pictures (or groups).
+
+    Scores are [picture, class]. A critical class needs MIN_POSITIVES pictures to pass or fail: below, its interval is too
+    narrow to be believed, so it is inconclusive unless both models rank it alike.
+    """
+    rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
+    masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
+    chosen = np.flatnonzero(rows.critical)
+
+    def measure(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
+        ap = weighted_average_precision(ranking, weights)
+        return {name: mean_over(ap, mask) for name, mask in masks.items()}, ap[chosen]
+
+    points = [measure(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
+    drawn: dict[str, list[Floats]] = {name: [] for name in masks}
+    drawn_classes: list[Floats] = []
+    for weights in _weights(rows, rankings, policy):
+        (ours, our_classes), (theirs, their_classes) = (measure(ranking, weights) for ranking in rankings)
+        for name in masks:
+            drawn[name].append(ours[name] - theirs[name])
+        drawn_classes.append(our_classes - their_classes)
+
+    margins = policy.may_fall
+    rules = []
+    for name, margin in (("mAP", margins.mAP), ("tail", margins.tail)):
+        if name in masks:
+            rules.append(_rule(name, float(points[0][0][name][0]), float(points[1][0][name][0]), np.concatenate(drawn[name]), margin))
+    by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
+    positives = (rows.labels & rows.known).sum(axis=0)[chosen]
+    for index, c in enumerate(chosen):
+        name = f"critical class {rows.names[int(c)]}"
+        rules.append(
+            _rule(name, float(points[0][1][index, 0]), float(points[1][1][index, 0]), by_class[index], margins.critical, int(positives[index]), MIN_POSITIVES)
+        )
+    return rules
+
+
+def _rule(name: str, value: float, against: float, draws: Floats, margin: float, positives: int = 1, needed: int = 1) -> Rule:
+    difference = value - against
+    if not np.isfinite(difference):
+        nothing = float("nan")
+        return Rule(name, "inconclusive", value, against, nothing, nothing, nothing, margin, "no positive test picture")
+    kept = draws[~np.isnan(draws)]
+    if not kept.any():  # ranked alike in every draw
+        return Rule(name, "pass", value, against, difference, difference, difference, margin)
+    low, high = interval(draws, difference, (-1.0, 1.0))
+    if positives < needed:
+        note = f"only {positives} positive test picture{'' if positives == 1 else 's'}, {needed} are needed to decide"
+        return Rule(name, "inconclusive", value, against, difference, low, high, margin, note)
+    return Rule(name, decide(low, high, margin), value, against, difference, low, high, margin)
+
+
+def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Any:
+    widest = max(*rows.labels.shape, *(int(item.starts[-1]) for item in rankings))
+    return draw_weights(rows.units, policy.draws, max(1, min(policy.draws, BLOCK // widest)), policy.seed)
