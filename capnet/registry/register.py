@@ -204,7 +204,7 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
 
     example, signature = serving.input_example(), serving.signature()
     with TemporaryDirectory() as folder:
-        target, model = Path(folder, "model"), Path(folder, "files")
+        target, model = Path(folder, "packed"), Path(folder, "model")  # mlflow keeps the name of the latter
         model.mkdir()
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
