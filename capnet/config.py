@@ -162,10 +162,15 @@ class Split(Section):
 
 
 class Validate(Section):
+    pictures: Literal["header", "full", "off"] = Field("header", description="what is read of each picture file: its header, every byte and pixel, or nothing")
+    processes: Int = Field(0, ge=0, description="processes that read pictures; 0: one for each CPU that may be used, at most 16")
     min_side: Int = Field(16, ge=1, description="smallest allowed width or height in pixels")
     max_side: Int = Field(20000, ge=1, description="largest allowed width or height in pixels")
-    near_duplicates: Literal["off", "warning", "critical"] = Field("warning", description="same perceptual hash on two sides of the split")
-    min_positives: Int = Field(5, ge=0, description="a class with fewer known positives on a side is named in a warning")
+    near_duplicates: Literal["off", "warning", "critical"] = Field(
+        "warning", description="copies and burst frames, by perceptual hash, on two sides of the split"
+    )
+    min_positives: Int = Field(5, ge=0, description="known positives that a class should have on every side")
+    few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
 
 
 class Graph(Section):

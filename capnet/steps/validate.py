@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.config import Params
-from capnet.contracts import SCHEMA, read_classes, read_split, write_json
+from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, write_json
 from capnet.errors import GateError, Problem
 
 if TYPE_CHECKING:
-    from capnet.data.checks import Check
+    from capnet.data.check_rules import Check
 
 log = logging.getLogger(__name__)
 SHOWN = 6  # offending rows named in a message; validation.json has more
@@ -22,16 +22,20 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     Raises GateError with the offending rows where a critical check fails, after validation.json is written.
     """
-    from capnet.data.checks import check_split
+    from capnet.data.checks import data_docs
+    from capnet.data.gate import check_split
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
-    checks = check_split(frame, classes, inputs["data"], params.validate_)
+    findings = check_split(frame, classes, inputs["data"], params.validate_)
+    checks = findings.checks
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
-    fields = ("name", "severity", "success", "observed", "rows", "offending", "says", "todo")
+    fields = ("name", "severity", "success", "observed", "rows", "offending", "demands", "says", "todo", "why")
     content = {"schema": SCHEMA, "success": not critical, "checks": [{name: getattr(check, name) for name in fields} for check in checks]}
     write_json(outputs["validation"] / "validation.json", content)
+    for name, page in data_docs(findings.judged).items():
+        replace_file(outputs["validation"] / "data_docs" / name, page)
     for check in failed:
         if check.severity != "critical":
             log.warning("%s", describe(check))
