@@ -23,6 +23,7 @@ B = TypeVar("B")
 CHUNK = 64  # pictures sent to a process at once
 FEW = 256  # up to so many items a pool costs more than it saves
 MOST_PROCESSES = 16
+DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def see_all(paths: Sequence[str], root: Path, full: bool, looks: bool, processes
 def in_processes(function: Callable[[A], B], items: Sequence[A], processes: int, description: str, crashed: B) -> list[B]:
     """``function`` of every item, in order, in ``processes`` (0: one for each CPU that this process may use); ``crashed`` where a process dies of an item.
 
-    Raises CapnetError where no process can be started.
+    ``function`` must raise nothing. Raises CapnetError where no process can be started.
     """
     wanted = processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     found: dict[int, list[B]] = {}
@@ -78,7 +79,7 @@ def in_processes(function: Callable[[A], B], items: Sequence[A], processes: int,
                     for number, result in enumerate(pool.map(partial(_each, function), chunks)):
                         found[number] = result
                         advance(len(result))
-            except BrokenProcessPool:
+            except DIED:
                 for number, chunk in enumerate(chunks):
                     if number not in found:
                         found[number] = _one_by_one(function, chunk, crashed)
@@ -102,11 +103,11 @@ def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> l
         with _pool(1) as pool:
             try:
                 pool.submit(os.getpid).result()
-            except BrokenProcessPool:
+            except DIED:
                 raise CapnetError("no worker process can be started", "validate", "set validate.processes: 1") from None
             try:
                 for item in items[len(results) :]:
                     results.append(pool.submit(function, item).result())
-            except BrokenProcessPool:
+            except DIED:
                 results.append(crashed)
     return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet.contracts import sha256_file
-from capnet.data.check_files import FEW, MOST_PROCESSES, Seen, in_processes, see, see_all
+from capnet.data.check_files import FEW, in_processes, see, see_all
 from capnet.data.near_duplicates import NO_LOOK
 from capnet.errors import CapnetError
 
@@ -85,9 +84,3 @@ def test_no_process_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/bin/false")
     with pytest.raises(CapnetError, match=r"validate\.processes: 1"):
         in_processes(process_id, range(FEW * 2), 2, "failing", -1)
-
-
-def test_the_processes_are_bounded() -> None:
-    assert MOST_PROCESSES <= 16
-    assert Seen().fault == ""
-    assert sys.executable
