@@ -161,6 +161,13 @@ class Split(Section):
         return value
 
 
+class Drift(Section):
+    severity: Literal["off", "warning", "critical"] = Field("warning", description="a figure that moved beyond its limit and beyond chance")
+    imbalance: float = Field(0.5, ge=0, description="allowed change of the imbalance ratio of train: 0.5 is half as much again, or two thirds")
+    cardinality: float = Field(0.1, ge=0, description="allowed change of the labels per picture, as a share")
+    cooccurrence: Share = Field(0.1, description="allowed share of label pairs that changed places")
+
+
 class Validate(Section):
     pictures: Literal["header", "full", "off"] = Field("header", description="what is read of each picture file: its header, every byte and pixel, or nothing")
     processes: Int = Field(0, ge=0, description="processes that read pictures; 0: one for each CPU that may be used, at most 16")
@@ -171,6 +178,8 @@ class Validate(Section):
     )
     min_positives: Int = Field(5, ge=0, description="known positives that a class should have on every side")
     few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
+    reference: str = Field("validation_reference.json", description="file in git that the data is compared with; `capnet validate --save-reference` writes it")
+    drift: Drift = Drift()
 
 
 class Graph(Section):
