@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from capnet import __version__
+
+if TYPE_CHECKING:
+    from capnet.config import Params
 
 STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "register")  # a test compares it with STAGES
 COMMANDS = {
@@ -82,7 +86,8 @@ def _stage_command(name: str) -> click.Command:
             if registered(loaded.register_, *(Path(places[key]) for key in ("registration", "model", "evaluation"))):
                 click.echo("register: the store has this model version")
                 return
-        metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
+        with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
+            metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
         figures = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
         click.echo(f"{name}: {figures or 'done'}")
 
@@ -98,11 +103,21 @@ def _stage_command(name: str) -> click.Command:
     ]
     if name == "register":
         options.append(click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version."))
+    if name == "validate":
+        options.append(
+            click.Option(["--save-reference"], is_flag=True, help="Write the file validate.reference from this split, for later runs to compare with.")
+        )
     example = {"train": "train.epochs=3", "split": "split.method=pareto", "evaluate": "evaluate.bootstrap=200", "register": "register.name=birds"}.get(name, "")
     epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
     return click.Command(name, params=options, callback=execute, help=text, epilog=epilog)
+
+
+def _reference(params: Params, split: str) -> AbstractContextManager[None]:
+    from capnet.commands.save_reference import saved_reference
+
+    return saved_reference(Path(split), params.validate_.reference)
 
 
 def entry() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Validate
 from capnet.contracts import Classes
+from capnet.data.check_drift import compare, drift_rules, measure, read_reference
 from capnet.data.check_files import see_all
 from capnet.data.check_rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.check_tables import add_files, add_looks, class_table, picture_table
@@ -50,6 +51,12 @@ def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Val
         left_out += _left_out(class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off")
     else:
         judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
+    reference = read_reference(Path(settings.reference)) if settings.reference and settings.drift.severity != "off" else None
+    if reference is None:
+        absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it" if settings.reference else "validate.reference names no file"
+        left_out += _left_out(drift_rules("warning"), "validate.drift.severity is off" if settings.drift.severity == "off" else absent)
+    else:
+        judged.append(judge("drift", compare(reference, measure(frame, classes), settings.drift), drift_rules(settings.drift.severity)))
     return Findings([*(check for one in judged for check in one.checks), *left_out], judged)
 
 

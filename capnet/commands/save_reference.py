@@ -1,0 +1,34 @@
+"""`capnet validate --save-reference`: write what later splits are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from capnet.contracts import read_classes, read_split, replace_file, write_json
+from capnet.errors import CapnetError, ConfigError
+
+
+@contextmanager
+def saved_reference(split: Path, reference: str) -> Iterator[None]:
+    """Write the file ``reference`` from the split in folder ``split``; where the body raises CapnetError, what was there before comes back.
+
+    Raises ConfigError where ``validate.reference`` names no file.
+    """
+    from capnet.data.check_drift import measure
+
+    if not reference:
+        raise ConfigError("validate.reference names no file", "params.yaml", "write a path there, such as validation_reference.json")
+    path = Path(reference)
+    before = path.read_bytes() if path.is_file() else None
+    classes = read_classes(split / "classes.json")
+    write_json(path, measure(read_split(split / "split.parquet"), classes))
+    try:
+        yield
+    except CapnetError:
+        if before is None:
+            path.unlink()
+        else:
+            replace_file(path, before)
+        raise
