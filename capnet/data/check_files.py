@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from capnet.data.decode import Unusable, open_picture, to_rgb
 from capnet.data.near_duplicates import NO_LOOK, Look, look_of
+from capnet.data.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
 from capnet.progress import bar
 
@@ -37,13 +38,16 @@ class Seen:
     fault: str = ""
 
 
+OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
+
+
 def see(path: str, root: str, full: bool, looks: bool) -> Seen:
     """Open one picture: its header, all of it where ``full``, and enough of it for its look where ``looks``."""
     try:
-        source = Path(root, path)
-        data = source.read_bytes() if full else source
-        with open_picture(data) as image:
-            seen = Seen(*image.size, hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "")
+        place = Path(root, path)
+        source = read_bytes(place) if full else file_or_bytes(place)
+        with open_picture(source) as image:
+            seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
             pixels = to_rgb(image) if full else image
             return replace(seen, look=look_of(pixels)) if looks else seen
     except Unusable as error:

@@ -61,7 +61,14 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
     group = "correct the split or group column of the data: pictures of one group belong on one side"
     return [
         Rule(
-            "cells_filled", "empty_cells", "within", "every row has id, path, side, size, hash and labels", "a cell is empty", AGAIN, shown="empty", maximum=0
+            "cells_filled",
+            "empty_cells",
+            "within",
+            "every row has an id, a path, a side and lists of labels",
+            "a cell is empty",
+            AGAIN,
+            shown="empty",
+            maximum=0,
         ),
         Rule("unique_image_ids", "image_id", "unique", "every image id is there once", "an image id is there twice", AGAIN),
         Rule("unique_paths", "path", "unique", "every path is there once", "a picture is listed twice", AGAIN),
@@ -135,6 +142,16 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             shown="group",
             maximum=1,
         ),
+        Rule(
+            "sequences_on_one_side",
+            "sides_of_sequence",
+            "within",
+            "no sequence (frames that a camera took in one go) is on two sides of the split",
+            "a sequence of frames is on two sides of the split",
+            "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
+            shown="sequence",
+            maximum=1,
+        ),
     ]
 
 
@@ -166,7 +183,7 @@ def file_rules(settings: Validate) -> list[Rule]:
             "pictures_unchanged",
             "changed",
             "within",
-            f"every picture has the {'bytes and ' if full else ''}size that ingest saw",
+            f"every picture has the {'bytes and ' if full else ''}size that the table says",
             "a picture file is another one than ingest saw",
             "put the old file back (dvc checkout), or ingest again",
             shown="change",

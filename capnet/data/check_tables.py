@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from capnet.contracts import SIDES, Classes
-from capnet.data.check_files import Seen
+from capnet.data.check_files import OUTSIDE, Seen
 from capnet.data.near_duplicates import as_words, burst_frames, look_alikes
+from capnet.data.paths import Links, path_fault
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILLED = ("image_id", "path", "split", "width", "height", "sha256", "labels", "unknown")
+FILLED = ("image_id", "path", "split", "labels", "unknown")  # width, height and sha256 may be unknown: no file was opened
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,17 @@ def picture_table(frame: pd.DataFrame) -> pd.DataFrame:
     for row in np.flatnonzero(empty.any(axis=1)):
         table.loc[row, "empty"] = ", ".join(name for name, gone in zip(FILLED, empty[row], strict=True) if gone)
     if empty.any():
-        table = table.fillna({"image_id": "", "path": "", "split": "", "sha256": "", "width": 0, "height": 0})
+        table = table.fillna({"image_id": "", "path": "", "split": ""})
     labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
     both = Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame))
     table["lowest_label"], table["highest_label"] = both.lowest(), both.highest()
     table["repeated_labels"] = np.bincount(both.row, minlength=len(frame)) - np.bincount(both.keys() >> 32, minlength=len(frame))
-    faults = [path_fault(path) for path in table["path"]]
-    table["path_fault"], table["path_leaves"] = faults, [int(bool(fault)) for fault in faults]
+    table["path_fault"] = [path_fault(path) for path in table["path"]]
+    table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):
         if column in table:
             table[f"sides_of_{name}"] = sides_sharing(table[column], table["split"])
     return table
-
-
-def path_fault(path: str) -> str:
-    """Why ``path`` is not inside the data folder, by its name alone; empty where it is."""
-    if path.startswith("/"):
-        return "absolute"
-    return "leaves the data folder" if ".." in path and ".." in PurePosixPath(path).parts else ""
 
 
 def sides_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
@@ -104,20 +98,30 @@ def sides_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
     return np.where(codes >= 0, counts[codes], 1)
 
 
+def add_links(table: pd.DataFrame, root: Path) -> None:
+    """Add to the paths that leave the data folder those which a symbolic link leads out of it."""
+    links = Links(root)
+    told = [
+        fault or ("a link leads out of the data folder" if links.lead_out(path) else "") for path, fault in zip(table["path"], table["path_fault"], strict=True)
+    ]
+    table["path_fault"] = told
+    table["path_leaves"] = (table["path_fault"] != "").astype(int)
+
+
 def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
     """Add what was found in the files: missing, broken, changed since ingest (by size, where ``whole`` by sha256 too)."""
     fault = [one.fault for one in seen]
     table["fault"] = fault
     table["missing"] = [int(text == "missing") for text in fault]
-    table["broken"] = [int(text not in ("", "missing")) for text in fault]
+    table["broken"] = [int(text not in ("", "missing", OUTSIDE.fault)) for text in fault]
     change = []
     for one, width, height, sha256 in zip(seen, table["width"], table["height"], table["sha256"], strict=True):
         if one.fault:
             change.append("")
-        elif {one.width, one.height} != {width, height}:
-            change.append(f"{one.width} x {one.height} pixels, ingest saw {width} x {height}")
+        elif width == width and height == height and sorted((one.width, one.height)) != sorted((width, height)):
+            change.append(f"{one.width} x {one.height} pixels, the table says {int(width)} x {int(height)}")
         else:
-            change.append("other bytes" if whole and one.sha256 != sha256 else "")
+            change.append("other bytes" if whole and isinstance(sha256, str) and one.sha256 != sha256 else "")
     table["change"], table["changed"] = change, [int(bool(text)) for text in change]
 
 

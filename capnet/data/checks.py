@@ -75,7 +75,8 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
     keys = [name for name in KEYS if name in table.columns]
     listed = rows.sort_values([shown, *keys], kind="stable").head(OFFENDING)  # what shares a value stands together
     offending = [{**{key: _plain(row[key]) for key in keys}, "value": _plain(row[shown])} for _, row in listed.iterrows()]
-    return Check(rule.name, rule.severity, bool(item.success), len(rows), len(table), offending, rule.demands, rule.says, rule.todo)
+    known = int(table[rule.column].notna().sum())
+    return Check(rule.name, rule.severity, bool(item.success), len(rows), known, offending, rule.demands, rule.says, rule.todo)
 
 
 def _offends(values: pd.Series, rule: Rule) -> np.ndarray:
@@ -83,7 +84,7 @@ def _offends(values: pd.Series, rule: Rule) -> np.ndarray:
     if rule.expectation == "unique":
         return values.duplicated(keep=False).to_numpy()
     if rule.expectation == "one_of":
-        return ~values.isin(rule.values).to_numpy()
+        return ~values.isin(rule.values).to_numpy()  # an empty cell, too, at which great_expectations does not look
     numbers = values.to_numpy()
     low, high = (-np.inf if rule.minimum is None else rule.minimum), (np.inf if rule.maximum is None else rule.maximum)
     return (numbers < low) | (numbers > high)

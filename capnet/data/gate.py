@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from capnet.config import Validate
 from capnet.contracts import Classes
 from capnet.data.check_drift import compare, drift_rules, measure, read_reference
-from capnet.data.check_files import see_all
+from capnet.data.check_files import OUTSIDE, see_all
 from capnet.data.check_rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
-from capnet.data.check_tables import add_files, add_looks, class_table, picture_table
+from capnet.data.check_tables import add_files, add_links, add_looks, class_table, picture_table
 from capnet.data.checks import Judged, judge
 
 if TYPE_CHECKING:
     import pandas as pd
+
+UNMEASURED = {"width_in_limits": ("width",), "height_in_limits": ("height",), "pictures_on_one_side": ("sha256",)}  # columns that may be empty
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,31 @@ class Findings:
     judged: list[Judged]
 
 
-def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate) -> Findings:
-    """Every check on ``frame`` (split.parquet) and on the pictures under ``root``."""
+def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside") -> Findings:
+    """Every check on ``frame`` (split.parquet) and on the pictures under ``root``; ``links`` is data.links."""
     table = picture_table(frame)
-    rules = table_rules(len(classes), settings)
-    left_out: list[Check] = []
+    rules, left_out = [], []
+    for rule in table_rules(len(classes), settings):
+        if rule.column not in table:
+            left_out.append(not_checked(rule.name, rule.demands, "the data names no sequences", rule.severity))
+            continue
+        unknown = next((name for name in UNMEASURED.get(rule.name, ()) if table[name].isna().all()), "") if len(table) else ""
+        if unknown:
+            left_out.append(not_checked(rule.name, rule.demands, f"the table has no {unknown}: no picture was opened", rule.severity))
+        else:
+            rules.append(rule)
     looks = settings.near_duplicates != "off"
     if settings.pictures == "off":
         left_out += _left_out(file_rules(settings), "validate.pictures is off: no file was opened")
         left_out += _left_out(likeness_rules("warning"), "validate.pictures is off: no file was opened")
     else:
+        if links == "inside":
+            add_links(table, root)
         whole = settings.pictures == "full"
-        seen = see_all(table["path"].tolist(), root, whole, looks, settings.processes)
+        inside = np.flatnonzero(table["path_leaves"] == 0)
+        seen = [OUTSIDE] * len(table)
+        for row, one in zip(inside, see_all(table["path"].iloc[inside].tolist(), root, whole, looks, settings.processes), strict=True):
+            seen[row] = one
         add_files(table, seen, whole)
         rules += file_rules(settings)
         if looks:

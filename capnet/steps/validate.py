@@ -27,7 +27,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
-    findings = check_split(frame, classes, inputs["data"], params.validate_)
+    findings = check_split(frame, classes, inputs["data"], params.validate_, params.data.links)
     checks = findings.checks
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
