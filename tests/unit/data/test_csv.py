@@ -195,3 +195,149 @@ def test_a_thousand_classes_and_many_rows(tmp_path: Path) -> None:
     found = accept(write(tmp_path, "path,labels\n" + "\n".join(lines) + "\n"))
     assert found.classes.names == names
     assert all(row == sorted({n % 1000, (7 * n) % 1000}) for n, row in enumerate(found.rows["labels"]))
+
+
+def wide(root: Path, table: str, classes: str = "name\nfox\ndeer\nbird\n") -> Path:
+    return write(root, table, classes)
+
+
+def test_one_column_a_class_with_unknowns(tmp_path: Path) -> None:
+    table = "path,patient,fox,bird,deer,group\na.jpg,p1,1,0,-1,g\nb.jpg,p2,0.0,,1.0,g\nc.jpg,p3,-1.0,True,false,\n"
+    root = wide(tmp_path, table)
+    found = accept(root)
+    assert found.classes.names == ["fox", "deer", "bird"]
+    assert found.rows["labels"].tolist() == [[0], [1], [2]]
+    assert found.rows["unknown"].tolist() == [[1], [2], [0]]
+    negative = accept(root, Ingest(empty_cell="negative"))
+    assert negative.rows["labels"].tolist() == found.rows["labels"].tolist()
+    assert negative.rows["unknown"].tolist() == [[1], [], [0]]
+
+
+def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) -> None:
+    found = problems_of(wide(tmp_path / "cells", "path,fox,deer,bird\na.jpg,2,0,0\nb.jpg,0,yes,1\n"))
+    assert [(problem.what, problem.where) for problem in found] == [
+        ("'2' in the column of a class", "labels.csv row 2, column fox"),
+        ("'yes' in the column of a class", "labels.csv row 3, column deer"),
+    ]
+    (problem,) = problems_of(wide(tmp_path / "column", "path,fox,deer\na.jpg,1,0\n"))
+    assert problem.what.startswith("class 'bird' has no column")
+    (problem,) = problems_of(write(tmp_path / "bare", "path,fox,deer\na.jpg,1,0\n"))
+    assert "one column a class" in problem.todo  # without classes.csv nobody knows which columns are classes
+    (problem,) = problems_of(wide(tmp_path / "twice", "path,fox,deer,bird,fox\na.jpg,1,0,0,1\n"))
+    assert problem.what == "column 'fox' is there twice"
+
+
+def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None:
+    """The made set of camera traps as a table: blanks stay, unknowns stay unknown, no site is on two sides."""
+    import numpy as np
+
+    from capnet.config import Params
+    from capnet.contracts import read_classes, read_split
+    from capnet.stages import run
+
+    rng = np.random.default_rng(1)
+    names = ["fox", "deer", "bird"]
+    states = np.where(rng.random((1500, 3)) < 0.4, 1, 0)
+    states[rng.random(1500) < 0.7] = 0
+    states[rng.random((1500, 3)) < 0.05] = -1
+    cells = {1: ["1", "1.0"], 0: ["0"], -1: ["-1", ""]}
+    lines = [
+        f"{number}.jpg,site {rng.integers(50)},b{number // 4}," + ",".join(str(rng.choice(cells[state])) for state in row)
+        for number, row in enumerate(states.tolist())
+    ]
+    root = wide(tmp_path / "data", "path,group,sequence," + ",".join(names) + "\n" + "\n".join(lines) + "\n")
+    params = Params(ingest=Ingest(pictures="listed"))
+    run("ingest", params, {"data": root}, {"manifest": tmp_path / "manifest"})
+    run("split", params, {"manifest": tmp_path / "manifest"}, {"split": tmp_path / "split"})
+    frame = read_split(tmp_path / "split/split.parquet").set_index("path")
+    assert len(frame) == 1500
+    assert frame.groupby("group")["split"].nunique().max() == 1
+    for number, row in enumerate(states.tolist()):
+        assert frame.at[f"{number}.jpg", "labels"].tolist() == [c for c in range(3) if row[c] == 1]
+        assert frame.at[f"{number}.jpg", "unknown"].tolist() == [c for c in range(3) if row[c] == -1]
+    assert frame["sequence"].nunique() == 375
+    train = [int(path.removesuffix(".jpg")) for path in frame.index[frame["split"] == "train"]]
+    assert read_classes(tmp_path / "split/classes.json").train_counts.tolist() == (states[train] == 1).sum(axis=0).tolist()
+
+
+def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
+    import pandas as pd
+
+    tmp_path.joinpath("classes.csv").write_text("name\nfox\ndeer\n")
+    frame = pd.DataFrame({"path": ["a b/ä.jpg", "b.jpg", "c.jpg"], "labels": [["deer", "fox"], [], None], "group": [7, 7, 8], "split": ["train", None, "test"]})
+    frame.to_parquet(tmp_path / "labels.parquet")
+    settings = Ingest(labels="labels.parquet")
+    found = accept(tmp_path, settings)
+    assert found.rows["labels"].tolist() == [[0, 1], [], []]
+    assert found.rows["group"].tolist() == ["7", "7", "8"]
+    assert found.where(2) == "labels.parquet row 3"
+    frame.assign(labels=[[1, 0], [0], []]).to_parquet(tmp_path / "labels.parquet")
+    assert accept(tmp_path, settings).rows["labels"].tolist() == [[0, 1], [0], []]
+    frame.assign(labels=["deer|fox", "", None]).to_parquet(tmp_path / "labels.parquet")
+    assert accept(tmp_path, settings).rows["labels"].tolist() == [[0, 1], [], []]
+    frame.assign(labels=[1, 0, 1]).to_parquet(tmp_path / "labels.parquet")
+    assert accept(tmp_path, settings).rows["labels"].tolist() == [[1], [0], [1]]
+    wide_frame = frame.drop(columns="labels").assign(fox=[1, 0, None], deer=[-1.0, 1.0, 0.0])
+    wide_frame.to_parquet(tmp_path / "labels.parquet")
+    assert accept(tmp_path, settings).rows["labels"].tolist() == [[0], [1], []]
+    assert accept(tmp_path, settings).rows["unknown"].tolist() == [[1], [], [0]]
+    (tmp_path / "labels.parquet").write_bytes(b"PAR1 but not really")
+    (problem,) = problems_of(tmp_path, settings)
+    assert "not a Parquet file" in problem.what
+
+
+def test_gzipped_tables_and_damaged_ones(tmp_path: Path) -> None:
+    import gzip
+
+    data = gzip.compress(b"path,labels\n" + b"".join(b"%d.jpg,fox\n" % number for number in range(5000)))
+    (tmp_path / "labels.csv.gz").write_bytes(data)
+    settings = Ingest(labels="labels.csv.gz")
+    assert len(accept(tmp_path, settings).rows) == 5000
+    (tmp_path / "labels.csv.gz").write_bytes(data[: len(data) // 2])
+    assert "cannot be read" in problems_of(tmp_path, settings)[0].what
+
+
+def test_sizes_and_hashes_of_the_table(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "path,labels,width,height,sha256\na.jpg,x,640,480,ab\nb.jpg,x,,,\nc.jpg,x,-1,9.5,\n"), Ingest())
+    assert [problem.what for problem in found.problems] == ["width = '-1'", "height = '9.5'"]
+    assert found.rows["width"].isna().tolist() == [False, True, True]
+    assert found.rows["sha256"].iloc[0] == "ab"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a.jpg",
+        "a/b.jpg",
+        "./a.jpg",
+        "a//b.jpg",
+        "a.b.jpg",
+        ".hidden",
+        "a",
+        "a.",
+        "a/.b.jpg",
+        "ä ö.jpg",
+        "a/b.tar/c.jpg",
+        "a b/c d.JPEG",
+        "...jpg",
+        "a/./b",
+        "-x.jpg",
+    ],
+)
+def test_paths_are_normalised_as_pathlib_does(written: str) -> None:
+    from pathlib import PurePosixPath
+
+    from capnet.data.paths import normal_path, path_fault, without_suffix
+
+    assert path_fault(written) == ""
+    assert normal_path(written) == str(PurePosixPath(written))
+    assert without_suffix(normal_path(written)) == str(PurePosixPath(written).with_suffix(""))
+
+
+@pytest.mark.parametrize(
+    "written", ["", ".", "/", "..", "a/../b.jpg", "../a.jpg", "/etc/passwd", "C:/x.jpg", "c:\\x.jpg", "a\\b.jpg", "s3://b/x.jpg", "a\0.jpg"]
+)
+def test_paths_that_are_refused(written: str) -> None:
+    from capnet.data.paths import path_fault
+
+    assert path_fault(written)
