@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capnet.data.splits import class_order, dragged_in, pareto_draw, read_id_list, reference_curve
+from capnet.data.splits import class_order, dragged_in, exponential_curve, long_tailed_draw, pareto_draw, read_id_list, reference_curve
 
 
 def read_labels(path: Path, n_classes: int) -> tuple[list[str], np.ndarray]:
@@ -117,3 +117,27 @@ def test_broken_id_lists_are_problems(tmp_path: Path, content: bytes | None, par
     assert ids == []
     assert len(problems) == 1
     assert part in problems[0].what
+
+
+def test_the_exponential_curve_is_the_long_tailed_cifars() -> None:
+    """CIFAR-10-LT with ratio 100: the ten counts that are printed in papers."""
+    assert exponential_curve(10, 5000, 100).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert exponential_curve(1, 7, 100).tolist() == [7]
+    assert exponential_curve(4, 8, 8).tolist() == [8, 4, 2, 1]
+    assert exponential_curve(3, 10, 1000).tolist() == [10, 1, 1]
+
+
+def test_sparse_labels_give_the_same_list(voc: tuple[list[str], np.ndarray]) -> None:
+    from scipy.sparse import csr_array
+
+    reference = reference_curve(20, 800, 1, 6.0)
+    assert long_tailed_draw(csr_array(voc[1]), reference, 0) == long_tailed_draw(voc[1], reference, 0)
+
+
+def test_lists_of_numbers_stand_for_padded_ids_where_that_is_clear(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("25\n000000000009\n9\n")
+    ids, problems = read_id_list(path, ["000000000009", "000000000025"], "ingest.train_list")
+    assert ids == ["000000000025", "000000000009"]
+    assert [problem.what for problem in problems] == ["image id '9' is listed twice"]
+    assert len(read_id_list(path, ["9", "09", "25"], "ingest.train_list")[1]) == 1  # 9 is a picture of its own, 000000000009 is none

@@ -80,3 +80,12 @@ def test_the_seed_decides() -> None:
     first, again, other = (stratified_holdout(labels, 80, seed) for seed in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_sparse_labels_give_the_same_rows() -> None:
+    from scipy.sparse import csr_array
+
+    labels = long_tailed(500, 30, 3, blank=0.3)
+    groups = np.random.default_rng(3).integers(0, 120, 500)
+    for given in (None, groups):
+        assert (stratified_holdout(csr_array(labels), 100, 2, given) == stratified_holdout(labels, 100, 2, given)).all()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from capnet.config import Params
+from capnet.config import Data, Ingest, Params
 from capnet.contracts import read_classes, read_manifest
 from capnet.errors import DataError
 from capnet.stages import run
@@ -29,13 +33,14 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def ingest(data: Path, out: Path) -> dict[str, float]:
-    return run("ingest", Params(), {"data": data}, {"manifest": out})
+def ingest(data: Path, out: Path, links: str = "inside", **settings: Any) -> dict[str, float]:
+    params = Params(data=Data.model_validate({"links": links}), ingest=Ingest.model_validate(settings))
+    return run("ingest", params, {"data": data}, {"manifest": out})
 
 
-def refused(data: Path, out: Path) -> list[str]:
+def refused(data: Path, out: Path, **settings: Any) -> list[str]:
     with pytest.raises(DataError) as caught:
-        ingest(data, out)
+        ingest(data, out, **settings)
     assert caught.value.exit_code == 3
     assert not out.exists()
     assert [path for path in out.parent.iterdir() if path != data] == []  # nothing half-written
@@ -110,3 +115,114 @@ def test_empty_data_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (text,) = refused(tmp_path / "data", tmp_path / "manifest")
     assert "the data folder is empty" in text
+
+
+@pytest.fixture(scope="module")
+def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 rows of one picture's bytes, some of them missing, empty or cut."""
+    root = tmp_path_factory.mktemp("thousands")
+    picture(root / "good.png", 20, 20)
+    whole = (root / "good.png").read_bytes()
+    (root / "images").mkdir()
+    for number in range(3000):
+        data = {7: b"", 1500: whole[:60], 2999: b"<html>"}.get(number, whole)
+        if number != 20:
+            (root / f"images/{number:04d}.png").write_bytes(data)
+    (root / "good.png").unlink()
+    (root / "labels.csv").write_text("path,labels\n" + "".join(f"images/{number:04d}.png,cat\n" for number in range(3000)))
+    return root
+
+
+def test_one_bad_picture_does_not_end_an_ingest_of_thousands(thousands: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        metrics = ingest(thousands, tmp_path / "manifest")
+    assert metrics == {"pictures": 2996.0, "classes": 1.0, "without_label": 0.0, "left_out": 4.0}
+    with open(tmp_path / "manifest" / "left_out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [f"images/{number:04d}.png" for number in (7, 20, 1500, 2999)]
+    assert [row["reason"].split(":")[0].split("(")[0].strip() for row in rows] == ["empty file", "missing", "does not decode", "not a picture"]
+    (record,) = caplog.records
+    assert "4 of 3000 pictures left out" in record.getMessage()
+    assert "images/1500.png" in record.getMessage()
+    frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
+    assert len(frame) == 2996
+    assert not set(frame["path"]) & {row["path"] for row in rows}
+
+
+def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
+    assert len(refused(thousands, tmp_path / "manifest", bad_pictures=0.0)) == 4
+    assert len(refused(thousands, tmp_path / "manifest", bad_pictures=3 / 3000)) == 4
+    ingest(thousands, tmp_path / "manifest", bad_pictures=4 / 3000)
+
+
+def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp_path: Path) -> None:
+    (thousands / "train.txt").write_text("images/0001\nimages/1500\n")
+    (text,) = refused(thousands, tmp_path / "manifest", train_list="train.txt")
+    assert "images/1500.png" in text
+
+
+def test_the_header_finds_what_is_no_picture_and_not_what_is_cut(thousands: Path, tmp_path: Path) -> None:
+    assert ingest(thousands, tmp_path / "manifest", pictures="header")["left_out"] == 3.0
+
+
+def test_listed_opens_no_picture(data: Path, tmp_path: Path) -> None:
+    (data / "labels.csv").write_text("path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,abc\nnowhere/b.jpg,dog,,,\n")
+    ingest(data, tmp_path / "manifest", pictures="listed")
+    frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
+    assert frame["width"].iloc[0] == 640
+    assert frame["sha256"].iloc[0] == "abc"
+    assert frame[["width", "height", "sha256"]].iloc[1].isna().all()
+    assert "sequence" not in frame
+
+
+def test_published_lists_are_kept_beside_the_manifest(data: Path, tmp_path: Path) -> None:
+    (data / "lists").mkdir()
+    (data / "lists/train.txt").write_text("images/c\nimages/a\n")
+    ingest(data, tmp_path / "manifest", train_list="lists/train.txt")
+    assert (tmp_path / "manifest" / "train_list.txt").read_text() == "images/c\nimages/a\n"
+    assert not (tmp_path / "manifest" / "test_list.txt").exists()
+    shutil.rmtree(tmp_path / "manifest")
+    (data / "lists/test.txt").write_text("images/c\nelephant\n")
+    (text,) = refused(data, tmp_path / "other", test_list="lists/test.txt")
+    assert "lists/test.txt line 2" in text
+    for outside in ("/etc/hostname", "../secret.txt"):
+        (text,) = refused(data, tmp_path / "other", train_list=outside)
+        assert "ingest.train_list" in text
+    assert "cannot read the id list" in refused(data, tmp_path / "other", train_list="none.txt")[0]
+
+
+def test_links_may_lead_inside_the_data_folder_and_not_out_of_it(data: Path, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    picture(outside / "folder/x.png")
+    (data / "near.jpg").symlink_to("images/a.jpg")
+    (data / "photos").symlink_to("images")
+    (data / "file.png").symlink_to(outside / "folder/x.png")
+    (data / "away").symlink_to(outside / "folder")
+    (data / "gone.png").symlink_to(outside / "nothing.png")
+    (data / "loop").symlink_to(data / "loop")
+    rows = "near.jpg,cat\nphotos/c.jpg,cat\nfile.png,cat\naway/x.png,cat\ngone.png,cat\nloop/x.png,cat\n"
+    (data / "labels.csv").write_text("path,labels\n" + rows)
+    found = refused(data, tmp_path / "manifest")
+    links = [text for text in found if "leaves the data folder" in text]
+    assert [text.splitlines()[1] for text in links] == ["  where: labels.csv row 4", "  where: labels.csv row 5", "  where: labels.csv row 6"]
+    assert all("data.links: anywhere" in text for text in links)
+    (data / "labels.csv").write_text("path,labels\n" + rows.split("gone.png")[0])
+    assert ingest(data, tmp_path / "manifest", links="anywhere")["pictures"] == 4.0
+
+
+def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Path) -> None:
+    hostile = ["/etc/passwd", "../../etc/passwd", "images/../../x.jpg", "C:\\boot.ini", "file:///etc/passwd", "images\\a.jpg"]
+    (data / "labels.csv").write_text("path,labels\n" + "".join(f"{path},cat\n" for path in hostile) + "images/a.jpg,cat\n")
+    found = refused(data, tmp_path / "manifest")
+    assert len(found) == len(hostile)
+    assert all(f"labels.csv row {number}" in text for number, text in enumerate(found, start=2))
+
+
+def test_names_in_utf_8_with_spaces_and_marks(data: Path, tmp_path: Path) -> None:
+    names = ["images/mit Leerzeichen.jpg", "images/ä ö ü/€ 10.png", "images/日本/写真.jpg", "images/it's, 100%.jpg", "images/-rf.jpg"]
+    for number, name in enumerate(names):
+        picture(data / name, 20 + number, 20)
+    with open(data / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", "labels"], *([name, "cat"] for name in names)])
+    ingest(data, tmp_path / "manifest")
+    assert read_manifest(tmp_path / "manifest" / "manifest.parquet")["path"].tolist() == names
