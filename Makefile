@@ -56,6 +56,14 @@ lint: env  ## Style and types
 test: lint  ## All tests that need neither servers nor root
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(LOCAL_TESTS)
 
+$(VENV)/.services: $(STAMP) tests/services/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r tests/services/requirements.txt
+	@touch $@
+
+.PHONY: test-services
+test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
+	CUDA_VISIBLE_DEVICES= python -m pytest tests/services
+
 .PHONY: clean
 clean:  ## Remove the environment and the caches; data, outputs and the model store stay
 	rm -rf $(VENV) .capnet .mypy_cache .pytest_cache .ruff_cache

@@ -35,8 +35,13 @@ class Data(Section):
     format: Literal["csv", "voc", "coco", "nus_wide", "camera_traps"] = Field(
         "csv", description="how the labels are written: csv is a table (labels.csv) beside images/, the others as published"
     )
-    root: str = Field("data", description="folder with the pictures; paths in the label table are relative to it")
+    root: str = Field("data", min_length=1, description="folder with the pictures, s3://BUCKET/PREFIX, or git+URL of a repository whose data.dvc names them")
+    revision: str = Field("", description="for a git repository: branch, tag or commit of the data version; empty: its default branch")
+    path: str = Field("data", min_length=1, description="for a git repository: the folder with the pictures in it")
     links: Literal["inside", "anywhere"] = Field("inside", description="where symbolic links below data.root may lead: inside it only, or anywhere")
+    anonymous: bool = Field(False, description="read a public bucket without credentials")
+    cache_gigabytes: float = Field(50.0, gt=0, description="most that copies of remote pictures may take in the state folder; the longest unused go first")
+    connections: Int = Field(16, ge=1, le=256, description="remote files fetched at a time")
 
 
 class Backbone(Section):

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
 from capnet.contracts import Classes, read_classes, read_json, read_predictions, read_split, replace_file, write_json, write_predictions
+from capnet.data.roots import local_root
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
 from capnet.evaluation.metrics import Bools, Floats
@@ -45,17 +46,18 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     from capnet.evaluation.report import render
     from capnet.evaluation.tte import Scorer
 
-    split_dir, model_dir, root, out = inputs["split"], inputs["model"], inputs["data"], outputs["evaluation"]
+    split_dir, model_dir, out = inputs["split"], inputs["model"], outputs["evaluation"]
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
     table = read_split(split_dir / "split.parquet")
     sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
     require_positives(make_side(table, "test", classes, {}))  # before minutes of scoring
 
+    wanted = params.evaluate.probe.enabled and not sides["train"].empty
+    root = local_root(params.data, inputs["data"], table if wanted else table[table["split"] != "train"])
     scorer = Scorer(model_dir, params.runtime)
     test = scorer.score(sides["test"], root, "test")
     val = None if sides["val"].empty else scorer.score(sides["val"], root, "validation")
-    wanted = params.evaluate.probe.enabled and not sides["train"].empty
     train_features = scorer.frozen(sides["train"], root, "training (test-time views of)").numpy() if wanted else None
     held_out = model_dir / "out_of_fold.parquet"
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None

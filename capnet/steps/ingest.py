@@ -15,6 +15,7 @@ from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
 from capnet.data.formats import Annotations
 from capnet.data.paths import TODO, Links, path_fault
+from capnet.data.roots import local_root
 from capnet.data.splits import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
 
@@ -32,9 +33,11 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
 
     Raises DataError with every mistake in tables and pictures at once.
     """
-    root, settings = inputs["data"], params.ingest
+    root, settings = local_root(params.data, inputs["data"]), params.ingest
     found: Annotations = import_module(f"capnet.data.formats.{params.data.format}").read(root, settings)
     problems = list(found.problems)
+    if settings.pictures != "listed":
+        local_root(params.data, inputs["data"], found.rows, strict=False)
     links = Links(root)
     if params.data.links == "inside" and settings.pictures != "listed":
         problems += [_leads_out(path, found.where(row)) for row, path in enumerate(found.rows["path"]) if links.lead_out(path)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from capnet.config import Params, settings_hash
 from capnet.contracts import Classes, LabelGraph, label_matrix, read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_predictions
 from capnet.data.features import Look, live_features, pooled_features
+from capnet.data.roots import local_root
 from capnet.data.sides import group_codes
 from capnet.data.stratify import stratified_holdout
 from capnet.errors import DataError
@@ -103,7 +104,8 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     machine = prepare(params.runtime)
     towers = load_towers(params.backbone).to(machine.device)
     check_graph(graph, classes, towers, str(inputs["graph"] / "graph.safetensors"))
-    job = Job(params, classes, graph, towers, machine, inputs["data"])
+    root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
+    job = Job(params, classes, graph, towers, machine, root)
     folder = state_dir("train") / settings_hash(
         params.subset(("backbone", "runtime", "train", "tte")),
         {"split": sha256_file(inputs["split"] / "split.parquet"), "graph": sha256_file(inputs["graph"] / "graph.safetensors"), "weights": towers.weight_hash},

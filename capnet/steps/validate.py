@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Params
 from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, write_json
+from capnet.data.roots import local_root
 from capnet.errors import GateError, Problem
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
-    findings = check_split(frame, classes, inputs["data"], params.validate_, params.data.links)
+    root = local_root(params.data, inputs["data"], frame, strict=False)
+    findings = check_split(frame, classes, root, params.validate_, params.data.links)
     checks = findings.checks
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]

@@ -1,0 +1,130 @@
+"""Data versions through DVC's Python API: the files that a git repository's data.dvc names. The only module that imports dvc."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from capnet.data.cache import Entry, unsafe
+from capnet.errors import DataError, Problem
+
+ATTEMPTS = 4
+
+
+def repository_url(root: str) -> str:
+    """The address that git understands: git+https://HOST/REPO is https://HOST/REPO, git+PATH is a path."""
+    return root.removeprefix("git+").removeprefix("file://")
+
+
+@dataclass(frozen=True)
+class DvcSource:
+    """The folder ``path`` of a git repository at ``revision`` (empty: its default branch); files come from its DVC remote."""
+
+    root: str
+    revision: str = ""
+    path: str = "data"
+
+    @property
+    def name(self) -> str:
+        return f"{self.root}@{self.revision or 'HEAD'}:{self.path}"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"//[^/@]*@", "//", repository_url(self.root))).strip("-.")[-80:]
+        return PurePosixPath("git", f"{readable}-{hashlib.sha256(f'{self.root} {self.path}'.encode()).hexdigest()[:8]}")
+
+    @cached_property
+    def _files(self) -> Any:
+        """DVC's file system over the repository."""
+        from dvc.api import DVCFileSystem
+
+        with _explained(self.name):
+            return DVCFileSystem(repository_url(self.root), rev=self.revision or None)
+
+    def entries(self) -> dict[str, Entry]:
+        """Every file of the folder. Sizes are the average: DVC writes down the folder's total only."""
+        with _explained(self.name):
+            found = self._files.find(self.path, detail=True)
+            size = _average_size(self._files, self.path)
+            commit = str(self._files.repo.get_rev())
+        if not found:
+            raise DataError(f"the repository has no folder {self.path!r} in this version", self.name, "correct data.path or data.revision")
+        entries = {}
+        problems = []
+        for name, info in found.items():
+            path = PurePosixPath(name).relative_to(self.path).as_posix()
+            if unsafe(path):
+                problems.append(Problem(f"file name {name!r} cannot be used: {unsafe(path)}", self.name, "rename or remove the file"))
+            version = info.get("md5") or info.get("md5-dos2unix") or commit
+            entries[path] = Entry(int(info["size"] or size), f"md5:{version}" if "md5" in info else str(version))
+        if problems:
+            raise DataError(problems=problems)
+        return entries
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        """Write one file to ``target`` and verify its md5."""
+        last: Exception | None = None
+        for attempt in range(ATTEMPTS):
+            target.unlink(missing_ok=True)
+            try:
+                self._files.get_file(f"{self.path}/{path}", str(target))
+            except Exception as error:  # what a remote raises depends on its kind
+                last = error
+            else:
+                if not entry.version.startswith("md5:") or _md5(target) == entry.version.removeprefix("md5:"):
+                    return
+                last = ValueError(f"the file has another md5 than data.dvc says ({entry.version})")
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.0))
+        target.unlink(missing_ok=True)
+        with _explained(f"{self.name}/{path}"):
+            raise last or RuntimeError("nothing arrived")
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _average_size(files: Any, path: str) -> int:
+    """Mean size in bytes of the files of a DVC folder; 0 where the folder is not DVC's."""
+    for output in files.repo.index.outs:
+        if str(output.fs_path).strip("/").endswith(path.strip("/")) and output.meta and output.meta.size and output.meta.nfiles:
+            return int(output.meta.size / output.meta.nfiles)
+    return 0
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn what git, DVC and the remote raise into a DataError with the innermost message."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+            chain.append(cause)
+        said = list(dict.fromkeys(text for item in chain if (text := " ".join(str(item).split()))))
+        raise DataError(f"DVC: {': '.join(said)[:600] or type(error).__name__}", where, _advice(" ".join(said), chain)) from None
+
+
+def _advice(said: str, chain: list[BaseException]) -> str:
+    kinds = {type(item).__name__ for item in chain}
+    if "RevError" in kinds:
+        return "correct data.revision: a branch, a tag or a commit of that repository"
+    if kinds & {"CloneError", "SCMError"}:
+        return "can git clone it from here? correct data.root, or give git its credentials"
+    if re.search(r"credential|signature|forbidden|denied|InvalidAccessKey|403", said, flags=re.IGNORECASE):
+        return "correct the credentials of the DVC remote: `capnet doctor` says which ones are found"
+    return "does the remote answer, and was the data pushed (`dvc push` in that repository)? `capnet doctor` looks"

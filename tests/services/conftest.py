@@ -1,0 +1,40 @@
+"""One S3 server for all tests, a bucket for each, and the environment that a user would set."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from services.s3_server import S3Server
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS on loopback; it is stopped with the last test."""
+    started = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        started.start()
+        yield started
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with its address and credentials in the environment."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """A new bucket."""
+    name = f"pictures-{next(NUMBERS)}"
+    s3.client().create_bucket(Bucket=name)
+    return name
