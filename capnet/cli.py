@@ -21,6 +21,9 @@ COMMANDS = {
     "preset": "Print a complete settings file.",
     "promote": "Make a model version the champion, behind the gate.",
     "summary": "Print the results of the last run as a table.",
+    "download": "Get a published benchmark.",
+    "doctor": "Look at the data and its remote: complete, reachable, which credentials.",
+    "fetch": "Copy remote pictures ahead of time.",
 }
 EPILOG = """\b
 Examples:

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capnet.data.cache import Entry, unsafe
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.errors import CapnetError, ConfigError, DataError, Problem
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
 ATTEMPTS = 5  # for one object, counted anew whenever bytes arrive
 LONGEST_WAIT = 20.0  # seconds between two attempts
 PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of an object that was put in one piece
@@ -220,3 +220,30 @@ def _fault(target: Path, entry: Entry, plain: bool) -> str:
         if found != entry.version:
             return f"its md5 is {found}, not {entry.version}"
     return ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bucket said: the server's address, where credentials were found, whether an object is there, and what is wrong."""
+
+    endpoint: str = ""
+    credentials: str = ""
+    has_object: bool = False
+    problem: Problem | None = None
+
+
+def probe(address: S3Address, uri: str, wanted: str = "") -> Answer:
+    """Ask for one name below ``uri``, and for the object ``wanted`` below it; an answer takes seconds at most."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        bucket, prefix = split_uri(uri)
+        client, credentials = connect(address, 1, quick=True)
+    except CapnetError as error:
+        return Answer(problem=error.problems[0])
+    start = f"{prefix}/" if prefix else ""
+    try:
+        found = client.list_objects_v2(Bucket=bucket, Prefix=start + wanted, MaxKeys=1)
+    except (ClientError, BotoCoreError) as error:
+        return Answer(client.meta.endpoint_url, credentials, False, explain(error, uri, client, credentials))
+    return Answer(client.meta.endpoint_url, credentials, found.get("KeyCount", len(found.get("Contents", []))) > 0)

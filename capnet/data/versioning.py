@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import yaml
 
 from capnet.data.cache import Entry, unsafe
 from capnet.errors import DataError, Problem
@@ -101,6 +104,69 @@ def _average_size(files: Any, path: str) -> int:
         if str(output.fs_path).strip("/").endswith(path.strip("/")) and output.meta and output.meta.size and output.meta.nfiles:
             return int(output.meta.size / output.meta.nfiles)
     return 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a .dvc file says of a folder: DVC's hash, number of files, bytes."""
+
+    md5: str
+    files: int
+    size: int
+
+    @property
+    def object_name(self) -> str:
+        """Where a remote keeps the list of the folder's files; DVC uploads it after the files."""
+        return f"files/md5/{self.md5[:2]}/{self.md5[2:]}"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A DVC remote with its settings, as .dvc/config and .dvc/config.local have them."""
+
+    name: str
+    url: str
+    default: bool
+    settings: Mapping[str, Any]
+
+
+def recorded_version(folder: Path) -> Version | None:
+    """What FOLDER.dvc beside ``folder`` says; None where there is none, or none with a hash."""
+    path = folder.with_name(folder.name + ".dvc")
+    if not path.is_file():
+        return None
+    try:
+        output = yaml.safe_load(path.read_text())["outs"][0]
+        return Version(str(output["md5"]), int(output.get("nfiles", 1)), int(output.get("size", 0)))
+    except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError):
+        return None
+
+
+def remotes(folder: Path) -> list[Remote]:
+    """The remotes of the DVC repository around ``folder``, the default one first. Raises DataError outside of one."""
+    from dvc.repo import Repo
+
+    with _explained(str(folder)), Repo(str(folder)) as repo:
+        default = repo.config["core"].get("remote")
+        found = [Remote(name, str(item["url"]), name == default, dict(item)) for name, item in repo.config["remote"].items()]
+    return sorted(found, key=lambda item: (not item.default, item.name))
+
+
+def listed_files(folder: Path, version: Version) -> list[str] | None:
+    """Names of the files of a version, from DVC's local cache; None where that has not the list."""
+    from dvc.repo import Repo
+
+    with _explained(str(folder)), Repo(str(folder)) as repo:
+        path = Path(repo.cache.local.oid_to_path(version.md5))
+    return [str(item["relpath"]) for item in json.loads(path.read_text())] if path.is_file() else None
+
+
+def remote_has(folder: Path, name: str, version: Version) -> bool:
+    """True where a remote of any kind has the version's list of files."""
+    from dvc.repo import Repo
+
+    with _explained(f"remote {name}"), Repo(str(folder)) as repo:
+        return bool(repo.cloud.get_remote_odb(name).exists(version.md5))
 
 
 @contextmanager

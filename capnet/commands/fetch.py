@@ -1,0 +1,43 @@
+"""`capnet fetch`: copy remote pictures ahead of time, with the same checks as the stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--params", default="params.yaml", show_default=True, help="Settings file.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option("--side", "sides", multiple=True, type=click.Choice(["train", "val", "test"]), help="Only these rows of outputs/split; may be repeated.")
+def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> None:
+    """Copy the pictures of a remote data.root into the state folder, so that stages find them there.
+
+    Which ones: those of outputs/split, else those of outputs/manifest, else (before ingest) the label files.
+
+    \b
+    Examples:
+      capnet fetch
+      capnet fetch --side train --side val
+      capnet fetch --set data.root=s3://bucket/birds
+    """
+    from capnet.config import load
+    from capnet.contracts import read_manifest, read_split
+    from capnet.data.roots import is_remote, local_root
+    from capnet.errors import ContractError
+
+    data = load(Path(params), settings).data
+    given = Path(data.root)
+    if not is_remote(data, given):
+        click.echo(f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with: dvc pull")
+        return
+    split, manifest = Path("outputs/split/split.parquet"), Path("outputs/manifest/manifest.parquet")
+    rows = read_split(split) if split.is_file() else read_manifest(manifest) if manifest.is_file() else None
+    if sides:
+        if rows is None or "split" not in rows:
+            raise ContractError("there is no split yet, so no sides", str(split), "run `capnet ingest` and `capnet split` first, or leave --side away")
+        rows = rows[rows["split"].isin(sides)]
+    root = local_root(data, given, rows)
+    what = "label files" if rows is None else f"{len(rows)} pictures"
+    click.echo(f"fetch: the {what} of {data.root} are in {root}")
