@@ -46,6 +46,29 @@ demo: env  ## Draw the demo pictures, train, evaluate, register; show the result
 	@capnet register --check
 	@capnet summary
 
+.PHONY: data-remote
+data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder, ENDPOINT=http://... for servers other than Amazon's
+	@if [ -z "$(URL)" ]; then \
+	  echo "make: no address. to do: make data-remote URL=s3://bucket/folder (for MinIO and the like also ENDPOINT=http://host:9000)" >&2; exit 2; \
+	fi
+	dvc remote add --quiet --default --force store "$(URL)"
+	@if [ -n "$(ENDPOINT)" ]; then dvc remote modify store endpointurl "$(ENDPOINT)"; fi
+	@echo "Commit .dvc/config. Credentials stay in the environment or in ~/.aws; capnet doctor says which ones are found."
+
+.PHONY: data-push
+data-push: env  ## Upload the pictures that data.dvc names to the remote
+	dvc push data.dvc
+
+.PHONY: data-pull
+data-pull: env  ## Fetch the pictures that data.dvc names from the remote
+	dvc pull data.dvc
+
+.PHONY: data-version
+data-version: env  ## Switch data/ to the version of a git revision: REV=v2
+	@if [ -z "$(REV)" ]; then echo "make: no revision. to do: make data-version REV=tag-or-commit" >&2; exit 2; fi
+	git checkout --quiet "$(REV)" -- data.dvc
+	dvc pull data.dvc
+
 .PHONY: lint
 lint: env  ## Style and types
 	ruff check .

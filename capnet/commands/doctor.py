@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,8 @@ def check_root(data: Data) -> Iterable[Finding]:
         problem = answer.problem or (None if answer.has_object else empty)
         yield Finding("data", f"{data.root} answers at {answer.endpoint}, credentials: {answer.credentials}", problem)
         return
-    yield Finding("data", f"{open_source(data).name} has {len(open_source(data).entries())} files")
+    with closing(open_source(data)) as source:
+        yield Finding("data", f"{source.name} has {len(source.entries())} files")
 
 
 def check_cache(data: Data) -> Iterable[Finding]:

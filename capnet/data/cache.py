@@ -57,6 +57,10 @@ class Source(Protocol):
         """Write the file to ``target`` and verify it; goes on where ``target`` already holds the first bytes."""
         ...
 
+    def close(self) -> None:
+        """Let go of connections and of what was put aside."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:

@@ -7,6 +7,7 @@ AWS_PROFILE, ~/.aws, a web identity or an instance role.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
 import time
@@ -68,8 +69,9 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     from botocore.exceptions import BotoCoreError
 
     times = {"connect_timeout": 2, "read_timeout": 3} if quick else {"connect_timeout": 10, "read_timeout": 60}
+    attempts = 1 if quick else None if os.environ.get("AWS_MAX_ATTEMPTS") else ATTEMPTS
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 1 if quick else ATTEMPTS},
+        retries={"mode": "standard", **({"total_max_attempts": attempts} if attempts else {})},
         max_pool_connections=connections,
         signature_version=UNSIGNED if address.anonymous else None,
         **times,
@@ -177,6 +179,10 @@ class S3Source:
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
         where = f"{self.root}/{path} at {client.meta.endpoint_url}"
         raise DataError(f"the object could not be fetched in {ATTEMPTS} attempts: {last}", where, "look at the connection and the server, then run it again")
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client[0].close()
 
     def _append(self, client: Any, path: str, entry: Entry, target: Path, have: int) -> tuple[bool, str]:
         """Add the missing bytes; returns whether the ETag can be the content's md5, and why bytes may still be missing.

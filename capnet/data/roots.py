@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,11 +42,6 @@ def open_source(settings: Data) -> Source:
     return DvcSource(settings.root, settings.revision, settings.path)
 
 
-def missing_package(error: ModuleNotFoundError) -> ConfigError:
-    """What to install where a remote root needs a package that is not there."""
-    return ConfigError(f"data.root needs the package {error.name}, which is not installed", "environment", "pip install 'capnet[data]'")
-
-
 def open_cache(settings: Data) -> Cache:
     """The cache of remote pictures in the state folder."""
     return Cache(state_dir("remote"), int(settings.cache_gigabytes * 1e9), settings.connections)
@@ -60,13 +56,13 @@ def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, st
     """
     if not is_remote(settings, given):
         return given
-    try:
-        source = open_source(settings)
-    except ModuleNotFoundError as error:
-        raise missing_package(error) from None
     wanted: Sequence[str] | None = None if rows is None else rows["path"].tolist()
     content = None if rows is None or "sha256" not in rows else rows["sha256"].tolist()
-    return open_cache(settings).bring(source, wanted, content, strict)
+    try:
+        with closing(open_source(settings)) as source:
+            return open_cache(settings).bring(source, wanted, content, strict)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"data.root needs the package {error.name}, which is not installed", "environment", "pip install 'capnet[data]'") from None
 
 
 def is_remote(settings: Data, given: Path) -> bool:

@@ -28,6 +28,10 @@ def repository_url(root: str) -> str:
     return root.removeprefix("git+").removeprefix("file://")
 
 
+def _without_password(address: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
 @dataclass(frozen=True)
 class DvcSource:
     """The folder ``path`` of a git repository at ``revision`` (empty: its default branch); files come from its DVC remote."""
@@ -38,11 +42,11 @@ class DvcSource:
 
     @property
     def name(self) -> str:
-        return f"{self.root}@{self.revision or 'HEAD'}:{self.path}"
+        return f"{_without_password(self.root)}@{self.revision or 'HEAD'}:{self.path}"
 
     @property
     def folder(self) -> PurePosixPath:
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"//[^/@]*@", "//", repository_url(self.root))).strip("-.")[-80:]
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", _without_password(repository_url(self.root))).strip("-.")[-80:]
         return PurePosixPath("git", f"{readable}-{hashlib.sha256(f'{self.root} {self.path}'.encode()).hexdigest()[:8]}")
 
     @cached_property
@@ -91,6 +95,14 @@ class DvcSource:
         target.unlink(missing_ok=True)
         with _explained(f"{self.name}/{path}"):
             raise last or RuntimeError("nothing arrived")
+
+    def close(self) -> None:
+        """Remove the clone that DVC made: outside of its own command it leaves that to the caller."""
+        from dvc.repo.open_repo import clean_repos
+
+        if "_files" in self.__dict__:
+            self._files.close()
+        clean_repos()
 
 
 def _md5(path: Path) -> str:

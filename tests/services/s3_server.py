@@ -63,6 +63,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "2",
             "AWS_CONFIG_FILE": str(self.folder / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "no-credentials"),
             "NO_PROXY": "127.0.0.1",
@@ -75,7 +76,14 @@ class S3Server:
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         command = [weed(), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={self.folder / 's3.json'}"]
         # every bucket takes volumes of its own, so there must be many; statistics are never sent
-        command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=500", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        command += [
+            "-master.telemetry=false",
+            "-master.electionTimeout=1s",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=500",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]
         command += [f"-{role}.localSocket={self.folder / role}.sock" for role in ("filer", "s3")]
         for number, role in enumerate(ROLES):
             command += [f"-{role}.port={self.ports[number]}", f"-{role}.port.grpc={self.ports[len(ROLES) + number]}"]
