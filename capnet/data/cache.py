@@ -97,10 +97,10 @@ class Cache:
     def __init__(self, root: Path, limit: int, connections: int) -> None:
         self.root, self.limit, self.connections = root, limit, connections
 
-    def bring(self, source: Source, wanted: Sequence[str] | None = None, sha256: Sequence[str] | None = None, strict: bool = True) -> Path:
+    def bring(self, source: Source, wanted: Sequence[str] | None = None, sha256: Sequence[str | None] | None = None, strict: bool = True) -> Path:
         """Copy the ``wanted`` files (None: the label files) and return the folder that holds them.
 
-        With ``sha256`` of every wanted file, files that are here with that content cost no look at the remote. ``strict``
+        With ``sha256`` of the wanted files (None: not known), files that are here with that content cost no look at the remote. ``strict``
         raises DataError for wanted files that the remote lacks, or whose content is another.
         """
         folder = self.root / source.folder
@@ -244,9 +244,9 @@ def _forget(index: sqlite3.Connection, name: PurePosixPath, folder: Path, paths:
         index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (str(name), path))
 
 
-def _check_content(index: sqlite3.Connection, source: Source, wanted: Sequence[str], sha256: Sequence[str]) -> None:
+def _check_content(index: sqlite3.Connection, source: Source, wanted: Sequence[str], sha256: Sequence[str | None]) -> None:
     known = _known(index, source.folder)
-    changed = [path for path, content in zip(wanted, sha256, strict=True) if known[path].sha256 != content]
+    changed = [path for path, content in zip(wanted, sha256, strict=True) if content and known[path].sha256 != content]
     if changed:
         todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
         raise DataError(problems=[Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed])

@@ -57,7 +57,7 @@ def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, st
     if not is_remote(settings, given):
         return given
     wanted: Sequence[str] | None = None if rows is None else rows["path"].tolist()
-    content = None if rows is None or "sha256" not in rows else rows["sha256"].tolist()
+    content = None if rows is None or "sha256" not in rows else [value if isinstance(value, str) else None for value in rows["sha256"]]
     try:
         with closing(open_source(settings)) as source:
             return open_cache(settings).bring(source, wanted, content, strict)

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,6 +85,10 @@ class DvcSource:
             target.unlink(missing_ok=True)
             try:
                 self._files.get_file(f"{self.path}/{path}", str(target))
+                if target.is_symlink():  # DVC links to its local cache where its settings say so
+                    linked = target.resolve()
+                    target.unlink()
+                    shutil.copyfile(linked, target)
             except Exception as error:  # what a remote raises depends on its kind
                 last = error
             else:

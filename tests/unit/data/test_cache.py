@@ -124,6 +124,7 @@ def test_content_other_than_ingest_saw_is_an_error(tmp_path: Path, remote: Folde
     with pytest.raises(DataError, match="not the one that ingest saw"):
         cache(tmp_path).bring(remote, pictures(4), wrong)
     cache(tmp_path).bring(remote, pictures(4), wrong, strict=False)
+    cache(tmp_path).bring(remote, pictures(4), [None])
 
 
 def test_a_failure_keeps_what_came_and_leaves_no_half_file(tmp_path: Path, remote: Folder) -> None:
