@@ -2,6 +2,7 @@
 
     dvc repro                                                     # or the stages ingest, split, validate, graph
     python benchmarks/ablation.py --seeds 0 1 2 --out docs/ablation.md
+    python benchmarks/ablation.py --folds 3 --out choice.md       # on held-out training pictures, for choosing settings
 
 Rows are overrides of the settings file; every row sees the same pictures, the same test-time views and the same draws.
 Differences are means over seeds; each bootstrap draw measures all seeds and both sides on the same pictures.
@@ -22,13 +23,14 @@ import torch
 
 from capnet.config import Params, load, parse
 from capnet.contracts import label_matrix, read_classes, read_split
+from capnet.data.sides import group_codes
 from capnet.evaluation.baselines import choose_probe, probe_scores
 from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
 from capnet.model.towers import load_towers
 from capnet.runtime import prepare
-from capnet.steps.train import Job
+from capnet.steps.train import Job, stratified_folds
 
 OFF = {"enabled": False}
 BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
@@ -67,8 +69,9 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 class Bench:
     """Split, towers and cached features, made once; ``scores`` trains one row with one seed."""
 
-    def __init__(self, params: Params, split_dir: Path, root: Path) -> None:
-        self.params, self.root = params, root
+    def __init__(self, params: Params, split_dir: Path, root: Path, folds: int) -> None:
+        self.params, self.root, self.folds = params, root, folds
+        self.judged = "train" if folds else "test"
         self.classes = read_classes(split_dir / "classes.json")
         table = read_split(split_dir / "split.parquet")
         self.sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
@@ -94,15 +97,32 @@ class Bench:
         return LabelGraph(matrix, self.text, {})
 
     def scores(self, change: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-        """Test-time ensembled, single-view and both zero-shot scores [test picture, class]."""
+        """Test-time ensembled, single-view and both zero-shot scores [judged picture, class] of one row and seed.
+
+        On folds each training picture is judged by a model that never saw its fold.
+        """
         base = {name: self.params.section(name).model_dump() for name in ("backbone", "graph", "train", "tte", "runtime", "data")}
         params = parse(merged(merged(base, change), {"runtime": {"seed": seed}}))
         job, rows = self.job(params), self.sides["train"]
+        random = job.features(rows, job.look(params.train.views), "training")
+        views = torch.cat([self.views["train"], random], dim=1)
+        if not self.folds:
+            return self.fitted(job, rows, views, self.views["test"])
+        fold = stratified_folds(job.labels(rows).targets.numpy(), group_codes(rows["group"]), self.folds, 0)
+        found: dict[str, np.ndarray] = {}
+        for number in range(self.folds):
+            inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            part = self.fitted(job, rows.iloc[inside].reset_index(drop=True), views[torch.from_numpy(inside)], self.views["train"][torch.from_numpy(outside)])
+            for name, scores in part.items():
+                found.setdefault(name, np.zeros((len(rows), scores.shape[1]), dtype=scores.dtype))[outside] = scores
+        return found
+
+    def fitted(self, job: Job, rows: pd.DataFrame, views: torch.Tensor, crops: torch.Tensor) -> dict[str, np.ndarray]:
+        """Train on ``rows`` with cached ``views`` and score pictures by their test-time ``crops`` [picture, view, pooled]."""
         model = job.model()
-        views = torch.cat([self.views["train"], job.features(rows, job.look(params.train.views), "training")], dim=1)
         folder = Path(tempfile.mkdtemp())
         validate = None
-        if "val" in self.views:
+        if "val" in self.views and not self.folds:
             labels = job.labels(self.sides["val"])
 
             def validate(model: Any) -> dict[str, float]:
@@ -114,9 +134,11 @@ class Bench:
         found: dict[str, np.ndarray] = {}
         with torch.no_grad():
             classes = model.class_features()
-            for suffix, crops in (("", self.views["test"]), (", single view", self.views["test"][:, 4:5])):
-                served, zero_shot = model.ensemble(crops, classes, params.tte.average)
-                found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": zero_shot.numpy()}
+            for suffix, some in (("", crops), (", single view", crops[:, 4:5])):
+                served, zero_shot = model.ensemble(some, classes, job.params.tte.average)
+                # without the trained scale and bias, which differ between folds
+                cosine = (torch.logit(zero_shot.double()) - (0 if model.logit_bias is None else model.logit_bias)) / model.logit_scale.exp()
+                found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": cosine.numpy()}
         return found
 
     def probe(self) -> np.ndarray:
@@ -132,13 +154,13 @@ class Bench:
 
 
 class Compare:
-    """Means and paired intervals on the test pictures of one slice."""
+    """Means and paired intervals on the judged pictures of one slice."""
 
     def __init__(self, bench: Bench, rows: np.ndarray, draws: int) -> None:
-        labels = bench.job(bench.params).labels(bench.sides["test"])
+        labels = bench.job(bench.params).labels(bench.sides[bench.judged])
         self.rows, self.targets, self.known = rows, labels.targets.numpy()[rows], labels.known.numpy()[rows]
         self.masks = bucket_masks([item.bucket for item in bench.classes.items])
-        units = unit_codes(bench.sides["test"]["group"].to_numpy()[rows])
+        units = unit_codes(bench.sides[bench.judged]["group"].to_numpy()[rows])
         self.weights = list(draw_weights(units, draws, 100))
 
     def means(self, seeds: list[np.ndarray]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -176,14 +198,17 @@ def main() -> None:
     parser.add_argument("--split", type=Path, default=Path("outputs/split"))
     parser.add_argument("--rows", nargs="*", default=list(ROWS), help="names of rows; default all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--folds", type=int, default=0, help="judge the training pictures out of that many folds, and not the test pictures: for choosing settings"
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args()
     params = load(arguments.params, arguments.set)
-    bench = Bench(params, arguments.split, Path(params.data.root))
+    bench = Bench(params, arguments.split, Path(params.data.root), arguments.folds)
     scores: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
-    probe = bench.probe()
+    probes = {} if arguments.folds else {"linear probe": [bench.probe()]}
     for row in arguments.rows:
         started = time.monotonic()
         for seed in arguments.seeds:
@@ -194,7 +219,7 @@ def main() -> None:
             scores.setdefault("zero-shot", [found["zero-shot"]])
             scores.setdefault("zero-shot, single view", [found["zero-shot, single view"]])
         seconds[row] = (time.monotonic() - started) / len(arguments.seeds)
-        text = document(bench, {**scores, "linear probe": [probe]}, len(arguments.seeds), arguments.draws)
+        text = document(bench, {**scores, **probes}, len(arguments.seeds), arguments.draws)
         arguments.out.write_text(text)  # after each row: a run of hours that is cut off keeps what it has
         print(f"{row}: {seconds[row]:.0f} s a seed", flush=True)
     print(text)
@@ -202,15 +227,15 @@ def main() -> None:
 
 def document(bench: Bench, scores: dict[str, list[np.ndarray]], seeds: int, draws: int) -> str:
     """One Markdown table for all test pictures and one for each slice."""
-    first = ["zero-shot", "zero-shot, single view", "linear probe"]
+    first = [row for row in ("zero-shot", "zero-shot, single view", "linear probe") if row in scores]
     order = [*first, *[row for row in scores if row not in first]]
-    slices: pd.Series = bench.sides["test"]["slice"].fillna("")
+    slices: pd.Series = bench.sides[bench.judged]["slice"].fillna("")
     lines: list[str] = []
     for name in ["", *sorted(set(slices))] if slices.nunique() > 1 else [""]:
         rows = np.flatnonzero(slices == name) if name else np.arange(len(slices))
         compare = Compare(bench, rows, draws)
         lines += [
-            f"**{name or 'all test pictures'}** ({len(rows)} pictures, {seeds} seeds)",
+            f"**{name or f'all {bench.judged} pictures'}** ({len(rows)} pictures, {seeds} seeds)",
             "",
             *table({row: compare.means(scores[row]) for row in order}, order),
             "",
