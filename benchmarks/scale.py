@@ -18,7 +18,7 @@ import numpy as np
 
 CLASSES = 1000
 STAGES = ("ingest", "split", "validate")
-SETTINGS = ("ingest.pictures=listed", "validate.near_duplicates='off'", "runtime.threads=2")
+SETTINGS = ("ingest.pictures=listed", "validate.pictures='off'", "validate.near_duplicates='off'", "runtime.threads=2")
 
 
 def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",
     "promote": "Make a model version the champion, behind the gate.",
+    "shard": "Write the pictures as tar shards (WebDataset layout).",
     "summary": "Print the results of the last run as a table.",
     "download": "Get a published benchmark.",
     "doctor": "Look at the data and its remote: complete, reachable, which credentials.",
@@ -91,7 +92,7 @@ def _stage_command(name: str) -> click.Command:
                 return
         with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
             metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
-        figures = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        figures = "  ".join(f"{key} {value:.0f}" if value.is_integer() else f"{key} {value:.4g}" for key, value in metrics.items())
         click.echo(f"{name}: {figures or 'done'}")
 
     options: list[click.Parameter] = [

@@ -96,14 +96,14 @@ def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def all_or_nothing(out: Path) -> Iterator[Path]:
+def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
     """An empty folder beside ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out`` untouched.
 
     Raises DataError where ``out`` is a file or has something in it.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
-        raise DataError(f"{what}; demo pictures never overwrite anything", str(out), "choose another folder with --out, or move what is there away")
+        raise DataError(f"{what}; {content} never overwrite anything", str(out), "choose another folder with --out, or move what is there away")
     place = out.resolve()
     beside = place.with_name(f".{place.name}.drawing")
     try:
@@ -114,7 +114,7 @@ def all_or_nothing(out: Path) -> Iterator[Path]:
             place.rmdir()
         os.replace(beside, place)
     except OSError as error:
-        raise DataError(f"cannot write the demo pictures: {error.strerror or error}", str(out), "choose a folder you may write to with --out") from None
+        raise DataError(f"cannot write the {content}: {error.strerror or error}", str(out), "choose a folder you may write to with --out") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -1,0 +1,37 @@
+"""`capnet shard`: the pictures as tar shards in WebDataset layout, with the tables that ingest reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; it must be empty or new.")
+@click.option("--params", default="params.yaml", show_default=True, type=click.Path(path_type=Path), help="Settings file: data.root and ingest.separator.")
+@click.option("--manifest", default="outputs/manifest", show_default=True, type=click.Path(path_type=Path), help="Pictures that ingest has listed.")
+@click.option("--split", type=click.Path(path_type=Path), help="Only the pictures of a split, such as outputs/split, each side in shards of its own.")
+@click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
+def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:
+    """Write pictures as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
+    set data.root to it, data.format to csv and ingest.pictures to listed.
+
+    \b
+    Examples:
+      capnet shard --out data-shards
+      capnet shard --out data-shards --split outputs/split --size 200
+    """
+    from capnet.config import load
+    from capnet.contracts import read_classes, read_manifest, read_split
+    from capnet.data.scene_set import all_or_nothing
+    from capnet.data.shard_set import write_shard_set
+    from capnet.progress import bar
+
+    settings = load(params)
+    source = split or manifest
+    rows = read_split(source / "split.parquet") if split else read_manifest(source / "manifest.parquet")
+    classes = read_classes(source / "classes.json")
+    with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
+        count = write_shard_set(folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance)
+    click.echo(f"shard: {len(rows)} pictures in {count} shards in {out}; set data.root: {out}, data.format: csv, ingest.pictures: listed")
