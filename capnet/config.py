@@ -185,6 +185,7 @@ class Validate(Section):
     few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
     reference: str = Field("validation_reference.json", description="file in git that the data is compared with; `capnet validate --save-reference` writes it")
     drift: Drift = Drift()
+    published: Literal["none", "voc-lt", "coco-lt"] = Field("none", description="benchmark whose published counts the split must have")
 
 
 class Graph(Section):

@@ -13,6 +13,7 @@ from capnet.config import Validate
 from capnet.contracts import Classes
 from capnet.data.check_drift import compare, drift_rules, measure, read_reference
 from capnet.data.check_files import OUTSIDE, see_all
+from capnet.data.check_published import published_rules, published_table
 from capnet.data.check_rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.check_tables import add_files, add_links, add_looks, class_table, picture_table
 from capnet.data.checks import Judged, judge
@@ -68,6 +69,10 @@ def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Val
         left_out += _left_out(class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off")
     else:
         judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
+    if settings.published == "none":
+        left_out.append(not_checked("published_counts", "the split has the counts of a published benchmark", "validate.published is none", "critical"))
+    else:
+        judged.append(judge("published", published_table(frame, classes, settings.published), published_rules(settings.published)))
     reference = read_reference(Path(settings.reference)) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it" if settings.reference else "validate.reference names no file"

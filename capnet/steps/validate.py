@@ -1,4 +1,4 @@
-"""The validate stage: the split table and the pictures -> validation.json; a critical failure stops the run."""
+"""The validate stage: the split table and the pictures -> validation.json, a page, Data Docs; a critical failure stops the run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ SHOWN = 6  # offending rows named in a message; validation.json has more
 
 
 def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Check the split and write validation.json; warnings go on.
+    """Check the split and write what was found as JSON, as a page and as Data Docs; warnings go on.
 
-    Raises GateError with the offending rows where a critical check fails, after validation.json is written.
+    Raises GateError with the offending rows where a critical check fails, after all is written.
     """
+    from capnet.data.check_page import page
     from capnet.data.checks import data_docs
     from capnet.data.gate import check_split
 
@@ -36,8 +37,10 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     fields = ("name", "severity", "success", "observed", "rows", "offending", "demands", "says", "todo", "why")
     content = {"schema": SCHEMA, "success": not critical, "checks": [{name: getattr(check, name) for name in fields} for check in checks]}
     write_json(outputs["validation"] / "validation.json", content)
-    for name, page in data_docs(findings.judged).items():
-        replace_file(outputs["validation"] / "data_docs" / name, page)
+    documents = data_docs(findings.judged)
+    for name, text in documents.items():
+        replace_file(outputs["validation"] / "data_docs" / name, text)
+    replace_file(outputs["validation"] / "validation.html", page(checks, frame, classes, list(documents)))
     for check in failed:
         if check.severity != "critical":
             log.warning("%s", describe(check))
@@ -50,7 +53,7 @@ def describe(check: Check) -> Problem:
     """A failed check in three parts, with the first offending rows."""
     rows = []
     for row in check.offending[:SHOWN]:
-        name = row.get("path", row.get("class"))
+        name = next(row[key] for key in ("path", "class", "figure") if key in row)
         value = "" if row["value"] in (name, row["split"]) else f": {row['value']}"
         rows.append(f"{name} ({row['split']}){value}")
     more = f"; and {check.observed - len(rows)} more" if check.observed > len(rows) else ""

@@ -96,8 +96,11 @@ def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing
         )
         assert done.stdout == ""
         assert done.stderr == ""
-    assert (tmp_path / "one/validation.json").read_bytes() == (tmp_path / "two/validation.json").read_bytes()
-    assert str(tmp_path) not in (tmp_path / "one/validation.json").read_text()
+    written = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert [str(path) for path in written] == ["data_docs/classes.html", "data_docs/pictures.html", "validation.html", "validation.json"]
+    for path in written:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+        assert str(tmp_path) not in (tmp_path / "one" / path).read_text()
     assert {entry.name for entry in tmp_path.iterdir()} == {"one", "two", "data", "split", "scratch"}
     assert list(scratch.iterdir()) == []  # great_expectations leaves nothing behind
 
