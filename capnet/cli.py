@@ -19,6 +19,7 @@ STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "reg
 COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",
+    "predict": "Label pictures with a registered model.",
     "promote": "Make a model version the champion, behind the gate.",
     "shard": "Write the pictures as tar shards (WebDataset layout).",
     "summary": "Print the results of the last run as a table.",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from capnet.config import Register
-from capnet.contracts import SCHEMA, read_json
+from capnet.contracts import SCHEMA, read_json, write_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
 from capnet.registry.candidate import MODEL_FILES, Candidate, content_hash, curves, description, figures, flat_params
@@ -24,6 +24,7 @@ from capnet.registry.champion import VERDICT
 from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import champion_of, tag, verdict_on, verdict_tags
+from capnet.registry.reference import reference
 from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -208,10 +209,15 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
         model.mkdir()
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
+        write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=serving.__file__,
-            artifacts={"model": str(model), "thresholds": str((candidate.evaluation / "thresholds.json").resolve())},
+            artifacts={
+                "model": str(model),
+                "thresholds": str((candidate.evaluation / "thresholds.json").resolve()),
+                "reference": str(Path(folder, "reference.json")),
+            },
             signature=signature,
             input_example=example,
             pip_requirements=requirements(str(candidate.config.get("backbone", {}).get("name", ""))),

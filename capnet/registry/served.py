@@ -90,9 +90,15 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     return Served(Scorer(model, runtime or Runtime.model_validate({"precision": config.get("precision", "auto")})), names, limits)
 
 
+def download(version: ModelVersion, folder: Path) -> Path:
+    """The artifact's own files (model/, thresholds.json, reference.json) of a registered version, below ``folder``."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(folder))) / "artifacts"
+
+
 def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
     """Scores float32 [picture, class] of a registered version for rows with a sha256, whose pictures ``split`` places under ``root``."""
-    from mlflow.artifacts import download_artifacts
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:
         table = read_split(split / "split.parquet")
@@ -102,7 +108,7 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
             what = f"{len(missing)} test pictures of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
             raise DataError(what, str(split), "give the split that the candidate was evaluated on (--split)")
         with TemporaryDirectory() as folder:
-            place = Path(download_artifacts(f"models:/{champion.name}/{champion.version}", dst_path=folder)) / "artifacts"
+            place = download(champion, Path(folder))
             served = load_served(place / "model", place / "thresholds.json", runtime)
             return served.scores([root / places[key] for key in rows["sha256"]])
 

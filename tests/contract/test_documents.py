@@ -19,7 +19,16 @@ from capnet.errors import CapnetError
 
 SHELL = {"cd", "cp", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
 TOOLS = {"git": {"clone", "add", "commit", "diff"}, "mlflow": {"ui"}, "pip": {"install"}}
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/your-own-data.md", "docs/troubleshooting.md", "docs/decisions.md", "docs/results.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/your-own-data.md",
+    "docs/troubleshooting.md",
+    "docs/decisions.md",
+    "docs/results.md",
+    "docs/promotion.md",
+    "mlflow/README.md",
+]
 
 
 def blocks(text: str, language: str) -> Iterator[str]:

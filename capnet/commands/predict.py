@@ -1,0 +1,94 @@
+"""`capnet predict`: a registered model over a folder or a table of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from capnet.config import Params
+    from capnet.registry.served import Served
+
+SHOWN = 10  # drifted classes
+EPILOG = """\b
+Examples:
+  capnet predict --input new-pictures                        the champion, into predictions.parquet
+  capnet predict --input new.csv --out labels.csv            pictures named in a table
+  capnet predict --input camera7 --out camera7.json          MegaDetector JSON for camera-trap viewers
+  capnet predict --model models:/capnet/7 --input folder     one version
+  capnet predict --model outputs --input folder              what was trained last, without a registry"""
+
+
+@click.command("predict", epilog=EPILOG)
+@click.option(
+    "--input", "given", required=True, metavar="PLACE", help="Folder of pictures, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or a picture."
+)
+@click.option("--out", default="predictions.parquet", show_default=True, help="Output: .parquet, .csv, or .json for MegaDetector's format.")
+@click.option(
+    "--model", "address", default="", metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion."
+)
+@click.option("--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+def command(given: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
+    """Label pictures with a registered model.
+
+    An interrupted call goes on where it stopped. Pictures that cannot be read are named in the output and do not stop it.
+    Label rates and scores are compared with those that the model was chosen on: OUT.drift.json.
+    """
+    from capnet.config import load
+    from capnet.contracts import write_json
+    from capnet.registry import prediction
+    from capnet.registry.drift import drift_report
+
+    loaded, target = load(Path(params), settings), Path(out)
+    prediction.format_of(target)
+    source = prediction.list_pictures(given)
+    with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        frame = prediction.predict(served, key, source, target)
+        scores = prediction.matrix(frame, len(served.names))
+        report = drift_report(reference, scores, served.limits) if reference else None
+    faults = frame[frame["fault"] != ""]
+    for path, fault in zip(faults["path"][:SHOWN], faults["fault"][:SHOWN], strict=True):
+        click.echo(f"not read: {path}: {fault}", err=True)
+    click.echo(f"predict: {len(frame) - len(faults)} pictures labelled by {key}, {len(faults)} not read, in {target}")
+    if report:
+        write_json(target.with_name(f"{target.name}.drift.json"), report)
+        show_drift(report)
+
+
+@contextmanager
+def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
+    """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
+    from capnet.contracts import read_json
+    from capnet.registry.champion import identity, resolve
+    from capnet.registry.served import download, load_served
+    from capnet.registry.tracking import store
+
+    if not address.startswith("models:/"):
+        folder = Path(address)
+        yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
+        return
+    with TemporaryDirectory() as temporary:
+        with store(params.register_, "get the model") as client:
+            version = resolve(client, address)
+            place = download(version, Path(temporary))
+        reference = read_json(place / "reference.json") if (place / "reference.json").is_file() else {}
+        name = f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
+        yield load_served(place / "model", place / "thresholds.json"), name, reference
+
+
+def show_drift(report: Mapping[str, Any]) -> None:
+    if not report["enough_pictures"]:
+        click.echo("drift: too few pictures to tell")
+        return
+    drifted = sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
+    for item in drifted[:SHOWN]:
+        rates = f"{100 * item['decided_rate']:.1f} % of the pictures, {100 * item['reference_rate']:.1f} % in the reference"
+        click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
+    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")

@@ -1,0 +1,31 @@
+"""The model's memory of its own pictures: label rates of the training rows, scores of rows that it was not fitted to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from capnet.contracts import label_matrix, read_predictions, read_split
+from capnet.registry.candidate import Candidate
+from capnet.registry.drift import reference_document
+
+
+def reference(candidate: Candidate) -> dict[str, Any]:
+    """From validation rows, else out-of-fold scores of the training rows, else test rows; rates are over known labels."""
+    table, names = read_split(candidate.split / "split.parquet"), candidate.classes.names
+    train = table[table["split"] == "train"]
+    known = ~label_matrix(train["unknown"], len(names))
+    positives = (label_matrix(train["labels"], len(names)) & known).sum(axis=0)
+    rates = positives / np.maximum(1, known.sum(axis=0))
+    found = read_predictions(candidate.evaluation / "predictions.parquet")
+    found = found[found["variant"] == "capnet"]
+    held_out, source = candidate.model / "out_of_fold.parquet", "val"
+    rows = found[found["split"] == "val"]
+    if rows.empty and held_out.is_file():
+        rows, source = read_predictions(held_out), "out_of_fold"
+    elif rows.empty:
+        rows, source = found[found["split"] == "test"], "test"
+    scores = np.stack(rows["scores"].tolist()).astype(np.float32)
+    limits = np.array([item["threshold"] for item in candidate.thresholds["classes"]], dtype=np.float32)
+    return reference_document(names, rates, scores, limits, source)

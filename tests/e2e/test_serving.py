@@ -1,0 +1,172 @@
+"""From training to answers: promote, predict, and a server started by `mlflow models serve`, with the evaluation's own scores."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pandas as pd
+import pytest
+from e2e.workplace import QUICK, Workplace, merge, small_rows
+from mlflow.tracking import MlflowClient
+
+from capnet.contracts import read_classes, read_predictions, read_split
+
+PICTURES = 20
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """110 pictures after all stages: 22 of them are test pictures. The version is the champion."""
+    place = Workplace(tmp_path_factory.mktemp("serving"))
+    (place.root / "data").mkdir()
+    place.labels(small_rows(place.root / "data", 110))
+    place.settings(merge(QUICK, {"train": {"epochs": 2}}))
+    place.stages()
+    assert place.capnet("promote").endswith("champion of capnet: version 1\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def expected(place: Workplace) -> pd.DataFrame:
+    """Path and served scores of 20 test pictures, as evaluate wrote them."""
+    split = read_split(place.root / "outputs/split/split.parquet").set_index("image_id")
+    found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
+    found = found[(found["variant"] == "capnet") & (found["split"] == "test")].iloc[:PICTURES]
+    assert len(found) == PICTURES
+    return pd.DataFrame({"path": [str(place.root / "data" / split.loc[name, "path"]) for name in found["image_id"]], "scores": found["scores"].tolist()})
+
+
+@pytest.fixture(scope="module")
+def server(place: Workplace) -> Iterator[str]:
+    """`mlflow models serve` of the champion."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(place, port) as (process, address, log):
+        wait(process, address, log)
+        yield address
+
+
+class serving:
+    """The server's process, its address and its log; stopped with all its children at the end."""
+
+    def __init__(self, place: Workplace, port: int) -> None:
+        self.log = place.root / f"serve {port}.log"
+        command = ["mlflow", "models", "serve", "-m", "models:/capnet@champion", "--env-manager", "local", "--port", str(port), "--workers", "1"]
+        environment = place.environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{place.root / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with open(self.log, "wb") as file:
+            self.process = subprocess.Popen(command, cwd=place.root, env=environment, stdout=file, stderr=file, start_new_session=True)
+        self.address = f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> tuple[subprocess.Popen[bytes], str, Path]:
+        return self.process, self.address, self.log
+
+    def __exit__(self, *arguments: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    end = time.monotonic() + 180
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urlopen(f"{address}/ping", timeout=2):
+                return
+        except (URLError, TimeoutError, ConnectionError):
+            time.sleep(0.3)
+    pytest.fail(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+def ask(address: str, records: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    body = json.dumps({"dataframe_records": records, **more}).encode()
+    with urlopen(Request(f"{address}/invocations", body, {"Content-Type": "application/json"}), timeout=120) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["predictions"]
+        return found
+
+
+def b64(path: str) -> str:
+    return base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server: str, expected: pd.DataFrame) -> None:
+    names = read_classes(place.root / "outputs/split/classes.json").names
+    limits = {item["name"]: item["threshold"] for item in json.loads((place.root / "outputs/evaluation/thresholds.json").read_text())["classes"]}
+    for records in ([{"image": b64(path)} for path in expected["path"]], [{"image": path} for path in expected["path"]]):
+        rows = ask(server, records)
+        assert [(row["picture"], row["class"]) for row in rows] == [(number, name) for number in range(PICTURES) for name in names]
+        served = np.array([row["score"] for row in rows]).reshape(PICTURES, len(names))
+        np.testing.assert_allclose(served, np.stack(expected["scores"].tolist()), atol=1e-5)
+        assert all(row["threshold"] == limits[row["class"]] and row["decision"] == (row["score"] >= row["threshold"]) for row in rows)
+    decided = ask(server, [{"image": b64(path)} for path in expected["path"]], params={"decided_only": True})
+    assert decided == [row for row in rows if row["decision"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("corrupt", "does not decode"), ("text", "not a picture"), ("missing.jpg", "neither a picture in base64 nor a file"), (None, "neither"), (7, "neither")],
+)
+def test_a_corrupt_picture_gets_a_reason_and_the_server_lives(server: str, expected: pd.DataFrame, value: object, reason: str) -> None:
+    content = Path(expected["path"][1]).read_bytes()
+    bad = {"corrupt": base64.b64encode(content[: len(content) // 2]).decode(), "text": base64.b64encode(b"hello").decode()}
+    good = {"image": b64(expected["path"][0])}
+    with pytest.raises(HTTPError) as caught:
+        ask(server, [good, {"image": bad.get(str(value), value)}])
+    answer = json.loads(caught.value.read())
+    assert caught.value.code == 400
+    assert reason in answer["message"]
+    assert "row 1" in answer["message"]
+    assert "row 0" not in answer["message"]
+    assert len(ask(server, [good])) == 4
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b'{"dataframe_records": [{"picture": "x"}]}', b"\xff"])
+def test_broken_requests_get_an_answer(server: str, body: bytes) -> None:
+    with pytest.raises(HTTPError) as caught:
+        urlopen(Request(f"{server}/invocations", body, {"Content-Type": "application/json"}), timeout=120)
+    assert 400 <= caught.value.code < 500, caught.value.read()
+
+
+def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame) -> None:
+    pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "list.csv", index=False)
+    text = place.capnet("predict", "--input", "list.csv", "--out", "found.parquet")
+    assert text.startswith(f"predict: {PICTURES} pictures labelled by capnet version 1 (")
+    assert "drift: too few pictures to tell" in text
+    found = pd.read_parquet(place.root / "found.parquet")
+    names = read_classes(place.root / "outputs/split/classes.json").names
+    np.testing.assert_allclose(found[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
+    report = json.loads((place.root / "found.parquet.drift.json").read_text())
+    assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "out_of_fold", len(names))
+    assert "labelled by outputs" in place.capnet("predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json")
+    assert len(json.loads((place.root / "local.json").read_text())["images"]) == PICTURES
+
+
+def test_a_refused_champion_is_neither_predicted_with_nor_served(place: Workplace) -> None:
+    client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
+    client.set_model_version_tag("capnet", "1", "verdict", "red")
+    try:
+        found = place.run("capnet", "predict", "--input", "data/images", "--out", "refused.csv")
+        assert (found.returncode, (place.root / "refused.csv").exists()) == (5, False)
+        assert "capnet: gate error\nchampion is capnet version 1, which has a red verdict" in found.stderr
+        with serving(place, 1) as (process, _, log):  # it does not come so far as to listen
+            process.wait(timeout=180)
+            assert process.returncode != 0
+            assert "champion is capnet version 1, which has a red verdict" in log.read_text()
+    finally:
+        client.set_model_version_tag("capnet", "1", "verdict", "green")
