@@ -54,6 +54,9 @@ class Tte(Section):
     views: Int = Field(5, description="test-time views: 1 (centre crop), 5 (corners and centre) or 10 (and mirrored)")
     expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
     average: Literal["logits", "probabilities"] = Field("logits", description="what is averaged over views")
+    resize: Literal["short", "pad", "squash"] = Field(
+        "short", description="before cropping, also in training: shorter side to size, padded to a square, or distorted into one (VOC-LT's and COCO-LT's peers)"
+    )
 
     @field_validator("views")
     @classmethod

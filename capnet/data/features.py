@@ -33,19 +33,20 @@ class Look:
     tte: Tte | None = None
     random_views: int = 0
     seed: int = 0
+    resize: str = "short"
 
     def tensor(self, root: Path, path: str, sha256: str) -> Tensor:
         """Views [view, 3, size, size] of one picture; random views depend on seed and content only."""
         image = load_rgb(root / path)
         if self.tte is not None:
-            views = test_views(image, self.size, self.tte.views, self.tte.expand, self.interpolation)
+            views = test_views(image, self.size, self.tte.views, self.tte.expand, self.interpolation, self.resize)
         else:
             rng = np.random.default_rng([self.seed, int(sha256[:15], 16)])
-            views = [random_view(image, self.size, self.interpolation, rng) for _ in range(self.random_views)]
+            views = [random_view(image, self.size, self.interpolation, rng, self.resize) for _ in range(self.random_views)]
         return to_tensor(views, self.mean, self.std)
 
     def key(self) -> str:
-        return settings_hash({"look": [self.size, self.mean, self.std, self.interpolation, self.random_views, self.seed]}, self.tte or {})
+        return settings_hash({"look": [self.size, self.mean, self.std, self.interpolation, self.random_views, self.seed, self.resize]}, self.tte or {})
 
 
 def picture_tensors(rows: pd.DataFrame, root: Path, look: Look, threads: int) -> Iterator[Tensor]:
@@ -61,6 +62,9 @@ def pooled_features(
 
     ``no_grad`` and not ``inference_mode``: with bf16 autocast the latter is many times slower on a CPU.
     """
+    if rows["sha256"].isna().any():  # the cache goes by content
+        todo = "set ingest.pictures: decode or header, or give the label table a column sha256"
+        raise DataError(f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo)
     key = settings_hash({"rows": list(rows["sha256"]), "weights": weight_hash, "look": look.key(), "bf16": machine.bf16, "device": machine.device.type})
     path = state_dir("features") / f"{key}.safetensors"
     cached = read_cached_tensors(path)

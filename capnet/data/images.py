@@ -19,6 +19,7 @@ from capnet.errors import DataError
 T = TypeVar("T")
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
+PADDING = (127, 127, 127)  # mid grey
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -39,12 +40,23 @@ def centre_index(views: int) -> int:
     return {1: 0, 5: 4, 10: 4}[views]
 
 
-def test_views(image: Image.Image, size: int, views: int, expand: int, interpolation: str) -> list[Image.Image]:
+def padded(image: Image.Image) -> Image.Image:
+    """The picture in the middle of a square of its longer side."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), PADDING)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def test_views(image: Image.Image, size: int, views: int, expand: int, interpolation: str, resize: str) -> list[Image.Image]:
     """Crops of ``size`` px from the picture whose shorter side is resized to ``size + expand``.
 
-    1 view: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24).
+    1 view: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24). ``resize``: pad
+    shows all of the picture in a square, squash distorts it into one.
     """
-    width, height = image.size
+    if resize == "pad":
+        image = padded(image)
+    width, height = image.size if resize != "squash" else (1, 1)
     scale = (size + expand) / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
     image = image.resize((width, height), FILTERS[interpolation])
@@ -55,17 +67,23 @@ def test_views(image: Image.Image, size: int, views: int, expand: int, interpola
     return crops if views < 10 else crops + [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
 
 
-def random_view(image: Image.Image, size: int, interpolation: str, rng: np.random.Generator) -> Image.Image:
-    """A random resized crop of ``size`` px (area MIN_AREA to 1, aspect 3/4 to 4/3), mirrored half of the time."""
-    width, height = image.size
-    box = (0.0, 0.0, float(width), float(height))
+def random_view(image: Image.Image, size: int, interpolation: str, rng: np.random.Generator, resize: str = "short") -> Image.Image:
+    """A random resized crop of ``size`` px (area MIN_AREA to 1, aspect 3/4 to 4/3), mirrored half of the time.
+
+    With ``resize`` pad or squash the crop is one of the square that the picture becomes.
+    """
+    if resize == "pad":
+        image = padded(image)
+    stretch = image.width / image.height if resize == "squash" else 1.0  # squash: heights count in units of the width
+    width, height = image.width, image.height * stretch
+    box = (0.0, 0.0, float(image.width), float(image.height))
     for _ in range(10):
         area = width * height * rng.uniform(MIN_AREA, 1.0)
         aspect = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
         w, h = (area * aspect) ** 0.5, (area / aspect) ** 0.5
         if w <= width and h <= height:
             x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            box = (x, y, x + w, y + h)
+            box = (x, y / stretch, x + w, (y + h) / stretch)
             break
     mirrored = rng.random() < 0.5
     view = image.resize((size, size), FILTERS[interpolation], box=box)

@@ -33,7 +33,7 @@ class Scorer:
         self.threads = runtime.threads
         self.loaded: LoadedModel = load_model(model_dir, self.machine)
         preprocess = self.loaded.model.towers.preprocess
-        self.look = Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte=self.loaded.tte)
+        self.look = Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte=self.loaded.tte, resize=self.loaded.tte.resize)
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
 

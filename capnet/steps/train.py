@@ -54,7 +54,8 @@ class Job:
     def look(self, random_views: int = 0) -> Look:
         preprocess = self.towers.preprocess
         tte = None if random_views else self.params.tte
-        return Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, self.params.runtime.seed)
+        seed, resize = self.params.runtime.seed, self.params.tte.resize
+        return Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize)
 
     def features(self, rows: pd.DataFrame, look: Look, what: str) -> Tensor:
         return pooled_features(self.towers.image.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, self.params.runtime.threads, what)

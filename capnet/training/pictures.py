@@ -56,7 +56,7 @@ class DecodedPictures:
     def _view(self, row: int, epoch: int) -> Tensor:
         rng = np.random.default_rng([self.seed, epoch, row])
         look = self.look
-        return to_tensor([random_view(self._picture(row), look.size, look.interpolation, rng)], look.mean, look.std)
+        return to_tensor([random_view(self._picture(row), look.size, look.interpolation, rng, look.resize)], look.mean, look.std)
 
     def _picture(self, row: int) -> Image.Image:
         if row in self._cache:

@@ -127,7 +127,7 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
 
     names = ["cat", "cup of coffee", "temple", "bus", "flower", "pizza", "boat"]
     image = Image.fromarray(load_sample_image("flower.jpg"))
-    views = to_tensor(crops(image, 224, 1, 0, "bicubic"), lit.preprocess.mean, lit.preprocess.std)
+    views = to_tensor(crops(image, 224, 1, 0, "bicubic", "short"), lit.preprocess.mean, lit.preprocess.std)
     with torch.no_grad():
         feature = lit.image.project(lit.image.pooled(views))
         texts = lit.centre(lit.text([f"a photo of a {name}." for name in names]))
