@@ -11,7 +11,7 @@ import numpy as np
 
 from capnet.contracts import SIDES, Classes
 from capnet.data.check_rules import Check
-from capnet.data.check_tables import known_positives
+from capnet.data.check_tables import Labels, known_positives
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def _shown(check: Check) -> dict[str, Any]:
 def _sides(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, _ = known_positives(frame, len(classes))
     per_row = np.bincount(row, minlength=len(frame))
-    side, unsure = np.asarray(frame["split"], dtype=object), np.array([len(item) if item is not None else 0 for item in frame["unknown"]])
+    side, unsure = np.asarray(frame["split"], dtype=object), np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame))
     rows = []
     for name in SIDES:
         here = side == name

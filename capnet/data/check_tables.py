@@ -40,7 +40,8 @@ class Labels:
 
     def keys(self) -> np.ndarray:
         """One number for each row and label, sorted, each once."""
-        return np.unique(self.row << 32 | (self.label & 0xFFFFFFFF))
+        keys = self.row << 32 | (self.label & 0xFFFFFFFF)
+        return keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)  # ingest writes ascending lists: nothing to sort
 
     def lowest(self) -> np.ndarray:
         """Lowest label index of every row, 0 where it has none."""
@@ -58,7 +59,9 @@ class Labels:
 def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """(row, class), int64 each, of every label that is there for certain: inside the class list and not unknown, each once."""
     labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
-    keys = np.setdiff1d(labels.keys(), unknown.keys(), assume_unique=True)
+    keys = labels.keys()
+    if len(unknown.row):
+        keys = np.setdiff1d(keys, unknown.keys(), assume_unique=True)
     row, label = keys >> 32, keys & 0xFFFFFFFF
     inside = label < n_classes
     return row[inside], label[inside]
@@ -76,7 +79,7 @@ def picture_table(frame: pd.DataFrame) -> pd.DataFrame:
     if empty.any():
         table = table.fillna({"image_id": "", "path": "", "split": ""})
     labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
-    both = Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame))
+    both = Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame)) if len(unknown.row) else labels
     table["lowest_label"], table["highest_label"] = both.lowest(), both.highest()
     table["repeated_labels"] = np.bincount(both.row, minlength=len(frame)) - np.bincount(both.keys() >> 32, minlength=len(frame))
     table["path_fault"] = [path_fault(path) for path in table["path"]]
