@@ -112,7 +112,13 @@ def _stage_command(name: str) -> click.Command:
         options.append(
             click.Option(["--save-reference"], is_flag=True, help="Write the file validate.reference from this split, for later runs to compare with.")
         )
-    example = {"train": "train.epochs=3", "split": "split.method=pareto", "evaluate": "evaluate.bootstrap=200", "register": "register.name=birds"}.get(name, "")
+    example = {
+        "train": "train.epochs=3",
+        "split": "split.method=pareto",
+        "validate": "validate.pictures=full",
+        "evaluate": "evaluate.bootstrap=200",
+        "register": "register.name=birds",
+    }.get(name, "")
     epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
