@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capnet.config import Data
     from capnet.data.versioning import Remote, Version
 
-DEADLINE = 4.0  # seconds for all checks together
+DEADLINE = 3.0  # seconds for all checks together
 SHOWN = 3
 
 

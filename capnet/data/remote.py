@@ -68,7 +68,7 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    times = {"connect_timeout": 2, "read_timeout": 3} if quick else {"connect_timeout": 10, "read_timeout": 60}
+    times = {"connect_timeout": 2, "read_timeout": 2} if quick else {"connect_timeout": 10, "read_timeout": 60}
     attempts = 1 if quick else None if os.environ.get("AWS_MAX_ATTEMPTS") else ATTEMPTS
     config = Config(
         retries={"mode": "standard", **({"total_max_attempts": attempts} if attempts else {})},
