@@ -18,10 +18,11 @@ from capnet.config import Params, override, parse
 from capnet.errors import CapnetError
 
 SHELL = {"cd", "cp", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
-TOOLS = {"git": {"clone", "add", "commit", "diff"}, "mlflow": {"ui"}, "pip": {"install"}}
+TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "mlflow": {"ui"}, "pip": {"install"}}
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/data-versions.md",
     "docs/your-own-data.md",
     "docs/troubleshooting.md",
     "docs/decisions.md",

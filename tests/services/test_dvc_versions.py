@@ -198,3 +198,15 @@ def test_a_git_root_whose_server_is_gone(clone: Clone, s3: S3Server) -> None:
             local_root(Data(root=root, revision="v1"), Path(root), pd.DataFrame({"path": ["images/00.jpg"]}))
     finally:
         s3.start()
+
+
+def test_dvc_imports_another_repository_s_version(clone: Clone, tmp_path: Path) -> None:
+    first, second = two_versions()
+    mine = Clone(tmp_path / "mine")
+    mine.root.mkdir()
+    shutil.copy(clone.root / "params.yaml", mine.root / "params.yaml")
+    mine.do(f"git init -q . && dvc init -q && dvc import -q {clone.root} data --rev v1")
+    assert tree(mine.root / "data") == first
+    assert "as many as data.dvc says" in mine.run("capnet doctor").stdout
+    mine.do("dvc update -q data.dvc --rev v2")
+    assert tree(mine.root / "data") == second
