@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -22,6 +23,8 @@ from typing import Protocol
 from capnet.contracts import sha256_file
 from capnet.errors import DataError, Problem
 from capnet.progress import bar
+
+log = logging.getLogger(__name__)
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k", ".jpx")
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z")
@@ -120,26 +123,33 @@ class Cache:
                 raise DataError(problems=[Problem(f"picture {path!r} is not there any more", source.name, todo) for path in absent])
             present = [path for path in paths if path in entries]
             stale = [path for path in present if not (_is_here(folder, path, known.get(path)) and known[path].version == entries[path].version)]
-            self._make_room(index, source, entries, present, stale)
+            self._check_limit(source, entries, present)
             _mark_used(index, source.folder, present)
+            _announce(index, source.folder, entries, stale)
+            self._make_room(index, source.folder, present)
             self._download(index, source, folder, entries, stale)
             if sha256 is not None and wanted is not None and strict:
                 _check_content(index, source, wanted, sha256)
         return folder
 
     def size(self) -> int:
-        """Bytes that all copies take."""
+        """Bytes that all copies take; does not wait for a process that is fetching."""
         if not (self.root / "index.sqlite").is_file():
             return 0
-        with self._locked() as index:
-            return _total(index)
+        with closing(sqlite3.connect(self.root / "index.sqlite")) as index:
+            index.execute(SCHEMA)
+            return int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files WHERE version != ''").fetchone()[0])
 
     @contextmanager
     def _locked(self) -> Iterator[sqlite3.Connection]:
         """The index, for one process at a time: the lock goes with the process, however it ends."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process fetches pictures into %s: waiting for it", self.root)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             index = sqlite3.connect(self.root / "index.sqlite")
             try:
                 index.execute(SCHEMA)
@@ -148,21 +158,24 @@ class Cache:
             finally:
                 index.close()
 
-    def _make_room(self, index: sqlite3.Connection, source: Source, entries: Mapping[str, Entry], present: Sequence[str], stale: Sequence[str]) -> None:
-        """Delete the longest unused copies until the ``stale`` files fit; raises DataError where the wanted ones never can."""
+    def _check_limit(self, source: Source, entries: Mapping[str, Entry], present: Sequence[str]) -> None:
+        """Raise DataError where the wanted files never fit together."""
         needed = sum(entries[path].size for path in present)
         if needed > self.limit:
             what = f"{len(present)} files of {source.name} take {megabytes(needed)}, the cache may take {megabytes(self.limit)}"
             raise DataError(what, str(self.root), f"set data.cache_gigabytes to {needed / 1e9 * 1.1:.1f} or more, if the disk allows it")
-        surplus = _total(index) + sum(entries[path].size for path in stale) - self.limit
+
+    def _make_room(self, index: sqlite3.Connection, ours: PurePosixPath, present: Sequence[str]) -> None:
+        """Delete the longest unused copies until those that are wanted now fit."""
+        surplus = int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files").fetchone()[0]) - self.limit
         if surplus <= 0:
             return
         keep = set(present)
         for folder, path, size in index.execute("SELECT folder, path, size FROM files ORDER BY used, folder, path").fetchall():
             if surplus <= 0:
                 break
-            if folder != str(source.folder) or path not in keep:
-                (self.root / folder / path).unlink(missing_ok=True)
+            if folder != str(ours) or path not in keep:
+                _delete(self.root / folder / path)
                 index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (folder, path))
                 surplus -= size
 
@@ -203,13 +216,13 @@ class Cache:
                         index.commit()
                     advance()
             except (DataError, OSError) as error:
-                for future in waiting:
-                    future.cancel()
-                pool.shutdown()
-                problems = error.problems if isinstance(error, DataError) else [Problem(f"cannot write a copy: {error}", str(folder), "make room on the disk")]
+                pool.shutdown(cancel_futures=True)
+                todo = f"make room on the disk, or remove {self.root}: copies come again"
+                problems = error.problems if isinstance(error, DataError) else [Problem(f"cannot write a copy: {error}", str(folder), todo)]
                 kept = Problem(f"{done} of {len(stale)} files were fetched and are kept", str(self.root), "run the same command again: it goes on from there")
                 raise DataError(problems=[*problems, kept]) from None
             finally:
+                pool.shutdown(wait=False, cancel_futures=True)
                 index.commit()
 
 
@@ -228,19 +241,27 @@ def _is_here(folder: Path, path: str, copied: Copied | None) -> bool:
         return False
 
 
-def _total(index: sqlite3.Connection) -> int:
-    return int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files").fetchone()[0])
-
-
 def _mark_used(index: sqlite3.Connection, folder: PurePosixPath, paths: Sequence[str]) -> None:
     now = int(time.time())
     index.executemany("UPDATE files SET used = ? WHERE folder = ? AND path = ?", ((now, str(folder), path) for path in paths))
 
 
+def _announce(index: sqlite3.Connection, folder: PurePosixPath, entries: Mapping[str, Entry], stale: Sequence[str]) -> None:
+    """Write down what is about to be fetched, without a version, so that a killed run leaves no file that the index does not know."""
+    now = int(time.time())
+    index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, '', ?, '', ?)", ((str(folder), path, entries[path].size, now) for path in stale))
+    index.commit()
+
+
+def _delete(path: Path) -> None:
+    with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):  # a name may have become a folder since
+        path.unlink()
+
+
 def _forget(index: sqlite3.Connection, name: PurePosixPath, folder: Path, paths: set[str]) -> None:
     """Delete the copies of files that the remote has no more, so that no reader finds a label file of old."""
     for path in paths:
-        (folder / path).unlink(missing_ok=True)
+        _delete(folder / path)
         index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (str(name), path))
 
 

@@ -97,13 +97,13 @@ def explain(error: Exception, what: str, client: Any, credentials: str) -> Probl
     where = f"{what} at {client.meta.endpoint_url}, credentials: {credentials}"
     answer: Mapping[str, Any] = getattr(error, "response", {}) or {}
     code = str(answer.get("Error", {}).get("Code", ""))
-    if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed", "401"):
+    if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"):
         return Problem(f"S3 refuses the credentials ({code})", where, "correct the key and its secret, or choose another AWS_PROFILE")
     if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"):
         return Problem(f"S3 does not allow it ({code})", where, "ask for s3:ListBucket and s3:GetObject on this bucket, or use other credentials")
     if code in ("NoSuchBucket", "404"):
-        return Problem("there is no such bucket", where, "correct data.root; is AWS_ENDPOINT_URL the right server?")
-    if code in ("PermanentRedirect", "301", "IllegalLocationConstraintException"):
+        return Problem("there is no such bucket", where, "correct the bucket's name; is this the right server?")
+    if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "its own")
         return Problem("the bucket is in another region", where, f"set AWS_REGION={region}")
     if code:

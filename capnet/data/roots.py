@@ -66,5 +66,5 @@ def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, st
 
 
 def is_remote(settings: Data, given: Path) -> bool:
-    """True where ``given`` stands for the remote root of the settings, and is no folder of its own."""
-    return kind_of(settings.root) != "folder" and (given == Path(settings.root) or not given.is_dir())
+    """True where ``given`` stands for the remote root of the settings: it is that address, or a pipeline's artifact that names it."""
+    return kind_of(settings.root) != "folder" and (given == Path(settings.root) or (given / "source.json").is_file())

@@ -179,6 +179,42 @@ def _bring(root: str, place: str, numbers: tuple[int, ...]) -> None:
     Cache(Path(place), 10**9, 3).bring(Folder(Path(root)), pictures(*numbers))
 
 
+class Snapshot(Folder):
+    """Keeps the cache's index as it is while files are fetched."""
+
+    index: Path
+    kept: Path
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        super().fetch(path, entry, target)
+        shutil.copy(self.index, self.kept)
+
+
+def test_a_killed_run_leaves_no_file_that_is_not_accounted_for(tmp_path: Path, remote: Folder) -> None:
+    """As when the power goes after files reached their places: the index is what it was when they were fetched."""
+    here = cache(tmp_path)
+    here.bring(remote, pictures(0))
+    watched = Snapshot(remote.root)
+    watched.index, watched.kept = tmp_path / "cache" / "index.sqlite", tmp_path / "index of old"
+    root = here.bring(watched)
+    assert tree(root).keys() == {*pictures(0), "labels.csv", "images/notes.xml"}
+    shutil.copy(watched.kept, watched.index)
+    assert here.size() == 1000, "what is announced only is not counted as copied"
+    (remote.root / "labels.csv").unlink()
+    here.bring(remote)
+    assert tree(root).keys() == {*pictures(0), "images/notes.xml"}, "the label file of old is gone, although its fetch was never recorded"
+
+
+def test_a_name_may_become_a_folder(tmp_path: Path, remote: Folder) -> None:
+    here = cache(tmp_path)
+    (remote.root / "labels").write_bytes(b"a file")
+    here.bring(remote)
+    (remote.root / "labels").unlink()
+    (remote.root / "labels").mkdir()
+    (remote.root / "labels" / "a.csv").write_bytes(b"below")
+    assert tree(here.bring(remote))["labels/a.csv"] == b"below"
+
+
 def test_processes_may_share_a_cache(tmp_path: Path, remote: Folder) -> None:
     context = multiprocessing.get_context("spawn")
     jobs = [context.Process(target=_bring, args=(str(remote.root), str(tmp_path / "cache"), numbers)) for numbers in ((0, 1, 2, 3), (2, 3, 4, 5), (5, 6, 0))]

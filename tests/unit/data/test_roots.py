@@ -41,7 +41,9 @@ def test_a_folder_is_left_alone_and_a_folder_that_is_given_wins(tmp_path: Path) 
     assert local_root(Data(root="data"), Path("elsewhere")) == Path("elsewhere")
     assert local_root(Data(root="s3://bucket/x"), tmp_path) == tmp_path
     assert is_remote(Data(root="s3://bucket/x"), Path("s3://bucket/x"))
-    assert is_remote(Data(root="s3://bucket/x"), tmp_path / "nothing")
+    assert not is_remote(Data(root="s3://bucket/x"), tmp_path / "nothing"), "a folder that is not there is a mistake to be told"
+    (tmp_path / "source.json").write_text("{}")
+    assert is_remote(Data(root="s3://bucket/x"), tmp_path)
 
 
 @pytest.mark.parametrize(("uri", "parts"), [("s3://b-1.x", ("b-1.x", "")), ("s3://bucket/a/b/", ("bucket", "a/b")), ("s3://bucket//a", ("bucket", "a"))])
