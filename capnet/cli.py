@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Label pictures with a registered model.",
     "promote": "Make a model version the champion, behind the gate.",
     "shard": "Write the pictures as tar shards (WebDataset layout).",
+    "sync": "Send tracking records that a server has missed.",
     "summary": "Print the results of the last run as a table.",
     "download": "Get a published benchmark.",
     "doctor": "Look at the data and its remote: complete, reachable, which credentials.",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
             _remove(path)
             (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
         try:
-            metrics: dict[str, float] = step(settings, sources, beside)
+            metrics: dict[str, float] = _execute(name, step, settings, sources, beside)
         except GateError:
             _publish(beside, targets)
             raise
@@ -113,6 +114,16 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
         for path in beside.values():
             _remove(path)
     return metrics
+
+
+def _execute(name: str, step: Callable[..., dict[str, float]], settings: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
+    """Call the step; one that takes ``log`` gets a callback that tells the tracking server and can neither raise nor wait."""
+    if "log" not in signature(step).parameters:
+        return step(settings, inputs, outputs)
+    from capnet.registry.live import tracked
+
+    with tracked(name, settings, inputs, outputs) as log:
+        return step(settings, inputs, outputs, log=log)
 
 
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[str, str | Path]) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from capnet.errors import ContractError, Problem
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
 HEADLINE = ("mAP", *BUCKETS)
+PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}  # metric: column of per_class.csv
 TITLES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -110,7 +111,7 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def figures(candidate: Candidate) -> dict[str, float]:
-    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``.
+    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``, ``support/<slug>``.
 
     Interval bounds are given for mAP and buckets only; metrics.json, an artifact of the run, has all of them.
     """
@@ -120,7 +121,7 @@ def figures(candidate: Candidate) -> dict[str, float]:
     for label, variants in metrics.get("slices", {}).items():
         named |= {f"slice-{slugify(label)}/{name}": value for name, value in _picked(variants, VARIANTS, HEADLINE).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
-    named |= {f"ap/{slugs[row['class']]}": row["ap"] for row in candidate.per_class}
+    named |= {f"{kind}/{slugs[row['class']]}": row.get(column) for row in candidate.per_class for kind, column in PER_CLASS.items()}
     return {name: number for name, value in named.items() if (number := _number(value)) is not None}
 
 

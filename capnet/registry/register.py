@@ -25,6 +25,7 @@ from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import champion_of, tag, verdict_on, verdict_tags
 from capnet.registry.reference import reference
+from capnet.registry.run import begun_run, complete_twin, fingerprints, given_run, log_data_set, put_tags, told_points
 from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     """
     with store(settings, "register the model") as client, bar("register", 5) as advance:
         found = find_version(client, settings, candidate.content_hash)
-        if found is None:
+        if found is not None:
+            complete_twin(client, settings, candidate, found)
+        else:
             experiment = experiment_id(client, settings)
             advance(note="run")
             found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
@@ -129,10 +132,13 @@ def _new_version(
     } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
     text = description(candidate)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
-    with _run(client, experiment, label, tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}) as run_id:
+    notes = tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"} | fingerprints(candidate)
+    with _run(client, settings, experiment, candidate, label, notes) as run_id:
+        experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
         logged = client.create_logged_model(experiment, name=label, source_run_id=run_id, tags=tags, model_type="capnet")
         try:
             _log_figures(client, run_id, logged.model_id, candidate)
+            log_data_set(client, run_id, candidate, data_md5)
             advance(note="artifacts")
             _log_artifacts(client, run_id, candidate, report)
             advance(note="model")
@@ -142,7 +148,8 @@ def _new_version(
                 client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         client.finalize_logged_model(logged.model_id, "READY")
-        client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
+        if not given_run():
+            client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
         advance(note="version")
         buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
         created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets)
@@ -162,8 +169,15 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wan
 
 
 @contextmanager
-def _run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """A run that is marked FAILED (KILLED on Ctrl-C) when the body, which finishes it, does not get through."""
+def _run(client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]) -> Iterator[str]:
+    """The run that training began, else a new one, which is marked FAILED (KILLED on Ctrl-C) when the body does not get through."""
+    begun = begun_run(client, settings, candidate)
+    if begun:
+        put_tags(client, begun, tags)
+        if not given_run():
+            client.update_run(begun, name=name)
+        yield begun
+        return
     run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     try:
         yield run_id
@@ -174,13 +188,16 @@ def _run(client: MlflowClient, experiment: str, name: str, tags: dict[str, str])
 
 
 def _log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
-    """All params and metrics in one call; the headline also belongs to the logged model, whose page shows it."""
+    """All params and metrics in one call, without what training has told; the headline also belongs to the logged model, whose page shows it."""
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
     now = int(time.time() * 1000)
     headline = {f"capnet/{name}" for name in candidate.headline}
-    metrics = [Metric(name, value, now, 0, model_id=model_id if name in headline else None) for name, value in figures(candidate).items()]
-    metrics += [Metric(name, value, now, epoch) for name, value, epoch in curves(candidate)]
+    points = list(curves(candidate))
+    told = told_points(client, run_id, {name for name, *_ in points} | headline)
+    # what was told with the same time is the same point: it is not there twice, and the model gets it, too
+    metrics = [Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None) for name, value in figures(candidate).items()]
+    metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
     params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])

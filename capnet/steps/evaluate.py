@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,8 +41,13 @@ class ScoredPictures(Protocol):
     def features(self) -> np.ndarray: ...
 
 
-def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1."""
+def evaluate(
+    params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Callable[[Mapping[str, float], int], None] | None = None
+) -> dict[str, float]:
+    """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1.
+
+    ``log`` gets CapNet's means as soon as they are known.
+    """
     from capnet.evaluation.report import render
     from capnet.evaluation.tte import Scorer
 
@@ -66,6 +71,8 @@ def evaluate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     with threadpool_limits(1):  # many small problems: more threads are slower, and another number of them gives other bits
         found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views)
     write_results(out, found)
+    if log is not None:
+        log({f"capnet/{name}": found["metrics"]["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in found["metrics"]["capnet"]}, 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
     return headline(found["metrics"])
 

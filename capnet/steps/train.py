@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from capnet.state import state_dir
 from capnet.training.loop import Fit, Labels, Pictures, fit
 from capnet.training.pictures import CachedViews, DecodedPictures
 
+Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[CapNet], dict[str, float]]
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
@@ -72,12 +73,21 @@ class Job:
             return CachedViews(views, self.machine.device, seed)
         return DecodedPictures(model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads)
 
-    def fit(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None, folder: Path, validate: Validate | None = None, what: str = "training") -> Fit:
+    def fit(
+        self,
+        model: CapNet,
+        rows: pd.DataFrame,
+        views: Tensor | None,
+        folder: Path,
+        validate: Validate | None = None,
+        what: str = "training",
+        log: Log | None = None,
+    ) -> Fit:
         """Train ``model`` on ``rows`` with checkpoints in ``folder``; ``views`` [row, view, pooled] are cached features of a frozen tower."""
         if views is not None:
             model.prepare_for(views)
         runtime, pictures = self.params.runtime, self.pictures(model, rows, views)
-        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast)
+        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast, log)
 
     def served(self, model: CapNet, rows: pd.DataFrame, frozen: Tensor | None, what: str) -> np.ndarray:
         """Served scores [row, class] under the test-time views; ``frozen`` are cached features of a frozen tower."""
@@ -94,8 +104,11 @@ class Job:
         return live_features(lambda images: model.pooled(images, adapted), rows, self.root, self.look(), self.machine, self.params.runtime.threads, what)
 
 
-def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Fit CapNet; without validation rows also score every training row out of fold, for thresholds."""
+def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Log | None = None) -> dict[str, float]:
+    """Fit CapNet; without validation rows also score every training row out of fold, for thresholds.
+
+    ``log`` gets the values of every epoch of the model that is kept, while it is trained.
+    """
     classes = read_classes(inputs["split"] / "classes.json")
     table = read_split(inputs["split"] / "split.parquet")
     graph = read_graph(inputs["graph"] / "graph.safetensors", classes)
@@ -115,7 +128,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     frozen = model.tower_is_frozen
     crops = job.features(rows, job.look(), "training") if frozen else None  # the test-time views, which the probe needs too
     views = None if crops is None else torch.cat([crops, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1)
-    result = job.fit(model, rows, views, folder / "main", validate=validator(job, val, frozen))
+    result = job.fit(model, rows, views, folder / "main", validate=validator(job, val, frozen), log=log)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
     model.release_towers()

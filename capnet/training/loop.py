@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,11 @@ def fit(
     validate: Callable[[CapNet], dict[str, float]] | None = None,
     what: str = "training",
     prompt_precision: Precision = nullcontext,
+    log: Callable[[Mapping[str, float], int], None] | None = None,
 ) -> Fit:
     """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
+    ``log`` gets loss, learning rate and validation means after every epoch, with the epoch's number.
     ``validate`` gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is kept.
     Raises DataError where the loss stops being finite, naming the pictures of that batch.
     """
@@ -107,6 +109,8 @@ def fit(
                 if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                     progress.best_value, progress.best_epoch, progress.best = row["val_mAP"], epoch, model.trained_tensors()
             progress.history.append(row)
+            if log is not None:
+                log(_told(row, optimiser), epoch)
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 checkpoint.save(path, progress, parameters, optimiser)
                 saved = time.monotonic()
@@ -115,6 +119,11 @@ def fit(
         model.load_trained(progress.best, str(path))
         return Fit(progress.best, progress.history, progress.best_epoch)
     return Fit(model.trained_tensors(), progress.history, settings.epochs)
+
+
+def _told(row: Mapping[str, float], optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    means = {f"val/{name.removeprefix('val_')}": value for name, value in row.items() if name.startswith("val_")}
+    return {"train/loss": row["loss"], "train/learning_rate": max(group["lr"] for group in optimiser.param_groups), **means}
 
 
 def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:

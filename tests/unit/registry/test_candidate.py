@@ -61,6 +61,8 @@ def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:
         "ap/cat": 0.375,
         "ap/hund-welpe": 0.5,  # the fourth class has no AP and is left out
     }
+    assert [found[f"support/{slug}"] for slug in ("traffic-light", "cat", "hund-welpe", "epee")] == [9.0] * 4
+    assert not [name for name in found if name.startswith("recall/")], "what the table lacks is left out"
     assert candidate.headline == pytest.approx({"mAP": 0.5, "head": 0.6, "medium": 0.5, "tail": 0.4})
 
 
