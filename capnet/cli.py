@@ -94,7 +94,7 @@ def _stage_command(name: str) -> click.Command:
                 return
         with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
             metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
-        figures = "  ".join(f"{key} {value:.0f}" if value.is_integer() else f"{key} {value:.4g}" for key, value in metrics.items())
+        figures = "  ".join(f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}" for key, value in metrics.items())
         click.echo(f"{name}: {figures or 'done'}")
 
     options: list[click.Parameter] = [
