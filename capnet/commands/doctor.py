@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capnet.config import Data
     from capnet.data.versioning import Remote, Version
 
-DEADLINE = 3.0  # seconds for all checks together
+DEADLINE = 3.5  # seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
 SHOWN = 3
 
 
@@ -41,6 +41,8 @@ def examine(checks: dict[str, Callable[[], Iterable[Finding]]], deadline: float 
             found[name] = list(checks[name]())
         except CapnetError as error:
             found[name] = [Finding(name, "", problem) for problem in error.problems]
+        except ModuleNotFoundError as error:
+            found[name] = [Finding(name, "", Problem(f"the package {error.name} is not installed", name, "pip install 'capnet[data]'"))]
         except Exception as error:  # a check that fails in an unforeseen way must not hide the others
             found[name] = [Finding(name, "", Problem(f"the check failed: {type(error).__name__}: {error}", name, "see the message"))]
 
@@ -149,11 +151,13 @@ def command(params: str, settings: tuple[str, ...]) -> None:
       capnet doctor
       capnet doctor --set data.root=s3://bucket/birds
     """
-    from capnet.config import load
+    from capnet.config import load as load_params
+    from capnet.data.remote import load_boto3
     from capnet.data.roots import is_remote
+    from capnet.data.versioning import load_dvc
 
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
-    data = load(Path(params), settings).data
+    data = load_params(Path(params), settings).data
     root = Path(data.root)
     remote = is_remote(data, root)
     checks: dict[str, Callable[[], Iterable[Finding]]] = {"data": lambda: check_root(data) if remote else check_folder(root)}
@@ -161,6 +165,9 @@ def command(params: str, settings: tuple[str, ...]) -> None:
         checks["cache"] = lambda: check_cache(data)
     if Path(".dvc").is_dir():
         checks["dvc remotes"] = lambda: check_remotes(root if not remote else Path("data"))
+    for load in (load_boto3, load_dvc):
+        with suppress(ModuleNotFoundError):  # the check that needs it says so
+            load()
     found = examine(checks)
     for item in found:
         if item.problem is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -147,6 +148,11 @@ class Remote:
     settings: Mapping[str, Any]
 
 
+def load_dvc() -> None:
+    """Import what `remotes` needs of DVC, for who wants to wait for a server and not for that."""
+    import_module("dvc.config")
+
+
 def recorded_version(folder: Path) -> Version | None:
     """What FOLDER.dvc beside ``folder`` says; None where there is none, or none with a hash."""
     path = folder.with_name(folder.name + ".dvc")
@@ -160,12 +166,13 @@ def recorded_version(folder: Path) -> Version | None:
 
 
 def remotes(folder: Path) -> list[Remote]:
-    """The remotes of the DVC repository around ``folder``, the default one first. Raises DataError outside of one."""
-    from dvc.repo import Repo
+    """The remotes of the DVC repository in ``folder``, the default one first. Raises DataError where its settings cannot be read."""
+    from dvc.config import Config
 
-    with _explained(str(folder)), Repo(str(folder)) as repo:
-        default = repo.config["core"].get("remote")
-        found = [Remote(name, str(item["url"]), name == default, dict(item)) for name, item in repo.config["remote"].items()]
+    with _explained(str(folder)):
+        config = Config(dvc_dir=str(folder / ".dvc"))  # a Repo would do, but takes half a second to import
+        default = config["core"].get("remote")
+        found = [Remote(name, str(item["url"]), name == default, dict(item)) for name, item in config["remote"].items()]
     return sorted(found, key=lambda item: (not item.default, item.name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from services.s3_server import S3Server
 from services.test_s3_root import tree
 
+from capnet.commands.doctor import DEADLINE
 from capnet.config import Data
 from capnet.data.roots import local_root
 from capnet.errors import CapnetError, DataError
@@ -91,11 +93,14 @@ def clone(s3: S3Server, original: Clone, tmp_path: Path) -> Clone:
 
 
 def doctor(clone: Clone, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`capnet doctor`, which has five seconds."""
+    return clone.run("capnet doctor", environment)
+
+
+def seconds(clone: Clone) -> float:
+    """How long `capnet doctor` takes."""
     start = time.monotonic()
-    result = clone.run("capnet doctor", environment)
-    assert time.monotonic() - start < 5.0
-    return result
+    doctor(clone)
+    return time.monotonic() - start
 
 
 def test_push_remove_pull_and_switch_by_git(clone: Clone) -> None:
@@ -145,11 +150,18 @@ def test_the_doctor_names_wrong_credentials(clone: Clone, change: Mapping[str, s
 
 
 def test_the_doctor_does_not_wait_for_a_server_that_is_gone_or_silent(clone: Clone) -> None:
+    """It has five seconds: two of a processor for itself, and what DEADLINE says for servers, however busy the machine is."""
+    doctor(clone)  # once, so that Python's own caches are there
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    usual = seconds(clone)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
     clone.do("dvc remote modify --local store endpointurl http://127.0.0.1:9")
     assert "S3 does not answer" in doctor(clone).stderr
     with socket.create_server(("127.0.0.1", 0)) as silent:
         clone.do(f"dvc remote modify --local store endpointurl http://127.0.0.1:{silent.getsockname()[1]}")
         assert "answer" in doctor(clone).stderr
+        assert seconds(clone) < 2 * usual + DEADLINE
 
 
 def test_a_missing_bucket_of_the_dvc_remote_is_told(clone: Clone) -> None:
