@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; it must be empty or new.")
+@click.option("--out", default="data-shards", show_default=True, type=click.Path(path_type=Path), help="Folder to write; it must be empty or new.")
 @click.option("--params", default="params.yaml", show_default=True, type=click.Path(path_type=Path), help="Settings file: data.root and ingest.separator.")
 @click.option("--manifest", default="outputs/manifest", show_default=True, type=click.Path(path_type=Path), help="Pictures that ingest has listed.")
 @click.option("--split", type=click.Path(path_type=Path), help="Only the pictures of a split, such as outputs/split, each side in shards of its own.")

@@ -22,6 +22,7 @@ TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "mlflow": {"ui"}, "pi
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/data-formats.md",
     "docs/data-versions.md",
     "docs/your-own-data.md",
     "docs/troubleshooting.md",
