@@ -99,9 +99,9 @@ def test_id_list_keeps_its_order_and_reports_every_mistake(tmp_path: Path) -> No
     known = ["images/a1", "images/b2", "c3", "deer_0004"]
     path = tmp_path / "train.txt"
     path.write_text("\ufeffc3\n\n  images/a1 \n")
-    assert read_id_list(path, known, "split.published_train") == (["c3", "images/a1"], [])
+    assert read_id_list(path, known, "ingest.train_list") == (["c3", "images/a1"], [])
     path.write_text("c3\nc3\nb2\ndeer_0005\nzzz\n")
-    ids, problems = read_id_list(path, known, "split.published_train")
+    ids, problems = read_id_list(path, known, "ingest.train_list")
     assert ids == ["c3"]
     assert [problem.where.split(",")[0] for problem in problems] == [f"{path} line {n}" for n in (2, 3, 4, 5)]
     assert "images/b2" in problems[1].todo
@@ -113,7 +113,7 @@ def test_broken_id_lists_are_problems(tmp_path: Path, content: bytes | None, par
     path = tmp_path / "list.txt"
     if content is not None:
         path.write_bytes(content)
-    ids, problems = read_id_list(path, ["a"], "split.published_train")
+    ids, problems = read_id_list(path, ["a"], "ingest.train_list")
     assert ids == []
     assert len(problems) == 1
     assert part in problems[0].what
