@@ -59,12 +59,17 @@ class DvcSource:
         with _explained(self.name):
             return DVCFileSystem(repository_url(self.root), rev=self.revision or None)
 
+    @cached_property
+    def commit(self) -> str:
+        """The commit that ``revision`` names now."""
+        with _explained(self.name):
+            return str(self._files.repo.get_rev())
+
     def entries(self) -> dict[str, Entry]:
         """Every file of the folder. Sizes are the average: DVC writes down the folder's total only."""
         with _explained(self.name):
             found = self._files.find(self.path, detail=True)
             size = _average_size(self._files, self.path)
-            commit = str(self._files.repo.get_rev())
         if not found:
             raise DataError(f"the repository has no folder {self.path!r} in this version", self.name, "correct data.path or data.revision")
         entries = {}
@@ -73,7 +78,7 @@ class DvcSource:
             path = PurePosixPath(name).relative_to(self.path).as_posix()
             if unsafe(path):
                 problems.append(Problem(f"file name {name!r} cannot be used: {unsafe(path)}", self.name, "rename or remove the file"))
-            version = info.get("md5") or info.get("md5-dos2unix") or commit
+            version = info.get("md5") or info.get("md5-dos2unix") or self.commit
             entries[path] = Entry(int(info["size"] or size), f"md5:{version}" if "md5" in info else str(version))
         if problems:
             raise DataError(problems=problems)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "registry": FOUNDATION | {"data", "model", "training", "evaluation", "registry"},
     "steps": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "steps"},
     "stages": FOUNDATION | {"steps", "registry"},
+    "tasks": FOUNDATION | {"data"},
     "commands": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "stages", "commands"},
     "cli": FOUNDATION | {"stages", "commands", "registry"},
 }

@@ -1,0 +1,77 @@
+"""Several seeds of one run: mean and standard deviation of every figure, and the table in the report."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from capnet.errors import ContractError
+
+ANCHOR = "<main>"
+NAMES = {
+    "mAP": "mAP",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "zero_shot_mAP": "zero-shot mAP",
+    "linear_probe_mAP": "linear probe mAP",
+}
+
+
+@dataclass(frozen=True)
+class SeedTable:
+    """``values``: per figure one number a seed, as fractions of 1, in the order of the seeds."""
+
+    values: Mapping[str, tuple[float, ...]]
+
+    def mean(self, name: str) -> float:
+        return statistics.fmean(self.values[name])
+
+    def deviation(self, name: str) -> float:
+        """Sample standard deviation; 0 for a single seed."""
+        return statistics.stdev(self.values[name]) if len(self.values[name]) > 1 else 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Means, and with several seeds the deviations as NAME_sd."""
+        several = any(len(values) > 1 for values in self.values.values())
+        found = {name: self.mean(name) for name in self.values}
+        return found | ({f"{name}_sd": self.deviation(name) for name in self.values} if several else {})
+
+
+def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:
+    """Put the figures of all seeds together; raises ContractError where a seed lacks one that another has."""
+    if not runs:
+        raise ContractError("no seed was evaluated", "report", "look at the task evaluate")
+    names = {name for run in runs for name in run}
+    missing = sorted(name for name in names if any(name not in run for run in runs))
+    if missing:
+        raise ContractError(f"not every seed has {', '.join(missing)}", "report", "were all seeds evaluated with the same settings?")
+    order = [name for name in NAMES if name in names] + sorted(names - NAMES.keys())
+    return SeedTable({name: tuple(float(run[name]) for run in runs) for name in order})
+
+
+def with_seeds(page: str, table: SeedTable, seeds: Sequence[float]) -> str:
+    """The report with a table of seeds under its heading; unchanged for one seed."""
+    counts = {len(values) for values in table.values.values()}
+    if counts != {len(seeds)}:
+        raise ContractError(f"{len(seeds)} seeds, but figures of {sorted(counts)}", "report", "run the whole pipeline again")
+    if len(seeds) == 1:
+        return page
+    if page.count(ANCHOR) != 1:
+        raise ContractError("this is no report that capnet evaluate wrote", "report.html", "run the component evaluate again")
+    return page.replace(ANCHOR, ANCHOR + _section(table, [int(seed) for seed in seeds]))
+
+
+def _section(table: SeedTable, seeds: Sequence[int]) -> str:
+    head = "".join(f'<th scope="col">seed {seed}</th>' for seed in seeds)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(NAMES.get(name, name))}</th><td>{100 * table.mean(name):.2f}</td><td>{100 * table.deviation(name):.2f}</td>'
+        + "".join(f"<td>{100 * value:.2f}</td>" for value in values)
+        + "</tr>"
+        for name, values in table.values.items()
+    )
+    note = f"{len(seeds)} seeds, fixed before the run, on the same split. Everything below and what was registered is seed {seeds[0]}, whatever its result."
+    heading = f'<tr><th scope="col">in percent</th><th scope="col">mean</th><th scope="col">deviation</th>{head}</tr>'
+    return f'<section id="seeds"><h2>Over {len(seeds)} seeds</h2><p>{note}</p><table><thead>{heading}</thead><tbody>{rows}</tbody></table></section>'

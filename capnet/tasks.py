@@ -1,0 +1,84 @@
+"""What surrounds a stage when an orchestrator runs it as a task: data source, seed, GPU check, messages instead of tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capnet.config import Params, parse
+from capnet.errors import CapnetError, ConfigError
+
+DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dxg")  # what a container with a GPU of any maker has
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Settings of one task, and ``root``: what its stage gets as input data."""
+
+    params: Params
+    root: str = ""
+
+
+@contextmanager
+def task(params: Mapping[str, Any], data: str = "", seed: float | None = None, accelerators: float = 0) -> Iterator[Task]:
+    """Prepare a task from plain values; a CapnetError ends the process with its message and exit code.
+
+    ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` takes the place of runtime.seed.
+    ``accelerators``: GPUs that the task asked for; where it sees fewer it ends at once.
+    """
+    try:
+        require_accelerators(accelerators)
+        settings = parse(params, "the pipeline's parameters")
+        if seed is not None:
+            settings = with_seed(settings, seed)
+        root = ""
+        if data:
+            settings, root = located(settings, Path(data))
+        yield Task(settings, root)
+    except CapnetError as error:
+        log.error("%s error\n%s", error.title, error)
+        sys.exit(error.exit_code)
+
+
+def located(settings: Params, folder: Path) -> tuple[Params, str]:
+    """Settings whose section data is what ``folder``/source.json says, and the root for the stage's input data."""
+    from capnet.data.source import FILES, read_source
+
+    source = read_source(folder)
+    if not source.root:
+        return settings, str(folder / FILES)
+    return settings.model_copy(update={"data": source.settings(settings.data)}), source.root
+
+
+def with_seed(settings: Params, seed: float) -> Params:
+    """``settings`` for one of several seeds: the model is the one that runtime.seed alone would give."""
+    runtime = settings.runtime.model_validate({**settings.runtime.model_dump(), "seed": seed})
+    return settings.model_copy(update={"runtime": runtime, "train": settings.train.model_copy(update={"seeds": ()})})
+
+
+def require_accelerators(wanted: float) -> None:
+    """Raise ConfigError where fewer GPUs are visible than the task asked for; without any device file before torch is imported."""
+    if wanted <= 0:
+        return
+    seen = 0
+    if any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in DEVICES):
+        import torch
+
+        seen = torch.cuda.device_count()
+    if seen < wanted:
+        what = f"the task asked for {wanted:.0f} GPU and sees {seen}"
+        todo = "give it a node with GPUs (accelerator type, node selector, tolerations) and the CUDA build of the image, or set accelerator_count to 0"
+        raise ConfigError(what, "accelerator_count", todo)
+
+
+def say_outcome(state: str, name: str | None, message: str | None) -> None:
+    """One log line about how a run ended."""
+    told = f": {' '.join(message.split())}" if message else ""
+    log.log(logging.INFO if state == "SUCCEEDED" else logging.ERROR, "the run ended as %s (%s)%s", state, name or "no task named", told)

@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines components: one folder each, a thin shim over the library; images.py names the container images."""

@@ -1,0 +1,3 @@
+"""Component evaluate."""
+
+from components.evaluate.component import evaluate as evaluate

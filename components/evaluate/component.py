@@ -1,0 +1,41 @@
+"""KFP component evaluate: a thin shim; what it does is in capnet/steps/evaluate.py."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
+def evaluate(
+    split: Input[Dataset],
+    model: Input[Model],
+    data: Input[Dataset],
+    params: dict,
+    accelerator_count: int,
+    evaluation: Output[Dataset],
+    metrics: Output[Metrics],
+) -> dict:
+    """Measure CapNet, zero-shot and a linear probe on the test rows; choose thresholds; write the report.
+
+    Args:
+        split: What split wrote.
+        model: What train wrote.
+        data: Where the pictures are: source.json.
+        params: Settings of sections data, runtime and evaluate.
+        accelerator_count: GPUs that the task asked for; with fewer in sight it ends at once.
+        evaluation: Predictions, metrics, thresholds and the report.
+        metrics: mAP of all, head, medium and tail classes, of zero-shot and of the linear probe, as fractions of 1.
+
+    Returns:
+        The same figures, for the report over several seeds.
+    """
+    from capnet.stages import run
+    from capnet.tasks import task
+
+    with task(params, data.path, accelerators=accelerator_count) as prepared:
+        inputs = {"split": split.path, "model": model.path, "data": prepared.root}
+        figures = run("evaluate", prepared.params, inputs, outputs={"evaluation": evaluation.path})
+        for name, value in figures.items():
+            metrics.log_metric(name, value)
+    return figures

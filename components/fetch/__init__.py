@@ -1,0 +1,3 @@
+"""Component fetch."""
+
+from components.fetch.component import fetch as fetch

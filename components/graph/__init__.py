@@ -1,0 +1,3 @@
+"""Component graph."""
+
+from components.graph.component import graph as graph

@@ -1,0 +1,3 @@
+"""Component ingest."""
+
+from components.ingest.component import ingest as ingest

@@ -1,0 +1,3 @@
+"""Component outcome."""
+
+from components.outcome.component import outcome as outcome

@@ -1,0 +1,18 @@
+"""KFP component outcome: a thin shim; what it does is in the log of the task."""
+
+from kfp import dsl
+from kfp.dsl import PipelineTaskFinalStatus
+
+from components import images
+
+
+@dsl.component(base_image=images.DATA, install_kfp_package=False)
+def outcome(status: PipelineTaskFinalStatus) -> None:
+    """Say how the run ended, and which task ended it. Runs last, whatever happened before.
+
+    Args:
+        status: Given by KFP.
+    """
+    from capnet.tasks import say_outcome
+
+    say_outcome(status.state, status.pipeline_task_name, status.error_message)

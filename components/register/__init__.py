@@ -1,0 +1,3 @@
+"""Component register."""
+
+from components.register.component import register as register

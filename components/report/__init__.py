@@ -1,0 +1,3 @@
+"""Component report."""
+
+from components.report.component import report as report

@@ -1,0 +1,3 @@
+"""Component split."""
+
+from components.split.component import split as split

@@ -1,0 +1,3 @@
+"""Component train."""
+
+from components.train.component import train as train

@@ -1,0 +1,3 @@
+"""Component validate."""
+
+from components.validate.component import validate as validate

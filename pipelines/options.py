@@ -1,0 +1,142 @@
+"""What is fixed when a pipeline is compiled, because KFP takes no parameter for it, and how it is put on a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+
+from capnet.errors import ConfigError, Problem
+from components.images import Images
+
+STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
+DATA = "/mnt/data"  # where a volume with pictures is mounted
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL")
+GIT_KEYS = ("GIT_USERNAME", "GIT_PASSWORD")
+ANY_NODE: dict[str, str] = {}
+NO_TOLERATIONS: list[Any] = []
+NEVER_CACHED = ("register", "outcome")  # the store may have changed
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one compilation. ``images`` None: the tasks run in this Python, not in containers."""
+
+    images: Images | None = None
+    state_volume: bool = True
+    data_volume: bool = False
+    further_seeds: bool = False
+    shared_memory: str = "2Gi"
+    retries: int = 2
+    backoff_seconds: int = 30
+    hours: float = 2.0  # longest time of a task
+    train_hours: float = 24.0  # of train and evaluate
+    cache: bool = True
+    no_cache_from: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.retries < 0 or self.retries > 10:
+            problems.append(Problem(f"retries = {self.retries}", "options", "allowed are 0 to 10"))
+        if not 0 < self.hours <= 24 * 30 or not 0 < self.train_hours <= 24 * 30:
+            problems.append(Problem(f"time-outs of {self.hours} and {self.train_hours} hours", "options", "allowed is more than 0, up to 720"))
+        if problems:
+            raise ConfigError(problems=problems)
+
+    def cached(self, name: str, order: tuple[str, ...]) -> bool:
+        """Whether KFP may take a task's result from an earlier run."""
+        if self.no_cache_from and self.no_cache_from not in order:
+            raise ConfigError(f"there is no stage {self.no_cache_from!r}", "--no-cache-from", f"choose one of: {', '.join(order)}")
+        later = bool(self.no_cache_from) and name in order and order.index(name) >= order.index(self.no_cache_from)
+        return self.cache and name not in NEVER_CACHED and not later
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The run-time parameters about the cluster, as a pipeline function receives them."""
+
+    accelerator_type: Any
+    accelerator_count: Any
+    cpu: Any
+    memory: Any
+    node_selector: Any
+    tolerations: Any
+    s3_secret: Any
+    mlflow_secret: Any
+    git_secret: Any
+    state_claim: Any
+    data_claim: Any
+
+
+def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
+    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp."""
+    name = task.name.removesuffix("-2")
+    if options.images is not None:
+        task.set_container_image(options.images.of(task.container_spec.image))
+    task.set_caching_options(options.cached(name, order))
+    if options.images is None:
+        return task
+    kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in ("train", "evaluate") else options.hours)))
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
+    return task
+
+
+def retried(task: PipelineTask, options: Options) -> PipelineTask:
+    """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
+    if options.retries:
+        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration="600s")
+    return task
+
+
+def with_pictures(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """What a task needs to read pictures: credentials, the state volume with their copies, the volume that has them."""
+    if options.images is None:
+        return task
+    secret(task, cluster.s3_secret, S3_KEYS)
+    secret(task, cluster.git_secret, GIT_KEYS)
+    if options.data_volume:
+        kubernetes.mount_pvc(task, pvc_name=cluster.data_claim, mount_path=DATA)
+    return with_state(task, options, cluster)
+
+
+def with_state(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """The folder for checkpoints and copies: a volume that outlives the pod, or one that goes with it."""
+    if options.images is None:
+        return task
+    if options.state_volume:
+        kubernetes.mount_pvc(task, pvc_name=cluster.state_claim, mount_path=STATE)
+    else:
+        kubernetes.empty_dir_mount(task, volume_name="state", mount_path=STATE)
+    return task
+
+
+def with_store(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """Credentials of the MLflow server and of the bucket with its artifacts."""
+    if options.images is None:
+        return task
+    secret(task, cluster.mlflow_secret, MLFLOW_KEYS)
+    secret(task, cluster.s3_secret, S3_KEYS)
+    return task
+
+
+def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """Resources of train, evaluate and predict: GPU, CPU, memory, nodes, shared memory for loader processes."""
+    if options.images is None:
+        return task
+    task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
+    task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
+    kubernetes.add_node_selector_json(task, cluster.node_selector)
+    kubernetes.add_toleration_json(task, cluster.tolerations)
+    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=options.shared_memory)
+    return task
+
+
+def secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
+    """Keys of a secret as environment variables of the same names; what the secret lacks stays unset."""
+    mapping: Mapping[str, str] = {key: key for key in keys}
+    kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env=dict(mapping), optional=True)

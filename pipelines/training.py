@@ -1,0 +1,91 @@
+"""The training pipeline: fetch, ingest, split, validate, graph, train, evaluate, report, register."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.evaluate import evaluate as evaluate_task
+from components.fetch import fetch as fetch_task
+from components.graph import graph as graph_task
+from components.ingest import ingest as ingest_task
+from components.outcome import outcome as outcome_task
+from components.register import register as register_task
+from components.report import report as report_task
+from components.split import split as split_task
+from components.train import train as train_task
+from components.validate import validate as validate_task
+from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_state, with_store
+
+NAME = "capnet-training"
+ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
+
+
+def training(options: Options) -> Any:
+    """The pipeline with these options. A gate that refuses fails its own task, and so the run; register never starts."""
+
+    @dsl.pipeline(name=NAME, description="From pictures to a registered model: long-tailed multi-label recognition with CapNet.")
+    def capnet_training(
+        fetch: dict,
+        ingest: dict,
+        split: dict,
+        validate: dict,
+        graph: dict,
+        train: dict,
+        evaluate: dict,
+        register: dict,
+        data_version: str,
+        seeds: list,
+        first_seed: int,
+        further_seeds: list,
+        accelerator_type: str = "nvidia.com/gpu",
+        accelerator_count: int = 0,
+        cpu: str = "2",
+        memory: str = "8Gi",
+        node_selector: dict = ANY_NODE,
+        tolerations: list = NO_TOLERATIONS,
+        s3_secret: str = "capnet-s3",
+        mlflow_secret: str = "capnet-mlflow",
+        git_secret: str = "capnet-git",
+        state_claim: str = "capnet-state",
+        data_claim: str = "capnet-data",
+    ) -> None:
+        cluster = Cluster(
+            accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
+        )
+        with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
+            fetched = fetch_task(params=fetch, version=data_version, volume=DATA if options.data_volume else "")
+            data = fetched.outputs["data"]
+            read = ingest_task(data=data, params=ingest)
+            drawn = split_task(manifest=read.outputs["manifest"], params=split)
+            rows = drawn.outputs["split"]
+            checked = validate_task(split=rows, data=data, params=validate)
+            linked = graph_task(split=rows, validation=checked.outputs["validation"], params=graph)
+            fixed = {"split": rows, "validation": checked.outputs["validation"], "graph": linked.outputs["graph"], "data": data, "params": train}
+
+            def fitted(seed: Any) -> tuple[Any, Any]:
+                """Train and evaluate with one seed."""
+                fit = train_task(**fixed, seed=seed, accelerator_count=accelerator_count)
+                found = evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerator_count=accelerator_count)
+                for task in (fit, found):
+                    with_pictures(heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster)
+                return fit, found
+
+            fit, found = fitted(first_seed)
+            others: Any = []
+            if options.further_seeds:
+                with dsl.ParallelFor(further_seeds, name="further-seeds", parallelism=4) as seed:
+                    _, further = fitted(seed)
+                others = dsl.Collected(further.outputs["Output"])
+            shown = report_task(evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds)
+            registered = register_task(split=rows, model=fit.outputs["model"], evaluation=found.outputs["evaluation"], params=register).after(shown)
+
+            for task in (fetched, read, drawn, checked, linked, shown, registered):
+                place(task, options, ORDER)
+            for task in (fetched, read, checked):
+                with_pictures(task, options, cluster)
+            for task in (fetched, read, registered):
+                retried(task, options)
+            with_store(with_state(registered, options, cluster), options, cluster)
+            with_state(linked, options, cluster)
+
+    return capnet_training
