@@ -14,7 +14,7 @@ from capnet.cli import main
 from capnet.commands.preset import names, read, render, source
 from capnet.config import Params, Section, load, parse, settings_hash
 
-NAMES = ["coco-lt", "coco-mini", "demo", "nus-wide", "own", "voc-lt"]
+NAMES = ["capnet", "coco-lt", "coco-mini", "demo", "nus-wide", "own", "recommended", "voc-lt"]
 
 
 def leaves(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_what_each_preset_decides() -> None:
 def test_an_unknown_preset_names_the_known_ones() -> None:
     from capnet.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="coco-lt, coco-mini, demo, nus-wide, own, voc-lt"):
+    with pytest.raises(ConfigError, match=", ".join(NAMES)):
         source("imagenet")
 
 
@@ -127,3 +127,12 @@ def test_the_hash_sees_every_setting() -> None:
                 node = node[parent]
             node[last] = "other" if isinstance(value, str) else not value if isinstance(value, bool) else [7] if isinstance(value, list) else value + 1
             assert settings_hash(changed) != settings_hash(section), f"{field.alias or name}.{path}"
+
+
+def test_recommended_differs_from_the_whole_method_by_what_it_says_it_dropped() -> None:
+    whole, chosen = leaves(settings(read("capnet"))), leaves(settings(read("recommended")))
+    assert {key for key in whole if whole[key] != chosen[key]} == {"train.prompt.enabled", "train.zero_shot_weight"}
+    assert all(whole[f"train.{part}.enabled"] for part in ("prompt", "gcn", "adapter"))
+    assert whole["train.loss.name"] == "db_focal"
+    assert whole["tte.views"] > 1
+    assert settings(read("coco-mini")) == settings(read("capnet"))
