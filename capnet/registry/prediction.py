@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from capnet.config import Data
 from capnet.contracts import read_json, replace_file, write_json
 from capnet.data.pictures import inspect_picture, map_pictures
 from capnet.errors import CapnetError, ConfigError, DataError
@@ -36,13 +38,17 @@ class Source:
     root: Path
 
 
-def list_pictures(given: str) -> Source:
-    """A folder (all pictures below it, sorted), a table with a column path, image or file, or one picture.
+def list_pictures(given: str, remote: Data | None = None) -> Source:
+    """A folder (all pictures below it, sorted), a table with a column path, image or file, one picture, or s3://BUCKET/PREFIX.
+
+    Remote pictures are copied to the state folder first; ``remote`` says how (section data).
 
     Raises DataError where there is nothing to score.
     """
     place = Path(given)
-    if place.is_dir():
+    if given.startswith("s3://"):
+        source = _remote(given, remote or Data())
+    elif place.is_dir():
         names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         source = Source(names, place)
     elif place.is_file() and place.suffix.lower() in (".csv", ".parquet"):
@@ -54,6 +60,15 @@ def list_pictures(given: str) -> Source:
     if not source.names:
         raise DataError("there are no pictures", given, f"pictures end in {', '.join(SUFFIXES)}")
     return source
+
+
+def _remote(given: str, settings: Data) -> Source:
+    from capnet.data.roots import open_cache, open_source
+
+    settings = settings.model_copy(update={"root": given})
+    with closing(open_source(settings)) as source:
+        names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
+        return Source(names, open_cache(settings).bring(source, names, strict=False) if names else Path())
 
 
 def _column(path: Path) -> list[str]:
