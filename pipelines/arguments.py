@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from capnet.config import Params
+from capnet.config import Data, Params
 from capnet.errors import CapnetError
 from capnet.stages import STAGES
 
 SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGES.values()}
 
 
-def training_arguments(params: Params, data_version: str) -> dict[str, Any]:
+def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
+    """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would make their cache useless."""
+    stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
+    where = {name: getattr(params.register_, name) for name in ("name", "experiment", "tracking_uri")}
+    for name in ("train", "evaluate"):
+        stages[name]["register"] = where
+    return stages
+
+
+def training_arguments(params: Params, version: str) -> dict[str, Any]:
     """Arguments of the training pipeline, without those about the cluster."""
     seeds = list(params.train.seeds or (params.runtime.seed,))
-    stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
-    return {**stages, "data_version": data_version, "seeds": seeds, "first_seed": seeds[0], "further_seeds": seeds[1:]}
+    return {**stage_arguments(params), "data_version": version, "seeds": seeds, "first_seed": seeds[0], "further_seeds": seeds[1:]}
 
 
-def data_version(params: Params) -> str:
+def prediction_arguments(params: Params, pictures: str, model: str, shards: int, version: Callable[[Data], str]) -> dict[str, Any]:
+    """Arguments of the prediction pipeline: ``pictures`` take the place of data.root, ``model`` that of the champion."""
+    data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
+    settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
+    address = model or f"models:/{params.register_.name}@champion"
+    return {"fetch": {"data": settings["data"]}, "predict": settings, "model": address, "data_version": version(data), "shards": list(range(shards))}
+
+
+def data_version(data: Data) -> str:
     """A word that changes when the pictures do: the commit, a digest of the bucket's list, or the time where neither can be had.
 
     It is part of KFP's cache key: with a word that is never the same again, nothing stale is taken for these pictures.
@@ -28,7 +45,6 @@ def data_version(params: Params) -> str:
     from capnet.data.roots import kind_of, open_source
     from capnet.data.source import digest
 
-    data = params.data
     if kind_of(data.root) != "folder":
         try:
             with closing(open_source(data)) as source:

@@ -11,14 +11,16 @@ from typing import Any
 
 from components.images import read_lock
 from pipelines.options import Options
+from pipelines.prediction import prediction
 from pipelines.training import training
 
-PIPELINES: Mapping[str, Callable[[Options], Any]] = {"training": training}
+PIPELINES: Mapping[str, Callable[[Options], Any]] = {"training": training, "prediction": prediction}
 GOLDEN = Path(__file__).with_name("compiled")
 GOLDEN_LOCK = Path(__file__).parents[1] / "tests" / "contract" / "images.lock.yaml"
 VARIANTS: Mapping[str, tuple[str, Options]] = {
     "training": ("training", Options()),
     "training-seeds-on-volume": ("training", Options(further_seeds=True, data_volume=True, no_cache_from="train", shared_memory="8Gi", retries=4)),
+    "prediction": ("prediction", Options()),
 }
 
 

@@ -9,14 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capnet.errors import CapnetError
-
-
-class RunFailed(CapnetError):
-    """A pipeline ran and did not succeed (exit code 6)."""
-
-    exit_code = 6
-    title = "run"
+from pipelines.errors import RunFailed
 
 
 def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> None:
@@ -45,7 +38,7 @@ def subprocess_runner() -> Any:
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(root: Path, state: Path, **more: Any) -> Any:
+def docker_runner(state: Path, **more: Any) -> Any:
     """Tasks are containers that run as this user; ``state`` stands for the state volume."""
     from kfp import local
 

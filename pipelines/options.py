@@ -19,14 +19,16 @@ MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKI
 GIT_KEYS = ("GIT_USERNAME", "GIT_PASSWORD")
 ANY_NODE: dict[str, str] = {}
 NO_TOLERATIONS: list[Any] = []
-NEVER_CACHED = ("register", "outcome")  # the store may have changed
+LONG = ("train", "evaluate", "predict")
+NEVER_CACHED = ("champion", "register", "outcome")  # the store may have changed
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of one compilation. ``images`` None: the tasks run in this Python, not in containers."""
+    """Options of one compilation. Without ``cluster`` nothing of Kubernetes is asked for; without ``images`` the tasks run in this Python."""
 
     images: Images | None = None
+    cluster: bool = True
     state_volume: bool = True
     data_volume: bool = False
     further_seeds: bool = False
@@ -55,6 +57,21 @@ class Options:
         return self.cache and name not in NEVER_CACHED and not later
 
 
+CLUSTER = (
+    "accelerator_type",
+    "accelerator_count",
+    "cpu",
+    "memory",
+    "node_selector",
+    "tolerations",
+    "s3_secret",
+    "mlflow_secret",
+    "git_secret",
+    "state_claim",
+    "data_claim",
+)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The run-time parameters about the cluster, as a pipeline function receives them."""
@@ -74,13 +91,13 @@ class Cluster:
 
 def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
     """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp."""
-    name = task.name.removesuffix("-2")
+    name = task.name.removesuffix("-2")  # kfp's name for the second task of a component
     if options.images is not None:
         task.set_container_image(options.images.of(task.container_spec.image))
     task.set_caching_options(options.cached(name, order))
-    if options.images is None:
+    if not options.cluster:
         return task
-    kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in ("train", "evaluate") else options.hours)))
+    kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in LONG else options.hours)))
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
     return task
@@ -95,7 +112,7 @@ def retried(task: PipelineTask, options: Options) -> PipelineTask:
 
 def with_pictures(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """What a task needs to read pictures: credentials, the state volume with their copies, the volume that has them."""
-    if options.images is None:
+    if not options.cluster:
         return task
     secret(task, cluster.s3_secret, S3_KEYS)
     secret(task, cluster.git_secret, GIT_KEYS)
@@ -106,7 +123,7 @@ def with_pictures(task: PipelineTask, options: Options, cluster: Cluster) -> Pip
 
 def with_state(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """The folder for checkpoints and copies: a volume that outlives the pod, or one that goes with it."""
-    if options.images is None:
+    if not options.cluster:
         return task
     if options.state_volume:
         kubernetes.mount_pvc(task, pvc_name=cluster.state_claim, mount_path=STATE)
@@ -115,9 +132,16 @@ def with_state(task: PipelineTask, options: Options, cluster: Cluster) -> Pipeli
     return task
 
 
+def with_curves(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """Credentials of the MLflow server, which shows the curves while the task works."""
+    if options.cluster:
+        secret(task, cluster.mlflow_secret, MLFLOW_KEYS)
+    return task
+
+
 def with_store(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """Credentials of the MLflow server and of the bucket with its artifacts."""
-    if options.images is None:
+    if not options.cluster:
         return task
     secret(task, cluster.mlflow_secret, MLFLOW_KEYS)
     secret(task, cluster.s3_secret, S3_KEYS)
@@ -126,7 +150,7 @@ def with_store(task: PipelineTask, options: Options, cluster: Cluster) -> Pipeli
 
 def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """Resources of train, evaluate and predict: GPU, CPU, memory, nodes, shared memory for loader processes."""
-    if options.images is None:
+    if not options.cluster:
         return task
     task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
     task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)

@@ -14,7 +14,7 @@ from components.report import report as report_task
 from components.split import split as split_task
 from components.train import train as train_task
 from components.validate import validate as validate_task
-from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_state, with_store
+from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
@@ -68,6 +68,7 @@ def training(options: Options) -> Any:
                 found = evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerator_count=accelerator_count)
                 for task in (fit, found):
                     with_pictures(heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster)
+                    with_curves(task, options, cluster)
                 return fit, found
 
             fit, found = fitted(first_seed)

@@ -124,6 +124,14 @@ def test_every_pipeline_argument_is_an_input_and_the_other_way_round(compiled: t
     }
 
 
+def test_train_learns_where_its_curves_go_and_no_more_of_register() -> None:
+    one, other = (training_arguments(parse({"register": {"policy": policy, "experiment": "birds"}}), "v1") for policy in ("a.yaml", "b.yaml"))
+    assert one["train"]["register"]["experiment"] == "birds"
+    assert one["train"] == other["train"], "another policy would train again"
+    assert one["register"] != other["register"]
+    assert parse(one["evaluate"]).register_.experiment == "birds"
+
+
 def test_no_argument_is_null() -> None:
     def nulls(value: Any) -> bool:
         return value is None or (isinstance(value, dict) and any(map(nulls, value.values()))) or (isinstance(value, list) and any(map(nulls, value)))
@@ -164,7 +172,7 @@ def test_compiled_documents_parse_without_unknown_fields(name: str) -> None:
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for settings in executors.values():
         json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False)
-    assert {"exec-train", "exec-evaluate", "exec-register"} <= set(executors) or name.startswith("prediction")
+    assert set(executors) == set(spec["deploymentSpec"]["executors"])
 
 
 def test_the_parser_refuses_an_unknown_field() -> None:
@@ -242,7 +250,10 @@ def test_volumes_and_secrets_reach_the_tasks_that_need_them(several: tuple[dict[
         expected |= {DATA: "data_claim"} if stage in READ_PICTURES else {}
         assert claims(settings) == expected, name
         named = set(secrets(settings))
-        assert named == ({"s3_secret", "git_secret"} if stage in READ_PICTURES else {"mlflow_secret", "s3_secret"} if stage == "register" else set()), name
+        store = {"mlflow_secret"} if stage in HEAVY else set()
+        assert named == ({"s3_secret", "git_secret"} | store if stage in READ_PICTURES else {"mlflow_secret", "s3_secret"} if stage == "register" else set()), (
+            name
+        )
     assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"} <= secrets(several[1]["ingest"])["s3_secret"]
     assert {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"} <= secrets(several[1]["register"])["mlflow_secret"]
 
@@ -293,7 +304,7 @@ def test_a_wrong_stage_or_number_is_refused() -> None:
 
 
 def test_here_nothing_of_a_cluster_is_left() -> None:
-    spec, platform = documents(training(Options()))
+    spec, platform = documents(training(Options(cluster=False)))
     assert platform == {}
     assert not any("resources" in item for item in containers(spec).values())
 

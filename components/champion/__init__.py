@@ -1,0 +1,3 @@
+"""Component champion."""
+
+from components.champion.component import champion as champion

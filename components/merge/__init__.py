@@ -1,0 +1,3 @@
+"""Component merge."""
+
+from components.merge.component import merge as merge

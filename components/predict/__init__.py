@@ -1,0 +1,3 @@
+"""Component predict."""
+
+from components.predict.component import predict as predict

@@ -1,0 +1,40 @@
+"""KFP component predict: a thin shim; what it does is in capnet/registry/batch.py."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
+def predict(
+    champion: Input[Model],
+    data: Input[Dataset],
+    params: dict,
+    shard: int,
+    shards: list,
+    accelerator_count: int,
+    predictions: Output[Dataset],
+    metrics: Output[Metrics],
+) -> None:
+    """Label one part of the pictures with a registered model.
+
+    Args:
+        champion: What champion downloaded.
+        data: Where the pictures are: source.json.
+        params: Settings of sections data, runtime and register.
+        shard: Number of this part.
+        shards: Numbers of all parts.
+        accelerator_count: GPUs that the task asked for; with fewer in sight it ends at once.
+        predictions: predictions.parquet with labels, scores, and what is wrong with a picture that could not be read.
+        metrics: Pictures, and how many could not be read.
+    """
+    from pathlib import Path
+
+    from capnet.registry.batch import predict_part
+    from capnet.tasks import task
+
+    with task(params, data.path, accelerators=accelerator_count) as prepared:
+        place, out = Path(champion.path), Path(predictions.path)
+        for name, value in predict_part(prepared.params, place, Path(prepared.root), int(shard), len(shards), out).items():
+            metrics.log_metric(name, value)

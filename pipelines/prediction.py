@@ -1,0 +1,59 @@
+"""The prediction pipeline: fetch and champion, predict part by part, merge."""
+
+from typing import Any
+
+from kfp import dsl
+
+from components.champion import champion as champion_task
+from components.fetch import fetch as fetch_task
+from components.merge import merge as merge_task
+from components.outcome import outcome as outcome_task
+from components.predict import predict as predict_task
+from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
+
+NAME = "capnet-prediction"
+ORDER = ("fetch", "champion", "predict", "merge")
+SIDE_BY_SIDE = 8  # parts that run at a time
+
+
+def prediction(options: Options) -> Any:
+    """The pipeline with these options: every part is labelled by the same version of the model."""
+
+    @dsl.pipeline(name=NAME, description="Label many pictures with a registered model, and say whether they look like those it was chosen on.")
+    def capnet_prediction(
+        fetch: dict,
+        predict: dict,
+        model: str,
+        data_version: str,
+        shards: list,
+        accelerator_type: str = "nvidia.com/gpu",
+        accelerator_count: int = 0,
+        cpu: str = "2",
+        memory: str = "8Gi",
+        node_selector: dict = ANY_NODE,
+        tolerations: list = NO_TOLERATIONS,
+        s3_secret: str = "capnet-s3",
+        mlflow_secret: str = "capnet-mlflow",
+        git_secret: str = "capnet-git",
+        state_claim: str = "capnet-state",
+        data_claim: str = "capnet-data",
+    ) -> None:
+        cluster = Cluster(
+            accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
+        )
+        with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
+            fetched = fetch_task(params=fetch, version=data_version, volume=DATA if options.data_volume else "")
+            loaded = champion_task(model=model, params=predict)
+            found = loaded.outputs["champion"]
+            with dsl.ParallelFor(shards, name="parts", parallelism=SIDE_BY_SIDE) as shard:
+                labelled = predict_task(
+                    champion=found, data=fetched.outputs["data"], params=predict, shard=shard, shards=shards, accelerator_count=accelerator_count
+                )
+                with_pictures(heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster)
+            merged = merge_task(champion=found, parts=dsl.Collected(labelled.outputs["predictions"]))
+            for task in (fetched, loaded, merged):
+                place(task, options, ORDER)
+            with_pictures(retried(fetched, options), options, cluster)
+            with_store(retried(loaded, options), options, cluster)
+
+    return capnet_prediction

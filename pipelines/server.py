@@ -1,0 +1,174 @@
+"""Work with a pipeline server through kfp.Client: upload once per content, start, schedule, wait."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipelines.errors import RunFailed, ServerError
+from pipelines.ways import SECONDS, Way, look, refused
+
+GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
+LOST = 20  # looks in a row that may fail while a run is waited for
+DISPLAY_NAME = "display_name"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a pipeline on the server; ``new``: it was uploaded now."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    new: bool
+
+
+class Server:
+    """A pipeline server that was reached by ``way``."""
+
+    def __init__(self, way: Way, seconds: float = SECONDS) -> None:
+        look(way, seconds)
+        self.way = way
+        with self._explained(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # says which servers this client is for
+            from kfp import Client
+
+            self._client = Client(host=way.host, existing_token=way.token or None, namespace=way.namespace or "kubeflow")
+        _limit(self._client._run_api.api_client.rest_client, seconds)
+
+    def upload(self, pipeline: str, text: str, version: str, description: str) -> Version:
+        """The version of this name, uploaded where the server lacks it; the first version is named like any other."""
+        with self._explained():
+            found = self._client.get_pipeline_id(pipeline)
+            if found is None:
+                import kfp_server_api
+
+                body = kfp_server_api.V2beta1Pipeline(display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None)
+                found = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
+            for item in self._pages(lambda **page: self._client.list_pipeline_versions(found, **page), "pipeline_versions"):
+                if item.display_name == version:
+                    return Version(found, item.pipeline_version_id, version, False)
+            with TemporaryDirectory() as folder:
+                path = Path(folder, "pipeline.yaml")
+                path.write_text(text)
+                made = self._client.upload_pipeline_version(str(path), pipeline_version_name=version, pipeline_id=found, description=description)
+            return Version(found, made.pipeline_version_id, version, True)
+
+    def start(self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], service_account: str = "") -> str:
+        """Start a run and return its id."""
+        with self._explained():
+            place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+            run = self._client.run_pipeline(
+                place.experiment_id,
+                name,
+                params=dict(arguments),
+                pipeline_id=version.pipeline_id,
+                version_id=version.version_id,
+                service_account=service_account or None,
+            )
+        return str(run.run_id)
+
+    def schedule(self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], cron: str, service_account: str = "") -> str:
+        """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its id."""
+        with self._explained():
+            place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+            listed = self._pages(lambda **page: self._client.list_recurring_runs(experiment_id=place.experiment_id, **page), "recurring_runs")
+            before = [item.recurring_run_id for item in listed if item.display_name == name]
+            made = self._client.create_recurring_run(
+                place.experiment_id,
+                name,
+                cron_expression=cron,
+                params=dict(arguments),
+                pipeline_id=version.pipeline_id,
+                version_id=version.version_id,
+                no_catchup=True,
+                service_account=service_account or None,
+            )
+            for old in before:
+                self._client.delete_recurring_run(old)
+        return str(made.recurring_run_id)
+
+    def address(self, run_id: str) -> str:
+        """Where the run is shown."""
+        return f"{self.way.host}/#/runs/details/{run_id}"
+
+    def wait(self, run_id: str, say: Callable[[str], None], every: float = 10.0) -> None:
+        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Short losses of the connection are borne."""
+        told: dict[str, str] = {}
+        lost = 0
+        while True:
+            try:
+                with self._explained():
+                    run = self._client.get_run(run_id)
+                lost = 0
+            except ServerError:
+                lost += 1
+                if lost >= LOST:
+                    raise
+                time.sleep(every)
+                continue
+            tasks = {item.display_name: item for item in (run.run_details.task_details if run.run_details else None) or ()}
+            for task, item in tasks.items():
+                if item.state and told.get(task) != item.state:
+                    told[task] = item.state
+                    say(f"{task}: {item.state.lower()}")
+            if run.state in GOOD:
+                return
+            if run.state in BAD:
+                failed = [f"{task}{_reason(item)}" for task, item in tasks.items() if item.state == "FAILED" and not item.child_tasks] or ["no task named"]
+                what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
+                raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
+            time.sleep(every)
+
+    def _pages(self, fetch: Callable[..., Any], name: str) -> Iterator[Any]:
+        token = ""
+        while True:
+            answer = fetch(page_token=token, page_size=100)
+            yield from getattr(answer, name) or ()
+            token = answer.next_page_token or ""
+            if not token:
+                return
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the client and the network raise into a ServerError."""
+        from kfp_server_api import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except ApiException as error:
+            raise refused(self.way, int(error.status or 0), _said(error.body)) from None
+        except (HTTPError, OSError) as error:
+            slow = "timed out" in str(error)
+            raise self.way.fail("the server took too long to answer" if slow else f"the connection broke: {' '.join(str(error).split())[:300]}") from None
+
+
+def _said(body: Any) -> str:
+    try:
+        content = json.loads(body)
+        return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]
+    except (TypeError, ValueError, AttributeError):
+        return ""
+
+
+def _reason(item: Any) -> str:
+    return f" ({' '.join(item.error.message.split())})" if item.error and item.error.message else ""
+
+
+def _limit(client: Any, seconds: float) -> None:
+    """Give every request a time limit: kfp.Client has none, and waits for a silent server for ever."""
+    request = client.request
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        pair = (seconds, seconds)  # to connect, to read; a single float would be ignored
+        return request(*arguments, **{**options, "_request_timeout": options.get("_request_timeout") or pair})
+
+    client.request = limited

@@ -1,0 +1,213 @@
+"""`python -m pipelines.submit training|prediction`: compile, upload, start on a cluster; or run here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+EPILOG = """\b
+Examples:
+  python -m pipelines.submit training --wait                         to the server behind a port-forward
+  python -m pipelines.submit training --accelerator-count 1          with a GPU
+  python -m pipelines.submit training --set train.seeds=[0,1,2]      three seeds
+  python -m pipelines.submit training --no-cache-from train          train again, keep what came before
+  python -m pipelines.submit training --schedule "0 3 * * 1"         every Monday at three
+  python -m pipelines.submit training --dry-run > pipeline.yaml      compile only
+  python -m pipelines.submit training --local subprocess             the same pipeline on this machine"""
+
+
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
+    return dict(value.split("=", 1) for value in values)
+
+
+def _list(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
+    try:
+        content = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}") from None
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise click.BadParameter('write a list of objects, as in a pod: [{"key": "gpu", "operator": "Exists"}]')
+    return content
+
+
+def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
+    """KFP counts seconds first; five fields, as everywhere else, are taken too."""
+    fields = value.split()
+    if value and len(fields) not in (5, 6):
+        raise click.BadParameter(f"{value!r} has {len(fields)} fields; write minute hour day month weekday")
+    return " ".join(fields if len(fields) != 5 else ["0", *fields])
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
+@click.argument("pipeline", type=click.Choice(["training", "prediction"]))
+@click.option("--params", default="params.yaml", help="Settings file.")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option("--way", type=click.Choice(["auto", "in-cluster", "port-forward", "token"]), default="auto", help="How the server is reached.")
+@click.option("--host", envvar="KF_PIPELINES_ENDPOINT", default="", help="The server's address; usual is http://localhost:8080, a port-forward.")
+@click.option("--namespace", default="", help="Your profile, where the server has several.")
+@click.option("--token-file", default="", help="File with a token; or the variable KF_PIPELINES_TOKEN.")
+@click.option("--experiment", default="", help="KFP experiment; usual is register.experiment.")
+@click.option("--service-account", default="", help="Kubernetes service account of the tasks.")
+@click.option("--wait", is_flag=True, help="Show progress, and end with the run's outcome.")
+@click.option("--schedule", default="", callback=_cron, metavar="CRON", help="Run at these times instead of now.")
+@click.option("--dry-run", is_flag=True, help="Compile, print the pipeline, start nothing.")
+@click.option("--local", type=click.Choice(["subprocess", "docker"]), default=None, help="Run on this machine.")
+@click.option("--runs", default="runs", help="Folder of local runs.")
+@click.option("--no-cache", is_flag=True, help="Take nothing from earlier runs.")
+@click.option("--no-cache-from", default="", metavar="STAGE", help="Take nothing from earlier runs from this stage on.")
+@click.option("--lock", default="components/images.lock.yaml", help="Images by digest, as make push writes it.")
+@click.option("--allow-tags", is_flag=True, help="Accept images that are named by tag only.")
+@click.option("--data-volume", is_flag=True, help="The pictures are on a volume, mounted at /mnt/data.")
+@click.option("--state-volume/--no-state-volume", default=True, help="Keep checkpoints and copies of pictures on a volume.")
+@click.option("--shared-memory", default="2Gi", help="Size of /dev/shm.")
+@click.option("--retries", default=2, help="Attempts after a failure; the data gate is never tried again.")
+@click.option("--hours", default=2.0, help="Longest time of a task.")
+@click.option("--train-hours", default=24.0, help="Longest time of train, evaluate and predict.")
+@click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
+@click.option("--accelerator-count", default=0, help="GPUs of train, evaluate and predict.")
+@click.option("--cpu", default="2", help="CPUs that these ask for.")
+@click.option("--memory", default="8Gi", help="Memory that these get.")
+@click.option("--node-selector", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Label of their nodes; may be repeated.")
+@click.option("--tolerations", default="[]", callback=_list, metavar="JSON", help="Their tolerations, as in a pod.")
+@click.option("--s3-secret", default="capnet-s3", help="Secret with the bucket's credentials.")
+@click.option("--mlflow-secret", default="capnet-mlflow", help="Secret with the MLflow server's address and credentials.")
+@click.option("--git-secret", default="capnet-git", help="Secret with git's credentials.")
+@click.option("--state-claim", default="capnet-state", help="Volume claim for state.")
+@click.option("--data-claim", default="capnet-data", help="Volume claim with pictures.")
+@click.option("--pictures", default="", metavar="PLACE", help="prediction: folder or s3://BUCKET/PREFIX; usual is data.root.")
+@click.option("--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.")
+@click.option("--shards", default=4, type=click.IntRange(1, 1000), help="prediction: parts that are labelled side by side.")
+def command(pipeline: str, **given: Any) -> None:
+    """Run a pipeline on a Kubeflow cluster, or on this machine.
+
+    The version on the server is named by the git revision and the compiled content: submitting the same again uploads nothing.
+    """
+    from capnet.config import load
+
+    params = load(Path(given["params"]), given["settings"])
+    options = _options(params, given)
+    function = _function(pipeline)(options)
+    arguments = _arguments(pipeline, params, given)
+    if given["local"]:
+        _run_here(function, arguments, given)
+        return
+    from pipelines.compiling import compile_text
+
+    text = compile_text(function)
+    if given["dry_run"]:
+        click.echo(text, nl=False)
+        return
+    _run_there(f"capnet-{pipeline}", text, arguments | _cluster(given), params.register_.experiment, given)
+
+
+def _options(params: Any, given: dict[str, Any]) -> Any:
+    from components.images import read_lock
+    from pipelines.options import Options
+
+    lock = None if given["local"] == "subprocess" else read_lock(Path(given["lock"]), given["allow_tags"])
+    return Options(
+        images=lock,
+        cluster=given["local"] is None,
+        state_volume=given["state_volume"],
+        data_volume=given["data_volume"],
+        further_seeds=len(params.train.seeds) > 1,
+        shared_memory=given["shared_memory"],
+        retries=given["retries"],
+        hours=given["hours"],
+        train_hours=given["train_hours"],
+        cache=not given["no_cache"] and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
+        no_cache_from=given["no_cache_from"],
+    )
+
+
+def _function(name: str) -> Any:
+    from pipelines.compiling import PIPELINES
+
+    return PIPELINES[name]
+
+
+def _arguments(pipeline: str, params: Any, given: dict[str, Any]) -> dict[str, Any]:
+    from pipelines.arguments import data_version, prediction_arguments, training_arguments
+
+    version = (lambda data: "not asked") if given["local"] or given["dry_run"] else data_version
+    if pipeline == "prediction":
+        return prediction_arguments(params, given["pictures"], given["model"], given["shards"], version)
+    return training_arguments(params, version(params.data))
+
+
+def _cluster(given: dict[str, Any]) -> dict[str, Any]:
+    """Run-time parameters about the cluster."""
+    from pipelines.options import CLUSTER
+
+    return {name: given[name] for name in CLUSTER}
+
+
+def _run_here(function: Any, arguments: dict[str, Any], given: dict[str, Any]) -> None:
+    from pipelines.local import docker_runner, run_here, subprocess_runner
+
+    runs = Path(given["runs"]).resolve()
+    runner = subprocess_runner() if given["local"] == "subprocess" else docker_runner(runs / "state")
+    run_here(function, arguments, runner, runs)
+    click.echo(f"the run succeeded; its outputs are in {given['runs']}")
+
+
+def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, given: dict[str, Any]) -> None:
+    from pipelines.server import Server
+    from pipelines.ways import choose
+
+    server = Server(choose(given["way"], given["host"], given["namespace"], given["token_file"]))
+    revision = git_revision()
+    version = server.upload(name, text, version_name(revision, text), f"git revision {revision}")
+    click.echo(f"version {version.name} of {name}: {'uploaded' if version.new else 'already there'}")
+    place = given["experiment"] or experiment
+    if given["schedule"]:
+        found = server.schedule(version, f"{name} {given['schedule']}", place, arguments, given["schedule"], given["service_account"])
+        click.echo(f"schedule {given['schedule']!r}: {server.way.host}/#/recurringrun/details/{found}")
+        return
+    run = server.start(version, f"{name} {version.name}", place, arguments, given["service_account"])
+    click.echo(f"run: {server.address(run)}")
+    if given["wait"]:
+        server.wait(run, click.echo)
+        click.echo("the run succeeded")
+
+
+def git_revision() -> str:
+    """The commit that is checked out, with -changed where files differ from it; unknown outside of git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def version_name(revision: str, text: str) -> str:
+    """Twelve digits of the commit and eight of the compiled pipeline's hash: options fixed at compile time make another version."""
+    commit, _, changed = revision.partition("-")
+    return f"{commit[:12]}{'-changed' if changed else ''}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def entry() -> None:
+    """As the command capnet: a CapnetError becomes its message and exit code."""
+    from capnet.errors import CapnetError
+
+    try:
+        command.main(prog_name="python -m pipelines.submit", standalone_mode=True)
+    except CapnetError as error:
+        click.echo(f"pipelines.submit: {error.title} error\n{error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    entry()

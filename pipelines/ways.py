@@ -1,0 +1,121 @@
+"""Three ways to a pipeline server: from inside the cluster, through a port-forward, with a token."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+
+from capnet.errors import ConfigError
+from pipelines.errors import ServerError
+
+Kind = Literal["auto", "in-cluster", "port-forward", "token"]
+HEALTH = "/apis/v2beta1/healthz"
+FORWARDED = "http://localhost:8080"
+TOKEN = "KF_PIPELINES_TOKEN"
+POD_TOKENS = ("/var/run/secrets/kubeflow/pipelines/token",)  # projected for the audience pipelines.kubeflow.org
+POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+SECONDS = 15.0  # longest wait for one answer
+ADVICE = {
+    "in-cluster": "run it in a pod of the cluster with deploy/base's service account, or name the server with --host",
+    "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
+    "token": "get a new token from your administrator; name its file with --token-file, the server with --host, your profile with --namespace",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the server is reached; ``token`` is never shown."""
+
+    kind: str
+    host: str
+    namespace: str = ""
+    token: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"way {self.kind}, {self.host}" + (f", namespace {self.namespace}" if self.namespace else "")
+
+    def fail(self, why: str, todo: str = "") -> ServerError:
+        return ServerError(why, str(self), todo or ADVICE[self.kind])
+
+
+def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: Mapping[str, str] = os.environ) -> Way:
+    """The way that was named, or the one that fits: a token, a pod's own, a port-forward.
+
+    Raises ConfigError where a way lacks what it needs.
+    """
+    token = _token(token_file, environment)
+    inside = "KUBERNETES_SERVICE_HOST" in environment
+    if kind == "auto":
+        kind = "token" if token else "in-cluster" if inside and not host else "port-forward"
+    if kind == "token":
+        if not token:
+            raise ConfigError("the way token needs a token", f"--token-file, {TOKEN}", "name a file with it, or set the variable")
+        if not host:
+            raise ConfigError("the way token needs the server's address", "--host", "write --host https://kubeflow.example.com/pipeline")
+        return Way("token", host.rstrip("/"), namespace, token)
+    if kind == "port-forward":
+        return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
+    found = next((Path(path) for path in (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS) if path and Path(path).is_file()), None)
+    own = Path(POD_NAMESPACE)
+    namespace = namespace or (own.read_text().strip() if own.is_file() else "")
+    return Way("in-cluster", (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"), namespace, found.read_text().strip() if found else "")
+
+
+def _token(token_file: str, environment: Mapping[str, str]) -> str:
+    if not token_file:
+        return environment.get(TOKEN, "").strip()
+    try:
+        token = Path(token_file).read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"the token file cannot be read: {error.strerror}", token_file, "correct --token-file") from None
+    if not token:
+        raise ConfigError("the token file is empty", token_file, "write the token into it")
+    return token
+
+
+class _Stay(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """A login page is no answer."""
+        return
+
+
+def look(way: Way, seconds: float = SECONDS) -> None:
+    """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why."""
+    request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
+    opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
+    try:
+        with opener.open(request, timeout=seconds) as answer:
+            json.loads(answer.read())
+    except HTTPError as error:
+        raise refused(way, error.code) from None
+    except TimeoutError:
+        raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
+    except URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
+        raise way.fail(f"the server cannot be reached: {error.reason}") from None
+    except (OSError, ValueError) as error:
+        why = "something else than Kubeflow Pipelines answers there" if isinstance(error, ValueError) else f"the connection broke: {error}"
+        raise way.fail(why, "correct --host: the address under which /apis/v2beta1/healthz answers") from None
+
+
+def refused(way: Way, status: int, said: str = "") -> ServerError:
+    """What a status of the server means on this way."""
+    more = f": {said}" if said else ""
+    if status in (301, 302, 303, 307, 308):
+        return way.fail("the server sends to a login page", "give a token: --token-file FILE or the variable " + TOKEN)
+    if status == 401:
+        return way.fail(f"the server does not know us (401){more}", "" if way.token else f"give a token: --token-file FILE or the variable {TOKEN}")
+    if status == 403:
+        return way.fail(
+            f"the server does not allow it (403){more}", "ask for the role of deploy/base/rbac.yaml in this namespace, or name yours with --namespace"
+        )
+    if status == 404:
+        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.0 or newer")
+    return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")

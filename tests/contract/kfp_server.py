@@ -1,0 +1,212 @@
+"""The calls of a v2beta1 pipeline server that submission needs, on loopback, with its state; a stand-in, no Kubeflow.
+
+It refuses what a server would refuse: pipelines that do not parse, missing or unknown parameters, unknown tokens, foreign ids.
+"""
+
+from __future__ import annotations
+
+import email
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+PREFIX = "/apis/v2beta1"
+
+
+@dataclass
+class State:
+    """What the server knows, and how it shall behave."""
+
+    token: str = ""
+    namespace: str = ""
+    pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    story: list[dict[str, Any]] = field(default_factory=list)  # what GET runs/ID answers, one after the other, then the last
+    seen: list[str] = field(default_factory=list)
+    silent: set[str] = field(default_factory=set)  # paths that get no answer
+    broken: dict[str, int] = field(default_factory=dict)  # path -> status
+    login: bool = False
+    numbers: dict[str, Iterator[int]] = field(default_factory=lambda: defaultdict(lambda: count(1)))
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+
+
+def checked_pipeline(text: str) -> dict[str, Any]:
+    """The parsed specification; Refused where a server's own parser would refuse."""
+    try:
+        spec, *platform = yaml.safe_load_all(text)
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
+        for item in platform:
+            for settings in item["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+                json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False)
+    except (json_format.ParseError, yaml.YAMLError, KeyError, ValueError) as error:
+        raise Refused(400, f"invalid pipeline: {error}") from None
+    return dict(spec)
+
+
+def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
+    known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    kinds: dict[str, Any] = {"STRUCT": dict, "LIST": list, "STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool}
+    missing = [name for name, item in known.items() if name not in given and not item.get("isOptional")]
+    wrong = [name for name, value in given.items() if name not in known or not isinstance(value, kinds[known[name]["parameterType"]])]
+    if missing or wrong:
+        raise Refused(400, f"parameters missing {missing}, unknown or of another type {wrong}")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: State
+
+    def log_message(self, *_: Any) -> None:
+        """Tests print enough."""
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE")
+
+    def _answer(self, method: str) -> None:
+        parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, query = parts.path.removeprefix(PREFIX), {key: values[0] for key, values in parse_qs(parts.query).items()}
+        self.state.seen.append(f"{method} {path}")
+        if path in self.state.silent:
+            self.state.stop.wait(30)
+            return
+        try:
+            if self.state.login:
+                self.send_response(302)
+                self.send_header("Location", "/dex/auth")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if self.state.token and self.headers.get("Authorization") != f"Bearer {self.state.token}":
+                raise Refused(401, "Unauthenticated")
+            if path in self.state.broken:
+                raise Refused(self.state.broken[path], "as the test wishes")
+            status, content = 200, self._dispatch(method, path, query, body)
+        except Refused as refusal:
+            status, content = refusal.status, {"error": refusal.message, "code": 5, "message": refusal.message}
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _dispatch(self, method: str, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
+        state, parts = self.state, path.strip("/").split("/")
+        if path == "/healthz":
+            return {"multi_user": bool(state.namespace)}
+        if path == "/pipelines/upload_version":
+            return self._upload(query, body)
+        if parts[0] == "pipelines" and len(parts) == 3 and parts[2] == "versions":
+            found = [item for item in state.versions.values() if item["pipeline_id"] == parts[1]]
+            return page({"pipeline_versions": found}, query)
+        if method == "DELETE":
+            state.schedules.pop(parts[1])
+            return {}
+        stores = {"pipelines": state.pipelines, "experiments": state.experiments, "runs": state.runs, "recurringruns": state.schedules}
+        if parts[0] not in stores:
+            raise Refused(404, "Not Found")
+        store = stores[parts[0]]
+        if method == "GET" and len(parts) == 1:
+            found = [item for item in store.values() if matches(item, query)]
+            return page({{"recurringruns": "recurringRuns"}.get(parts[0], parts[0]): found}, query)
+        if method == "GET":
+            return self._run(parts[1]) if parts[0] == "runs" else store[parts[1]]
+        content = json.loads(body)
+        content = content.get("experiment", content)
+        key = {"pipelines": "pipeline_id", "experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}[parts[0]]
+        if parts[0] in ("runs", "recurringruns"):
+            reference = content["pipeline_version_reference"]
+            version = state.versions.get(reference["pipeline_version_id"])
+            if version is None or version["pipeline_id"] != reference["pipeline_id"] or content["experiment_id"] not in state.experiments:
+                raise Refused(404, "pipeline version or experiment not found")
+            check_parameters(version["spec"], content["runtime_config"]["parameters"])
+        if parts[0] in ("pipelines", "experiments") and any(item["display_name"] == content["display_name"] for item in store.values()):
+            raise Refused(409, "already exists")
+        if state.namespace and parts[0] in ("experiments",) and content.get("namespace") != state.namespace:
+            raise Refused(403, "PermissionDenied: another namespace")
+        content = {**content, key: f"{parts[0]}-{next(state.numbers[parts[0]])}"}
+        store[content[key]] = content
+        return content
+
+    def _upload(self, query: dict[str, str], body: bytes) -> dict[str, Any]:
+        message = email.message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+        payload = message.get_payload()
+        assert isinstance(payload, list)
+        text = payload[0].get_payload(decode=True).decode()
+        if query.get("pipelineid") not in self.state.pipelines:
+            raise Refused(404, "no such pipeline")
+        if any(item["display_name"] == query["name"] and item["pipeline_id"] == query["pipelineid"] for item in self.state.versions.values()):
+            raise Refused(409, "a version of this name exists")
+        made = {"pipeline_id": query["pipelineid"], "pipeline_version_id": f"version-{len(self.state.versions) + 1}", "display_name": query["name"]}
+        self.state.versions[made["pipeline_version_id"]] = {**made, "spec": checked_pipeline(text)}
+        return made
+
+    def _run(self, name: str) -> dict[str, Any]:
+        if name not in self.state.runs:
+            raise Refused(404, "no such run")
+        if not self.state.story:
+            return {**self.state.runs[name], "state": "SUCCEEDED"}
+        told = self.state.story.pop(0) if len(self.state.story) > 1 else self.state.story[0]
+        if "status" in told:
+            raise Refused(int(told["status"]), "not now")
+        return {**self.state.runs[name], **told}
+
+
+def matches(item: dict[str, Any], query: dict[str, str]) -> bool:
+    predicates = json.loads(query["filter"]).get("predicates", []) if query.get("filter") else []
+    for predicate in predicates:
+        key = {"name": "display_name"}.get(predicate["key"], predicate["key"])
+        if item.get(key) != predicate.get("stringValue", predicate.get("string_value")):
+            return False
+    return query.get("experiment_id") in (None, item.get("experiment_id"))
+
+
+def page(content: dict[str, list[Any]], query: dict[str, str]) -> dict[str, Any]:
+    """Two items at a time, whatever was asked for: a client that reads one page only is found out."""
+    (name, items) = next(iter(content.items()))
+    start = int(query.get("page_token") or 0)
+    shown = [{key: value for key, value in item.items() if key != "spec"} for item in items[start : start + 2]]
+    return {name: shown, "total_size": len(items), "next_page_token": str(start + 2) if start + 2 < len(items) else ""}
+
+
+@contextmanager
+def serving(state: State) -> Iterator[str]:
+    """The address of a server with this state."""
+    handler = type("Bound", (Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        state.stop.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -1,0 +1,272 @@
+"""`python -m pipelines.submit` with the real kfp.Client against a stand-in server that keeps state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from contract.kfp_server import State, serving
+
+from capnet.errors import ConfigError
+from pipelines import compiling, submit
+from pipelines.errors import RunFailed, ServerError
+from pipelines.server import Server
+from pipelines.ways import Way, choose, look
+
+
+@dataclass
+class Place:
+    """A server, and the command that talks to it."""
+
+    state: State
+    host: str
+    repository: Path
+
+    def run(self, *arguments: str, pipeline: str = "training") -> Result:
+        options = ["--host", self.host, "--lock", str(compiling.GOLDEN_LOCK), "--params", str(self.repository / "params.yaml")]
+        return CliRunner().invoke(submit.command, [pipeline, *options, *arguments])
+
+    def good(self, *arguments: str, pipeline: str = "training") -> str:
+        result = self.run(*arguments, pipeline=pipeline)
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+        return result.output
+
+
+@pytest.fixture
+def server(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("KF_PIPELINES_TOKEN", "KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    state = State()
+    with serving(state) as host:
+        yield Place(state, host, repository)
+
+
+def test_the_first_version_is_named_by_the_revision_and_a_second_submission_uploads_nothing(server: Place) -> None:
+    first, second = server.good(), server.good()
+    revision = submit.git_revision()
+    (version,) = server.state.versions.values()
+    assert version["display_name"].startswith(revision[:12])
+    assert ": uploaded" in first
+    assert ": already there" in second
+    assert [item["display_name"] for item in server.state.pipelines.values()] == ["capnet-training"]
+    assert len(server.state.runs) == 2
+    assert f"run: {server.host}/#/runs/details/runs-1" in first
+
+
+def test_an_option_fixed_at_compile_time_is_another_version(server: Place) -> None:
+    for size in ("1Gi", "2Gi", "3Gi", "4Gi", "1Gi"):  # more than a page of the server's list
+        server.good("--shared-memory", size)
+    assert len(server.state.versions) == 4
+    assert len({item["display_name"] for item in server.state.versions.values()}) == 4
+
+
+def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place) -> None:
+    server.good(
+        *("--set", "train.epochs=7", "--set", "train.seeds=[3,4]", "--accelerator-type", "amd.com/gpu", "--accelerator-count", "2", "--memory", "30Gi"),
+        *("--node-selector", "pool=gpu", "--tolerations", '[{"key": "gpu", "operator": "Exists"}]', "--s3-secret", "mine", "--experiment", "birds"),
+    )
+    (run,) = server.state.runs.values()
+    given = run["runtime_config"]["parameters"]
+    params = yaml.safe_load((server.repository / "params.yaml").read_text())
+    assert given["ingest"] == {"data": params["data"], "ingest": params["ingest"]}
+    assert given["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
+    assert (given["first_seed"], given["further_seeds"]) == (3, [4])
+    assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", 2, "30Gi")
+    assert (given["node_selector"], given["tolerations"], given["s3_secret"]) == ({"pool": "gpu"}, [{"key": "gpu", "operator": "Exists"}], "mine")
+    assert [item["display_name"] for item in server.state.experiments.values()] == ["birds"]
+
+
+def test_prediction_is_submitted_with_its_parts_and_model(server: Place) -> None:
+    server.good("--pictures", "s3://bucket/new", "--shards", "3", "--model", "models:/birds/4", "--set", "data.connections=1", pipeline="prediction")
+    (run,) = server.state.runs.values()
+    given = run["runtime_config"]["parameters"]
+    assert given["fetch"]["data"]["root"] == "s3://bucket/new"
+    assert (given["shards"], given["model"]) == ([0, 1, 2], "models:/birds/4")
+
+
+def test_waiting_shows_progress_and_ends_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    detail = {"display_name": "train", "state": "RUNNING"}
+    server.state.story = [
+        {"state": "RUNNING", "run_details": {"task_details": [detail]}},
+        {"status": 502},
+        {"state": "RUNNING", "run_details": {"task_details": [detail]}},
+        {"state": "SUCCEEDED", "run_details": {"task_details": [{**detail, "state": "SUCCEEDED"}]}},
+    ]
+    output = server.good("--wait")
+    assert output.count("train: running") == 1
+    assert "train: succeeded" in output
+    assert output.endswith("the run succeeded\n")
+
+
+def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    failed = {"display_name": "validate", "state": "FAILED", "error": {"code": 5, "message": "12 copies\nacross sides"}}
+    server.state.story = [{"state": "FAILED", "run_details": {"task_details": [{"display_name": "split", "state": "SUCCEEDED"}, failed]}}]
+    result = server.run("--wait")
+    assert isinstance(result.exception, RunFailed)
+    assert "FAILED: validate (12 copies across sides)" in str(result.exception)
+
+
+def test_a_server_that_is_gone_for_good_ends_the_wait(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server.state.story = [{"status": 503}]
+    assert "answers 503" in str(server.run("--wait").exception)
+
+
+def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: Place) -> None:
+    for _ in range(2):
+        server.good("--schedule", "0 3 * * 1")
+    server.good("--schedule", "0 0 4 * * *")
+    assert sorted(item["trigger"]["cron_schedule"]["cron"] for item in server.state.schedules.values()) == ["0 0 3 * * 1", "0 0 4 * * *"]
+    assert server.state.runs == {}
+    (version,) = server.state.versions.values()
+    dag = version["spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert not any(task["cachingOptions"].get("enableCache") for task in dag.values())
+    assert "fields" in server.run("--schedule", "monday").output
+
+
+@pytest.mark.parametrize(("arguments", "uncached"), [(["--no-cache"], 9), (["--no-cache-from", "evaluate"], 3), ([], 1)])
+def test_caching_is_switched_off_for_all_or_from_a_stage_on(server: Place, arguments: list[str], uncached: int) -> None:
+    server.good(*arguments)
+    (version,) = server.state.versions.values()
+    dag = version["spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert sum(not task["cachingOptions"].get("enableCache") for task in dag.values()) == uncached
+
+
+def test_a_dry_run_prints_the_pipeline_and_asks_no_server(server: Place) -> None:
+    spec, platform = yaml.safe_load_all(server.good("--dry-run"))
+    assert spec["pipelineInfo"]["name"] == "capnet-training"
+    assert platform["platforms"]
+    assert server.state.seen == []
+
+
+def test_without_a_lock_the_error_names_the_command(server: Place, tmp_path: Path) -> None:
+    result = server.run("--lock", str(tmp_path / "none.yaml"))
+    assert isinstance(result.exception, ConfigError)
+    assert "make images push" in str(result.exception)
+    assert server.state.seen == []
+
+
+# ---------------------------------------------------------------- ways in
+
+
+def test_a_token_from_a_file_or_the_environment_lets_in(server: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.state.token, server.state.namespace = "secret-word", "team"
+    path = tmp_path / "token"
+    path.write_text("secret-word\n")
+    server.good("--token-file", str(path), "--namespace", "team")
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret-word")
+    server.good("--namespace", "team")
+    assert len(server.state.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["way port-forward", "does not know us (401)", "--token-file"]),
+        (["--token-file", "TOKEN"], ["way token", "does not know us (401)", "new token"]),
+    ],
+)
+def test_a_wrong_token_is_said_with_the_way_and_never_shown(server: Place, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    server.state.token = "right"
+    path = tmp_path / "token"
+    path.write_text("wrong-word")
+    error = server.run(*[str(path) if item == "TOKEN" else item for item in arguments]).exception
+    assert isinstance(error, ServerError)
+    assert all(word in str(error) for word in words), str(error)
+    assert "wrong-word" not in str(error)
+    assert "wrong-word" not in repr(choose("token", "http://x", "", str(path), {}))
+
+
+def test_another_namespace_is_refused_by_name(server: Place) -> None:
+    server.state.namespace = "team"
+    error = str(server.run("--namespace", "others").exception)
+    assert "does not allow it (403)" in error
+    assert "namespace others" in error
+
+
+def test_an_address_without_a_pipeline_server_is_said(server: Place) -> None:
+    server.state.broken["/healthz"] = 404
+    error = str(server.run().exception)
+    assert "404" in error
+    assert "healthz" in error
+
+
+def test_a_login_page_is_said(server: Place) -> None:
+    server.state.login = True
+    assert "login page" in str(server.run().exception)
+
+
+def test_nothing_listens(server: Place) -> None:
+    start = time.monotonic()
+    with pytest.raises(ServerError, match="cannot be reached") as error:
+        look(Way("port-forward", "http://127.0.0.1:9"))
+    assert "kubectl -n kubeflow port-forward" in str(error.value)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("silent", ["/healthz", "/pipelines", "/runs"])
+def test_a_server_that_never_answers_is_left_after_the_time_limit(server: Place, silent: str) -> None:
+    server.state.silent.add(silent)
+    start = time.monotonic()
+
+    def submitted() -> None:
+        found = Server(Way("port-forward", server.host), seconds=0.5)
+        found.start(found.upload("capnet-training", compiling.golden("training"), "v1", ""), "r", "e", {})
+
+    with pytest.raises(ServerError, match=r"answer|connection"):
+        submitted()
+    assert time.monotonic() - start < 20
+
+
+def test_what_the_server_says_reaches_the_user(server: Place) -> None:
+    found = Server(Way("port-forward", server.host))
+    version = found.upload("capnet-training", compiling.golden("training"), "v1", "")
+    with pytest.raises(ServerError, match=r"parameters missing .*ingest"):
+        found.start(version, "r", "e", {"data_version": "v1"})
+    with pytest.raises(ServerError, match="invalid pipeline"):
+        found.upload("capnet-training", compiling.golden("training").replace("executorLabel", "executorLable"), "v2", "")
+
+
+def test_ways_are_chosen_by_what_is_there(tmp_path: Path) -> None:
+    assert choose("auto", "", "", "", {}) == Way("port-forward", "http://localhost:8080")
+    assert choose("auto", "https://kf/", "team", "", {"KF_PIPELINES_TOKEN": "t"}) == Way("token", "https://kf", "team", "t")
+    pod = tmp_path / "token"
+    pod.write_text("pod-token")
+    inside = choose("auto", "", "team", "", {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KF_PIPELINES_SA_TOKEN_PATH": str(pod)})
+    assert inside == Way("in-cluster", "http://ml-pipeline.kubeflow:8888", "team", "pod-token")
+    for kind, host, file in (("token", "https://kf", ""), ("token", "", str(pod)), ("token", "https://kf", str(tmp_path / "none"))):
+        with pytest.raises(ConfigError):
+            choose(kind, host, "", file, {})
+
+
+def test_the_version_is_named_by_commit_and_content() -> None:
+    assert submit.version_name("a" * 40, "x") == f"{'a' * 12}-2d711642"
+    assert submit.version_name("a" * 40 + "-changed", "x") == f"{'a' * 12}-changed-2d711642"
+
+
+def test_help_and_compilation_are_quick(repository: Path, tmp_path: Path) -> None:
+    def seconds(*arguments: str) -> float:
+        start = time.process_time_ns()
+        before = _children()
+        subprocess.run([sys.executable, "-m", "pipelines.submit", *arguments], cwd=repository, check=True, capture_output=True)
+        return _children() - before + (time.process_time_ns() - start) / 1e9
+
+    assert min(seconds("--help") for _ in range(3)) < 1
+    assert seconds("training", "--dry-run", "--lock", str(compiling.GOLDEN_LOCK)) < 5
+
+
+def _children() -> float:
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
