@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS
+from capnet.errors import DataError
 from capnet.evaluation.report_inputs import Labelled
 from capnet.evaluation.report_words import fixed, shorten
 
@@ -82,12 +83,13 @@ def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names:
 
 def thumbnail(path: Path) -> str:
     """A data URI of at most 160 x 160 pixels without any metadata of the file; empty where the picture cannot be read."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
+
+    from capnet.data.images import load_rgb
 
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
+        image = load_rgb(path)
+    except DataError:
         return ""
     image.thumbnail((SIDE, SIDE))
     small = Image.new("RGB", image.size)  # pixels only: nothing of the file's EXIF, XMP or colour profile comes along

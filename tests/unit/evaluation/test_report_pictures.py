@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def test_a_thumbnail_carries_no_metadata_and_is_upright(tmp_path: Path) -> None:
         assert image.size == (80, 160)
         assert not image.getexif()
         assert "comment" not in image.info
+
+
+def test_a_picture_in_a_shard_and_one_of_16_bits_have_thumbnails(tmp_path: Path) -> None:
+    pixels = np.full((40, 60), 51_400, dtype=np.uint16)  # 200 of 255; clipped it would be white
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "a.png", "a.png")
+    source = thumbnail(tmp_path / "s.tar" / "a.png")
+    assert source == thumbnail(tmp_path / "a.png")
+    with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as image:
+        np.testing.assert_allclose(np.asarray(image), 200, atol=2)
 
 
 def test_an_unreadable_picture_leaves_a_blank(tmp_path: Path) -> None:
