@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from capnet.config import Data
 from capnet.data.cache import Cache, Source
+from capnet.data.shards import file_of
 from capnet.errors import ConfigError
 from capnet.state import state_dir
 
@@ -51,13 +52,18 @@ def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, st
     """The folder in which the files of ``data.root`` lie, after those that are asked for were copied there.
 
     A local folder is returned as ``given``, and so is a folder that a caller names in place of a remote root. ``rows`` have
-    ``path`` and, from ingest on, ``sha256``; without rows the label files are copied. ``strict`` raises DataError where a
+    ``path`` and, from ingest on, ``sha256``; of a picture in a shard the shard is copied; without rows the label files are. ``strict`` raises DataError where a
     picture is missing or has another content than the row says.
     """
     if not is_remote(settings, given):
         return given
-    wanted: Sequence[str] | None = None if rows is None else rows["path"].tolist()
-    content = None if rows is None or "sha256" not in rows else [value if isinstance(value, str) else None for value in rows["sha256"]]
+    wanted: Sequence[str] | None = None
+    content: Sequence[str | None] | None = None
+    if rows is not None:
+        wanted = [file_of(path) for path in rows["path"]]
+        if "sha256" in rows:  # of the picture, so a shard that holds it has another
+            pairs = zip(rows["path"], wanted, rows["sha256"], strict=True)
+            content = [value if isinstance(value, str) and path == file else None for path, file, value in pairs]
     try:
         with closing(open_source(settings)) as source:
             return open_cache(settings).bring(source, wanted, content, strict)

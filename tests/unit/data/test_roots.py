@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from unit.data.test_cache import Folder
 
 from capnet.config import Data
+from capnet.data import roots
 from capnet.data.remote import S3Source, split_uri
 from capnet.data.roots import is_remote, kind_of, local_root
+from capnet.data.shards import add_member, read_bytes
 from capnet.data.versioning import DvcSource, recorded_version, repository_url
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,29 @@ from capnet.errors import ConfigError
 )
 def test_kinds(root: str, kind: str) -> None:
     assert kind_of(root) == kind
+
+
+def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Folder(tmp_path / "remote")
+    remote.root.mkdir()
+    rows = []
+    for shard in ("a.tar", "b.tar"):
+        with tarfile.open(remote.root / shard, "w") as tar:
+            for number in range(3):
+                content = f"{shard} {number}".encode()
+                add_member(tar, f"{number}.jpg", content)
+                rows.append((f"{shard}/{number}.jpg", hashlib.sha256(content).hexdigest()))
+    (remote.root / "plain.jpg").write_bytes(b"plain")
+    rows.append(("plain.jpg", hashlib.sha256(b"plain").hexdigest()))
+    monkeypatch.setattr(roots, "open_source", lambda settings: remote)
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    settings, table = Data(root="s3://bucket/x"), pd.DataFrame(rows, columns=["path", "sha256"])
+    place = local_root(settings, Path(settings.root), table)
+    assert sorted(remote.fetched) == ["a.tar", "b.tar", "plain.jpg"]
+    assert [hashlib.sha256(read_bytes(place / path)).hexdigest() for path, _ in rows] == [content for _, content in rows]
+    table.loc[6, "sha256"] = "0" * 64
+    with pytest.raises(DataError, match=r"plain\.jpg"):
+        local_root(settings, Path(settings.root), table)
 
 
 @pytest.mark.parametrize("root", ["gs://bucket", "https://host/pictures.zip", "azure://x"])
