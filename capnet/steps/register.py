@@ -7,7 +7,8 @@ from pathlib import Path
 from capnet.config import Params
 from capnet.contracts import SCHEMA, write_json
 from capnet.registry.candidate import read_candidate
-from capnet.registry.register import dvc_md5, register_version, state_record
+from capnet.registry.provenance import dvc_md5
+from capnet.registry.register import register_version, state_record
 from capnet.state import state_dir
 
 

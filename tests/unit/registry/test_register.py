@@ -17,7 +17,8 @@ from mlflow.tracking import MlflowClient
 
 from capnet.config import Register
 from capnet.registry.candidate import figures, read_candidate
-from capnet.registry.register import dvc_md5, register_version, registered, requirements
+from capnet.registry.provenance import dvc_md5, requirements
+from capnet.registry.register import register_version, registered
 from capnet.registry.tracking import StoreError, local_path
 
 Make = Callable[..., dict[str, Path]]
