@@ -66,21 +66,16 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
 def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
     """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
     from capnet.contracts import read_json
-    from capnet.registry.champion import identity, resolve
-    from capnet.registry.served import download, load_served
-    from capnet.registry.tracking import store
+    from capnet.registry.served import fetch_version, load_served
 
     if not address.startswith("models:/"):
         folder = Path(address)
         yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:
-        with store(params.register_, "get the model") as client:
-            version = resolve(client, address)
-            place = download(version, Path(temporary))
+        place, name = fetch_version(params.register_, address, Path(temporary))
         reference = read_json(place / "reference.json") if (place / "reference.json").is_file() else {}
-        name = f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
-        yield load_served(place / "model", place / "thresholds.json"), name, reference
+        yield load_served(place / "model", place / "thresholds.json", params.runtime), name, reference
 
 
 def show_drift(report: Mapping[str, Any]) -> None:

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
-    from capnet.config import Params
-    from capnet.registry.gate import Rescore
     from capnet.registry.verdict import Verdict
 
 EPILOG = """\b
@@ -59,12 +55,14 @@ def command(
     from capnet.errors import CapnetError
     from capnet.registry import promotion
     from capnet.registry.policy import read_policy
+    from capnet.registry.served import rescorer
     from capnet.registry.tracking import store
 
     if rollback + audit + bool(number or target) > 1:
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
     loaded = load(Path(params), settings)
-    policy, register = read_policy(Path(register_policy(loaded))), loaded.register_
+    register = loaded.register_
+    policy = read_policy(Path(register.policy))
     with store(register, "move the champion" if not audit else "read the history") as client:
         if audit:
             show_audit(promotion.audit(client, target or register.name), register.name)
@@ -76,9 +74,9 @@ def command(
         version = promotion.candidate_of(client, register, number)
         if target and target != register.name:
             version = promotion.copy(client, version, target)
-        rescorer = None if not data else lambda champion: rescore_with(champion, loaded, Path(data), Path(split))
+        rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))
         try:
-            done = promotion.promote(client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescorer)
+            done = promotion.promote(client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescore)
         except CapnetError:
             click.echo(f"champion of {version.name}: not moved", err=True)
             raise
@@ -91,10 +89,6 @@ def command(
     click.echo(f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else ""))
     if overtaken:
         click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
-
-
-def register_policy(params: Params) -> str:
-    return params.register_.policy
 
 
 def show_verdict(verdict: Verdict) -> None:
@@ -132,10 +126,3 @@ def show_audit(found: object, name: str) -> None:
             f"models:/{name}@champion",
             "`capnet promote --rollback`, or promote a version that passes, or `--force --reason ...`",
         )
-
-
-def rescore_with(champion: ModelVersion, params: Params, root: Path, split: Path) -> Rescore:
-    """Scores of the champion for pictures of ``split`` under ``root``."""
-    from capnet.registry.served import rescorer
-
-    return rescorer(champion, params.runtime, root, split)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,19 @@ import pandas as pd
 
 from capnet.config import Params
 from capnet.contracts import read_json, write_json
-from capnet.data.roots import is_remote, local_root, open_source
+from capnet.data.roots import is_remote
 from capnet.errors import ContractError, DataError
 from capnet.registry.drift import drift_report
-from capnet.registry.prediction import SUFFIXES, Source, list_pictures, predict
+from capnet.registry.prediction import SCORE, Source, list_pictures, predict, remote_pictures
 
 TABLE = "predictions.parquet"
-SCORE = "score "  # columns of the table, before the class's name
 
 
 def fetch_model(params: Params, address: str, folder: Path) -> str:
     """Download a registered model, so that a champion that changes meanwhile does not split the batch; returns its name."""
-    from capnet.registry.champion import identity, resolve
-    from capnet.registry.served import download
-    from capnet.registry.tracking import store
+    from capnet.registry.served import fetch_version
 
-    with store(params.register_, "get the model") as client:
-        version = resolve(client, address)
-        place = download(version, folder)
-    name = f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
+    place, name = fetch_version(params.register_, address, folder)
     write_json(folder / "source.json", {"name": name, "folder": place.relative_to(folder).as_posix()})
     return name
 
@@ -43,15 +36,10 @@ def model_place(folder: Path) -> tuple[Path, str]:
 
 def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
     """Every ``parts``-th picture from number ``part`` on, copied here where the root is remote; the same list gives the same parts."""
-    if not is_remote(params.data, root):
-        whole = list_pictures(str(root))
-        return Source(whole.names[part::parts], whole.root)
-    with closing(open_source(params.data)) as source:
-        names = sorted(name for name in source.entries() if name.lower().endswith(SUFFIXES))
-    if not names:
-        raise DataError("there are no pictures", params.data.root, f"pictures end in {', '.join(SUFFIXES)}")
-    mine = names[part::parts]
-    return Source(mine, local_root(params.data, root, pd.DataFrame({"path": mine})))
+    if is_remote(params.data, root):
+        return remote_pictures(params.data, part, parts)
+    whole = list_pictures(str(root))
+    return Source(whole.names[part::parts], whole.root)
 
 
 def predict_part(params: Params, model: Path, root: Path, part: int, parts: int, out: Path) -> dict[str, float]:

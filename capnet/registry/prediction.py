@@ -17,6 +17,7 @@ import pandas as pd
 
 from capnet.config import Data
 from capnet.contracts import read_json, replace_file, write_json
+from capnet.data.decode import SUFFIXES
 from capnet.data.pictures import inspect_picture, map_pictures
 from capnet.errors import CapnetError, ConfigError, DataError
 from capnet.progress import bar
@@ -24,8 +25,8 @@ from capnet.progress import bar
 if TYPE_CHECKING:
     from capnet.registry.served import Served
 
+SCORE = "score "  # columns of the table, before the class's name
 PART = 256  # pictures between two saves
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2")
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "megadetector"}
 COLUMNS = ("path", "image", "file")  # of a table, the first that is there
 
@@ -47,7 +48,7 @@ def list_pictures(given: str, remote: Data | None = None) -> Source:
     """
     place = Path(given)
     if given.startswith("s3://"):
-        source = _remote(given, remote or Data())
+        source = remote_pictures((remote or Data()).model_copy(update={"root": given}))
     elif place.is_dir():
         names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         source = Source(names, place)
@@ -62,13 +63,19 @@ def list_pictures(given: str, remote: Data | None = None) -> Source:
     return source
 
 
-def _remote(given: str, settings: Data) -> Source:
+def remote_pictures(settings: Data, part: int = 0, parts: int = 1) -> Source:
+    """Every ``parts``-th picture from number ``part`` on of the remote ``settings.root``, sorted and copied to the state folder.
+
+    Raises DataError where the remote has no picture at all; a part may be empty.
+    """
     from capnet.data.roots import open_cache, open_source
 
-    settings = settings.model_copy(update={"root": given})
     with closing(open_source(settings)) as source:
         names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
-        return Source(names, open_cache(settings).bring(source, names, strict=False) if names else Path())
+        if not names:
+            raise DataError("there are no pictures", settings.root, f"pictures end in {', '.join(SUFFIXES)}")
+        mine = names[part::parts]
+        return Source(mine, open_cache(settings).bring(source, mine, strict=False) if mine else Path())
 
 
 def _column(path: Path) -> list[str]:
@@ -127,11 +134,18 @@ def _key(note: Path) -> str:
 
 
 def score_part(served: Served, names: Sequence[str], root: Path) -> pd.DataFrame:
-    """Columns path, fault, scores; a picture that cannot be used is named and the others are scored."""
-    faults = [picture.fault for picture in map_pictures(inspect_picture, [root / name for name in names], "read", served.scorer.threads)]
+    """Columns path, fault, scores; a picture that cannot be used is named and the others are scored.
+
+    Each picture is decoded once; only a part with a bad one is looked through, to find which.
+    """
+    paths = [root / name for name in names]
+    try:
+        return pd.DataFrame({"path": list(names), "fault": "", "scores": list(served.scores(paths))})
+    except DataError:
+        faults = [picture.fault for picture in map_pictures(inspect_picture, paths, "read", served.scorer.threads)]
     good = [number for number, fault in enumerate(faults) if not fault]
     scores: list[Any] = [None] * len(names)
-    for number, row in zip(good, served.scores([root / names[number] for number in good]), strict=True):
+    for number, row in zip(good, served.scores([paths[number] for number in good]), strict=True):
         scores[number] = row
     return pd.DataFrame({"path": list(names), "fault": faults, "scores": scores})
 
@@ -167,7 +181,7 @@ def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
     scores[good] = matrix(frame, len(served.names))
     decided = scores >= served.limits
     labels = [[name for name, given in zip(served.names, row, strict=True) if given] for row in decided]
-    columns = pd.DataFrame(scores, columns=[f"score {name}" for name in served.names])
+    columns = pd.DataFrame(scores, columns=[f"{SCORE}{name}" for name in served.names])
     return pd.concat([pd.DataFrame({"path": frame["path"], "labels": labels, "fault": frame["fault"]}), columns], axis=1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from capnet.config import Runtime
+from capnet.config import Register, Runtime
 from capnet.contracts import read_classes, read_json, read_split
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import Calibration, calibrate
@@ -76,7 +76,7 @@ class Served:
 
 
 def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -> Served:
-    """Load a model folder and its thresholds.json, in the precision it was trained in unless ``runtime`` says otherwise.
+    """Load a model folder and its thresholds.json, in the precision it was trained in unless ``runtime`` names one.
 
     Raises ContractError where the thresholds were made for other classes or for other test-time views.
     """
@@ -87,7 +87,21 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     if limits.get("views") != config.get("tte"):
         what = f"thresholds hold for the test-time views {limits.get('views')}, the model is scored with {config.get('tte')}"
         raise ContractError(what, str(thresholds), "train and evaluate again with the views that you want to serve; other views need other thresholds")
-    return Served(Scorer(model, runtime or Runtime.model_validate({"precision": config.get("precision", "auto")})), names, limits)
+    runtime = runtime or Runtime()
+    if runtime.precision == "auto":
+        runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
+    return Served(Scorer(model, runtime), names, limits)
+
+
+def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
+    """Download a registered version that may be read below ``folder``; its own files, and its name for messages."""
+    from capnet.registry.champion import identity, resolve
+    from capnet.registry.tracking import store
+
+    with store(settings, "get the model") as client:
+        version = resolve(client, address)
+        place = download(version, folder)
+    return place, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
 
 
 def download(version: ModelVersion, folder: Path) -> Path:
