@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kfp import kubernetes
@@ -57,21 +57,6 @@ class Options:
         return self.cache and name not in NEVER_CACHED and not later
 
 
-CLUSTER = (
-    "accelerator_type",
-    "accelerator_count",
-    "cpu",
-    "memory",
-    "node_selector",
-    "tolerations",
-    "s3_secret",
-    "mlflow_secret",
-    "git_secret",
-    "state_claim",
-    "data_claim",
-)
-
-
 @dataclass(frozen=True)
 class Cluster:
     """The run-time parameters about the cluster, as a pipeline function receives them."""
@@ -87,6 +72,9 @@ class Cluster:
     git_secret: Any
     state_claim: Any
     data_claim: Any
+
+
+CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
 def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
@@ -141,10 +129,9 @@ def with_curves(task: PipelineTask, options: Options, cluster: Cluster) -> Pipel
 
 def with_store(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """Credentials of the MLflow server and of the bucket with its artifacts."""
-    if not options.cluster:
-        return task
-    secret(task, cluster.mlflow_secret, MLFLOW_KEYS)
-    secret(task, cluster.s3_secret, S3_KEYS)
+    with_curves(task, options, cluster)
+    if options.cluster:
+        secret(task, cluster.s3_secret, S3_KEYS)
     return task
 
 

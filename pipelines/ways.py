@@ -22,7 +22,7 @@ POD_TOKENS = ("/var/run/secrets/kubeflow/pipelines/token",)  # projected for the
 POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 SECONDS = 15.0  # longest wait for one answer
 ADVICE = {
-    "in-cluster": "run it in a pod of the cluster with deploy/base's service account, or name the server with --host",
+    "in-cluster": "run it in a pod whose service account may start runs, or name the server with --host",
     "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
     "token": "get a new token from your administrator; name its file with --token-file, the server with --host, your profile with --namespace",
 }
@@ -114,7 +114,7 @@ def refused(way: Way, status: int, said: str = "") -> ServerError:
         return way.fail(f"the server does not know us (401){more}", "" if way.token else f"give a token: --token-file FILE or the variable {TOKEN}")
     if status == 403:
         return way.fail(
-            f"the server does not allow it (403){more}", "ask for the role of deploy/base/rbac.yaml in this namespace, or name yours with --namespace"
+            f"the server does not allow it (403){more}", "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"
         )
     if status == 404:
         return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.0 or newer")
