@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --seeds 0 1 2 --out docs/ablation.md
     python benchmarks/ablation.py --folds 3 --out choice.md       # on held-out training pictures, for choosing settings
 
-Rows are overrides of the settings file; every row sees the same pictures, the same test-time views and the same draws.
+Rows are overrides of the settings file without its share of the zero-shot score, which has rows of its own. Every row sees the same
+pictures, the same test-time views and the same draws.
 Differences are means over seeds; each bootstrap draw measures all seeds and both sides on the same pictures.
 """
 
@@ -102,7 +103,8 @@ class Bench:
         On folds each training picture is judged by a model that never saw its fold.
         """
         base = {name: self.params.section(name).model_dump() for name in ("backbone", "graph", "train", "tte", "runtime", "data")}
-        params = parse(merged(merged(base, change), {"runtime": {"seed": seed}}))
+        plain = merged(base, {"train": {"zero_shot_weight": 0.0}, "runtime": {"seed": seed}})
+        params = parse(merged(plain, change))
         job, rows = self.job(params), self.sides["train"]
         random = job.features(rows, job.look(params.train.views), "training")
         views = torch.cat([self.views["train"], random], dim=1)
