@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 360, 268
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 40
 MANY = 300  # points of one series from which on they share one path and have no tooltips
 MARKER_BUCKETS = {"head": "circle", "medium": "square", "tail": "triangle"}
 
@@ -231,7 +231,7 @@ def chart(x: Axis, y: Axis, series: Iterable[Series], label: str, *, diagonal: b
         across, _ = place(vertical, y.low)
         anchor, shift = ("end", -5) if x.share(vertical) > 0.6 else ("start", 5)
         parts.append(f'<line class="kept" x1="{number(across)}" x2="{number(across)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{number(across + shift)}" y="{HEIGHT - BOTTOM - 6}" text-anchor="{anchor}">{escape(note)}</text>')
+        parts.append(f'<text class="tick" x="{number(across + shift)}" y="{TOP + 10}" text-anchor="{anchor}">{escape(note)}</text>')
     for one in series:
         points = [(*place(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
         if one.kind == "line" and points:
