@@ -87,6 +87,10 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
 	CUDA_VISIBLE_DEVICES= python -m pytest tests/services
 
+.PHONY: cluster-test
+cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here; takes docker, kind, kubectl. Never run so far
+	tests/cluster/run
+
 .PHONY: clean
 clean:  ## Remove the environment and the caches; data, outputs and the model store stay
 	rm -rf $(VENV) .capnet .mypy_cache .pytest_cache .ruff_cache

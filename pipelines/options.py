@@ -9,14 +9,10 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from capnet.cluster import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, S3_KEYS, STATE
 from capnet.errors import ConfigError, Problem
 from components.images import Images
 
-STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
-DATA = "/mnt/data"  # where a volume with pictures is mounted
-S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL")
-GIT_KEYS = ("GIT_USERNAME", "GIT_PASSWORD")
 ANY_NODE: dict[str, str] = {}
 NO_TOLERATIONS: list[Any] = []
 LONG = ("train", "evaluate", "predict")
@@ -78,7 +74,10 @@ CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
 def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
-    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp."""
+    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp, the label that the network policy selects.
+
+    A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for it.
+    """
     name = task.name.removesuffix("-2")  # kfp's name for the second task of a component
     if options.images is not None:
         task.set_container_image(options.images.of(task.container_spec.image))
@@ -87,6 +86,7 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
         return task
     kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in LONG else options.hours)))
     kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.add_pod_label(task, *LABEL)
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
     return task
 

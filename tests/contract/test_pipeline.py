@@ -268,6 +268,7 @@ def test_no_task_runs_as_root_or_without_an_end(compiled: tuple[dict[str, Any], 
     assert set(compiled[1]) == {*ORDER, "outcome"}
     for name, settings in compiled[1].items():
         assert settings["securityContext"] == {"runAsNonRoot": True}, name
+        assert settings["podMetadata"]["labels"] == {"app.kubernetes.io/part-of": "capnet"}, name
         assert int(settings["activeDeadlineSeconds"]) == (86400 if name in HEAVY else 7200), name
 
 
@@ -370,7 +371,7 @@ def test_a_shim_is_thin(name: str) -> None:
 def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder: str, repository: Path) -> None:
     allowed = {
         "components": ("capnet.errors", "capnet.stages", "capnet.tasks", "capnet.data.source", "capnet.evaluation.seeds", "capnet.registry", "components"),
-        "pipelines": ("capnet.config", "capnet.contracts", "capnet.errors", "capnet.stages", "capnet.data", "components", "pipelines"),
+        "pipelines": ("capnet.cluster", "capnet.config", "capnet.contracts", "capnet.errors", "capnet.stages", "capnet.data", "components", "pipelines"),
     }[folder]
     for path in sorted((repository / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,0 +1,15 @@
+"""Names that pipeline, manifests and doctor agree on: secrets with their keys, claims, mount points, service account, label."""
+
+from __future__ import annotations
+
+STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
+DATA = "/mnt/data"  # where a volume with pictures is mounted
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+MLFLOW_KEYS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL")
+GIT_KEYS = ("GIT_USERNAME", "GIT_PASSWORD")
+S3_SECRET, MLFLOW_SECRET, GIT_SECRET = "capnet-s3", "capnet-mlflow", "capnet-git"
+STATE_CLAIM, DATA_CLAIM = "capnet-state", "capnet-data"
+SERVICE_ACCOUNT = "capnet-pipeline"
+ACCELERATOR = "nvidia.com/gpu"
+LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
+NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods

@@ -1,0 +1,152 @@
+"""What lies in deploy/ says the same as the pipeline: names, keys, claims, mounts, labels; and asks for no more than it needs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from capnet import cluster
+from pipelines import compiling, options, submit
+from pipelines.prediction import prediction
+from pipelines.training import training
+
+KEYS = {cluster.S3_SECRET: options.S3_KEYS, cluster.MLFLOW_SECRET: options.MLFLOW_KEYS, cluster.GIT_SECRET: options.GIT_KEYS}
+CLAIMS = {cluster.STATE_CLAIM: options.STATE, cluster.DATA_CLAIM: options.DATA}
+
+
+def manifests(folder: Path) -> list[dict[str, Any]]:
+    return [item for path in sorted(folder.glob("*.yaml")) if path.name != "kustomization.yaml" for item in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.fixture(scope="module")
+def base(repository: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(item["kind"], item["metadata"]["name"]): item for item in manifests(repository / "deploy" / "base")}
+
+
+def pods(repository: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for folder in ("base", "mlflow", "shell"):
+        for item in manifests(repository / "deploy" / folder):
+            if item["kind"] in ("Job", "Deployment", "Pod"):
+                yield item["metadata"]["name"], item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+
+
+def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
+    expected = {
+        "s3_secret": cluster.S3_SECRET,
+        "mlflow_secret": cluster.MLFLOW_SECRET,
+        "git_secret": cluster.GIT_SECRET,
+        "state_claim": cluster.STATE_CLAIM,
+        "data_claim": cluster.DATA_CLAIM,
+        "accelerator_type": cluster.ACCELERATOR,
+    }
+    given = {parameter.name: parameter.default for parameter in submit.command.params}
+    assert {name: given[name] for name in expected} == expected
+    for function in (training, prediction):
+        inputs = function(options.Options()).pipeline_spec.root.input_definitions.parameters
+        assert {name: inputs[name].default_value.string_value for name in expected} == expected
+
+
+def test_every_secret_has_a_template_with_its_keys_and_no_value(repository: Path) -> None:
+    folder = repository / "deploy" / "secrets"
+    made = {item["name"]: item["envs"] for item in yaml.safe_load((folder / "kustomization.yaml").read_text())["secretGenerator"]}
+    assert made == {name: [f"{name}.env"] for name in KEYS}
+    for name, keys in KEYS.items():
+        lines = (folder / f"{name}.env.example").read_text().splitlines()
+        assert tuple(line for line in lines if not line.startswith("# ")) == tuple(f"#{key}=" for key in keys)
+    ignored = subprocess.run(
+        ["git", "check-ignore", *(f"deploy/secrets/{name}.env" for name in KEYS)], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert len(ignored.stdout.split()) == len(KEYS)
+
+
+def test_claims_are_those_that_the_pipeline_mounts(base: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert {name for kind, name in base if kind == "PersistentVolumeClaim"} == set(CLAIMS)
+    pod = base["Job", "capnet-volumes"]["spec"]["template"]["spec"]
+    claimed = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+    (container,) = pod["containers"]
+    assert {claimed[item["name"]]: item["mountPath"] for item in container["volumeMounts"]} == CLAIMS
+    assert all(place in container["command"][-1] for place in CLAIMS.values())
+
+
+def test_the_account_may_do_little(base: dict[tuple[str, str], dict[str, Any]]) -> None:
+    name = cluster.SERVICE_ACCOUNT
+    assert {key for key in base if key[0] in ("ServiceAccount", "Role", "RoleBinding")} == {(kind, name) for kind in ("ServiceAccount", "Role", "RoleBinding")}
+    assert base["RoleBinding", name]["subjects"] == [{"kind": "ServiceAccount", "name": name}]
+    assert base["RoleBinding", name]["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    for rule in base["Role", name]["rules"]:
+        assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])
+        if set(rule["resources"]) & {"secrets", "configmaps"}:
+            assert rule["verbs"] == ["get"]
+            assert rule["resourceNames"]
+        assert not {"pods/exec", "pods/attach", "pods/portforward", "serviceaccounts/token", "roles", "rolebindings"} & set(rule["resources"])
+
+
+def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tuple[str, str], dict[str, Any]]) -> None:
+    policy = base["NetworkPolicy", "capnet-tasks"]["spec"]
+    wanted = policy["podSelector"]["matchLabels"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == []
+    assert all(rule["to"] and rule["ports"] for rule in policy["egress"]), "a rule without these lets everything out"
+    for name in compiling.VARIANTS:
+        _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
+        for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
+            assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
+
+
+def test_pods_fit_the_restricted_profile(repository: Path) -> None:
+    found = dict(pods(repository))
+    assert set(found) == {"capnet-volumes", "mlflow", "capnet-shell"}
+    for name, pod in found.items():
+        assert pod["securityContext"] | {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}} == pod["securityContext"], name
+        assert pod["securityContext"]["runAsUser"] > 0
+        for container in pod["containers"]:
+            expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == expected, name
+        assert not any(set(volume) & {"hostPath"} for volume in pod["volumes"])
+
+
+def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names(repository: Path) -> None:
+    from mlflow.cli import server
+    from mlflow.server.security_utils import is_allowed_host_header
+
+    (container,) = dict(pods(repository))["mlflow"]["containers"]
+    program, command, *arguments = container["command"]
+    assert (program, command) == ("mlflow", "server")
+    given = server.make_context("server", arguments).params
+    hosts = given["allowed_hosts"].split(",")
+    for host in ("mlflow.mlflow:5000", "mlflow.mlflow.svc:5000", "mlflow.mlflow.svc.cluster.local:5000", "localhost:5001"):
+        assert is_allowed_host_header(hosts, host), host
+    assert not is_allowed_host_header(hosts, "evil.example.com:5000")
+    (store,) = (item["mountPath"] for item in container["volumeMounts"] if item["name"] == "store")
+    assert given["backend_store_uri"].startswith(f"sqlite:///{store}/")
+    assert given["artifacts_destination"].startswith(f"{store}/")
+
+
+def test_no_manifest_holds_a_secret(repository: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "deploy"], cwd=repository, capture_output=True, text=True, check=True).stdout.split()
+    for path in listed:
+        text = (repository / path).read_text()
+        assert not re.search(r"^kind: Secret$", text, flags=re.MULTILINE), path
+        assert not re.search(r"(?:PASSWORD|SECRET_ACCESS_KEY|TOKEN)=\S", text), path
+
+
+def test_the_comparison_of_two_runs_sees_every_difference() -> None:
+    from cluster.compare import differences
+
+    ours = {"capnet": {"mAP": 0.5, "tail": 0.25}, "slices": {"night": {"capnet": {"mAP": 0.125}}}, "views": 5}
+    assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 9e-7, "tail": 0.25}}, 1e-6) == []
+    assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 2e-6, "tail": 0.25}}, 1e-6) == ["capnet/mAP: 0.5 here, 0.500002 there"]
+    assert differences(ours, {**ours, "slices": {}}, 1.0) == ["slices/night/capnet/mAP: only on one side"]
+    assert differences(ours, {**ours, "capnet": {"mAP": float("nan"), "tail": 0.25}}, 1.0) == ["capnet/mAP: 0.5 here, nan there"]
+
+
+def test_names_live_in_one_place() -> None:
+    text = inspect.getsource(options)
+    assert not re.search(r'"AWS_|"GIT_|"MLFLOW_', text)
