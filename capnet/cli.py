@@ -25,7 +25,7 @@ COMMANDS = {
     "sync": "Send tracking records that a server has missed.",
     "summary": "Print the results of the last run as a table.",
     "download": "Get a published benchmark.",
-    "doctor": "Look at the data and its remote: complete, reachable, which credentials.",
+    "doctor": "Look at the data and its remote, or with --cluster at the cluster: what is missing, and what to do.",
     "fetch": "Copy remote pictures ahead of time.",
 }
 EPILOG = """\b

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from capnet import cluster
 from capnet.errors import CapnetError, DataError, Problem
 
 if TYPE_CHECKING:
@@ -143,21 +144,49 @@ def check_remote(remote: Remote, version: Version | None) -> Finding:
 @click.command()
 @click.option("--params", default="params.yaml", show_default=True, help="Settings file.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
-def command(params: str, settings: tuple[str, ...]) -> None:
+@click.option("--cluster", is_flag=True, help="Look at the cluster of kubectl's context instead; the options below are for that.")
+@click.option("--namespace", default=cluster.NAMESPACE, show_default=True, help="Where the pipelines' pods run; your profile, where there are several.")
+@click.option("--kfp-namespace", default=cluster.NAMESPACE, show_default=True, help="Where Kubeflow Pipelines is.")
+@click.option("--service-account", default=cluster.SERVICE_ACCOUNT, show_default=True, help="Account of the tasks.")
+@click.option("--s3-secret", default=cluster.S3_SECRET, show_default=True, help="Secret with the bucket's credentials.")
+@click.option("--mlflow-secret", default=cluster.MLFLOW_SECRET, show_default=True, help="Secret with the MLflow server's address and credentials.")
+@click.option("--git-secret", default=cluster.GIT_SECRET, show_default=True, help="Secret with git's credentials.")
+@click.option("--state-claim", default=cluster.STATE_CLAIM, show_default=True, help="Volume claim for state.")
+@click.option("--data-claim", default=cluster.DATA_CLAIM, show_default=True, help="Volume claim with pictures.")
+@click.option("--accelerator-type", default=cluster.ACCELERATOR, show_default=True, help="Resource name of the GPU.")
+@click.option("--accelerator-count", default=0, show_default=True, help="GPUs that a run will ask for.")
+def command(params: str, settings: tuple[str, ...], **given: Any) -> None:
     """Look at the data: is it complete, does its remote answer, which credentials were found. Takes 5 seconds at most.
+
+    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines. Takes 10 seconds at most; no value
+    of a secret is shown.
 
     \b
     Examples:
       capnet doctor
       capnet doctor --set data.root=s3://bucket/birds
+      capnet doctor --cluster --accelerator-count 1
     """
     from capnet.config import load as load_params
+
+    data = load_params(Path(params), settings).data
+    if given.pop("cluster"):
+        from capnet.cluster_api import ClusterError
+        from capnet.commands.doctor_cluster import DEADLINE as LONGER
+        from capnet.commands.doctor_cluster import Wanted, cluster_checks
+
+        tell(examine(cluster_checks(Wanted(data.root, data.anonymous, **given)), LONGER), ClusterError)
+    else:
+        tell(examine(data_checks(data)), DataError)
+
+
+def data_checks(data: Data) -> dict[str, Callable[[], Iterable[Finding]]]:
+    """The checks of this machine by name; what they import is loaded before the clock runs."""
     from capnet.data.remote import load_boto3
     from capnet.data.roots import is_remote
     from capnet.data.versioning import load_dvc
 
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
-    data = load_params(Path(params), settings).data
     root = Path(data.root)
     remote = is_remote(data, root)
     checks: dict[str, Callable[[], Iterable[Finding]]] = {"data": lambda: check_root(data) if remote else check_folder(root)}
@@ -168,10 +197,16 @@ def command(params: str, settings: tuple[str, ...]) -> None:
     for load in (load_boto3, load_dvc):
         with suppress(ModuleNotFoundError):  # the check that needs it says so
             load()
-    found = examine(checks)
+    return checks
+
+
+def tell(found: Iterable[Finding], error: type[CapnetError]) -> None:
+    """Print what is well; raise ``error`` with what is not."""
+    problems = []
     for item in found:
         if item.problem is None:
             click.echo(f"ok     {item.about}: {item.says}")
-    problems = [item.problem for item in found if item.problem is not None]
+        else:
+            problems.append(item.problem)
     if problems:
-        raise DataError(problems=problems)
+        raise error(problems=problems)

@@ -137,6 +137,15 @@ def test_no_manifest_holds_a_secret(repository: Path) -> None:
         assert not re.search(r"(?:PASSWORD|SECRET_ACCESS_KEY|TOKEN)=\S", text), path
 
 
+def test_locked_images_take_the_place_of_the_example_and_of_nothing_else(repository: Path) -> None:
+    from components.images import Images
+    from components.manifests import with_images
+
+    images = Images("mine:5000/capnet-data@sha256:" + "a" * 64, "mine:5000/capnet-train@sha256:" + "b" * 64)
+    text = "image: registry.example.com/team/capnet-data:latest\nimage: registry.example.com/team/capnet-train:latest\nimage: other.example.com/capnet-data:1\n"
+    assert with_images(text, images) == f"image: {images.data}\nimage: {images.train}\nimage: other.example.com/capnet-data:1\n"
+
+
 def test_the_comparison_of_two_runs_sees_every_difference() -> None:
     from cluster.compare import differences
 

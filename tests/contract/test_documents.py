@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -16,9 +17,11 @@ from capnet.cli import main
 from capnet.commands.preset import names
 from capnet.config import Params, override, parse
 from capnet.errors import CapnetError
+from pipelines import submit
 
-SHELL = {"cd", "cp", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
-TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "mlflow": {"ui"}, "pip": {"install"}}
+SHELL = {"cd", "cp", "grep", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
+KUBECTL = {"apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "wait"}
+TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "mlflow": {"ui"}, "pip": {"install", "download"}}
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
@@ -29,6 +32,8 @@ DOCUMENTS = [
     "docs/decisions.md",
     "docs/results.md",
     "docs/promotion.md",
+    "docs/on-kubernetes.md",
+    "docs/air-gapped.md",
     "mlflow/README.md",
 ]
 
@@ -53,8 +58,26 @@ def check_command(line: str, repository: Path) -> None:
             assert wanted <= targets, f"no target {wanted - targets} in the Makefile"
         elif program == "dvc":
             get_main_parser().parse_args(arguments)
+        elif program == "kubectl":
+            check_kubectl(arguments, repository)
+        elif program == "python" and arguments[:2] == ["-m", "pipelines.submit"]:
+            with submit.command.make_context("submit", arguments[2:]) as parsed:
+                parse(override({}, parsed.params["settings"]), "a document")
         else:
             assert program in SHELL or arguments[0] in TOOLS.get(program, ()), f"{program} is not checked: {line}"
+
+
+def check_kubectl(arguments: list[str], repository: Path) -> None:
+    """The subcommand is one that tests/services checks with the real program, and folders of this repository are there."""
+    words = arguments[2:] if arguments[0] == "-n" else arguments
+    assert words[0] in KUBECTL, f"kubectl {words[0]} is not checked"
+    for flag, place in pairwise(words):
+        if flag in ("-k", "-f") and "?ref=" not in place:
+            assert (repository / place).exists(), place
+        if flag == "-n":
+            raise AssertionError("the namespace stands before the subcommand")
+    if words[0] == "kustomize" and len(words) > 1 and "?ref=" not in words[1]:
+        assert (repository / words[1] / "kustomization.yaml").is_file(), words[1]
 
 
 def check_capnet(arguments: list[str]) -> None:
@@ -81,7 +104,20 @@ def test_printed_commands_exist(document: str, repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["make dmeo", "capnet tarin", "capnet train --epochs 3", "capnet train --set train.epoch=3", "dvc repor", "capnet preset nothing", "sudo reboot"]
+    "line",
+    [
+        "make dmeo",
+        "capnet tarin",
+        "capnet train --epochs 3",
+        "capnet train --set train.epoch=3",
+        "dvc repor",
+        "capnet preset nothing",
+        "sudo reboot",
+        "python -m pipelines.submit training --gpus 1",
+        "python -m pipelines.submit training --set train.epoch=3",
+        "kubectl aply -k deploy/secrets",
+        "kubectl apply -k deploy/secret",
+    ],
 )
 def test_the_check_sees_a_wrong_command(line: str, repository: Path) -> None:
     with pytest.raises((AssertionError, CapnetError, click.UsageError, DvcParserError)):
@@ -103,7 +139,7 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
     text = (repository / document).read_text()
     sections = {field.alias or name for name, field in Params.model_fields.items()}
     for words in inline(text):
-        if words.startswith(("make ", "capnet ", "dvc ")) and words.split()[1].islower():
+        if words.startswith(("make ", "capnet ", "dvc ", "kubectl ", "python -m pipelines.")) and words.split()[1].lstrip("-").islower():
             check_command(words, repository)
         if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", words) and words.split(".")[0] in sections and words != "data.dvc":
             node: object = Params().model_dump(mode="json", by_alias=True)
@@ -113,6 +149,25 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
                 node = node[key]
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (repository / document).parent.joinpath(target).exists(), f"{document} links to {target}"
+
+
+def test_the_table_of_secrets_names_every_key_and_who_reads_it(repository: Path) -> None:
+    from capnet import cluster
+    from pipelines import compiling
+
+    text = (repository / "docs" / "on-kubernetes.md").read_text()
+    rows = {cells[0].strip("`"): cells for cells in (re.split(r" *\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| `capnet-"))}
+    keys = {cluster.S3_SECRET: cluster.S3_KEYS, cluster.MLFLOW_SECRET: cluster.MLFLOW_KEYS, cluster.GIT_SECRET: cluster.GIT_KEYS}
+    readers: dict[str, set[str]] = {name: set() for name in keys}
+    for name in ("training", "prediction"):
+        _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
+        for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
+            for item in settings.get("secretAsEnv", ()):
+                parameter = item["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
+                readers["capnet-" + parameter.removesuffix("_secret")].add(task.removeprefix("exec-"))
+    for name, wanted in keys.items():
+        assert re.findall(r"`(\w+)`", rows[name][1]) == list(wanted)
+        assert set(rows[name][2].split(", ")) == readers[name]
 
 
 def test_the_readme_lists_every_stage_exit_code_and_preset(repository: Path) -> None:

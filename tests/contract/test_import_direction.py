@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "errors", "config", "contracts", "progress", "state", "runtime", "cluster"}
+FOUNDATION = {"", "errors", "config", "contracts", "progress", "state", "runtime", "cluster", "cluster_api"}
 MAY_IMPORT = {
     "data": FOUNDATION | {"data"},
     "model": FOUNDATION | {"model"},
@@ -29,7 +29,7 @@ DOORS = {
     "boto3": ("capnet.data.remote",),
     "great_expectations": ("capnet.data.checks",),
     "mlflow": ("capnet.registry",),
-    "kubernetes": ("capnet.commands.doctor_cluster",),
+    "kubernetes": ("capnet.cluster_api",),
     "pickle": (),
     "cloudpickle": (),
     "joblib": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -101,3 +102,21 @@ def test_workflows_fit_the_schema_of_github(repository: Path, tmp_path: Path) ->
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(Path(workflows[0]).read_text().replace("runs-on", "run-on"))
     assert tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(wrong), cwd=repository).returncode != 0
+
+
+def test_printed_kubectl_commands_have_options_that_there_are(repository: Path) -> None:
+    seen = 0
+    for document in ("docs/on-kubernetes.md", "docs/air-gapped.md", "tests/cluster/run", "Makefile"):
+        for words in re.findall(r"\bkubectl (?:-n \S+ )?([a-z][a-z-]+[^`|)\n]*)", (repository / document).read_text()):
+            name, *rest = words.split()
+            help_text = tool("kubectl", name, "--help", cwd=repository).stdout
+            if not help_text.startswith("Usage") and "Usage:" not in help_text:
+                assert name == "and", f"{document}: kubectl {name}"
+                continue
+            if name == "create" and rest[0] == "secret":
+                help_text = tool("kubectl", "create", "secret", rest[1], "--help", cwd=repository).stdout
+            help_text += tool("kubectl", "options", cwd=repository).stdout
+            for flag in re.findall(r"(?<= )--[a-z-]+", words):
+                assert f"{flag}=" in help_text, f"{document}: kubectl {name} has no {flag}"
+                seen += 1
+    assert seen > 15

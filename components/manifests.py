@@ -1,0 +1,32 @@
+"""`kubectl kustomize deploy/... | python -m components.manifests`: the same manifests with the images of images.lock.yaml."""
+
+import re
+import sys
+from dataclasses import asdict
+
+from capnet.errors import CapnetError
+from components.images import Images, read_lock
+
+EXAMPLE = "registry.example.com/team"  # stands in the manifests where nobody has written another
+
+
+def with_images(text: str, images: Images) -> str:
+    """``text`` where registry.example.com/team/capnet-NAME:TAG is the locked image NAME; what a user wrote stays."""
+    known = asdict(images)
+
+    def locked(found: re.Match[str]) -> str:
+        return str(known.get(found[1], found[0]))
+
+    return re.sub(rf"{re.escape(EXAMPLE)}/capnet-([a-z]+)(?:[:@][\w.:-]+)?", locked, text)
+
+
+def main() -> None:
+    text = sys.stdin.read()
+    try:
+        sys.stdout.write(with_images(text, read_lock(allow_tags=True)))
+    except CapnetError as error:
+        sys.exit(f"{error.title} error\n{error}")
+
+
+if __name__ == "__main__":
+    main()
