@@ -69,6 +69,16 @@ data-version: env  ## Switch data/ to the version of a git revision: REV=v2
 	git checkout --quiet "$(REV)" -- data.dvc
 	dvc pull data.dvc
 
+FOLDER ?= overlays/standalone
+
+.PHONY: deploy
+deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml
+	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests | kubectl apply -f -
+
+.PHONY: cluster-test
+cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here; takes docker, kind, kubectl. Never run so far
+	tests/cluster/run
+
 .PHONY: lint
 lint: env  ## Style and types
 	ruff check .
@@ -86,16 +96,6 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 .PHONY: test-services
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
 	CUDA_VISIBLE_DEVICES= python -m pytest tests/services
-
-FOLDER ?= overlays/standalone
-
-.PHONY: deploy
-deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml
-	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests | kubectl apply -f -
-
-.PHONY: cluster-test
-cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here; takes docker, kind, kubectl. Never run so far
-	tests/cluster/run
 
 .PHONY: clean
 clean:  ## Remove the environment and the caches; data, outputs and the model store stay

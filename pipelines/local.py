@@ -42,7 +42,7 @@ def docker_runner(state: Path, **more: Any) -> Any:
     """Tasks are containers that run as this user; ``state`` stands for the state volume."""
     from kfp import local
 
-    from capnet.cluster import STATE
+    from pipelines.options import STATE
 
     state.mkdir(parents=True, exist_ok=True)
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}

@@ -9,7 +9,9 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from capnet.cluster import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, S3_KEYS, STATE
+from capnet.cluster import DATA as DATA  # the pipelines import these two from here
+from capnet.cluster import GIT_KEYS, LABEL, MLFLOW_KEYS, S3_KEYS
+from capnet.cluster import STATE as STATE
 from capnet.errors import ConfigError, Problem
 from components.images import Images
 

@@ -4,13 +4,12 @@ from typing import Any
 
 from kfp import dsl
 
-from capnet.cluster import DATA
 from components.champion import champion as champion_task
 from components.fetch import fetch as fetch_task
 from components.merge import merge as merge_task
 from components.outcome import outcome as outcome_task
 from components.predict import predict as predict_task
-from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
+from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
 
 NAME = "capnet-prediction"
 ORDER = ("fetch", "champion", "predict", "merge")

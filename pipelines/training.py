@@ -4,7 +4,6 @@ from typing import Any
 
 from kfp import dsl
 
-from capnet.cluster import DATA
 from components.evaluate import evaluate as evaluate_task
 from components.fetch import fetch as fetch_task
 from components.graph import graph as graph_task
@@ -15,7 +14,7 @@ from components.report import report as report_task
 from components.split import split as split_task
 from components.train import train as train_task
 from components.validate import validate as validate_task
-from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
+from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
