@@ -33,7 +33,7 @@ def set_image_size(visual: Any, size: int, name: str) -> None:
 
 def _set_timm(visual: Any, size: int, name: str) -> None:
     """Towers of timm: those with positions can be told a size, convolutional ones take any."""
-    patches = getattr(visual.trunk, "patch_embed", None)
+    patches: Any = getattr(visual.trunk, "patch_embed", None)
     if hasattr(patches, "patch_size"):
         _cells(size, int(patches.patch_size[0]), name)
     try:

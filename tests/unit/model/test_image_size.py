@@ -9,7 +9,6 @@ from capnet.data.features import Look
 from capnet.errors import ConfigError
 from capnet.model.adapters import BlockAdapters
 from capnet.model.towers import load_towers
-from tests.unit.model import tiny
 
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-biomed"])
@@ -38,7 +37,9 @@ def test_the_weights_are_the_same_whatever_the_size(make_towers):
     own = make_towers("tiny-clip")
     other = load_towers(Backbone(name="tiny-clip", pretrained="random"), 64)
     assert other.weight_hash == own.weight_hash
-    assert torch.equal(load_towers(Backbone(name="tiny-clip", pretrained="random"), 32).image.visual.positional_embedding, own.image.visual.positional_embedding)
+    assert torch.equal(
+        load_towers(Backbone(name="tiny-clip", pretrained="random"), 32).image.visual.positional_embedding, own.image.visual.positional_embedding
+    )
 
 
 def test_the_attention_pooling_of_a_resnet_is_interpolated(make_towers):
