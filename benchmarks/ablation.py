@@ -77,7 +77,7 @@ class Bench:
         table = read_split(split_dir / "split.parquet")
         self.sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
         self.machine = prepare(params.runtime)
-        self.towers = {centre: load_towers(params.backbone.model_copy(update={"centre": centre})) for centre in (True, False)}
+        self.towers = {centre: load_towers(params.backbone.model_copy(update={"centre": centre}), params.tte.size) for centre in (True, False)}
         with torch.no_grad():
             self.text = self.towers[True].text([params.graph.template.format(name) for name in self.classes.prompt_names])
         self.views = {side: self.job(params).features(rows, self.job(params).look(), side) for side, rows in self.sides.items() if len(rows)}

@@ -52,11 +52,21 @@ class Backbone(Section):
 
 class Tte(Section):
     views: Int = Field(5, description="test-time views: 1 (centre crop), 5 (corners and centre) or 10 (and mirrored)")
+    size: Int = Field(
+        0, ge=0, le=4096, description="side of the crop in pixels, also in training; 0: the backbone's own; a ViT's position embeddings are interpolated"
+    )
     expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
     average: Literal["logits", "probabilities"] = Field("logits", description="what is averaged over views")
     resize: Literal["short", "pad", "squash"] = Field(
         "short", description="before cropping, also in training: shorter side to size, padded to a square, or distorted into one (VOC-LT's and COCO-LT's peers)"
     )
+
+    @field_validator("size")
+    @classmethod
+    def _large_enough(cls, value: int) -> int:
+        if 0 < value < 32:
+            raise ValueError("allowed are 0, the backbone's own, and 32 to 4096")
+        return value
 
     @field_validator("views")
     @classmethod
@@ -186,7 +196,10 @@ class Validate(Section):
     )
     min_positives: Int = Field(5, ge=0, description="known positives that a class should have on every side")
     few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
-    reference: str = Field("validation_reference.json", description="file in git that the data is compared with; `capnet validate --save-reference` writes it")
+    reference: str = Field(
+        "reference/validation.json",
+        description="file in git that the data is compared with; `capnet validate --save-reference` writes it; dvc repro watches the folder reference",
+    )
     drift: Drift = Drift()
     published: Literal["none", "voc-lt", "coco-lt"] = Field("none", description="benchmark whose published counts the split must have")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from capnet.config import Params, parse
 from capnet.errors import CapnetError, ConfigError
+from capnet.inline import content_of, inlined
 
 DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dxg")  # what a container with a GPU of any maker has
 
@@ -55,6 +56,28 @@ def located(settings: Params, folder: Path) -> tuple[Params, str]:
     if not source.root:
         return settings, str(folder / FILES)
     return settings.model_copy(update={"data": source.settings(settings.data)}), source.root
+
+
+def with_files(params: Params) -> Params:
+    """``params`` with the content of the files in git that stages read: pods have no clone.
+
+    Raises ConfigError or ContractError where one cannot be used, before hours of training.
+    """
+    from capnet.data.check_drift import read_reference
+    from capnet.registry.policy import read_policy
+
+    read_policy(params.register_.policy)
+    read_reference(params.validate_.reference)
+    policy, reference = (
+        inlined(setting) if content_of(setting) is None and Path(setting).is_file() else setting
+        for setting in (params.register_.policy, params.validate_.reference)
+    )
+    return params.model_copy(
+        update={
+            "register_": params.register_.model_copy(update={"policy": policy}),
+            "validate_": params.validate_.model_copy(update={"reference": reference}),
+        }
+    )
 
 
 def with_seed(settings: Params, seed: float) -> Params:

@@ -10,12 +10,14 @@ from typing import Any
 from capnet.config import Data, Params
 from capnet.errors import CapnetError
 from capnet.stages import STAGES
+from capnet.tasks import with_files
 
 SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGES.values()}
 
 
 def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
     """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would make their cache useless."""
+    params = with_files(params)
     stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
     where = {name: getattr(params.register_, name) for name in ("name", "experiment", "tracking_uri")}
     for name in ("train", "evaluate"):

@@ -62,7 +62,7 @@ def command(
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
     loaded = load(Path(params), settings)
     register = loaded.register_
-    policy = read_policy(Path(register.policy))
+    policy = read_policy(register.policy)
     with store(register, "move the champion" if not audit else "read the history") as client:
         if audit:
             show_audit(promotion.audit(client, target or register.name), register.name)

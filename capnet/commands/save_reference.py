@@ -8,6 +8,7 @@ from pathlib import Path
 
 from capnet.contracts import read_classes, read_split, replace_file, write_json
 from capnet.errors import CapnetError, ConfigError
+from capnet.inline import content_of
 
 
 @contextmanager
@@ -18,8 +19,8 @@ def saved_reference(split: Path, reference: str) -> Iterator[None]:
     """
     from capnet.data.check_drift import measure
 
-    if not reference:
-        raise ConfigError("validate.reference names no file", "params.yaml", "write a path there, such as validation_reference.json")
+    if not reference or content_of(reference) is not None:
+        raise ConfigError("validate.reference names no file", "params.yaml", "write a path there, such as reference/validation.json")
     path = Path(reference)
     before = path.read_bytes() if path.is_file() else None
     classes = read_classes(split / "classes.json")

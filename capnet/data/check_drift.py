@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capnet.config import Drift
-from capnet.contracts import SCHEMA, SIDES, Classes, check_schema, read_json
+from capnet.contracts import SCHEMA, SIDES, Classes, check_schema
 from capnet.data.check_rules import Rule
 from capnet.data.check_tables import known_positives
 from capnet.errors import ContractError
+from capnet.inline import content_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,11 +61,22 @@ def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     return {"schema": SCHEMA, "classes": classes.names, "sides": sides}
 
 
-def read_reference(path: Path) -> dict[str, Any] | None:
-    """The reference, or None where there is no such file; raises ContractError where it is damaged or of another version."""
-    if not path.is_file():
+def read_reference(setting: str | Path) -> dict[str, Any] | None:
+    """The reference in a file, or in the setting itself; None where there is no such file.
+
+    Raises ContractError where it is damaged or of another version.
+    """
+    text, path = content_of(str(setting)), Path(setting)
+    if text is not None:
+        path = Path("validate.reference")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+    else:
         return None
-    content = read_json(path)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ContractError(f"not valid JSON: {error}", str(path), "write it anew with `capnet validate --save-reference`") from None
     check_schema(content, path)
     try:
         for side in content["sides"].values():

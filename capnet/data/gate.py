@@ -73,7 +73,7 @@ def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Val
         left_out.append(not_checked("published_counts", "the split has the counts of a published benchmark", "validate.published is none", "critical"))
     else:
         judged.append(judge("published", published_table(frame, classes, settings.published), published_rules(settings.published)))
-    reference = read_reference(Path(settings.reference)) if settings.reference and settings.drift.severity != "off" else None
+    reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it" if settings.reference else "validate.reference names no file"
         left_out += _left_out(drift_rules("warning"), "validate.drift.severity is off" if settings.drift.severity == "off" else absent)

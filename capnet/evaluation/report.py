@@ -64,6 +64,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
     """Everything the template shows besides the thumbnails."""
     config = inputs.config
     tte = inputs.thresholds.get("views") or config.get("tte", {})
+    size = f" of {tte['size']} pixels" if tte.get("size") else ""
     return {
         "subtitle": _subtitle(inputs),
         "notes": sections.notes(inputs),
@@ -76,7 +77,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "with_probe": bool(inputs.per_class["ap_linear_probe"].notna().any()),
         "zero_shot": sections.against_zero_shot(inputs),
         "ensembling": sections.ensembling(inputs),
-        "views": f"{tte.get('views', '-')} views, {tte.get('expand', '-')} pixels beyond the crop, average of {tte.get('average', '-')}",
+        "views": f"{tte.get('views', '-')} views{size}, {tte.get('expand', '-')} pixels beyond the crop, average of {tte.get('average', '-')}",
         "slices": sections.slices(inputs),
         "curves": precision_recall(inputs),
         "premise": premise(inputs),

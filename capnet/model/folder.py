@@ -66,7 +66,8 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     tensors, metadata = read_tensors(folder / "model.safetensors")
     if metadata.get("class_fingerprint") != classes.fingerprint:
         raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
-    towers = load_towers(Backbone.model_validate(config["backbone"])).to(machine.device)
+    tte = Tte.model_validate(config["tte"])
+    towers = load_towers(Backbone.model_validate(config["backbone"]), tte.size).to(machine.device)
     if towers.weight_hash != config["weight_hash"]:
         raise ContractError(
             "the backbone's weights differ from those the model was trained on", str(folder / "config.json"), "use the same weight file, or train again"
@@ -74,4 +75,4 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     check_graph(graph, classes, towers, str(folder / "graph.safetensors"))
     model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, Train.model_validate(config["train"]))
     model.load_trained(tensors, str(folder / "model.safetensors"))
-    return LoadedModel(model.to(machine.device).eval(), classes, Tte.model_validate(config["tte"]), config)
+    return LoadedModel(model.to(machine.device).eval(), classes, tte, config)

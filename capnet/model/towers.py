@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from capnet.config import Backbone
 from capnet.contracts import sha256_file
 from capnet.errors import ConfigError, DataError
+from capnet.model.image_size import set_image_size
 from capnet.model.text_towers import TextTower, make_text_tower
 
 # sha256 of the weight files that OpenAI published (the names of the files in open_clip's list); all need QuickGELU
@@ -102,16 +103,19 @@ class Towers:
         return self
 
 
-def load_towers(settings: Backbone) -> Towers:
-    """Build the towers that ``settings`` names; raises ConfigError or DataError, never loads a substitute."""
+def load_towers(settings: Backbone, size: int = 0) -> Towers:
+    """Build the towers that ``settings`` names, for pictures of ``size`` px a side (0: the backbone's own).
+
+    Raises ConfigError or DataError, never loads a substitute. The weight hash is that of the weights as published, whatever the size.
+    """
     if settings.name.startswith("lit-"):
         from capnet.model.lit import load_lit
 
-        return load_lit(settings)
-    return load_open_clip(settings)
+        return load_lit(settings, size)
+    return load_open_clip(settings, size)
 
 
-def load_open_clip(settings: Backbone) -> Towers:
+def load_open_clip(settings: Backbone, image_size: int = 0) -> Towers:
     """Any open_clip model with a tag, a local file, ``local-dir:FOLDER`` or, for tests, ``random`` weights."""
     import open_clip
 
@@ -149,8 +153,12 @@ def load_open_clip(settings: Backbone) -> Towers:
     config = getattr(model.visual, "preprocess_cfg", {})
     size = config.get("size", model.visual.image_size)
     side = int(size[0] if isinstance(size, tuple | list) else size)
+    digest = digest or state_digest(model)
+    if image_size not in (0, side):
+        side = image_size
+        set_image_size(model.visual, side, settings.name)
     preprocess = Preprocess(side, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic"))
-    return assemble(model, tokenizer, preprocess, digest or state_digest(model))
+    return assemble(model, tokenizer, preprocess, digest)
 
 
 def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preprocess, weight_hash: str) -> Towers:

@@ -155,6 +155,7 @@ def description(candidate: Candidate) -> str:
     """The version's page in Markdown: figures of every variant, classes, thresholds and the views they hold for."""
     metrics, config, thresholds = candidate.metrics, candidate.config, candidate.thresholds
     views, backbone = config["tte"], config.get("backbone", {})
+    size = f" of {views['size']} px" if views.get("size") else ""
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
     borrowed = [item["name"] for item in thresholds["classes"] if item.get("borrowed")]
@@ -172,7 +173,7 @@ def description(candidate: Candidate) -> str:
         "",
         f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
         f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {_source(thresholds)}, valid only for "
-        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''} (expand {views['expand']} px, average of {views['average']}).",
+        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px, average of {views['average']}).",
         f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights `{str(config.get('weight_hash', '?'))[:12]}`; "
         f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
     ]

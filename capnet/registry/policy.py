@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from capnet.config import Int, Section
 from capnet.errors import ConfigError, Problem
+from capnet.inline import content_of
 
 DEFAULT = "mlflow/promotion.yaml"
 Margin = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -34,14 +35,22 @@ class Policy(Section):
     seed: Int = Field(0, ge=0, description="seed of the draws")
 
 
-def read_policy(path: Path) -> Policy:
-    """The policy in a file; the usual one where the usual file is not there. Raises ConfigError naming every wrong key."""
-    if not path.is_file():
-        if path == Path(DEFAULT):
-            return Policy()  # outside the repository, in a container for example
+def read_policy(setting: str | Path) -> Policy:
+    """The policy in a file, or in the setting itself; the usual one where the usual file is not there.
+
+    Raises ConfigError naming every wrong key.
+    """
+    text, path = content_of(str(setting)), Path(setting)
+    if text is not None:
+        path = Path("register.policy")
+    elif path.is_file():
+        text = path.read_text()
+    elif path == Path(DEFAULT):
+        return Policy()  # outside the repository
+    else:
         raise ConfigError("there is no promotion policy", str(path), "write one (mlflow/promotion.yaml is an example), or correct register.policy")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(text) or {}
         return Policy.model_validate(content)
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line") from None

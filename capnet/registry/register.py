@@ -80,7 +80,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
 
 def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate) -> None:
     """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks again."""
-    policy = read_policy(Path(settings.policy))
+    policy = read_policy(settings.policy)
     champion = champion_of(client, settings.name)
     if champion is not None and str(champion.version) == str(found.version):
         champion = None

@@ -116,7 +116,7 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log
     if rows.empty:
         raise DataError("no training rows", str(inputs["split"] / "split.parquet"), "look at the settings in section split")
     machine = prepare(params.runtime)
-    towers = load_towers(params.backbone).to(machine.device)
+    towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(inputs["graph"] / "graph.safetensors"))
     root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
     job = Job(params, classes, graph, towers, machine, root)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "errors", "config", "contracts", "progress", "state", "runtime", "cluster", "cluster_api"}
+FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "state", "runtime", "cluster", "cluster_api"}
 MAY_IMPORT = {
     "data": FOUNDATION | {"data"},
     "model": FOUNDATION | {"model"},
@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "registry": FOUNDATION | {"data", "model", "training", "evaluation", "registry"},
     "steps": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "steps"},
     "stages": FOUNDATION | {"steps", "registry"},
-    "tasks": FOUNDATION | {"data"},
+    "tasks": FOUNDATION | {"data", "registry"},
     "commands": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "stages", "commands"},
     "cli": FOUNDATION | {"stages", "commands", "registry"},
 }

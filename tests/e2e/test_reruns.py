@@ -69,6 +69,7 @@ def test_dvc_repeats_training_bit_for_bit(copy: Workplace, repository: Path) -> 
     for stage in content["stages"].values():
         stage["deps"] = [item for item in stage["deps"] if not item.startswith("capnet/")]
     (copy.root / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    shutil.copytree(repository / "reference", copy.root / "reference")
     for command in ("git init -q", "dvc init -q", "dvc add -q data", "dvc commit -q -f"):
         result = copy.run(*command.split())
         assert result.returncode == 0, result.stderr
@@ -81,3 +82,14 @@ def test_dvc_repeats_training_bit_for_bit(copy: Workplace, repository: Path) -> 
         assert "Running stage 'train'" in again.stdout
         assert hashes(copy.root / "outputs" / "model") == expected
     assert "up to date" in copy.run("dvc", "status").stdout
+
+    reference, note = copy.root / "reference/validation.json", copy.root / "outputs/validation/validation.json"
+    copy.capnet("validate", "--save-reference")
+    assert "Running stage 'validate'" in copy.run("dvc", "repro", "-s", "validate").stdout
+    assert "no file reference" not in note.read_text()
+    saved = reference.read_text()
+    reference.write_text(saved.replace('"labels": ', '"labels": 1'))
+    assert "reference" in copy.run("dvc", "status", "validate").stdout
+    reference.unlink()
+    assert copy.run("dvc", "repro", "-s", "validate").returncode == 0
+    assert "no file reference/validation.json" in note.read_text()

@@ -28,11 +28,11 @@ PICTURES = 20
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """110 pictures after all stages: 22 of them are test pictures. The version is the champion."""
+    """110 pictures after all stages, at a size of our own: 22 of them are test pictures. The version is the champion."""
     place = Workplace(tmp_path_factory.mktemp("serving"))
     (place.root / "data").mkdir()
     place.labels(small_rows(place.root / "data", 110))
-    place.settings(merge(QUICK, {"train": {"epochs": 2}}))
+    place.settings(merge(QUICK, {"train": {"epochs": 2}, "tte": {"size": 160}}))
     place.stages()
     assert place.capnet("promote").endswith("champion of capnet: version 1\n")
     return place

@@ -46,32 +46,32 @@ def drift(root: Path) -> dict:
 
 def test_later_runs_are_compared_with_it(place: Path) -> None:
     validate()
-    assert "no file validation_reference.json" in drift(place)["why"]
+    assert "no file reference/validation.json" in drift(place)["why"]
     validate("--save-reference")
-    written = (place / "validation_reference.json").read_bytes()
+    written = (place / "reference/validation.json").read_bytes()
     assert (drift(place)["why"], drift(place)["success"]) == ("", True)
     validate()
     split(place, labels=[[0, 1], [0, 1]])
     with pytest.raises(GateError, match=r"label cardinality \(test\): 1\.667 labels a picture, now 2\.000"):
         validate()
-    assert (place / "validation_reference.json").read_bytes() == written
+    assert (place / "reference/validation.json").read_bytes() == written
     validate("--save-reference")  # the change is meant
     validate()
-    assert (place / "validation_reference.json").read_bytes() != written
+    assert (place / "reference/validation.json").read_bytes() != written
 
 
 def test_a_refused_split_leaves_no_reference(place: Path) -> None:
     split(place, labels=[[0], [1]], width=3)
     with pytest.raises(GateError, match="width_in_limits"):
         validate("--save-reference")
-    assert not (place / "validation_reference.json").exists()
+    assert not (place / "reference/validation.json").exists()
     split(place, labels=[[0], [0, 1]])
     validate("--save-reference")
-    before = (place / "validation_reference.json").read_bytes()
+    before = (place / "reference/validation.json").read_bytes()
     split(place, labels=[[0], [1]], width=3)
     with pytest.raises(GateError):
         validate("--save-reference")
-    assert (place / "validation_reference.json").read_bytes() == before
+    assert (place / "reference/validation.json").read_bytes() == before
 
 
 def test_a_setting_without_a_name_is_refused(place: Path) -> None:

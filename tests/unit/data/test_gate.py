@@ -50,7 +50,7 @@ def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Val
 USUALLY_LEFT_OUT = {
     "sequences_on_one_side": "the data names no sequences",
     "published_counts": "validate.published is none",
-    "no_drift": "no file validation_reference.json: `capnet validate --save-reference` writes it",
+    "no_drift": "no file reference/validation.json: `capnet validate --save-reference` writes it",
 }
 
 

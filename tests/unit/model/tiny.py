@@ -13,6 +13,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "lay
 
 CONFIGS = {
     "tiny-clip": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT},
+    "tiny-resnet": {"embed_dim": 24, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}, "text_cfg": TEXT},
     # SigLIP: timm ViT with attention pooling, text without causal mask, pooled at the last position
     "tiny-not-causal": {
         "embed_dim": 192,

@@ -1,0 +1,35 @@
+"""A file of the repository as the value of a setting: a pod has no clone, so a pipeline sends the content in place of the path."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from pathlib import Path
+
+from capnet.errors import ConfigError
+
+TEXT, PACKED = "text:", "zlib:"  # in front of the content; packed where it is long
+SHORT = 4096  # characters up to which it stays readable
+MOST = 90_000  # characters: the system's limit for one argument of a process is 131,072 bytes, and a task's other settings share it
+
+
+def inlined(path: str) -> str:
+    """The content of a text file as a setting. Raises ConfigError where it is too long for a pipeline."""
+    text = Path(path).read_text(encoding="utf-8")
+    setting = TEXT + text if len(text) <= SHORT else PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    if len(setting) > MOST:
+        raise ConfigError(f"{len(setting)} characters, packed, are too long for a pipeline: {MOST} fit", path, "make the file shorter")
+    return setting
+
+
+def content_of(setting: str) -> str | None:
+    """The text that ``setting`` holds, None where it is a path. Raises ConfigError where it is damaged."""
+    if setting.startswith(TEXT):
+        return setting.removeprefix(TEXT)
+    if not setting.startswith(PACKED):
+        return None
+    try:
+        return zlib.decompress(base64.b64decode(setting.removeprefix(PACKED), validate=True)).decode()
+    except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
+        raise ConfigError(f"a packed file does not unpack: {error}", f"{setting[:20]}...", "name a file, or submit the pipeline again") from None

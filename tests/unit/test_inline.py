@@ -1,0 +1,100 @@
+"""Files of the repository travel to pods as settings: the same checks there as here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from capnet.config import parse
+from capnet.contracts import make_classes, write_classes, write_json, write_split
+from capnet.data.check_drift import measure, read_reference
+from capnet.errors import CapnetError, ConfigError
+from capnet.inline import MOST, content_of, inlined
+from capnet.registry.policy import read_policy
+from capnet.stages import run
+from pipelines.arguments import stage_arguments
+
+COLUMNS = ["image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split", "split"]
+CLASSES = make_classes(["cat", "dog"]).with_counts([100, 50], (100, 20))
+
+
+def table(labels: list[list[int]]) -> pd.DataFrame:
+    rows = [(f"p{n}", f"{n}.jpg", labels[n % len(labels)], [], 64, 64, f"{n:064x}", None, None, None, "test" if n % 4 else "train") for n in range(200)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def arrived(arguments: dict[str, Any]) -> dict[str, Any]:
+    """As KFP hands a dict over: through JSON, numbers as floats."""
+    result: dict[str, Any] = json.loads(json.dumps(arguments), parse_int=float)
+    return result
+
+
+def test_a_pod_compares_with_the_reference_that_lies_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone, pod = tmp_path / "clone", tmp_path / "pod"
+    for folder in (clone, pod):
+        write_split(folder / "outputs/split/split.parquet", table([[0, 1]]))
+        write_classes(folder / "outputs/split/classes.json", CLASSES)
+    monkeypatch.chdir(clone)
+    write_json(Path("reference/validation.json"), measure(table([[0], [0, 1]]), CLASSES))
+    settings = parse({"validate": {"pictures": "off", "min_positives": 0}})
+    sent = stage_arguments(settings)["validate"]
+    for folder, params in ((clone, settings), (pod, parse(arrived(sent)))):
+        monkeypatch.chdir(folder)
+        run("validate", params, {"split": "outputs/split", "data": "data"}, {"validation": "outputs/validation"})
+    here, there = ({path.name: path.read_bytes() for path in (folder / "outputs/validation").rglob("*.*")} for folder in (clone, pod))
+    assert here == there
+    (drift,) = (check for check in json.loads(there["validation.json"])["checks"] if check["name"] == "no_drift")
+    assert not drift["success"]
+
+
+def test_a_pod_judges_by_the_policy_that_lies_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("mlflow/promotion.yaml", "strict.yaml"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text("# ours\nminimum: {mAP: 0.5}\ndraws: 300\n")
+        sent = parse(arrived(stage_arguments(parse({"register": {"policy": path}}))["register"])).register_.policy
+        Path(path).unlink()
+        assert (read_policy(sent).minimum.mAP, read_policy(sent).draws) == (0.5, 300)
+    assert parse(stage_arguments(parse({}))["register"]).register_.policy == "mlflow/promotion.yaml", "absent here, absent there: the usual policy"
+    with pytest.raises(ConfigError, match=r"wrong = 1(.|\n)*register\.policy"):
+        read_policy("text:wrong: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        ("mlflow/promotion.yaml", "minimum: {mAP: 5}", "minimum.mAP = 5"),
+        ("reference/validation.json", '{"schema": 1}', "not a reference"),
+        ("reference/validation.json", "{", "not valid JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_before_anything_is_submitted(path: str, content: str, told: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(path).parent.mkdir()
+    Path(path).write_text(content)
+    with pytest.raises(CapnetError, match=told):
+        stage_arguments(parse({}))
+
+
+def test_a_reference_of_a_thousand_classes_fits_into_an_argument(tmp_path: Path) -> None:
+    names = [f"a class with a name of some length {number}" for number in range(1000)]
+    frame = table([[n % 997, (7 * n) % 991 + 1, (31 * n) % 983 + 2] for n in range(199)])
+    write_json(tmp_path / "reference.json", measure(frame, make_classes(names)))
+    setting = inlined(str(tmp_path / "reference.json"))
+    assert (tmp_path / "reference.json").stat().st_size > MOST > len(setting)
+    assert read_reference(setting) == read_reference(str(tmp_path / "reference.json"))
+
+
+def test_damaged_and_endless_content_is_refused(tmp_path: Path) -> None:
+    import random
+
+    with pytest.raises(ConfigError, match="does not unpack"):
+        content_of("zlib:AAAA")
+    (tmp_path / "long").write_text(random.Random(0).randbytes(200_000).hex())
+    with pytest.raises(ConfigError, match="too long for a pipeline"):
+        inlined(str(tmp_path / "long"))
+    assert content_of("C:/a/path.yaml") is None
