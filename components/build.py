@@ -81,8 +81,6 @@ def build(revision: str, torch: str = "cpu", options: tuple[str, ...] = ()) -> d
 
 def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) -> dict[str, tuple[str, str]]:
     """Push the built images below ``registry`` and write ``lock`` with the digests that the registry gives."""
-    if not registry or "://" in registry:
-        raise ConfigError(f"REGISTRY = {registry!r}", "make push", "name it without a scheme: make push REGISTRY=registry.example.com/team")
     pushed = {}
     for target in TARGETS:
         here, there = tag_of(target, revision, torch), tag_of(target, revision, torch, registry)
@@ -112,6 +110,8 @@ def command(steps: tuple[str, ...], registry: str, torch: str, options: str, loc
       python -m components.build images push --registry registry.example.com/team
       python -m components.build images --torch cuda
     """
+    if "push" in steps and (not registry or "://" in registry):
+        raise ConfigError(f"REGISTRY = {registry!r}", "make push", "name it without a scheme: make push REGISTRY=registry.example.com/team")
     revision = git_revision()
     check_engine()
     if "images" in steps:

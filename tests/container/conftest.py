@@ -23,6 +23,7 @@ from capnet.commands.preset import read, render
 from capnet.config import parse
 from capnet.data.scene_set import class_rows, total, write_pictures
 from components.images import Images, read_lock
+from components.revision import git_revision
 
 BUCKET = "demo"
 EVERY = 30  # of the demo's pictures, one in as many
@@ -51,9 +52,10 @@ def base(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @dataclass(frozen=True)
 class Built:
-    """Tags of the images, the lock that `make push` wrote, and what it names."""
+    """The git revision of the images, their tags, the lock that `make push` wrote, and what it names."""
 
     engine: Engine
+    revision: str
     tags: dict[str, str]
     lock: Path
     locked: Images
@@ -63,7 +65,7 @@ class Built:
 def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """The shipped Dockerfile's targets after `make images push`, in a registry on loopback."""
     folder = tmp_path_factory.mktemp("registry")
-    registry, lock = Registry(folder), folder / "images.lock.yaml"
+    registry, lock, revision = Registry(folder), folder / "images.lock.yaml", git_revision()
     registry.start()
     try:
         options = shlex.join(["--network", "host", *base.build_options])
@@ -72,7 +74,7 @@ def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest
         made = subprocess.run(command, cwd=repository, env=engine.environment, capture_output=True, text=True, check=False)
         assert made.returncode == 0, f"{made.stdout}\n{made.stderr[-6000:]}"
         tags = {tag.split("/")[-1].partition(":")[0].removeprefix("capnet-"): tag for tag in made.stdout.split() if tag.startswith("capnet-")}
-        yield Built(engine, tags, lock, read_lock(lock))
+        yield Built(engine, revision, tags, lock, read_lock(lock))
     finally:
         registry.stop()
 

@@ -13,14 +13,13 @@ from same_results import contents
 
 from components.build import tag_of
 from components.images import TARGETS
-from components.revision import git_revision
 
 LIMITS = {"data": 850, "train": 1900, "serve": 1900}  # MB above the base
 STAGES = {"data": ("ingest", "split", "validate"), "train": ("graph", "train", "evaluate")}
 
 
 def test_every_target_is_built_pushed_and_locked_by_digest(built: Built) -> None:
-    assert built.tags == {target: tag_of(target, git_revision()) for target in TARGETS}
+    assert built.tags == {target: tag_of(target, built.revision) for target in TARGETS}
     for target, reference in (("data", built.locked.data), ("train", built.locked.train)):
         assert reference.partition("@")[2].startswith("sha256:")
         assert built.engine.inspect(reference)["Id"] == built.engine.inspect(built.tags[target])["Id"]
@@ -32,7 +31,7 @@ def test_what_an_image_says_of_itself(built: Built, base: Base, target: str) -> 
     settings = found["Config"]
     assert not settings["Entrypoint"], "Docker appends a task's command to it, Kubernetes replaces it"
     assert settings["User"] == "10001:0"
-    assert settings["Labels"]["org.opencontainers.image.revision"] == git_revision()
+    assert settings["Labels"]["org.opencontainers.image.revision"] == built.revision
     assert settings["Labels"]["org.opencontainers.image.title"] == f"capnet-{target}"
     above = (found["Size"] - built.engine.inspect(base.image)["Size"]) / 1e6
     print(f"{target}: {above:.0f} MB above the base")
