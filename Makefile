@@ -97,6 +97,18 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
 	CUDA_VISIBLE_DEVICES= python -m pytest tests/services
 
+.PHONY: images
+images: env  ## Build the container images: TORCH=cuda for GPUs, OPTIONS='...' for docker build
+	@python -m components.build images --torch "$(or $(TORCH),cpu)" --options "$(OPTIONS)"
+
+.PHONY: push
+push: env  ## Push them and lock their digests: REGISTRY=registry.example.com/team
+	@python -m components.build push --registry "$(REGISTRY)" --torch "$(or $(TORCH),cpu)" --lock "$(or $(LOCK),components/images.lock.yaml)"
+
+.PHONY: test-container
+test-container: env $(VENV)/.services  ## The images and the whole pipeline in a Docker engine of its own (Linux, root)
+	CUDA_VISIBLE_DEVICES= python -m pytest tests/container
+
 .PHONY: clean
 clean:  ## Remove the environment and the caches; data, outputs and the model store stay
 	rm -rf $(VENV) .capnet .mypy_cache .pytest_cache .ruff_cache

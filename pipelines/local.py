@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from capnet.errors import ConfigError
 from pipelines.errors import RunFailed
 
 
@@ -38,16 +39,27 @@ def subprocess_runner() -> Any:
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(state: Path, **more: Any) -> Any:
-    """Tasks are containers that run as this user; ``state`` stands for the state volume."""
+def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any:
+    """Tasks are containers that run as this user; ``state`` stands for the state volume, a folder ``pictures`` for the volume with pictures.
+
+    Raises ConfigError where Docker does not answer.
+    """
+    import docker
     from kfp import local
 
-    from pipelines.options import STATE
+    from pipelines.options import DATA, STATE
 
+    try:
+        docker.from_env().close()
+    except docker.errors.DockerException as error:
+        todo = "install and start Docker, or set DOCKER_HOST; --local subprocess needs none"
+        raise ConfigError(f"Docker does not answer: {' '.join(str(error).split())[:200]}", "--local docker", todo) from None
     state.mkdir(parents=True, exist_ok=True)
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     mounts = [{"Type": "bind", "Source": str(state.resolve()), "Target": STATE, "ReadOnly": False}]
-    return local.DockerRunner(user=f"{os.getuid()}:0", environment=passed, mounts=mounts, **more)
+    if pictures:
+        mounts.append({"Type": "bind", "Source": str(Path(pictures).resolve()), "Target": DATA, "ReadOnly": True})
+    return local.DockerRunner(user=f"{os.getuid()}:0", environment=passed, mounts=mounts, network_mode=network)
 
 
 PASSED = (

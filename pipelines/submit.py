@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from components.revision import git_revision, short
 
 EPILOG = """\b
 Examples:
@@ -19,7 +20,8 @@ Examples:
   python -m pipelines.submit training --no-cache-from train          train again, keep what came before
   python -m pipelines.submit training --schedule "0 3 * * 1"         every Monday at three
   python -m pipelines.submit training --dry-run > pipeline.yaml      compile only
-  python -m pipelines.submit training --local subprocess             the same pipeline on this machine"""
+  python -m pipelines.submit training --local subprocess             the same pipeline on this machine
+  python -m pipelines.submit training --local docker                 and in containers: with make images push and an MLflow server"""
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -61,6 +63,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--schedule", default="", callback=_cron, metavar="CRON", help="Run at these times instead of now.")
 @click.option("--dry-run", is_flag=True, help="Compile, print the pipeline, start nothing.")
 @click.option("--local", type=click.Choice(["subprocess", "docker"]), default=None, help="Run on this machine.")
+@click.option("--network", default="host", help="Docker network of the tasks of --local docker; host reaches servers on this machine.")
 @click.option("--runs", default="runs", help="Folder of local runs.")
 @click.option("--no-cache", is_flag=True, help="Take nothing from earlier runs.")
 @click.option("--no-cache-from", default="", metavar="STAGE", help="Take nothing from earlier runs from this stage on.")
@@ -94,11 +97,14 @@ def command(pipeline: str, **given: Any) -> None:
     from capnet.config import load
 
     params = load(Path(given["params"]), given["settings"])
+    pictures = ""
+    if given["local"] == "docker":
+        params, pictures = _in_containers(params, given)
     options = _options(params, given)
     function = _function(pipeline)(options)
     arguments = _arguments(pipeline, params, given)
     if given["local"]:
-        _run_here(function, arguments, given)
+        _run_here(function, arguments, pictures, given)
         return
     from pipelines.compiling import compile_text
 
@@ -129,6 +135,25 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
     )
 
 
+def _in_containers(params: Any, given: dict[str, Any]) -> tuple[Any, str]:
+    """Settings as containers see this machine, and the folder of pictures to mount; ``given`` learns that there is one."""
+    from capnet.data.roots import kind_of
+    from capnet.errors import ConfigError, DataError
+    from capnet.registry.tracking import sqlite_file, tracking_uri
+    from pipelines.options import DATA
+
+    if sqlite_file(uri := tracking_uri(params.register_)):
+        todo = "start one with `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
+        raise ConfigError(f"containers need an MLflow server, and the store is the file {uri}", "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
+    pictures = given["pictures"] or params.data.root
+    if kind_of(pictures) != "folder":
+        return params, ""
+    if not Path(pictures).is_dir():
+        raise DataError("there is no such folder", pictures, "correct data.root (or --pictures)")
+    given["data_volume"], given["pictures"] = True, ""
+    return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), pictures
+
+
 def _function(name: str) -> Any:
     from pipelines.compiling import PIPELINES
 
@@ -151,11 +176,11 @@ def _cluster(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in CLUSTER}
 
 
-def _run_here(function: Any, arguments: dict[str, Any], given: dict[str, Any]) -> None:
+def _run_here(function: Any, arguments: dict[str, Any], pictures: str, given: dict[str, Any]) -> None:
     from pipelines.local import docker_runner, run_here, subprocess_runner
 
     runs = Path(given["runs"]).resolve()
-    runner = subprocess_runner() if given["local"] == "subprocess" else docker_runner(runs / "state")
+    runner = subprocess_runner() if given["local"] == "subprocess" else docker_runner(runs / "state", pictures, given["network"])
     run_here(function, arguments, runner, runs)
     click.echo(f"the run succeeded; its outputs are in {given['runs']}")
 
@@ -180,22 +205,9 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
         click.echo("the run succeeded")
 
 
-def git_revision() -> str:
-    """The commit that is checked out, with -changed where files differ from it; unknown outside of git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-changed" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def version_name(revision: str, text: str) -> str:
     """Twelve digits of the commit and eight of the compiled pipeline's hash: options fixed at compile time make another version."""
-    commit, _, changed = revision.partition("-")
-    return f"{commit[:12]}{'-changed' if changed else ''}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{short(revision)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def entry() -> None:

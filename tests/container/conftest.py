@@ -1,0 +1,153 @@
+"""One Docker engine, one registry, one S3 server and one MLflow server for all tests; images built and pushed once by make."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from container.base_image import Base, base_image
+from container.engine import Engine
+from container.registry import Registry
+from e2e.workplace import Workplace, merge
+from services.mlflow_server import MlflowServer
+from services.s3_server import S3Server
+
+from capnet.commands.preset import read, render
+from capnet.config import parse
+from capnet.data.scene_set import class_rows, total, write_pictures
+from components.images import Images, read_lock
+from components.revision import git_revision
+
+BUCKET = "demo"
+EVERY = 30  # of the demo's pictures, one in as many
+SMALL = {
+    "split": {"method": "natural", "require_positives": {"train": 0}},
+    "train": {"epochs": 2, "batch_size": 32, "views": 1},
+    "evaluate": {"bootstrap": 100},
+}
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine; without one these tests fail, they are not skipped."""
+    started = Engine()
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def base(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return base_image(engine, tmp_path_factory.mktemp("base"))
+
+
+@dataclass(frozen=True)
+class Built:
+    """The git revision of the images, their tags, the lock that `make push` wrote, and what it names."""
+
+    engine: Engine
+    revision: str
+    tags: dict[str, str]
+    lock: Path
+    locked: Images
+
+
+@pytest.fixture(scope="session")
+def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    """The shipped Dockerfile's targets after `make images push`, in a registry on loopback."""
+    folder = tmp_path_factory.mktemp("registry")
+    registry, lock, revision = Registry(folder), folder / "images.lock.yaml", git_revision()
+    registry.start()
+    try:
+        options = shlex.join(["--network", "host", *base.build_options])
+        command = ["make", "--no-print-directory", "images", "push", f"REGISTRY={registry.address}/team", f"OPTIONS={options}", f"LOCK={lock}"]
+        command.append(f"VENV={Path(sys.executable).parents[1]}")
+        made = subprocess.run(command, cwd=repository, env=engine.environment, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, f"{made.stdout}\n{made.stderr[-6000:]}"
+        tags = {tag.split("/")[-1].partition(":")[0].removeprefix("capnet-"): tag for tag in made.stdout.split() if tag.startswith("capnet-")}
+        yield Built(engine, revision, tags, lock, read_lock(lock))
+    finally:
+        registry.stop()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The demo in small, in a folder, after ingest to evaluate by the commands: what the containers must reproduce."""
+    root = tmp_path_factory.mktemp("place")
+    data = root / "data"
+    (data / "images").mkdir(parents=True)
+    rows = write_pictures(data, 0, range(0, total(), EVERY))
+    for name, table in (("labels.csv", [["path", "labels", "split", "slice"], *rows]), ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()])):
+        with open(data / name, "w", newline="") as file:
+            csv.writer(file).writerows(table)
+    settings = merge(read("demo").model_dump(mode="json", by_alias=True), SMALL)
+    (root / "params.yaml").write_text(render(parse(settings), "the demo in small"))
+    place = Workplace(root)
+    place.stages(last="evaluate")
+    return place
+
+
+@dataclass(frozen=True)
+class Servers:
+    """An S3 server that holds the pictures, and an MLflow server; what a user has in the environment to reach them."""
+
+    s3: S3Server
+    mlflow: MlflowServer
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return self.s3.environment() | {"MLFLOW_TRACKING_URI": self.mlflow.address, "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@pytest.fixture(scope="session")
+def servers(place: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("servers")
+    s3 = S3Server(folder)
+    mlflow = MlflowServer(folder, f"sqlite:///{folder / 'mlflow.db'}", s3, "models")
+    try:
+        s3.start()
+        client = s3.client()
+        for bucket in (BUCKET, "models"):
+            client.create_bucket(Bucket=bucket)
+        data = place.root / "data"
+        for path in data.rglob("*.*"):
+            client.upload_file(str(path), BUCKET, f"set/{path.relative_to(data).as_posix()}")
+        mlflow.start()
+        yield Servers(s3, mlflow)
+    finally:
+        mlflow.stop()
+        s3.kill()
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Somebody who submits to containers on this machine."""
+
+    built: Built
+    servers: Servers
+    place: Workplace
+    repository: Path
+
+    def __call__(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        """`python -m pipelines.submit ... --local docker` with the pictures in S3."""
+        command = [sys.executable, "-m", "pipelines.submit", pipeline, "--local", "docker", "--lock", str(self.built.lock), "--runs", str(runs)]
+        command += ["--params", str(self.place.root / "params.yaml"), "--set", f"data.root=s3://{BUCKET}/set", *options]
+        return subprocess.run(command, cwd=self.repository, env=self.environment, capture_output=True, text=True, check=False, timeout=900)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {**os.environ, **self.built.engine.environment, **self.servers.environment}
+
+
+@pytest.fixture(scope="session")
+def submit(built: Built, servers: Servers, place: Workplace, repository: Path) -> Submitter:
+    return Submitter(built, servers, place, repository)

