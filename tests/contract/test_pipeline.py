@@ -382,6 +382,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.stages",
             "capnet.tasks",
             "capnet.data",
+            "capnet.registry.tracking",
             "components",
             "pipelines",
         ),
