@@ -26,7 +26,7 @@ from components.images import Images, read_lock
 from components.revision import git_revision
 
 BUCKET = "demo"
-EVERY = 30  # of the demo's pictures, one in as many
+EVERY = 60  # of the demo's pictures, one in as many
 SMALL = {
     "split": {"method": "natural", "require_positives": {"train": 0}},
     "train": {"epochs": 2, "batch_size": 32, "views": 1},
