@@ -128,6 +128,9 @@ def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.nda
     free = np.flatnonzero(side == FREE)
     wanted = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
     chosen = free[stratified_holdout(labels[free], wanted, settings.seed, groups[free])]
+    if not len(chosen) and wanted and len(np.unique(groups[free])) == 1:
+        todo = "give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
+        raise DataError("no rows for the test side: all rows without a given side are one group", f"column group, {len(free)} rows", todo)
     if not len(chosen):
         raise DataError(
             "no rows for the test side",

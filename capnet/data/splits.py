@@ -169,5 +169,9 @@ def _spellings(known: Sequence[str]) -> dict[str, str]:
 def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:
     if image in by_name:
         return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
+    bare = PurePosixPath(image.replace("\\", "/"))
+    inside = next((found for found in (str(bare.with_suffix("")) if bare.name else "", bare.stem) if found in by_name.values()), "")
+    if inside:
+        return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
     close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []  # slow: only for what is shown
     return f"did you mean {close[0]!r}?" if close else "add the picture to the data, or use the list that belongs to this data"

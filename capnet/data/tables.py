@@ -28,6 +28,7 @@ class Table:
     path: Path
     header: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)  # columns of a Parquet file that hold something else than text and numbers
     _rows: Iterable[tuple[int, list[Any]]] = ()
 
     def where(self, line: int) -> str:
@@ -52,6 +53,9 @@ def open_table(path: Path, columns: Sequence[str], required: Sequence[str], clas
             table.problems.append(Problem("the file is empty", str(path), f"write the header {','.join((*required, *either))} and one row each"))
         return table
     table.problems.extend(_header_problems(path, table.header, columns, required, classes, either))
+    for name in table.kinds.keys() & {*columns, *classes}:
+        what = f"column {name!r} holds {table.kinds[name]}"
+        table.problems.append(Problem(what, path.name, "write text or numbers; labels may also be lists of them"))
     if not table.problems:
         table._rows = rows
     return table
@@ -78,12 +82,25 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
         table.problems.append(Problem(f"not a Parquet file: {' '.join(str(error).split())}", str(table.path), "write it again"))
         return
     table.header = list(file.schema_arrow.names)
+    table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
     yield 0, []
     row = 0
     for batch in file.iter_batches(batch_size=BATCH):
         for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             row += 1
             yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+
+
+def _is_plain(kind: Any) -> bool:
+    """Is an Arrow type text, a number, true or false, or a list of such?"""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _is_plain(kind.value_type) and not types.is_nested(kind.value_type)
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_floating, types.is_boolean, types.is_null))
 
 
 def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:

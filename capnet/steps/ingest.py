@@ -7,6 +7,7 @@ import io
 import logging
 import os
 from collections.abc import Sequence
+from functools import reduce
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,12 +18,18 @@ from capnet.data.formats import Annotations
 from capnet.data.paths import TODO, Links, path_fault
 from capnet.data.roots import local_root
 from capnet.data.splits import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, DataError, Problem
+from capnet.errors import SHOWN, ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+INSIDE = {  # settings that name files, by format
+    "csv": ("labels",),
+    "coco": ("coco.train", "coco.test", "coco.train_images", "coco.test_images"),
+    "nus_wide": ("nus_wide.images", "nus_wide.clean_train", "nus_wide.clean_test"),
+    "camera_traps": ("camera_traps.file", "camera_traps.images"),
+}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
@@ -33,6 +40,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
 
     Raises DataError with every mistake in tables and pictures at once.
     """
+    _refuse_paths_outside(params)
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     found: Annotations = import_module(f"capnet.data.formats.{params.data.format}").read(root, settings)
     problems = list(found.problems)
@@ -63,6 +71,17 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     left_out = len(faults) + sum(found.left_out.values())
     metrics = {"pictures": float(len(rows)), "classes": float(len(found.classes)), "without_label": float(blank)}
     return metrics | ({"left_out": float(left_out)} if left_out else {})
+
+
+def _refuse_paths_outside(params: Params) -> None:
+    """Raise ConfigError where a setting names a file outside of the data folder: DVC and a pipeline only carry what is in it."""
+    problems = []
+    for name in ("classes", *INSIDE.get(params.data.format, ())):
+        value = reduce(getattr, name.split("."), params.ingest)
+        if value and path_fault(str(value)):
+            problems.append(Problem(path_fault(str(value)), f"ingest.{name}", TODO))
+    if problems:
+        raise ConfigError(problems=problems)
 
 
 def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:

@@ -85,7 +85,7 @@ def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.n
         if short and drawn[name]:
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
-            problems.append(Problem(what, listed, _help(name, sides, settings)))
+            problems.append(Problem(what, listed, _help(name, sides, settings, bool(max(total[c] for c in short) >= required))))
         elif short:
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]}" for c in short)
             warnings.append(f"fewer than {required} known positives in the given {name} side: {listed}")
@@ -97,11 +97,13 @@ def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.n
     return warnings
 
 
-def _help(name: str, sides: Sides, settings: Split) -> str:
+def _help(name: str, sides: Sides, settings: Split, enough: bool) -> str:
+    """What would help; ``enough``: in all rows some of these classes have the positives that the side lacks."""
     fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
     if name == "train":
         draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(settings.method, "")
-        return f"{draw}add pictures of these classes; or {fewer}"
+        held = "lower split.validation.share, or " if sides.validation_source == "train" else ""
+        return f"{draw + held if enough else ''}add pictures of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
     source = " and choose split.validation.source train or pool" if name == "val" and sides.validation_source == "none" else ""
     return f"raise {more}{source}; or add pictures of these classes; or {fewer}"

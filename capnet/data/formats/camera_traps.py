@@ -54,9 +54,12 @@ def read(root: Path, settings: Ingest) -> Annotations:
     kinds = _kinds(categories, choices, path)
     found = _images(path, choices)
     _annotate(path, found, categories)
+    _tell_sequences_apart(found)
     if choices.sequence_maximum:
         _over_sequences(found)
     names = [name for number, name in categories.items() if number not in kinds["blank"] and number not in kinds["unsure"]]
+    if not names:
+        raise DataError("every category is blank or unsure, so there are no classes", str(path), "correct ingest.camera_traps.blank and unsure")
     index = {number: c for c, number in enumerate(number for number, name in categories.items() if name in set(names))}
     classes, mistakes = published_classes(root, names, settings)
     labels, unknown = LabelLists(), LabelLists()
@@ -87,6 +90,8 @@ def read(root: Path, settings: Ingest) -> Annotations:
 def _kinds(categories: dict[int, str], choices: CameraTraps, path: Path) -> dict[str, set[int]]:
     """Ids of the categories that are no class; one that is named and not there is a mistake, except for the default name."""
     numbers = {name: number for number, name in categories.items()}
+    if choices.blank == CameraTraps().blank:  # the usual name, however it is spelt
+        numbers |= {blank: number for blank in choices.blank for name, number in numbers.items() if name.casefold() == blank}
     missing = [name for name in (*choices.blank, *choices.unsure) if name not in numbers and choices.blank != CameraTraps().blank]
     missing += [name for name in choices.unsure if name not in numbers and name not in missing]
     if missing:
@@ -144,3 +149,15 @@ def _over_sequences(found: _Found) -> None:
     for frame in found.frames.values():
         if frame.sequence in together:
             frame.seen = together[frame.sequence]
+
+
+def _tell_sequences_apart(found: _Found) -> None:
+    """Where locations number their sequences each from 1, the location becomes part of a sequence's name."""
+    places: dict[str, set[str]] = {}
+    located = [(frame, frame.location, frame.sequence) for frame in found.frames.values()]
+    for _, location, sequence in located:
+        if location is not None and sequence is not None:
+            places.setdefault(sequence, set()).add(location)
+    for frame, location, sequence in located:
+        if location is not None and sequence is not None and len(places[sequence]) > 1:
+            frame.sequence = f"{location} / {sequence}"

@@ -109,17 +109,22 @@ def _mark_boxes(
     path: Path, pictures: Mapping[Any, tuple[Any, Any, Any, set[Any]]], categories: Mapping[int, str], settings: Coco, problems: list[Problem]
 ) -> None:
     """Add the category of every annotation that counts to its picture."""
+    seen = 0
     for item in items(path, "annotations", TODO):
-        number, category = item.get("image_id"), item.get("category_id")
+        number, category = item.get("image_id"), item.get("category_id", -1)
         try:
+            seen += 1
             strange = f"image {number}" if number not in pictures else f"category {category}" if category not in categories else ""
             if strange:
                 what = f"annotation {item.get('id')} names {strange}, which is not there"
                 problems.append(Problem(what, path.name, "use the published annotations"))
             elif counts(item, settings):
-                pictures[number][3].add(category)
+                pictures[number][3].add(int(category))  # 1.0 is 1, too
         except (TypeError, ValueError):
             problems.append(Problem(f"annotation {str(item)[:80]} is damaged", path.name, "use the published annotations"))
+    if not seen:
+        what = "there are no annotations, so nothing says what is on the pictures"
+        problems.append(Problem(what, str(path), "use instances_*.json; image_info_*.json has no labels"))
 
 
 def counts(annotation: Mapping[str, Any], settings: Coco) -> bool:

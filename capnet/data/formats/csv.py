@@ -10,6 +10,8 @@ column of its own with 1, 0, or -1 for unknown. Other columns are left alone.
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +33,9 @@ TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
 SIZE_COLUMNS = ("width", "height")
 LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZE_COLUMNS)
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
+LOST = {"nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
 ROWS_NAMED = 5
+_SHA256 = re.compile("[0-9a-fA-F]+")
 
 
 def read(root: Path, settings: Ingest) -> Annotations:
@@ -79,6 +83,8 @@ def find(root: Path, settings: Ingest) -> Path:
     table = root / settings.labels
     if table.is_file():
         return table
+    if table.is_dir():
+        raise DataError(f"ingest.labels = {settings.labels!r} is a folder", str(table), "name the label table, such as labels.csv")
     entries = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
     todo = f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data --out data"
     if not entries:
@@ -115,6 +121,11 @@ class _Rows:
                 value = _text(cells[number])
                 if name == "split" and value and value not in SIDES:
                     self._wrong_split(value, line)
+                if name == "sha256" and value and self.settings.pictures == "listed":
+                    value = self._hash(value, line)
+                if value not in self._shared and value.casefold() in LOST and name in ("group", "slice", "sequence"):
+                    todo = "leave the cell empty, or give it a name of its own"
+                    self.problems.append(Problem(f"{name} = {value!r} is how programs write an empty cell", self.table.where(line), todo))
                 self.text[name].append(self._shared.setdefault(value, value) or None)
             for column in absent:
                 column.append(None)
@@ -127,9 +138,9 @@ class _Rows:
                 self.lists["unknown"].append(self._codes(cells[place["unknown"]]) if "unknown" in place else ())
 
     def _codes(self, cell: Any) -> list[int]:
-        """Codes of a cell of labels: text with separators, or a list as Parquet has them."""
-        if not cell:
-            return [] if cell is None or not isinstance(cell, int) else [self.tokens.setdefault(str(cell), len(self.tokens))]
+        """Codes of a cell of labels: text with separators, or a list or a number as Parquet has them."""
+        if not cell and (cell is None or isinstance(cell, str)):
+            return []
         parts = cell if isinstance(cell, list) else _text(cell).split(self.settings.separator)
         return [self.tokens.setdefault(token, len(self.tokens)) for token in (_text(part).strip() for part in parts) if token]
 
@@ -166,6 +177,11 @@ class _Rows:
             self.problems.append(Problem(f"{name} = {value!r}", self.table.where(line), "write a number of pixels, or nothing"))
             return None
         return int(value)
+
+    def _hash(self, value: str, line: int) -> str:
+        if not _SHA256.fullmatch(value):
+            self.problems.append(Problem(f"sha256 = {value[:70]!r}", self.table.where(line), "write the hexadecimal digits that sha256sum prints, or nothing"))
+        return value.lower()
 
     def _wrong_split(self, value: str, line: int) -> None:
         close = difflib.get_close_matches(value.lower(), SIDES, n=1, cutoff=0.4)
@@ -212,6 +228,12 @@ def _classes(table: Table, tokens: Mapping[str, int], listed: Listed | None, set
         todo = f"write labels in {settings.labels}, or the classes in {settings.classes}"
         problems.append(Problem("no row has a label, so there are no classes", str(table.path), todo))
     if listed is None:
+        for name in names:
+            if name.casefold() in LOST:
+                todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
+                problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
+            elif any(unicodedata.category(letter) == "Cc" for letter in name):
+                problems.append(Problem(f"label {name!r} has a control character", str(table.path), "correct the label"))
         spellings: dict[str, list[str]] = {}
         for name in names:
             spellings.setdefault(name.casefold(), []).append(name)
@@ -243,11 +265,15 @@ def _to_indices(table: Table, column: str, rows: _Rows, index: Mapping[str, int]
     for code, lines in by_code.items():
         more = f" and {len(lines) - ROWS_NAMED} more" if len(lines) > ROWS_NAMED else ""
         where = f"{table.path.name} row {', '.join(map(str, lines[:ROWS_NAMED]))}{more}, column {column}"
-        problems.append(Problem(f"label {names[code]!r} is not in {settings.classes}", where, _label_advice(names[code], list(index), settings)))
+        text = next((name for name in names if not name.isdigit()), "")
+        problems.append(Problem(f"label {names[code]!r} is not in {settings.classes}", where, _label_advice(names[code], list(index), settings, text)))
     return lists.mapped(np.where(classes > MOST_CLASSES, -1, classes))
 
 
-def _label_advice(token: str, names: list[str], settings: Ingest) -> str:
+def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> str:
+    """``text`` is a label of the table that is no number, if there is one: then none is read as an index."""
+    if token.isdigit() and text:
+        return f"some labels are numbers and some are not, such as {text!r}: write names, or indices into {settings.classes}, and not both"
     if token.isdigit():
         return f"indices start at 0 and end at the number of rows of {settings.classes} less 1"
     lower = {name.lower(): name for name in names}

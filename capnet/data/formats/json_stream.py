@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
 
     try:
         with open(path, "rb") as file:
+            if file.read(len(BOM_UTF8)) != BOM_UTF8:
+                file.seek(0)
             for item in ijson.items(file, f"{part}.item", buf_size=BUFFER, use_float=True):
                 if not isinstance(item, dict):
                     raise DataError(f"{part} holds {str(item)[:60]!r}, which is no object", str(path), todo)

@@ -105,11 +105,13 @@ def _official(root: Path, side: str) -> Iterator[tuple[str, str, list[int]]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read a list of NUS-WIDE: {error}", str(path), ASK) from None
     while lines and not lines[-1].strip():
         lines.pop()
+    if not lines:
+        raise DataError("a list of NUS-WIDE is empty", str(path), ASK)
     return lines
 
 
@@ -128,7 +130,7 @@ def _clean(root: Path, file: str, settings: Ingest, problems: list[Problem]) -> 
         strange = [word for word in words if word not in index]
         if strange:
             problems.append(Problem(f"{strange[0]!r} is none of the 81 concepts", table.where(line), "write a name, or a number from 0 to 80"))
-        yield str(cells[image]), table.where(line), sorted({index[word] for word in words if word in index})
+        yield str(cells[image] or ""), table.where(line), sorted({index[word] for word in words if word in index})
     problems += table.problems
 
 

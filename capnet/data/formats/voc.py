@@ -63,11 +63,11 @@ def _image_set(root: Path, base: str, chosen: str, setting: str) -> Iterator[tup
     if not chosen:
         return
     year, slash, name = chosen.partition("/")
-    if not slash or path_fault(f"{name}.txt"):
+    if not slash or path_fault(f"{chosen}.txt"):
         raise DataError(f"{setting} = {chosen!r} is no image set", "params.yaml", "write year folder and set, such as VOC2012/trainval")
     path = root / base / year / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list of {setting} = {chosen}: {error}", str(path), TODO) from None
     ids = [(line.split()[0], f"{path.name} line {number}") for number, line in enumerate(lines, start=1) if line.strip()]

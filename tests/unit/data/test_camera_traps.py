@@ -64,6 +64,22 @@ def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:
     assert read(root, settings(sequence_maximum=True)).rows["labels"].tolist() == [[0, 1], [0, 1], [0, 1], []]
 
 
+def test_sequences_that_every_location_numbers_anew_are_told_apart(tmp_path: Path) -> None:
+    images = [image(0, location="A", seq_id=1), image(1, location="A", seq_id=1), image(2, location="B", seq_id=1), image(3, location=None, seq_id=2)]
+    root = write(tmp_path, images, [seen(0, 1), seen(1, 0), seen(2, 3), seen(3, 0)])
+    rows = read(root, settings(sequence_maximum=True)).rows
+    assert rows["labels"].tolist() == [[0], [0], [1], []]
+    assert rows["sequence"].tolist() == ["A / 1", "A / 1", "B / 1", "2"]
+
+
+def test_the_usual_blank_category_is_known_however_it_is_spelt_and_a_class_is_needed(tmp_path: Path) -> None:
+    root = write(tmp_path, [image(0), image(1)], [seen(0, 0), seen(1, 1)], [{"id": 0, "name": "Empty"}, {"id": 1, "name": "fox"}])
+    found = read(root, Ingest())
+    assert (found.classes.names, found.rows["labels"].tolist()) == (["fox"], [[], [0]])
+    with pytest.raises(DataError, match="so there are no classes"):
+        read(write(tmp_path, [image(0)], [seen(0, 0)], CATEGORIES[:1]), Ingest())
+
+
 def test_fifty_sites_with_seventy_percent_blanks_share_no_site_between_sides(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, annotations = [], []

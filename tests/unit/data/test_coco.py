@@ -87,6 +87,15 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     assert len(found.problems) == 9
 
 
+def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: Path) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 90) | {"image_id": 9.0, "category_id": 90.0}])
+    path = tmp_path / "train.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(tmp_path, settings).rows["labels"].tolist() == [[2], []]
+    (problem,) = read(tmp_path, write(tmp_path, IMAGES, [])).problems
+    assert "there are no annotations" in problem.what
+
+
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -277,6 +277,11 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[0, 1], [], []]
     frame.assign(labels=[1, 0, 1]).to_parquet(tmp_path / "labels.parquet")
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[1], [0], [1]]
+    frame.assign(labels=[0.0, 1.0, None]).to_parquet(tmp_path / "labels.parquet")  # one empty cell, and pandas makes floats of all
+    assert accept(tmp_path, settings).rows["labels"].tolist() == [[0], [1], []]
+    for strange in ([b"fox", b"", b""], [{"fox": 1}] * 3, [[["fox"]], [], []]):
+        frame.assign(labels=strange).to_parquet(tmp_path / "labels.parquet")
+        assert problems_of(tmp_path, settings)[0].what.startswith("column 'labels' holds ")
     wide_frame = frame.drop(columns="labels").assign(fox=[1, 0, None], deer=[-1.0, 1.0, 0.0])
     wide_frame.to_parquet(tmp_path / "labels.parquet")
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[0], [1], []]
@@ -284,6 +289,24 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").write_bytes(b"PAR1 but not really")
     (problem,) = problems_of(tmp_path, settings)
     assert "not a Parquet file" in problem.what
+
+
+def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path: Path) -> None:
+    table = "path,labels,group\na.jpg,nan,site 1\nb.jpg,fox,NaN\nc.jpg,fox|None,<NA>\nd.jpg,fox,\n"
+    assert [problem.what for problem in problems_of(write(tmp_path, table))] == [
+        "group = 'NaN' is how programs write an empty cell",
+        "group = '<NA>' is how programs write an empty cell",
+        "label 'None' is how programs write an empty cell",
+        "label 'nan' is how programs write an empty cell",
+    ]
+    accept(write(tmp_path, "path,labels\na.jpg,none\n", "name\nnone\n"))
+    assert "has a control character" in problems_of(write(tmp_path / "b", 'path,labels\na.jpg,"fox\ndeer"\n'))[0].what
+
+
+def test_numbers_and_names_are_not_mixed(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,0\nb.jpg,deer\n", "name\nfox\ndeer\n"))
+    assert problem.what == "label '0' is not in classes.csv"
+    assert "such as 'deer': write names, or indices" in problem.todo
 
 
 def test_gzipped_tables_and_damaged_ones(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_lists_that_do_not_fit_their_labels_are_refused(tmp_path: Path) -> None:
     assert "authors" in caught.value.problems[0].todo
 
 
+def test_an_empty_list_is_refused_and_windows_lines_are_read(tmp_path: Path) -> None:
+    settings = official(tmp_path)
+    path = tmp_path / "ImageList/TrainImagelist.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b" \r\n") + b"\r\n")
+    assert read(tmp_path, settings).rows["image_id"].tolist() == ["actor/0001_11", "zoo/0001_33", "zoo/0009_99"]
+    path.write_text("\n")
+    with pytest.raises(DataError, match="a list of NUS-WIDE is empty"):
+        read(tmp_path, settings)
+
+
 def test_mistakes_in_clean_lists_are_named(tmp_path: Path) -> None:
     (tmp_path / "nus_test.csv").write_text("image,labels\na.jpg,0 81\nb.jpg,sky|cat\n../c.jpg,1\na.jpg,1\n")
     settings = Ingest(nus_wide=NusWide(lists="clean", clean_train=""))

@@ -152,6 +152,8 @@ def test_impossible_settings_say_what_to_do() -> None:
         assign_sides(frame, labels, Split(validation=Validation(source="pool")))
     with pytest.raises(DataError, match="no rows for the test side"):
         assign_sides(frame, labels, Split(test_share=0.0))
+    with pytest.raises(DataError, match="all rows without a given side are one group"):
+        assign_sides(frame.assign(group="one"), labels, Split())
     with pytest.raises(DataError, match="no rows for the test side"):
         assign_sides(frame.assign(given_split="train"), labels, Split())
     with pytest.raises(DataError, match="no rows for the train side"):

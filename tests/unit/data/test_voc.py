@@ -107,6 +107,11 @@ def test_every_damaged_annotation_is_named(kit: Path) -> None:
     assert found.rows["image_id"].tolist() == ["2008_000001"]
 
 
+def test_an_image_set_with_a_byte_order_mark_and_windows_lines(kit: Path) -> None:
+    (kit / "VOC2012/ImageSets/Main/trainval.txt").write_bytes(b"\xef\xbb\xbf2008_000001  1\r\n2008_000002 -1\r\n")
+    assert read(kit, Ingest(voc=ONLY_TRAIN)).rows["image_id"].tolist() == ["2008_000001", "2008_000002"]
+
+
 def test_entities_are_not_followed(kit: Path) -> None:
     bomb = '<!DOCTYPE a [<!ENTITY b "xxxxxxxxxx"><!ENTITY f SYSTEM "file:///etc/passwd">]><annotation><object><name>&f;</name></object></annotation>'
     (kit / "VOC2012/Annotations/2008_000001.xml").write_text(bomb)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from capnet.config import Data, Ingest, Params
 from capnet.contracts import read_classes, read_manifest
-from capnet.errors import DataError
+from capnet.errors import ConfigError, DataError
 from capnet.stages import run
 
 
@@ -216,6 +216,22 @@ def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Pat
     found = refused(data, tmp_path / "manifest")
     assert len(found) == len(hostile)
     assert all(f"labels.csv row {number}" in text for number, text in enumerate(found, start=2))
+
+
+@pytest.mark.parametrize(
+    ("form", "setting", "value"),
+    [
+        ("csv", "labels", "/etc/passwd"),
+        ("csv", "classes", "../classes.csv"),
+        ("coco", "coco", {"train": "../a.json"}),
+        ("voc", "voc", {"train": "../VOC2012/x"}),
+    ],
+)
+def test_settings_that_name_a_file_outside_are_refused(data: Path, tmp_path: Path, form: str, setting: str, value: Any) -> None:
+    params = Params(data=Data.model_validate({"format": form}), ingest=Ingest.model_validate({setting: value}))
+    with pytest.raises((ConfigError, DataError), match=r"absolute|leaves the data folder|no image set") as caught:
+        run("ingest", params, {"data": data}, {"manifest": tmp_path / "manifest"})
+    assert f"ingest.{setting}" in str(caught.value)
 
 
 def test_names_in_utf_8_with_spaces_and_marks(data: Path, tmp_path: Path) -> None:

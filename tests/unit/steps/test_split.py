@@ -164,6 +164,9 @@ def test_classes_short_of_positives_are_refused_with_their_counts(tmp_path: Path
     assert "class 2: 0" in test.where
     assert "split.test_share" in test.todo
     assert "require_positives.test" in test.todo
+    with pytest.raises(DataError) as caught:
+        split(source, tmp_path / "split", require_positives=RequirePositives(train=2), validation=Validation(share=1.0))
+    assert "lower split.validation.share" in caught.value.problems[0].todo, "it took the rows that train lacks"
 
 
 def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
