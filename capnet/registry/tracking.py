@@ -66,7 +66,7 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
         with _low_voice():
             try:
-                with first_contact():
+                with first_contact(), _alone(sqlite_file(uri)):
                     client = _first_contact(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
@@ -79,8 +79,7 @@ def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClie
         client = make(uri)
     except ImportError as error:  # a database driver that mlflow does not bring along
         raise StoreError(f"could not {doing}: {error}", masked(uri), "install the driver of this kind of store in the same environment") from error
-    with _alone(sqlite_file(uri)):
-        client.search_experiments(max_results=1)
+    client.search_experiments(max_results=1)
     return client
 
 
