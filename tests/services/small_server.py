@@ -34,6 +34,7 @@ class SmallServer:
     """The database (SQLite) lies on one disk, artifacts on another, the log beside them."""
 
     folder: Path
+    small: bool = True
     port: int = field(default_factory=lambda: free_ports(1)[0])
     process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +53,8 @@ class SmallServer:
     def start(self) -> None:
         for disk in (self.disk, self.artifacts):
             disk.mkdir()
-            mount(disk)
+            if self.small:
+                mount(disk)
         stores = ["--backend-store-uri", f"sqlite:///{self.disk / 'server.db'}", "--artifacts-destination", str(self.artifacts)]
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", *stores]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "TMPDIR": str(self.artifacts)}
@@ -99,5 +101,5 @@ class SmallServer:
             except subprocess.TimeoutExpired:
                 self.send(signal.SIGKILL)
                 self.process.wait()
-        for disk in (self.disk, self.artifacts):
+        for disk in (self.disk, self.artifacts) if self.small else ():
             subprocess.run(["umount", str(disk)], capture_output=True, check=False)
