@@ -350,7 +350,7 @@ class Register(Section):
     def _not_reserved(cls, value: str) -> str:
         if value.lower() == "latest" or (value[:1] in "vV" and value[1:].isdigit()):
             raise ValueError("MLflow keeps 'latest' and v1, v2, ... for itself")
-        if value == "champion":
+        if value.lower() == "champion":
             raise ValueError("'champion' is given by `capnet promote`, behind its gate")
         return value
 

@@ -1,11 +1,12 @@
-"""Who may read the alias `champion`: a version with a verdict of its own that is not red, or with the reason of a person who overrode it."""
+"""Who may read the alias `champion`: a version with a verdict of its own, against today's rival and not red, or with the reason of a person."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from capnet.errors import ConfigError, GateError
+from capnet.registry import history
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -14,37 +15,50 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
 OVERRIDE = "gate_override"
+NOBODY = "no champion"
 
 
 def identity(name: str, version: str | int) -> str:
     """How a tag names one version; a copy under another name has another identity, so it does not inherit a verdict."""
-    return f"{name} version {version}"
+    return f"{name} version {version}" if version else NOBODY
 
 
-def refusal(name: str, version: str | int, tags: Mapping[str, str]) -> str:
-    """Why this version must not act as champion; "" where it may."""
-    if tags.get(OVERRIDE, "").strip():
+def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequence[history.Event]) -> str:
+    """Why this version must not act as champion; "" where it may.
+
+    MLflow copies a version with all its tags, so neither a verdict nor an override counts beside the identity of another
+    version. ``events`` say whom it replaced: a verdict against an older champion says nothing about today's.
+    """
+    own, of = identity(name, version), tags.get(VERDICT_OF, "")
+    if tags.get(OVERRIDE, "").strip() and of in ("", own):
         return ""
     verdict = tags.get(VERDICT, "")
-    if not verdict or tags.get(VERDICT_OF) != identity(name, version):
-        return "no verdict of the promotion gate"
-    if verdict in ("green", "inconclusive"):
-        return ""
-    rules = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail")]
-    return f"a {verdict} verdict of the promotion gate" + (f": {'; '.join(rules)}" if rules else "")
+    if not verdict or of != own:
+        return "no verdict of the promotion gate" + (f" (its tags are those of {of})" if of not in ("", own) else "")
+    if verdict not in ("green", "inconclusive"):
+        rules = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail")]
+        return f"a {verdict} verdict of the promotion gate" + (f": {'; '.join(rules)}" if rules else "")
+    rivals = [identity(name, number) for number in history.rivals(events, str(version))]
+    if rivals and tags.get(VERDICT_AGAINST, "") not in rivals:
+        return f"no verdict against {rivals[0]}, which it replaced: its own is against {tags.get(VERDICT_AGAINST) or 'nobody'}"
+    return ""
 
 
-def check_champion(found: ModelVersion) -> None:
+def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:
     """Raise GateError where ``found`` carries the alias `champion` without being allowed to; any other version may be read."""
     if ALIAS not in found.aliases:
         return
-    reason = refusal(found.name, found.version, found.tags)
+    if client is None:  # as models call it that were registered before the history was asked
+        from mlflow import MlflowClient as Usual
+
+        client = Usual()
+    reason = refusal(found.name, found.version, found.tags, history.events(client, found.name))
     if reason:
         raise GateError(
             f"{ALIAS} is {identity(found.name, found.version)}, which has {reason}",
             f"models:/{found.name}@{ALIAS}",
             f"run `capnet promote --version {found.version}` (`--force --reason ...` where it must be so), `capnet promote --rollback`, "
-            f"or set the tag {OVERRIDE} of that version to a reason",
+            f"or set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(found.name, found.version)!r}",
         )
 
 
@@ -67,5 +81,5 @@ def resolve(client: MlflowClient, uri: str) -> ModelVersion:
     else:
         found = client.get_model_version_by_alias(name, ALIAS)
     found = client.get_model_version(found.name, found.version)  # with all its aliases
-    check_champion(found)
+    check_champion(found, client)
     return found

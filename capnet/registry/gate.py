@@ -35,9 +35,13 @@ class GateScores:
     def names(self) -> list[str]:
         return [item["name"] for item in self.classes["classes"]]
 
+    @property
+    def critical(self) -> set[str]:
+        return {item["name"] for item in self.classes["classes"] if item["critical"]}
 
-def gate_scores(split: Path, evaluation: Path, classes: Classes) -> GateScores:
-    """From the stages' folders; raises ContractError where a test row has no served scores."""
+
+def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
+    """From the stages' folders, of the model with this content; raises ContractError where a test row has no served scores."""
     table, found = read_split(split / "split.parquet"), read_predictions(evaluation / "predictions.parquet")
     served = found[(found["variant"] == VARIANT) & (found["split"] == "test")].set_index("image_id")["scores"]
     rows = table[table["split"] == "test"].reset_index(drop=True)
@@ -48,7 +52,8 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes) -> GateScores:
     test = rows[["sha256", "labels", "unknown"]].assign(group=_hashed(rows["group"]), scores=served.loc[rows["image_id"]].to_numpy())
     others = table[table["split"].isin(("train", "val"))]
     items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
-    return GateScores({"schema": SCHEMA, "classes": items}, test, others[["sha256"]].assign(group=_hashed(others["group"])).reset_index(drop=True))
+    about = {"schema": SCHEMA, "classes": items} | ({"content_hash": content_hash} if content_hash else {})
+    return GateScores(about, test, others[["sha256"]].assign(group=_hashed(others["group"])).reset_index(drop=True))
 
 
 def _hashed(groups: pd.Series) -> list[str]:
@@ -111,7 +116,10 @@ def judge(
         todo = f"the champion has no scores for {missing} of {int(fresh.sum())} test pictures" if missing else "no test picture is left"
         return Verdict(tuple(rules), (*notes, f"not comparable: {todo}"), True, int(fresh.sum()), extra)
     rows = _rows(candidate, fresh)
-    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), tuple(notes), False, int(fresh.sum()), extra)
+    dropped = sorted(champion.critical - candidate.critical)
+    if dropped:
+        notes.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), tuple(notes), bool(dropped), int(fresh.sum()), extra)
 
 
 def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> tuple[np.ndarray, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import uuid
@@ -11,10 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from capnet.registry.tracking import insist
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PREFIX = "promotion."
+GATED = ("promoted", "forced", "rolled back")  # kinds of events that went through the gate
 LONGEST = 1500  # characters of a reason or of the failed rules: the value of such a tag may have 5,000
 
 
@@ -31,11 +35,17 @@ class Event:
     by: str
     at: str
     done: str = ""  # when the alias had been moved; "" where the writer died before
+    overtaken: str = ""  # the version that another writer put in its place at the same time
     key: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """True where the alias was moved and stayed there until the next event."""
+        return bool(self.done) and not self.overtaken
 
     def __str__(self) -> str:
         move = f"{'version ' + self.before if self.before else 'none'} -> {'version ' + self.after if self.after else 'none'}"
-        state = "" if self.done else " (not finished)"
+        state = "" if self.counts else f" (overtaken by version {self.overtaken})" if self.done else " (not finished)"
         why = f": {self.reason}" if self.reason else ""
         return f"{self.at}  {self.kind:<11} {move}  verdict {self.verdict or 'missing'}  by {self.by}{state}{why}"
 
@@ -52,23 +62,30 @@ def person() -> str:
         return f"uid {os.getuid()}"
 
 
-def begin(client: MlflowClient, name: str, kind: str, before: str, after: str, verdict: str, reason: str = "", rules: str = "") -> Event:
+def begin(client: MlflowClient, name: str, kind: str, before: str, after: str, verdict: str, reason: str = "", rules: str = "", key: str = "") -> Event:
     """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
     at = now()
-    key = f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
-    event = Event(kind, before, after, verdict, reason[:LONGEST], rules[:LONGEST], person()[:100], at, "", key)
+    key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
+    event = Event(kind, before, after, verdict, reason[:LONGEST], rules[:LONGEST], person()[:100], at, key=key)
     _write(client, name, event)
     return event
 
 
-def finish(client: MlflowClient, name: str, event: Event) -> Event:
-    finished = replace(event, done=now())
+def found_key(events: Sequence[Event], current: str) -> str:
+    """The tag of a move that was made elsewhere: the same for all who find it, so that it is recorded once."""
+    counting = [event.key for event in events if event.counts]
+    return f"{PREFIX}found.{hashlib.sha256(f'{counting[-1:]} {current}'.encode()).hexdigest()[:16]}"
+
+
+def finish(client: MlflowClient, name: str, event: Event, done: str = "", overtaken: str = "") -> Event:
+    """``done``: when the alias had been moved, usually now."""
+    finished = replace(event, done=done or now(), overtaken=overtaken)
     _write(client, name, finished)
     return finished
 
 
 def _write(client: MlflowClient, name: str, event: Event) -> None:
-    client.set_registered_model_tag(name, event.key, json.dumps({key: value for key, value in asdict(event).items() if key != "key"}))
+    insist(client.set_registered_model_tag, name, event.key, json.dumps({key: value for key, value in asdict(event).items() if key != "key"}))
 
 
 def read(tags: Mapping[str, str]) -> list[Event]:
@@ -79,17 +96,40 @@ def read(tags: Mapping[str, str]) -> list[Event]:
             try:
                 events.append(Event(**json.loads(value), key=key))
             except (ValueError, TypeError):  # someone edited the tag in the UI; the audit names it
-                events.append(Event("unreadable", "", "", "", value[:200], "", "?", key.removeprefix(PREFIX).rpartition(".")[0], "", key))
+                events.append(Event("unreadable", "", "", "", value[:200], "", "?", key.removeprefix(PREFIX).rpartition(".")[0], key=key))
     return sorted(events, key=lambda event: (event.done or event.at, event.key))
+
+
+def events(client: MlflowClient, name: str) -> list[Event]:
+    return read(client.get_registered_model(name).tags)
 
 
 def expected(events: Sequence[Event]) -> str:
     """The champion that the finished events lead to; "" for none."""
-    finished = [event for event in events if event.done]
+    finished = [event for event in events if event.counts]
     return finished[-1].after if finished else ""
+
+
+def rivals(events: Sequence[Event], version: str) -> list[str]:
+    """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest first; empty: anyone.
+
+    That is the champion before it, "" where there was none; behind one that was set elsewhere without a good verdict also the
+    one before that, since nobody read such a champion.
+    """
+    counting = [event for event in events if event.counts]
+    if any(event.after == version and event.kind in GATED for event in counting):
+        return []
+    while counting and counting[-1].after == version:
+        counting.pop()
+    found: list[str] = []
+    for event in reversed(counting):
+        found.append(event.after)
+        if not event.after or event.kind in GATED or event.verdict in ("green", "inconclusive"):
+            return found
+    return [*found, ""] if found else []
 
 
 def former(events: Sequence[Event], current: str) -> str:
     """Whom ``current`` replaced: where a rollback leads. Rollbacks do not count, so that two of them go two steps back."""
-    replaced = [event.before for event in events if event.done and event.after == current and event.kind != "rolled back" and event.before != current]
+    replaced = [event.before for event in events if event.counts and event.after == current and event.kind != "rolled back" and event.before != current]
     return replaced[-1] if replaced else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from capnet.registry.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_AGAINST, 
 from capnet.registry.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.registry.history import Event
 from capnet.registry.policy import Policy
+from capnet.registry.tracking import insist
 from capnet.registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -54,13 +55,48 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     return None if number is None else client.get_model_version(name, str(number))
 
 
+def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Whom version ``number`` is measured against: the champion; where its readers refuse it, or it is that version itself, the one before it.
+
+    So nobody gets past the gate by setting the alias on a bad model first.
+    """
+    champion = champion_of(client, name)
+    if champion is None:
+        return None
+    known, wanted = history.events(client, name), str(champion.version)
+    seen: set[str] = set()
+    while wanted and wanted not in seen:
+        seen.add(wanted)
+        version = _version(client, name, wanted) if wanted != number else None
+        if version is not None and not refusal(name, wanted, version.tags, known):
+            return version
+        wanted = next((event.before for event in reversed(known) if event.counts and event.after == wanted and event.before not in seen), "")
+    return champion if str(champion.version) != number else None
+
+
+def _version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """None where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
 def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
     """The gate's scores among the artifacts of the version's run; raises ContractError where they are not there."""
     from mlflow.exceptions import MlflowException
 
     try:
         with TemporaryDirectory() as folder:
-            return read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
+            found = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
+        own = version.tags.get("content_hash")
+        if found.classes.get("content_hash", own) != own:  # two versions of one run that was given from outside
+            raise ContractError("they are those of another version of the same run", FOLDER)
+        return found
     except (MlflowException, OSError, ContractError) as error:
         what = f"{identity(version.name, version.version)} has no scores for the gate: {' '.join(str(error).split())[:200]}"
         raise ContractError(what, f"run {version.run_id}, artifacts {FOLDER}/", "register that model again with this version of capnet") from error
@@ -85,14 +121,14 @@ def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: 
     return {
         VERDICT: verdict.colour,
         VERDICT_OF: identity(version.name, version.version),
-        VERDICT_AGAINST: identity(champion.name, champion.version) if champion else "no champion",
+        VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
         VERDICT_RULES: "\n".join(lines)[:LONGEST_TAG],
     }
 
 
 def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)
+        insist(client.set_model_version_tag, version.name, version.version, key, value)
 
 
 def _no_reason() -> GateError:
@@ -122,9 +158,9 @@ def promote(
     follow(client, name)
     champion = champion_of(client, name)
     before = str(champion.version) if champion else ""
-    if before == number and not refusal(name, number, version.tags):
+    if before == number and not refusal(name, number, version.tags, history.events(client, name)):
         return Outcome(name, before, number, number, None, None)
-    rival = champion if before != number else _former_version(client, name, number)
+    rival = rival_of(client, name, number)
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
     tag(client, version, verdict_tags(version, rival, verdict))
@@ -138,8 +174,7 @@ def promote(
             f"{identity(name, number)}: {'; '.join(str(item) for item in (*(rule for rule in verdict.rules if rule.outcome != 'pass'), *verdict.notes))}",
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
-    now = champion_of(client, name)
-    if (str(now.version) if now else "") != before:  # someone was faster: what was measured is no longer today's champion
+    if _current(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
     event = history.begin(client, name, kind, before, number, verdict.colour, reason, "; ".join(map(str, verdict.broken)))
@@ -151,22 +186,23 @@ def promote(
 
 
 def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None) -> Outcome:
-    """Set the alias and look again: MLflow has no compare-and-swap, so of two at once the later one stays."""
-    client.set_registered_model_alias(name, ALIAS, event.after)
-    finished = history.finish(client, name, event)
+    """Set the alias and look again: MLflow has no compare-and-swap, so of two at once the later one stays.
+
+    The time is taken between: an alias that is still ours after it was moved by others later, one that is not was moved before.
+    """
+    insist(client.set_registered_model_alias, name, ALIAS, event.after)
+    done = history.now()
+    others = [item for item in history.events(client, name) if item.counts and event.at < item.done < done and item.after != event.after]
+    if others:  # finished since we looked: that is the champion that we replaced
+        event = replace(event, before=others[-1].after)
+    now = _current(client, name)
+    finished = history.finish(client, name, event, done, now if now != event.after else "")
+    return Outcome(name, event.before, event.after, _current(client, name), verdict, finished)
+
+
+def _current(client: MlflowClient, name: str) -> str:
     champion = champion_of(client, name)
-    return Outcome(name, event.before, event.after, str(champion.version) if champion else "", verdict, finished)
-
-
-def _former_version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom the present champion replaced: what it is measured against when someone set the alias without the gate."""
-    from mlflow.exceptions import MlflowException
-
-    before = history.former(events(client, name), number)
-    try:
-        return client.get_model_version(name, before) if before else None
-    except MlflowException:
-        return None
+    return str(champion.version) if champion else ""
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
@@ -187,10 +223,6 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
 # ---------------------------------------------------------------- back, and what others did
 
 
-def events(client: MlflowClient, name: str) -> list[Event]:
-    return history.read(client.get_registered_model(name).tags)
-
-
 def rollback(client: MlflowClient, name: str, force: bool = False, reason: str = "") -> Outcome:
     """The champion before the present one comes back, at once and without a new test.
 
@@ -199,13 +231,15 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     if force and not reason.strip():
         raise _no_reason()
     follow(client, name)
-    champion = champion_of(client, name)
-    current = str(champion.version) if champion else ""
-    back = history.former(events(client, name), current) if current else ""
-    if not back:
+    current, known = _current(client, name), history.events(client, name)
+    version, seen, back = None, {current}, history.former(known, current)
+    while back and back not in seen and version is None:  # versions that were deleted are passed over
+        seen.add(back)
+        version = _version(client, name, back)
+        back = back if version else history.former(known, back)
+    if version is None:
         raise GateError(f"no champion before {identity(name, current) if current else 'now'} is known", f"models:/{name}", "promote a version instead")
-    version = client.get_model_version(name, back)
-    why = refusal(name, back, version.tags)
+    why = refusal(name, back, version.tags, known)
     if why and not force:
         raise GateError(
             f"{identity(name, back)} has {why}", f"models:/{name}/{back}", "`--rollback --force --reason ...` goes back all the same, on the record"
@@ -218,14 +252,20 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
 
 def follow(client: MlflowClient, name: str) -> Event | None:
     """Write a move of the alias that was made elsewhere (in the UI) into the history; None where there was none."""
-    found, known = champion_of(client, name), events(client, name)
+    found, known = champion_of(client, name), history.events(client, name)
     current, last = str(found.version) if found else "", history.expected(known)
     if current == last:
         return None
+    begun = [event for event in known if not event.done and event.after == current and event.kind in history.GATED]
+    if begun:  # moved by a promotion that is still at it, or died before it could say so
+        history.finish(client, name, begun[-1])
+        return None
     tags = found.tags if found else {}
-    verdict = tags.get(VERDICT, "") if found and tags.get(VERDICT_OF) == identity(name, current) else ""
-    rules = "; ".join(line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail"))
-    event = history.begin(client, name, "found", last, current, verdict, tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", rules)
+    rules = refusal(name, current, tags, known) if found else ""
+    red = tags.get(VERDICT) == "red" and tags.get(VERDICT_OF) == identity(name, current)
+    verdict = "red" if red else "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
+    why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
+    event = history.begin(client, name, "found", last, current, verdict, why, rules, key)
     return history.finish(client, name, event)
 
 
@@ -243,8 +283,9 @@ def audit(client: MlflowClient, name: str) -> Audit:
     """Record moves made elsewhere and say whether the present champion may be read."""
     new = follow(client, name)
     champion = champion_of(client, name)
-    refused = refusal(name, champion.version, champion.tags) if champion else ""
-    return Audit(events(client, name), new, str(champion.version) if champion else "", refused)
+    known = history.events(client, name)
+    refused = refusal(name, champion.version, champion.tags, known) if champion else ""
+    return Audit(known, new, str(champion.version) if champion else "", refused)
 
 
 def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:

@@ -18,11 +18,11 @@ from capnet.registry.candidate import MODEL_FILES, Candidate, content_hash, curv
 from capnet.registry.champion import VERDICT
 from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
-from capnet.registry.promotion import champion_of, tag, verdict_on, verdict_tags
+from capnet.registry.promotion import follow, rival_of, tag, verdict_on, verdict_tags
 from capnet.registry.provenance import git_revision, requirements
 from capnet.registry.reference import reference
 from capnet.registry.run import begun_run, complete_twin, fingerprints, given_run, log_data_set, put_tags, told_points
-from capnet.registry.tracking import StoreError, experiment_id, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.registry.tracking import StoreError, experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -72,7 +72,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
             advance(note="run")
             found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
         if settings.alias not in found.aliases:
-            client.set_registered_model_alias(settings.name, settings.alias, found.version)
+            insist(client.set_registered_model_alias, settings.name, settings.alias, found.version)
         if VERDICT not in found.tags:
             _inform(client, settings, found, candidate)
         return client.get_model_version(settings.name, found.version)
@@ -81,11 +81,10 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
 def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate) -> None:
     """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks again."""
     policy = read_policy(settings.policy)
-    champion = champion_of(client, settings.name)
-    if champion is not None and str(champion.version) == str(found.version):
-        champion = None
-    verdict = verdict_on(client, gate_scores(candidate.split, candidate.evaluation, candidate.classes), champion, policy)
-    tag(client, found, verdict_tags(found, champion, verdict))
+    follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
+    rival = rival_of(client, settings.name, str(found.version))
+    verdict = verdict_on(client, gate_scores(candidate.split, candidate.evaluation, candidate.classes), rival, policy)
+    tag(client, found, verdict_tags(found, rival, verdict))
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
@@ -154,7 +153,7 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wan
     first = find_version(client, settings, wanted)
     if first is None or int(first.version) >= int(created.version):
         return client.get_model_version(settings.name, created.version)
-    client.set_registered_model_alias(settings.name, settings.alias, first.version)
+    insist(client.set_registered_model_alias, settings.name, settings.alias, first.version)
     client.delete_model_version(settings.name, created.version)
     client.set_tag(str(created.run_id), "duplicate_of", f"version {first.version}")
     return client.get_model_version(settings.name, first.version)
@@ -201,7 +200,7 @@ def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, repo
             with _storing(path.name):
                 client.log_artifact(run_id, str(path))
     with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
-        write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes))
+        write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes, candidate.content_hash))
         client.log_artifacts(run_id, folder, FOLDER)
 
 
@@ -251,13 +250,13 @@ def _create_version(client: MlflowClient, settings: Register, source: str, run_i
     created = None
     try:
         created = client.create_model_version(settings.name, source, run_id=run_id, tags=tags, description=text, model_id=model_id)
-        client.set_registered_model_alias(settings.name, settings.alias, created.version)
+        insist(client.set_registered_model_alias, settings.name, settings.alias, created.version)
         return created
     except BaseException:
         with suppress(Exception):
             if created is not None:
                 client.delete_model_version(settings.name, created.version)
-            if fresh:
+            if fresh and not client.search_model_versions(f"name = '{settings.name}'"):  # nobody else registered there meanwhile
                 client.delete_registered_model(settings.name)
         raise
 

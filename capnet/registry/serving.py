@@ -9,6 +9,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,26 +56,61 @@ def check_gate(folder: Path) -> None:
     """Ask the registry whether this version may serve, where the model came from it: a red champion is refused on every way.
 
     A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model serve
-    where there is none, in an image that was built from the registry for example.
+    where there is none, in an image that was built from the registry for example. It does not overrule a registry that answers.
     """
-    try:
-        meta = yaml.safe_load((folder / META).read_text()) or {}
-    except FileNotFoundError:
-        return
-    name, version = meta.get("model_name"), str(meta.get("model_version"))
-    if not name or os.environ.get(UNCHECKED, "").strip():
-        return
     from mlflow import MlflowClient
 
+    from capnet.registry.tracking import first_contact
+
+    meta = _yaml(folder / META)
+    name, version = meta.get("model_name"), str(meta.get("model_version"))
+    unchecked = bool(os.environ.get(UNCHECKED, "").strip())
+    if not name:
+        _check_address(folder)
+        return
+    if unchecked and not os.environ.get("MLFLOW_TRACKING_URI"):
+        return  # asking would make an empty store here
     try:
-        found = MlflowClient().get_model_version(name, version)
+        with first_contact():
+            client = MlflowClient()
+            found = client.get_model_version(name, version)
     except Exception as error:  # of any store
+        if unchecked:
+            return
         raise GateError(
             f"cannot ask the registry whether {identity(name, version)} may serve: {' '.join(str(error).split())[:200]}",
             str(folder),
             f"set MLFLOW_TRACKING_URI to the registry that the model came from; where there is none, set {UNCHECKED} to a reason",
         ) from error
-    check_champion(found)
+    check_champion(found, client)
+
+
+def _check_address(folder: Path) -> None:
+    """A model that was named by its run or its place: refused, too, where the registry has it as a champion that may not serve.
+
+    Without a registry that answers there is nothing to ask: such a model is no version.
+    """
+    from mlflow import MlflowClient
+
+    from capnet.registry.tracking import first_contact
+
+    model_id = _yaml(folder / "MLmodel").get("model_id")
+    if not model_id or not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    client, found = MlflowClient(), []
+    with suppress(Exception), first_contact():
+        run_id = client.get_logged_model(model_id).source_run_id
+        found = [client.get_model_version(item.name, item.version) for item in client.search_model_versions(f"run_id = '{run_id}'")]
+    for version in found:
+        if version.source == f"models:/{model_id}" or not str(version.source).startswith("models:/m-"):  # a copy names a version
+            check_champion(version, client)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        return {}
 
 
 def signature() -> ModelSignature:

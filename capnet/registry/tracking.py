@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -64,7 +66,7 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
         with _low_voice():
             try:
-                with _environment(FIRST_CONTACT):
+                with first_contact(), _alone(sqlite_file(uri)):
                     client = _first_contact(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
@@ -81,12 +83,28 @@ def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClie
     return client
 
 
+@contextmanager
+def _alone(database: Path | None) -> Iterator[None]:
+    """One process at a time looks at a database file first: MLflow makes its tables then, and two at once leave a broken file."""
+    if database is None or not database.parent.is_dir():
+        yield
+        return
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # on the folder, so that no file of a lock is left
+        yield
+    finally:
+        os.close(folder)
+
+
 def experiment_id(client: MlflowClient, settings: Register) -> str:
     """Id of the experiment, made where missing. Beside a sqlite file artifacts go to ``mlruns/`` next to it.
 
     A sqlite store keeps absolute paths. When its folder was moved or copied the old artifacts are out of reach: the experiment
     is then set aside under another name, so that nothing is written to the old place.
     """
+    from mlflow.exceptions import MlflowException
+
     database = sqlite_file(tracking_uri(settings))
     home = database.resolve().parent / "mlruns" if database else None
     found = client.get_experiment_by_name(settings.experiment)
@@ -103,11 +121,25 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
             found = None
     if found:
         return found.experiment_id
-    if home:
-        # The location is given because mlflow would take the working directory, which is not where the database is.
-        location = home / settings.experiment.replace("/", "-")
-        return client.create_experiment(settings.experiment, artifact_location=location.as_uri())
-    return client.create_experiment(settings.experiment)
+    # The location is given because mlflow would take the working directory, which is not where the database is.
+    location = (home / settings.experiment.replace("/", "-")).as_uri() if home else None
+    try:
+        return client.create_experiment(settings.experiment, artifact_location=location)
+    except MlflowException as error:
+        made = client.get_experiment_by_name(settings.experiment)  # by another process since we looked
+        if made is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return made.experiment_id
+
+
+def insist(write: Callable[..., Any], *arguments: str) -> None:
+    """Write a tag or an alias. MLflow inserts or updates, which fails for one of two writers at once; the second time the row is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments)
+    except MlflowException:
+        write(*arguments)
 
 
 def local_path(location: str) -> Path | None:
@@ -134,10 +166,12 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
     elif status in (401, 403):
         todo = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that may write there"
+    elif re.search(r"\b5\d\d error|error code 5\d\d", reason):  # the status alone says nothing: mlflow gives 500 to any connection that failed
+        todo = "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full; then try again"
     else:
         todo = (
             "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI (or register.tracking_uri) to another; "
-            "then run `capnet register` again"
+            "then try again"
         )
     return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
 
@@ -162,6 +196,13 @@ def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[N
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def first_contact() -> Iterator[None]:
+    """Time-outs with which a wrong address is noticed in seconds."""
+    with _environment(FIRST_CONTACT):
+        yield
 
 
 @contextmanager

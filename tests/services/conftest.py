@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from services.mlflow_server import MlflowServer
+from services.postgres import Postgres
 from services.s3_server import S3Server
 
 NUMBERS = itertools.count(1)
+BUCKET = "mlflow-artifacts"
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +24,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield started
     finally:
         started.kill()
+
+
+@pytest.fixture(scope="session")
+def tracking(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server with PostgreSQL behind it and artifacts in S3."""
+    server.client().create_bucket(Bucket=BUCKET)
+    postgres = Postgres()
+    postgres.start()
+    found = MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.uri, server, BUCKET)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        postgres.stop()
 
 
 @pytest.fixture

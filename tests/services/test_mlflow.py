@@ -17,28 +17,11 @@ import pytest
 from e2e.workplace import Workplace, small_place
 from mlflow.tracking import MlflowClient
 from services.browser import Browser
+from services.conftest import BUCKET
 from services.mlflow_server import MlflowServer
-from services.postgres import Postgres
 from services.s3_server import S3Server
 
 from capnet.contracts import read_classes
-
-BUCKET = "mlflow-artifacts"
-
-
-@pytest.fixture(scope="module")
-def tracking(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """An MLflow server with PostgreSQL behind it and artifacts in S3."""
-    server.client().create_bucket(Bucket=BUCKET)
-    postgres = Postgres()
-    postgres.start()
-    found = MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.uri, server, BUCKET)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
-        postgres.stop()
 
 
 class Remote(Workplace):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -17,6 +17,13 @@ from urllib.request import urlopen
 import pytest
 from mlflow.tracking import MlflowClient
 
+from capnet.config import Register
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import register_version
+
+Make = Callable[..., dict[str, Path]]
+GOOD, BETTER = (2.0, 2.0, 2.0, 2.0), (3.0, 3.0, 3.0, 3.0)
+WORSE_TAIL = (9.0, 9.0, 2.0, 1.4)  # better in the mean; the last two classes are the tail
 START = 90.0  # seconds a server may take on a busy machine
 
 
@@ -45,6 +52,27 @@ def database(no_database: Path, empty_database: Path) -> Path:
     """A sqlite store of one's own without experiments, runs and models."""
     shutil.copy(empty_database, no_database)
     return no_database
+
+
+@pytest.fixture(scope="session")
+def three_versions(tmp_path_factory: pytest.TempPathFactory, outputs_maker: Make, empty_database: Path) -> Path:
+    """A store with a good version, one that is better in the mean and worse in the tail, and one better everywhere."""
+    folder = tmp_path_factory.mktemp("three")
+    database = Path(shutil.copy(empty_database, folder / "mlflow.db"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+        patch.chdir(folder)
+        for number, skill in enumerate((GOOD, WORSE_TAIL, BETTER)):
+            paths = outputs_maker(folder / f"outputs {number}", mAP=0.5 + number / 10, skill=skill)
+            register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    return database
+
+
+@pytest.fixture
+def client(no_database: Path, three_versions: Path) -> MlflowClient:
+    """A copy of that store's database; the artifacts are shared."""
+    shutil.copy(three_versions, no_database)
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
 @pytest.fixture

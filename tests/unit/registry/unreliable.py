@@ -20,6 +20,7 @@ class Unreliable(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = urlsplit(target).netloc
         self.mode, self.stall, self.requests = "ok", 30.0, 0
+        self.seen: list[tuple[str, bytes]] = []  # path and body of every request
 
     @property
     def address(self) -> str:
@@ -33,6 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.server.requests += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append((self.path, body))
         mode = self.server.mode
         if mode == "stall":
             time.sleep(self.server.stall)
