@@ -17,6 +17,7 @@ MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv"
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
 HEADLINE = ("mAP", *BUCKETS)
 PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}  # metric: column of per_class.csv
+FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag of a version: whether its artifact holds the backbone's weights
 TITLES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",

@@ -14,7 +14,7 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json, write_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.registry.candidate import MODEL_FILES, Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.candidate import FORM, MODEL_FILES, PACKED, REFERENCED, Candidate, content_hash, curves, description, figures, flat_params
 from capnet.registry.champion import VERDICT
 from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
@@ -89,8 +89,13 @@ def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candi
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
-    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there."""
+    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there.
+
+    Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
+    """
     found = [item for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
+    if settings.pack_backbone:
+        found = [item for item in found if item.tags.get(FORM) == PACKED]
     if sqlite_file(tracking_uri(settings)):
         found = [item for item in found if _has_artifacts(client, item)]
     return client.get_model_version(settings.name, min((item.version for item in found), key=int)) if found else None
@@ -121,6 +126,7 @@ def _new_version(
         "content_hash": candidate.content_hash,
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": str(candidate.config.get("weight_hash", "")),
+        FORM: PACKED if settings.pack_backbone else REFERENCED,
     } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
     text = description(candidate)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
@@ -134,7 +140,7 @@ def _new_version(
             advance(note="artifacts")
             _log_artifacts(client, run_id, candidate, report)
             advance(note="model")
-            _log_model(client, run_id, logged, candidate)
+            _log_model(client, run_id, logged, candidate, settings.pack_backbone)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
@@ -205,8 +211,8 @@ def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, repo
         client.log_artifacts(run_id, folder, FOLDER)
 
 
-def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate) -> None:
-    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle."""
+def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, packed: bool) -> None:
+    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -218,6 +224,8 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
         model.mkdir()
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
+        if packed:
+            _pack(model)
         write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
             path=str(target),
@@ -229,12 +237,26 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
             },
             signature=signature,
             input_example=example,
-            pip_requirements=requirements(str(candidate.config.get("backbone", {}).get("name", ""))),
-            metadata={"content_hash": candidate.content_hash, "classes": candidate.classes.names, "tte": dict(candidate.config["tte"])},
+            pip_requirements=requirements("" if packed else str(candidate.config.get("backbone", {}).get("name", ""))),
+            metadata={
+                FORM: PACKED if packed else REFERENCED,
+                "content_hash": candidate.content_hash,
+                "classes": candidate.classes.names,
+                "tte": dict(candidate.config["tte"]),
+            },
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
         )
         with _storing("the model"):
             client.log_model_artifacts(logged.model_id, str(target))
+
+
+def _pack(model: Path) -> None:
+    """In the process and not on a GPU: class features are encoded in full precision, so that machines agree."""
+    from capnet.config import Runtime
+    from capnet.model.folder import pack
+    from capnet.runtime import prepare
+
+    pack(model, prepare(Runtime(device="cpu", precision="fp32")))
 
 
 def _create_version(client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]) -> ModelVersion:
