@@ -26,7 +26,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError
 from capnet.model.capnet import CapNet
-from capnet.model.packed import BACKBONE, read_backbone, write_backbone
+from capnet.model.packed import PACKED_FILE, read_backbone, write_backbone
 from capnet.model.towers import Towers, load_towers
 from capnet.runtime import Machine
 
@@ -68,7 +68,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     if metadata.get("class_fingerprint") != classes.fingerprint:
         raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
     tte, settings = Tte.model_validate(config["tte"]), Train.model_validate(config["train"])
-    model: CapNet | None = read_backbone(folder, settings) if (folder / BACKBONE).is_file() else None
+    model: CapNet | None = read_backbone(folder, settings) if (folder / PACKED_FILE).is_file() else None
     towers = (model.towers if model is not None else load_towers(Backbone.model_validate(config["backbone"]), tte.size)).to(machine.device)
     if towers.weight_hash != config["weight_hash"]:
         raise ContractError(

@@ -21,7 +21,7 @@ from capnet.model.image_size import set_image_size
 from capnet.model.text_towers import TextTower
 from capnet.model.towers import ImageTower, Preprocess, Towers, tensors_digest
 
-BACKBONE = "backbone.safetensors"
+PACKED_FILE = "packed.safetensors"
 IMAGE, REFINED, ZERO_SHOT = "image.", "classes.refined", "classes.zero_shot"
 TEXT_SIDE = ("prompt.", "gcn.", "text_adapters.")  # trained tensors that only class features depend on
 
@@ -48,7 +48,7 @@ class PackedCapNet(CapNet):
 
 
 def write_backbone(folder: Path, model: CapNet) -> None:
-    """Put backbone.safetensors beside the trained tensors of ``folder``, from which ``model`` was loaded."""
+    """Put packed.safetensors beside the trained tensors of ``folder``, from which ``model`` was loaded."""
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
@@ -63,7 +63,7 @@ def write_backbone(folder: Path, model: CapNet) -> None:
         "model_sha256": sha256_file(folder / "model.safetensors"),
         "tensors_sha256": tensors_digest(tensors),
     }
-    write_tensors(folder / BACKBONE, tensors, metadata)
+    write_tensors(folder / PACKED_FILE, tensors, metadata)
 
 
 def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
@@ -71,7 +71,7 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
 
     Raises ContractError where the file was changed, or was packed for other trained tensors: class features depend on them.
     """
-    path = folder / BACKBONE
+    path = folder / PACKED_FILE
     tensors, metadata = read_tensors(path)
     if tensors_digest(tensors) != metadata.get("tensors_sha256"):
         raise ContractError("the packed backbone's sha256 is not the one that was written with it", str(path), "get the model from its store again")
@@ -99,4 +99,4 @@ def build_visual(architecture: Mapping[str, Any]) -> Any:
 
 
 def _no_text(*arguments: object) -> Tensor:
-    raise ContractError("a packed model has no text tower", BACKBONE, "load the model folder that training wrote")
+    raise ContractError("a packed model has no text tower", PACKED_FILE, "load the model folder that training wrote")

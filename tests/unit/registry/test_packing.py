@@ -26,7 +26,7 @@ from capnet.contracts import read_tensors, sha256_file, write_tensors
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.tte import score_pictures
 from capnet.model.folder import load_model, pack
-from capnet.model.packed import BACKBONE
+from capnet.model.packed import PACKED_FILE
 from capnet.model.towers import tensors_digest
 from capnet.registry.candidate import read_candidate
 from capnet.registry.promotion import copy
@@ -81,13 +81,13 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(da
 
     files = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
     assert not [path for path in files if _pickled(path)]
-    with safe_open(place / "artifacts/model" / BACKBONE, "pt") as file:
+    with safe_open(place / "artifacts/model" / PACKED_FILE, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     assert {name.partition(".")[0] for name in tensors} == {"image", "classes"}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    rest = sum(size for path, size in files.items() if path.name != BACKBONE)
+    rest = sum(size for path, size in files.items() if path.name != PACKED_FILE)
     trained = sum(path.stat().st_size for path in (paths["model"] / name for name in ("model.safetensors", "graph.safetensors")))
-    assert files[place / "artifacts/model" / BACKBONE] < size + 20_000, "the tensors and their names"
+    assert files[place / "artifacts/model" / PACKED_FILE] < size + 20_000, "the tensors and their names"
     assert rest < trained + 60_000, "beside the backbone: trained tensors, graph, and texts"
 
 
@@ -139,18 +139,18 @@ def test_a_changed_backbone_is_refused(make_outputs: Make, change: str, reason: 
     machine = prepare(Runtime())
     pack(folder, machine)
     load_model(folder, machine)
-    tensors, metadata = read_tensors(folder / BACKBONE)
+    tensors, metadata = read_tensors(folder / PACKED_FILE)
     name = next(iter(tensors))
     if change == "bytes":
-        content = bytearray((folder / BACKBONE).read_bytes())
+        content = bytearray((folder / PACKED_FILE).read_bytes())
         content[-5] ^= 1
-        (folder / BACKBONE).write_bytes(content)
+        (folder / PACKED_FILE).write_bytes(content)
     elif change == "trained":
         trained, fingerprints = read_tensors(folder / "model.safetensors")
         write_tensors(folder / "model.safetensors", {key: tensor + 1 for key, tensor in trained.items()}, fingerprints)
     else:
         tensors[name] = tensors[name] + 1
-        write_tensors(folder / BACKBONE, tensors, metadata | {"tensors_sha256": tensors_digest(tensors), "weight_hash": "0" * 64})
+        write_tensors(folder / PACKED_FILE, tensors, metadata | {"tensors_sha256": tensors_digest(tensors), "weight_hash": "0" * 64})
     with pytest.raises(ContractError, match=reason):
         load_model(folder, machine)
 
