@@ -80,9 +80,10 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     visual = build_visual(metadata["architecture"])
     visual.load_state_dict({name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)})
     visual.requires_grad_(False).eval()
-    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in metadata["preprocess"].items()}
+    look: dict[str, Any] = metadata["preprocess"]
+    preprocess = Preprocess(look["size"], tuple(look["mean"]), tuple(look["std"]), look["interpolation"])
     text = TextTower(_no_text)
-    towers = Towers(ImageTower(visual), text, Preprocess(**sizes), metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"])
+    towers = Towers(ImageTower(visual), text, preprocess, metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"])
     return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
 
 
