@@ -20,6 +20,7 @@ COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",
     "predict": "Label pictures with a registered model.",
+    "deploy": "Write a KServe manifest of a model version.",
     "promote": "Make a model version the champion, behind the gate.",
     "shard": "Write the pictures as tar shards (WebDataset layout).",
     "sync": "Send tracking records that a server has missed.",

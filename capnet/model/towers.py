@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Towers:
     pooled_dim: int
     weight_hash: str
     centring: tuple[Tensor, Tensor] | None = None  # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
+    architecture: Mapping[str, Any] = field(default_factory=dict)  # what the image tower is built from: open_clip's, and resized (px, 0: not)
 
     def centre(self, text_features: Tensor) -> Tensor:
         """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""
@@ -153,12 +154,17 @@ def load_open_clip(settings: Backbone, image_size: int = 0) -> Towers:
     config = getattr(model.visual, "preprocess_cfg", {})
     size = config.get("size", model.visual.image_size)
     side = int(size[0] if isinstance(size, tuple | list) else size)
-    digest = digest or state_digest(model)
-    if image_size not in (0, side):
-        side = image_size
+    digest = digest or tensors_digest(model.state_dict())
+    resized = image_size if image_size not in (0, side) else 0
+    if resized:
+        side = resized
         set_image_size(model.visual, side, settings.name)
     preprocess = Preprocess(side, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic"))
-    return assemble(model, tokenizer, preprocess, digest)
+    towers = assemble(model, tokenizer, preprocess, digest)
+    shape = open_clip.get_model_config(name) or {}
+    quick_gelu = shape.get("quick_gelu", False)
+    towers.architecture = {"embed_dim": shape["embed_dim"], "vision_cfg": shape["vision_cfg"], "quick_gelu": quick_gelu, "resized": resized}
+    return towers
 
 
 def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preprocess, weight_hash: str) -> Towers:
@@ -171,10 +177,10 @@ def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preproces
     return Towers(image, text, preprocess, int(embed.shape[1]), int(probe.shape[1]), weight_hash)
 
 
-def state_digest(model: nn.Module) -> str:
-    """sha256 over names and bytes of all weights: identifies weights that came from no single file."""
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes of all tensors: identifies weights that came from no single file."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else tensor.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv"
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
 HEADLINE = ("mAP", *BUCKETS)
 PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}  # metric: column of per_class.csv
+FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag of a version: whether its artifact holds the backbone's weights
 TITLES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -168,11 +169,11 @@ def description(candidate: Candidate) -> str:
     ]
     for variant in VARIANTS:
         if variant in metrics:
-            lines.append(f"| {TITLES[variant]} |" + "".join(f" &emsp; {_percent(metrics[variant], name)} |" for name in shown))
+            lines.append(f"| {TITLES[variant]} |" + "".join(f" &emsp; {percent(metrics[variant], name)} |" for name in shown))
     lines += [
         "",
         f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
-        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {_source(thresholds)}, valid only for "
+        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {source_of_thresholds(thresholds)}, valid only for "
         f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px, average of {views['average']}).",
         f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights `{str(config.get('weight_hash', '?'))[:12]}`; "
         f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
@@ -181,11 +182,12 @@ def description(candidate: Candidate) -> str:
         lines.append(f"- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used: {_some(borrowed)}.")
     if metrics.get("left_out"):
         lines.append(f"- **Not measured** (no positive test picture): {_some(metrics['left_out'])}.")
-    lines.append(f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report under its artifacts.")
+    lines.append(f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report and both cards under its artifacts.")
     return "\n".join(lines) + "\n"
 
 
-def _percent(values: Mapping[str, Any], name: str) -> str:
+def percent(values: Mapping[str, Any], name: str) -> str:
+    """A mean in %, with its interval where there is one: 84.0 (81.2 to 86.5)."""
     if name not in values:
         return ""
     text = f"{100 * values[name]:.1f}"
@@ -193,10 +195,16 @@ def _percent(values: Mapping[str, Any], name: str) -> str:
     return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _source(thresholds: Mapping[str, Any]) -> str:
+def source_of_thresholds(thresholds: Mapping[str, Any]) -> str:
+    """The pictures that thresholds were chosen on, in words."""
     return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(str(thresholds.get("source")), "?")
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    shown = ["`" + name[:60].replace("`", "'") + "`" for name in names[:most]]  # as code: a name may hold Markdown
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(code(name) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def code(text: str) -> str:
+    """Any text as code on one line, also in a cell of a table: a class name may hold Markdown and HTML."""
+    line = " ".join(text.split())[:200].replace("`", "'").replace("|", "\\|")
+    return f"`{line or ' '}`"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Register
 from capnet.errors import ContractError, GateError, Problem
 from capnet.registry import history
+from capnet.registry.candidate import FORM
 from capnet.registry.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity, refusal
 from capnet.registry.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.registry.history import Event
@@ -209,6 +210,7 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
     """The same content under another registered model: the copy that is there, else a new one, without verdict and reason."""
     wanted = version.tags.get("content_hash", "")
     there = [item for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
+    there = [item for item in there if item.tags.get(FORM) == version.tags.get(FORM)]
     if there:
         return client.get_model_version(name, min((str(item.version) for item in there), key=int))
     with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice

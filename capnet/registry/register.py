@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from capnet.config import Register
-from capnet.contracts import SCHEMA, read_json, write_json
+from capnet.contracts import SCHEMA, read_json, replace_file, write_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.registry.candidate import MODEL_FILES, Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.candidate import FORM, MODEL_FILES, PACKED, REFERENCED, Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.cards import card_links, card_texts
 from capnet.registry.champion import VERDICT
 from capnet.registry.gate import FOLDER, gate_scores, write_gate
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import follow, rival_of, tag, verdict_on, verdict_tags
 from capnet.registry.provenance import git_revision, requirements
 from capnet.registry.reference import reference
-from capnet.registry.run import begun_run, complete_twin, fingerprints, given_run, log_data_set, put_tags, told_points
+from capnet.registry.run import begun_run, complete_twin, dvc_place, fingerprints, given_run, log_data_set, put_tags, told_points
 from capnet.registry.tracking import StoreError, experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
@@ -88,8 +89,13 @@ def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candi
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
-    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there."""
+    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there.
+
+    Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
+    """
     found = [item for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
+    if settings.pack_backbone:
+        found = [item for item in found if item.tags.get(FORM) == PACKED]
     if sqlite_file(tracking_uri(settings)):
         found = [item for item in found if _has_artifacts(client, item)]
     return client.get_model_version(settings.name, min((item.version for item in found), key=int)) if found else None
@@ -120,8 +126,10 @@ def _new_version(
         "content_hash": candidate.content_hash,
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": str(candidate.config.get("weight_hash", "")),
+        FORM: PACKED if settings.pack_backbone else REFERENCED,
     } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
     text = description(candidate)
+    cards = card_texts(candidate, tags[FORM], data_md5, dvc_place(Path(".dvc/config"), data_md5), settings.data_licence)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     notes = tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"} | fingerprints(candidate)
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
@@ -131,9 +139,9 @@ def _new_version(
             _log_figures(client, run_id, logged.model_id, candidate)
             log_data_set(client, run_id, candidate, data_md5)
             advance(note="artifacts")
-            _log_artifacts(client, run_id, candidate, report)
+            _log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")
-            _log_model(client, run_id, logged, candidate)
+            _log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
@@ -142,6 +150,7 @@ def _new_version(
         if not given_run():
             client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
         advance(note="version")
+        text += card_links(experiment, run_id)
         buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
         created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets)
         advance()
@@ -194,18 +203,21 @@ def _log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Ca
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
 
-def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, report: Path) -> None:
+def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, report: Path, cards: Mapping[str, str]) -> None:
     for path in (report, *(candidate.evaluation / name for name in ("metrics.json", "per_class.csv", "thresholds.json"))):
         if path.is_file():
             with _storing(path.name):
                 client.log_artifact(run_id, str(path))
+    for name, text in cards.items():
+        with _storing(name):
+            client.log_text(run_id, text, name)
     with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
         write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes, candidate.content_hash))
         client.log_artifacts(run_id, folder, FOLDER)
 
 
-def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate) -> None:
-    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle."""
+def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool) -> None:
+    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -217,6 +229,8 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
         model.mkdir()
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
+        if packed:
+            _pack(model)
         write_json(Path(folder, "reference.json"), reference(candidate))
         mlflow.pyfunc.save_model(
             path=str(target),
@@ -228,12 +242,28 @@ def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candid
             },
             signature=signature,
             input_example=example,
-            pip_requirements=requirements(str(candidate.config.get("backbone", {}).get("name", ""))),
-            metadata={"content_hash": candidate.content_hash, "classes": candidate.classes.names, "tte": dict(candidate.config["tte"])},
+            pip_requirements=requirements("" if packed else str(candidate.config.get("backbone", {}).get("name", ""))),
+            metadata={
+                FORM: PACKED if packed else REFERENCED,
+                "content_hash": candidate.content_hash,
+                "classes": candidate.classes.names,
+                "tte": dict(candidate.config["tte"]),
+            },
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
         )
+        for name, text in cards.items():
+            replace_file(target / name, text)
         with _storing("the model"):
             client.log_model_artifacts(logged.model_id, str(target))
+
+
+def _pack(model: Path) -> None:
+    """In the process and not on a GPU: class features are encoded in full precision, so that machines agree."""
+    from capnet.config import Runtime
+    from capnet.model.folder import pack
+    from capnet.runtime import prepare
+
+    pack(model, prepare(Runtime(device="cpu", precision="fp32")))
 
 
 def _create_version(client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]) -> ModelVersion:

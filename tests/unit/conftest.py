@@ -31,7 +31,8 @@ def make_outputs(tmp_path: Path) -> Make:
 def outputs_maker() -> Make:
     """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths.
 
-    ``skill``: how far the scores of a class's test pictures stand apart, per class or for all.
+    ``skill``: how far the scores of a class's test pictures stand apart, per class or for all. ``weights``: where the tiny CLIP's
+    weights are written, as a .pt file, and read from.
     """
 
     return _make
@@ -46,13 +47,14 @@ def _make(
     zero_shot_weight: float = 0.0,
     skill: float | Sequence[float] = 2.0,
     critical: Sequence[str] = (),
+    weights: Path | None = None,
 ) -> dict[str, Path]:
     from capnet.contracts import write_classes
 
     paths = {name: folder / name for name in ("split", "model", "evaluation")}
     for path in paths.values():
         path.mkdir(parents=True)
-    classes = _model(paths["model"], n_classes, zero_shot_weight, critical)
+    classes = _model(paths["model"], n_classes, zero_shot_weight, critical, weights)
     _history(paths["model"] / "history.csv", epochs)
     write_classes(paths["split"] / "classes.json", classes)
     _evaluation(paths["evaluation"], classes, mAP)
@@ -92,7 +94,7 @@ def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[floa
     write_predictions(paths["evaluation"] / "predictions.parquet", frame.assign(variant="capnet", scores=list(scores))[frame["split"] != "train"])
 
 
-def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequence[str] = ()) -> Any:
+def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequence[str] = (), weights: Path | None = None) -> Any:
     import open_clip
     import torch
 
@@ -107,7 +109,10 @@ def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequ
     open_clip.add_model_config(config)
     counts = [max(1, 120 // (rank + 1) ** 2) for rank in range(n_classes)]
     classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes], critical=critical).with_counts(counts, (100, 20))
-    backbone = Backbone(name="tiny-random-clip", pretrained="random", centre=False)
+    if weights is not None:
+        torch.manual_seed(1)
+        torch.save(open_clip.create_model("tiny-random-clip").state_dict(), weights)
+    backbone = Backbone(name="tiny-random-clip", pretrained=str(weights or "random"), centre=False)
     towers = load_towers(backbone)
     settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, "zero_shot_weight": zero_shot_weight})
     prompts = classes.prompt_fingerprint("a photo of a {}.", towers.weight_hash)

@@ -72,7 +72,15 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path) 
     assert run.data.params["tte.views"] == "5"
     assert {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))} == figures(candidate)
     assert [(point.step, point.value) for point in client.get_metric_history(version.run_id, "val/mAP")] == [(2, 0.2), (3, pytest.approx(0.3))]
-    assert {item.path for item in client.list_artifacts(version.run_id)} == {"report.html", "metrics.json", "per_class.csv", "thresholds.json", "gate"}
+    assert {item.path for item in client.list_artifacts(version.run_id)} == {
+        "report.html",
+        "metrics.json",
+        "per_class.csv",
+        "thresholds.json",
+        "gate",
+        "model_card.md",
+        "data_card.md",
+    }
     assert {item.path for item in client.list_artifacts(version.run_id, "gate")} == {"gate/test.parquet", "gate/seen.parquet", "gate/gate.json"}
     for name in ("report.html", "per_class.csv"):
         copy = client.download_artifacts(version.run_id, name, str(folder))
@@ -233,7 +241,7 @@ def test_the_artifact_has_no_pickle_and_the_models_own_files(database: Path, mak
     place = local_path(_client().get_model_version_download_uri("capnet", "1"))
     assert place is not None
     files = [path for path in place.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {"", ".json", ".yaml", ".txt", ".py", ".safetensors", ".csv"}
+    assert {path.suffix for path in files} == {"", ".json", ".yaml", ".txt", ".py", ".safetensors", ".csv", ".md"}
     assert not [path for path in files if _is_pickle(path)]
     for name in ("model.safetensors", "config.json"):
         assert (place / "artifacts" / "model" / name).read_bytes() == (paths["model"] / name).read_bytes()

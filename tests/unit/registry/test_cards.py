@@ -1,0 +1,170 @@
+"""Model card and data card: figures against the tables they come from, and class names that try to be Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from capnet.contracts import Classes, read_split, write_split
+from capnet.registry.candidate import read_candidate
+from capnet.registry.cards import DATA_CARD, card_texts, data_card, model_card, weak_classes
+from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
+
+Make = Callable[..., dict[str, Path]]
+HOSTILE = ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "`code`\n\n# title"]
+
+
+class Tables(HTMLParser):
+    """Text of every cell of every table, and all tags that occur."""
+
+    def __init__(self, markdown: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.tags: set[str] = set()
+        self.inside = False
+        self.feed(MarkdownIt("commonmark").enable("table").render(markdown))  # this preset lets HTML through
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.tables[-1][-1][-1] += data
+
+    def headed(self, *head: str) -> list[list[str]]:
+        """Rows of the table with this head."""
+        return next(table[1:] for table in self.tables if table[0][: len(head)] == list(head))
+
+
+def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs(critical=["cat"]))
+    found = Tables(model_card(candidate, "referenced"))
+    assert found.headed("", "mAP")[0] == ["CapNet", "50.0 (45.0 to 55.0)", "60.0 (55.0 to 65.0)", "50.0 (45.0 to 55.0)", "40.0 (35.0 to 45.0)"]
+    assert found.headed("slice", "mAP")[0][:2] == ["unseen artwork", "40.0 (35.0 to 45.0)"]
+    every = found.headed("class", "bucket")
+    assert [(row[0], row[2], row[4]) for row in every] == [
+        ("traffic light", "120", "25.0"),
+        ("cat (critical)", "30", "37.5"),
+        ("Hund/Welpe", "13", "50.0"),
+        ("épée", "7", ""),
+    ]
+    few = "9 positive test pictures: the figure is uncertain"
+    assert weak_classes(candidate) == [
+        ("épée", None, ["not measured: no positive test picture", "too few positives for a threshold of its own"]),
+        ("traffic light", 0.25, [few]),
+        ("cat", 0.375, [few]),
+        ("Hund/Welpe", 0.5, [few]),
+    ]
+    rows = [dict(row) | {"positives": "40", "ap": "0.2" if row["class"] == "cat" else row["ap"]} for row in candidate.per_class]
+    assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
+    text = model_card(candidate, "packed")
+    assert "Licence of the backbone: none: the weights are random numbers." in text
+    assert "Backbone weights: in the artifact" in text
+    assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
+
+
+def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = make_outputs()
+    frame = read_split(paths["split"] / "split.parquet")
+    frame["unknown"] = [[3] if number % 2 else [] for number in range(len(frame))]
+    frame["group"], frame["slice"] = (
+        [f"site {number // 10}" for number in range(len(frame))],
+        ["night" if number % 3 else "day" for number in range(len(frame))],
+    )
+    write_split(paths["split"] / "split.parquet", frame)
+    check = {"name": "near_duplicates", "severity": "warning", "success": False, "says": "copies | on two sides", "observed": 3, "rows": 430}
+    (paths["split"].parent / "validation").mkdir()
+    (paths["split"].parent / "validation" / "validation.json").write_text(json.dumps({"schema": 1, "checks": [check, check | {"success": True}]}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
+    text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "")[DATA_CARD]
+    found = Tables(text)
+    sides = {row[0]: row[1:] for row in found.headed("side")}
+    for side, part in frame.groupby("split"):
+        labels = part["labels"].map(len).sum()
+        share = part["unknown"].map(len).sum() / (4 * len(part))
+        assert sides[str(side)] == [str(len(part)), str(labels), f"{labels / len(part):.2f}", f"{100 * share:.1f}", str(part["group"].nunique())]
+    exploded = frame.explode("labels").groupby(["labels", "split"]).size()
+    assert [row[2:5] for row in found.headed("class", "bucket")] == [[str(exploded.get((n, side), 0)) for side in ("train", "val", "test")] for n in range(4)]
+    assert found.headed("slice") == [[name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())]
+    assert found.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
+    assert "2 checks, 1 with findings." in text
+    assert "s3://bucket/files/md5/01/23.dir" in text
+    assert "b" not in found.tags, "a licence file is quoted, not rendered"
+    assert "CC BY-SA 4.0</b>, by OpenMoji" in text
+    assert "Licence of the pictures: CC0 1.0." in card_texts(read_candidate(**paths), "packed", "", "", "CC0 1.0")[DATA_CARD]
+
+
+def test_what_nobody_said_is_said_to_be_unknown(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "")[DATA_CARD]
+    assert f"Licence of the pictures: {UNKNOWN}" in text
+    assert "not under DVC" in text
+    assert "Its findings are not at hand here" in text
+
+
+def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs())
+    names = dict(zip(candidate.classes.names, HOSTILE, strict=True))
+    classes = Classes(tuple(replace(item, name=names[item.name]) for item in candidate.classes.items))
+    thresholds = dict(candidate.thresholds) | {"classes": [item | {"name": names[item["name"]]} for item in candidate.thresholds["classes"]]}
+    rows = [dict(row) | {"class": names[row["class"]]} for row in candidate.per_class]
+    hostile = replace(candidate, classes=classes, per_class=rows, thresholds=thresholds)
+    for text, wanted in ((model_card(hostile, "packed"), 6), (data_card(hostile, "", "", "", None), 6)):
+        found = Tables(text)
+        assert not found.tags & {"img", "script"}
+        table = found.headed("class", "bucket")
+        assert [row[0] for row in table] == ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "'code' # title"]
+        assert {len(row) for row in table} == {wanted}
+    assert "javascript" not in "".join(part for part in MarkdownIt("commonmark").render(model_card(hostile, "packed")).split('"') if part.startswith("java"))
+
+
+def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs(n_classes=1000))
+    for text in card_texts(candidate, "packed", "", "", "").values():
+        assert len(text) < 80_000
+        assert "And 700 more in per_class.csv" in text
+    assert np.all([len(line) < 2000 for line in text.splitlines()])
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "openai", "wanted"),
+    [
+        ("lit-efflite0-minilm", "wheels", False, "Apache-2.0"),
+        ("ViT-B-16-quickgelu", "openai", False, "MIT"),
+        ("ViT-B-16-quickgelu", "weights/ViT-B-16.pt", True, "MIT"),
+        ("ViT-B-16", "laion2b_s34b_b88k", False, "MIT"),
+        ("ViT-B-16-SigLIP", "webli", False, "Apache-2.0"),
+        ("ViT-B-16-quickgelu", "metaclip_400m", False, "CC BY-NC 4.0"),
+        ("ViT-B-16", "weights/openai.pt", False, "not known"),
+        ("RN50", "yfcc15m", False, "not known"),
+    ],
+)
+def test_a_backbones_licence_is_known_or_said_to_be_unknown(name: str, pretrained: str, openai: bool, wanted: str) -> None:
+    assert wanted in backbone_licence(name, pretrained, openai)
+
+
+def test_a_data_licence_comes_from_the_setting_or_from_the_folder(tmp_path: Path) -> None:
+    assert data_licence("", tmp_path / "missing") == ""
+    (tmp_path / "licence.txt").write_text("CC BY 4.0\n")
+    (tmp_path / "labels.csv").write_text("path,labels\n")
+    assert data_licence("", tmp_path) == "CC BY 4.0"
+    assert data_licence(" CC0 ", tmp_path) == "CC0"
