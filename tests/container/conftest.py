@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def base(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(engine: Engine, begun: Future[Workplace], tmp_path_factory: pytest.TempPathFactory) -> Base:
     return base_image(engine, tmp_path_factory.mktemp("base"))
 
 
@@ -80,9 +81,19 @@ def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Workplace]]:
+    """The commands at work while images are built, which mostly waits for the network and the disk."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run_commands, tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def place(begun: Future[Workplace]) -> Workplace:
     """The demo in small, in a folder, after ingest to evaluate by the commands: what the containers must reproduce."""
-    root = tmp_path_factory.mktemp("place")
+    return begun.result()
+
+
+def run_commands(root: Path) -> Workplace:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     rows = write_pictures(data, 0, range(0, total(), EVERY))

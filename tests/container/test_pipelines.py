@@ -70,16 +70,16 @@ def test_the_model_is_in_the_mlflow_server(run: Path, servers: Servers, built: B
 
 
 @pytest.fixture(scope="module")
-def champion(run: Path, place: Workplace, submit: Submitter) -> str:
+def champion(run: Path, place: Workplace, submit: Submitter) -> None:
     """The registered version, promoted by the command."""
     command = ["capnet", "promote", "--params", str(place.root / "params.yaml")]
     environment = {**place.environment(), **submit.servers.environment}
     done = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return "1"
 
 
-def test_the_prediction_pipeline_gives_the_scores_of_the_evaluation(run: Path, champion: str, submit: Submitter, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("champion")
+def test_the_prediction_pipeline_gives_the_scores_of_the_evaluation(run: Path, submit: Submitter, tmp_path: Path) -> None:
     done = submit("prediction", tmp_path, "--shards", "2")
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     table = pd.read_parquet(the_run(tmp_path, "prediction") / "merge" / "predictions" / "predictions.parquet").set_index("path")
@@ -110,9 +110,10 @@ def container(built: Built, image: str, *options: str) -> Iterator[str]:
         built.engine.docker("rm", "--force", name)
 
 
-def test_the_serve_image_answers_with_the_scores_of_the_evaluation(run: Path, champion: str, built: Built, servers: Servers, place: Workplace) -> None:
+@pytest.mark.usefixtures("champion")
+def test_the_serve_image_answers_with_the_scores_of_the_evaluation(run: Path, built: Built, servers: Servers, place: Workplace) -> None:
     (port,) = free_ports(1)
-    settings = {"MLFLOW_TRACKING_URI": servers.mlflow.address, "CAPNET_PORT": str(port)}
+    settings = {"MLFLOW_TRACKING_URI": servers.mlflow.address, "CAPNET_MODEL": f"models:/{NAME}@champion", "CAPNET_PORT": str(port)}
     options = ["--network", "host", "--read-only", "--tmpfs", "/tmp", "--user", "7654321:0", *(f"--env={key}={value}" for key, value in settings.items())]
     (path, wanted), *_ = evaluated_scores(run).items()
     body = json.dumps({"dataframe_records": [{"image": base64.b64encode((place.root / "data" / path).read_bytes()).decode()}]}).encode()

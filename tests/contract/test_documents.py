@@ -21,7 +21,7 @@ from pipelines import submit
 
 SHELL = {"cd", "cp", "grep", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
 KUBECTL = {"apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "wait"}
-TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "docker": {"compose"}, "mlflow": {"ui"}, "pip": {"install", "download"}}
+TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "docker": {"compose", "run"}, "mlflow": {"ui"}, "pip": {"install", "download"}}
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
@@ -34,6 +34,7 @@ DOCUMENTS = [
     "docs/promotion.md",
     "docs/on-kubernetes.md",
     "docs/air-gapped.md",
+    "docs/images.md",
     "mlflow/README.md",
 ]
 
