@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 from capnet.contracts import read_classes, read_split, replace_file, write_json
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import content_of
@@ -33,3 +35,4 @@ def saved_reference(split: Path, reference: str) -> Iterator[None]:
         else:
             replace_file(path, before)
         raise
+    click.echo(f"validate: wrote {path}; commit it, so that later data is compared with it")

@@ -7,6 +7,7 @@ files of a sample share their name up to the first dot (``000000012.jpg``, ``000
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -25,7 +26,7 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a picture, from a file or from a shard; raises OSError where it is not there."""
     shard = _shard(path)
     if shard is None:
-        return path.read_bytes()
+        return _plain(path).read_bytes()
     start, size = _range(shard, path)
     with open(shard, "rb") as file:
         file.seek(start)
@@ -37,7 +38,7 @@ def read_bytes(path: Path) -> bytes:
 
 def file_or_bytes(path: Path) -> Path | bytes:
     """What a decoder opens: a plain file itself, or the bytes of a picture in a shard."""
-    return path if _shard(path) is None else read_bytes(path)
+    return _plain(path) if _shard(path) is None else read_bytes(path)
 
 
 def exists(path: Path) -> bool:
@@ -56,6 +57,14 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
     tar.addfile(entry, io.BytesIO(data))
+
+
+def _plain(path: Path) -> Path:
+    """``path`` itself; raises OSError where opening it could wait forever."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError("it is a pipe or a device and no file")
+    return path
 
 
 def _shard(path: Path) -> Path | None:

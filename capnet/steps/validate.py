@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Params
 from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, write_json
 from capnet.data.roots import local_root
-from capnet.errors import GateError, Problem
+from capnet.errors import DataError, GateError, Problem
 
 if TYPE_CHECKING:
     from capnet.data.check_rules import Check
@@ -21,7 +21,7 @@ SHOWN = 6  # offending rows named in a message; validation.json has more
 def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Check the split and write what was found as JSON, as a page and as Data Docs; warnings go on.
 
-    Raises GateError with the offending rows where a critical check fails, after all is written.
+    Raises DataError where there is nothing to train on or to measure with, and GateError with the offending rows where a critical check fails, after all is written.
     """
     from capnet.data.check_page import page
     from capnet.data.checks import data_docs
@@ -29,6 +29,9 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
+    empty = [side for side in ("train", "test") if not (frame["split"] == side).any()]
+    if empty:
+        raise DataError(f"the split has no {' and no '.join(empty)} rows", str(inputs["split"] / "split.parquet"), "run `capnet split` again")
     root = inputs["data"] if params.validate_.pictures == "off" else local_root(params.data, inputs["data"], frame, strict=False)
     findings = check_split(frame, classes, root, params.validate_, params.data.links)
     checks = findings.checks

@@ -47,7 +47,7 @@ def drift(root: Path) -> dict:
 def test_later_runs_are_compared_with_it(place: Path) -> None:
     validate()
     assert "no file reference/validation.json" in drift(place)["why"]
-    validate("--save-reference")
+    assert "wrote reference/validation.json; commit it" in validate("--save-reference")
     written = (place / "reference/validation.json").read_bytes()
     assert (drift(place)["why"], drift(place)["success"]) == ("", True)
     validate()

@@ -86,6 +86,16 @@ def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Mak
     assert "no positive test picture): `épée`." in text
 
 
+def test_description_says_the_size_of_the_views_where_it_is_not_the_backbones_own(make_outputs: Make) -> None:
+    paths = make_outputs()
+    views = {"views": 5, "size": 160, "expand": 8, "average": "logits", "resize": "short"}
+    _edit(paths["evaluation"] / "thresholds.json", views=views)
+    with pytest.raises(ContractError, match=r"thresholds hold for the test-time views .*160"):  # of another size than the model
+        read_candidate(**paths)
+    _edit(paths["model"] / "config.json", tte=views)
+    assert "5 test-time views of 160 px (expand 8 px, average of logits)" in description(read_candidate(**paths))
+
+
 def test_every_disagreement_is_told_at_once(make_outputs: Make) -> None:
     paths = make_outputs()
     _edit(paths["evaluation"] / "thresholds.json", class_fingerprint="of other classes", views={"views": 1, "expand": 8, "average": "logits"})

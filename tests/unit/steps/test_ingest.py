@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 from capnet.config import Data, Ingest, Params
 from capnet.contracts import read_classes, read_manifest
+from capnet.data.check_files import see
 from capnet.errors import ConfigError, DataError
 from capnet.stages import run
 
@@ -232,6 +235,24 @@ def test_settings_that_name_a_file_outside_are_refused(data: Path, tmp_path: Pat
     with pytest.raises((ConfigError, DataError), match=r"absolute|leaves the data folder|no image set") as caught:
         run("ingest", params, {"data": data}, {"manifest": tmp_path / "manifest"})
     assert f"ingest.{setting}" in str(caught.value)
+
+
+def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tmp_path: Path) -> None:
+    os.mkfifo(data / "images/pipe.jpg")
+    with open(data / "labels.csv", "a") as file:
+        file.write("images/pipe.jpg,cat,\n")
+
+    def waited(*_: object) -> None:
+        raise TimeoutError("the pipe was opened")
+
+    before = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(20)
+    try:
+        assert ingest(data, tmp_path / "manifest", bad_pictures=1.0)["left_out"] == 1.0
+        assert "pipe" in see("images/pipe.jpg", str(data), full=False, looks=True).fault
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_names_in_utf_8_with_spaces_and_marks(data: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from capnet.config import Params, Validate
-from capnet.contracts import make_classes, sha256_file, write_classes, write_split
-from capnet.errors import GateError
+from capnet.contracts import make_classes, read_split, sha256_file, write_classes, write_split
+from capnet.errors import DataError, GateError
 from capnet.stages import run
 
 
@@ -65,6 +65,15 @@ def test_a_critical_failure_stops_after_writing(inputs: dict[str, Path], tmp_pat
     content = read(tmp_path / "validation")
     assert content["success"] is False
     assert [check["name"] for check in content["checks"] if not check["success"] and check["severity"] == "critical"] == ["pictures_present"]
+
+
+@pytest.mark.parametrize(("left", "told"), [([], "no train and no test"), (["train", "val"], "no test"), (["test"], "no train")])
+def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(inputs: dict[str, Path], tmp_path: Path, left: list[str], told: str) -> None:
+    frame = read_split(inputs["split"] / "split.parquet")
+    write_split(inputs["split"] / "split.parquet", frame[frame["split"].isin(left)])
+    with pytest.raises(DataError, match=f"the split has {told} rows"):
+        run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert not (tmp_path / "validation").exists()
 
 
 def test_leakage_between_sides_names_both_pictures(inputs: dict[str, Path], tmp_path: Path) -> None:
