@@ -75,7 +75,7 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 
 
 def _stage_command(name: str) -> click.Command:
-    from capnet.stages import STAGES, run
+    from capnet.stages import STAGES, process_rank, run
 
     stage = STAGES[name]
 
@@ -96,7 +96,8 @@ def _stage_command(name: str) -> click.Command:
         with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
             metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
         figures = "  ".join(f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}" for key, value in metrics.items())
-        click.echo(f"{name}: {figures or 'done'}")
+        if process_rank() == 0:
+            click.echo(f"{name}: {figures or 'done'}")
 
     options: list[click.Parameter] = [
         click.Option(["--params"], default="params.yaml", show_default=True, help="Settings file."),

@@ -88,7 +88,8 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
     """Run one stage and return its scalar metrics.
 
     ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written beside their place and renamed, so a
-    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings.
+    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several processes that
+    torchrun started, the first one publishes.
     """
     stage = STAGES[name]
     settings = params if isinstance(params, Params) else parse(params)
@@ -99,7 +100,8 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
             raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {key}` first, or `dvc repro`")
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
-    beside = {key: path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}") for key, path in targets.items()}
+    rank = process_rank()
+    beside = {key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()}
     try:
         for path in beside.values():
             _remove(path)
@@ -109,7 +111,8 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
         except GateError:
             _publish(beside, targets)
             raise
-        _publish(beside, targets)
+        if rank == 0:
+            _publish(beside, targets)
     finally:
         for path in beside.values():
             _remove(path)
@@ -118,12 +121,17 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
 
 def _execute(name: str, step: Callable[..., dict[str, float]], settings: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Call the step; one that takes ``log`` gets a callback that tells the tracking server and can neither raise nor wait."""
-    if "log" not in signature(step).parameters:
+    if "log" not in signature(step).parameters or process_rank():
         return step(settings, inputs, outputs)
     from capnet.registry.live import tracked
 
     with tracked(name, settings, inputs, outputs) as log:
         return step(settings, inputs, outputs, log=log)
+
+
+def process_rank() -> int:
+    """Number of this process among those that torchrun started; 0 elsewhere."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[str, str | Path]) -> dict[str, Path]:

@@ -29,6 +29,7 @@ from capnet.model.folder import check_graph, save_model
 from capnet.model.towers import Towers, load_towers
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
+from capnet.training.distributed import Group, joined
 from capnet.training.loop import Fit, Labels, Pictures, fit
 from capnet.training.pictures import CachedViews, DecodedPictures
 
@@ -47,6 +48,7 @@ class Job:
     towers: Towers
     machine: Machine
     root: Path
+    group: Group
 
     def model(self) -> CapNet:
         torch.manual_seed(self.params.runtime.seed)
@@ -59,7 +61,14 @@ class Job:
         return Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize)
 
     def features(self, rows: pd.DataFrame, look: Look, what: str) -> Tensor:
-        return pooled_features(self.towers.image.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, self.params.runtime.threads, what)
+        """Features of ``rows``; of several processes the first one makes them, and the others find them in a state folder that they share."""
+        if not self.group.leads:
+            self.group.told(b"")
+        threads = self.params.runtime.threads
+        found = pooled_features(self.towers.image.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, threads, what)
+        if self.group.leads:
+            self.group.told(b"")
+        return found
 
     def labels(self, rows: pd.DataFrame) -> Labels:
         unknown = label_matrix(rows["unknown"], len(self.classes))
@@ -87,7 +96,7 @@ class Job:
         if views is not None:
             model.prepare_for(views)
         runtime, pictures = self.params.runtime, self.pictures(model, rows, views)
-        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast, log)
+        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast, log, self.group)
 
     def served(self, model: CapNet, rows: pd.DataFrame, frozen: Tensor | None, what: str) -> np.ndarray:
         """Served scores [row, class] under the test-time views; ``frozen`` are cached features of a frozen tower."""
@@ -107,19 +116,25 @@ class Job:
 def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Log | None = None) -> dict[str, float]:
     """Fit CapNet; without validation rows also score every training row out of fold, for thresholds.
 
-    ``log`` gets the values of every epoch of the model that is kept, while it is trained.
+    ``log`` gets the values of every epoch of the model that is kept, while it is trained. Started by torchrun, all processes train one
+    model, and the first one writes it.
     """
+    machine = prepare(params.runtime)
+    with joined(machine.device) as group:
+        return _train(params, inputs, outputs, machine, group, log)
+
+
+def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], machine: Machine, group: Group, log: Log | None) -> dict[str, float]:
     classes = read_classes(inputs["split"] / "classes.json")
     table = read_split(inputs["split"] / "split.parquet")
     graph = read_graph(inputs["graph"] / "graph.safetensors", classes)
     rows, val = (table[table["split"] == side].reset_index(drop=True) for side in ("train", "val"))
     if rows.empty:
         raise DataError("no training rows", str(inputs["split"] / "split.parquet"), "look at the settings in section split")
-    machine = prepare(params.runtime)
     towers = load_towers(params.backbone, params.tte.size).to(machine.device)
     check_graph(graph, classes, towers, str(inputs["graph"] / "graph.safetensors"))
     root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
-    job = Job(params, classes, graph, towers, machine, root)
+    job = Job(params, classes, graph, towers, machine, root, group)
     folder = state_dir("train") / settings_hash(
         params.subset(("backbone", "runtime", "train", "tte")),
         {"split": sha256_file(inputs["split"] / "split.parquet"), "graph": sha256_file(inputs["graph"] / "graph.safetensors"), "weights": towers.weight_hash},
@@ -133,11 +148,16 @@ def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
     model.release_towers()
     out = outputs["model"]
-    save_model(out, result.tensors, graph, classes, config(job, result, val, inputs["split"]))
-    replace_file(out / "history.csv", history_csv(result))
+    if group.leads:
+        save_model(out, result.tensors, graph, classes, config(job, result, val, inputs["split"]))
+        replace_file(out / "history.csv", history_csv(result))
     if val.empty:
         out_of_fold(job, rows, views, crops, folder, out / "out_of_fold.parquet")
-    shutil.rmtree(folder)
+    group.wait()  # nobody removes what another one still reads
+    if group.leads:
+        shutil.rmtree(folder)
+    group.wait()
+    shutil.rmtree(folder, ignore_errors=True)  # of a process with a state folder of its own
     return metrics
 
 
@@ -171,8 +191,11 @@ def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, crops: Tenso
         part_views = None if views is None else views[torch.from_numpy(inside)]
         model = job.model()
         job.fit(model, part, part_views, folder / f"fold{fold}", what=f"fold {fold + 1} of {job.params.train.folds}")
-        scores[outside] = job.served(model, held, None if crops is None else crops[torch.from_numpy(outside)], "held-out")
+        if job.group.leads:
+            scores[outside] = job.served(model, held, None if crops is None else crops[torch.from_numpy(outside)], "held-out")
         model.release_towers()
+    if not job.group.leads:
+        return
     frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))
     write_predictions(path, frame)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from capnet.contracts import read_tensors, write_tensors
 from capnet.errors import CapnetError
+from capnet.training.distributed import Group
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -58,6 +59,18 @@ def load(path: Path, parameters: dict[str, Tensor], optimiser: torch.optim.Optim
     best = {name.removeprefix("best/"): tensor for name, tensor in tensors.items() if name.startswith("best/")}
     known = {name: metadata[name] for name in ("epoch", "step", "losses", "history", "best_epoch", "best_value") if name in metadata}
     return Progress(**known, best=best)
+
+
+def share(path: Path, group: Group) -> None:
+    """Give every process the state that the first one finds at ``path``; on other machines there is none, or an old one."""
+    if group.size == 1:
+        return
+    content = group.told(path.read_bytes() if group.leads and path.is_file() else b"")
+    if group.leads:
+        return
+    path.unlink(missing_ok=True)
+    if content:
+        path.write_bytes(content)
 
 
 @contextmanager

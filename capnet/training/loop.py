@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +23,7 @@ from capnet.model.capnet import CapNet, Precision
 from capnet.model.losses import multilabel_loss
 from capnet.progress import bar
 from capnet.training import checkpoint
+from capnet.training.distributed import ALONE, Group
 from capnet.training.samplers import class_aware, shuffled
 
 SAVE_EVERY_SECONDS = 5.0
@@ -68,13 +71,19 @@ def fit(
     what: str = "training",
     prompt_precision: Precision = nullcontext,
     log: Callable[[Mapping[str, float], int], None] | None = None,
+    group: Group = ALONE,
 ) -> Fit:
     """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
     ``log`` gets loss, learning rate and validation means after every epoch, with the epoch's number.
     ``validate`` gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is kept.
+    With several processes in ``group`` each calls this; the first one validates, logs and keeps checkpoints, all return the same.
     Raises DataError where the loss stops being finite, naming the pictures of that batch.
     """
+
+    def encode(rows: np.ndarray, epoch: int) -> Tensor:
+        return model.image_features(pictures.pooled(rows, epoch))
+
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     optimiser = make_optimiser(model, settings)
     device = model.logit_scale.device
@@ -82,17 +91,19 @@ def fit(
     n_rows = len(targets)
     steps_per_epoch = math.ceil(n_rows / settings.batch_size)
     total_steps = steps_per_epoch * settings.epochs
+    folder = folder if group.leads else folder / f"process{group.rank}"
     path = folder / "checkpoint.safetensors"
     with checkpoint.lock(folder), bar(what, total_steps) as advance:
+        checkpoint.share(path, group)
         progress = checkpoint.load(path, parameters, optimiser)
-        if progress.step:
+        if progress.step and group.leads:
             said.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total_steps)
         advance(progress.step)
         saved = time.monotonic()
 
         def keep() -> None:
             nonlocal saved
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            if group.leads and time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 checkpoint.save(path, progress, parameters, optimiser)
                 saved = time.monotonic()
 
@@ -100,7 +111,8 @@ def fit(
             order = class_aware(labels.targets.numpy(), seed, epoch) if settings.sampler == "class_aware" else shuffled(n_rows, seed, epoch)
             for rows in np.array_split(order, steps_per_epoch)[len(progress.losses) :]:
                 set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
-                logits = model.logits(model.image_features(pictures.pooled(rows, epoch)), model.class_features(prompt_precision).refined)
+                features = group.features(rows, partial(encode, epoch=epoch))
+                logits = model.logits(features, model.class_features(prompt_precision).refined)
                 batch = torch.from_numpy(rows).to(device)
                 loss = multilabel_loss(logits, targets[batch], counts, n_rows, settings.loss, known[batch])
                 value = float(loss.detach())
@@ -108,6 +120,7 @@ def fit(
                     raise _not_finite(logits, [labels.image_ids[int(row)] for row in rows], epoch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
+                group.sum_gradients(parameters)
                 torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.optimiser.clip)
                 optimiser.step()
                 progress.losses.append(value)
@@ -116,15 +129,16 @@ def fit(
                 keep()
             row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
             if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
-                row |= validate(model)
+                row |= json.loads(group.told(json.dumps(validate(model)).encode() if group.leads else b""))
                 if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                     progress.best_value, progress.best_epoch, progress.best = row["val_mAP"], epoch, model.trained_tensors()
             progress.history.append(row)
             progress.epoch, progress.losses = epoch, []
-            if log is not None:
+            if log is not None and group.leads:
                 log(_told(row, optimiser), epoch)
             keep()
-        checkpoint.save(path, progress, parameters, optimiser)
+        if group.leads:
+            checkpoint.save(path, progress, parameters, optimiser)
     if progress.best:
         model.load_trained(progress.best, str(path))
         return Fit(progress.best, progress.history, progress.best_epoch)

@@ -61,6 +61,8 @@ def check_command(line: str, repository: Path) -> None:
             get_main_parser().parse_args(arguments)
         elif program == "kubectl":
             check_kubectl(arguments, repository)
+        elif program == "torchrun":
+            check_capnet(arguments[arguments.index("capnet.cli") + 1 :])
         elif program == "python" and arguments[:2] == ["-m", "pipelines.submit"]:
             with submit.command.make_context("submit", arguments[2:]) as parsed:
                 parse(override({}, parsed.params["settings"]), "a document")
