@@ -58,7 +58,7 @@ def command(
     register = load(Path(params), settings).register_
     with store(register, "find the version to deploy") as client:
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
-        kserve.check_verdict(version)
+        kserve.check_verdict(client, version)
         place = kserve.storage_address(client, version, artifacts)
     wanted = kserve.Deployment(
         name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK)), namespace, service_account, cpu, memory, gpus, replicas
