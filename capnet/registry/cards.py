@@ -87,6 +87,8 @@ def model_card(candidate: Candidate, form: str) -> str:
         "",
         "## Every class",
         "",
+        "Train and test: pictures that have it.",
+        "",
         *_every_class(candidate),
         "",
         "## What it is made of",
@@ -146,7 +148,7 @@ def _every_class(candidate: Candidate) -> list[str]:
         for row in candidate.per_class
     ]
     more = [] if len(rows) <= LONGEST_TABLE else ["", f"And {len(rows) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
-    return table(["class", "bucket", "training pictures", "test pictures", "AP %", "threshold"], rows[:LONGEST_TABLE]) + more
+    return table(["class", "bucket", "train", "test", "AP %", "threshold"], rows[:LONGEST_TABLE]) + more
 
 
 def _made_of(candidate: Candidate, form: str) -> list[str]:
@@ -199,10 +201,10 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str, che
         "",
         "## Pictures",
         "",
-        *table(["side", "pictures", "labels", "labels a picture", "unknown labels %", "groups"], rows),
+        *table(["side", "pictures", "labels", "each", "unknown %", "groups"], rows),
         "",
-        "Unknown labels (findings that nobody checked) count neither for nor against a class, in training and in all figures. "
-        "Groups (patients, camera sites) are never on two sides.",
+        "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor against a class, in training and in all figures. "
+        "Groups (patients, camera sites) stay on one side wherever the sides were drawn and not given.",
     ]
     if len(slices):
         lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]

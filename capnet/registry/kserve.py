@@ -12,9 +12,9 @@ import yaml
 
 from capnet.contracts import slugify
 from capnet.errors import ConfigError, GateError
-from capnet.registry import history
 from capnet.registry.candidate import FORM, PACKED
 from capnet.registry.champion import OVERRIDE, VERDICT, VERDICT_AGAINST, identity, refusal
+from capnet.registry.history import events
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -63,7 +63,7 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
 
 def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
     """Raise GateError where the gate refuses this version, champion or not: once its files are in a pod nobody asks the registry any more."""
-    reason = refusal(version.name, version.version, version.tags, history.events(client, version.name))
+    reason = refusal(version.name, version.version, version.tags, events(client, version.name))
     if reason:
         raise GateError(
             f"{identity(version.name, version.version)} has {reason}",

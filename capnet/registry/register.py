@@ -195,8 +195,13 @@ def _log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Ca
     headline = {f"capnet/{name}" for name in candidate.headline}
     points = list(curves(candidate))
     told = told_points(client, run_id, {name for name, *_ in points} | headline)
+    there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
     # what was told with the same time is the same point: it is not there twice, and the model gets it, too
-    metrics = [Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None) for name, value in figures(candidate).items()]
+    metrics = [
+        Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None)
+        for name, value in figures(candidate).items()
+        if name in headline or there.get(name) != value
+    ]
     metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
     params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)

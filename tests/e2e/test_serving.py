@@ -172,6 +172,8 @@ def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Wor
     settings = ("--set", "register.pack_backbone=true")
     assert place.capnet("register", "--check", *settings).startswith("register: version 2 ")
     assert "has this model version" in place.capnet("register", "--check", *settings)
+    client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
+    assert len(client.get_metric_history(client.get_model_version("capnet", "2").run_id, "ap/lemon")) == 1, "the training's run has its figures once"
     pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "packed.csv", index=False)
     (place.root / "isolated").mkdir()
     (place.root / "isolated" / "sitecustomize.py").write_text(ISOLATED)

@@ -5,23 +5,34 @@ CAPNET_SCREENSHOTS=docs/images keeps the pictures that docs/promotion.md shows.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import requests
+import yaml
 from e2e.workplace import Workplace, small_place
 from mlflow.tracking import MlflowClient
 from services.browser import Browser
 from services.conftest import BUCKET
+from services.kserve_types import faults, fetch, kserve_models
 from services.mlflow_server import MlflowServer
 from services.s3_server import S3Server
 
-from capnet.contracts import read_classes
+from capnet.contracts import read_classes, read_predictions, read_split
+
+SERVE_IMAGE = f"registry.example.org/capnet-serve@sha256:{'0' * 64}"
 
 
 class Remote(Workplace):
@@ -113,9 +124,13 @@ def test_what_people_see_and_click_has_effect(browser: Browser, client: MlflowCl
     browser.place("*", "^ap/lemon$")
     keep(browser, "mlflow-run.jpg")
 
+    browser.open(f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}/artifacts/model_card.md")
+    browser.wait("Known weak classes", "How good it is", "Licence of the backbone: image tower Apache-2.0")
+    keep(browser, "mlflow-card.jpg")
+
     champion = "2"
     browser.open(f"{tracking.address}/#/models/capnet/versions/{champion}")
-    text = browser.wait("verdict_of", f"capnet version {champion}", "verdict_against", "no champion")
+    text = browser.wait("verdict_of", f"capnet version {champion}", "verdict_against", "no champion", "Model card and data card")
     browser.place("*", "^verdict$")
     keep(browser, "mlflow-verdict.jpg")
     browser.click("button[data-component-id*=modelversionviewaliaseditor]")
@@ -173,6 +188,61 @@ def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) ->
     names = [name for name in found.index if name != "zz.jpg"]
     columns = [name for name in local if name.startswith("score ")]
     pd.testing.assert_frame_equal(found.loc[names, columns], local.loc[names, columns])
+
+
+def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, server: S3Server, tmp_path: Path) -> None:
+    assert place.capnet("register", "--set", "register.pack_backbone=true", "--set", "register.name=packed").startswith("register: version 1 ")
+    refused = place.run("capnet", "deploy", "--artifacts", f"s3://{BUCKET}", "--image", SERVE_IMAGE, "--set", "register.name=packed")
+    assert refused.returncode != 0, "nobody is champion yet"
+    settings = ("--set", "register.name=packed", "--image", SERVE_IMAGE, "--model", "models:/packed/1")
+    proxied = place.run("capnet", "deploy", *settings)
+    assert "come through the MLflow server" in proxied.stderr
+    assert place.capnet("deploy", *settings, "--artifacts", f"s3://{BUCKET}").startswith(f"deploy: packed version 1 from s3://{BUCKET}/")
+    manifest = yaml.safe_load((place.root / "deploy/kserve/packed.yaml").read_text())
+    assert faults(manifest, "V1beta1InferenceService", kserve_models()) == []
+
+    (container,) = manifest["spec"]["predictor"]["containers"]
+    given = {item["name"]: item["value"] for item in container["env"]}
+    fetch(server, given.pop("STORAGE_URI"), tmp_path / "models")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*container["command"], *container["args"]]
+    for old, new in {"/mnt/models": str(tmp_path / "models"), "8080": str(port), "0.0.0.0": "127.0.0.1"}.items():
+        words = [word.replace(old, new) for word in words]
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"} | given | {"HOME": str(tmp_path)}
+    split = read_split(place.root / "outputs/split/split.parquet").set_index("image_id")
+    found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
+    found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
+    pictures = [base64.b64encode((place.root / "data" / split.loc[name, "path"]).read_bytes()).decode() for name in found["image_id"]]
+    with serving(words, environment | {"CAPNET_STATE": str(tmp_path / "state")}, tmp_path, port) as address:
+        body = json.dumps({"dataframe_records": [{"image": picture} for picture in pictures]})
+        answer = requests.post(f"{address}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
+    assert answer.ok, answer.text
+    scores = np.array([row["score"] for row in answer.json()["predictions"]]).reshape(len(found), -1)
+    np.testing.assert_allclose(scores, np.stack(found["scores"].tolist()), atol=1e-5)
+
+
+@contextmanager
+def serving(command: list[str], environment: dict[str, str], folder: Path, port: int) -> Iterator[str]:
+    """The container's command, without the container."""
+    log, address = folder / "serve.log", f"http://127.0.0.1:{port}"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True)
+    try:
+        end = time.monotonic() + 180
+        while True:
+            with suppress(requests.RequestException):
+                if requests.get(f"{address}/ping", timeout=2).ok:
+                    break
+            assert time.monotonic() < end, log.read_text()[-3000:]
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.3)
+        yield address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_server_that_goes_away_in_mid_training_gets_the_rest_later(tracking: MlflowServer, client: MlflowClient, place: Remote) -> None:

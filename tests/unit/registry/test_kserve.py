@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from capnet.cli import main
 from capnet.errors import CapnetError, ConfigError, GateError
-from capnet.registry.kserve import label, serve_image, service_name, storage_address
+from capnet.registry.kserve import Deployment, label, manifest, render, serve_image, service_name, storage_address
 
 IMAGE = f"registry.example.org/team/capnet-serve@sha256:{'a' * 64}"
 SOURCE = "s3://models/1/models/m-1/artifacts"
@@ -72,6 +73,16 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     more = yaml.safe_load(deploy("--out", "-", "--gpus", "1", "--memory", "4Gi", "--namespace", "wildlife", "--name", "traps", "--replicas", "0").stdout)
     assert more["spec"]["predictor"]["containers"][0]["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
     assert (more["metadata"]["namespace"], more["metadata"]["name"], more["spec"]["predictor"]["minReplicas"]) == ("wildlife", "traps", 0)
+
+
+def test_the_committed_example_is_what_is_written(repository: Path) -> None:
+    text = (repository / "deploy/kserve/capnet.yaml.example").read_text()
+    notes = yaml.safe_load(text)["metadata"]["annotations"]
+    names = {"content_hash": "content-hash", "verdict_against": "verdict-against", "data_md5": "data-md5", "git_revision": "git-revision"}
+    tags = {tag: notes[f"capnet/{names.get(tag, tag)}"] for tag in (*names, "verdict", "backbone")}
+    version: Any = SimpleNamespace(name="capnet", version="7", tags=tags)
+    image = f"registry.example.com/team/capnet-serve@sha256:{'0' * 64}"
+    assert render(manifest(version, "s3://mlflow/1/models/m-5f1d7a84db00d2fc/artifacts", Deployment("capnet", image))) == text
 
 
 def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -> None:
