@@ -25,6 +25,7 @@ class Progress:
 
     epoch: int = 0  # epochs finished
     step: int = 0
+    losses: list[float] = field(default_factory=list)  # of the steps of the epoch at work
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float = float("-inf")
@@ -32,12 +33,12 @@ class Progress:
 
 
 def save(path: Path, progress: Progress, parameters: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """Write everything that the next epoch depends on."""
+    """Write everything that the next step depends on."""
     tensors = {f"now/{name}": tensor.detach() for name, tensor in parameters.items()}
     tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
     for name, parameter in parameters.items():
         tensors |= {f"{key}/{name}": optimiser.state[parameter][key] for key in MOMENTS if key in optimiser.state[parameter]}
-    metadata = {"epoch": progress.epoch, "step": progress.step, "history": progress.history, "best_epoch": progress.best_epoch}
+    metadata = {"epoch": progress.epoch, "step": progress.step, "losses": progress.losses, "history": progress.history, "best_epoch": progress.best_epoch}
     if progress.best:
         metadata["best_value"] = progress.best_value
     write_tensors(path, tensors, metadata)
@@ -55,7 +56,8 @@ def load(path: Path, parameters: dict[str, Tensor], optimiser: torch.optim.Optim
             if state:
                 optimiser.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
     best = {name.removeprefix("best/"): tensor for name, tensor in tensors.items() if name.startswith("best/")}
-    return Progress(metadata["epoch"], metadata["step"], metadata["history"], metadata["best_epoch"], metadata.get("best_value", float("-inf")), best)
+    known = {name: metadata[name] for name in ("epoch", "step", "losses", "history", "best_epoch", "best_value") if name in metadata}
+    return Progress(**known, best=best)
 
 
 @contextmanager

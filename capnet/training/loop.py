@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from capnet.training import checkpoint
 from capnet.training.samplers import class_aware, shuffled
 
 SAVE_EVERY_SECONDS = 5.0
+
+said = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
@@ -82,12 +85,20 @@ def fit(
     path = folder / "checkpoint.safetensors"
     with checkpoint.lock(folder), bar(what, total_steps) as advance:
         progress = checkpoint.load(path, parameters, optimiser)
+        if progress.step:
+            said.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total_steps)
         advance(progress.step)
         saved = time.monotonic()
+
+        def keep() -> None:
+            nonlocal saved
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                checkpoint.save(path, progress, parameters, optimiser)
+                saved = time.monotonic()
+
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             order = class_aware(labels.targets.numpy(), seed, epoch) if settings.sampler == "class_aware" else shuffled(n_rows, seed, epoch)
-            losses = []
-            for rows in np.array_split(order, steps_per_epoch):
+            for rows in np.array_split(order, steps_per_epoch)[len(progress.losses) :]:
                 set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
                 logits = model.logits(model.image_features(pictures.pooled(rows, epoch)), model.class_features(prompt_precision).refined)
                 batch = torch.from_numpy(rows).to(device)
@@ -99,21 +110,20 @@ def fit(
                 torch.autograd.backward(loss)
                 torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.optimiser.clip)
                 optimiser.step()
-                losses.append(value)
+                progress.losses.append(value)
                 progress.step += 1
                 advance(note=f"epoch {epoch} loss {value:.4f}")
-            progress.epoch = epoch
-            row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(losses))}
+                keep()
+            row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
             if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
                 row |= validate(model)
                 if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                     progress.best_value, progress.best_epoch, progress.best = row["val_mAP"], epoch, model.trained_tensors()
             progress.history.append(row)
+            progress.epoch, progress.losses = epoch, []
             if log is not None:
                 log(_told(row, optimiser), epoch)
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                checkpoint.save(path, progress, parameters, optimiser)
-                saved = time.monotonic()
+            keep()
         checkpoint.save(path, progress, parameters, optimiser)
     if progress.best:
         model.load_trained(progress.best, str(path))

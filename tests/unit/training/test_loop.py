@@ -84,24 +84,31 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_an_interrupted_run_ends_with_the_same_weights(stop_at, lit, problem, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(stop_at, lit, problem, tmp_path, monkeypatch, caplog):
     whole = run(lit, problem, tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
+    caplog.set_level("INFO")
 
-    class Interrupted(CachedViews):
+    class Counted(CachedViews):
         steps = 0
+        last = stop_at
 
         def pooled(self, rows, epoch):
-            Interrupted.steps += 1
-            if Interrupted.steps == stop_at:
+            Counted.steps += 1
+            if Counted.steps == Counted.last:
                 raise KeyboardInterrupt
             return super().pooled(rows, epoch)
 
-    model, train = make(lit)
     views, labels = problem
+    pictures = Counted(views, torch.device("cpu"), 0)
+    model, train = make(lit)
     with pytest.raises(KeyboardInterrupt):
-        fit(model, Interrupted(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / "cut")
-    resumed = run(lit, problem, tmp_path / "cut")
+        fit(model, pictures, labels, train, 0, tmp_path / "cut")
+    Counted.steps, Counted.last = 0, -1
+    model, train = make(lit)
+    resumed = fit(model, pictures, labels, train, 0, tmp_path / "cut")
+    assert Counted.steps == whole.history[-1]["step"] - (stop_at - 1), "steps were done twice"
+    assert (f"goes on after step {stop_at - 1} of" in caplog.text) == (stop_at > 1)
     assert resumed.history == whole.history
     assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
 
