@@ -1,13 +1,18 @@
-"""Progress bars with the time left: shown on a terminal, silent elsewhere."""
+"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+EVERY_SECONDS = 15.0  # between two lines in a log
+
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Advance(Protocol):
@@ -16,9 +21,12 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Advance]:
-    """A bar on stderr; call what it yields after each step (``note`` is shown behind the description)."""
+    """A bar on stderr; call what it yields after each step (``note`` is shown behind the description).
+
+    Without a terminal: lines of level INFO, which pods and pipelines show and the command line does not.
+    """
     if not sys.stderr.isatty():
-        yield lambda steps=1, *, note="": None
+        yield _lines(description, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +39,25 @@ def bar(description: str, total: int) -> Iterator[Advance]:
             progress.update(task, advance=steps, description=f"{description} {note}".rstrip())
 
         yield advance
+
+
+def _lines(description: str, total: int) -> Advance:
+    """Log how far it is and how long the rest will take; the pace counts from the first call, which may bring what an earlier run did."""
+    first: tuple[float, int] | None = None
+    told, done = time.monotonic(), 0
+
+    def advance(steps: int = 1, *, note: str = "") -> None:
+        nonlocal first, told, done
+        now, done = time.monotonic(), done + steps
+        if first is None:
+            first = (now, done)
+        if now - told < EVERY_SECONDS or done == first[1]:
+            return
+        told = now
+        left = (now - first[0]) / (done - first[1]) * (total - done)
+        log.info("%s: %d of %d, about %s left", f"{description} {note}".rstrip(), done, total, f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min")
+
+    return advance
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

@@ -34,6 +34,8 @@ def task(params: Mapping[str, Any], data: str = "", seed: float | None = None, a
     ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` takes the place of runtime.seed.
     ``accelerators``: GPUs that the task asked for; where it sees fewer it ends at once.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # great_expectations alone tells hundreds of lines
+    logging.getLogger("capnet").setLevel(logging.INFO)
     try:
         require_accelerators(accelerators)
         settings = parse(params, "the pipeline's parameters")
@@ -44,7 +46,7 @@ def task(params: Mapping[str, Any], data: str = "", seed: float | None = None, a
             settings, root = located(settings, Path(data))
         yield Task(settings, root)
     except CapnetError as error:
-        log.error("%s error\n%s", error.title, error)
+        log.error("%s error, exit code %d\n%s", error.title, error.exit_code, error)
         sys.exit(error.exit_code)
 
 
