@@ -4,31 +4,73 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from capnet.errors import ConfigError
+from pipelines.console import Console, shortest
 from pipelines.errors import RunFailed
 
+INNER = re.compile(r"Inner task failed: '([^']+)'")
 
-def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> None:
-    """Run ``pipeline`` below ``root``; raises RunFailed naming the task that failed.
+
+def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> Path:
+    """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed.
 
     What KFP's local runners ignore: GPU, CPU and memory requests, secrets, volumes, node selectors, tolerations, time-outs.
     """
     from kfp import local
 
-    logging.getLogger("kfp").setLevel(logging.INFO)
     root.mkdir(parents=True, exist_ok=True)
     local.init(runner, pipeline_root=str(root), workspace_root=str(root / "workspace"), raise_on_error=True)
+    console = Console(sys.stdout, root)
     try:
-        with warnings.catch_warnings():
+        with shown(console), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*have no effect in the current local runner.*")
             pipeline(**arguments)
     except RuntimeError as error:
-        raise RunFailed(" ".join(str(error).split()), str(root), "the task's messages are above; correct the cause and run it again") from None
+        raise failure(console, str(error)) from None
+    except KeyboardInterrupt:
+        raise RunFailed(f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN) from None
+    return console.run or root
+
+
+AGAIN = "run the same command again; training goes on where it was"
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[None]:
+    """What KFP prints and logs goes through ``console``."""
+    logger = logging.getLogger()
+    level, handler = logger.level, logging.StreamHandler(console)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d - %(levelname)s - %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with redirect_stdout(console):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        console.finish()
+
+
+def failure(console: Console, said: str) -> RunFailed:
+    """Which task ended the run, and why as far as it is known."""
+    task = console.failed[0] if console.failed else None
+    inner = INNER.search(said.replace("\x1b[96m", "").replace("\x1b[0m", ""))
+    if task is None or inner is None:
+        return RunFailed(" ".join(said.split()), shortest(console.log), "the whole log is there; correct the cause and run it again")
+    if task.mistake:
+        return RunFailed(f"the task {task.label} failed: {task.mistake}", shortest(console.log), "its message is above; correct the cause and run it again")
+    if task.said:
+        return RunFailed(f"the task {task.label} failed", shortest(console.log), "its message is above; correct the cause and run it again")
+    return RunFailed(f"the task {task.label} ended without a message: it was killed, or memory ran out", shortest(console.log), AGAIN)
 
 
 def subprocess_runner() -> Any:

@@ -47,6 +47,15 @@ class Options:
         if problems:
             raise ConfigError(problems=problems)
 
+    @property
+    def volume(self) -> str:
+        """The folder of which every task sees the same files: a mounted volume, or where the tasks are processes here, all of them."""
+        return DATA if self.data_volume else "" if self.cluster or self.images else "/"
+
+    def at_a_time(self, most: int) -> int:
+        """Turns of a loop that run at a time: here one, because they share this machine."""
+        return most if self.cluster else 1
+
     def cached(self, name: str, order: tuple[str, ...]) -> bool:
         """Whether KFP may take a task's result from an earlier run."""
         if self.no_cache_from and self.no_cache_from not in order:

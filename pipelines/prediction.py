@@ -9,7 +9,7 @@ from components.fetch import fetch as fetch_task
 from components.merge import merge as merge_task
 from components.outcome import outcome as outcome_task
 from components.predict import predict as predict_task
-from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
+from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
 
 NAME = "capnet-prediction"
 ORDER = ("fetch", "champion", "predict", "merge")
@@ -42,10 +42,10 @@ def prediction(options: Options) -> Any:
             accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
         )
         with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
-            fetched = fetch_task(params=fetch, version=data_version, volume=DATA if options.data_volume else "")
+            fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             loaded = champion_task(model=model, params=predict)
             found = loaded.outputs["champion"]
-            with dsl.ParallelFor(shards, name="parts", parallelism=SIDE_BY_SIDE) as shard:
+            with dsl.ParallelFor(shards, name="parts", parallelism=options.at_a_time(SIDE_BY_SIDE)) as shard:
                 labelled = predict_task(
                     champion=found, data=fetched.outputs["data"], params=predict, shard=shard, shards=shards, accelerator_count=accelerator_count
                 )

@@ -72,7 +72,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--data-volume", is_flag=True, help="The pictures are on a volume, mounted at /mnt/data.")
 @click.option("--state-volume/--no-state-volume", default=True, help="Keep checkpoints and copies of pictures on a volume.")
 @click.option("--shared-memory", default="2Gi", help="Size of /dev/shm.")
-@click.option("--retries", default=2, help="Attempts after a failure; the data gate is never tried again.")
+@click.option("--retries", default=None, type=int, help="Attempts after a failure, usual are 2, here none; the data gate is never tried again.")
 @click.option("--hours", default=2.0, help="Longest time of a task.")
 @click.option("--train-hours", default=24.0, help="Longest time of train, evaluate and predict.")
 @click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
@@ -88,7 +88,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--data-claim", default="capnet-data", help="Volume claim with pictures.")
 @click.option("--pictures", default="", metavar="PLACE", help="prediction: folder or s3://BUCKET/PREFIX; usual is data.root.")
 @click.option("--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.")
-@click.option("--shards", default=4, type=click.IntRange(1, 1000), help="prediction: parts that are labelled side by side.")
+@click.option("--shards", default=None, type=click.IntRange(1, 1000), help="prediction: parts labelled side by side, usual are 4, here one.")
 def command(pipeline: str, **given: Any) -> None:
     """Run a pipeline on a Kubeflow cluster, or on this machine.
 
@@ -127,7 +127,8 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
         data_volume=given["data_volume"],
         further_seeds=len(params.train.seeds) > 1,
         shared_memory=given["shared_memory"],
-        retries=given["retries"],
+        retries=(0 if given["local"] else 2) if given["retries"] is None else given["retries"],
+        backoff_seconds=1 if given["local"] else 30,
         hours=given["hours"],
         train_hours=given["train_hours"],
         cache=not given["no_cache"] and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
@@ -165,7 +166,8 @@ def _arguments(pipeline: str, params: Any, given: dict[str, Any]) -> dict[str, A
 
     version = (lambda data: "not asked") if given["local"] or given["dry_run"] else data_version
     if pipeline == "prediction":
-        return prediction_arguments(params, given["pictures"], given["model"], given["shards"], version)
+        shards = given["shards"] or (1 if given["local"] else 4)
+        return prediction_arguments(params, given["pictures"], given["model"], shards, version)
     return training_arguments(params, version(params.data))
 
 
@@ -178,11 +180,12 @@ def _cluster(given: dict[str, Any]) -> dict[str, Any]:
 
 def _run_here(function: Any, arguments: dict[str, Any], pictures: str, given: dict[str, Any]) -> None:
     from pipelines.local import docker_runner, run_here, subprocess_runner
+    from pipelines.summary import summary
 
     runs = Path(given["runs"]).resolve()
     runner = subprocess_runner() if given["local"] == "subprocess" else docker_runner(runs / "state", pictures, given["network"])
-    run_here(function, arguments, runner, runs)
-    click.echo(f"the run succeeded; its outputs are in {given['runs']}")
+    for line in summary(run_here(function, arguments, runner, runs)):
+        click.echo(line)
 
 
 def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, given: dict[str, Any]) -> None:

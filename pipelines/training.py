@@ -14,7 +14,7 @@ from components.report import report as report_task
 from components.split import split as split_task
 from components.train import train as train_task
 from components.validate import validate as validate_task
-from pipelines.options import ANY_NODE, DATA, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
+from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
@@ -53,7 +53,7 @@ def training(options: Options) -> Any:
             accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
         )
         with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
-            fetched = fetch_task(params=fetch, version=data_version, volume=DATA if options.data_volume else "")
+            fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             data = fetched.outputs["data"]
             read = ingest_task(data=data, params=ingest)
             drawn = split_task(manifest=read.outputs["manifest"], params=split)
@@ -74,7 +74,7 @@ def training(options: Options) -> Any:
             fit, found = fitted(first_seed)
             others: Any = []
             if options.further_seeds:
-                with dsl.ParallelFor(further_seeds, name="further-seeds", parallelism=4) as seed:
+                with dsl.ParallelFor(further_seeds, name="further-seeds", parallelism=options.at_a_time(4)) as seed:
                     _, further = fitted(seed)
                 others = dsl.Collected(further.outputs["Output"])
             shown = report_task(evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds)

@@ -1,0 +1,45 @@
+"""The last lines of a run on this machine: what came out, where it is, what to type next."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from capnet.contracts import read_json
+from pipelines.console import figures, shortest
+
+SHOWN = 10  # drifted classes
+
+
+def summary(run: Path) -> list[str]:
+    """Lines about the finished run in ``run``."""
+    what = _training(run) if (run / "register").is_dir() else _prediction(run)
+    return ["the run succeeded", *(f"  {name + ':':<12} {value}" for name, value in {**what, "all outputs": shortest(run)}.items())]
+
+
+def _training(run: Path) -> dict[str, str]:
+    """The report gets a name that a browser opens."""
+    page = run / "report.html"
+    shutil.copyfile(run / "report" / "report", page)
+    found = read_json(run / "register" / "registration" / "registration.json")
+    version = f"{figures(run / 'register')['version']:.0f}"
+    return {
+        "report": shortest(page),
+        "registered": f"{found['name']} version {version}, alias {found['alias']}",
+        "next": f"capnet promote --version {version}    makes it the champion, if the gate lets it pass",
+    }
+
+
+def _prediction(run: Path) -> dict[str, str]:
+    folder, counts = run / "merge" / "predictions", figures(run / "merge")
+    lines = {
+        "labelled": f"{counts['pictures'] - counts['not_read']:.0f} pictures, {counts['not_read']:.0f} not read",
+        "table": shortest(folder / "predictions.parquet"),
+    }
+    if not (folder / "drift.json").is_file():
+        return lines
+    report = read_json(folder / "drift.json")
+    drifted = [item["name"] for item in report["classes"] if item["drifted"]]
+    named = ": " + ", ".join(drifted[:SHOWN]) + (" ..." if len(drifted) > SHOWN else "") if drifted else ""
+    told = f"{len(drifted)} of {len(report['classes'])} classes differ from the reference{named}"
+    return {**lines, "drift": told if report["enough_pictures"] else "too few pictures to tell"}
