@@ -1,5 +1,9 @@
 """Runs on this machine with KFP's own runner: what the terminal shows, what fails how, what is tried again."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +105,58 @@ def test_a_killed_task_is_tried_again(run: Callable[..., Path], tmp_path: Path, 
     run("killed", retries=1)
     assert "tried again in 0 s (1 of 1)" in capsys.readouterr().out
     assert (tmp_path / "went on").exists()
+
+
+SLEEPER = """
+import sys
+from pathlib import Path
+
+from kfp import dsl
+from pipelines.errors import RunFailed
+from pipelines.local import run_here, subprocess_runner
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def sleeps():
+    import time
+
+    print("asleep", flush=True)
+    time.sleep(300)
+
+
+@dsl.pipeline(name="interrupted")
+def interrupted():
+    sleeps()
+
+
+try:
+    run_here(interrupted, {}, subprocess_runner(), Path("runs").resolve())
+except RunFailed as error:
+    sys.exit(str(error))
+"""
+
+
+def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    process = subprocess.Popen(
+        [sys.executable, "sleeper.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    while "asleep" not in "".join(lines):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the run was interrupted in sleeps\n  where: runs/interrupted-" in output
+    assert "Traceback" not in output
 
 
 def test_here_loops_take_turns_and_pictures_stay_where_they_are() -> None:
