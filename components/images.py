@@ -37,7 +37,7 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
     returns results of other code.
     """
     if not path.is_file():
-        raise ConfigError("there is no lock of the container images", str(path), TODO)
+        raise ConfigError("there is no lock of the container images", str(path), f"{TODO}; or run here, without images: --local subprocess")
     content = yaml.safe_load(path.read_text())
     entries = content.get("images") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
     if not isinstance(entries, Mapping):

@@ -92,8 +92,8 @@ class Console(io.TextIOBase):
                 self._said(message, level)
         elif self._mode == "input":
             self._input.append(line)
-            if len(self._input) > 1 and line == self._input[0].replace("{", "}"):
-                self._arguments(json.loads("\n".join(self._input)))
+            if line.strip() == "}" and (given := whole("\n".join(self._input))):
+                self._arguments(given)
                 self._mode = "said"
         elif self._mode == "said" and line.strip():
             self._said(line.removeprefix("    "), "")
@@ -160,6 +160,14 @@ class Console(io.TextIOBase):
         if self._open:
             self.terminal.write("\n")
         self._open = False
+
+
+def whole(text: str) -> dict[str, Any]:
+    """The object that ``text`` is; {} while its end is missing."""
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return {}
 
 
 def figures(folder: Path | None) -> dict[str, float]:

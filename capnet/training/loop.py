@@ -26,7 +26,8 @@ from capnet.training import checkpoint
 from capnet.training.distributed import ALONE, Group
 from capnet.training.samplers import class_aware, shuffled
 
-SAVE_EVERY_SECONDS = 5.0
+SAVE_EVERY_SECONDS = 2.0  # between two checkpoints
+SAVE_PAUSE = 30.0  # and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
 
 said = logging.getLogger(__name__)
 
@@ -99,13 +100,15 @@ def fit(
         if progress.step and group.leads:
             said.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total_steps)
         advance(progress.step)
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), SAVE_EVERY_SECONDS
 
         def keep() -> None:
-            nonlocal saved
-            if group.leads and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            nonlocal saved, pause
+            now = time.monotonic()
+            if group.leads and now - saved > pause:
                 checkpoint.save(path, progress, parameters, optimiser)
                 saved = time.monotonic()
+                pause = max(SAVE_EVERY_SECONDS, SAVE_PAUSE * (saved - now))
 
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             order = class_aware(labels.targets.numpy(), seed, epoch) if settings.sampler == "class_aware" else shuffled(n_rows, seed, epoch)

@@ -32,6 +32,7 @@ DOCUMENTS = [
     "docs/decisions.md",
     "docs/results.md",
     "docs/promotion.md",
+    "docs/pipelines.md",
     "docs/on-kubernetes.md",
     "docs/air-gapped.md",
     "docs/images.md",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image, ImageDraw
 
 from capnet.commands.preset import read, render
 from capnet.config import parse
 from capnet.stages import STAGES
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 COLOURS = {"lemon": (240, 220, 40), "strawberry": (220, 30, 50), "broccoli": (40, 150, 60), "blueberry": (50, 60, 180)}
 QUICK = {
     "backbone": {"name": "lit-efflite0-minilm", "pretrained": "wheels"},
@@ -67,6 +70,30 @@ class Workplace:
         result = self.run("capnet", *arguments)
         assert result.returncode == 0, f"capnet {' '.join(arguments)}\n{result.stdout}\n{result.stderr}"
         return result.stdout
+
+    def submit(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `python -m pipelines.submit ... --local subprocess` here, from this repository's folder of pipelines."""
+        command = (sys.executable, "-m", "pipelines.submit", *arguments, "--local", "subprocess")
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment() | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def submitted(self, *arguments: str) -> tuple[int, str]:
+        """The same to its end: exit code and output."""
+        process = self.submit(*arguments)
+        output, _ = process.communicate(timeout=600)
+        return process.returncode, output
+
+    def versioned(self) -> None:
+        """Put the folder under git and DVC with this repository's stages, but for their dependencies on its code."""
+        content = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
+        for stage in content["stages"].values():
+            stage["deps"] = [item for item in stage["deps"] if not item.startswith("capnet/")]
+        (self.root / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        shutil.copytree(REPOSITORY / "reference", self.root / "reference")
+        for command in ("git init -q", "dvc init -q", "dvc add -q data"):
+            result = self.run(*command.split())
+            assert result.returncode == 0, result.stderr
 
     def stages(self, first: str = "ingest", last: str = "register") -> None:
         names = list(STAGES)

@@ -87,6 +87,7 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
 def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(stop_at, lit, problem, tmp_path, monkeypatch, caplog):
     whole = run(lit, problem, tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SAVE_PAUSE", 0.0)
     caplog.set_level("INFO")
 
     class Counted(CachedViews):

@@ -1,0 +1,166 @@
+"""Runs on this machine with KFP's own runner: what the terminal shows, what fails how, what is tried again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+from kfp.dsl import Metrics, Output
+
+from pipelines.errors import RunFailed
+from pipelines.local import run_here, subprocess_runner
+from pipelines.options import Options
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def ends(how: str, folder: str, metrics: Output[Metrics]) -> None:
+    """Ends as told, once; afterwards with success."""
+    import os
+    import signal
+    from pathlib import Path
+
+    from capnet.errors import DataError
+    from capnet.tasks import task
+
+    with task({}):
+        metrics.log_metric("rows", 30)
+        metrics.log_metric("share", 0.25)
+        print("a line of a task")
+        marker = Path(folder, how)
+        if how == "well" or marker.exists():
+            return
+        marker.touch()
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "refused":
+            raise DataError("row 3 is empty", "labels.csv", "fill it")
+        raise ZeroDivisionError("our own mistake")
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def after(folder: str) -> None:
+    """Leaves a trace."""
+    from pathlib import Path
+
+    Path(folder, "went on").touch()
+
+
+def pipeline(retries: int = 0) -> Any:
+    @dsl.pipeline(name="endings")
+    def endings(how: str, folder: str) -> None:
+        first = ends(how=how, folder=folder)
+        if retries:
+            first.set_retry(retries, backoff_duration="0s")
+        after(folder=folder).after(first)
+
+    return endings
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    def start(how: str, retries: int = 0) -> Path:
+        return run_here(pipeline(retries), {"how": how, "folder": str(tmp_path)}, subprocess_runner(), tmp_path / "runs")
+
+    return start
+
+
+def test_a_run_is_a_line_a_task_and_the_log_has_the_rest(run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("well")
+    first, second, third, last = capsys.readouterr().out.splitlines()
+    assert (first.strip(), second) == ("ends", "  a line of a task")
+    assert third.split() == ["ends", third.split()[1], "s", "rows", "30", "share", "0.25"]
+    assert last.startswith("after ")
+    assert folder.parent == tmp_path / "runs"
+    log = (folder / "log.txt").read_text()
+    assert "Got executor_input" in log
+    assert "\x1b" not in log
+    assert "finished with status SUCCESS" in log
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "shown"),
+    [
+        ("refused", "the task ends failed: data error, exit code 3", "  row 3 is empty\n    where: labels.csv\n    to do: fill it\n"),
+        ("broken", "the task ends failed\n", "ZeroDivisionError: our own mistake"),
+        ("killed", "the task ends ended without a message: it was killed, or memory ran out", "a line of a task"),
+    ],
+)
+def test_a_failure_names_the_task_and_what_it_said(
+    how: str, what: str, shown: str, run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RunFailed) as failed:
+        run(how)
+    assert str(failed.value).startswith(what)
+    assert "log.txt" in str(failed.value)
+    assert shown in capsys.readouterr().out
+    assert not (tmp_path / "went on").exists()
+
+
+def test_a_killed_task_is_tried_again(run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("killed", retries=1)
+    assert "tried again in 0 s (1 of 1)" in capsys.readouterr().out
+    assert (tmp_path / "went on").exists()
+
+
+SLEEPER = """
+import sys
+from pathlib import Path
+
+from kfp import dsl
+from pipelines.errors import RunFailed
+from pipelines.local import run_here, subprocess_runner
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def sleeps():
+    import time
+
+    print("asleep", flush=True)
+    time.sleep(300)
+
+
+@dsl.pipeline(name="interrupted")
+def interrupted():
+    sleeps()
+
+
+try:
+    run_here(interrupted, {}, subprocess_runner(), Path("runs").resolve())
+except RunFailed as error:
+    sys.exit(str(error))
+"""
+
+
+def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    process = subprocess.Popen(
+        [sys.executable, "sleeper.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    while "asleep" not in "".join(lines):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the run was interrupted in sleeps\n  where: runs/interrupted-" in output
+    assert "Traceback" not in output
+
+
+def test_here_loops_take_turns_and_pictures_stay_where_they_are() -> None:
+    here = Options(cluster=False)
+    assert (here.at_a_time(8), here.volume) == (1, "/")
+    assert (Options().at_a_time(8), Options().volume) == (8, "")
+    assert Options(cluster=False, data_volume=True).volume == Options(data_volume=True).volume == "/mnt/data"
