@@ -48,9 +48,8 @@ def test_a_failing_task_is_named_and_nothing_after_it_runs(submit: Submitter, se
     assert done.returncode == 6, done.stdout[-3000:]
     assert "/nowhere/weights.pt" in done.stdout + done.stderr, "the task's own message"
     assert "graph" in done.stderr
-    assert sorted(folder.name for folder in the_run(tmp_path).iterdir() if folder.is_dir() and any(folder.iterdir()) and folder.name != "graph") == [
-        *("fetch", "ingest", "outcome", "split", "validate")
-    ]
+    begun = {folder.name for folder in the_run(tmp_path).iterdir() if folder.is_dir() and any(folder.iterdir())}
+    assert begun - {"graph", "outcome"} == {"fetch", "ingest", "split", "validate"}
     assert versions(servers) == []
 
 
