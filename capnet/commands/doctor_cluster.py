@@ -109,6 +109,9 @@ def check_secrets(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
             unread = "only public repositories can be read" if source == "git" and name == wanted.git_secret else "not needed"
             yield Finding(about, f"not there; {unread} for data.root = {wanted.root}", Problem(f"there is no secret {name}", where, fill) if needed else None)
             continue
+        except NotAllowed as error:
+            yield Finding(about, "", error.problems[0])
+            continue
         problems = list(wrong_keys(data, known, basic, needed))
         for what in problems:
             yield Finding(about, "", Problem(what, where, fill))
