@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Label pictures with a registered model.",
     "deploy": "Write a KServe manifest of a model version.",
     "promote": "Make a model version the champion, behind the gate.",
+    "export": "Write a model as one ONNX file.",
     "shard": "Write the pictures as tar shards (WebDataset layout).",
     "sync": "Send tracking records that a server has missed.",
     "summary": "Print the results of the last run as a table.",

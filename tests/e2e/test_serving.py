@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
-from e2e.workplace import QUICK, Workplace, merge, small_rows
+from e2e.workplace import COLOURS, QUICK, Workplace, merge, small_rows
 from mlflow.tracking import MlflowClient
 
 from capnet.contracts import read_classes, read_predictions, read_split
@@ -188,6 +188,15 @@ def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Wor
     found = pd.read_parquet(place.root / "packed 2.parquet")
     columns = [name for name in found if name.startswith("score ")]
     np.testing.assert_allclose(found[columns].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
+
+
+def test_the_champion_as_one_onnx_file(place: Workplace) -> None:
+    text = place.capnet("export", "--check", "data/images")
+    assert text.startswith("export: capnet version 1 (")
+    words = text.split("scores on 110 pictures differ by at most ")[1].split()
+    assert max(float(words[0]), float(words[4])) < 1e-4
+    assert (place.root / "model.onnx").stat().st_size > 1e7
+    assert [item["name"] for item in json.loads((place.root / "model.json").read_text())["classes"]] == list(COLOURS)
 
 
 def test_a_refused_champion_is_neither_predicted_with_nor_served(place: Workplace) -> None:
