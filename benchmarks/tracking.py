@@ -3,7 +3,8 @@
 The set is made: 1,000 classes, features of pictures as a frozen tower gives them, and 20 epochs of the training loop with the usual
 sizes of model and batch. Both sides validate and log alike; only one has an address. Counted are seconds, and processor
 seconds of the training process and of the process that sends; the server's own are left out, as it is another machine elsewhere.
-A relay in front of the server counts requests: the per-class metrics of a registration must come in one.
+A relay in front of the server counts the requests for per-class metrics: they are one call of log_batch, which MLflow
+splits where it has more than 1,000 values.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=6000, help="training pictures")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
@@ -123,9 +124,11 @@ def main() -> None:
                 pairs = list(zip(found["with"], found["without"], strict=True))
                 shares = {key: [100 * (one[key] / other[key] - 1) for one, other in pairs] for key in ("seconds", "processor")}
                 print(f"| tracking costs, % | {spread(shares['seconds'])} | {spread(shares['processor'])} |")
+                extra = statistics.median(one["processor"] - other["processor"] for one, other in pairs)
+                print(f"\nA run costs {extra:.1f} processor seconds, most of them once: under 3 % of trainings from {extra / 0.03:.0f} processor seconds on.")
                 relay.seen.clear()
                 calls, metrics = requests_of_a_registration(relay.address, relay, folder)
-                print(f"\nA registration sends {metrics:,} per-class metrics in {calls} call{'s' if calls != 1 else ''} of log-batch.")
+                print(f"A registration sends {metrics:,} per-class metrics in {calls} requests, of which MLflow fills each with 1,000 values.")
         finally:
             server.stop()
 
