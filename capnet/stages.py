@@ -76,7 +76,7 @@ STAGES: dict[str, Stage] = {
             "register",
             "Register the model in MLflow as challenger.",
             ("register",),
-            _SPLIT | _MODEL | _EVALUATION,
+            _SPLIT | _VALIDATION | _MODEL | _EVALUATION,
             {"registration": "outputs/registration.json"},
             "capnet.steps.register:register",
         ),

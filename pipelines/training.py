@@ -78,7 +78,13 @@ def training(options: Options) -> Any:
                     _, further = fitted(seed)
                 others = dsl.Collected(further.outputs["Output"])
             shown = report_task(evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds)
-            registered = register_task(split=rows, model=fit.outputs["model"], evaluation=found.outputs["evaluation"], params=register).after(shown)
+            registered = register_task(
+                split=rows,
+                validation=checked.outputs["validation"],
+                model=fit.outputs["model"],
+                evaluation=found.outputs["evaluation"],
+                params=register,
+            ).after(shown)
 
             for task in (fetched, read, drawn, checked, linked, shown, registered):
                 place(task, options, ORDER)

@@ -29,9 +29,10 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written."""
+    """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written, ``checks`` what the data gate found."""
 
     split: Path
+    validation: Path
     model: Path
     evaluation: Path
     content_hash: str
@@ -41,6 +42,7 @@ class Candidate:
     thresholds: Mapping[str, Any]
     per_class: Sequence[Mapping[str, str]]
     history: Sequence[Mapping[str, str]]
+    checks: Sequence[Mapping[str, Any]]
 
     @property
     def headline(self) -> dict[str, float]:
@@ -56,14 +58,21 @@ def content_hash(model: Path, evaluation: Path) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
-def read_candidate(split: Path, model: Path, evaluation: Path) -> Candidate:
-    """Read and cross-check the three folders; raises ContractError naming every disagreement at once."""
-    wanted = ((split, ("split.parquet",)), (model, MODEL_FILES), (evaluation, (*EVALUATION_FILES, "predictions.parquet")))
+def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path) -> Candidate:
+    """Read and cross-check the four folders; raises ContractError naming every disagreement at once."""
+    wanted = (
+        (split, ("split.parquet",)),
+        (validation, ("validation.json",)),
+        (model, MODEL_FILES),
+        (evaluation, (*EVALUATION_FILES, "predictions.parquet")),
+    )
     missing = [path for folder, names in wanted for path in (folder / name for name in names) if not path.is_file()]
     if missing:
         raise ContractError(problems=[Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`") for path in missing])
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
     config, thresholds, metrics = read_json(model / "config.json"), read_json(evaluation / "thresholds.json"), read_json(evaluation / "metrics.json")
+    findings = read_json(validation / "validation.json")
+    check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
     check_schema(thresholds, evaluation / "thresholds.json")
     per_class = _rows(evaluation / "per_class.csv", ("class", "ap"))
@@ -84,7 +93,8 @@ def read_candidate(split: Path, model: Path, evaluation: Path) -> Candidate:
     if problems:
         raise ContractError(problems=problems)
     history = _rows(model / "history.csv", ("epoch",))
-    return Candidate(split, model, evaluation, content_hash(model, evaluation), classes, config, metrics, thresholds, per_class, history)
+    content = content_hash(model, evaluation)
+    return Candidate(split, validation, model, evaluation, content, classes, config, metrics, thresholds, per_class, history, findings["checks"])
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

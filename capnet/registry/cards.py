@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_json, read_split
+from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
 from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds
 from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
 
@@ -19,11 +19,10 @@ LONGEST_TABLE = 300  # classes
 
 def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, said_licence: str) -> dict[str, str]:
     """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or referenced."""
-    findings = candidate.split.parent / "validation" / "validation.json"  # beside the other outputs, where the stages ran on one machine
     licence = data_licence(said_licence, Path("data"))
     return {
         MODEL_CARD: model_card(candidate, form),
-        DATA_CARD: data_card(candidate, data_md5, place, licence, read_json(findings)["checks"] if findings.is_file() else None),
+        DATA_CARD: data_card(candidate, data_md5, place, licence),
     }
 
 
@@ -173,8 +172,8 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
 # ---------------------------------------------------------------- data
 
 
-def data_card(candidate: Candidate, data_md5: str, place: str, licence: str, checks: Sequence[Mapping[str, Any]] | None) -> str:
-    """Source, licence, rows of each side, classes, what the data check found; ``checks`` is None where its findings are not at hand."""
+def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> str:
+    """Source, licence, rows of each side, classes, what the data check found."""
     frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
     counts, hidden, rows = {}, {}, []
     for side in SIDES:
@@ -208,7 +207,7 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str, che
     ]
     if len(slices):
         lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]
-    lines += ["", "## What the data check found", "", *_findings(checks), "", "## Labels of every class", ""]
+    lines += ["", "## What the data check found", "", *_findings(candidate.checks), "", "## Labels of every class", ""]
     columns = [
         [code(item.name), item.bucket, *(int(counts[side][n]) for side in SIDES), int(sum(hidden[side][n] for side in SIDES))]
         for n, item in enumerate(classes.items)
@@ -233,9 +232,7 @@ def _licence(text: str) -> list[str]:
     return ["- Licence of the pictures, as their folder says:", "", *(f"      {line}".rstrip() for line in text.splitlines())]
 
 
-def _findings(checks: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    if checks is None:
-        return ["Its findings are not at hand here. It passed: a run does not get this far otherwise."]
+def _findings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     failed = [check for check in checks if not check.get("success")]
     text = f"{len(checks)} checks, {len(failed)} with findings."
     rows = [

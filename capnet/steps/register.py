@@ -15,7 +15,7 @@ from capnet.state import state_dir
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Write registration.json; version number and run id differ between stores, so they go to the state folder."""
     settings = params.register_
-    candidate = read_candidate(inputs["split"], inputs["model"], inputs["evaluation"])
+    candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     found = register_version(settings, candidate, inputs["evaluation"] / "report.html", dvc_md5(Path("data.dvc")))
     write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, candidate, found))
     record = {"schema": SCHEMA, "name": settings.name, "alias": settings.alias, "content_hash": candidate.content_hash, "metrics": candidate.headline}

@@ -9,6 +9,7 @@ from components import images
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
 def register(
     split: Input[Dataset],
+    validation: Input[Artifact],
     model: Input[Model],
     evaluation: Input[Dataset],
     params: dict,
@@ -19,6 +20,7 @@ def register(
 
     Args:
         split: What split wrote.
+        validation: What validate wrote.
         model: What train wrote for the first seed.
         evaluation: What evaluate wrote for the first seed.
         params: Settings of section register.
@@ -29,6 +31,6 @@ def register(
     from capnet.tasks import task
 
     with task(params) as prepared:
-        inputs = {"split": split.path, "model": model.path, "evaluation": evaluation.path}
+        inputs = {"split": split.path, "validation": validation.path, "model": model.path, "evaluation": evaluation.path}
         for name, value in run("register", prepared.params, inputs, outputs={"registration": registration.path + "/registration.json"}).items():
             metrics.log_metric(name, value)

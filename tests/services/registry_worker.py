@@ -23,7 +23,7 @@ from capnet.registry.tracking import store
 
 def register(task: dict[str, Any]) -> dict[str, Any]:
     outputs = Path(task["outputs"])
-    candidate = read_candidate(outputs / "split", outputs / "model", outputs / "evaluation")
+    candidate = read_candidate(*(outputs / name for name in ("split", "validation", "model", "evaluation")))
     settings = Register(name=task["name"], experiment=task["name"])
     return {"version": str(register_version(settings, candidate, outputs / "evaluation/report.html").version)}
 

@@ -87,7 +87,7 @@ def test_the_same_model_registered_at_once_is_one_version(workers: Workers, outp
         model = client.get_registered_model(name)
         assert (str(version.version), {alias: str(value) for alias, value in model.aliases.items()}) == ("1", {"challenger": "1"})
         tags = client.get_model_version(name, "1").tags
-        candidate = read_candidate(*(outputs[0] / folder for folder in ("split", "model", "evaluation")))
+        candidate = read_candidate(*(outputs[0] / folder for folder in ("split", "validation", "model", "evaluation")))
         assert (tags["content_hash"], tags["verdict"], tags["verdict_of"]) == (candidate.content_hash, "green", f"{name} version 1")
         experiment = client.get_experiment_by_name(name)
         assert experiment is not None

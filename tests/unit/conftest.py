@@ -51,12 +51,13 @@ def _make(
 ) -> dict[str, Path]:
     from capnet.contracts import write_classes
 
-    paths = {name: folder / name for name in ("split", "model", "evaluation")}
+    paths = {name: folder / name for name in ("split", "validation", "model", "evaluation")}
     for path in paths.values():
         path.mkdir(parents=True)
     classes = _model(paths["model"], n_classes, zero_shot_weight, critical, weights)
     _history(paths["model"] / "history.csv", epochs)
     write_classes(paths["split"] / "classes.json", classes)
+    (paths["validation"] / "validation.json").write_text('{"schema": 1, "success": true, "checks": []}')
     _evaluation(paths["evaluation"], classes, mAP)
     _tables(paths, n_classes, skill)
     return paths

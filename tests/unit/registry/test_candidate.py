@@ -114,7 +114,7 @@ def test_a_model_for_other_classes_than_the_split_is_refused(make_outputs: Make,
     paths = make_outputs()
     other = make_outputs(tmp_path / "other", n_classes=3)
     with pytest.raises(ContractError, match="made for other classes"):
-        read_candidate(other["split"], paths["model"], paths["evaluation"])
+        read_candidate(**(paths | {"split": other["split"]}))
 
 
 def test_all_missing_files_are_named(make_outputs: Make) -> None:

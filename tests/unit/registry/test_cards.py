@@ -90,8 +90,7 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path,
     )
     write_split(paths["split"] / "split.parquet", frame)
     check = {"name": "near_duplicates", "severity": "warning", "success": False, "says": "copies | on two sides", "observed": 3, "rows": 430}
-    (paths["split"].parent / "validation").mkdir()
-    (paths["split"].parent / "validation" / "validation.json").write_text(json.dumps({"schema": 1, "checks": [check, check | {"success": True}]}))
+    (paths["validation"] / "validation.json").write_text(json.dumps({"schema": 1, "checks": [check, check | {"success": True}]}))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
@@ -118,7 +117,6 @@ def test_what_nobody_said_is_said_to_be_unknown(make_outputs: Make, tmp_path: Pa
     text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "")[DATA_CARD]
     assert f"Licence of the pictures: {UNKNOWN}" in text
     assert "not under DVC" in text
-    assert "Its findings are not at hand here" in text
 
 
 def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
@@ -128,7 +126,7 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
     thresholds = dict(candidate.thresholds) | {"classes": [item | {"name": names[item["name"]]} for item in candidate.thresholds["classes"]]}
     rows = [dict(row) | {"class": names[row["class"]]} for row in candidate.per_class]
     hostile = replace(candidate, classes=classes, per_class=rows, thresholds=thresholds)
-    for text, wanted in ((model_card(hostile, "packed"), 6), (data_card(hostile, "", "", "", None), 6)):
+    for text, wanted in ((model_card(hostile, "packed"), 6), (data_card(hostile, "", "", ""), 6)):
         found = Tables(text)
         assert not found.tags & {"img", "script"}
         table = found.headed("class", "bucket")
