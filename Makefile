@@ -7,6 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCAL_TESTS := tests/e2e tests/unit tests/contract
+LONGEST := tests/services/test_mlflow.py
+SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -95,7 +97,7 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 
 .PHONY: test-services
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
-	CUDA_VISIBLE_DEVICES= python -m pytest tests/services
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(SERVICE_TESTS)
 
 .PHONY: images
 images: env  ## Build the container images: TORCH=cuda for GPUs, OPTIONS='...' for docker build
