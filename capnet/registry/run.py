@@ -15,6 +15,7 @@ from capnet.contracts import sha256_file
 from capnet.registry.candidate import Candidate, figures, flat_params
 from capnet.registry.sender import send
 from capnet.registry.spool import spool_of
+from capnet.registry.tracking import insist
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -85,7 +86,7 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
     }
     kind = "s3" if place.startswith("s3://") else "local"
     data_set = Dataset("data", digest[:LONGEST_DIGEST], kind, json.dumps({"uri": place or "data"}), profile=json.dumps(counts))
-    client.log_inputs(run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
+    insist(client.log_inputs, run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 
 def dvc_place(config: Path, md5: str) -> str:

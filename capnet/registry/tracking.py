@@ -132,8 +132,8 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
         return made.experiment_id
 
 
-def insist(write: Callable[..., Any], *arguments: str) -> None:
-    """Write a tag or an alias. MLflow inserts or updates, which fails for one of two writers at once; the second time the row is there."""
+def insist(write: Callable[..., Any], *arguments: Any) -> None:
+    """Write a tag, an alias or a data set. MLflow inserts what it did not find, which fails for one of two writers at once; then the row is there."""
     from mlflow.exceptions import MlflowException
 
     try:
