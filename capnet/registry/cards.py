@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
+from capnet.model.openai_weights import OPENAI_WEIGHTS
 from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds
 from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
 
@@ -151,8 +152,6 @@ def _every_class(candidate: Candidate) -> list[str]:
 
 
 def _made_of(candidate: Candidate, form: str) -> list[str]:
-    from capnet.model.towers import OPENAI_WEIGHTS
-
     config = candidate.config
     backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
     licence = backbone_licence(str(backbone.get("name", "")), str(backbone.get("pretrained", "")), digest in OPENAI_WEIGHTS)

@@ -14,7 +14,7 @@ import pytest
 class Module:
     """One source file: dotted ``name``, ``path`` from the repository's root, imported names, those at module level apart.
 
-    ``idle``: a docstring and constants at most, so that nothing can depend on it.
+    ``idle``: a docstring and names such as __version__ at most, so that nothing can depend on it.
     """
 
     name: str
@@ -64,7 +64,7 @@ def read_modules(root: Path) -> dict[str, Module]:
     for name, path in paths.items():
         tree = ast.parse(path.read_text())
         everywhere, at_import = (frozenset(_imports(tree, set(paths), inside)) for inside in (True, False))
-        idle = all(isinstance(statement, ast.Expr | ast.Assign) for statement in tree.body)
+        idle = all(isinstance(item, ast.Expr) or (isinstance(item, ast.Assign) and ast.unparse(item.targets[0]).startswith("__")) for item in tree.body)
         modules[name] = Module(name, path.relative_to(root).as_posix(), everywhere, at_import, idle)
     return modules
 
