@@ -32,7 +32,8 @@ def load_rgb(path: Path) -> Image.Image:
         with open_picture(file_or_bytes(path)) as image:
             return to_rgb(image)
     except (Unusable, OSError, ValueError) as error:
-        raise DataError(f"cannot use the picture: {error}", str(path), "replace the file, or take its row out of the label table") from None
+        reason = "missing" if isinstance(error, FileNotFoundError) else error
+        raise DataError(f"cannot use the picture: {reason}", str(path), "replace the file, or take its row out of the label table") from None
 
 
 def centre_index(views: int) -> int:

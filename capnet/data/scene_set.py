@@ -78,9 +78,11 @@ def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> 
     chunks = [range(start, min(start + CHUNK, total())) for start in range(0, total(), CHUNK)]
     rows = [["path", "labels", "split", "slice"]]
     workers = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
-        for chunk, drawn in zip(chunks, pool.map(write_pictures, [folder] * len(chunks), [seed] * len(chunks), chunks), strict=True):
+        with deaf_children():
+            parts = pool.map(write_pictures, [folder] * len(chunks), [seed] * len(chunks), chunks)
+        for chunk, drawn in zip(chunks, parts, strict=True):
             rows.extend(drawn)
             advance(len(chunk))
     finally:
@@ -88,6 +90,17 @@ def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> 
     _write_table(folder / "labels.csv", rows)
     _write_table(folder / "classes.csv", [["name", "prompt_name", "critical"], *class_rows()])
     (folder / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C, from their first moment on: whoever started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pandas as pd
 import pytest
-from e2e.workplace import COLOURS, QUICK, Workplace, merge, small_rows
+from e2e.workplace import QUICK, Workplace, merge, small_rows
 from mlflow.tracking import MlflowClient
 
 from capnet.contracts import read_classes, read_predictions, read_split
@@ -196,7 +196,8 @@ def test_the_champion_as_one_onnx_file(place: Workplace) -> None:
     words = text.split("scores on 110 pictures differ by at most ")[1].split()
     assert max(float(words[0]), float(words[4])) < 1e-4
     assert (place.root / "model.onnx").stat().st_size > 1e7
-    assert [item["name"] for item in json.loads((place.root / "model.json").read_text())["classes"]] == list(COLOURS)
+    names = read_classes(place.root / "outputs/split/classes.json").names
+    assert [item["name"] for item in json.loads((place.root / "model.json").read_text())["classes"]] == names
 
 
 def test_a_refused_champion_is_neither_predicted_with_nor_served(place: Workplace) -> None:
