@@ -45,10 +45,10 @@ def train(rows: int, epochs: int, seed: int = 0) -> None:
     begin = time.perf_counter()
     with tracked("train", Params(), {}, {}) as log:
         for epoch in range(1, epochs + 1):
-            for batch in torch.randperm(rows, generator=generator).split(BATCH):
+            for batch in torch.split(torch.randperm(rows, generator=generator), BATCH):
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(model(features[batch]), labels[batch])
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
             with torch.no_grad():
                 scores = model(features[:1000]).sigmoid().numpy()

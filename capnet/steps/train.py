@@ -29,7 +29,7 @@ from capnet.model.folder import check_graph, save_model
 from capnet.model.towers import Towers, load_towers
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
-from capnet.training.distributed import Group, joined
+from capnet.training.distributed import ALONE, Group, joined
 from capnet.training.loop import Fit, Labels, Pictures, fit
 from capnet.training.pictures import CachedViews, DecodedPictures
 
@@ -48,7 +48,7 @@ class Job:
     towers: Towers
     machine: Machine
     root: Path
-    group: Group
+    group: Group = ALONE
 
     def model(self) -> CapNet:
         torch.manual_seed(self.params.runtime.seed)
