@@ -23,6 +23,15 @@ def inlined(path: str) -> str:
     return setting
 
 
+def text_and_place(setting: str | Path, name: str) -> tuple[str | None, Path]:
+    """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no such file."""
+    text = content_of(str(setting))
+    if text is not None:
+        return text, Path(name)
+    path = Path(setting)
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None, path
+
+
 def content_of(setting: str) -> str | None:
     """The text that ``setting`` holds, None where it is a path. Raises ConfigError where it is damaged."""
     if setting.startswith(TEXT):

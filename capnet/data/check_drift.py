@@ -15,7 +15,7 @@ from capnet.contracts import SCHEMA, SIDES, Classes, check_schema
 from capnet.data.check_rules import Rule
 from capnet.data.check_tables import known_positives
 from capnet.errors import ContractError
-from capnet.inline import content_of
+from capnet.inline import text_and_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,12 +66,8 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
 
     Raises ContractError where it is damaged or of another version.
     """
-    text, path = content_of(str(setting)), Path(setting)
-    if text is not None:
-        path = Path("validate.reference")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace")
-    else:
+    text, path = text_and_place(setting, "validate.reference")
+    if text is None:
         return None
     try:
         content = json.loads(text)

@@ -166,7 +166,6 @@ def description(candidate: Candidate) -> str:
     """The version's page in Markdown: figures of every variant, classes, thresholds and the views they hold for."""
     metrics, config, thresholds = candidate.metrics, candidate.config, candidate.thresholds
     views, backbone = config["tte"], config.get("backbone", {})
-    size = f" of {views['size']} px" if views.get("size") else ""
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
     borrowed = [item["name"] for item in thresholds["classes"] if item.get("borrowed")]
@@ -183,8 +182,7 @@ def description(candidate: Candidate) -> str:
     lines += [
         "",
         f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
-        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {source_of_thresholds(thresholds)}, valid only for "
-        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px, average of {views['average']}).",
+        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {source_of_thresholds(thresholds)}, valid only for {views_in_words(views)}.",
         f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights `{str(config.get('weight_hash', '?'))[:12]}`; "
         f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
     ]
@@ -208,6 +206,12 @@ def percent(values: Mapping[str, Any], name: str) -> str:
 def source_of_thresholds(thresholds: Mapping[str, Any]) -> str:
     """The pictures that thresholds were chosen on, in words."""
     return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(str(thresholds.get("source")), "?")
+
+
+def views_in_words(views: Mapping[str, Any]) -> str:
+    """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
+    size = f" of {views['size']} px" if views.get("size") else ""
+    return f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px, average of {views['average']})"
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

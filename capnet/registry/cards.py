@@ -10,7 +10,7 @@ import numpy as np
 
 from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
 from capnet.model.openai_weights import OPENAI_WEIGHTS
-from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds
+from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds, views_in_words
 from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
@@ -39,7 +39,7 @@ def card_links(experiment: str, run_id: str) -> str:
 def model_card(candidate: Candidate, form: str) -> str:
     """Use, limits, figures with intervals, weak classes, thresholds, every class, settings."""
     config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
-    classes, views = candidate.classes, config["tte"]
+    classes = candidate.classes
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     weak = weak_classes(candidate)
     lines = [
@@ -81,8 +81,8 @@ def model_card(candidate: Candidate, form: str) -> str:
         "",
         "## Thresholds",
         "",
-        f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {source_of_thresholds(thresholds)}. They hold only for {views['views']} test-time "
-        f"view{'s' if views['views'] > 1 else ''} ({views['expand']} px expanded, average of {views['average']}); loading refuses other views. "
+        f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {source_of_thresholds(thresholds)}. They hold only for "
+        f"{views_in_words(config['tte'])}; loading refuses other views. "
         f"{sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled threshold.",
         "",
         "## Every class",

@@ -44,6 +44,11 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
     return ""
 
 
+def overriding(name: str, version: str | int) -> str:
+    """What a person does who wants this version in spite of the gate."""
+    return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
+
+
 def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:
     """Raise GateError where ``found`` carries the alias `champion` without being allowed to; any other version may be read."""
     if ALIAS not in found.aliases:
@@ -58,7 +63,7 @@ def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> N
             f"{ALIAS} is {identity(found.name, found.version)}, which has {reason}",
             f"models:/{found.name}@{ALIAS}",
             f"run `capnet promote --version {found.version}` (`--force --reason ...` where it must be so), `capnet promote --rollback`, "
-            f"or set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(found.name, found.version)!r}",
+            f"or {overriding(found.name, found.version)}",
         )
 
 

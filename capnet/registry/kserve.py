@@ -13,7 +13,7 @@ import yaml
 from capnet.contracts import slugify
 from capnet.errors import ConfigError, GateError
 from capnet.registry.candidate import FORM, PACKED
-from capnet.registry.champion import OVERRIDE, VERDICT, VERDICT_AGAINST, identity, refusal
+from capnet.registry.champion import OVERRIDE, VERDICT, VERDICT_AGAINST, identity, overriding, refusal
 from capnet.registry.history import events
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
         raise GateError(
             f"{identity(version.name, version.version)} has {reason}",
             f"models:/{version.name}/{version.version}",
-            f"run `capnet promote --version {version.version}`, or set the tag {OVERRIDE} of that version to a reason",
+            f"run `capnet promote --version {version.version}`, or {overriding(version.name, version.version)}",
         )
 
 

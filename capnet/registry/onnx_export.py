@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from capnet.contracts import SCHEMA, write_json
@@ -181,10 +182,10 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
     for number, place in enumerate(places):
         views = scorer.look.tensor(Path("/"), str(place.absolute()), "")
         logits = theirs(views).astype(np.float64)
-        their_scores.append(_sigmoid(logits.mean(axis=0)) if average == "logits" else _sigmoid(logits).mean(axis=0))
+        their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
         with torch.no_grad():
             own = graph(views[:1]).double().sigmoid().numpy()
-        single = max(single, float(np.abs(own - _sigmoid(theirs(views[:1]).astype(np.float64))).max()))
+        single = max(single, float(np.abs(own - expit(theirs(views[:1]).astype(np.float64))).max()))
         if number < TIMED:  # both are warm by now
             for which, call in enumerate(calls):
                 begin = time.perf_counter()
@@ -194,11 +195,6 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
     averaged = float(np.abs(served.scores(places) - np.stack(their_scores)).max())
     ours, of_onnx = (1000 * clock / min(len(places), TIMED) for clock in clocks)
     return Measured(len(places) if pictures else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    result: np.ndarray = 1 / (1 + np.exp(-logits))
-    return result
 
 
 def _noise(folder: Path, size: int) -> list[Path]:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from capnet.config import Int, Section
 from capnet.errors import ConfigError, Problem
-from capnet.inline import content_of
+from capnet.inline import text_and_place
 
 DEFAULT = "mlflow/promotion.yaml"
 Margin = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -40,14 +40,10 @@ def read_policy(setting: str | Path) -> Policy:
 
     Raises ConfigError naming every wrong key.
     """
-    text, path = content_of(str(setting)), Path(setting)
-    if text is not None:
-        path = Path("register.policy")
-    elif path.is_file():
-        text = path.read_text()
-    elif path == Path(DEFAULT):
+    text, path = text_and_place(setting, "register.policy")
+    if text is None and path == Path(DEFAULT):
         return Policy()  # outside the repository
-    else:
+    if text is None:
         raise ConfigError("there is no promotion policy", str(path), "write one (mlflow/promotion.yaml is an example), or correct register.policy")
     try:
         content = yaml.safe_load(text) or {}
