@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from capnet.cluster import GIT_KEYS, MLFLOW_KEYS, S3_KEYS
 from capnet.errors import ConfigError
 from pipelines.console import Console, shortest
 from pipelines.errors import RunFailed
@@ -104,18 +105,4 @@ def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any
     return local.DockerRunner(user=f"{os.getuid()}:0", environment=passed, mounts=mounts, network_mode=network)
 
 
-PASSED = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL",
-    "AWS_DEFAULT_REGION",
-    "AWS_EC2_METADATA_DISABLED",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "MLFLOW_S3_ENDPOINT_URL",
-    "GIT_USERNAME",
-    "GIT_PASSWORD",
-)
+PASSED = (*S3_KEYS, *MLFLOW_KEYS, *GIT_KEYS, "AWS_EC2_METADATA_DISABLED")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
@@ -15,6 +16,26 @@ from urllib.request import urlopen
 from services.s3_server import S3Server, free_ports
 
 STARTED_WITHIN = 120.0  # seconds
+
+
+def start(port: int, database: str, artifacts: str, log: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A server that answers; its workers are in its process group."""
+    stores = ["--backend-store-uri", database, "--artifacts-destination", artifacts]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores]
+    usual = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | usual | dict(settings)
+    with open(log, "ab") as file:
+        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=file, stderr=file, start_new_session=True)
+    end = time.monotonic() + STARTED_WITHIN
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                return process
+        except (URLError, TimeoutError, ConnectionError):
+            time.sleep(0.2)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError(f"the MLflow server did not start: {log.read_text(errors='replace')[-3000:]}")
 
 
 @dataclass
@@ -33,20 +54,8 @@ class MlflowServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        stores = ["--backend-store-uri", self.database, "--artifacts-destination", f"s3://{self.bucket}"]
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", *stores]
-        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_S3_ENDPOINT_URL": self.s3.endpoint}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | self.s3.environment() | settings
-        with open(self.folder / "mlflow.log", "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + STARTED_WITHIN
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urlopen(f"{self.address}/health", timeout=2):
-                    return
-            except (URLError, TimeoutError, ConnectionError):
-                time.sleep(0.2)
-        raise AssertionError(f"the MLflow server did not start: {(self.folder / 'mlflow.log').read_text(errors='replace')[-3000:]}")
+        settings = {"MLFLOW_S3_ENDPOINT_URL": self.s3.endpoint, **self.s3.environment()}
+        self.process = start(self.port, self.database, f"s3://{self.bucket}", self.folder / "mlflow.log", settings)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+from services.mlflow_server import start
 from services.s3_server import free_ports
 
-STARTED_WITHIN = 120.0  # seconds
 MEGABYTES = 24
 
 
@@ -55,20 +51,8 @@ class SmallServer:
             disk.mkdir()
             if self.small:
                 mount(disk)
-        stores = ["--backend-store-uri", f"sqlite:///{self.disk / 'server.db'}", "--artifacts-destination", str(self.artifacts)]
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", *stores]
-        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "TMPDIR": str(self.artifacts)}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | settings
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + STARTED_WITHIN
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with urlopen(f"{self.address}/health", timeout=2):
-                    return
-            except (URLError, TimeoutError, ConnectionError):
-                time.sleep(0.2)
-        raise AssertionError(f"the MLflow server did not start: {self.log[-3000:]}")
+        settings = {"TMPDIR": str(self.artifacts)}
+        self.process = start(self.port, f"sqlite:///{self.disk / 'server.db'}", str(self.artifacts), self.folder / "server.log", settings)
 
     @property
     def log(self) -> str:
