@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from capnet.config import Register
-from capnet.contracts import SCHEMA, read_json, replace_file, write_json
+from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.registry.candidate import FORM, MODEL_FILES, PACKED, REFERENCED, Candidate, content_hash, curves, description, figures, flat_params
+from capnet.registry.candidate import FORM, PACKED, REFERENCED, Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
 from capnet.registry.champion import VERDICT
-from capnet.registry.gate import FOLDER, gate_scores, write_gate
+from capnet.registry.contents import log_artifacts, log_figures, log_model
+from capnet.registry.gate import gate_scores
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import follow, rival_of, tag, verdict_on, verdict_tags
-from capnet.registry.provenance import git_revision, requirements
-from capnet.registry.reference import reference
-from capnet.registry.run import begun_run, complete_twin, dvc_place, fingerprints, given_run, log_data_set, put_tags, told_points
-from capnet.registry.tracking import StoreError, experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.registry.provenance import git_revision
+from capnet.registry.run import begun_run, complete_twin, dvc_place, fingerprints, given_run, log_data_set, put_tags
+from capnet.registry.tracking import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -136,12 +133,12 @@ def _new_version(
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
         logged = client.create_logged_model(experiment, name=label, source_run_id=run_id, tags=tags, model_type="capnet")
         try:
-            _log_figures(client, run_id, logged.model_id, candidate)
+            log_figures(client, run_id, logged.model_id, candidate)
             log_data_set(client, run_id, candidate, data_md5)
             advance(note="artifacts")
-            _log_artifacts(client, run_id, candidate, report, cards)
+            log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")
-            _log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
+            log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
@@ -187,90 +184,6 @@ def _run(client: MlflowClient, settings: Register, experiment: str, candidate: C
         raise
 
 
-def _log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
-    """All params and metrics in one call, without what training has told; the headline also belongs to the logged model, whose page shows it."""
-    from mlflow.entities import LoggedModelOutput, Metric, Param
-
-    now = int(time.time() * 1000)
-    headline = {f"capnet/{name}" for name in candidate.headline}
-    points = list(curves(candidate))
-    told = told_points(client, run_id, {name for name, *_ in points} | headline)
-    there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
-    # what was told with the same time is the same point: it is not there twice, and the model gets it, too
-    metrics = [
-        Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None)
-        for name, value in figures(candidate).items()
-        if name in headline or there.get(name) != value
-    ]
-    metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
-    params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
-    client.log_batch(run_id, metrics=metrics, params=params)
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-
-
-def _log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, report: Path, cards: Mapping[str, str]) -> None:
-    for path in (report, *(candidate.evaluation / name for name in ("metrics.json", "per_class.csv", "thresholds.json"))):
-        if path.is_file():
-            with _storing(path.name):
-                client.log_artifact(run_id, str(path))
-    for name, text in cards.items():
-        with _storing(name):
-            client.log_text(run_id, text, name)
-    with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
-        write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes, candidate.content_hash))
-        client.log_artifacts(run_id, folder, FOLDER)
-
-
-def _log_model(client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool) -> None:
-    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
-    import mlflow.pyfunc
-    from mlflow.models import Model
-
-    from capnet.registry import serving
-
-    example, signature = serving.input_example(), serving.signature()
-    with TemporaryDirectory() as folder:
-        target, model = Path(folder, "packed"), Path(folder, "model")  # mlflow keeps the name of the latter
-        model.mkdir()
-        for name in MODEL_FILES:  # not out-of-fold scores: only what loads
-            shutil.copyfile(candidate.model / name, model / name)
-        if packed:
-            _pack(model)
-        write_json(Path(folder, "reference.json"), reference(candidate))
-        mlflow.pyfunc.save_model(
-            path=str(target),
-            python_model=serving.__file__,
-            artifacts={
-                "model": str(model),
-                "thresholds": str((candidate.evaluation / "thresholds.json").resolve()),
-                "reference": str(Path(folder, "reference.json")),
-            },
-            signature=signature,
-            input_example=example,
-            pip_requirements=requirements("" if packed else str(candidate.config.get("backbone", {}).get("name", ""))),
-            metadata={
-                FORM: PACKED if packed else REFERENCED,
-                "content_hash": candidate.content_hash,
-                "classes": candidate.classes.names,
-                "tte": dict(candidate.config["tte"]),
-            },
-            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id, model_uuid=logged.model_id),
-        )
-        for name, text in cards.items():
-            replace_file(target / name, text)
-        with _storing("the model"):
-            client.log_model_artifacts(logged.model_id, str(target))
-
-
-def _pack(model: Path) -> None:
-    """In the process and not on a GPU: class features are encoded in full precision, so that machines agree."""
-    from capnet.config import Runtime
-    from capnet.model.folder import pack
-    from capnet.runtime import prepare
-
-    pack(model, prepare(Runtime(device="cpu", precision="fp32")))
-
-
 def _create_version(client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]) -> ModelVersion:
     """Create version and alias; on an error neither remains, nor a registered model that was made only for it."""
     from mlflow.exceptions import MlflowException
@@ -294,23 +207,6 @@ def _create_version(client: MlflowClient, settings: Register, source: str, run_i
             if fresh and not client.search_model_versions(f"name = '{settings.name}'"):  # nobody else registered there meanwhile
                 client.delete_registered_model(settings.name)
         raise
-
-
-@contextmanager
-def _storing(what: str) -> Iterator[None]:
-    """Which library stores artifacts (and which errors it raises) is the user's choice of store, so every error is told."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError):
-        raise  # explained where the store is opened
-    except Exception as error:
-        message, todo = (
-            " ".join(str(error).split())[:400],
-            "see that the artifact store can be reached from here with your credentials, then run `capnet register` again",
-        )
-        raise StoreError(f"could not store {what}: {type(error).__name__}: {message}", "the run's artifacts", todo) from error
 
 
 def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:
