@@ -17,6 +17,7 @@ def command(params: str, settings: tuple[str, ...]) -> None:
     sent beside it. What could not be sent goes out with this command, or with the next `capnet register` of that model.
     """
     from capnet.config import load
+    from capnet.registry.client_store import ClientStore
     from capnet.registry.sender import send
     from capnet.registry.spool import spools
     from capnet.registry.tracking import masked, store, tracking_uri
@@ -30,5 +31,5 @@ def command(params: str, settings: tuple[str, ...]) -> None:
         return
     with store(register, "send the spooled records") as client:
         for spool, count in waiting:
-            run_id = send(client, register, spool)
+            run_id = send(ClientStore(client, register), spool)
             click.echo(f"sync: {count} records to run {run_id}" if run_id else "sync: another process is sending this run")

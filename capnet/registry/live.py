@@ -73,7 +73,7 @@ def _sender(spool: Spool, settings: Register) -> subprocess.Popen[bytes] | None:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
     if not uri.startswith(("http://", "https://")):
         return None
-    command = [sys.executable, "-m", "capnet.registry.sender", str(spool.folder), str(os.getpid())]
+    command = [sys.executable, "-m", "capnet.registry.follow", str(spool.folder), str(os.getpid())]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
     try:
         return subprocess.Popen(

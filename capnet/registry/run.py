@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Register, settings_hash
 from capnet.contracts import sha256_file
 from capnet.registry.candidate import Candidate, figures, flat_params
+from capnet.registry.client_store import ClientStore
 from capnet.registry.sender import send
 from capnet.registry.spool import spool_of
 from capnet.registry.tracking import insist
@@ -34,7 +35,7 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     if given_run():
         return given_run()
     spool = spool_of(sha256_file(candidate.model / "model.safetensors"))
-    run_id = send(client, settings, spool) if spool else ""
+    run_id = send(ClientStore(client, settings), spool) if spool else ""
     if not run_id:
         return ""
     run = client.get_run(run_id)

@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from capnet.config import Register
-from capnet.errors import CapnetError
 from capnet.registry.spool import Spool
-from capnet.registry.tracking import experiment_id, store, tracking_uri
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 KEY_TAG = "capnet_run"
+SOURCE = {"mlflow.source.name": "capnet"}
 BATCH = 1000  # metrics that a store takes in one request
-LOOK = 0.5  # seconds between two looks at a spool that is written
-PAUSE = 5.0  # seconds after a failure
+Point = tuple[str, float, int, int]  # name, value, time in ms since 1970, step
 
 
-def send(client: MlflowClient, settings: Register, spool: Spool, patience: float = 30.0) -> str:
+class Store(Protocol):
+    """What sending takes of a store."""
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+
+    def find_run(self, experiment: str, key: str) -> str:
+        """Id of the run with KEY_TAG ``key``, "" where there is none."""
+
+    def make_run(self, experiment: str, key: str, name: str, started: int) -> str:
+        """Id of a new run, in an experiment that is made where missing; ``started`` in ms since 1970."""
+
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Up to BATCH points of curves."""
+
+    def end_run(self, run_id: str, status: str, at: int) -> None:
+        """The run's last state: FINISHED, FAILED or KILLED."""
+
+
+def send(store: Store, spool: Spool, patience: float = 30.0) -> str:
     """Send what is missing and return the run's id; "" where there is nothing and no run, or another sender works.
 
     A request that was executed although its answer got lost is repeated without effect: the run is found by its key, and a
     metric with the same time, step and value is the same row.
     """
-    uri = tracking_uri(settings)
     with spool.lock(patience) as mine:
         if not mine:
             return ""
-        note = spool.sent(uri)
+        note = spool.sent(store.address)
         run_id, sent = str(note["run_id"]), int(note["sent"])
         waiting = spool.records(sent)
         if not waiting:
             return run_id
+        about = spool.about()
         if not run_id:
-            run_id = _run(client, settings, spool)
-            spool.mark(uri, run_id, sent)
+            run_id = _run(store, about, spool)
+            spool.mark(store.address, run_id, sent)
         for part in _parts(waiting):
-            _send_part(client, run_id, part, own=not spool.about()["run_id"])
+            _send_part(store, run_id, part, own=not about["run_id"])
             sent += len(part)
-            spool.mark(uri, run_id, sent)
+            spool.mark(store.address, run_id, sent)
         return run_id
 
 
-def _run(client: MlflowClient, settings: Register, spool: Spool) -> str:
+def _run(store: Store, about: Mapping[str, Any], spool: Spool) -> str:
     """The run given from outside, else the one that this spool made before, else a new one."""
-    about = spool.about()
     if about["run_id"]:
         return str(about["run_id"])
-    experiment = experiment_id(client, settings.model_copy(update={"experiment": about["experiment"]}))
-    found = client.search_runs([experiment], f"tags.{KEY_TAG} = '{spool.key}'")
-    if found:
-        return str(found[0].info.run_id)
-    started = spool.records(0)[0]["at"]
-    made = client.create_run(experiment, start_time=started, run_name=about["name"], tags={KEY_TAG: spool.key, "mlflow.source.name": "capnet"})
-    return str(made.info.run_id)
+    found = store.find_run(about["experiment"], spool.key)
+    return found or store.make_run(about["experiment"], spool.key, about["name"], spool.records(0)[0]["at"])
 
 
 def _parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -76,49 +80,10 @@ def _parts(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return parts
 
 
-def _send_part(client: MlflowClient, run_id: str, part: Sequence[Mapping[str, Any]], own: bool) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(name, value, item["at"], item["step"]) for item in part if item["kind"] == "metrics" for name, value in item["values"].items()]
-    if metrics:
-        client.log_batch(run_id, metrics=metrics)
+def _send_part(store: Store, run_id: str, part: Sequence[Mapping[str, Any]], own: bool) -> None:
+    points = [(name, value, item["at"], item["step"]) for item in part if item["kind"] == "metrics" for name, value in item["values"].items()]
+    if points:
+        store.log_points(run_id, points)
     for item in part:
         if item["kind"] == "end" and own:
-            client.set_terminated(run_id, item["status"], item["at"])
-
-
-def follow(folder: Path, writer: int) -> None:
-    """Send while the process ``writer`` writes; after its end record try once more and leave the rest to `capnet sync`."""
-    spool, settings = Spool(folder), Register()
-    settings = settings.model_copy(update={"experiment": spool.about()["experiment"], "tracking_uri": os.environ["MLFLOW_TRACKING_URI"]})
-    while True:
-        ended = _over(spool, writer)
-        try:
-            with store(settings, "send") as client:
-                while True:
-                    ended = ended or _over(spool, writer)
-                    send(client, settings, spool)
-                    if ended:
-                        return
-                    time.sleep(LOOK)
-        except CapnetError:
-            if ended:
-                return
-            time.sleep(PAUSE)
-
-
-def _over(spool: Spool, writer: int) -> bool:
-    """True where nothing more will be written; a writer that died without a word gets its end written here."""
-    records = spool.records(0)
-    if records and records[-1]["kind"] == "end":
-        return True
-    try:
-        os.kill(writer, 0)
-    except ProcessLookupError:
-        spool.add({"kind": "end", "status": "KILLED"})
-        return True
-    return False
-
-
-if __name__ == "__main__":
-    follow(Path(sys.argv[1]), int(sys.argv[2]))
+            store.end_run(run_id, item["status"], item["at"])
