@@ -82,18 +82,18 @@ def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Workplace]]:
-    """The commands at work while images are built, which mostly waits for the network and the disk."""
+    """`dvc repro` at work while images are built, which mostly waits for the network and the disk."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(run_commands, tmp_path_factory.mktemp("place"))
+        yield pool.submit(reproduce, tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="session")
 def place(begun: Future[Workplace]) -> Workplace:
-    """The demo in small, in a folder, after ingest to evaluate by the commands: what the containers must reproduce."""
+    """The demo in small, in a folder, after `dvc repro evaluate`: what the containers must reproduce."""
     return begun.result()
 
 
-def run_commands(root: Path) -> Workplace:
+def reproduce(root: Path) -> Workplace:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     rows = write_pictures(data, 0, range(0, total(), EVERY))
@@ -103,7 +103,9 @@ def run_commands(root: Path) -> Workplace:
     settings = merge(read("demo").model_dump(mode="json", by_alias=True), SMALL)
     (root / "params.yaml").write_text(render(parse(settings), "the demo in small"))
     place = Workplace(root)
-    place.stages(last="evaluate")
+    place.versioned()
+    done = place.run("dvc", "repro", "evaluate")
+    assert done.returncode == 0, done.stdout + done.stderr
     return place
 
 

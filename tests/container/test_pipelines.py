@@ -43,17 +43,33 @@ def versions(servers: Servers) -> list[Any]:
     return list(MlflowClient(servers.mlflow.address).search_model_versions(f"name = '{NAME}'"))
 
 
-def test_a_failing_task_is_named_and_nothing_after_it_runs(submit: Submitter, servers: Servers, tmp_path: Path) -> None:
-    done = submit("training", tmp_path, "--set", "backbone.name=ViT-B-16", "--set", "backbone.pretrained=/nowhere/weights.pt")
+@pytest.mark.parametrize(
+    ("settings", "task", "why", "named", "before"),
+    [
+        (
+            ("backbone.name=ViT-B-16", "backbone.pretrained=/nowhere/weights.pt"),
+            "graph",
+            "data error, exit code 3",
+            "/nowhere/weights.pt",
+            {"fetch", "ingest", "split", "validate"},
+        ),
+        (("validate.min_side=9000",), "validate", "gate error, exit code 5", "9000", {"fetch", "ingest", "split"}),
+    ],
+    ids=["exit code 3", "red gate"],
+)
+def test_a_failing_task_is_named_and_nothing_after_it_runs(
+    submit: Submitter, servers: Servers, tmp_path: Path, settings: tuple[str, ...], task: str, why: str, named: str, before: set[str]
+) -> None:
+    done = submit("training", tmp_path, *(word for setting in settings for word in ("--set", setting)))
     assert done.returncode == 6, done.stdout[-3000:]
-    assert "/nowhere/weights.pt" in done.stdout + done.stderr, "the task's own message"
-    assert "graph" in done.stderr
+    assert f"the task {task} failed: {why}" in done.stderr
+    assert named in done.stdout + done.stderr, "the task's own message"
     begun = {folder.name for folder in the_run(tmp_path).iterdir() if folder.is_dir() and any(folder.iterdir())}
-    assert begun - {"graph", "outcome"} == {"fetch", "ingest", "split", "validate"}
+    assert begun - {task, "outcome"} == before
     assert versions(servers) == []
 
 
-def test_containers_give_what_the_commands_give(run: Path, place: Workplace) -> None:
+def test_containers_give_what_dvc_repro_gives(run: Path, place: Workplace) -> None:
     unequal = assert_same_results(of_shell(place.root / "outputs"), of_pipeline(run))
     assert set(unequal) <= CALIBRATED, "another C library may round the fit of the calibration differently, and nothing else"
     assert "<html" in next(run.glob("report/report*")).read_text()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -77,11 +78,23 @@ def client(no_database: Path, three_versions: Path) -> MlflowClient:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a real mlflow server on loopback that proxies artifacts."""
+    """Address of a real mlflow server on loopback that proxies artifacts, with nothing in it."""
+    with _serving(tmp_path / "server") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same for tests that each have an experiment of their own."""
+    with _serving(tmp_path_factory.mktemp("shared") / "server") as address:
+        yield address
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path / "server"
     folder.mkdir()
     stores = ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "artifacts")]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores]
