@@ -57,7 +57,7 @@ class OpenClipTextTower(TextTower):
 
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
-        self.tower = tower
+        self.tower = pooled_only(tower)
 
     @property
     def word_embedding(self) -> nn.Module:
@@ -128,6 +128,13 @@ class OtherTextTower(OpenClipTextTower):
         finally:
             handle.remove()
         return features
+
+
+def pooled_only(tower: Any) -> Any:
+    """CoCa's towers return what they attended to as well, for its captions; here they do not."""
+    if getattr(tower, "output_tokens", False):
+        tower.output_tokens = False
+    return tower
 
 
 def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:

@@ -17,7 +17,7 @@ from capnet.contracts import sha256_file
 from capnet.errors import ConfigError, DataError
 from capnet.model.image_size import set_image_size
 from capnet.model.openai_weights import OPENAI_WEIGHTS
-from capnet.model.text_towers import TextTower, make_text_tower
+from capnet.model.text_towers import TextTower, make_text_tower, pooled_only
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual = visual
+        self.visual = pooled_only(visual)
         self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
 
     @property

@@ -15,7 +15,7 @@ def test_an_image_tower_of_another_size_is_built_again(name, size, make_towers):
     check(load_towers(Backbone(name=name, pretrained="random"), size), size)
 
 
-@pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal", "tiny-biomed", "RN50-quickgelu", "lit"])
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal", "tiny-coca", "tiny-biomed", "RN50-quickgelu", "lit"])
 def test_the_image_tower_is_built_again(name, make_towers, request):
     if name == "lit":
         towers = request.getfixturevalue("lit")

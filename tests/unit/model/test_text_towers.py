@@ -10,7 +10,7 @@ from capnet.model.prompts import PromptLearner, context_place
 from capnet.model.text_towers import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
 
-KINDS = {"tiny-clip": CausalTextTower, "tiny-not-causal": OtherTextTower, "tiny-biomed": MaskedTextTower}
+KINDS = {"tiny-clip": CausalTextTower, "tiny-not-causal": OtherTextTower, "tiny-coca": OtherTextTower, "tiny-biomed": MaskedTextTower}
 TEXTS = ["a photo of a dog.", "a photo of a traffic light.", "cat"]
 
 
@@ -21,13 +21,12 @@ def test_text_features_equal_open_clips_at_full_length(name, make_towers, tmp_pa
     torch.manual_seed(0)
     model = open_clip.create_model(name, pretrained=None, pretrained_text=False).eval()
     tokens = open_clip.get_tokenizer(name)(TEXTS)
-    assert tokens.shape[1] == {"tiny-clip": 77, "tiny-not-causal": 20, "tiny-biomed": 64}[name]
+    assert tokens.shape[1] == {"tiny-clip": 77, "tiny-not-causal": 20, "tiny-coca": 76, "tiny-biomed": 64}[name]
     with torch.no_grad():
-        expected = model.encode_text(tokens)
+        expected = model.encode_text(tokens, normalize=False)
         assert torch.allclose(towers.text(TEXTS), expected, atol=1e-5)
         used = towers.text.tokenize(TEXTS).shape[1]
-    assert used == (20 if name == "tiny-not-causal" else used)
-    assert used < 16 or name == "tiny-not-causal"
+    assert used == tokens.shape[1] if KINDS[name] is OtherTextTower else used < 16
 
 
 def test_vit_b_16_cut_to_the_longest_prompt_equals_all_77_tokens(tmp_path, monkeypatch):
@@ -64,7 +63,7 @@ def test_random_prompts_have_their_length_and_one_class_does_not_move_another(na
     assert prompts.context.shape[:2] == (2, 6)
     before = prompts(text).detach()
     with torch.no_grad():
-        prompts.context[0] += 1
+        prompts.context[0, :, ::2] += 1  # not all alike: a layer norm would take that away
     after = prompts(text).detach()
     assert not torch.allclose(after[0], before[0])
     assert torch.allclose(after[1], before[1], atol=1e-6)

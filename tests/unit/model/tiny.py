@@ -22,6 +22,14 @@ CONFIGS = {
         "vision_cfg": {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "none"},
         "text_cfg": {**TEXT, "context_length": 20, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
     },
+    # CoCa: both towers attend for a caption as well; the text's feature is that of a token put behind it
+    "tiny-coca": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+        "text_cfg": {**TEXT, "context_length": 76, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TEXT, "context_length": 76, "attn_pooler_heads": 2},
+    },
     # BiomedCLIP: timm ViT with a linear projection, BERT with the feature of its first token through an MLP
     "tiny-biomed": {
         "embed_dim": 24,
