@@ -154,7 +154,7 @@ def check_claims(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
         elif phase == "Pending" and waits(api, claim):
             yield Finding(about, f"waits for its first pod, as its storage class wishes{one}")
         else:
-            said = last_event(api, wanted.namespace, name)
+            said = api.last_event(wanted.namespace, "PersistentVolumeClaim", name)
             todo = f"kubectl -n {wanted.namespace} describe pvc {name}; a storage class that the cluster has goes into an overlay"
             yield Finding(about, "", Problem(f"claim {name} is {phase}{f': {said}' if said else ''}", where, todo))
 
@@ -255,12 +255,3 @@ def waits(api: Kubernetes, claim: Mapping[str, Any]) -> bool:
         return bool(name) and api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}").get("volumeBindingMode") == "WaitForFirstConsumer"
     except ClusterError:
         return False
-
-
-def last_event(api: Kubernetes, namespace: str, name: str) -> str:
-    try:
-        events = api.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={name}")
-    except ClusterError:
-        return ""
-    items = sorted(events["items"], key=lambda item: item.get("lastTimestamp") or "")
-    return " ".join(str(items[-1].get("message", "")).split()) if items else ""

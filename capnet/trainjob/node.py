@@ -1,0 +1,40 @@
+"""What every process of a TrainJob runs, with what the task put into a folder: `torchrun -m capnet.trainjob.node FOLDER`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from capnet.config import parse
+from capnet.contracts import read_json, write_json
+from capnet.errors import CapnetError, ContractError
+from capnet.stages import process_rank, run
+from capnet.tasks import require_accelerators
+from capnet.trainjob.files import JOB, METRICS, MODEL, write_error
+
+log = logging.getLogger(__name__)
+
+
+def main(folder: Path) -> None:
+    """Train, and write model and metrics; a mistake of the user's is written down for the task, and ends the process with its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("capnet").setLevel(logging.WARNING if process_rank() else logging.INFO)
+    try:
+        if not (folder / JOB).is_file():
+            todo = "the state volume must be one for all nodes (ReadWriteMany)"
+            raise ContractError("this node does not see what the task put onto the state volume", str(folder / JOB), todo)
+        job = read_json(folder / JOB)
+        require_accelerators(job["accelerators"])
+        metrics = run("train", parse(job["params"], "the pipeline's parameters"), job["inputs"], {"model": folder / MODEL})
+    except CapnetError as error:
+        log.error("%s error, exit code %d\n%s", error.title, error.exit_code, error)
+        if folder.is_dir():
+            write_error(folder, process_rank(), error)
+        sys.exit(error.exit_code)
+    if process_rank() == 0:
+        write_json(folder / METRICS, metrics)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
