@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from capnet.contracts import read_json, write_json
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError, GateError, Problem
 
 JOB, METRICS, MODEL = "job.json", "metrics.json", "model"
+ALIVE, ABANDONED = "alive", "abandoned"
 SECONDS = 60.0  # for a network volume to show what another node wrote
 
 Paths = Mapping[str, str | Path]
@@ -29,6 +31,22 @@ def put(folder: Path, params: Mapping[str, Any], inputs: Paths, beside: Path | N
             places[name] = str(folder / "inputs" / name)
             shutil.copytree(path, places[name])
     write_json(folder / JOB, {"params": dict(params), "inputs": places, "accelerators": accelerators})
+
+
+def beat(folder: Path) -> None:
+    """Let the nodes know that somebody waits for them."""
+    with suppress(OSError):
+        (folder / ALIVE).write_text(str(time.time_ns()))
+
+
+def abandon(folder: Path) -> None:
+    """Let the nodes know at once that nobody does: it takes a moment only, which may be all that is left to a task that is cancelled."""
+    with suppress(OSError):
+        (folder / ABANDONED).touch()
+
+
+def is_abandoned(folder: Path) -> bool:
+    return (folder / ABANDONED).exists()
 
 
 def is_complete(folder: Path) -> bool:

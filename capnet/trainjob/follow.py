@@ -9,7 +9,7 @@ from pathlib import Path
 
 from capnet.cluster_api import ClusterError, NotAllowed
 from capnet.errors import CapnetError
-from capnet.trainjob.files import error_of
+from capnet.trainjob.files import beat, error_of
 from capnet.trainjob.jobs import Gone, TrainJobs
 from capnet.trainjob.spec import Nodes
 from capnet.trainjob.state import Pod, Seen
@@ -45,6 +45,7 @@ class Follower:
 
     def look(self) -> bool:
         """Whether it is complete now."""
+        beat(self.folder)
         try:
             now = self.jobs.look(self.name, self.nodes.nodes)
         except (Gone, NotAllowed):

@@ -13,7 +13,7 @@ from capnet.errors import ConfigError
 from capnet.trainjob.spec import GROUP, STEP, VERSION
 from capnet.trainjob.state import Pod, Seen, seen
 
-GONE_SECONDS = 20.0  # for a TrainJob and its pods to go; a cancelled pod has 30
+GONE_SECONDS = 20.0  # for a TrainJob and its pods to go; a cancelled task has 30 in all
 AGAIN = 0.5
 TRAINER = "install Kubeflow Trainer 2.2 or newer, with its runtimes (docs/on-kubernetes.md, Several nodes)"
 RIGHTS = "give the account the rights: make deploy FOLDER=overlays/nodes (docs/on-kubernetes.md, Several nodes)"
@@ -90,24 +90,22 @@ class TrainJobs:
         """Why there are none: a quota, most often."""
         return self.api.last_event(self.namespace, "Job", f"{name}-{STEP}-0") or self.api.last_event(self.namespace, "TrainJob", name)
 
-    def require_shared(self, claim: str) -> None:
+    def require_shared(self, claim: str, enough: tuple[str, ...] = ("ReadWriteMany",)) -> None:
         """Raise ConfigError where pods of several nodes cannot mount a claim together; nothing where that may not be asked."""
-        where, todo = (
-            f"claim {claim}, namespace {self.namespace}",
-            "deploy/nodes makes it ReadWriteMany; it takes a storage class that can (NFS, CephFS, EFS, ...)",
-        )
+        where = f"claim {claim}, namespace {self.namespace}"
         try:
             modes = self.api.get(f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{claim}")["spec"].get("accessModes", [])
         except NotThere:
-            raise ConfigError(f"there is no claim {claim}", where, "make deploy FOLDER=overlays/nodes, or name another: --state-claim") from None
+            raise ConfigError(f"there is no claim {claim}", where, "make deploy FOLDER=overlays/nodes, or name another: --state-claim, --data-claim") from None
         except NotAllowed:
             return
-        if "ReadWriteMany" not in modes:
-            raise ConfigError(f"several nodes need a state volume that is ReadWriteMany, and this is {', '.join(modes) or 'of no mode'}", where, todo)
+        if not set(enough) & set(modes):
+            todo = "make it anew as ReadWriteMany, of a storage class that can (NFS, CephFS, EFS, ...): docs/on-kubernetes.md, Several nodes"
+            raise ConfigError(f"several nodes need a volume that is {' or '.join(enough)}, and this is {', '.join(modes) or 'of no mode'}", where, todo)
 
-    def remove(self, name: str) -> bool:
+    def remove(self, name: str, patience: float | None = None) -> bool:
         """Remove a TrainJob, and wait until its pods are gone too; False where that cannot be seen in time. Never raises ClusterError."""
-        deadline, asked, said = time.monotonic() + GONE_SECONDS, False, "it is still there"
+        deadline, asked, said = time.monotonic() + (GONE_SECONDS if patience is None else patience), False, "it is still there"
         while True:
             try:
                 if not asked:

@@ -14,10 +14,12 @@ from capnet.cluster_api import ClusterError, Kubernetes
 from capnet.config import Params
 from capnet.errors import CapnetError
 from capnet.stages import STAGES
-from capnet.trainjob.files import Paths, put, take
+from capnet.trainjob.files import Paths, abandon, is_abandoned, is_complete, put, take
 from capnet.trainjob.follow import Follower
 from capnet.trainjob.jobs import Gone, TrainJobs
 from capnet.trainjob.spec import Here, job_name, settings_of, train_job
+
+OLD_SECONDS = 90.0  # for the pods of an earlier try to go; they have 30 to end
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,15 @@ def train_on_nodes(params: Params, inputs: Paths, outputs: Paths, nodes: Mapping
     wanted, here = settings_of(nodes, params), Here.found()
     jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
     jobs.require_shared(wanted.state_claim)
+    if wanted.data_claim:
+        jobs.require_shared(wanted.data_claim, ("ReadWriteMany", "ReadOnlyMany"))
     folder = here.state / "nodes" / name
     settings = params.subset((*STAGES["train"].sections, "register"))
     job = train_job(name, folder, wanted, here, params.runtime.threads)
-    with cancellable():
+    with cancellable(folder):
         begun = False
         try:
-            found = adopted(jobs, job, here)
+            found = adopted(jobs, job, here, folder)
             begun = True
             while True:
                 if not found:
@@ -65,16 +69,17 @@ def train_on_nodes(params: Params, inputs: Paths, outputs: Paths, nodes: Mapping
                 log.info("TrainJob %s is removed", name)
 
 
-def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here) -> bool:
+def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:
     """Whether an earlier try of this task left a TrainJob that does the same and goes on; any other one of that name is removed."""
     name = job["metadata"]["name"]
     left = jobs.find(name)
     if left is None:
         return False
-    failed = any(item.get("type") == "Failed" and item.get("status") == "True" for item in left.get("status", {}).get("conditions", ()))
-    if failed or "deletionTimestamp" in left["metadata"] or not same(left, job):
+    ended = {item.get("type") for item in left.get("status", {}).get("conditions", ()) if item.get("status") == "True"} & {"Complete", "Failed"}
+    useless = ended and not is_complete(folder)  # one without a model failed, or was abandoned
+    if useless or is_abandoned(folder) or "deletionTimestamp" in left["metadata"] or not same(left, job):
         log.info("TrainJob %s of an earlier try is removed", name)
-        if not jobs.remove(name):
+        if not jobs.remove(name, OLD_SECONDS):
             raise ClusterError("a TrainJob of an earlier try does not go", jobs.where(name), f"kubectl -n {here.namespace} delete trainjob {name}")
         return False
     with suppress(ClusterError):  # then it goes with the earlier pod, and a new one is started
@@ -90,10 +95,11 @@ def same(left: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def cancellable() -> Iterator[None]:
-    """A SIGTERM raises Cancelled, once: clearing up is not disturbed by another one."""
+def cancellable(folder: Path) -> Iterator[None]:
+    """A SIGTERM raises Cancelled, once: clearing up is not disturbed by another one. The nodes learn of it first, should this process be killed next."""
 
     def cancel(*_: Any) -> None:
+        abandon(folder)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Cancelled("the task was cancelled", "SIGTERM", "start the run again: training goes on at its last checkpoint")
 

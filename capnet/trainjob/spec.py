@@ -147,7 +147,13 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     spec = {
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
-        "containers": [{"name": STEP, "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()]}],
+        "containers": [
+            {
+                "name": STEP,
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+            }
+        ],
         **({"serviceAccountName": here.account} if here.account else {}),
         **({"nodeSelector": nodes.node_selector} if nodes.node_selector else {}),
         **({"tolerations": nodes.tolerations} if nodes.tolerations else {}),

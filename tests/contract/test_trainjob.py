@@ -108,7 +108,8 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for folder in ("base", "nodes"):
         for path in (repository / "deploy" / folder).glob("*.yaml"):
             cluster.apply(SPACE, *(item for item in yaml.safe_load_all(path.read_text()) if item["kind"] not in ("Kustomization", "Component")))
-    cluster.find(SPACE, "persistentvolumeclaims", "capnet-state")["spec"]["accessModes"] = ["ReadWriteMany"]
+    for name, mode in ((names.STATE_CLAIM, "ReadWriteMany"), (names.DATA_CLAIM, "ReadOnlyMany")):
+        cluster.find(SPACE, "persistentvolumeclaims", name)["spec"]["accessModes"] = [mode]
     for name in ("split", "validation", "graph"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file.json").write_text(name)
@@ -276,6 +277,13 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
             ["ReadWriteMany, and this is ReadWriteOnce"],
             False,
         ),
+        (
+            lambda c: c.remove(SPACE, "persistentvolumeclaims", "capnet-data"),
+            {"data_claim": "capnet-data"},
+            ConfigError,
+            ["there is no claim capnet-data"],
+            False,
+        ),
         (lambda c: None, {"nodes": 33, "processes_per_node": 2}, ConfigError, ["66 processes (33 nodes with 2 each) for batches of 64"], False),
         (lambda c: None, {"tolerations": [{"kee": "gpu"}]}, CapnetError, ["tolerations[0].kee"], False),
         (
@@ -415,6 +423,42 @@ def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: p
     (job,) = place.cluster.made
     assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}]
     assert place.left == []
+
+
+def test_nodes_learn_that_the_task_was_cancelled_although_it_is_killed_at_once(place: Place) -> None:
+    def play(job: dict[str, Any], look: int) -> Any:
+        place.cluster.silence = 10**6 if look == 2 else 0
+        return steady(job, look)
+
+    place.cluster.play = play
+    process = place.process()
+    place.wait_until(lambda: place.cluster.silence > 0)
+    process.send_signal(signal.SIGTERM)
+    (folder,) = (place.folder / "state" / "nodes").iterdir()
+    place.wait_until(lambda: files.is_abandoned(folder))
+    process.kill()
+    process.communicate(timeout=20)
+    place.cluster.silence, place.cluster.play = 0, good
+    assert place.run() == METRICS
+    assert len(place.cluster.made) == 2, "what was told to end is not followed"
+    assert place.left == []
+
+
+@pytest.mark.parametrize("said", ["abandoned", "nothing", "alive"])
+def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Path, said: str) -> None:
+    if said == "abandoned":
+        files.abandon(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from capnet.trainjob import node; node.EVERY, node.PATIENCE = 0.05, 1.0; "
+        "import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),), daemon=True).start(); time.sleep(1.8); sys.exit(5)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        if said == "alive":
+            files.beat(tmp_path)
+        time.sleep(0.05)
+    assert process.returncode == (5 if said == "alive" else 0), process.stderr
+    assert files.is_abandoned(tmp_path) == (said != "alive"), "processes that are started again end at once"
 
 
 @pytest.mark.parametrize("change", ["image", "failed", "going"])
