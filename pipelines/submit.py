@@ -107,10 +107,7 @@ def command(pipeline: str, **given: Any) -> None:
     pictures = ""
     if given["local"] == "docker":
         params, pictures = _in_containers(params, given)
-    if pipeline == "prediction" and given["nodes"] > 1:
-        from capnet.errors import ConfigError
-
-        raise ConfigError(f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards")
+    _check_nodes(pipeline, params, given)
     options = _options(params, given)
     function = _function(pipeline)(options)
     arguments = _arguments(pipeline, params, given)
@@ -149,6 +146,17 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
         training_runtime=given["training_runtime"],
         start_minutes=given["start_minutes"],
     )
+
+
+def _check_nodes(pipeline: str, params: Any, given: dict[str, Any]) -> None:
+    """What the nodes would say after the data was prepared, said before anything starts."""
+    from capnet.errors import ConfigError
+    from capnet.trainjob.spec import settings_of
+
+    if given["nodes"] > 1 and pipeline == "prediction":
+        raise ConfigError(f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards")
+    if given["nodes"] > 1:
+        settings_of({"image": "", **{name: given[name] for name in ("nodes", "processes_per_node", "accelerator_count")}}, params)
 
 
 def _in_containers(params: Any, given: dict[str, Any]) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ class Follower:
         first = next((pod for pod in now.pods if pod.node == 0 and pod.phase != "Pending"), None)
         if first is None:
             return
-        query = {"sinceTime": f"{self.line[:19]}Z"} if self.line else {}
+        query = {"sinceTime": re.sub(r"\.\d+", "", self.line)} if self.line else {}  # whole seconds, in the node's own time zone
         for line in self.jobs.lines(first, timestamps="true", **query):
             stamp, _, text = line.partition(" ")
             if stamp > self.line:

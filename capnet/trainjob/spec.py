@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from capnet.cluster import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, NODE_LABEL, POD, RUNTIME, S3_KEYS, STATE
 from capnet.config import Params
@@ -29,7 +29,7 @@ class Nodes(BaseModel):
 
     nodes: int = Field(ge=1, le=1000)
     processes_per_node: int = Field(default=0, ge=0, le=64)
-    image: str = Field(min_length=1)
+    image: str
     runtime: str = Field(default=RUNTIME, min_length=1)
     accelerator_type: str = "nvidia.com/gpu"
     accelerator_count: int = Field(default=0, ge=0)
@@ -46,10 +46,23 @@ class Nodes(BaseModel):
     hours: float = Field(default=24.0, gt=0)
     start_minutes: float = Field(default=30.0, gt=0)
 
+    @field_validator("tolerations", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Kubeflow Pipelines turns 300 into 300.0."""
+        return [{key: int(item) if isinstance(item, float) and item.is_integer() else item for key, item in one.items()} for one in value]
+
     @property
     def processes(self) -> int:
         """Of one node: one for each of its GPUs, and one without any."""
         return self.processes_per_node or max(1, self.accelerator_count)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise ConfigError where there are more processes than pictures in a batch."""
+        processes = self.nodes * self.processes
+        if processes > batch_size:
+            what = f"{processes} processes ({self.nodes} nodes with {self.processes} each) for batches of {batch_size} pictures"
+            raise ConfigError(what, "train.batch_size, --nodes", "raise train.batch_size, which is that of all processes together, or ask for fewer nodes")
 
 
 @dataclass(frozen=True)
@@ -88,10 +101,7 @@ def settings_of(given: Mapping[str, Any], params: Params) -> Nodes:
     except ValidationError as error:
         found = [Problem(f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", "options of the pipeline") for item in error.errors()]
         raise ConfigError(problems=found) from None
-    processes = nodes.nodes * nodes.processes
-    if processes > params.train.batch_size:
-        what = f"{processes} processes ({nodes.nodes} nodes with {nodes.processes} each) for batches of {params.train.batch_size} pictures"
-        raise ConfigError(what, "train.batch_size, --nodes", "raise train.batch_size, which is that of all processes together, or ask for fewer nodes")
+    nodes.check_batch(params.train.batch_size)
     return nodes
 
 

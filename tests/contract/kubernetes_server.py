@@ -129,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
             return 401, None
         if any(path.endswith(end) for end in cluster.forbidden):
             return 403, None
+        if self.command == "PATCH" and self.headers["Content-Type"] != "application/merge-patch+json":
+            return 422, "custom resources know no strategic merge"
         if (answer := cluster.more(self.command, path, query, json.loads(body) if body else None)) is not None:
             return answer
         if path == "/version":

@@ -342,6 +342,8 @@ def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
             Options(LOCK, nodes=2, **wrong)
     result = CliRunner().invoke(submit.command, ["prediction", "--nodes", "2", "--dry-run"])
     assert "--shards" in str(result.exception)
+    result = CliRunner().invoke(submit.command, ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"])
+    assert "64 processes (8 nodes with 8 each) for batches of 32 pictures" in str(result.exception)
 
 
 def test_here_nothing_of_a_cluster_is_left() -> None:
@@ -427,6 +429,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.errors",
             "capnet.stages",
             "capnet.tasks",
+            "capnet.trainjob.spec",
             "capnet.data",
             "capnet.registry.tracking",
             "components",

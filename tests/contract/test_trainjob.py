@@ -161,7 +161,7 @@ def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
         "memory": "24Gi",
         "shared_memory": "4Gi",
         "node_selector": {"gpu": "l4"},
-        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300.0}],
         "s3_secret": "ours",
         "data_claim": "capnet-data",
         "hours": 1.5,
@@ -179,6 +179,9 @@ def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
     assert variables["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "ours", "key": "AWS_SECRET_ACCESS_KEY", "optional": True}
     assert {name for name, item in variables.items() if "valueFrom" in item} == {*names.S3_KEYS, *names.MLFLOW_KEYS, *names.GIT_KEYS}
     (patch,) = job["spec"]["runtimePatches"]
+    assert patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["tolerations"] == [
+        {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    ]
     (node,) = containers(patch)
     mounts = {item["name"]: item["mountPath"] for item in node["volumeMounts"]}
     assert mounts == {"state": str(place.folder / "state"), "data": "/mnt/data", "shm": "/dev/shm", "tmp": "/tmp"}

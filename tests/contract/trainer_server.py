@@ -122,8 +122,9 @@ class Trainer(Cluster):
     def log(self, node: int, query: dict[str, list[str]]) -> str:
         lines = self.logs.get(node, "").splitlines()
         if "timestamps" in query:
-            stamped = [f"2026-01-01T00:00:{number:02}.000000000Z {line}" for number, line in enumerate(lines)]
-            lines = [line for line in stamped if f"{line[:19]}Z" >= query.get("sinceTime", [""])[0]]
+            stamped = [f"2026-01-01T00:00:{number:02}.000000000+08:00 {line}" for number, line in enumerate(lines)]
+            lines = [line for line in stamped if f"{line[:19]}+08:00" >= query.get("sinceTime", [""])[0]]
+            assert all(given.endswith("+08:00") for given in query.get("sinceTime", ())), "a time zone east of ours would hide lines for hours"
         return "\n".join(lines[-int(query["tailLines"][0]) :] if "tailLines" in query else lines)
 
     def may(self, verb: str, path: str) -> bool:
