@@ -4,130 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from contract.kubernetes_server import serving
-from contract.trainer_server import ACCOUNT, JOBS, SPACE, Trainer, condition, containers, pod
+from contract.trainer_server import SPACE, Trainer, condition, containers, pod
+from contract.trainjob_place import FULL, IMAGE, METRICS, NODES, PARAMS, RUNNING, Place, good, opened, steady
 
 from capnet import cluster as names
 from capnet.cluster_api import ClusterError
 from capnet.config import parse
-from capnet.contracts import write_json
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 from capnet.trainjob import files, follow, jobs, spec
 from capnet.trainjob.run import train_on_nodes
 
-IMAGE = "registry.example.com/capnet-train@sha256:" + "a" * 64
-NODES: dict[str, Any] = {"nodes": 2, "image": IMAGE}
-PARAMS = parse({"runtime": {"seed": 3, "threads": 2}, "train": {"batch_size": 64}})
-METRICS = {"epoch": 2.0, "loss": 0.25, "val_mAP": 0.5}
-RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
-FULL = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]
-
-
-def finish(job: dict[str, Any]) -> None:
-    """What the nodes leave on the volume."""
-    folder = Path(job["spec"]["trainer"]["command"][-1])
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "config.json").write_text("{}")
-    write_json(folder / "metrics.json", METRICS)
-
-
-def good(job: dict[str, Any], look: int) -> Any:
-    """A TrainJob whose pods wait, start one after the other, and end well."""
-    name = job["metadata"]["name"]
-    moments = [
-        ({}, []),
-        ({}, [pod(name, 0, "Pending", FULL), pod(name, 1, "Pending", waiting={"reason": "ContainerCreating"})]),
-        ({}, [pod(name, 0, "Running", **RUNNING), pod(name, 1, "Pending", waiting={"reason": "ContainerCreating"})]),
-        ({}, [pod(name, 0, "Running", **RUNNING), pod(name, 1, "Running", **RUNNING)]),
-    ]
-    if look < len(moments):
-        return moments[look]
-    finish(job)
-    return condition("Complete", "AllJobsCompleted"), [pod(name, 0, "Succeeded"), pod(name, 1, "Succeeded")]
-
-
-def steady(job: dict[str, Any], look: int) -> Any:
-    """One that never ends."""
-    return {}, [pod(job["metadata"]["name"], node, "Running", **RUNNING) for node in (0, 1)]
-
-
-@dataclass
-class Place:
-    """A cluster, and a task in one of its pods."""
-
-    cluster: Trainer
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        return {name: str(self.folder / name) for name in ("split", "validation", "graph")} | {"data": "s3://bucket/birds"}
-
-    def run(self, **changes: Any) -> dict[str, float]:
-        return train_on_nodes(PARAMS, self.inputs, {"model": self.folder / "out" / "model"}, NODES | changes, str(self.folder / "data"))
-
-    def process(self) -> subprocess.Popen[str]:
-        """The same in a process of its own, as a pod runs it."""
-        given = json.dumps({"inputs": self.inputs, "model": str(self.folder / "out" / "model"), "nodes": NODES})
-        return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), given], env=self.environment, stderr=subprocess.PIPE, text=True
-        )
-
-    def wait_until(self, true: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not true():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    @property
-    def left(self) -> list[str]:
-        return [path for path in self.cluster.objects if path.startswith(JOBS)] + [path.name for path in (self.folder / "state" / "nodes").glob("*")]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "EVERY", 0.02)
-    monkeypatch.setattr(jobs, "AGAIN", 0.02)
-
 
 @pytest.fixture
 def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A cluster after `make deploy FOLDER=overlays/nodes`, with Kubeflow Trainer, and the inputs of a task."""
-    cluster = Trainer(play=good)
-    for folder in ("base", "nodes"):
-        for path in (repository / "deploy" / folder).glob("*.yaml"):
-            cluster.apply(SPACE, *(item for item in yaml.safe_load_all(path.read_text()) if item["kind"] not in ("Kustomization", "Component")))
-    for name, mode in ((names.STATE_CLAIM, "ReadWriteMany"), (names.DATA_CLAIM, "ReadOnlyMany")):
-        cluster.find(SPACE, "persistentvolumeclaims", name)["spec"]["accessModes"] = [mode]
-    for name in ("split", "validation", "graph"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file.json").write_text(name)
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with serving(cluster, tmp_path) as path:
-        environment = {
-            "KUBECONFIG": str(path),
-            "CAPNET_STATE": str(tmp_path / "state"),
-            "CAPNET_POD": "run-train-1",
-            "CAPNET_POD_UID": "1234",
-            "CAPNET_NAMESPACE": SPACE,
-            "CAPNET_ACCOUNT": ACCOUNT,
-            "CAPNET_RUN": "6f1c",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield Place(cluster, tmp_path, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repository), **environment})
-    assert cluster.denied == [] or not any(path.endswith("/roles/capnet-nodes") for path in cluster.objects), "a role lacks a right"
+    with opened(repository, tmp_path, monkeypatch) as found:
+        yield found
 
 
 def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(place: Place, caplog: pytest.LogCaptureFixture) -> None:
@@ -394,110 +290,3 @@ def test_one_that_somebody_removes_is_missed(place: Place) -> None:
     with pytest.raises(jobs.Gone, match="removed while it trained"):
         place.run()
     assert place.left == []
-
-
-# ---------------------------------------------------------------- processes that end
-
-
-def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
-    place.cluster.play = steady
-    process = place.process()
-    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
-    assert place.left
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=20)[1]
-    assert process.returncode == 143
-    assert "cancelled error, exit code 143\nthe task was cancelled" in said
-    assert place.cluster.removed == [place.cluster.made[0]["metadata"]["name"]]
-    assert place.left == []
-
-
-def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.cluster.play = steady
-    process = place.process()
-    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
-    process.kill()
-    process.communicate(timeout=20)
-    assert len(place.left) == 2
-    place.cluster.play = good
-    monkeypatch.setenv("CAPNET_POD", "run-train-2")
-    monkeypatch.setenv("CAPNET_POD_UID", "5678")
-    assert place.run() == METRICS
-    (job,) = place.cluster.made
-    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}]
-    assert place.left == []
-
-
-def test_nodes_learn_that_the_task_was_cancelled_although_it_is_killed_at_once(place: Place) -> None:
-    def play(job: dict[str, Any], look: int) -> Any:
-        place.cluster.silence = 10**6 if look == 2 else 0
-        return steady(job, look)
-
-    place.cluster.play = play
-    process = place.process()
-    place.wait_until(lambda: place.cluster.silence > 0)
-    process.send_signal(signal.SIGTERM)
-    (folder,) = (place.folder / "state" / "nodes").iterdir()
-    place.wait_until(lambda: files.is_abandoned(folder))
-    process.kill()
-    process.communicate(timeout=20)
-    place.cluster.silence, place.cluster.play = 0, good
-    assert place.run() == METRICS
-    assert len(place.cluster.made) == 2, "what was told to end is not followed"
-    assert place.left == []
-
-
-@pytest.mark.parametrize("said", ["abandoned", "nothing", "alive"])
-def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Path, said: str) -> None:
-    if said == "abandoned":
-        files.abandon(tmp_path)
-    code = (
-        "import sys, time; from pathlib import Path; from capnet.trainjob import node; node.EVERY, node.PATIENCE = 0.05, 1.0; "
-        "import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),), daemon=True).start(); time.sleep(1.8); sys.exit(5)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None:
-        if said == "alive":
-            files.beat(tmp_path)
-        time.sleep(0.05)
-    assert process.returncode == (5 if said == "alive" else 0), process.stderr
-    assert files.is_abandoned(tmp_path) == (said != "alive"), "processes that are started again end at once"
-
-
-@pytest.mark.parametrize("change", ["image", "failed", "going"])
-def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
-    folder = place.folder / "state" / "nodes" / "old"
-    left = spec.train_job(spec.job_name(spec.Here.found(), 3), folder, spec.settings_of(NODES, PARAMS), spec.Here.found(), 2)
-    place.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
-    if change == "image":
-        left["spec"]["trainer"]["image"] = "another"
-    elif change == "failed":
-        left["status"] = condition("Failed")
-        place.cluster.play = lambda job, look: good(job, look) if place.cluster.made else (condition("Failed"), [])
-    else:
-        left["metadata"]["deletionTimestamp"] = "now"
-    assert place.run() == METRICS
-    assert len(place.cluster.made) == 1
-    assert place.left == []
-
-
-def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(place: Place) -> None:
-    here = spec.Here.found()
-    name = spec.job_name(here, 3)
-    left = spec.train_job(name, here.state / "nodes" / name, spec.settings_of(NODES, PARAMS), here, 2)
-    place.cluster.objects[f"{JOBS}/{name}"] = left
-
-    def play(job: dict[str, Any], look: int) -> Any:
-        if not place.cluster.made and look == 2:
-            del place.cluster.objects[f"{JOBS}/{name}"]
-        return good(job, look) if place.cluster.made else steady(job, look)
-
-    place.cluster.play = play
-    assert place.run() == METRICS
-    assert len(place.cluster.made) == 1
-
-
-def test_outside_of_a_cluster_it_says_what_to_do_instead(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CAPNET_NAMESPACE")
-    with pytest.raises(ConfigError, match="--nproc-per-node 2 -m capnet"):
-        place.run()
