@@ -11,5 +11,14 @@ S3_SECRET, MLFLOW_SECRET, GIT_SECRET = "capnet-s3", "capnet-mlflow", "capnet-git
 STATE_CLAIM, DATA_CLAIM = "capnet-state", "capnet-data"
 SERVICE_ACCOUNT = "capnet-pipeline"
 ACCELERATOR = "nvidia.com/gpu"
+POD = {  # of a task that starts pods of its own: environment variable and where Kubernetes has its value
+    "CAPNET_POD": "metadata.name",
+    "CAPNET_POD_UID": "metadata.uid",
+    "CAPNET_NAMESPACE": "metadata.namespace",
+    "CAPNET_ACCOUNT": "spec.serviceAccountName",
+    "CAPNET_RUN": "metadata.labels['pipeline/runid']",
+}
+RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brings along
+NODE_LABEL = ("app.kubernetes.io/component", "training-node")  # of the pods that train together: what their network policy selects
 LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods

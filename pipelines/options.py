@@ -10,7 +10,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from capnet.cluster import DATA as DATA  # the pipelines import these two from here
-from capnet.cluster import GIT_KEYS, LABEL, MLFLOW_KEYS, S3_KEYS
+from capnet.cluster import GIT_KEYS, LABEL, MLFLOW_KEYS, POD, RUNTIME, S3_KEYS
 from capnet.cluster import STATE as STATE
 from capnet.errors import ConfigError, Problem
 from components.images import Images
@@ -37,9 +37,23 @@ class Options:
     train_hours: float = 24.0  # of train and evaluate
     cache: bool = True
     no_cache_from: str = ""
+    nodes: int = 1  # more than one makes train a task that starts a TrainJob
+    processes_per_node: int = 0
+    training_runtime: str = RUNTIME
+    start_minutes: float = 30.0
 
     def __post_init__(self) -> None:
         problems = []
+        if self.nodes > 1 and not self.cluster:
+            todo = "leave it out; on one machine several processes train with `torchrun --nproc-per-node 2 -m capnet.cli train`"
+            problems.append(Problem(f"nodes = {self.nodes}, and this machine is one", "--nodes, --local", todo))
+        if self.nodes > 1 and not self.state_volume:
+            problems.append(
+                Problem(f"nodes = {self.nodes} without a state volume", "--nodes, --no-state-volume", "several nodes find each other's files on it")
+            )
+        if not 1 <= self.nodes <= 1000 or not 0 <= self.processes_per_node <= 64 or self.start_minutes <= 0:
+            what = f"{self.nodes} nodes with {self.processes_per_node} processes, {self.start_minutes} minutes to start"
+            problems.append(Problem(what, "options", "allowed are 1 to 1000 nodes, 0 to 64 processes (0: one a GPU), and more than 0 minutes"))
         if self.retries < 0 or self.retries > 10:
             problems.append(Problem(f"retries = {self.retries}", "options", "allowed are 0 to 10"))
         if not 0 < self.hours <= 24 * 30 or not 0 < self.train_hours <= 24 * 30:
@@ -89,7 +103,7 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
 
     A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for it.
     """
-    name = task.name.removesuffix("-2")  # kfp's name for the second task of a component
+    name = task.name.removesuffix("-2").removesuffix("-nodes")  # kfp's name for the second task of a component; train on several nodes
     if options.images is not None:
         task.set_container_image(options.images.of(task.container_spec.image))
     task.set_caching_options(options.cached(name, order))
@@ -156,6 +170,29 @@ def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTas
     kubernetes.add_toleration_json(task, cluster.tolerations)
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=options.shared_memory)
     return task
+
+
+def waiting(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+    """Resources of a task that starts pods and waits for them, the volume that it shares with them, and what it must know of its own pod."""
+    task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
+    for name, field in POD.items():
+        kubernetes.use_field_path_as_env(task, name, field)
+    return with_state(task, options, cluster)
+
+
+def on_nodes(options: Options, cluster: Cluster) -> dict[str, Any]:
+    """What a task that trains on several nodes asks for each of them."""
+    return {
+        **{name: getattr(cluster, name) for name in CLUSTER if name != "data_claim"},
+        "data_claim": cluster.data_claim if options.data_volume else "",
+        "nodes": options.nodes,
+        "processes_per_node": options.processes_per_node,
+        "runtime": options.training_runtime,
+        "image": options.images.train if options.images else "",
+        "shared_memory": options.shared_memory,
+        "hours": float(options.train_hours),
+        "start_minutes": float(options.start_minutes),
+    }
 
 
 def secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:

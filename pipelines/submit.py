@@ -16,6 +16,7 @@ EPILOG = """\b
 Examples:
   python -m pipelines.submit training --wait                         to the server behind a port-forward
   python -m pipelines.submit training --accelerator-count 1          with a GPU
+  python -m pipelines.submit training --nodes 2 --memory 16Gi        on two nodes, by Kubeflow Trainer
   python -m pipelines.submit training --set train.seeds=[0,1,2]      three seeds
   python -m pipelines.submit training --no-cache-from train          train again, keep what came before
   python -m pipelines.submit training --schedule "0 3 * * 1"         every Monday at three
@@ -75,8 +76,14 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--retries", default=None, type=int, help="Attempts after a failure, usual are 2, here none; the data gate is never tried again.")
 @click.option("--hours", default=2.0, help="Longest time of a task.")
 @click.option("--train-hours", default=24.0, help="Longest time of train, evaluate and predict.")
+@click.option("--nodes", default=1, help="training: pods that train one model together. More than one takes Kubeflow Trainer and a ReadWriteMany state volume.")
+@click.option("--processes-per-node", default=0, help="With --nodes: processes of each; 0 is one a GPU, and one without any.")
+@click.option(
+    "--training-runtime", default="torch-distributed", help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace."
+)
+@click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start.")
 @click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
-@click.option("--accelerator-count", default=0, help="GPUs of train, evaluate and predict.")
+@click.option("--accelerator-count", default=0, help="GPUs of train, evaluate and predict; with --nodes, of each node.")
 @click.option("--cpu", default="2", help="CPUs that these ask for.")
 @click.option("--memory", default="8Gi", help="Memory that these get.")
 @click.option("--node-selector", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Label of their nodes; may be repeated.")
@@ -100,6 +107,7 @@ def command(pipeline: str, **given: Any) -> None:
     pictures = ""
     if given["local"] == "docker":
         params, pictures = _in_containers(params, given)
+    _check_nodes(pipeline, params, given)
     options = _options(params, given)
     function = _function(pipeline)(options)
     arguments = _arguments(pipeline, params, given)
@@ -133,7 +141,22 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
         train_hours=given["train_hours"],
         cache=not given["no_cache"] and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
         no_cache_from=given["no_cache_from"],
+        nodes=given["nodes"],
+        processes_per_node=given["processes_per_node"],
+        training_runtime=given["training_runtime"],
+        start_minutes=given["start_minutes"],
     )
+
+
+def _check_nodes(pipeline: str, params: Any, given: dict[str, Any]) -> None:
+    """What the nodes would say after the data was prepared, said before anything starts."""
+    from capnet.errors import ConfigError
+    from capnet.trainjob.spec import settings_of
+
+    if given["nodes"] > 1 and pipeline == "prediction":
+        raise ConfigError(f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards")
+    if given["nodes"] > 1:
+        settings_of({"image": "", **{name: given[name] for name in ("nodes", "processes_per_node", "accelerator_count")}}, params)
 
 
 def _in_containers(params: Any, given: dict[str, Any]) -> tuple[Any, str]:

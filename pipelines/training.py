@@ -13,8 +13,23 @@ from components.register import register as register_task
 from components.report import report as report_task
 from components.split import split as split_task
 from components.train import train as train_task
+from components.train_nodes import train_nodes as train_nodes_task
 from components.validate import validate as validate_task
-from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_curves, with_pictures, with_state, with_store
+from pipelines.options import (
+    ANY_NODE,
+    NO_TOLERATIONS,
+    Cluster,
+    Options,
+    heavy,
+    on_nodes,
+    place,
+    retried,
+    waiting,
+    with_curves,
+    with_pictures,
+    with_state,
+    with_store,
+)
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
@@ -62,13 +77,18 @@ def training(options: Options) -> Any:
             linked = graph_task(split=rows, validation=checked.outputs["validation"], params=graph)
             fixed = {"split": rows, "validation": checked.outputs["validation"], "graph": linked.outputs["graph"], "data": data, "params": train}
 
+            def alone(task: Any) -> Any:
+                """A task that does its work in its own pod."""
+                return with_curves(with_pictures(heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster), options, cluster)
+
             def fitted(seed: Any) -> tuple[Any, Any]:
                 """Train and evaluate with one seed."""
-                fit = train_task(**fixed, seed=seed, accelerator_count=accelerator_count)
-                found = evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerator_count=accelerator_count)
-                for task in (fit, found):
-                    with_pictures(heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster)
-                    with_curves(task, options, cluster)
+                if options.nodes == 1:
+                    fit = alone(train_task(**fixed, seed=seed, accelerator_count=accelerator_count))
+                else:
+                    task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
+                    fit = waiting(retried(place(task, options, ORDER), options), options, cluster)
+                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerator_count=accelerator_count))
                 return fit, found
 
             fit, found = fitted(first_seed)

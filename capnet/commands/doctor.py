@@ -155,6 +155,8 @@ def check_remote(remote: Remote, version: Version | None) -> Finding:
 @click.option("--data-claim", default=cluster.DATA_CLAIM, show_default=True, help="Volume claim with pictures.")
 @click.option("--accelerator-type", default=cluster.ACCELERATOR, show_default=True, help="Resource name of the GPU.")
 @click.option("--accelerator-count", default=0, show_default=True, help="GPUs that a run will ask for.")
+@click.option("--nodes", default=1, show_default=True, help="Nodes that a run will train on.")
+@click.option("--training-runtime", default=cluster.RUNTIME, show_default=True, help="Runtime of Kubeflow Trainer for several nodes.")
 def command(params: str, settings: tuple[str, ...], **given: Any) -> None:
     """Look at the data: is it complete, does its remote answer, which credentials were found. Takes 5 seconds at most.
 
@@ -166,6 +168,7 @@ def command(params: str, settings: tuple[str, ...], **given: Any) -> None:
       capnet doctor
       capnet doctor --set data.root=s3://bucket/birds
       capnet doctor --cluster --accelerator-count 1
+      capnet doctor --cluster --nodes 2
     """
     from capnet.config import load as load_params
 

@@ -13,6 +13,7 @@ from capnet import cluster
 from capnet.cluster import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS
 from capnet.cluster_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.commands.doctor import Finding
+from capnet.commands.doctor_nodes import check_trainer
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
@@ -48,6 +49,8 @@ class Wanted:
     data_claim: str = cluster.DATA_CLAIM
     accelerator_type: str = cluster.ACCELERATOR
     accelerator_count: int = 0
+    nodes: int = 1
+    training_runtime: str = cluster.RUNTIME
 
     def place(self, kind: str, name: str) -> str:
         return f"{kind} {name}, namespace {self.namespace}"
@@ -58,6 +61,7 @@ def cluster_checks(wanted: Wanted) -> dict[str, Callable[[], Iterable[Finding]]]
     api = Kubernetes()
     version = api.get("/version").get("gitVersion", "of unknown version")
     answer = Finding("cluster", f"Kubernetes {version} at {api.host}, namespace {wanted.namespace}")
+    several = {"nodes": partial(check_trainer, api, wanted)} if wanted.nodes > 1 else {}
     return {
         "cluster": partial(check_namespace, api, wanted, answer),
         "pictures": partial(check_pictures, wanted),
@@ -65,6 +69,7 @@ def cluster_checks(wanted: Wanted) -> dict[str, Callable[[], Iterable[Finding]]]
         "volumes": partial(check_claims, api, wanted),
         "account": partial(check_account, api, wanted),
         "gpu": partial(check_nodes, api, wanted),
+        **several,
         "pipelines": partial(check_pipelines, api, wanted),
     }
 
@@ -154,7 +159,7 @@ def check_claims(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
         elif phase == "Pending" and waits(api, claim):
             yield Finding(about, f"waits for its first pod, as its storage class wishes{one}")
         else:
-            said = last_event(api, wanted.namespace, name)
+            said = api.last_event(wanted.namespace, "PersistentVolumeClaim", name)
             todo = f"kubectl -n {wanted.namespace} describe pvc {name}; a storage class that the cluster has goes into an overlay"
             yield Finding(about, "", Problem(f"claim {name} is {phase}{f': {said}' if said else ''}", where, todo))
 
@@ -255,12 +260,3 @@ def waits(api: Kubernetes, claim: Mapping[str, Any]) -> bool:
         return bool(name) and api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}").get("volumeBindingMode") == "WaitForFirstConsumer"
     except ClusterError:
         return False
-
-
-def last_event(api: Kubernetes, namespace: str, name: str) -> str:
-    try:
-        events = api.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=f"involvedObject.kind=PersistentVolumeClaim,involvedObject.name={name}")
-    except ClusterError:
-        return ""
-    items = sorted(events["items"], key=lambda item: item.get("lastTimestamp") or "")
-    return " ".join(str(items[-1].get("message", "")).split()) if items else ""

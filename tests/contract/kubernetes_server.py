@@ -24,7 +24,7 @@ GROUPS = {
     "roles": "/apis/rbac.authorization.k8s.io/v1",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
 }
-REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 503: "ServiceUnavailable"}
+REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid", 503: "ServiceUnavailable"}
 
 
 @dataclass
@@ -53,6 +53,10 @@ class Cluster:
 
     def remove(self, namespace: str, plural: str, name: str) -> None:
         del self.objects[f"{GROUPS[plural]}/namespaces/{namespace}/{plural}/{name}"]
+
+    def more(self, verb: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any] | None:
+        """Answer of a cluster that can do more; None where this one shall answer."""
+        return None
 
     def allowed(self, spec: dict[str, Any]) -> bool:
         """RBAC over the roles of the namespace."""
@@ -83,6 +87,7 @@ def rule_allows(rule: dict[str, Any], asked: dict[str, str]) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # header and body in one packet: two wait for each other
     cluster: Cluster
 
     def log_message(self, *_: Any) -> None:
@@ -94,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    do_DELETE = do_PATCH = do_POST
+
     def _answer(self) -> None:
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -102,11 +109,16 @@ class Handler(BaseHTTPRequestHandler):
             self.cluster.stop.wait(30)
             return
         status, content = self._content(parts.path, parse_qs(parts.query), body)
-        if status != 200:
-            content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": REASONS[status], "code": status, "message": f"{parts.path}: no"}
-        data = json.dumps(content).encode()
+        if not status:  # the connection breaks
+            self.close_connection = True
+            return
+        if status not in (200, 201):
+            message = content or f"{parts.path}: no"
+            content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": REASONS[status], "code": status, "message": message}
+        text = isinstance(content, str)
+        data = content.encode() if text else json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if text else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -117,6 +129,10 @@ class Handler(BaseHTTPRequestHandler):
             return 401, None
         if any(path.endswith(end) for end in cluster.forbidden):
             return 403, None
+        if self.command == "PATCH" and self.headers["Content-Type"] != "application/merge-patch+json":
+            return 422, "custom resources know no strategic merge"
+        if (answer := cluster.more(self.command, path, query, json.loads(body) if body else None)) is not None:
+            return answer
         if path == "/version":
             return 200, {"gitVersion": "v1.33.1"}
         if path.endswith("/localsubjectaccessreviews"):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from capnet import cluster
+from capnet.trainjob import spec
 from pipelines import compiling, options, submit
 from pipelines.prediction import prediction
 from pipelines.training import training
@@ -45,6 +46,9 @@ def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
         "state_claim": cluster.STATE_CLAIM,
         "data_claim": cluster.DATA_CLAIM,
         "accelerator_type": cluster.ACCELERATOR,
+    }
+    assert {name: spec.Nodes.model_fields[name].default for name in expected if name != "data_claim"} == {
+        k: v for k, v in expected.items() if k != "data_claim"
     }
     given = {parameter.name: parameter.default for parameter in submit.command.params}
     assert {name: given[name] for name in expected} == expected
@@ -98,6 +102,19 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
         _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
         for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
             assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
+
+
+def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> None:
+    found = {item["kind"]: item for item in manifests(repository / "deploy" / "nodes")}
+    policy, pods = found["NetworkPolicy"]["spec"], {"matchLabels": dict((cluster.LABEL, cluster.NODE_LABEL))}
+    assert policy["podSelector"] == pods
+    assert policy["ingress"] == [{"from": [{"podSelector": pods}]}]
+    assert policy["egress"] == [{"to": [{"podSelector": pods}]}]
+    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": cluster.SERVICE_ACCOUNT}]
+    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
+    for rule in found["Role"]["rules"]:
+        assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])
+        assert set(rule["verbs"]) <= {"get", "list"} or rule["resources"] == ["trainjobs"]
 
 
 def test_pods_fit_the_restricted_profile(repository: Path) -> None:

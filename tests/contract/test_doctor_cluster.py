@@ -17,7 +17,7 @@ from contract.kubernetes_server import Cluster, serving
 from capnet import cluster as names
 from capnet.cli import main
 from capnet.cluster_api import ClusterError
-from capnet.commands import doctor_cluster
+from capnet.commands import doctor_cluster, doctor_nodes
 
 SPACE = names.NAMESPACE
 VALUE = "a-value-that-nobody-may-see"
@@ -89,8 +89,9 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
     assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in place.cluster.seen), "it only looks"
 
 
-def test_the_rights_it_asks_for_are_those_of_the_role(repository: Path) -> None:
-    rules = next(item for item in yaml.safe_load_all((repository / "deploy/base/service-account.yaml").read_text()) if item["kind"] == "Role")["rules"]
+@pytest.mark.parametrize(("path", "rights"), [("deploy/base/service-account.yaml", doctor_cluster.RIGHTS), ("deploy/nodes/role.yaml", doctor_nodes.RIGHTS)])
+def test_the_rights_it_asks_for_are_those_of_the_role(repository: Path, path: str, rights: tuple[tuple[str, ...], ...]) -> None:
+    rules = next(item for item in yaml.safe_load_all((repository / path).read_text()) if item["kind"] == "Role")["rules"]
     given = {
         (group, resource, verb, name)
         for rule in rules
@@ -99,7 +100,7 @@ def test_the_rights_it_asks_for_are_those_of_the_role(repository: Path) -> None:
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
-    assert given == set(doctor_cluster.RIGHTS)
+    assert given == set(rights)
 
 
 def change_secret(name: str, **values: str) -> Callable[[Cluster], None]:
@@ -164,6 +165,28 @@ def test_a_folder_of_this_machine_is_nothing_for_a_pod_and_one_on_the_volume_is(
     assert "ok     claim capnet-data" in output
     place.cluster.remove(SPACE, "persistentvolumeclaims", names.DATA_CLAIM)
     assert "there is no claim capnet-data" in str(place.run(root="/mnt/data/birds")[1])
+
+
+def test_what_several_nodes_need(place: Place, repository: Path) -> None:
+    cluster = place.cluster
+    assert "Kubeflow Trainer is not there" in str(place.run("--nodes", "2")[1])
+    cluster.objects[doctor_nodes.TRAINER] = {"kind": "APIResourceList"}
+    error = str(place.run("--nodes", "2")[1])
+    for words in (
+        "no training runtime torch-distributed",
+        "capnet-state is ReadWriteOnce: several nodes cannot mount it",
+        "capnet-pipeline may not create trainjobs",
+    ):
+        assert words in error
+    cluster.objects[f"{doctor_nodes.TRAINER}/clustertrainingruntimes/torch-distributed"] = {"kind": "ClusterTrainingRuntime"}
+    cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)["spec"]["accessModes"] = ["ReadWriteMany"]
+    cluster.apply(SPACE, *yaml.safe_load_all((repository / "deploy/nodes/role.yaml").read_text()))
+    output, error_left = place.run("--nodes", "2")
+    assert error_left is None
+    assert "ok     training on several nodes: Kubeflow Trainer with runtime torch-distributed" in output
+    error = str(place.run("--nodes", "2", root="/mnt/data/birds")[1])
+    assert "capnet-data is ReadWriteOnce: several nodes cannot mount it" in error
+    assert "no training runtime mine" in str(place.run("--nodes", "2", "--training-runtime", "TrainingRuntime/mine")[1])
 
 
 def test_a_role_of_the_cloud_stands_in_for_keys(place: Place) -> None:

