@@ -93,9 +93,24 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
     found = [item for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
     if settings.pack_backbone:
         found = [item for item in found if item.tags.get(FORM) == PACKED]
-    if sqlite_file(tracking_uri(settings)):
-        found = [item for item in found if _has_artifacts(client, item)]
-    return client.get_model_version(settings.name, min((item.version for item in found), key=int)) if found else None
+    in_file = sqlite_file(tracking_uri(settings)) is not None
+    for item in sorted(found, key=lambda item: int(item.version)):
+        with _may_be_gone():
+            if not in_file or _has_artifacts(client, item):
+                return client.get_model_version(settings.name, item.version)
+    return None
+
+
+@contextmanager
+def _may_be_gone() -> Iterator[None]:
+    """Passes over a version that was deleted since the search found it: another registration takes its duplicate back, or a person tidies up."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _pages(client: MlflowClient, query: str) -> Iterator[ModelVersion]:

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -18,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from capnet.config import Register
 from capnet.registry.candidate import figures, read_candidate
 from capnet.registry.provenance import dvc_md5, requirements
-from capnet.registry.register import register_version, registered
+from capnet.registry.register import find_version, register_version, registered
 from capnet.registry.tracking import StoreError, local_path
 
 Make = Callable[..., dict[str, Path]]
@@ -146,6 +147,25 @@ def test_duplicates_resolve_to_the_lowest_version(database: Path, make_outputs: 
         client.create_model_version("capnet", first.source, run_id=first.run_id, tags=first.tags)
     client.delete_registered_model_alias("capnet", "challenger")
     assert _register(paths) == "1"
+
+
+@pytest.mark.parametrize(("deleted", "expected"), [(("1",), "2"), (("2",), "1"), (("1", "2"), None)])
+def test_versions_deleted_behind_the_search_are_passed_over(database: Path, make_outputs: Make, deleted: tuple[str, ...], expected: str | None) -> None:
+    """Two registrations at once: the other one takes its duplicate back just after this one's search has found it."""
+
+    class Behind(MlflowClient):
+        def search_model_versions(self, *given: Any, **named: Any) -> Any:
+            page = super().search_model_versions(*given, **named)
+            for version in deleted:
+                self.delete_model_version("capnet", version)
+            return page
+
+    candidate, report = read_candidate(**(paths := make_outputs())), paths["evaluation"] / "report.html"
+    first = register_version(Register(), candidate, report)
+    client = Behind(os.environ["MLFLOW_TRACKING_URI"])
+    client.create_model_version("capnet", first.source, run_id=first.run_id, tags={"content_hash": candidate.content_hash})
+    found = find_version(client, Register(), candidate.content_hash)
+    assert (None if found is None else str(found.version)) == expected
 
 
 def test_another_name_or_alias_or_edited_outputs_are_not_registered(database: Path, make_outputs: Make) -> None:
