@@ -49,6 +49,8 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
 
     Raises ConfigError where a way lacks what it needs.
     """
+    if host and not host.startswith(("http://", "https://")):
+        raise ConfigError(f"the server's address {host!r} has no scheme", "--host, KF_PIPELINES_ENDPOINT", f"write it like {FORWARDED}")
     token = _token(token_file, environment)
     inside = "KUBERNETES_SERVICE_HOST" in environment
     if kind == "auto":
