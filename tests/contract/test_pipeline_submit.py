@@ -116,6 +116,17 @@ def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.
     assert "FAILED: validate (12 copies across sides)" in str(result.exception)
 
 
+def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    turns = [{"task_id": f"t{number}", "display_name": "train", "state": state} for number, state in enumerate(("SUCCEEDED", "FAILED", "SUCCEEDED"))]
+    turns[1]["error"] = {"code": 137, "message": "OOMKilled"}  # type: ignore[assignment]
+    server.state.story = [{"state": "FAILED", "run_details": {"task_details": turns}}]
+    result = server.run("--wait")
+    assert "FAILED: train (OOMKilled)" in str(result.exception)
+    assert result.output.count("train: succeeded") == 2
+    assert result.output.count("train: failed") == 1
+
+
 def test_a_server_that_is_gone_for_good_ends_the_wait(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     server.state.story = [{"status": 503}]
