@@ -18,6 +18,7 @@ from components.images import Images
 ANY_NODE: dict[str, str] = {}
 NO_TOLERATIONS: list[Any] = []
 LONG = ("train", "evaluate", "predict")
+NO_END = f"{365 * 24 * 3600}s"  # Argo counts from the start of the first try, all of them together: what is over gets no other try
 NEVER_CACHED = ("champion", "register", "outcome")  # the store may have changed
 
 
@@ -119,7 +120,7 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
 def retried(task: PipelineTask, options: Options) -> PipelineTask:
     """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
     if options.retries:
-        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration=NO_END)
     return task
 
 

@@ -119,5 +119,5 @@ def refused(way: Way, status: int, said: str = "") -> ServerError:
             f"the server does not allow it (403){more}", "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"
         )
     if status == 404:
-        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.14 or newer")
+        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.16 or newer")
     return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")
