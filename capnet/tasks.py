@@ -14,6 +14,7 @@ from capnet.config import Params, parse
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import content_of, inlined
 
+GOOD = ("SUCCEEDED", "COMPLETE")  # of a run; the second one from servers of Kubeflow Pipelines with ML Metadata
 DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dxg")  # what a container with a GPU of any maker has
 
 log = logging.getLogger(__name__)
@@ -106,4 +107,4 @@ def require_accelerators(wanted: float) -> None:
 def say_outcome(state: str, name: str | None, message: str | None) -> None:
     """One log line about how a run ended."""
     told = f": {' '.join(message.split())}" if message else ""
-    log.log(logging.INFO if state == "SUCCEEDED" else logging.ERROR, "the run ended as %s (%s)%s", state, name or "no task named", told)
+    log.log(logging.INFO if state in GOOD else logging.ERROR, "the run ended as %s (%s)%s", state, name or "no task named", told)

@@ -36,7 +36,8 @@ def prediction_arguments(params: Params, pictures: str, model: str, shards: int,
     data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
     settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
     address = model or f"models:/{params.register_.name}@champion"
-    return {"fetch": {"data": settings["data"]}, "predict": settings, "model": address, "data_version": version(data), "shards": list(range(shards))}
+    parts = {"shards": list(range(shards)), "shard_count": shards}  # inside a loop KFP has the items of its list, and no longer the list
+    return {"fetch": {"data": settings["data"]}, "predict": settings, "model": address, "data_version": version(data), **parts}
 
 
 def data_version(data: Data) -> str:

@@ -117,7 +117,7 @@ class Console(io.TextIOBase):
         values = given.get("inputs", {}).get("parameterValues", {})
         place = self.task.folder.parent
         if "shard" in values:
-            self.task.label += f", part {values['shard'] + 1:.0f} of {len(values['shards'])}"
+            self.task.label += f", part {values['shard'] + 1:.0f} of {values['shards']:.0f}"
         if "seed" in values:
             self._seeds[place.name] = f", seed {values['seed']:.0f}"
         if self.task.label in ("train", "evaluate"):

@@ -18,6 +18,7 @@ from components.images import Images
 ANY_NODE: dict[str, str] = {}
 NO_TOLERATIONS: list[Any] = []
 LONG = ("train", "evaluate", "predict")
+NO_END = f"{365 * 24 * 3600}s"  # Argo counts from the start of the first try, all of them together: what is over gets no other try
 NEVER_CACHED = ("champion", "register", "outcome")  # the store may have changed
 
 
@@ -56,8 +57,8 @@ class Options:
             problems.append(Problem(what, "options", "allowed are 1 to 1000 nodes, 0 to 64 processes (0: one a GPU), and more than 0 minutes"))
         if self.retries < 0 or self.retries > 10:
             problems.append(Problem(f"retries = {self.retries}", "options", "allowed are 0 to 10"))
-        if not 0 < self.hours <= 24 * 30 or not 0 < self.train_hours <= 24 * 30:
-            problems.append(Problem(f"time-outs of {self.hours} and {self.train_hours} hours", "options", "allowed is more than 0, up to 720"))
+        if not all(1 <= 3600 * hours <= 3600 * 24 * 30 for hours in (self.hours, self.train_hours)):
+            problems.append(Problem(f"time-outs of {self.hours} and {self.train_hours} hours", "options", "allowed is more than 0 (one second), up to 720"))
         if problems:
             raise ConfigError(problems=problems)
 
@@ -119,7 +120,7 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
 def retried(task: PipelineTask, options: Options) -> PipelineTask:
     """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
     if options.retries:
-        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration=NO_END)
     return task
 
 
@@ -164,6 +165,8 @@ def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTas
     """Resources of train, evaluate and predict: GPU, CPU, memory, nodes, shared memory for loader processes."""
     if not options.cluster:
         return task
+    # KFP's driver takes text only for these, and no number. kfp hands only declared channels down into an exit handler or a loop, and declares none here
+    task.register_pipeline_channels([cluster.accelerator_type, cluster.accelerator_count, cluster.cpu, cluster.memory])
     task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
     task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
     kubernetes.add_node_selector_json(task, cluster.node_selector)

@@ -26,8 +26,9 @@ def prediction(options: Options) -> Any:
         model: str,
         data_version: str,
         shards: list,
+        shard_count: int,
         accelerator_type: str = "nvidia.com/gpu",
-        accelerator_count: int = 0,
+        accelerator_count: str = "0",
         cpu: str = "2",
         memory: str = "8Gi",
         node_selector: dict = ANY_NODE,
@@ -47,7 +48,7 @@ def prediction(options: Options) -> Any:
             found = loaded.outputs["champion"]
             with dsl.ParallelFor(shards, name="parts", parallelism=options.at_a_time(SIDE_BY_SIDE)) as shard:
                 labelled = predict_task(
-                    champion=found, data=fetched.outputs["data"], params=predict, shard=shard, shards=shards, accelerator_count=accelerator_count
+                    champion=found, data=fetched.outputs["data"], params=predict, shard=shard, shards=shard_count, accelerators=accelerator_count
                 )
                 with_pictures(heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster)
             merged = merge_task(champion=found, parts=dsl.Collected(labelled.outputs["predictions"]))

@@ -114,15 +114,16 @@ class Server:
                     raise
                 time.sleep(every)
                 continue
-            tasks = {item.display_name: item for item in (run.run_details.task_details if run.run_details else None) or ()}
-            for task, item in tasks.items():
-                if item.state and told.get(task) != item.state:
-                    told[task] = item.state
-                    say(f"{task}: {item.state.lower()}")
+            tasks = (run.run_details.task_details if run.run_details else None) or []
+            for item in tasks:
+                one = item.task_id or item.display_name  # the turns of a loop share their names
+                if item.state and told.get(one) != item.state:
+                    told[one] = item.state
+                    say(f"{item.display_name}: {item.state.lower()}")
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                failed = [f"{task}{_reason(item)}" for task, item in tasks.items() if item.state == "FAILED" and not item.child_tasks] or ["no task named"]
+                failed = [f"{item.display_name}{_reason(item)}" for item in tasks if item.state == "FAILED" and not item.child_tasks] or ["no task named"]
                 what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
                 raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
             time.sleep(every)

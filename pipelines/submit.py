@@ -83,7 +83,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 )
 @click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start.")
 @click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
-@click.option("--accelerator-count", default=0, help="GPUs of train, evaluate and predict; with --nodes, of each node.")
+@click.option("--accelerator-count", default=0, type=click.IntRange(min=0), help="GPUs of train, evaluate and predict; with --nodes, of each node.")
 @click.option("--cpu", default="2", help="CPUs that these ask for.")
 @click.option("--memory", default="8Gi", help="Memory that these get.")
 @click.option("--node-selector", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Label of their nodes; may be repeated.")
@@ -102,7 +102,9 @@ def command(pipeline: str, **given: Any) -> None:
     The version on the server is named by the git revision and the compiled content: submitting the same again uploads nothing.
     """
     from capnet.config import load
+    from pipelines.checks import check_options
 
+    check_options(pipeline, given)
     params = load(Path(given["params"]), given["settings"])
     pictures = ""
     if given["local"] == "docker":
@@ -198,7 +200,7 @@ def _cluster(given: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
     from pipelines.options import CLUSTER
 
-    return {name: given[name] for name in CLUSTER}
+    return {name: given[name] for name in CLUSTER} | {"accelerator_count": str(given["accelerator_count"])}
 
 
 def _run_here(function: Any, arguments: dict[str, Any], pictures: str, given: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def training(options: Options) -> Any:
         first_seed: int,
         further_seeds: list,
         accelerator_type: str = "nvidia.com/gpu",
-        accelerator_count: int = 0,
+        accelerator_count: str = "0",
         cpu: str = "2",
         memory: str = "8Gi",
         node_selector: dict = ANY_NODE,
@@ -84,11 +84,11 @@ def training(options: Options) -> Any:
             def fitted(seed: Any) -> tuple[Any, Any]:
                 """Train and evaluate with one seed."""
                 if options.nodes == 1:
-                    fit = alone(train_task(**fixed, seed=seed, accelerator_count=accelerator_count))
+                    fit = alone(train_task(**fixed, seed=seed, accelerators=accelerator_count))
                 else:
                     task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
                     fit = waiting(retried(place(task, options, ORDER), options), options, cluster)
-                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerator_count=accelerator_count))
+                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerators=accelerator_count))
                 return fit, found
 
             fit, found = fitted(first_seed)

@@ -49,6 +49,8 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
 
     Raises ConfigError where a way lacks what it needs.
     """
+    if host and not host.startswith(("http://", "https://")):
+        raise ConfigError(f"the server's address {host!r} has no scheme", "--host, KF_PIPELINES_ENDPOINT", f"write it like {FORWARDED}")
     token = _token(token_file, environment)
     inside = "KUBERNETES_SERVICE_HOST" in environment
     if kind == "auto":
@@ -117,5 +119,5 @@ def refused(way: Way, status: int, said: str = "") -> ServerError:
             f"the server does not allow it (403){more}", "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"
         )
     if status == 404:
-        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.0 or newer")
+        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.16 or newer")
     return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")

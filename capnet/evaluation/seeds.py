@@ -6,6 +6,7 @@ import html
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from capnet.errors import ContractError
 
@@ -38,6 +39,14 @@ class SeedTable:
         several = any(len(values) > 1 for values in self.values.values())
         found = {name: self.mean(name) for name in self.values}
         return found | ({f"{name}_sd": self.deviation(name) for name in self.values} if several else {})
+
+
+def figures_of(first: Sequence[Any], others: Sequence[Any]) -> list[Mapping[str, float]]:
+    """Figures of all seeds, the first one first, from what evaluate gave: a list of one mapping each.
+
+    Some servers of KFP put no list around what a loop of a single turn gave: ``others`` is that list or a list of such lists.
+    """
+    return [*first, *(figures for given in others for figures in (given if isinstance(given, list) else [given]))]
 
 
 def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:

@@ -12,10 +12,10 @@ def evaluate(
     model: Input[Model],
     data: Input[Dataset],
     params: dict,
-    accelerator_count: int,
+    accelerators: str,
     evaluation: Output[Dataset],
     metrics: Output[Metrics],
-) -> dict:
+) -> list:
     """Measure CapNet, zero-shot and a linear probe on the test rows; choose thresholds; write the report.
 
     Args:
@@ -23,19 +23,19 @@ def evaluate(
         model: What train wrote.
         data: Where the pictures are: source.json.
         params: Settings of sections data, runtime and evaluate.
-        accelerator_count: GPUs that the task asked for; with fewer in sight it ends at once.
+        accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         evaluation: Predictions, metrics, thresholds and the report.
         metrics: mAP of all, head, medium and tail classes, of zero-shot and of the linear probe, as fractions of 1.
 
     Returns:
-        The same figures, for the report over several seeds.
+        The same figures as the only item of a list, for the report over several seeds.
     """
     from capnet.stages import run
     from capnet.tasks import task
 
-    with task(params, data.path, accelerators=accelerator_count) as prepared:
+    with task(params, data.path, accelerators=int(accelerators)) as prepared:
         inputs = {"split": split.path, "model": model.path, "data": prepared.root}
         figures = run("evaluate", prepared.params, inputs, outputs={"evaluation": evaluation.path})
         for name, value in figures.items():
             metrics.log_metric(name, value)
-    return figures
+    return [figures]

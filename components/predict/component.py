@@ -12,8 +12,8 @@ def predict(
     data: Input[Dataset],
     params: dict,
     shard: int,
-    shards: list,
-    accelerator_count: int,
+    shards: int,
+    accelerators: str,
     predictions: Output[Dataset],
     metrics: Output[Metrics],
 ) -> None:
@@ -24,8 +24,8 @@ def predict(
         data: Where the pictures are: source.json.
         params: Settings of sections data, runtime and register.
         shard: Number of this part.
-        shards: Numbers of all parts.
-        accelerator_count: GPUs that the task asked for; with fewer in sight it ends at once.
+        shards: How many parts there are.
+        accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         predictions: predictions.parquet with labels, scores, and what is wrong with a picture that could not be read.
         metrics: Pictures, and how many could not be read.
     """
@@ -34,7 +34,7 @@ def predict(
     from capnet.registry.batch import predict_part
     from capnet.tasks import task
 
-    with task(params, data.path, accelerators=accelerator_count) as prepared:
+    with task(params, data.path, accelerators=int(accelerators)) as prepared:
         place, out = Path(champion.path), Path(predictions.path)
-        for name, value in predict_part(prepared.params, place, Path(prepared.root), int(shard), len(shards), out).items():
+        for name, value in predict_part(prepared.params, place, Path(prepared.root), int(shard), int(shards), out).items():
             metrics.log_metric(name, value)

@@ -7,24 +7,24 @@ from components import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
-def report(evaluation: Input[Dataset], first: dict, others: list, seeds: list, report: Output[HTML], metrics: Output[Metrics]) -> None:
+def report(evaluation: Input[Dataset], first: list, others: list, seeds: list, report: Output[HTML], metrics: Output[Metrics]) -> None:
     """Show the report on the run's page, with mean and deviation over the seeds where there are several.
 
     Args:
         evaluation: What evaluate wrote for the first seed, the one that is registered.
-        first: Its figures.
-        others: Figures of the further seeds, in their order.
+        first: What evaluate gave for it: its figures.
+        others: What evaluate gave for the further seeds, in their order.
         seeds: All seeds, the first one first.
         report: One HTML file that needs no network.
         metrics: Means over the seeds, and with several seeds the standard deviations.
     """
     from pathlib import Path
 
-    from capnet.evaluation.seeds import summarise, with_seeds
+    from capnet.evaluation.seeds import figures_of, summarise, with_seeds
     from capnet.tasks import task
 
     with task({}):
-        table = summarise([first, *others])
+        table = summarise(figures_of(first, others))
         page = with_seeds(Path(evaluation.path, "report.html").read_text(), table, seeds)
         Path(report.path).write_text(page)
         for name, value in table.figures().items():

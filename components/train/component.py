@@ -14,7 +14,7 @@ def train(
     data: Input[Dataset],
     params: dict,
     seed: int,
-    accelerator_count: int,
+    accelerators: str,
     model: Output[Model],
     metrics: Output[Metrics],
 ) -> None:
@@ -27,14 +27,14 @@ def train(
         data: Where the pictures are: source.json.
         params: Settings of sections data, backbone, tte, runtime and train.
         seed: Takes the place of runtime.seed.
-        accelerator_count: GPUs that the task asked for; with fewer in sight it ends at once.
+        accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         model: The model folder; it loads alone.
         metrics: Chosen epoch, loss, validation mAP.
     """
     from capnet.stages import run
     from capnet.tasks import task
 
-    with task(params, data.path, seed, accelerator_count) as prepared:
+    with task(params, data.path, seed, int(accelerators)) as prepared:
         inputs = {"split": split.path, "validation": validation.path, "graph": graph.path, "data": prepared.root}
         for name, value in run("train", prepared.params, inputs, outputs={"model": model.path}).items():
             metrics.log_metric(name, value)

@@ -19,7 +19,7 @@ def train_nodes(
     image: str,
     runtime: str,
     accelerator_type: str,
-    accelerator_count: int,
+    accelerator_count: str,
     cpu: str,
     memory: str,
     shared_memory: str,

@@ -79,7 +79,7 @@ def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place)
     assert given["ingest"] == {"data": params["data"], "ingest": params["ingest"]}
     assert given["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
     assert (given["first_seed"], given["further_seeds"]) == (3, [4])
-    assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", 2, "30Gi")
+    assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", "2", "30Gi")
     assert (given["node_selector"], given["tolerations"], given["s3_secret"]) == ({"pool": "gpu"}, [{"key": "gpu", "operator": "Exists"}], "mine")
     assert [item["display_name"] for item in server.state.experiments.values()] == ["birds"]
 
@@ -89,7 +89,7 @@ def test_prediction_is_submitted_with_its_parts_and_model(server: Place) -> None
     (run,) = server.state.runs.values()
     given = run["runtime_config"]["parameters"]
     assert given["fetch"]["data"]["root"] == "s3://bucket/new"
-    assert (given["shards"], given["model"]) == ([0, 1, 2], "models:/birds/4")
+    assert (given["shards"], given["shard_count"], given["model"]) == ([0, 1, 2], 3, "models:/birds/4")
 
 
 def test_waiting_shows_progress_and_ends_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +114,17 @@ def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.
     result = server.run("--wait")
     assert isinstance(result.exception, RunFailed)
     assert "FAILED: validate (12 copies across sides)" in str(result.exception)
+
+
+def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    turns = [{"task_id": f"t{number}", "display_name": "train", "state": state} for number, state in enumerate(("SUCCEEDED", "FAILED", "SUCCEEDED"))]
+    turns[1]["error"] = {"code": 137, "message": "OOMKilled"}  # type: ignore[assignment]
+    server.state.story = [{"state": "FAILED", "run_details": {"task_details": turns}}]
+    result = server.run("--wait")
+    assert "FAILED: train (OOMKilled)" in str(result.exception)
+    assert result.output.count("train: succeeded") == 2
+    assert result.output.count("train: failed") == 1
 
 
 def test_a_server_that_is_gone_for_good_ends_the_wait(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:

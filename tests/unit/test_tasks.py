@@ -12,7 +12,7 @@ import pytest
 
 from capnet.config import parse
 from capnet.errors import ConfigError
-from capnet.tasks import located, require_accelerators, task, with_seed
+from capnet.tasks import located, require_accelerators, say_outcome, task, with_seed
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
@@ -79,3 +79,10 @@ def test_the_source_decides_which_pictures_are_read(tmp_path: Path) -> None:
     (tmp_path / "source.json").write_text(json.dumps({**source, "root": ""}))
     found, root = located(settings, tmp_path)
     assert (found, root) == (settings, str(tmp_path / "files"))
+
+
+@pytest.mark.parametrize(("state", "level"), [("SUCCEEDED", "INFO"), ("COMPLETE", "INFO"), ("FAILED", "ERROR")])
+def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(state: str, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    say_outcome(state, "exit-handler-1", None)
+    assert [item.levelname for item in caplog.records] == [level]

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 
 from capnet.errors import ContractError
-from capnet.evaluation.seeds import summarise, with_seeds
+from capnet.evaluation.seeds import figures_of, summarise, with_seeds
 
 PAGE = "<html><body><header>x</header>\n<main>\n<section>rest</section></main></body></html>"
 RUNS = [{"mAP": 0.61, "tail": 0.30, "zero_shot_mAP": 0.5}, {"mAP": 0.63, "tail": 0.40, "zero_shot_mAP": 0.5}, {"mAP": 0.59, "tail": 0.20, "zero_shot_mAP": 0.5}]
+
+
+def test_figures_are_the_same_with_and_without_a_list_around_a_loop_of_one_turn() -> None:
+    first, second, third = ([run] for run in RUNS)
+    assert figures_of(first, []) == RUNS[:1]
+    assert figures_of(first, [second]) == figures_of(first, second) == RUNS[:2]
+    assert figures_of(first, [second, third]) == RUNS
 
 
 def test_mean_and_deviation_are_those_of_numpy() -> None:

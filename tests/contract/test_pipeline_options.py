@@ -1,0 +1,64 @@
+"""Options of pipelines.submit that a cluster would refuse, or that would be passed over, end the command before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from capnet.errors import ConfigError
+from pipelines import compiling, submit
+
+LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
+
+
+def said(*arguments: str) -> str:
+    """What the command says when it refuses."""
+    result = CliRunner().invoke(submit.command, list(arguments))
+    assert result.exit_code, result.output
+    assert result.exception is None or isinstance(result.exception, (ConfigError, SystemExit)), result.exception
+    return f"{result.output}{result.exception or ''}"
+
+
+def test_what_runs_on_this_machine_is_not_also_only_printed_or_put_off() -> None:
+    assert "--dry-run is for a cluster" in said("training", "--local", "subprocess", "--dry-run")
+    assert "--schedule is for a cluster" in said("training", "--local", "subprocess", "--schedule", "0 3 * * 1")
+    assert "no run starts now" in said("training", *LOCK, "--schedule", "0 3 * * 1", "--wait")
+
+
+@pytest.mark.parametrize("option", [("--pictures", "new"), ("--model", "models:/birds/4"), ("--shards", "2")])
+def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str, str]) -> None:
+    assert f"{option[0]} is for prediction" in said("training", *LOCK, "--dry-run", *option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--memory", "lots"), ("--memory", "8GB"), ("--memory", ""), ("--cpu", "two"), ("--cpu", "0"), ("--shared-memory", "2 Gi"), ("--shared-memory", "-1Gi")],
+)
+def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, str]) -> None:
+    text = said("training", *LOCK, "--dry-run", *option)
+    assert f"{option[1]!r} is no quantity of Kubernetes" in text
+    assert option[0] in text
+
+
+@pytest.mark.parametrize("option", [("--git-secret", ""), ("--state-claim", "My_Claim"), ("--data-claim", "-a")])
+def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
+    assert f"{option[1]!r} is no name of an object" in said("prediction", *LOCK, "--dry-run", *option)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    text = said("training", *LOCK, "--dry-run", "--memory", "lots", "--s3-secret", "")
+    assert "'lots'" in text
+    assert "--s3-secret" in text
+    assert "--accelerator-count" in said("training", *LOCK, "--dry-run", "--accelerator-count", "-1")
+    assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", "0.0001")
+
+
+@pytest.mark.parametrize("option", [("--cpu", "500m"), ("--memory", "1.5Gi"), ("--memory", "16G"), ("--shared-memory", "512Mi"), ("--s3-secret", "a.b-1")])
+def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
+    result = CliRunner().invoke(submit.command, ["training", *LOCK, "--dry-run", *option])
+    assert result.exit_code == 0, result.exception
+
+
+def test_an_address_without_a_scheme_is_named() -> None:
+    text = said("training", *LOCK, "--host", "localhost:8080")
+    assert "the server's address 'localhost:8080' has no scheme" in text
