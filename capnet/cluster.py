@@ -22,3 +22,8 @@ RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brin
 NODE_LABEL = ("app.kubernetes.io/component", "training-node")  # of the pods that train together: what their network policy selects
 LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
+
+
+def on_volume(root: str) -> bool:
+    """Whether ``data.root`` lies on the volume with pictures."""
+    return root == DATA or root.startswith(f"{DATA}/")

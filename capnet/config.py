@@ -296,6 +296,13 @@ class Train(Section):
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
 
+    @field_validator("seeds")
+    @classmethod
+    def _no_seed_twice(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("the same seed stands there twice, and would give the same model twice")
+        return value
+
 
 class Threshold(Section):
     objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on validation")

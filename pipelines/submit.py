@@ -102,13 +102,15 @@ def command(pipeline: str, **given: Any) -> None:
     The version on the server is named by the git revision and the compiled content: submitting the same again uploads nothing.
     """
     from capnet.config import load
-    from pipelines.checks import check_options
+    from pipelines.checks import check_options, check_place
 
     check_options(pipeline, given)
     params = load(Path(given["params"]), given["settings"])
     pictures = ""
     if given["local"] == "docker":
         params, pictures = _in_containers(params, given)
+    elif not given["local"] and not given["dry_run"]:
+        check_place(given["pictures"] or params.data.root, given["data_volume"])
     _check_nodes(pipeline, params, given)
     options = _options(params, given)
     function = _function(pipeline)(options)

@@ -88,7 +88,7 @@ def training(options: Options) -> Any:
                 else:
                     task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
                     fit = waiting(retried(place(task, options, ORDER), options), options, cluster)
-                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, accelerators=accelerator_count))
+                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, seed=seed, accelerators=accelerator_count))
                 return fit, found
 
             fit, found = fitted(first_seed)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from capnet import cluster
-from capnet.cluster import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS
+from capnet.cluster import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume
 from capnet.cluster_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.commands.doctor import Finding
 from capnet.commands.doctor_nodes import check_trainer
@@ -233,10 +233,6 @@ def kind(root: str) -> str:
     from capnet.data.roots import kind_of
 
     return kind_of(root)
-
-
-def on_volume(root: str) -> bool:
-    return root == DATA or root.startswith(f"{DATA}/")
 
 
 def has_role(api: Kubernetes, wanted: Wanted) -> bool:

@@ -56,7 +56,7 @@ def runtime(api: Kubernetes, wanted: Wanted) -> Problem | None:
 
 def volumes(api: Kubernetes, wanted: Wanted) -> Iterable[Problem]:
     """The claims that all nodes mount; a claim that is not there is told by another check."""
-    from capnet.commands.doctor_cluster import on_volume
+    from capnet.cluster import on_volume
 
     for name, enough in (
         (wanted.state_claim, {"ReadWriteMany"}),

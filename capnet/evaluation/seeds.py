@@ -41,12 +41,17 @@ class SeedTable:
         return found | ({f"{name}_sd": self.deviation(name) for name in self.values} if several else {})
 
 
-def figures_of(first: Sequence[Any], others: Sequence[Any]) -> list[Mapping[str, float]]:
-    """Figures of all seeds, the first one first, from what evaluate gave: a list of one mapping each.
+def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[float]) -> list[Mapping[str, float]]:
+    """Figures in the order of ``seeds`` from what evaluate gave: a list of one mapping each, with its ``seed``.
 
-    Some servers of KFP put no list around what a loop of a single turn gave: ``others`` is that list or a list of such lists.
+    ``others`` come from a loop: servers of KFP give its turns in any order, and some put no list around what a single turn gave.
+    Raises ContractError where a seed is missing.
     """
-    return [*first, *(figures for given in others for figures in (given if isinstance(given, list) else [given]))]
+    runs = [*first, *(run for given in others for run in (given if isinstance(given, list) else [given]))]
+    found = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
+    if len(runs) != len(seeds) or any(int(seed) not in found for seed in seeds):
+        raise ContractError(f"figures of the seeds {sorted(found)}, wanted were {[int(seed) for seed in seeds]}", "report", "run the whole pipeline again")
+    return [found[int(seed)] for seed in seeds]
 
 
 def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:

@@ -12,6 +12,7 @@ def evaluate(
     model: Input[Model],
     data: Input[Dataset],
     params: dict,
+    seed: int,
     accelerators: str,
     evaluation: Output[Dataset],
     metrics: Output[Metrics],
@@ -23,12 +24,13 @@ def evaluate(
         model: What train wrote.
         data: Where the pictures are: source.json.
         params: Settings of sections data, runtime and evaluate.
+        seed: What the model was trained with; it stands with the figures.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         evaluation: Predictions, metrics, thresholds and the report.
         metrics: mAP of all, head, medium and tail classes, of zero-shot and of the linear probe, as fractions of 1.
 
     Returns:
-        The same figures as the only item of a list, for the report over several seeds.
+        Seed and the same figures as the only item of a list, for the report over several seeds.
     """
     from capnet.stages import run
     from capnet.tasks import task
@@ -38,4 +40,4 @@ def evaluate(
         figures = run("evaluate", prepared.params, inputs, outputs={"evaluation": evaluation.path})
         for name, value in figures.items():
             metrics.log_metric(name, value)
-    return [figures]
+    return [{"seed": seed, **figures}]

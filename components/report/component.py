@@ -12,8 +12,8 @@ def report(evaluation: Input[Dataset], first: list, others: list, seeds: list, r
 
     Args:
         evaluation: What evaluate wrote for the first seed, the one that is registered.
-        first: What evaluate gave for it: its figures.
-        others: What evaluate gave for the further seeds, in their order.
+        first: What evaluate gave for it: its seed and figures.
+        others: What evaluate gave for the further seeds, in any order.
         seeds: All seeds, the first one first.
         report: One HTML file that needs no network.
         metrics: Means over the seeds, and with several seeds the standard deviations.
@@ -24,7 +24,7 @@ def report(evaluation: Input[Dataset], first: list, others: list, seeds: list, r
     from capnet.tasks import task
 
     with task({}):
-        table = summarise(figures_of(first, others))
+        table = summarise(figures_of(first, others, seeds))
         page = with_seeds(Path(evaluation.path, "report.html").read_text(), table, seeds)
         Path(report.path).write_text(page)
         for name, value in table.figures().items():

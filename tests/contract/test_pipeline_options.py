@@ -25,6 +25,10 @@ def test_what_runs_on_this_machine_is_not_also_only_printed_or_put_off() -> None
     assert "no run starts now" in said("training", *LOCK, "--schedule", "0 3 * * 1", "--wait")
 
 
+def test_a_seed_that_stands_there_twice_is_named() -> None:
+    assert "the same seed stands there twice" in said("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
+
+
 @pytest.mark.parametrize("option", [("--pictures", "new"), ("--model", "models:/birds/4"), ("--shards", "2")])
 def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str, str]) -> None:
     assert f"{option[0]} is for prediction" in said("training", *LOCK, "--dry-run", *option)
@@ -60,5 +64,5 @@ def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
 
 
 def test_an_address_without_a_scheme_is_named() -> None:
-    text = said("training", *LOCK, "--host", "localhost:8080")
+    text = said("training", *LOCK, "--host", "localhost:8080", "--data-volume", "--set", "data.root=/mnt/data/birds")
     assert "the server's address 'localhost:8080' has no scheme" in text

@@ -20,6 +20,8 @@ from pipelines.errors import RunFailed, ServerError
 from pipelines.server import Server
 from pipelines.ways import Way, choose, look
 
+ON_VOLUME = ("--data-volume", "--set", "data.root=/mnt/data/birds")
+
 
 @dataclass
 class Place:
@@ -29,12 +31,12 @@ class Place:
     host: str
     repository: Path
 
-    def run(self, *arguments: str, pipeline: str = "training") -> Result:
-        options = ["--host", self.host, "--lock", str(compiling.GOLDEN_LOCK), "--params", str(self.repository / "params.yaml")]
+    def run(self, *arguments: str, pipeline: str = "training", pictures: tuple[str, ...] = ON_VOLUME) -> Result:
+        options = ["--host", self.host, "--lock", str(compiling.GOLDEN_LOCK), "--params", str(self.repository / "params.yaml"), *pictures]
         return CliRunner().invoke(submit.command, [pipeline, *options, *arguments])
 
-    def good(self, *arguments: str, pipeline: str = "training") -> str:
-        result = self.run(*arguments, pipeline=pipeline)
+    def good(self, *arguments: str, pipeline: str = "training", pictures: tuple[str, ...] = ON_VOLUME) -> str:
+        result = self.run(*arguments, pipeline=pipeline, pictures=pictures)
         assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
         return result.output
 
@@ -76,7 +78,7 @@ def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place)
     (run,) = server.state.runs.values()
     given = run["runtime_config"]["parameters"]
     params = yaml.safe_load((server.repository / "params.yaml").read_text())
-    assert given["ingest"] == {"data": params["data"], "ingest": params["ingest"]}
+    assert given["ingest"] == {"data": {**params["data"], "root": "/mnt/data/birds"}, "ingest": params["ingest"]}
     assert given["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
     assert (given["first_seed"], given["further_seeds"]) == (3, [4])
     assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", "2", "30Gi")
@@ -281,3 +283,28 @@ def _children() -> float:
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "data.root = data is a folder of this machine, and no pod sees it"),
+        (("--data-volume",), "data.root = data is a folder of this machine, and no pod sees it"),
+        (("--set", "data.root=/mnt/data/birds"), "add --data-volume"),
+        (("--set", "data.root=/mnt/database", "--data-volume"), "is a folder of this machine"),
+    ],
+)
+@pytest.mark.parametrize("pipeline", ["training", "prediction"])
+def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(server: Place, pipeline: str, arguments: tuple[str, ...], told: str) -> None:
+    error = server.run(*arguments, pipeline=pipeline, pictures=()).exception
+    assert isinstance(error, ConfigError)
+    assert told in str(error)
+    assert not server.state.pipelines
+
+
+def test_pictures_in_s3_and_on_the_volume_are_taken(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody is there: a machine that does not reach the cluster's store
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    server.good(pictures=("--set", "data.root=s3://birds/set", "--set", "data.anonymous=true"))
+    server.good("--pictures", "/mnt/data/new", pipeline="prediction", pictures=("--data-volume",))
+    assert len(server.state.runs) == 2

@@ -14,11 +14,14 @@ PAGE = "<html><body><header>x</header>\n<main>\n<section>rest</section></main></
 RUNS = [{"mAP": 0.61, "tail": 0.30, "zero_shot_mAP": 0.5}, {"mAP": 0.63, "tail": 0.40, "zero_shot_mAP": 0.5}, {"mAP": 0.59, "tail": 0.20, "zero_shot_mAP": 0.5}]
 
 
-def test_figures_are_the_same_with_and_without_a_list_around_a_loop_of_one_turn() -> None:
-    first, second, third = ([run] for run in RUNS)
-    assert figures_of(first, []) == RUNS[:1]
-    assert figures_of(first, [second]) == figures_of(first, second) == RUNS[:2]
-    assert figures_of(first, [second, third]) == RUNS
+def test_figures_are_put_in_the_order_of_the_seeds_however_the_server_gives_them() -> None:
+    first, second, third = ([{"seed": seed, **run}] for seed, run in zip((7.0, 1.0, 2.0), RUNS, strict=True))
+    assert figures_of(first, [], [7]) == RUNS[:1]
+    assert figures_of(first, [second], [7, 1]) == figures_of(first, second, [7, 1]) == RUNS[:2]
+    assert figures_of(first, [second, third], [7, 1, 2]) == figures_of(first, [third, second], [7.0, 1.0, 2.0]) == RUNS
+    for others in ([second], [second, second], [second, third, third]):
+        with pytest.raises(ContractError, match="wanted were"):
+            figures_of(first, others, [7, 1, 2])
 
 
 def test_mean_and_deviation_are_those_of_numpy() -> None:
