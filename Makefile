@@ -78,6 +78,7 @@ FOLDER ?= overlays/standalone
 
 .PHONY: deploy
 deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml
+	@command -v kubectl >/dev/null || { echo "make deploy takes kubectl, and its context names the cluster: https://kubernetes.io/docs/tasks/tools" >&2; exit 1; }
 	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests | kubectl apply -f -
 
 .PHONY: cluster-test
