@@ -111,6 +111,11 @@ def notes(inputs: Inputs) -> list[str]:
             "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
             "A method that only sees the training list does not have them, so compare with published rows with care."
         )
+    if int(inputs.metrics.get("bootstrap", {}).get("units", 2)) < 2:
+        found.append(
+            "All test pictures are of one group, so no interval can be given and no difference is shown to be more than chance. "
+            "Give the test side pictures of several groups, such as sites or patients."
+        )
     if int(config.get("validation_rows", 0)) == 0:
         found.append("There were no validation pictures: the last epoch was kept.")
     if thresholds.get("source") == "out_of_fold":
