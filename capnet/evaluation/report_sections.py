@@ -72,7 +72,7 @@ def verdict(inputs: Inputs) -> list[str]:
         for name, where in (("mAP", "over all classes"), ("tail", "in the tail")):
             found = difference(differences[key], name)
             if not math.isnan(found["value"]):
-                parts.append(f"{found['text']} points {where} ({found['interval'] or 'no interval'}; {found['sentence']})")
+                parts.append(f"{found['text']} points {where} ({'; '.join(filter(None, (found['interval'], found['sentence'])))})")
         if parts:
             sentences.append(f"Against {other}: {', and '.join(parts)}.")
     return sentences
