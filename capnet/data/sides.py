@@ -147,9 +147,9 @@ def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.nda
 
 
 def _too_large(groups: np.ndarray, share: float, setting: str) -> str:
-    """What to do where no group fits into a ``share`` of the rows; "" where one does, or where there is only one."""
+    """What to do where no group fits into a ``share`` of the rows; "" where one does, where there is only one, or none at all."""
     sizes = np.unique(groups, return_counts=True)[1]
-    if len(sizes) < 2 or not share or sizes.min() <= round(share * len(groups)):
+    if len(sizes) < 2 or sizes.max() < 2 or not share or sizes.min() <= round(share * len(groups)):
         return ""
     return f"the smallest group has {sizes.min()} of {len(groups)} rows: raise {setting} from {share} to {math.ceil(100 * sizes.min() / len(groups)) / 100}"
 

@@ -182,6 +182,8 @@ def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
     sides = assign_sides(frame, labels, Split(validation=Validation(share=0.25)))
     assert len(sides.val) == 12
     assert sides.warnings == []
+    alone = frame.iloc[:3].assign(group=None)
+    assert "group" not in assign_sides(alone, labels[:3], Split()).warnings[0]
 
 
 def test_rows_without_a_group_are_groups_of_their_own() -> None:
