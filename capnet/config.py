@@ -46,7 +46,9 @@ class Data(Section):
 
 class Backbone(Section):
     name: str = Field("ViT-B-16", description="an open_clip model (ViT-B-16, RN50, ...), or lit-efflite0-minilm, lit-efflite2-minilm")
-    pretrained: str = Field("openai", description="an open_clip tag, a .pt or .safetensors file, local-dir:FOLDER, or 'random' (tests only)")
+    pretrained: str = Field(
+        "openai", description="an open_clip tag, a .pt or .safetensors file, local-dir:FOLDER, 'wheels' for the lit-* backbones, or 'random' (tests only)"
+    )
     centre: bool = Field(True, description="centre text features; only the lit-* backbones ship a centring projector")
 
 
@@ -398,6 +400,8 @@ def _type_hint(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         return "remove it, or look up the name: `capnet preset own` prints every setting"
+    if error["type"] == "tuple_type":
+        return f"write a list: [{error.get('input')}]"
     return f"allowed: {context['expected']}" if "expected" in context else "see `capnet preset own` for every setting and its meaning"
 
 
@@ -412,10 +416,23 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
             unknown = item["type"] == "extra_forbidden"
             value = item.get("input")
             shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
-            message = item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
             what = f"unknown setting {path}{shown}" if unknown else f"{path}{shown}: {message}" if path else message
             problems.append(Problem(what, where, _type_hint(item)))
         raise ConfigError(problems=problems) from None
+
+
+class _EveryKeyOnce(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error: PyYAML alone takes the last one without a word, DVC refuses the file."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if lines.setdefault(key.value, line) != line:
+                    raise yaml.YAMLError(f"{key.value!r} in line {line} stands in line {lines[key.value]} already")
+        return super().construct_mapping(node, deep)
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:
@@ -423,9 +440,11 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
-        raw = yaml.safe_load(path.read_text()) or {}
+        raw = yaml.load(path.read_text(encoding="utf-8"), _EveryKeyOnce) or {}
     except yaml.YAMLError as error:
         raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`")
     return parse(override(raw, overrides), str(path))
@@ -444,7 +463,13 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{parent} in --set {item!r} is a value, not a section", "command line", "write --set section.key=value")
-        node[last] = yaml.safe_load(value)
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(getattr(error, "problem", None) or error).split())
+            raise ConfigError(
+                f"the value in --set {item!r} is not valid YAML: {reason}", "command line", 'close every bracket and quote, or write "..." around it'
+            ) from None
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -94,7 +95,8 @@ def assign_sides(frame: pd.DataFrame, labels: csr_array | np.ndarray, settings: 
             val = _from_pool(train, side, labels, groups, settings)
     warnings = []
     if not len(val) and source != "none":
-        warnings.append(f"no validation rows: split.validation.source = {source} gave none, so the last epoch is kept")
+        reason = _too_large(groups[train], settings.validation.share, "split.validation.share") if source == "train" else ""
+        warnings.append(f"no validation rows: split.validation.source = {source} gave none{reason and f' ({reason})'}, so the last epoch is kept")
         source = "none"
     held_out = np.isin(train, val)
     held_out_of_given = int((given[train[held_out]] == "train").sum())
@@ -131,6 +133,10 @@ def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.nda
     if not len(chosen) and wanted and len(np.unique(groups[free])) == 1:
         todo = "give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
         raise DataError("no rows for the test side: all rows without a given side are one group", f"column group, {len(free)} rows", todo)
+    reason = _too_large(groups[free], settings.test_share, "split.test_share") if wanted else ""
+    if not len(chosen) and reason:
+        todo = "or give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
+        raise DataError("no rows for the test side: every group is too large for it", f"column group, {len(free)} rows", f"{reason}, {todo}")
     if not len(chosen):
         raise DataError(
             "no rows for the test side",
@@ -138,6 +144,14 @@ def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.nda
             "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share above 0",
         )
     return chosen
+
+
+def _too_large(groups: np.ndarray, share: float, setting: str) -> str:
+    """What to do where no group fits into a ``share`` of the rows; "" where one does, where there is only one, or none at all."""
+    sizes = np.unique(groups, return_counts=True)[1]
+    if len(sizes) < 2 or sizes.max() < 2 or not share or sizes.min() <= round(share * len(groups)):
+        return ""
+    return f"the smallest group has {sizes.min()} of {len(groups)} rows: raise {setting} from {share} to {math.ceil(100 * sizes.min() / len(groups)) / 100}"
 
 
 def _from_train(train: np.ndarray, given: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:

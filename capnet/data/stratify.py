@@ -17,9 +17,9 @@ def stratified_holdout(labels: csr_array | np.ndarray, wanted: int, seed: int, g
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, algorithm 1) with two subsets whose sizes
     are kept, so exactly ``wanted`` rows are held out. ``labels`` is sparse or dense bool [row, class]. Rows with equal
-    ``groups`` (int [row]) stay together; then the number may fall short of ``wanted``, never exceed it unless groups are
-    larger than a side. The rarest label goes first and a lone positive stays where more of it is due, which is train for
-    shares below one half.
+    ``groups`` (int [row]) stay together; then the number may fall short of ``wanted``, never exceed it. None is held out
+    only where every group is larger than ``wanted``. The rarest label goes first and a lone positive stays where more of
+    it is due, which is train for shares below one half.
     """
     from scipy.sparse import csc_array, csr_array
 
@@ -64,6 +64,9 @@ def stratified_holdout(labels: csr_array | np.ndarray, wanted: int, seed: int, g
     for unit in range(n_units):
         if not placed[unit]:
             place(unit, None)
+    fitting = [unit for unit in range(n_units) if sizes[unit] <= wanted]
+    if fitting and not any(held_out):  # few large groups: what would have fitted was placed before the others turned out not to
+        held_out[max(fitting, key=sizes.__getitem__)] = 1
     return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]
 
 

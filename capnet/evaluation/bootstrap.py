@@ -56,6 +56,11 @@ def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
+def is_single(units: NDArray[np.int64]) -> bool:
+    """Is everything drawn together? Then every draw equals the data, and nothing says how far chance moves a figure."""
+    return len(np.unique(units)) < 2
+
+
 def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
     """Multiplicities [picture, draw] in blocks of draws; the draws do not depend on the size of the blocks."""
     generator = np.random.default_rng(seed)
@@ -85,6 +90,7 @@ def compare(labels: Bools, known: Bools, variants: Mapping[str, Variant], bucket
     """Measure all variants on the same draws; arrays [picture, class], ``buckets`` [class], ``units`` [picture].
 
     A class without positives (in the data or in one draw) is left out of that mean, a mean without classes is left out.
+    Where all pictures are of one group there are no intervals.
     """
     masks = bucket_masks(buckets)
     rankings = {name: rank(labels, variant.scores, known) for name, variant in variants.items()}
@@ -96,14 +102,15 @@ def compare(labels: Bools, known: Bools, variants: Mapping[str, Variant], bucket
         return ap, means(ap, {suffix: count(labels, given, weights, known) for suffix, given in decisions[name].items()}, masks)
 
     points = {name: measure(name, np.ones((len(labels), 1))) for name in variants}
-    with_interval = np.flatnonzero((labels & known).sum(axis=0) >= MIN_POSITIVES)
+    single = is_single(units)
+    with_interval = np.flatnonzero(((labels & known).sum(axis=0) >= MIN_POSITIVES) & (not single))
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
     widest = max(*labels.shape, *(int(item.starts[-1]) for item in rankings.values()))
     for weights in draw_weights(units, draws, max(1, min(draws, BLOCK // widest))):
         for name in variants:
             ap, block = measure(name, weights)
-            drawn[name].append(block)
+            drawn[name].append({key: np.full_like(value, np.nan) for key, value in block.items()} if single else block)
             if name == first:
                 drawn_ap.append(ap[with_interval])
     samples = {name: {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]} for name, blocks in drawn.items()}

@@ -117,6 +117,8 @@ def _bootstrap(inputs: Inputs) -> str:
     found = inputs.metrics.get("bootstrap", {})
     if not found:
         return "95 % bootstrap intervals"
+    if int(found["units"]) < 2:
+        return "no intervals, because all test pictures are of one group"
     return f"95 % intervals from {found['draws']:,} bootstrap draws of {counted(int(found['units']), found['unit'])}"
 
 

@@ -72,7 +72,7 @@ def verdict(inputs: Inputs) -> list[str]:
         for name, where in (("mAP", "over all classes"), ("tail", "in the tail")):
             found = difference(differences[key], name)
             if not math.isnan(found["value"]):
-                parts.append(f"{found['text']} points {where} ({found['interval'] or 'no interval'}; {found['sentence']})")
+                parts.append(f"{found['text']} points {where} ({'; '.join(filter(None, (found['interval'], found['sentence'])))})")
         if parts:
             sentences.append(f"Against {other}: {', and '.join(parts)}.")
     return sentences
@@ -110,6 +110,11 @@ def notes(inputs: Inputs) -> list[str]:
         found.append(
             "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
             "A method that only sees the training list does not have them, so compare with published rows with care."
+        )
+    if int(inputs.metrics.get("bootstrap", {}).get("units", 2)) < 2:
+        found.append(
+            "All test pictures are of one group, so no interval can be given and no difference is shown to be more than chance. "
+            "Give the test side pictures of several groups, such as sites or patients."
         )
     if int(config.get("validation_rows", 0)) == 0:
         found.append("There were no validation pictures: the last epoch was kept.")

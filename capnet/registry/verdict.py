@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
+from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval, is_single
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.registry.policy import Policy
 
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
+NO_INTERVAL = (float("nan"), float("nan"))
+ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Rule:
     note: str = ""
 
     def __str__(self) -> str:
-        numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
+        numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
         allowed = f", may be {100 * self.margin:.1f} lower" if self.margin else ""
         return f"{self.outcome}: {self.name} {numbers}{allowed}" + (f"; {self.note}" if self.note else "")
 
@@ -95,15 +98,17 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     ranking = rank(rows.labels, scores, rows.known)
     point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
     draws = np.concatenate([mean_over(weighted_average_precision(ranking, weights)) for weights in _weights(rows, [ranking], policy)])
-    low, high = interval(draws - wanted, point - wanted, (-1.0, 1.0))
-    return [Rule("minimum mAP", decide(low, high, 0.0), point, wanted, point - wanted, low, high, 0.0)]
+    single = is_single(rows.units)
+    low, high = NO_INTERVAL if single else interval(draws - wanted, point - wanted, (-1.0, 1.0))
+    return [Rule("minimum mAP", decide(low, high, 0.0), point, wanted, point - wanted, low, high, 0.0, ONE_GROUP if single else "")]
 
 
 def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
     """mAP, the mean of the tail and every critical class, each as a paired test on the same draws of pictures (or groups).
 
     Scores are [picture, class]. A critical class needs MIN_POSITIVES pictures to pass or fail: below, its interval is too
-    narrow to be believed, so it is inconclusive unless both models rank it alike.
+    narrow to be believed, so it is inconclusive unless both models rank it alike. So is every rule where all pictures are
+    of one group.
     """
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
     masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
@@ -122,32 +127,33 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> 
             drawn[name].append(ours[name] - theirs[name])
         drawn_classes.append(our_classes - their_classes)
 
-    margins = policy.may_fall
+    margins, single = policy.may_fall, is_single(rows.units)
     rules = []
     for name, margin in (("mAP", margins.mAP), ("tail", margins.tail)):
         if name in masks:
-            rules.append(_rule(name, float(points[0][0][name][0]), float(points[1][0][name][0]), np.concatenate(drawn[name]), margin))
+            rules.append(_rule(name, float(points[0][0][name][0]), float(points[1][0][name][0]), np.concatenate(drawn[name]), margin, single))
     by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
     positives = (rows.labels & rows.known).sum(axis=0)[chosen]
     for index, c in enumerate(chosen):
         name = f"critical class {rows.names[int(c)]}"
         rules.append(
-            _rule(name, float(points[0][1][index, 0]), float(points[1][1][index, 0]), by_class[index], margins.critical, int(positives[index]), MIN_POSITIVES)
+            _rule(name, float(points[0][1][index, 0]), float(points[1][1][index, 0]), by_class[index], margins.critical, single, int(positives[index]))
         )
     return rules
 
 
-def _rule(name: str, value: float, against: float, draws: Floats, margin: float, positives: int = 1, needed: int = 1) -> Rule:
+def _rule(name: str, value: float, against: float, draws: Floats, margin: float, single: bool, positives: int = MIN_POSITIVES) -> Rule:
     difference = value - against
     if not np.isfinite(difference):
-        nothing = float("nan")
-        return Rule(name, "inconclusive", value, against, nothing, nothing, nothing, margin, "no positive test picture")
+        return Rule(name, "inconclusive", value, against, float("nan"), *NO_INTERVAL, margin, "no positive test picture")
     kept = draws[~np.isnan(draws)]
     if not kept.any():  # ranked alike in every draw
         return Rule(name, "pass", value, against, difference, difference, difference, margin)
+    if single:
+        return Rule(name, "inconclusive", value, against, difference, *NO_INTERVAL, margin, ONE_GROUP)
     low, high = interval(draws, difference, (-1.0, 1.0))
-    if positives < needed:
-        note = f"only {positives} positive test picture{'' if positives == 1 else 's'}, {needed} are needed to decide"
+    if positives < MIN_POSITIVES:
+        note = f"only {positives} positive test picture{'' if positives == 1 else 's'}, {MIN_POSITIVES} are needed to decide"
         return Rule(name, "inconclusive", value, against, difference, low, high, margin, note)
     return Rule(name, decide(low, high, margin), value, against, difference, low, high, margin)
 

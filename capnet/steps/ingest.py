@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from functools import reduce
 from importlib import import_module
@@ -149,6 +150,12 @@ def _advice(root: Path, path: str, fault: str) -> str:
     below = next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / wanted).is_file()), None)
     if below:
         return f"paths are relative to the data folder: write {below.name}/{path}"
+    if len(wanted.parts) > 1 and (root / PurePosixPath(*wanted.parts[1:])).is_file():
+        return f"paths are relative to the data folder: write {PurePosixPath(*wanted.parts[1:])}"
     folder = root / wanted.parent
-    close = [name for name in (os.listdir(folder) if folder.is_dir() else []) if name.lower().rsplit(".", 1)[0] == wanted.stem.lower()]
+    names = os.listdir(folder) if folder.is_dir() else []
+    for form in ("NFC", "NFD"):
+        if unicodedata.normalize(form, wanted.name) in names:
+            return f"the file is there with its accents in another Unicode form: write the name in {form} as it is in the folder, or rename the file"
+    close = [name for name in names if name.lower().rsplit(".", 1)[0] == wanted.stem.lower()]
     return f"did you mean {(wanted.parent / min(close)).as_posix()!r}?" if close else "put the file there, correct the path, or remove its row"

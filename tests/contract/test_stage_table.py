@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from capnet.cli import COMMANDS, STAGE_NAMES, main
 from capnet.config import Params, Validate
-from capnet.stages import STAGES
+from capnet.errors import ContractError
+from capnet.stages import STAGES, run
 
 HEAVY = {"torch", "pandas", "numpy", "pydantic", "pyarrow", "mlflow", "transformers", "open_clip", "great_expectations", "sklearn", "PIL"}
 
@@ -49,6 +50,24 @@ def test_dvc_says_what_the_table_says(dvc: dict[str, Any], name: str) -> None:
 
 def test_registration_is_never_taken_from_the_run_cache(dvc: dict[str, Any]) -> None:
     assert dvc["stages"]["register"]["outs"] == [{"outputs/registration.json": {"persist": True}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "command"),
+    [
+        ("split", "manifest", "capnet ingest"),
+        ("graph", "validation", "capnet validate"),
+        ("evaluate", "model", "capnet train"),
+        ("register", "evaluation", "capnet evaluate"),
+    ],
+)
+def test_a_missing_input_names_the_command_that_writes_it(name: str, missing: str, command: str, tmp_path: Path) -> None:
+    inputs = {key: tmp_path / key for key in STAGES[name].inputs}
+    for key, path in inputs.items():
+        if key != missing:
+            path.mkdir()
+    with pytest.raises(ContractError, match=f"run `{command}` first"):
+        run(name, Params(), inputs, {key: tmp_path / "out" / key for key in STAGES[name].outputs})
 
 
 def test_every_section_belongs_to_a_stage() -> None:

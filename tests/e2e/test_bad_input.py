@@ -31,6 +31,21 @@ def test_an_unknown_override_is_refused(workplace: Workplace) -> None:
     refuse(workplace, "ingest", "--set", "train.lr=1", code=2, words=("train.lr",))
 
 
+def test_settings_that_are_no_yaml_or_no_text(workplace: Workplace) -> None:
+    refuse(workplace, "ingest", "--set", "train.epochs=[", code=2, words=("train.epochs=[", "command line"))
+    path = workplace.root / "params.yaml"
+    text = path.read_text()
+    path.write_text(text + "backbone:\n  name: RN50\n")
+    refuse(workplace, "ingest", code=2, words=("'backbone'", f"line {text.count(chr(10)) + 1}", "params.yaml"))
+    for encoding in ("utf-16", "cp1252"):
+        path.write_bytes(f"# \u00fcber\n{text}".encode(encoding, "replace"))
+        refuse(workplace, "ingest", code=2, words=("not UTF-8", "params.yaml"))
+
+
+def test_a_list_is_called_a_list(workplace: Workplace) -> None:
+    refuse(workplace, "ingest", "--set", "ingest.camera_traps.unsure=unidentified", code=2, words=("a valid list", "[unidentified]"))
+
+
 def test_no_settings_file(workplace: Workplace) -> None:
     (workplace.root / "params.yaml").unlink()
     refuse(workplace, "ingest", code=2, words=("params.yaml", "capnet preset own"))

@@ -34,6 +34,8 @@ SIZE_COLUMNS = ("width", "height")
 LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZE_COLUMNS)
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 LOST = {"nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
+OTHER_SEPARATORS = ";,|/"
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 ROWS_NAMED = 5
 _SHA256 = re.compile("[0-9a-fA-F]+")
 
@@ -90,7 +92,10 @@ def find(root: Path, settings: Ingest) -> Path:
     if not entries:
         raise DataError("the data folder is empty" if root.is_dir() else "there is no data folder", str(root), todo)
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
-    hint = next((f"rename {name} to {settings.labels}, or set ingest.labels: {name}" for name in entries if close and name.lower() == close[0]), todo)
+    found = next((name for name in entries if close and name.lower() == close[0]), "")
+    hint = f"rename {found} to {settings.labels}, or set ingest.labels: {found}" if found else todo
+    if found.lower().endswith(SPREADSHEETS):
+        hint = f"save {found} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
     raise DataError(f"the data folder has no {settings.labels}", str(root), hint)
 
 
@@ -234,6 +239,7 @@ def _classes(table: Table, tokens: Mapping[str, int], listed: Listed | None, set
                 problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
             elif any(unicodedata.category(letter) == "Cc" for letter in name):
                 problems.append(Problem(f"label {name!r} has a control character", str(table.path), "correct the label"))
+        problems.extend(_unseparated(table, names, settings))
         spellings: dict[str, list[str]] = {}
         for name in names:
             spellings.setdefault(name.casefold(), []).append(name)
@@ -248,6 +254,20 @@ def _classes(table: Table, tokens: Mapping[str, int], listed: Listed | None, set
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
         return classes, {token: int(token) for token in tokens if int(token) < len(names)}, problems
     return classes, {name: c for c, name in enumerate(names)}, problems
+
+
+def _unseparated(table: Table, names: list[str], settings: Ingest) -> list[Problem]:
+    """Labels such as 'fox; deer' where 'fox' and 'deer' are labels, too: the table separates by another character."""
+    known = set(names)
+    problems = []
+    for mark in OTHER_SEPARATORS:
+        joined = [name for name in names if mark in name and {part.strip() for part in name.split(mark)} <= known]
+        if joined:
+            more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
+            what = f"label {joined[0]!r}{more}: its parts are labels, too, so {mark!r} seems to stand between labels"
+            todo = f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in {settings.classes}"
+            problems.append(Problem(what, str(table.path), todo))
+    return problems
 
 
 def _to_indices(table: Table, column: str, rows: _Rows, index: Mapping[str, int], settings: Ingest, problems: list[Problem]) -> pd.Series:
@@ -278,7 +298,7 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> 
         return f"indices start at 0 and end at the number of rows of {settings.classes} less 1"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
-    separated = next((mark for mark in ";,|/" if mark in token), "")
+    separated = next((mark for mark in OTHER_SEPARATORS if mark in token), "")
     if separated:
         return f"labels are separated by {settings.separator!r}: set ingest.separator to {separated!r}, or rewrite the cell"
     return (

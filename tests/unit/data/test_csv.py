@@ -171,6 +171,27 @@ def test_the_wrong_separator_is_named(tmp_path: Path) -> None:
     assert "ingest.separator to ';'" in problem.todo
 
 
+@pytest.mark.parametrize(("cell", "mark"), [("dog;cat", ";"), ("dog; cat", ";"), ('"dog, cat"', ","), ("dog / cat", "/")])
+def test_labels_that_another_separator_divides_into_labels_are_no_class_of_their_own(tmp_path: Path, cell: str, mark: str) -> None:
+    table = f"path,labels\na.jpg,{cell}\nb.jpg,dog\nc.jpg,cat\n"
+    (problem,) = problems_of(write(tmp_path, table))
+    assert f"set ingest.separator to {mark!r}" in problem.todo
+    assert accept(write(tmp_path, table), Ingest(separator=mark)).classes.names == ["cat", "dog"]
+    name = cell.strip('"')
+    assert accept(write(tmp_path, table, f"name\ndog\ncat\n{cell}\n")).classes.names == ["dog", "cat", name], "listed, so meant"
+
+
+def test_a_mark_in_a_name_alone_is_no_separator(tmp_path: Path) -> None:
+    table = 'path,labels\na.jpg,"dog, small|cat"\nb.jpg,dog|cow/ox\n'
+    assert accept(write(tmp_path, table)).classes.names == ["cat", "cow/ox", "dog", "dog, small"]
+
+
+def test_a_spreadsheet_is_to_be_saved_and_not_renamed(tmp_path: Path) -> None:
+    (tmp_path / "Labels.xlsx").write_bytes(b"PK")
+    (problem,) = problems_of(tmp_path)
+    assert "save Labels.xlsx as labels.csv in the spreadsheet program" in problem.todo
+
+
 def test_a_byte_order_mark_windows_lines_and_umlauts_are_read(tmp_path: Path) -> None:
     found = accept(write(tmp_path, "\ufeffpath,labels\r\nbilder/k\u00e4se.jpg,K\u00e4se\r\n".encode()))
     assert found.classes.names == ["K\u00e4se"]

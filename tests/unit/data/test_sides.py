@@ -162,6 +162,30 @@ def test_impossible_settings_say_what_to_do() -> None:
         assign_sides(frame, np.zeros_like(labels), Split(method="pareto"))
 
 
+@pytest.mark.parametrize(("sites", "share", "raised"), [(2, 0.2, 0.5), (3, 0.2, 0.34), (4, 0.2, 0.25)])
+def test_groups_that_are_all_too_large_are_named_with_a_share_that_works(sites: int, share: float, raised: float) -> None:
+    frame, labels = table(60, 0)
+    frame["group"] = [f"site {row % sites}" for row in range(60)]
+    with pytest.raises(DataError, match=f"the smallest group has {60 // sites} of 60 rows: raise split.test_share from {share} to {raised},"):
+        assign_sides(frame, labels, Split(test_share=share))
+    sides = assign_sides(frame, labels, Split(test_share=raised))
+    assert len(sides.test) == 60 // sites
+    check(frame, sides)
+
+
+def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
+    frame, labels = table(60, 0)
+    frame["group"] = [f"site {row % 5}" for row in range(60)]
+    sides = assign_sides(frame, labels, Split())
+    assert not sides.val
+    assert "the smallest group has 12 of 48 rows: raise split.validation.share from 0.2 to 0.25" in sides.warnings[0]
+    sides = assign_sides(frame, labels, Split(validation=Validation(share=0.25)))
+    assert len(sides.val) == 12
+    assert sides.warnings == []
+    alone = frame.iloc[:3].assign(group=None)
+    assert "group" not in assign_sides(alone, labels[:3], Split()).warnings[0]
+
+
 def test_rows_without_a_group_are_groups_of_their_own() -> None:
     codes = group_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
     assert codes[0] == codes[3]

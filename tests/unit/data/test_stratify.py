@@ -89,3 +89,11 @@ def test_sparse_labels_give_the_same_rows() -> None:
     groups = np.random.default_rng(3).integers(0, 120, 500)
     for given in (None, groups):
         assert (stratified_holdout(csr_array(labels), 100, 2, given) == stratified_holdout(labels, 100, 2, given)).all()
+
+
+@pytest.mark.parametrize("sizes", [(10, 15, 15, 20), (2, 9, 24, 25), (20, 20, 12, 8)])
+def test_a_group_that_fits_is_held_out_whatever_comes_first(sizes: tuple[int, ...]) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    for seed in range(20):
+        held_out = stratified_holdout(long_tailed(60, 5, seed), 12, seed, groups)
+        assert 0 < held_out.sum() <= 12

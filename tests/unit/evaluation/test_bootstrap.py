@@ -120,6 +120,18 @@ def test_groups_of_copies_give_the_interval_of_the_originals() -> None:
     assert apart["mAP_high"] - apart["mAP_low"] < 0.7 * (together.values["capnet"]["mAP_high"] - together.values["capnet"]["mAP_low"])
 
 
+def test_pictures_of_one_group_have_figures_and_no_intervals() -> None:
+    """Every draw would be the data itself: an interval without width would call any difference certain."""
+    made = make(60, 4, seed=3)
+    variants = {"capnet": Variant(made.scores), "zero_shot": Variant(1 - made.scores)}
+    apart = compare(made.labels, made.known, variants, BUCKETS, _units(60), 100)
+    found = compare(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
+    assert found.values["capnet"] == {name: value for name, value in apart.values["capnet"].items() if not name.endswith(("_low", "_high"))}
+    assert found.differences["capnet-zero_shot"].keys() == found.values["capnet"].keys()
+    assert np.isnan(found.ap_low).all()
+    assert np.isfinite(apart.ap_low).any()
+
+
 def test_what_cannot_be_measured_is_left_out_and_never_nan() -> None:
     made = make(50, 3, seed=5)
     labels = made.labels.copy()

@@ -384,3 +384,21 @@ def test_notes_warn(tmp_path: Path, backbone: str, config: dict[str, object], ex
     if backbone.startswith("ViT"):
         contracts.write_json(path, plain)
         assert expected not in Page(html_of(made)).text
+
+
+def test_test_pictures_of_one_group_are_said_to_have_no_intervals(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    path = made.evaluation / "metrics.json"
+    drawn = {"draws": 1000, "seed": 0, "unit": "group"}
+
+    def without_bounds(content: dict[str, object]) -> dict[str, object]:
+        plain = {key: value for key, value in content.items() if not key.endswith(("_low", "_high"))}
+        return {key: without_bounds(value) if isinstance(value, dict) else value for key, value in plain.items()}
+
+    metrics = contracts.read_json(path)
+    contracts.write_json(path, without_bounds(metrics) | {"bootstrap": {**drawn, "units": 1}})
+    alone = Page(html_of(made)).text
+    assert "All test pictures are of one group" in alone
+    assert "excludes 0" not in alone.split("How to read")[0]
+    contracts.write_json(path, metrics | {"bootstrap": {**drawn, "units": 2}})
+    assert "of one group" not in Page(html_of(made)).text

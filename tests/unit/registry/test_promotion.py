@@ -10,11 +10,13 @@ import mlflow.pyfunc
 import pytest
 from mlflow.tracking import MlflowClient
 
+from capnet.config import Register
 from capnet.errors import ConfigError, GateError
 from capnet.registry import history as history_of
 from capnet.registry import promotion
 from capnet.registry.champion import resolve
 from capnet.registry.policy import Policy
+from capnet.registry.tracking import StoreError, store
 from capnet.registry.verdict import Verdict
 
 POLICY = Policy(draws=200)
@@ -101,6 +103,15 @@ def test_a_champion_without_a_verdict_is_refused_until_a_reason_is_tagged(client
     client.set_model_version_tag("capnet", "3", "gate_override", "approved by the board")
     assert str(resolve(client, "models:/capnet").version) == "3"
     assert promotion.audit(client, "capnet").events[-1].reason == "approved by the board"
+
+
+@pytest.mark.parametrize("address", ["models:/capnet@champion", "models:/capnet/9", "models:/other"])
+def test_a_version_that_is_not_there_says_how_one_comes_there(client: MlflowClient, address: str) -> None:
+    settings = Register(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    with pytest.raises(StoreError, match="not found") as caught, store(settings, "get the model") as opened:
+        resolve(opened, address)
+    assert "`capnet promote` makes it the champion" in str(caught.value)
+    assert "writable" not in str(caught.value)
 
 
 def test_a_good_version_that_was_clicked_is_followed(client: MlflowClient) -> None:

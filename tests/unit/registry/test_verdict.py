@@ -127,6 +127,18 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     assert [rule.outcome for rule in same] == ["pass"] * 3, "a model is never worse than itself"
 
 
+@pytest.mark.parametrize("skill", [0.0, 5.0])
+def test_one_group_decides_nothing(skill: float) -> None:
+    labels, shared, one, other = draw(np.random.default_rng(2), 400)
+    together = replace(rows(labels, critical=(0,)), units=np.zeros(400, dtype=np.int64))
+    ours, theirs = score(labels, shared, one, skill), score(labels, shared, other, 2.5)
+    found = [*compare(together, ours, theirs, POLICY), *minimum(together, ours, Policy(draws=200, minimum=Minimum(mAP=0.5)))]
+    assert [rule.outcome for rule in found] == ["inconclusive"] * 4
+    assert "one group" in str(found[0])
+    assert "nan" not in str(found[0])
+    assert [rule.outcome for rule in compare(together, ours, ours, POLICY)] == ["pass"] * 3, "a model is never worse than itself"
+
+
 def test_unknown_labels_and_groups_count() -> None:
     labels, shared, one, other = draw(np.random.default_rng(2), 400)
     plain = rows(labels)

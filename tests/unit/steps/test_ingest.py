@@ -8,8 +8,9 @@ import logging
 import os
 import shutil
 import signal
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -91,6 +92,17 @@ def test_broken_pictures_and_wrong_labels_are_reported_together(data: Path, tmp_
     for text, (what, part) in zip(found, expected, strict=True):
         assert what in text
         assert part in text
+
+
+@pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_advice_for_paths_that_look_right(data: Path, tmp_path: Path, written: Literal["NFC", "NFD"], there: Literal["NFC", "NFD"]) -> None:
+    """A name with accents copied from a Mac, and a path that begins with the data folder's own name."""
+    name = "K\u00e4se.jpg"
+    (data / "images/a.jpg").rename(data / "images" / unicodedata.normalize(there, name))
+    (data / "labels.csv").write_text(f"path,labels\nimages/{unicodedata.normalize(written, name)},dog\ndata/images/c.jpg,cat\n")
+    accents, folder = refused(data, tmp_path / "manifest")
+    assert f"write the name in {there}" in accents
+    assert "relative to the data folder: write images/c.jpg" in folder
 
 
 @pytest.mark.parametrize("cut", [3, 40, 400, 0.1, 0.5, 0.9])
