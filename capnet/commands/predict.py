@@ -42,6 +42,7 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
     """
     from capnet.config import load
     from capnet.contracts import write_json
+    from capnet.errors import DataError
     from capnet.registry import prediction
     from capnet.registry.drift import drift_report
 
@@ -57,6 +58,8 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
     for path, fault in zip(faults["path"][:SHOWN], faults["fault"][:SHOWN], strict=True):
         click.echo(f"not read: {path}: {fault}", err=True)
     click.echo(f"predict: {len(frame) - len(faults)} pictures labelled by {key}, {len(faults)} not read, in {target}")
+    if len(faults) and len(faults) == len(frame):
+        raise DataError(f"none of the {len(frame)} pictures could be read", given, f"{target} says for each what is wrong with it")
     if report:
         write_json(target.with_name(f"{target.name}.drift.json"), report)
         show_drift(report)

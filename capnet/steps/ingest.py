@@ -8,6 +8,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ INSIDE = {  # settings that name files, by format
     "nus_wide": ("nus_wide.images", "nus_wide.clean_train", "nus_wide.clean_test"),
     "camera_traps": ("camera_traps.file", "camera_traps.images"),
 }
+NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}  # what people call a picture without any class
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
@@ -54,6 +56,10 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     lists = {name: _id_list(root, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_pictures * len(rows)
+    if faults and too_many and settings.bad_pictures:
+        row, first = faults[0]
+        more = f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_pictures = {settings.bad_pictures:g} none is left out"
+        faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
     problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
     if problems:
         raise DataError(problems=problems)
@@ -66,6 +72,10 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for name, ids in lists.items():
         if ids:
             write_id_list(folder, name, ids)
+    for item in found.classes.items:
+        if item.name.casefold() in NOTHING:
+            todo = "name it in ingest.camera_traps.blank" if params.data.format == "camera_traps" else "give such pictures no label"
+            log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
     for reason, count in found.left_out.items():
         log.warning("%d pictures left out: %s", count, reason)
     blank = sum(not len(labels) for labels in rows["labels"])

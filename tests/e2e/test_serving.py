@@ -155,6 +155,11 @@ def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame
     assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "out_of_fold", len(names))
     assert "labelled by outputs" in place.capnet("predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json")
     assert len(json.loads((place.root / "local.json").read_text())["images"]) == PICTURES
+    (place.root / "broken").mkdir()
+    (place.root / "broken/a.jpg").write_bytes(b"<html>")
+    none = place.run("capnet", "predict", "--model", "outputs", "--input", "broken", "--out", "none.csv")
+    assert (none.returncode, (place.root / "none.csv").is_file()) == (3, True)
+    assert "none of the 1 pictures could be read" in none.stderr
 
 
 ISOLATED = """

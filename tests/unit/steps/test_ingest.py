@@ -132,6 +132,14 @@ def test_empty_data_folder(tmp_path: Path) -> None:
     assert "the data folder is empty" in text
 
 
+@pytest.mark.parametrize(("name", "told"), [("Empty", True), ("no finding", True), ("fox", False)])
+def test_a_class_that_reads_like_no_class_at_all_is_named(data: Path, tmp_path: Path, name: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "labels.csv").write_text(f"path,labels\nimages/a.jpg,{name}\n")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        ingest(data, tmp_path / "manifest")
+    assert [f"class '{name}' is learned like any other" in record.getMessage() for record in caplog.records] == [True] * told
+
+
 @pytest.fixture(scope="module")
 def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 rows of one picture's bytes, some of them missing, empty or cut."""
@@ -166,7 +174,9 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(thousands: Path, tm
 
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
     assert len(refused(thousands, tmp_path / "manifest", bad_pictures=0.0)) == 4
-    assert len(refused(thousands, tmp_path / "manifest", bad_pictures=3 / 3000)) == 4
+    texts = refused(thousands, tmp_path / "manifest", bad_pictures=3 / 3000)
+    assert len(texts) == 4
+    assert "(4 of 3000 are bad: beyond ingest.bad_pictures = 0.001 none is left out)" in texts[0]
     ingest(thousands, tmp_path / "manifest", bad_pictures=4 / 3000)
 
 
