@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from capnet.errors import ConfigError, Problem
 
 
 def _safe_integer(value: Any) -> Any:
-    """KFP turns 10 into 10.0: accept an integral float, refuse what a double cannot hold exactly."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > 2**53:
+    """KFP turns 10 into 10.0: accept an integral float, refuse true and false and what a double cannot hold exactly."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    if isinstance(value, int | float) and abs(value) > 2**53:
         raise ValueError("integers above 2^53 do not survive a pipeline parameter")
     return value
 
@@ -26,9 +29,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys."""
+    """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -137,6 +140,12 @@ class Pareto(Section):
     max: Int = Field(800, ge=1, description="reference count of the first class")
     min: Int = Field(1, ge=0, description="reference count towards which the last classes fall")
     shape: float = Field(6.0, gt=0, description="Pareto shape b (METHOD: 6)")
+
+    @model_validator(mode="after")
+    def _falling(self) -> Pareto:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}, so the curve would rise")
+        return self
 
 
 class Exponential(Section):
@@ -411,13 +420,27 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
         raise ConfigError(problems=problems) from None
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """Safe YAML in which a key may be there once only: PyYAML itself keeps the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if first.setdefault(str(key.value), line) != line:
+                raise yaml.YAMLError(f"key {key.value!r} in line {line} is there already in line {first[str(key.value)]}")
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:
     """Read params.yaml and apply ``section.key=value`` overrides (values are YAML)."""
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _YamlLoader) or {}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`")
@@ -426,7 +449,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``raw`` with each ``a.b=value`` applied."""
-    result: dict[str, Any] = json.loads(json.dumps(raw))
+    result: dict[str, Any] = copy.deepcopy(dict(raw))
     for item in overrides:
         path, equals, value = item.partition("=")
         *parents, last = path.split(".")
@@ -437,7 +460,11 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{parent} in --set {item!r} is a value, not a section", "command line", "write --set section.key=value")
-        node[last] = yaml.safe_load(value)
+        try:
+            node[last] = yaml.load(value, _YamlLoader)
+        except (yaml.YAMLError, ValueError) as error:
+            what = f"the value in --set {item!r} is not valid YAML"
+            raise ConfigError(what, f"command line: {' '.join(str(error).split())}", "put quotes around it, such as --set 'section.key=\"value\"'") from None
     return result
 
 

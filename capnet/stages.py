@@ -97,7 +97,8 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
     targets = _paths(stage, "output", stage.outputs, outputs)
     for key, path in sources.items():
         if key != "data" and not path.exists():
-            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {key}` first, or `dvc repro`")
+            source = next((other.name for other in STAGES.values() if key in other.outputs), key)
+            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`")
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
