@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from capnet.config import load, parse
-from capnet.errors import ConfigError, ContractError
-from capnet.stages import run
+from capnet.errors import ConfigError
 
 
 def refused(path: Path, *overrides: str) -> str:
@@ -51,8 +50,3 @@ def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> N
     assert load(path, ["train.epochs=4", "train.loss.gamma=1.5"]).train.epochs == 4
     assert load(path).train.epochs == 3
     assert parse({"train": {"epochs": 3.0}}).train.epochs == 3
-
-
-def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="`capnet ingest`"):
-        run("split", {}, {"manifest": tmp_path / "none"}, {"split": tmp_path / "split"})
