@@ -421,7 +421,10 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
 
 
 class _YamlLoader(yaml.SafeLoader):
-    """Safe YAML in which a key may be there once only: PyYAML itself keeps the last one and says nothing."""
+    """Safe YAML in which a key may be there once only (PyYAML keeps the last one and says nothing) and ``off`` is a word.
+
+    Only true and false are truth values, as in YAML 1.2, by which DVC reads the same file.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first: dict[str, int] = {}
@@ -430,6 +433,12 @@ class _YamlLoader(yaml.SafeLoader):
             if first.setdefault(str(key.value), line) != line:
                 raise yaml.YAMLError(f"key {key.value!r} in line {line} is there already in line {first[str(key.value)]}")
         return super().construct_mapping(node, deep)
+
+
+_YamlLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:

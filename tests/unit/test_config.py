@@ -50,3 +50,13 @@ def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> N
     assert load(path, ["train.epochs=4", "train.loss.gamma=1.5"]).train.epochs == 4
     assert load(path).train.epochs == 3
     assert parse({"train": {"epochs": 3.0}}).train.epochs == 3
+
+
+def test_off_is_the_word_that_settings_name_and_still_switches_parts_off(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("validate:\n  pictures: off\ntrain:\n  gcn: {enabled: off}\n  prompt: {enabled: False}\n")
+    params = load(path, ["validate.near_duplicates=off", "validate.drift.severity=off", "train.adapter.enabled=no"])
+    assert params.validate_.pictures == params.validate_.near_duplicates == params.validate_.drift.severity == "off"
+    assert not params.train.gcn.enabled
+    assert not params.train.prompt.enabled
+    assert not params.train.adapter.enabled
