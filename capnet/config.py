@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -9,14 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from capnet.errors import ConfigError, Problem
+from capnet.yaml_text import read_yaml
 
 
 def _safe_integer(value: Any) -> Any:
-    """KFP turns 10 into 10.0: accept an integral float, refuse what a double cannot hold exactly."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > 2**53:
+    """KFP turns 10 into 10.0: accept an integral float, refuse true and false and what a double cannot hold exactly."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    if isinstance(value, int | float) and abs(value) > 2**53:
         raise ValueError("integers above 2^53 do not survive a pipeline parameter")
     return value
 
@@ -26,9 +30,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys."""
+    """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -139,6 +143,12 @@ class Pareto(Section):
     max: Int = Field(800, ge=1, description="reference count of the first class")
     min: Int = Field(1, ge=0, description="reference count towards which the last classes fall")
     shape: float = Field(6.0, gt=0, description="Pareto shape b (METHOD: 6)")
+
+    @model_validator(mode="after")
+    def _falling(self) -> Pareto:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}, so the curve would rise")
+        return self
 
 
 class Exponential(Section):
@@ -422,29 +432,16 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
         raise ConfigError(problems=problems) from None
 
 
-class _EveryKeyOnce(yaml.SafeLoader):
-    """YAML in which a key that is there twice is an error: PyYAML alone takes the last one without a word, DVC refuses the file."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                line = key.start_mark.line + 1
-                if lines.setdefault(key.value, line) != line:
-                    raise yaml.YAMLError(f"{key.value!r} in line {line} stands in line {lines[key.value]} already")
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:
     """Read params.yaml and apply ``section.key=value`` overrides (values are YAML)."""
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _EveryKeyOnce) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
+        raw = read_yaml(path.read_text(encoding="utf-8")) or {}
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`")
     return parse(override(raw, overrides), str(path))
@@ -452,7 +449,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``raw`` with each ``a.b=value`` applied."""
-    result: dict[str, Any] = json.loads(json.dumps(raw))
+    result: dict[str, Any] = copy.deepcopy(dict(raw))
     for item in overrides:
         path, equals, value = item.partition("=")
         *parents, last = path.split(".")
@@ -464,12 +461,10 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
             if not isinstance(node, dict):
                 raise ConfigError(f"{parent} in --set {item!r} is a value, not a section", "command line", "write --set section.key=value")
         try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(getattr(error, "problem", None) or error).split())
-            raise ConfigError(
-                f"the value in --set {item!r} is not valid YAML: {reason}", "command line", 'close every bracket and quote, or write "..." around it'
-            ) from None
+            node[last] = read_yaml(value)
+        except (yaml.YAMLError, ValueError) as error:
+            what = f"the value in --set {item!r} is not valid YAML"
+            raise ConfigError(what, f"command line: {' '.join(str(error).split())}", "put quotes around it, such as --set 'section.key=\"value\"'") from None
     return result
 
 

@@ -97,16 +97,15 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
     targets = _paths(stage, "output", stage.outputs, outputs)
     for key, path in sources.items():
         if key != "data" and not path.exists():
-            writer = next((other for other, row in STAGES.items() if key in row.outputs), key)
-            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {writer}` first, or `dvc repro`")
+            source = next((other.name for other in STAGES.values() if key in other.outputs), key)
+            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`")
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
     beside = {key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()}
     try:
         for path in beside.values():
-            _remove(path)
-            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            _prepare(path)
         try:
             metrics: dict[str, float] = _execute(name, step, settings, sources, beside)
         except GateError:
@@ -116,7 +115,8 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
             _publish(beside, targets)
     finally:
         for path in beside.values():
-            _remove(path)
+            if path.exists():
+                _remove(path)
     return metrics
 
 
@@ -140,6 +140,15 @@ def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[
     if unknown or missing:
         raise CapnetError(f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}", "stages.run", "name every one")
     return {key: Path(given[key]) for key in expected}
+
+
+def _prepare(path: Path) -> None:
+    """Nothing at ``path``, and a folder around it."""
+    try:
+        _remove(path)
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CapnetError(f"no output can be written there: {error.strerror}", str(path.parent), "make it a folder that you may write to") from None
 
 
 def _remove(path: Path) -> None:

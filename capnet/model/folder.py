@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from capnet.config import Backbone, Train, Tte
@@ -62,15 +63,15 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     """Load a model folder; raises ContractError where its parts do not belong together or the weights differ."""
     config = read_json(folder / "config.json")
     check_schema(config, folder / "config.json")
-    classes = read_classes(folder / "classes.json", config["class_fingerprint"])
+    tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
+    classes = read_classes(folder / "classes.json", config.get("class_fingerprint", ""))
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")
     if metadata.get("class_fingerprint") != classes.fingerprint:
         raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
-    tte, settings = Tte.model_validate(config["tte"]), Train.model_validate(config["train"])
     model: CapNet | None = read_backbone(folder, settings) if (folder / PACKED_FILE).is_file() else None
-    towers = (model.towers if model is not None else load_towers(Backbone.model_validate(config["backbone"]), tte.size)).to(machine.device)
-    if towers.weight_hash != config["weight_hash"]:
+    towers = (model.towers if model is not None else load_towers(backbone, tte.size)).to(machine.device)
+    if towers.weight_hash != weight_hash:
         raise ContractError(
             "the backbone's weights differ from those the model was trained on", str(folder / "config.json"), "use the same weight file, or train again"
         )
@@ -79,6 +80,19 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
     return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
+
+
+def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbone, str]:
+    """The settings that a model was trained with, and its backbone's hash; raises ContractError where this program does not know them."""
+    try:
+        sections = Tte.model_validate(config["tte"]), Train.model_validate(config["train"]), Backbone.model_validate(config["backbone"])
+        return *sections, str(config["weight_hash"])
+    except KeyError as error:
+        problems = [f"no {error}"]
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    what = f"not the settings of a model of this version: {'; '.join(problems[:5])}"
+    raise ContractError(what, str(path), "train again, or use the version of this program that wrote the folder")
 
 
 def pack(folder: Path, machine: Machine) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from capnet.config import Loss
 
@@ -37,7 +37,7 @@ def negative_tolerant_shift(counts: Tensor, n_images: int, kappa: float, negativ
 def negative_tolerant_bce(logits: Tensor, targets: Tensor, shift: Tensor, negative_scale: float) -> Tensor:
     """Elements [image, class]: softplus(-z) for positives, softplus(lambda * z) for negatives, z = logit + nu."""
     z = logits + shift
-    return torch.where(targets > 0, softplus(-z), softplus(negative_scale * z))
+    return -torch.where(targets > 0, logsigmoid(z), logsigmoid(-negative_scale * z))  # torch's softplus is 2e-9 off from 20 on
 
 
 def focal_factor(elements: Tensor, gamma: float) -> Tensor:
@@ -49,11 +49,14 @@ def focal_factor(elements: Tensor, gamma: float) -> Tensor:
 
 
 def asymmetric_elements(logits: Tensor, targets: Tensor, gamma_positive: float, gamma_negative: float, clip: float) -> Tensor:
-    """Asymmetric loss elements [image, class]: negatives are shifted by ``clip`` and focused by ``gamma_negative``."""
-    p = torch.sigmoid(logits)
-    p_negative = (p - clip).clamp(min=0.0)
-    positive = -((1.0 - p) ** gamma_positive) * logsigmoid(logits)
-    negative = -(p_negative**gamma_negative) * torch.log1p(-p_negative.clamp(max=1.0 - 1e-8))
+    """Asymmetric loss elements [image, class]: negatives are shifted by ``clip`` and focused by ``gamma_negative``.
+
+    Bases of powers stay above zero as in ``focal_factor``; 1 - p is taken as sigmoid(-logit), which float32 does not round to zero.
+    """
+    p, q = torch.sigmoid(logits), torch.sigmoid(-logits)
+    tiny = torch.finfo(q.dtype).tiny
+    positive = -(q.clamp(min=1e-12) ** gamma_positive) * logsigmoid(logits)
+    negative = -((p - clip).clamp(min=1e-12) ** gamma_negative) * torch.log((q + clip).clamp(min=tiny, max=1.0))
     return torch.where(targets > 0, positive, negative)
 
 

@@ -207,7 +207,7 @@ def _demand_quick_gelu(name: str, needed: bool, source: str) -> None:
 
 
 def _weights_error(settings: Backbone, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:300]
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text alone says nothing
     wanted = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
         return DataError(f"cannot load {wanted}: {reason}", settings.pretrained, "use the weight file that belongs to this model")

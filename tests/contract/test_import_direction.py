@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "state", "runtime", "cluster", "cluster_api"}
+FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "state", "runtime", "cluster", "cluster_api", "yaml_text"}
 MAY_IMPORT = {
     "data": FOUNDATION | {"data"},
     "model": FOUNDATION | {"model"},

@@ -139,6 +139,32 @@ def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize(("gamma_positive", "gamma_negative", "clip"), [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0)])
+def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, gamma_negative, clip):
+    settings = Loss(name="asl", gamma_positive=gamma_positive, gamma_negative=gamma_negative, clip=clip)
+    for target in (0, 1):
+        logits = torch.tensor([[-200.0, -8.0, 0.0, 8.0, 17.0, 40.0, 200.0]], requires_grad=True)
+        loss = multilabel_loss(logits, torch.full((1, 7), target), torch.full((7,), 3), 9, settings)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_confident_elements_keep_every_digit_of_float64():
+    logits = np.array([[4.02, 4.1, 20.5, -20.5, 25.0]])  # negative_scale times a logit lies above 20, where torch's softplus rounds
+    targets = np.array([[0, 0, 1, 1, 1]])
+    margins = np.where(targets > 0, -1.0, 5.0) * logits
+    values = np.maximum(margins, 0) + np.log1p(np.exp(-np.abs(margins)))
+    slopes = np.where(targets > 0, -1.0, 5.0) / (1 + np.exp(-margins))
+    weight = np.where(targets > 0, 1.0, 0.2)  # alpha is 1 and the sigmoid of the re-balanced weight is 0
+    x = torch.tensor(logits, requires_grad=True)
+    settings = Loss(name="db", alpha=1.0, beta=1000.0, mu=1000.0, kappa=0.0, negative_scale=5.0)
+    loss = multilabel_loss(x, torch.from_numpy(targets), torch.full((5,), 3), 9, settings)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), (weight * values).mean(), rtol=1e-14)
+    np.testing.assert_allclose(x.grad, weight * slopes / 5, rtol=1e-13)
+
+
 def test_negatives_are_tolerated_by_their_scale():
     z = torch.tensor([[1.0, 1.0]])
     elements = negative_tolerant_bce(z, torch.tensor([[1.0, 0.0]]), torch.zeros(2), 5.0)

@@ -72,7 +72,7 @@ def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
         load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "nothing.pt")))
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no weights")
-    with pytest.raises(DataError, match="cannot load weights of tiny-clip"):
+    with pytest.raises(DataError, match=r"cannot load weights of tiny-clip: \w+Error"):
         load_towers(Backbone(name="tiny-clip", pretrained=str(broken)))
     with pytest.raises(ConfigError, match="is no open_clip model"):
         load_towers(Backbone(name="ViT-Z-99", pretrained="openai"))

@@ -1,0 +1,62 @@
+"""Settings files and overrides that cannot be meant: each is refused with what, where and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from capnet.config import load, parse
+from capnet.errors import ConfigError
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as found:
+        load(path, overrides)
+    assert all(problem.what and problem.where and problem.todo for problem in found.value.problems)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfet\x00r\x00", "UTF-8"),
+        (b"train:\n  epochs: 3\nruntime:\n  threads: 1\ntrain:\n  batch_size: 4\n", "'train' in line 5 is there already in line 1"),
+        (b"train:\n  epochs: 3\n  epochs: 4\n", "'epochs' in line 3"),
+        (b"train:\n  epochs: 2024-13-45\n", "YAML"),
+        (b"train:\n  epochs: 2024-01-05\n", "train.epochs"),
+        (b"train: {epochs: true}\n", "not true or false"),
+        (b"train: {loss: {alpha: .nan}}\n", "train.loss.alpha"),
+        (b"graph: {top_k: .inf}\n", "graph.top_k"),
+        (b"split: {pareto: {max: 3, min: 9}}\n", "min = 9 is above max = 3"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_meant_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert words in refused(path)
+
+
+@pytest.mark.parametrize("item", ["train.epochs={", "train.epochs=[1", "train.epochs='", "train.epochs=2024-13-45"])
+def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  epochs: 3\n")
+    message = refused(path, item)
+    assert repr(item) in message
+    assert "command line" in message
+
+
+def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train: &same\n  epochs: 3\n")
+    assert load(path, ["train.epochs=4", "train.loss.gamma=1.5"]).train.epochs == 4
+    assert load(path).train.epochs == 3
+    assert parse({"train": {"epochs": 3.0}}).train.epochs == 3
+
+
+def test_off_is_the_word_that_settings_name_and_still_switches_parts_off(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("validate:\n  pictures: off\ntrain:\n  gcn: {enabled: off}\n  prompt: {enabled: False}\n")
+    params = load(path, ["validate.near_duplicates=off", "validate.drift.severity=off", "train.adapter.enabled=no"])
+    assert params.validate_.pictures == params.validate_.near_duplicates == params.validate_.drift.severity == "off"
+    assert not params.train.gcn.enabled
+    assert not params.train.prompt.enabled
+    assert not params.train.adapter.enabled
