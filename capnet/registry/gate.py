@@ -39,6 +39,10 @@ class GateScores:
     def critical(self) -> set[str]:
         return {item["name"] for item in self.classes["classes"] if item["critical"]}
 
+    @property
+    def tail(self) -> list[str]:
+        return [item["name"] for item in self.classes["classes"] if item["bucket"] == "tail"]
+
 
 def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
     """From the stages' folders, of the model with this content; raises ContractError where a test row has no served scores."""
@@ -116,10 +120,13 @@ def judge(
         todo = f"the champion has no scores for {missing} of {int(fresh.sum())} test pictures" if missing else "no test picture is left"
         return Verdict(tuple(rules), (*notes, f"not comparable: {todo}"), True, int(fresh.sum()), extra)
     rows = _rows(candidate, fresh)
+    doubts = []
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
-        notes.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
-    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), tuple(notes), bool(dropped), int(fresh.sum()), extra)
+        doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+    if champion.tail and not candidate.tail:
+        doubts.append(f"the tail is not compared: no class of the candidate is in it, {len(champion.tail)} of the champion's are ({_some(champion.tail)})")
+    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
 
 
 def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> tuple[np.ndarray, int]:

@@ -13,11 +13,11 @@ from capnet.errors import ConfigError, Problem
 from capnet.inline import text_and_place
 
 DEFAULT = "mlflow/promotion.yaml"
-Margin = Annotated[float, Field(gt=0.0, le=1.0)]
+Margin = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]  # strict: `true` would be a margin of 1, which asks for nothing
 
 
 class Minimum(Section):
-    mAP: float = Field(0.0, ge=0.0, le=1.0, description="mAP that every champion needs, whatever the champion before it had; 0 asks for nothing")
+    mAP: float = Field(0.0, ge=0.0, le=1.0, strict=True, description="mAP that every champion needs, whatever the champion before it had; 0 asks for nothing")
 
 
 class MayFall(Section):
@@ -46,8 +46,8 @@ def read_policy(setting: str | Path) -> Policy:
     if text is None:
         raise ConfigError("there is no promotion policy", str(path), "write one (mlflow/promotion.yaml is an example), or correct register.policy")
     try:
-        content = yaml.safe_load(text) or {}
-        return Policy.model_validate(content)
+        content = yaml.safe_load(text)
+        return Policy.model_validate({} if content is None else content)
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line") from None
     except ValidationError as error:

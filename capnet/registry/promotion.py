@@ -57,22 +57,22 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom version ``number`` is measured against: the champion; where its readers refuse it, or it is that version itself, the one before it.
+    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself or there is none, the one before.
 
-    So nobody gets past the gate by setting the alias on a bad model first.
+    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse them all
+    it is the latest; None where no other version was ever champion.
     """
-    champion = champion_of(client, name)
-    if champion is None:
-        return None
-    known, wanted = history.events(client, name), str(champion.version)
+    known, wanted = history.events(client, name), _current(client, name)
     seen: set[str] = set()
-    while wanted and wanted not in seen:
+    latest = None
+    while wanted not in seen:
         seen.add(wanted)
-        version = _version(client, name, wanted) if wanted != number else None
+        version = _version(client, name, wanted) if wanted not in ("", number) else None
         if version is not None and not refusal(name, wanted, version.tags, known):
             return version
-        wanted = next((event.before for event in reversed(known) if event.counts and event.after == wanted and event.before not in seen), "")
-    return champion if str(champion.version) != number else None
+        latest = latest or version
+        wanted = next((event.before for event in reversed(known) if event.counts and event.after == wanted and event.before not in seen), wanted)
+    return latest
 
 
 def _version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
@@ -258,8 +258,8 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     current, last = str(found.version) if found else "", history.expected(known)
     if current == last:
         return None
-    begun = [event for event in known if not event.done and event.after == current and event.kind in history.GATED]
-    if begun:  # moved by a promotion that is still at it, or died before it could say so
+    begun = [event for event in known if not event.done and (event.before, event.after) == (last, current) and event.kind in history.GATED]
+    if begun:  # moved by a promotion that is still at it, or died before it could say so; an older one was not measured against ``last``
         history.finish(client, name, begun[-1])
         return None
     tags = found.tags if found else {}

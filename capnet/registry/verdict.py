@@ -102,8 +102,8 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
 def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
     """mAP, the mean of the tail and every critical class, each as a paired test on the same draws of pictures (or groups).
 
-    Scores are [picture, class]. A critical class needs MIN_POSITIVES pictures to pass or fail: below, its interval is too
-    narrow to be believed, so it is inconclusive unless both models rank it alike.
+    Scores are [picture, class]. A critical class, and a mean over all its classes, needs MIN_POSITIVES labels to pass or fail:
+    below, the interval is too narrow to be believed, so the rule is inconclusive unless both models rank alike.
     """
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
     masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
@@ -123,21 +123,20 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> 
         drawn_classes.append(our_classes - their_classes)
 
     margins = policy.may_fall
+    positives = (rows.labels & rows.known).sum(axis=0)
     rules = []
     for name, margin in (("mAP", margins.mAP), ("tail", margins.tail)):
         if name in masks:
-            rules.append(_rule(name, float(points[0][0][name][0]), float(points[1][0][name][0]), np.concatenate(drawn[name]), margin))
+            value, against = (float(point[0][name][0]) for point in points)
+            rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, int(positives[masks[name]].sum())))
     by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
-    positives = (rows.labels & rows.known).sum(axis=0)[chosen]
     for index, c in enumerate(chosen):
-        name = f"critical class {rows.names[int(c)]}"
-        rules.append(
-            _rule(name, float(points[0][1][index, 0]), float(points[1][1][index, 0]), by_class[index], margins.critical, int(positives[index]), MIN_POSITIVES)
-        )
+        value, against = (float(point[1][index, 0]) for point in points)
+        rules.append(_rule(f"critical class {rows.names[int(c)]}", value, against, by_class[index], margins.critical, int(positives[c])))
     return rules
 
 
-def _rule(name: str, value: float, against: float, draws: Floats, margin: float, positives: int = 1, needed: int = 1) -> Rule:
+def _rule(name: str, value: float, against: float, draws: Floats, margin: float, positives: int) -> Rule:
     difference = value - against
     if not np.isfinite(difference):
         nothing = float("nan")
@@ -146,8 +145,8 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
     if not kept.any():  # ranked alike in every draw
         return Rule(name, "pass", value, against, difference, difference, difference, margin)
     low, high = interval(draws, difference, (-1.0, 1.0))
-    if positives < needed:
-        note = f"only {positives} positive test picture{'' if positives == 1 else 's'}, {needed} are needed to decide"
+    if positives < MIN_POSITIVES:
+        note = f"only {positives} positive test picture{'' if positives == 1 else 's'}, {MIN_POSITIVES} are needed to decide"
         return Rule(name, "inconclusive", value, against, difference, low, high, margin, note)
     return Rule(name, decide(low, high, margin), value, against, difference, low, high, margin)
 

@@ -113,7 +113,7 @@ def test_the_policy_of_the_repository_is_the_usual_one(repository: Path, tmp_pat
         read_policy(Path("other.yaml"))
 
 
-@pytest.mark.parametrize("text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1"])
+@pytest.mark.parametrize("text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1", "may_fall: {mAP: true}", "[]"])
 def test_a_wrong_policy_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ConfigError):

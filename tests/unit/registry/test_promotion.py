@@ -68,6 +68,13 @@ def test_force_needs_a_reason_and_leaves_it_in_the_history(client: MlflowClient)
         promote(client, "1")  # green against no champion; today's is better
 
 
+def test_a_long_reason_in_any_script_fits_into_the_history(client: MlflowClient) -> None:
+    promote(client, "3", force=True, reason="理" * 4000)
+    (tag,) = (value for key, value in client.get_registered_model("capnet").tags.items() if key.startswith("promotion."))
+    assert len(tag) <= 5000, "a column of PostgreSQL takes no more"
+    assert history_of.events(client, "capnet")[0].reason == "理" * 1500
+
+
 def test_a_red_champion_that_was_clicked_is_refused_by_readers_and_named_by_the_audit(client: MlflowClient) -> None:
     promote(client, "1")
     with pytest.raises(GateError):

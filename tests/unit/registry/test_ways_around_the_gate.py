@@ -76,6 +76,32 @@ def test_a_bad_model_that_was_clicked_is_no_measure_for_the_next(client: MlflowC
     assert promotion.audit(client, "capnet").refused.startswith("a red verdict")
 
 
+def test_taking_the_alias_away_first_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.delete_registered_model_alias("capnet", "champion")
+    with pytest.raises(GateError, match="fail: tail"):
+        promote(client, "2")
+    assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 3"
+    click(client, "1")  # green on the day of its registration, when there was no champion
+    with pytest.raises(GateError, match="no verdict against capnet version 3"):
+        resolve(client, CHAMPION)
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "1")
+    client.delete_registered_model_alias("capnet", "champion")
+    assert promote(client, "3").now == "3"
+
+
+def test_renaming_the_registered_model_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.rename_registered_model("capnet", "renamed")  # verdicts name the old one, so none of them counts
+    click(client, "2", "renamed")
+    with pytest.raises(GateError, match="fail: tail"):
+        promotion.promote(client, client.get_model_version("renamed", "2"), POLICY, lambda verdict: False)
+    with pytest.raises(GateError, match="red verdict"):
+        resolve(client, "models:/renamed@champion")
+    assert promotion.promote(client, client.get_model_version("renamed", "3"), POLICY, lambda verdict: False).now == "3"
+
+
 def test_all_tags_of_a_good_version_copied_by_hand(client: MlflowClient) -> None:
     promote(client, "1")
     with pytest.raises(GateError):
@@ -106,6 +132,26 @@ def test_a_red_champion_is_not_loaded_by_its_run_or_its_place_either(client: Mlf
             mlflow.pyfunc.load_model(way)
 
 
+def test_a_red_champion_is_not_loaded_by_its_place_from_the_usual_store_either(
+    client: MlflowClient, no_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(client, "1")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    click(client, "2")
+    place = str(shutil.copytree(str(client.get_model_version_download_uri("capnet", "2")).removeprefix("file://"), tmp_path / "copied"))
+    (Path(place) / "registered_model_meta").unlink(missing_ok=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    monkeypatch.chdir(usual)
+    assert mlflow.pyfunc.load_model(place) is not None
+    assert not list(usual.iterdir()), "asking makes no store"
+    shutil.copy(no_database, usual / "mlflow.db")
+    with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):
+        mlflow.pyfunc.load_model(place)
+
+
 def test_scores_of_another_version_of_the_same_run_are_not_believed(
     database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +172,17 @@ def test_a_class_that_is_not_critical_any_more_needs_a_person(make_outputs: Make
     verdict = judge(candidate, champion, POLICY)
     assert (verdict.colour, verdict.notes) == ("inconclusive", ("classes that the champion marks as critical are not marked any more: cat",))
     assert judge(champion, candidate, POLICY).notes == ()
+
+
+def test_a_candidate_without_a_tail_needs_a_person(make_outputs: Make, tmp_path: Path) -> None:
+    paths = make_outputs(tmp_path / "outputs")
+    champion = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    classes = [item | {"bucket": "head"} for item in champion.classes["classes"]]  # what split.buckets: [0, 0] gives
+    candidate = replace(champion, classes={**champion.classes, "classes": classes})
+    verdict = judge(candidate, champion, POLICY)
+    assert verdict.colour == "inconclusive"
+    assert verdict.notes == ("the tail is not compared: no class of the candidate is in it, 2 of the champion's are (Hund/Welpe, épée)",)
+    assert judge(champion, candidate, POLICY).colour == "green"
 
 
 def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client: MlflowClient) -> None:
@@ -157,10 +214,11 @@ def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_o
     click(client, "3")  # what a promotion does next; then it dies
     assert promotion.audit(client, "capnet").new is None
     assert [(event.kind, event.after, event.counts) for event in history.events(client, "capnet")] == [("promoted", "1", True), ("promoted", "3", True)]
+    history.begin(client, "capnet", "promoted", "1", "2", "green")  # one that died long before, measured against another champion
     click(client, "2")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: promotion.audit(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), "capnet"), range(4)))
-    assert [event.kind for event in history.events(client, "capnet")] == ["promoted", "promoted", "found"]
+    assert [event.kind for event in history.events(client, "capnet") if event.counts] == ["promoted", "promoted", "found"]
 
 
 def event(kind: str, before: str, after: str, number: int, verdict: str = "green", **more: str) -> Event:
@@ -176,7 +234,7 @@ def event(kind: str, before: str, after: str, number: int, verdict: str = "green
         ([event("promoted", "", "1", 1), event("found", "1", "7", 2)], ["1"]),
         ([event("promoted", "", "1", 1), event("found", "1", "2", 2, "red"), event("found", "2", "7", 3)], ["2", "1"]),
         ([event("promoted", "", "1", 1), event("found", "1", "2", 2), event("found", "2", "7", 3)], ["2"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], [""]),
+        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], ["1"]),
         ([event("found", "", "2", 1, ""), event("found", "2", "7", 2)], ["2", ""]),
         ([event("promoted", "", "7", 1), event("promoted", "7", "1", 2), event("found", "1", "7", 3)], []),
         ([event("promoted", "", "1", 1), event("promoted", "1", "7", 2, overtaken="2"), event("promoted", "1", "2", 3)], ["2"]),
