@@ -160,7 +160,12 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
     reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
     reason = reason.replace(password, "***") if password else reason
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
-    if not uri.startswith(("http://", "https://")):
+    if re.search(r"(?i)registered model.* not found|model version .*not found", reason):
+        todo = (
+            "correct the name, version or alias (`capnet register` makes versions, `capnet promote` sets the alias champion), "
+            "or set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it"
+        )
+    elif not uri.startswith(("http://", "https://")):
         todo = "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or register.tracking_uri) to another store"
         if "Detected out-of-date database schema" in reason:
             todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
