@@ -65,7 +65,7 @@ def command(
     policy = read_policy(register.policy)
     with store(register, "move the champion" if not audit else "read the history") as client:
         if audit:
-            show_audit(promotion.audit(client, target or register.name), register.name)
+            show_audit(promotion.audit(client, register.name), register.name)
             return
         if rollback:
             done = promotion.rollback(client, register.name, force, reason)

@@ -35,7 +35,7 @@ def command(params: str, settings: tuple[str, ...]) -> None:
     with store(register, "send the spooled records") as client:
         for spool, count in waiting:
             if not takes_records(client, spool, uri):
-                what = f"{count} records have no run: it was deleted, or is not in this store"
+                what = f"records of a run that was deleted, or is not in this store: {count}"
                 problems.append(Problem(what, str(spool.folder), "restore it (`mlflow runs restore`), or remove that folder"))
                 continue
             try:

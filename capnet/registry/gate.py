@@ -109,7 +109,8 @@ def judge(
         return Verdict(tuple(rules), ("there is no champion to compare with",), False, len(own), extra)
     if champion.names != candidate.names:
         gone, new = sorted(set(champion.names) - set(candidate.names)), sorted(set(candidate.names) - set(champion.names))
-        note = f"not comparable: the champion knows other classes (gone: {_some(gone)}; new: {_some(new)})"
+        change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
+        note = f"not comparable: the champion knows other classes ({change})"
         return Verdict(tuple(rules), (note,), True, len(own), extra)
 
     seen = candidate.test["sha256"].isin(champion.seen["sha256"]) | candidate.test["group"].isin(set(champion.seen["group"]) - {""})

@@ -94,6 +94,8 @@ def test_scores_are_matched_by_content_and_not_by_order(make_outputs: Make) -> N
 def test_other_classes_and_no_rows_left_are_not_comparable(make_outputs: Make, tmp_path: Path) -> None:
     scores, other = _scores(make_outputs()), _scores(make_outputs(tmp_path / "other", n_classes=3))
     assert judge(scores, other, POLICY).notes == ("not comparable: the champion knows other classes (gone: none; new: épée)",)
+    turned = replace(scores, classes={**scores.classes, "classes": scores.classes["classes"][::-1]})
+    assert judge(scores, turned, POLICY).notes == ("not comparable: the champion knows other classes (the same in another order)",)
     verdict = judge(scores, replace(scores, seen=scores.test[["sha256", "group"]]), POLICY)
     assert (verdict.colour, verdict.notes[-1]) == ("inconclusive", "not comparable: no test picture is left")
 

@@ -270,7 +270,7 @@ def test_records_of_a_deleted_run_do_not_hold_up_the_others(database: Path, monk
         open_spool("capnet", "capnet-train", run_id).add({"kind": "metrics", "values": {"train/loss": 0.5}, "step": 0})
     found = CliRunner().invoke(main, ["sync"])
     assert found.exit_code == 1
-    assert str(found.exception).count("1 records have no run: it was deleted, or is not in this store") == 2
+    assert str(found.exception).count("records of a run that was deleted, or is not in this store: 1") == 2
     experiment = client.get_experiment_by_name("capnet")
     assert experiment is not None
     assert [run.data.metrics["train/loss"] for run in client.search_runs([experiment.experiment_id])] == [0.5]
