@@ -26,6 +26,7 @@ VARIANTS = ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "line
 MANIFEST_COLUMNS = ("image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split")
 OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst; only there where a format has them
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
+LONGEST_SLUG = 100  # MLflow takes 250 characters for a metric's name, a file system 255 bytes
 
 
 # ---------------------------------------------------------------- files
@@ -120,9 +121,9 @@ class Classes:
 
 
 def slugify(name: str) -> str:
-    """Lower-case ASCII letters, digits and hyphens: safe in file names and metric names."""
+    """Up to LONGEST_SLUG lower-case ASCII letters, digits and hyphens: safe in file names and metric names."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or hashlib.sha256(name.encode()).hexdigest()[:8]
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_SLUG].rstrip("-") or hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def make_classes(names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()) -> Classes:

@@ -54,6 +54,7 @@ def command(
     from capnet.config import load
     from capnet.errors import CapnetError
     from capnet.registry import promotion
+    from capnet.registry.copies import copy
     from capnet.registry.policy import read_policy
     from capnet.registry.served import rescorer
     from capnet.registry.tracking import store
@@ -65,7 +66,7 @@ def command(
     policy = read_policy(register.policy)
     with store(register, "move the champion" if not audit else "read the history") as client:
         if audit:
-            show_audit(promotion.audit(client, target or register.name), register.name)
+            show_audit(promotion.audit(client, register.name), register.name)
             return
         if rollback:
             done = promotion.rollback(client, register.name, force, reason)
@@ -73,7 +74,7 @@ def command(
             return
         version = promotion.candidate_of(client, register, number)
         if target and target != register.name:
-            version = promotion.copy(client, version, target)
+            version = copy(client, version, target)
         rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))
         try:
             done = promotion.promote(client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescore)

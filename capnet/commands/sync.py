@@ -17,10 +17,12 @@ def command(params: str, settings: tuple[str, ...]) -> None:
     sent beside it. What could not be sent goes out with this command, or with the next `capnet register` of that model.
     """
     from capnet.config import load
+    from capnet.errors import Problem
     from capnet.registry.client_store import ClientStore
+    from capnet.registry.run import takes_records
     from capnet.registry.sender import send
     from capnet.registry.spool import spools
-    from capnet.registry.tracking import masked, store, tracking_uri
+    from capnet.registry.tracking import StoreError, masked, store, tracking_uri
 
     register = load(Path(params), settings).register_
     uri = tracking_uri(register)
@@ -29,7 +31,18 @@ def command(params: str, settings: tuple[str, ...]) -> None:
     if not waiting:
         click.echo(f"sync: nothing to send to {masked(uri)}")
         return
+    problems: list[Problem] = []
     with store(register, "send the spooled records") as client:
         for spool, count in waiting:
-            run_id = send(ClientStore(client, register), spool)
+            if not takes_records(client, spool, uri):
+                what = f"records of a run that was deleted, or is not in this store: {count}"
+                problems.append(Problem(what, str(spool.folder), "restore it (`mlflow runs restore`), or remove that folder"))
+                continue
+            try:
+                run_id = send(ClientStore(client, register), spool)
+            except StoreError as error:  # of this run alone: its experiment was deleted
+                problems += error.problems
+                continue
             click.echo(f"sync: {count} records to run {run_id}" if run_id else "sync: another process is sending this run")
+    if problems:
+        raise StoreError(problems=problems)

@@ -215,7 +215,7 @@ def views_in_words(views: Mapping[str, Any]) -> str:
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(code(name) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(code(name[:80]) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def code(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,10 @@ class GateScores:
     @property
     def critical(self) -> set[str]:
         return {item["name"] for item in self.classes["classes"] if item["critical"]}
+
+    @property
+    def tail(self) -> list[str]:
+        return [item["name"] for item in self.classes["classes"] if item["bucket"] == "tail"]
 
 
 def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
@@ -105,7 +109,8 @@ def judge(
         return Verdict(tuple(rules), ("there is no champion to compare with",), False, len(own), extra)
     if champion.names != candidate.names:
         gone, new = sorted(set(champion.names) - set(candidate.names)), sorted(set(candidate.names) - set(champion.names))
-        note = f"not comparable: the champion knows other classes (gone: {_some(gone)}; new: {_some(new)})"
+        change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
+        note = f"not comparable: the champion knows other classes ({change})"
         return Verdict(tuple(rules), (note,), True, len(own), extra)
 
     seen = candidate.test["sha256"].isin(champion.seen["sha256"]) | candidate.test["group"].isin(set(champion.seen["group"]) - {""})
@@ -116,10 +121,13 @@ def judge(
         todo = f"the champion has no scores for {missing} of {int(fresh.sum())} test pictures" if missing else "no test picture is left"
         return Verdict(tuple(rules), (*notes, f"not comparable: {todo}"), True, int(fresh.sum()), extra)
     rows = _rows(candidate, fresh)
+    if champion.tail not in ([], candidate.tail):
+        rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
+    doubts = []
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
-        notes.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
-    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), tuple(notes), bool(dropped), int(fresh.sum()), extra)
+        doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
 
 
 def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> tuple[np.ndarray, int]:

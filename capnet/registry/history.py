@@ -85,7 +85,8 @@ def finish(client: MlflowClient, name: str, event: Event, done: str = "", overta
 
 
 def _write(client: MlflowClient, name: str, event: Event) -> None:
-    insist(client.set_registered_model_tag, name, event.key, json.dumps({key: value for key, value in asdict(event).items() if key != "key"}))
+    content = {key: value for key, value in asdict(event).items() if key != "key"}
+    insist(client.set_registered_model_tag, name, event.key, json.dumps(content, ensure_ascii=False))  # escaped, a letter may take six characters
 
 
 def read(tags: Mapping[str, str]) -> list[Event]:
@@ -113,8 +114,8 @@ def expected(events: Sequence[Event]) -> str:
 def rivals(events: Sequence[Event], version: str) -> list[str]:
     """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest first; empty: anyone.
 
-    That is the champion before it, "" where there was none; behind one that was set elsewhere without a good verdict also the
-    one before that, since nobody read such a champion.
+    That is the champion before it, also where the alias was taken away from it, "" where there was none; behind one that was set
+    elsewhere without a good verdict also the one before that, since nobody read such a champion.
     """
     counting = [event for event in events if event.counts]
     if any(event.after == version and event.kind in GATED for event in counting):
@@ -123,8 +124,10 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
         counting.pop()
     found: list[str] = []
     for event in reversed(counting):
+        if not event.after:
+            continue
         found.append(event.after)
-        if not event.after or event.kind in GATED or event.verdict in ("green", "inconclusive"):
+        if event.kind in GATED or event.verdict in ("green", "inconclusive"):
             return found
     return [*found, ""] if found else []
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from capnet.data.pictures import inspect_picture
@@ -21,7 +23,7 @@ def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
     if COLUMN not in getattr(model_input, "columns", ()):
         raise DataError(f"no column {COLUMN!r}", "input", f"send a table with a column {COLUMN!r}: bytes, base64 of the files, or paths")
     paths, problems = [], []
-    for number, value in enumerate(model_input[COLUMN]):
+    for number, value in enumerate(_values(model_input[COLUMN])):
         content = _content(value)
         path = folder / f"row {number}" if content is not None else Path(str(value))
         if content is not None:
@@ -35,6 +37,12 @@ def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
     return paths
 
 
+def _values(column: pd.Series) -> Iterator[Any]:
+    """One value a picture: MLflow makes one row of a request's {"inputs": {"image": [...]}}, with the list in its cell."""
+    for value in column:
+        yield from value if isinstance(value, list | tuple | np.ndarray) else (value,)
+
+
 def _content(value: Any) -> bytes | None:
     """Bytes as they are, or what base64 stands for; None where the value can only be a path."""
     if isinstance(value, bytes | bytearray | memoryview):
@@ -45,7 +53,7 @@ def _content(value: Any) -> bytes | None:
     elif _is_file(value):
         return None  # a short name may be base64 as well
     try:
-        return base64.b64decode(text, validate=True) or None
+        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None  # some encoders break lines
     except (binascii.Error, ValueError):
         return None
 

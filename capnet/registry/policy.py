@@ -11,13 +11,14 @@ from pydantic import Field, ValidationError
 from capnet.config import Int, Section
 from capnet.errors import ConfigError, Problem
 from capnet.inline import text_and_place
+from capnet.yaml_text import read_yaml
 
 DEFAULT = "mlflow/promotion.yaml"
-Margin = Annotated[float, Field(gt=0.0, le=1.0)]
+Margin = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]  # strict: `true` would be a margin of 1, which asks for nothing
 
 
 class Minimum(Section):
-    mAP: float = Field(0.0, ge=0.0, le=1.0, description="mAP that every champion needs, whatever the champion before it had; 0 asks for nothing")
+    mAP: float = Field(0.0, ge=0.0, le=1.0, strict=True, description="mAP that every champion needs, whatever the champion before it had; 0 asks for nothing")
 
 
 class MayFall(Section):
@@ -46,13 +47,13 @@ def read_policy(setting: str | Path) -> Policy:
     if text is None:
         raise ConfigError("there is no promotion policy", str(path), "write one (mlflow/promotion.yaml is an example), or correct register.policy")
     try:
-        content = yaml.safe_load(text) or {}
-        return Policy.model_validate(content)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line") from None
+        content = read_yaml(text)
+        return Policy.model_validate({} if content is None else content)
     except ValidationError as error:
         problems = [
             Problem(f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", str(path), "see mlflow/README.md for what may stand there")
             for item in error.errors()
         ]
         raise ConfigError(problems=problems) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line") from None

@@ -101,11 +101,11 @@ def format_of(out: Path) -> str:
 def predict(served: Served, model_key: str, source: Source, out: Path, part: int = PART) -> pd.DataFrame:
     """Score what an interrupted call has not, then write ``out``; returns path, fault and scores (None with a fault).
 
-    Parts lie beside the output until it is written. They are used again only for the same model and the same list.
+    Parts lie beside the output until it is written. They are used again only for the same model, place and list.
     """
     kind = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
-    key = hashlib.sha256(json.dumps([model_key, source.names, part]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([model_key, str(source.root.absolute()), source.names, part]).encode()).hexdigest()  # cameras number alike
     note = folder / "key.json"
     if folder.exists() and _key(note) != key:
         shutil.rmtree(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 from capnet.config import Register
 from capnet.errors import ContractError, GateError, Problem
 from capnet.registry import history
-from capnet.registry.candidate import FORM
 from capnet.registry.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity, refusal
+from capnet.registry.copies import refused_at_home
 from capnet.registry.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.registry.history import Event
 from capnet.registry.policy import Policy
@@ -57,22 +55,22 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom version ``number`` is measured against: the champion; where its readers refuse it, or it is that version itself, the one before it.
+    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself or there is none, the one before.
 
-    So nobody gets past the gate by setting the alias on a bad model first.
+    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse them all
+    it is the latest; None where no other version was ever champion.
     """
-    champion = champion_of(client, name)
-    if champion is None:
-        return None
-    known, wanted = history.events(client, name), str(champion.version)
+    known, wanted = history.events(client, name), _current(client, name)
     seen: set[str] = set()
-    while wanted and wanted not in seen:
+    latest = None
+    while wanted not in seen:
         seen.add(wanted)
-        version = _version(client, name, wanted) if wanted != number else None
+        version = _version(client, name, wanted) if wanted not in ("", number) else None
         if version is not None and not refusal(name, wanted, version.tags, known):
             return version
-        wanted = next((event.before for event in reversed(known) if event.counts and event.after == wanted and event.before not in seen), "")
-    return champion if str(champion.version) != number else None
+        latest = latest or version
+        wanted = next((event.before for event in reversed(known) if event.counts and event.after == wanted and event.before not in seen), wanted)
+    return latest
 
 
 def _version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
@@ -164,6 +162,9 @@ def promote(
     rival = rival_of(client, name, number)
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
+    doubt = "" if rival else refused_at_home(client, version)
+    if doubt:
+        verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
     tag(client, version, verdict_tags(version, rival, verdict))
     if verdict.colour == "red" and not force:
         problems = [Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again") for rule in verdict.broken]
@@ -206,22 +207,6 @@ def _current(client: MlflowClient, name: str) -> str:
     return str(champion.version) if champion else ""
 
 
-def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
-    """The same content under another registered model: the copy that is there, else a new one, without verdict and reason."""
-    wanted = version.tags.get("content_hash", "")
-    there = [item for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
-    there = [item for item in there if item.tags.get(FORM) == version.tags.get(FORM)]
-    if there:
-        return client.get_model_version(name, min((str(item.version) for item in there), key=int))
-    with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
-        made = client.copy_model_version(f"models:/{version.name}/{version.version}", name)
-    for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, OVERRIDE):
-        if key in version.tags:
-            client.delete_model_version_tag(name, made.version, key)
-    client.set_model_version_tag(name, made.version, "copied_from", identity(version.name, version.version))
-    return client.get_model_version(name, made.version)
-
-
 # ---------------------------------------------------------------- back, and what others did
 
 
@@ -258,8 +243,8 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     current, last = str(found.version) if found else "", history.expected(known)
     if current == last:
         return None
-    begun = [event for event in known if not event.done and event.after == current and event.kind in history.GATED]
-    if begun:  # moved by a promotion that is still at it, or died before it could say so
+    begun = [event for event in known if not event.done and (event.before, event.after) == (last, current) and event.kind in history.GATED]
+    if begun:  # moved by a promotion that is still at it, or died before it could say so; an older one was not measured against ``last``
         history.finish(client, name, begun[-1])
         return None
     tags = found.tags if found else {}

@@ -15,7 +15,7 @@ from capnet.contracts import sha256_file
 from capnet.registry.candidate import Candidate, figures, flat_params
 from capnet.registry.client_store import ClientStore
 from capnet.registry.sender import send
-from capnet.registry.spool import spool_of
+from capnet.registry.spool import Spool, spool_of
 from capnet.registry.tracking import insist
 
 if TYPE_CHECKING:
@@ -34,13 +34,33 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     """The given run, else the one that trained this model and waits for its results; "" where there is none. Sends what is still spooled."""
     if given_run():
         return given_run()
-    spool = spool_of(sha256_file(candidate.model / "model.safetensors"))
-    run_id = send(ClientStore(client, settings), spool) if spool else ""
-    if not run_id:
+    spool, there = spool_of(sha256_file(candidate.model / "model.safetensors")), ClientStore(client, settings)
+    if spool is None or not takes_records(client, spool, there.address):
         return ""
-    run = client.get_run(run_id)
-    done = run.data.tags.get("content_hash", candidate.content_hash)
-    return run_id if run.info.lifecycle_stage == "active" and done == candidate.content_hash else ""
+    run_id = send(there, spool)
+    done = client.get_run(run_id).data.tags.get("content_hash", candidate.content_hash) if run_id else ""
+    return run_id if done == candidate.content_hash else ""
+
+
+def takes_records(client: MlflowClient, spool: Spool, address: str) -> bool:
+    """False where the run of these records was deleted, or was given from outside and is not there.
+
+    A run of our own that a store at the same address does not know, because its database is a new one, is told again from the start.
+    """
+    from mlflow.exceptions import MlflowException
+
+    given = str(spool.about()["run_id"])
+    run_id = given or str(spool.sent(address)["run_id"])
+    if not run_id:
+        return True
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    if not given:
+        spool.mark(address, "", 0)
+    return not given
 
 
 def complete_twin(client: MlflowClient, settings: Register, candidate: Candidate, found: ModelVersion) -> None:

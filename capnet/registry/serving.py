@@ -90,13 +90,13 @@ def _check_address(folder: Path) -> None:
 
     Without a registry that answers there is nothing to ask: such a model is no version.
     """
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, get_tracking_uri
 
-    from capnet.registry.tracking import first_contact
+    from capnet.registry.tracking import first_contact, sqlite_file
 
-    model_id = _yaml(folder / "MLmodel").get("model_id")
-    if not model_id or not os.environ.get("MLFLOW_TRACKING_URI"):
-        return
+    model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
+    if not model_id or (database and not database.is_file()):
+        return  # asking would make an empty store here
     client, found = MlflowClient(), []
     with suppress(Exception), first_contact():
         run_id = client.get_logged_model(model_id).source_run_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -39,12 +40,15 @@ class Spool:
         return content
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append one record; where the disk is full, a line that was begun is taken back."""
-        line = json.dumps({**record, "at": int(time.time() * 1000)}) + "\n"
-        with open(self.folder / RECORDS, "ab", buffering=0) as file:
-            before = file.tell()
+        """Append one record, on a line of its own behind one that a killed writer left; where the disk is full, a line that was begun is taken back."""
+        line = (json.dumps({**record, "at": int(time.time() * 1000)}) + "\n").encode()
+        with open(self.folder / RECORDS, "a+b", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            if before:
+                file.seek(before - 1)
+                line = line if file.read(1) == b"\n" else b"\n" + line
             try:
-                whole = file.write(line.encode()) == len(line.encode())
+                whole = file.write(line) == len(line)
             except OSError:
                 whole = False
             if not whole:

@@ -160,9 +160,12 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
     reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
     reason = reason.replace(password, "***") if password else reason
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
-    if re.search(r"(alias \S+|Registered Model with name=.*|Model Version .*) not found", reason):
-        todo = "`capnet register` makes a version, `capnet promote` makes it the champion; or name another one (`mlflow ui` lists them)"
-        todo += "; `capnet predict --model outputs` takes what was trained last"
+    if re.search(r"(?i)registered model.* not found|model version .*not found|alias \S+ not found", reason):
+        todo = (
+            "correct the name, version or alias (`capnet register` makes versions, `capnet promote` makes one the champion), "
+            "or set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it; "
+            "`capnet predict --model outputs` takes what was trained last"
+        )
     elif not uri.startswith(("http://", "https://")):
         todo = "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or register.tracking_uri) to another store"
         if "Detected out-of-date database schema" in reason:

@@ -81,6 +81,7 @@ class Rows:
     names: Sequence[str]
     buckets: Sequence[str]
     critical: Bools
+    former_tail: Bools | None = None  # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
 
 
 def decide(low: float, high: float, margin: float) -> Outcome:
@@ -104,14 +105,16 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
 
 
 def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
-    """mAP, the mean of the tail and every critical class, each as a paired test on the same draws of pictures (or groups).
+    """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a paired test on the same draws of pictures (or groups).
 
-    Scores are [picture, class]. A critical class needs MIN_POSITIVES pictures to pass or fail: below, its interval is too
-    narrow to be believed, so it is inconclusive unless both models rank it alike. So is every rule where all pictures are
-    of one group.
+    Scores are [picture, class]. A critical class, and a mean over all its classes, needs MIN_POSITIVES labels to pass or fail:
+    below, the interval is too narrow to be believed, so the rule is inconclusive unless both models rank alike. So is every
+    rule where all pictures are of one group.
     """
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
     masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
+    if rows.former_tail is not None:
+        masks["tail of the champion"] = rows.former_tail
     chosen = np.flatnonzero(rows.critical)
 
     def measure(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
@@ -128,21 +131,20 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> 
         drawn_classes.append(our_classes - their_classes)
 
     margins, single = policy.may_fall, is_single(rows.units)
+    positives = (rows.labels & rows.known).sum(axis=0)
     rules = []
-    for name, margin in (("mAP", margins.mAP), ("tail", margins.tail)):
-        if name in masks:
-            rules.append(_rule(name, float(points[0][0][name][0]), float(points[1][0][name][0]), np.concatenate(drawn[name]), margin, single))
+    for name, mask in masks.items():
+        value, against = (float(point[0][name][0]) for point in points)
+        margin = margins.mAP if name == "mAP" else margins.tail
+        rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, single, int(positives[mask].sum())))
     by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
-    positives = (rows.labels & rows.known).sum(axis=0)[chosen]
     for index, c in enumerate(chosen):
-        name = f"critical class {rows.names[int(c)]}"
-        rules.append(
-            _rule(name, float(points[0][1][index, 0]), float(points[1][1][index, 0]), by_class[index], margins.critical, single, int(positives[index]))
-        )
+        value, against = (float(point[1][index, 0]) for point in points)
+        rules.append(_rule(f"critical class {rows.names[int(c)]}", value, against, by_class[index], margins.critical, single, int(positives[c])))
     return rules
 
 
-def _rule(name: str, value: float, against: float, draws: Floats, margin: float, single: bool, positives: int = MIN_POSITIVES) -> Rule:
+def _rule(name: str, value: float, against: float, draws: Floats, margin: float, single: bool, positives: int) -> Rule:
     difference = value - against
     if not np.isfinite(difference):
         return Rule(name, "inconclusive", value, against, float("nan"), *NO_INTERVAL, margin, "no positive test picture")

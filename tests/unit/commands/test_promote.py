@@ -78,11 +78,11 @@ def test_the_story_of_a_champion(project: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--version", "9"), 1, "not found"),
+        (("--version", "9"), 1, "correct the name, version or alias"),
         (("--rollback",), 5, "no champion before now is known"),
         (("--rollback", "--audit"), 2, "exclude each other"),
         (("--set", "register.policy=missing.yaml"), 2, "there is no promotion policy"),
-        (("--set", "register.name=nobody"), 1, "not found"),
+        (("--set", "register.name=nobody"), 1, "correct the name, version or alias"),
     ],
 )
 def test_what_cannot_be_done_is_said(project: Path, arguments: tuple[str, ...], code: int, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from capnet.contracts import make_classes
 from capnet.errors import ContractError
 from capnet.registry.candidate import content_hash, curves, description, figures, flat_params, read_candidate
 
@@ -132,3 +133,11 @@ def test_a_table_without_its_columns_is_refused(make_outputs: Make) -> None:
     (paths["evaluation"] / "per_class.csv").write_text("name,value\ncat,1\n")
     with pytest.raises(ContractError, match="columns are missing: class, ap"):
         read_candidate(**paths)
+
+
+def test_slugs_of_long_names_fit_into_names_of_metrics_and_stay_different() -> None:
+    long = "a spotted animal that looks to the left " * 8
+    slugs = [item.slug for item in make_classes([long + "near", long + "far", "a b", "a-b", "猫", "犬", "ё" * 300]).items]
+    assert len(set(slugs)) == len(slugs)
+    assert max(map(len, slugs)) <= 110, "with precision/ in front MLflow takes 250 characters"
+    assert slugs[:4] == [slugs[0], f"{slugs[0]}-2", "a-b", "a-b-2"]

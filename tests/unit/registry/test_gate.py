@@ -94,6 +94,8 @@ def test_scores_are_matched_by_content_and_not_by_order(make_outputs: Make) -> N
 def test_other_classes_and_no_rows_left_are_not_comparable(make_outputs: Make, tmp_path: Path) -> None:
     scores, other = _scores(make_outputs()), _scores(make_outputs(tmp_path / "other", n_classes=3))
     assert judge(scores, other, POLICY).notes == ("not comparable: the champion knows other classes (gone: none; new: épée)",)
+    turned = replace(scores, classes={**scores.classes, "classes": scores.classes["classes"][::-1]})
+    assert judge(scores, turned, POLICY).notes == ("not comparable: the champion knows other classes (the same in another order)",)
     verdict = judge(scores, replace(scores, seen=scores.test[["sha256", "group"]]), POLICY)
     assert (verdict.colour, verdict.notes[-1]) == ("inconclusive", "not comparable: no test picture is left")
 
@@ -113,7 +115,7 @@ def test_the_policy_of_the_repository_is_the_usual_one(repository: Path, tmp_pat
         read_policy(Path("other.yaml"))
 
 
-@pytest.mark.parametrize("text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1"])
+@pytest.mark.parametrize("text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1", "may_fall: {mAP: true}", "[]"])
 def test_a_wrong_policy_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ConfigError):

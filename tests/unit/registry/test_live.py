@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from unit.registry.unreliable import Unreliable, unreliable
 
 from capnet.cli import main
-from capnet.config import Params
+from capnet.config import Params, Register
 from capnet.registry import live
 from capnet.registry.candidate import figures, read_candidate
 from capnet.registry.live import tracked
@@ -228,6 +230,50 @@ def test_a_damaged_line_keeps_the_numbers_of_the_others(tmp_path: Path, monkeypa
         file.write(b'{"kind": "met')
     assert [record["values"] for record in spool.records(0)] == [{"a": 1.0}, {}, {}, {"a": 2.0}]
     assert [record["step"] for record in spool.records(3)] == [2]
+    spool.add({"kind": "end", "status": "KILLED"})
+    assert [record["kind"] for record in spool.records(3)] == ["metrics", "metrics", "end"], "what follows half a line is not lost with it"
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("gone", ["database", "run"])
+def test_a_model_is_registered_again_where_the_run_that_trained_it_is_gone(
+    database: Path, empty_database: Path, make_outputs: Make, gone: str, late: bool
+) -> None:
+    paths = make_outputs()
+    train(paths, last=3)
+
+    def register() -> ModelVersion:
+        return register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+
+    first, client = register(), MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    if late:
+        spools()[0].add({"kind": "metrics", "values": {"late": 1.0}, "step": 9})
+    if gone == "database":
+        shutil.copy(empty_database, database)
+    else:
+        client.delete_run(first.run_id)
+        client.delete_model_version(first.name, first.version)
+    again = register()
+    assert again.run_id != first.run_id
+    metrics = client.get_run(again.run_id).data.metrics
+    assert "train/loss" in metrics
+    assert "capnet/mAP" in metrics
+    assert ("late" in metrics) == (late and gone == "database"), "an empty database is told everything"
+
+
+def test_records_of_a_deleted_run_do_not_hold_up_the_others(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("params.yaml").write_text("register:\n  name: capnet\n")
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    deleted = client.create_run(client.create_experiment("pipeline")).info.run_id
+    client.delete_run(deleted)
+    for run_id in (deleted, "0" * 32, ""):
+        open_spool("capnet", "capnet-train", run_id).add({"kind": "metrics", "values": {"train/loss": 0.5}, "step": 0})
+    found = CliRunner().invoke(main, ["sync"])
+    assert found.exit_code == 1
+    assert str(found.exception).count("records of a run that was deleted, or is not in this store: 1") == 2
+    experiment = client.get_experiment_by_name("capnet")
+    assert experiment is not None
+    assert [run.data.metrics["train/loss"] for run in client.search_runs([experiment.experiment_id])] == [0.5]
 
 
 def test_only_one_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

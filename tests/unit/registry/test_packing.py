@@ -29,7 +29,7 @@ from capnet.model.folder import load_model, pack
 from capnet.model.packed import PACKED_FILE
 from capnet.model.towers import tensors_digest
 from capnet.registry.candidate import read_candidate
-from capnet.registry.promotion import copy
+from capnet.registry.copies import copy
 from capnet.registry.register import find_version, register_version, registered
 from capnet.registry.tracking import local_path
 from capnet.runtime import prepare

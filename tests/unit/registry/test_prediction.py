@@ -124,6 +124,21 @@ def test_parts_of_another_model_are_not_used(served: Served, folder: Path, tmp_p
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
 
 
+def test_parts_of_another_folder_with_the_same_names_are_not_used(served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two memory cards of cameras that both number from 1."""
+    other = tmp_path / "other"
+    for path in (folder / "camera 0").iterdir():
+        (other / path.name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 50), (200, 0, 0)).save(other / path.name, format="JPEG")
+    predict(served, "m", list_pictures(str(other)), tmp_path / "expected.csv")
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", list_pictures(str(folder / "camera 0")), tmp_path / "out.csv")
+    monkeypatch.undo()
+    predict(served, "m", list_pictures(str(other)), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 @pytest.mark.parametrize("column", ["path", "image", "file"])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_tables_name_pictures_beside_them(folder: Path, column: str, kind: str) -> None:

@@ -15,6 +15,7 @@ from capnet.errors import ConfigError, GateError
 from capnet.registry import history as history_of
 from capnet.registry import promotion
 from capnet.registry.champion import resolve
+from capnet.registry.copies import copy
 from capnet.registry.policy import Policy
 from capnet.registry.tracking import StoreError, store
 from capnet.registry.verdict import Verdict
@@ -70,6 +71,13 @@ def test_force_needs_a_reason_and_leaves_it_in_the_history(client: MlflowClient)
         promote(client, "1")  # green against no champion; today's is better
 
 
+def test_a_long_reason_in_any_script_fits_into_the_history(client: MlflowClient) -> None:
+    promote(client, "3", force=True, reason="理" * 4000)
+    (tag,) = (value for key, value in client.get_registered_model("capnet").tags.items() if key.startswith("promotion."))
+    assert len(tag) <= 5000, "a column of PostgreSQL takes no more"
+    assert history_of.events(client, "capnet")[0].reason == "理" * 1500
+
+
 def test_a_red_champion_that_was_clicked_is_refused_by_readers_and_named_by_the_audit(client: MlflowClient) -> None:
     promote(client, "1")
     with pytest.raises(GateError):
@@ -110,7 +118,7 @@ def test_a_version_that_is_not_there_says_how_one_comes_there(client: MlflowClie
     settings = Register(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
     with pytest.raises(StoreError, match="not found") as caught, store(settings, "get the model") as opened:
         resolve(opened, address)
-    assert "`capnet promote` makes it the champion" in str(caught.value)
+    assert "`capnet promote` makes one the champion" in str(caught.value)
     assert "writable" not in str(caught.value)
 
 
@@ -182,19 +190,33 @@ def test_two_promotions_at_once_lose_no_history(client: MlflowClient) -> None:
 def test_a_copy_needs_a_verdict_of_its_own(client: MlflowClient) -> None:
     promote(client, "1")
     promote(client, "2", force=True, reason="only in staging")
-    copied = promotion.copy(client, client.get_model_version("capnet", "2"), "capnet-production")
+    copied = copy(client, client.get_model_version("capnet", "2"), "capnet-production")
     assert not {"verdict", "gate_override"} & copied.tags.keys()
     assert copied.tags["copied_from"] == "capnet version 2"
     assert copied.tags["content_hash"] == client.get_model_version("capnet", "2").tags["content_hash"]
-    assert promotion.copy(client, client.get_model_version("capnet", "2"), "capnet-production").version == copied.version
-    done = promotion.promote(client, copied, POLICY, never)
-    assert (done.name, done.now, done.verdict and done.verdict.colour) == ("capnet-production", "1", "green")
+    assert copy(client, client.get_model_version("capnet", "2"), "capnet-production").version == copied.version
+    with pytest.raises(GateError, match=r"nobody confirmed\n.*capnet version 2, which it is a copy of, has a red verdict; fail: "):
+        promotion.promote(client, copied, POLICY, lambda verdict: False)
+    assert promotion.champion_of(client, "capnet-production") is None
+    done = promotion.promote(client, copied, POLICY, lambda verdict: True)
+    assert (done.name, done.now, done.verdict and done.verdict.colour) == ("capnet-production", "1", "inconclusive")
     assert champion(client, "capnet-production") == "1"
     client.copy_model_version("models:/capnet/2", "elsewhere")  # as the UI's button does
     client.set_registered_model_alias("elsewhere", "champion", "1")
     assert client.get_model_version("elsewhere", "1").tags["gate_override"] == "only in staging"
     with pytest.raises(GateError, match=r"no verdict.*its tags are those of capnet version 2"):
         resolve(client, "models:/elsewhere@champion")
+    client.delete_registered_model_alias("elsewhere", "champion")
+    for _ in range(2):  # the first call gives the copy tags of its own
+        with pytest.raises(GateError, match="capnet version 2, which it is a copy of, has a red verdict"):
+            promotion.promote(client, client.get_model_version("elsewhere", "1"), POLICY, lambda verdict: False)
+
+
+def test_a_copy_of_a_green_version_passes_where_no_champion_is(client: MlflowClient) -> None:
+    promote(client, "1")
+    done = promotion.promote(client, copy(client, client.get_model_version("capnet", "1"), "capnet-production"), POLICY, never)
+    assert done.verdict is not None
+    assert (done.now, done.verdict.colour) == ("1", "green")
 
 
 def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient) -> None:

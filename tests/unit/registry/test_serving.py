@@ -78,6 +78,7 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     decided = loaded.predict(mixed, params={"decided_only": True})
     pd.testing.assert_frame_equal(decided, found[found["decision"]].reset_index(drop=True))
     assert sorted(state.rglob("*")) == kept, "nothing of a served picture is kept"
+    pd.testing.assert_frame_equal(loaded.predict({"image": [base64.encodebytes(path.read_bytes()).decode() for path in pictures]}), found)
     assert loaded.predict(mixed.iloc[:0]).empty
     assert loaded.predict(loaded.input_example)["class"].tolist() == names
     with pytest.raises(MlflowException, match="image"):

@@ -139,6 +139,18 @@ def test_one_group_decides_nothing(skill: float) -> None:
     assert [rule.outcome for rule in compare(together, ours, ours, POLICY)] == ["pass"] * 3, "a model is never worse than itself"
 
 
+def test_a_tail_with_few_positives_is_left_to_a_person() -> None:
+    labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
+    tail = np.array(BUCKETS) == "tail"
+    for positives, outcome in ((9, "inconclusive"), (10, "fail")):
+        labels[:, tail] = False
+        labels[np.arange(positives), np.flatnonzero(tail)[np.arange(positives) % 3]] = True
+        found = {rule.name: rule for rule in compare(rows(labels), score(labels, shared, one, 0.0), score(labels, shared, other, 8.0), POLICY)}
+        assert (found["tail"].outcome, found["mAP"].outcome) == (outcome, "fail")
+        assert found["tail"].high < -POLICY.may_fall.tail
+        assert found["tail"].note == ("only 9 positive test pictures, 10 are needed to decide" if positives == 9 else "")
+
+
 def test_unknown_labels_and_groups_count() -> None:
     labels, shared, one, other = draw(np.random.default_rng(2), 400)
     plain = rows(labels)

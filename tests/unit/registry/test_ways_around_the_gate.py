@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from sklearn.metrics import average_precision_score
 
 from capnet.config import Register
-from capnet.contracts import read_classes
+from capnet.contracts import label_matrix, read_classes
 from capnet.errors import ContractError, GateError
 from capnet.registry import history, promotion
 from capnet.registry.candidate import read_candidate
@@ -76,6 +78,32 @@ def test_a_bad_model_that_was_clicked_is_no_measure_for_the_next(client: MlflowC
     assert promotion.audit(client, "capnet").refused.startswith("a red verdict")
 
 
+def test_taking_the_alias_away_first_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.delete_registered_model_alias("capnet", "champion")
+    with pytest.raises(GateError, match="fail: tail"):
+        promote(client, "2")
+    assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 3"
+    click(client, "1")  # green on the day of its registration, when there was no champion
+    with pytest.raises(GateError, match="no verdict against capnet version 3"):
+        resolve(client, CHAMPION)
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "1")
+    client.delete_registered_model_alias("capnet", "champion")
+    assert promote(client, "3").now == "3"
+
+
+def test_renaming_the_registered_model_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.rename_registered_model("capnet", "renamed")  # verdicts name the old one, so none of them counts
+    click(client, "2", "renamed")
+    with pytest.raises(GateError, match="fail: tail"):
+        promotion.promote(client, client.get_model_version("renamed", "2"), POLICY, lambda verdict: False)
+    with pytest.raises(GateError, match="red verdict"):
+        resolve(client, "models:/renamed@champion")
+    assert promotion.promote(client, client.get_model_version("renamed", "3"), POLICY, lambda verdict: False).now == "3"
+
+
 def test_all_tags_of_a_good_version_copied_by_hand(client: MlflowClient) -> None:
     promote(client, "1")
     with pytest.raises(GateError):
@@ -106,6 +134,26 @@ def test_a_red_champion_is_not_loaded_by_its_run_or_its_place_either(client: Mlf
             mlflow.pyfunc.load_model(way)
 
 
+def test_a_red_champion_is_not_loaded_by_its_place_from_the_usual_store_either(
+    client: MlflowClient, no_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(client, "1")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    click(client, "2")
+    place = str(shutil.copytree(str(client.get_model_version_download_uri("capnet", "2")).removeprefix("file://"), tmp_path / "copied"))
+    (Path(place) / "registered_model_meta").unlink(missing_ok=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    monkeypatch.chdir(usual)
+    assert mlflow.pyfunc.load_model(place) is not None
+    assert not list(usual.iterdir()), "asking makes no store"
+    shutil.copy(no_database, usual / "mlflow.db")
+    with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):
+        mlflow.pyfunc.load_model(place)
+
+
 def test_scores_of_another_version_of_the_same_run_are_not_believed(
     database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +174,27 @@ def test_a_class_that_is_not_critical_any_more_needs_a_person(make_outputs: Make
     verdict = judge(candidate, champion, POLICY)
     assert (verdict.colour, verdict.notes) == ("inconclusive", ("classes that the champion marks as critical are not marked any more: cat",))
     assert judge(champion, candidate, POLICY).notes == ()
+
+
+@pytest.mark.parametrize("bucket", ["head", "tail"])  # what split.buckets: [0, 0] gives, and [9999, 9999]
+def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(make_outputs: Make, tmp_path: Path, bucket: str) -> None:
+    paths = make_outputs(tmp_path / "outputs")
+    champion = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    classes = {**champion.classes, "classes": [item | {"bucket": bucket} for item in champion.classes["classes"]]}
+    tail = np.array([name in champion.tail for name in champion.names])
+    assert 0 < tail.sum() < len(tail)
+    scores = np.stack(champion.test["scores"].tolist())
+    noise = np.random.default_rng(0).random(scores.shape).astype(np.float32)
+    worse = replace(champion, classes=classes, test=champion.test.assign(scores=list(np.where(tail, noise, scores))))
+    verdict = judge(worse, champion, POLICY)
+    rules = {rule.name: rule for rule in verdict.rules}
+    labels = label_matrix(champion.test["labels"], len(tail))
+    expected = np.mean([average_precision_score(labels[:, c], noise[:, c]) for c in np.flatnonzero(tail)])
+    assert (verdict.colour, rules["tail of the champion"].outcome) == ("red", "fail")
+    assert rules["tail of the champion"].value == pytest.approx(expected, abs=1e-6)
+    assert ("tail" in rules) == (bucket == "tail")
+    assert judge(replace(champion, classes=classes), champion, POLICY).colour == "green"
+    assert [rule.name for rule in judge(champion, champion, POLICY).rules] == ["mAP", "tail"], "one rule where both have the same tail"
 
 
 def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client: MlflowClient) -> None:
@@ -157,10 +226,11 @@ def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_o
     click(client, "3")  # what a promotion does next; then it dies
     assert promotion.audit(client, "capnet").new is None
     assert [(event.kind, event.after, event.counts) for event in history.events(client, "capnet")] == [("promoted", "1", True), ("promoted", "3", True)]
+    history.begin(client, "capnet", "promoted", "1", "2", "green")  # one that died long before, measured against another champion
     click(client, "2")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: promotion.audit(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), "capnet"), range(4)))
-    assert [event.kind for event in history.events(client, "capnet")] == ["promoted", "promoted", "found"]
+    assert [event.kind for event in history.events(client, "capnet") if event.counts] == ["promoted", "promoted", "found"]
 
 
 def event(kind: str, before: str, after: str, number: int, verdict: str = "green", **more: str) -> Event:
@@ -176,7 +246,7 @@ def event(kind: str, before: str, after: str, number: int, verdict: str = "green
         ([event("promoted", "", "1", 1), event("found", "1", "7", 2)], ["1"]),
         ([event("promoted", "", "1", 1), event("found", "1", "2", 2, "red"), event("found", "2", "7", 3)], ["2", "1"]),
         ([event("promoted", "", "1", 1), event("found", "1", "2", 2), event("found", "2", "7", 3)], ["2"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], [""]),
+        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], ["1"]),
         ([event("found", "", "2", 1, ""), event("found", "2", "7", 2)], ["2", ""]),
         ([event("promoted", "", "7", 1), event("promoted", "7", "1", 2), event("found", "1", "7", 3)], []),
         ([event("promoted", "", "1", 1), event("promoted", "1", "7", 2, overtaken="2"), event("promoted", "1", "2", 3)], ["2"]),
