@@ -34,6 +34,8 @@ from capnet.runtime import prepare
 from capnet.steps.train import Job, stratified_folds
 
 OFF = {"enabled": False}
+VIEW = slice(4, 5)  # the centre among five crops
+SINGLE = ("full", "adapter alone, BCE")  # rows that are also given with a single view
 BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
 ROWS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -136,15 +138,15 @@ class Bench:
         found: dict[str, np.ndarray] = {}
         with torch.no_grad():
             classes = model.class_features()
-            for suffix, some in (("", crops), (", single view", crops[:, 4:5])):
+            for suffix, some in (("", crops), (", single view", crops[:, VIEW])):
                 served, zero_shot = model.ensemble(some, classes, job.params.tte.average)
                 # without the trained scale and bias, which differ between folds
                 cosine = (torch.logit(zero_shot.double()) - (0 if model.logit_bias is None else model.logit_bias)) / model.logit_scale.exp()
                 found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": cosine.numpy()}
         return found
 
-    def probe(self) -> np.ndarray:
-        """Scores [test picture, class] of the linear probe."""
+    def probe(self) -> dict[str, np.ndarray]:
+        """Scores [test picture, class] of the linear probe, test-time ensembled and of the single view."""
         job = self.job(self.params)
         train, means = job.labels(self.sides["train"]), {side: views.mean(dim=1).numpy() for side, views in self.views.items()}
         held = None
@@ -152,7 +154,10 @@ class Bench:
             val = job.labels(self.sides["val"])
             held = (means["val"], val.targets.numpy(), val.known.numpy())
         chosen = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), self.params.evaluate.probe.c, held)
-        return probe_scores(chosen.probe, means["test"])
+        return {
+            "linear probe": probe_scores(chosen.probe, means["test"]),
+            "linear probe, single view": probe_scores(chosen.probe, self.views["test"][:, VIEW].mean(dim=1).numpy()),
+        }
 
 
 class Compare:
@@ -210,14 +215,14 @@ def main() -> None:
     bench = Bench(params, arguments.split, Path(params.data.root), arguments.folds)
     scores: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, float] = {}
-    probes = {} if arguments.folds else {"linear probe": [bench.probe()]}
+    probes = {} if arguments.folds else {name: [scores] for name, scores in bench.probe().items()}
     for row in arguments.rows:
         started = time.monotonic()
         for seed in arguments.seeds:
             found = bench.scores(ROWS[row], seed)
             scores.setdefault(row, []).append(found["served"])
-            if row == "full":
-                scores.setdefault("full, single view", []).append(found["served, single view"])
+            if row in SINGLE:
+                scores.setdefault(f"{row}, single view", []).append(found["served, single view"])
             scores.setdefault("zero-shot", [found["zero-shot"]])
             scores.setdefault("zero-shot, single view", [found["zero-shot, single view"]])
         seconds[row] = (time.monotonic() - started) / len(arguments.seeds)
@@ -229,7 +234,7 @@ def main() -> None:
 
 def document(bench: Bench, scores: dict[str, list[np.ndarray]], seeds: int, draws: int) -> str:
     """One Markdown table for all test pictures and one for each slice."""
-    first = [row for row in ("zero-shot", "zero-shot, single view", "linear probe") if row in scores]
+    first = [row for row in ("zero-shot", "zero-shot, single view", "linear probe", "linear probe, single view") if row in scores]
     order = [*first, *[row for row in scores if row not in first]]
     slices: pd.Series = bench.sides[bench.judged]["slice"].fillna("")
     lines: list[str] = []

@@ -15,6 +15,7 @@ from capnet.evaluation.report_inputs import Inputs, shown_rows
 from capnet.evaluation.report_words import MEANS, VARIANT_NAMES, as_float, counted, difference, fixed, interval, percent, points, shorten, whole
 
 MOVERS = 8  # classes with the largest gains, and as many with the smallest
+FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
 LONG_NAME = 40  # characters of a name in a tooltip
 Part = dict[str, Any]
 
@@ -111,7 +112,10 @@ def notes(inputs: Inputs) -> list[str]:
             "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
             "A method that only sees the training list does not have them, so compare with published rows with care."
         )
-    if int(inputs.metrics.get("bootstrap", {}).get("units", 2)) < 2:
+    units, unit = (inputs.metrics.get("bootstrap", {}).get(key) for key in ("units", "unit"))
+    if unit == "group" and 2 <= int(units) < FEW_GROUPS:
+        found.append(f"The test pictures are of only {int(units)} groups. Intervals from so few are too narrow: what they exclude may still be chance.")
+    if units is not None and int(units) < 2:
         found.append(
             "All test pictures are of one group, so no interval can be given and no difference is shown to be more than chance. "
             "Give the test side pictures of several groups, such as sites or patients."

@@ -400,5 +400,8 @@ def test_test_pictures_of_one_group_are_said_to_have_no_intervals(tmp_path: Path
     alone = Page(html_of(made)).text
     assert "All test pictures are of one group" in alone
     assert "excludes 0" not in alone.split("How to read")[0]
-    contracts.write_json(path, metrics | {"bootstrap": {**drawn, "units": 2}})
-    assert "of one group" not in Page(html_of(made)).text
+    for units, few in ((2, True), (9, True), (10, False)):
+        contracts.write_json(path, metrics | {"bootstrap": {**drawn, "units": units}})
+        text = Page(html_of(made)).text
+        assert "of one group" not in text
+        assert (f"only {units} groups" in text) == few
