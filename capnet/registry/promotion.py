@@ -176,6 +176,7 @@ def promote(
             f"{identity(name, number)}: {'; '.join(str(item) for item in (*(rule for rule in verdict.rules if rule.outcome != 'pass'), *verdict.notes))}",
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
+    since = history.now()
     if _current(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
@@ -184,17 +185,18 @@ def promote(
         client.set_model_version_tag(name, number, OVERRIDE, reason)
     elif OVERRIDE in version.tags:
         client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
-    return _move(client, event, name, verdict)
+    return _move(client, event, name, verdict, since)
 
 
-def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None) -> Outcome:
+def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None, since: str) -> Outcome:
     """Set the alias and look again: MLflow has no compare-and-swap, so of two at once the later one stays.
 
-    The time is taken between: an alias that is still ours after it was moved by others later, one that is not was moved before.
+    ``since``: a time before the present champion was looked up; what others finish from then on, we replace.
+    The time of the move is taken between: an alias that is still ours after it was moved by others later, one that is not was moved before.
     """
     insist(client.set_registered_model_alias, name, ALIAS, event.after)
     done = history.now()
-    others = [item for item in history.events(client, name) if item.counts and event.at < item.done < done and item.after != event.after]
+    others = [item for item in history.events(client, name) if item.counts and since < item.done < done and item.after != event.after]
     if others:  # finished since we looked: that is the champion that we replaced
         event = replace(event, before=others[-1].after)
     now = _current(client, name)
@@ -218,6 +220,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     if force and not reason.strip():
         raise _no_reason()
     follow(client, name)
+    since = history.now()
     current, known = _current(client, name), history.events(client, name)
     version, seen, back = None, {current}, history.former(known, current)
     while back and back not in seen and version is None:  # versions that were deleted are passed over
@@ -234,7 +237,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     event = history.begin(client, name, "rolled back", current, back, version.tags.get(VERDICT, ""), reason)
     if why:
         client.set_model_version_tag(name, back, OVERRIDE, reason)
-    return _move(client, event, name, None)
+    return _move(client, event, name, None, since)
 
 
 def follow(client: MlflowClient, name: str) -> Event | None:

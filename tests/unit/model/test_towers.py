@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from capnet.config import Backbone
 from capnet.errors import ConfigError, DataError
 from capnet.model import towers as module
-from capnet.model.towers import load_towers
+from capnet.model.towers import load_towers, tensors_digest
 from tests.unit.model import tiny
 
 
@@ -141,3 +141,10 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
         load_towers(Backbone(name="lit-efflite0-minilm", pretrained="openai"))
     with pytest.raises(ConfigError, match="no lit backbone"):
         load_towers(Backbone(name="lit-nothing", pretrained="wheels"))
+
+
+@pytest.mark.parametrize("shape", [(32, 1, 1, 1), (1, 32, 1, 1), (8, 1, 3, 3), (4, 3, 2, 5)])
+def test_the_digest_of_tensors_is_that_of_their_values_however_they_lie_in_memory(shape):
+    tensor = torch.randn(shape)
+    expected = hashlib.sha256(b"a" + tensor.numpy().tobytes()).hexdigest()
+    assert tensors_digest({"a": tensor}) == tensors_digest({"a": tensor.to(memory_format=torch.channels_last)}) == expected

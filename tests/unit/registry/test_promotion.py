@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 import pytest
@@ -173,6 +174,25 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
         place.with_name("lost").rename(place)
     assert history(client)[-1] == ("promoted", "1", "3", "inconclusive")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_who_is_promoted_between_the_last_look_and_the_own_event_is_the_one_replaced(client: MlflowClient, back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other promotion runs as a whole in the moment before this one writes what it is about to do."""
+    promote(client, "1")
+    if back:
+        promote(client, "2", force=True, reason="for a day")
+    begin, ours = history_of.begin, "1" if back else "2"
+
+    def late(client: MlflowClient, *given: Any) -> history_of.Event:
+        monkeypatch.undo()
+        assert promote(client, "3", force=True, reason="faster").now == "3"
+        return begin(client, *given)
+
+    monkeypatch.setattr(history_of, "begin", late)
+    done = promotion.rollback(client, "capnet") if back else promote(client, "2", force=True, reason="slower")
+    assert (done.before, done.now, champion(client)) == ("3", ours, ours)
+    assert promotion.audit(client, "capnet").new is None
 
 
 def test_two_promotions_at_once_lose_no_history(client: MlflowClient) -> None:
