@@ -20,7 +20,6 @@ from capnet.runtime import Machine
 from capnet.state import state_dir
 
 BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)
-LAYOUT = "channels last"  # how towers compute: in another layout the last bits differ, so features kept from before are made again
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,7 @@ def pooled_features(
     if rows["sha256"].isna().any():  # the cache goes by content
         todo = "set ingest.pictures: decode or header, or give the label table a column sha256"
         raise DataError(f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo)
-    key = settings_hash(
-        {"rows": list(rows["sha256"]), "weights": weight_hash, "look": look.key(), "bf16": machine.bf16, "device": machine.device.type, "layout": LAYOUT}
-    )
+    key = settings_hash({"rows": list(rows["sha256"]), "weights": weight_hash, "look": look.key(), "bf16": machine.bf16, "device": machine.device.type})
     path = state_dir("features") / f"{key}.safetensors"
     cached = read_cached_tensors(path)
     if cached is not None:

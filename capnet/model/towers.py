@@ -34,14 +34,13 @@ class ImageTower(nn.Module):
     """An open_clip visual tower split where adapters of towers without blocks go.
 
     ``pooled``: pictures [batch, 3, size, size] -> [batch, pooled]; ``project``: [batch, pooled] -> [batch, embed].
-    Weights and pictures lie channels last: convolutions are faster that way, on CPUs and GPUs.
     """
 
     visual: Any
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual = pooled_only(visual).to(memory_format=torch.channels_last)
+        self.visual = pooled_only(visual)
         self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
 
     @property
@@ -59,7 +58,6 @@ class ImageTower(nn.Module):
         return int(norm.weight.shape[0])
 
     def pooled(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
         output: Tensor = self.visual.trunk(images) if self._head is not None else self.visual(images)
         return output
 
