@@ -24,6 +24,7 @@ import torch
 
 from capnet.config import Params, load, parse
 from capnet.contracts import label_matrix, read_classes, read_split
+from capnet.data.images import centre_index
 from capnet.data.sides import group_codes
 from capnet.evaluation.baselines import choose_probe, probe_scores
 from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
@@ -34,7 +35,6 @@ from capnet.runtime import prepare
 from capnet.steps.train import Job, stratified_folds
 
 OFF = {"enabled": False}
-VIEW = slice(4, 5)  # the centre among five crops
 SINGLE = ("full", "adapter alone, BCE")  # rows that are also given with a single view
 BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
 ROWS: dict[str, dict[str, Any]] = {
@@ -138,12 +138,17 @@ class Bench:
         found: dict[str, np.ndarray] = {}
         with torch.no_grad():
             classes = model.class_features()
-            for suffix, some in (("", crops), (", single view", crops[:, VIEW])):
+            for suffix, some in (("", crops), (", single view", self.single(crops))):
                 served, zero_shot = model.ensemble(some, classes, job.params.tte.average)
                 # without the trained scale and bias, which differ between folds
                 cosine = (torch.logit(zero_shot.double()) - (0 if model.logit_bias is None else model.logit_bias)) / model.logit_scale.exp()
                 found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": cosine.numpy()}
         return found
+
+    def single(self, crops: torch.Tensor) -> torch.Tensor:
+        """The centre [picture, 1, pooled] among the test-time views."""
+        centre = centre_index(self.params.tte.views)
+        return crops[:, centre : centre + 1]
 
     def probe(self) -> dict[str, np.ndarray]:
         """Scores [test picture, class] of the linear probe, test-time ensembled and of the single view."""
@@ -156,7 +161,7 @@ class Bench:
         chosen = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), self.params.evaluate.probe.c, held)
         return {
             "linear probe": probe_scores(chosen.probe, means["test"]),
-            "linear probe, single view": probe_scores(chosen.probe, self.views["test"][:, VIEW].mean(dim=1).numpy()),
+            "linear probe, single view": probe_scores(chosen.probe, self.single(self.views["test"]).mean(dim=1).numpy()),
         }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from capnet.errors import Problem
+
 STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
 DATA = "/mnt/data"  # where a volume with pictures is mounted
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
@@ -27,3 +29,9 @@ NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
 def on_volume(root: str) -> bool:
     """Whether ``data.root`` lies on the volume with pictures."""
     return root == DATA or root.startswith(f"{DATA}/")
+
+
+def unseen(root: str) -> Problem:
+    """What is wrong with pictures in a folder of the machine that submits."""
+    todo = f"set data.root to s3://BUCKET/PREFIX, to a git address, or to a folder below {DATA} and submit with --data-volume"
+    return Problem(f"data.root = {root} is a folder of this machine, and no pod sees it", "data.root", todo)

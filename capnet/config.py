@@ -444,7 +444,8 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
         raise ConfigError("not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`")
-    return parse(override(raw, overrides), str(path))
+    given = tuple(overrides)
+    return parse(override(raw, given), f"{path}, --set" if given else str(path))
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from capnet.cluster import DATA, on_volume
+from capnet.cluster import on_volume, unseen
 from capnet.errors import ConfigError, Problem
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?|e[0-9]+)?")  # of Kubernetes, and above zero
@@ -29,9 +29,8 @@ def check_place(root: str, data_volume: bool) -> None:
 
     if kind_of(root) != "folder" or (data_volume and on_volume(root)):
         return
-    what = f"data.root = {root} is on the volume with pictures" if on_volume(root) else f"data.root = {root} is a folder of this machine, and no pod sees it"
-    todo = "add --data-volume" if on_volume(root) else f"set it to s3://BUCKET/PREFIX, to a git address, or to a folder below {DATA} with --data-volume"
-    raise ConfigError(what, "params.yaml, --set, --pictures", todo)
+    on_it = Problem(f"data.root = {root} is on the volume with pictures, which no task mounts", "data.root", "add --data-volume")
+    raise ConfigError(problems=[on_it if on_volume(root) else unseen(root)])
 
 
 def together(pipeline: str, given: Mapping[str, Any]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from capnet import cluster
-from capnet.cluster import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume
+from capnet.cluster import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
 from capnet.cluster_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.commands.doctor import Finding
 from capnet.commands.doctor_nodes import check_trainer
@@ -89,8 +89,7 @@ def check_namespace(api: Kubernetes, wanted: Wanted, answer: Finding) -> Iterabl
 def check_pictures(wanted: Wanted) -> Iterable[Finding]:
     """Whether pods can see what data.root names."""
     if kind(wanted.root) == "folder" and not on_volume(wanted.root):
-        todo = f"set data.root to s3://BUCKET/PREFIX, to a git address, or to a folder below {DATA} and submit with --data-volume"
-        yield Finding("pictures", "", Problem(f"data.root = {wanted.root} is a folder of this machine, and no pod sees it", "data.root", todo))
+        yield Finding("pictures", "", unseen(wanted.root))
         return
     yield Finding("pictures", f"data.root is {wanted.root}" + (": submit with --data-volume" if on_volume(wanted.root) else ""))
 

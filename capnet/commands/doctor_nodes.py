@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from capnet.cluster import on_volume
 from capnet.cluster_api import Kubernetes, NotAllowed, NotThere
 from capnet.commands.doctor import Finding
 from capnet.errors import Problem
@@ -56,8 +57,6 @@ def runtime(api: Kubernetes, wanted: Wanted) -> Problem | None:
 
 def volumes(api: Kubernetes, wanted: Wanted) -> Iterable[Problem]:
     """The claims that all nodes mount; a claim that is not there is told by another check."""
-    from capnet.cluster import on_volume
-
     for name, enough in (
         (wanted.state_claim, {"ReadWriteMany"}),
         *([(wanted.data_claim, {"ReadWriteMany", "ReadOnlyMany"})] if on_volume(wanted.root) else []),

@@ -130,20 +130,19 @@ def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.nda
     free = np.flatnonzero(side == FREE)
     wanted = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
     chosen = free[stratified_holdout(labels[free], wanted, settings.seed, groups[free])]
-    if not len(chosen) and wanted and len(np.unique(groups[free])) == 1:
+    if len(chosen):
+        return chosen
+    if wanted and len(np.unique(groups[free])) == 1:
         todo = "give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
         raise DataError("no rows for the test side: all rows without a given side are one group", f"column group, {len(free)} rows", todo)
-    reason = _too_large(groups[free], settings.test_share, "split.test_share") if wanted else ""
-    if not len(chosen) and reason:
-        todo = "or give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
-        raise DataError("no rows for the test side: every group is too large for it", f"column group, {len(free)} rows", f"{reason}, {todo}")
-    if not len(chosen):
-        raise DataError(
-            "no rows for the test side",
-            f"split.test_share = {settings.test_share}; {len(free)} of {len(side)} rows have no given side",
-            "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share above 0",
-        )
-    return chosen
+    if wanted and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
+        todo = f"{reason}, or give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
+        raise DataError("no rows for the test side: every group is too large for it", f"column group, {len(free)} rows", todo)
+    raise DataError(
+        "no rows for the test side",
+        f"split.test_share = {settings.test_share}; {len(free)} of {len(side)} rows have no given side",
+        "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share above 0",
+    )
 
 
 def _too_large(groups: np.ndarray, share: float, setting: str) -> str:

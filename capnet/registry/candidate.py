@@ -7,11 +7,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from capnet.contracts import BUCKETS, VARIANTS, Classes, check_schema, read_classes, read_json, sha256_file, slugify
 from capnet.errors import ContractError, Problem
+from capnet.registry.gate import GateScores, gate_scores
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
@@ -48,6 +50,11 @@ class Candidate:
     def headline(self) -> dict[str, float]:
         """mAP and the buckets that have classes, of the served variant, in fractions of 1."""
         return {name: float(self.metrics["capnet"][name]) for name in HEADLINE if name in self.metrics["capnet"]}
+
+    @cached_property
+    def gate(self) -> GateScores:
+        """What promotions compare; two steps of a registration need it, and it is read once."""
+        return gate_scores(self.split, self.evaluation, self.classes, self.content_hash)
 
 
 def content_hash(model: Path, evaluation: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import replace_file, write_json
 from capnet.registry.candidate import EVALUATION_FILES, FORM, MODEL_FILES, PACKED, REFERENCED, Candidate, curves, figures, flat_params
-from capnet.registry.gate import FOLDER, gate_scores, write_gate
+from capnet.registry.gate import FOLDER, write_gate
 from capnet.registry.provenance import requirements
 from capnet.registry.reference import reference
 from capnet.registry.run import told_points
@@ -53,7 +53,7 @@ def log_artifacts(client: MlflowClient, run_id: str, candidate: Candidate, repor
         with _storing(name):
             client.log_text(run_id, text, name)
     with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
-        write_gate(Path(folder), gate_scores(candidate.split, candidate.evaluation, candidate.classes, candidate.content_hash))
+        write_gate(Path(folder), candidate.gate)
         client.log_artifacts(run_id, folder, FOLDER)
 
 

@@ -34,7 +34,10 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
 
 
 def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
-    """What a person must know of a copy that no champion here is there to be compared with: the gate refused it where it comes from; "" if not."""
+    """What a person must know of a copy that no champion here is there to be compared with: the gate refused it where it comes from; "" if not.
+
+    A copy made by the UI's button is told by the tags of another version on it; it gets the tag that ours have, before a verdict covers them.
+    """
     from mlflow.exceptions import MlflowException
 
     of = version.tags.get(VERDICT_OF, "")

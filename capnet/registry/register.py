@@ -15,7 +15,6 @@ from capnet.registry.candidate import FORM, PACKED, REFERENCED, Candidate, conte
 from capnet.registry.cards import card_links, card_texts
 from capnet.registry.champion import VERDICT
 from capnet.registry.contents import log_artifacts, log_figures, log_model
-from capnet.registry.gate import gate_scores
 from capnet.registry.policy import read_policy
 from capnet.registry.promotion import follow, rival_of, tag, verdict_on, verdict_tags
 from capnet.registry.provenance import git_revision
@@ -81,7 +80,7 @@ def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candi
     policy = read_policy(settings.policy)
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
-    verdict = verdict_on(client, gate_scores(candidate.split, candidate.evaluation, candidate.classes), rival, policy)
+    verdict = verdict_on(client, candidate.gate, rival, policy)
     tag(client, found, verdict_tags(found, rival, verdict))
 
 
