@@ -74,6 +74,7 @@ def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # header and body in one packet: two wait for each other
     state: State
 
     def log_message(self, *_: Any) -> None:

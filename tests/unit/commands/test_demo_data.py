@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
+from capnet.commands import demo_data
 from capnet.commands.demo_data import compare
 from capnet.config import Ingest
 from capnet.contracts import label_matrix, tree_hash
@@ -146,18 +148,22 @@ def test_the_attribution_names_maker_licence_and_changes(drawn: Drawn) -> None:
 # ---------------------------------------------------------------- refusals
 
 
-def test_a_data_dvc_of_other_pictures_is_refused_and_the_bytes_repeat(drawn: Drawn, tmp_path: Path) -> None:
-    (tmp_path / "data.dvc").write_text(OTHER)
-    (tmp_path / "data").mkdir()
-    result = capnet(tmp_path, "demo-data")
+def test_a_data_dvc_of_other_pictures_is_refused_and_the_bytes_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_set, "total", lambda: 150)  # the first 150 of the 3100, in more than one chunk
+    monkeypatch.chdir(tmp_path)
+    first = CliRunner().invoke(demo_data.command, ["--out", "first"], catch_exceptions=False)
+    assert (first.exit_code, len(list(Path("first/images").iterdir()))) == (0, 150)
+    Path("data.dvc").write_text(OTHER)
+    Path("data").mkdir()
+    second = CliRunner().invoke(demo_data.command)
     if EXACT:
-        assert result.returncode == 3
-        assert tree_hash(drawn.data) in result.stderr, "a second run drew other bytes"
-        assert "0123456789abcdef0123456789abcdef.dir" in result.stderr
-        assert "dvc pull" in result.stderr
-        assert list((tmp_path / "data").iterdir()) == []
-    assert "Traceback" not in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.dvc"]
+        assert isinstance(second.exception, DataError)
+        assert second.exception.exit_code == 3
+        assert tree_hash(Path("first")) in str(second.exception), "a second run drew other bytes"
+        assert "0123456789abcdef0123456789abcdef.dir" in str(second.exception)
+        assert "dvc pull" in str(second.exception)
+        assert list(Path("data").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.dvc", "first"]
 
 
 @pytest.mark.parametrize("name", ["my.jpg", ".hidden"])

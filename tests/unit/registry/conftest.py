@@ -76,16 +76,9 @@ def client(no_database: Path, three_versions: Path) -> MlflowClient:
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a real mlflow server on loopback that proxies artifacts, with nothing in it."""
-    with _serving(tmp_path / "server") as address:
-        yield address
-
-
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The same for tests that each have an experiment of their own."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real mlflow server on loopback that proxies artifacts; each test has experiments and models of its own there."""
     with _serving(tmp_path_factory.mktemp("shared") / "server") as address:
         yield address
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,23 +34,30 @@ CURVES = ("train/loss", "train/learning_rate", "val/mAP", "val/head", "val/mediu
 
 
 @pytest.fixture
-def proxy(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreliable]:
+def own() -> Params:
+    """Settings with an experiment and a model that no other test of the server has."""
+    name = f"capnet {uuid.uuid4()}"
+    return Params.model_validate({"register": {"name": name, "experiment": name}})
+
+
+@pytest.fixture
+def proxy(server: str, own: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreliable]:
     """A real server behind a proxy; its address is the tracking server's, and time-outs are short."""
     with unreliable(server) as found:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", found.address)
         monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
         for name, value in (("TIMEOUT", "2"), ("MAX_RETRIES", "0")):
             monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
-        (tmp_path / "params.yaml").write_text("register:\n  name: capnet\n")
+        (tmp_path / "params.yaml").write_text(f"register:\n  name: {own.register_.name}\n")
         monkeypatch.chdir(tmp_path)
         yield found
 
 
-def train(paths: dict[str, Path], first: int = 1, last: int = EPOCHS, at: dict[int, Callable[[], object]] | None = None) -> float:
+def train(paths: dict[str, Path], settings: Params = SETTINGS, last: int = EPOCHS, at: dict[int, Callable[[], object]] | None = None) -> float:
     """What stages.run does around the train step; ``at`` happens before an epoch. Seconds that tracking took in all."""
     begin, idle = time.monotonic(), 0.0
-    with tracked("train", SETTINGS, {}, {"model": paths["model"]}) as log:
-        for epoch in range(first, last + 1):
+    with tracked("train", settings, {}, {"model": paths["model"]}) as log:
+        for epoch in range(1, last + 1):
             (at or {}).get(epoch, lambda: None)()
             log(dict.fromkeys(CURVES, epoch / 100), epoch)
             time.sleep(0.02)
@@ -63,17 +71,17 @@ def sync() -> str:
     return result.output
 
 
-def the_run(server: str) -> tuple[MlflowClient, str]:
+def the_run(server: str, settings: Params = SETTINGS) -> tuple[MlflowClient, str]:
     client = MlflowClient(server)
-    found = client.get_experiment_by_name("capnet")
+    found = client.get_experiment_by_name(settings.register_.experiment)
     assert found is not None
     runs = client.search_runs([found.experiment_id])
     assert len(runs) == 1, "one run for one execution"
     return client, str(runs[0].info.run_id)
 
 
-def check_complete(server: str) -> None:
-    client, run_id = the_run(server)
+def check_complete(server: str, settings: Params = SETTINGS) -> None:
+    client, run_id = the_run(server, settings)
     for name in CURVES:
         history = client.get_metric_history(run_id, name)
         assert [(point.step, point.value) for point in history] == [(epoch, epoch / 100) for epoch in range(1, EPOCHS + 1)], name
@@ -81,20 +89,20 @@ def check_complete(server: str) -> None:
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_training_evaluation_and_registration_make_one_complete_run(proxy: Unreliable, server: str, make_outputs: Make) -> None:
+def test_training_evaluation_and_registration_make_one_complete_run(proxy: Unreliable, server: str, own: Params, make_outputs: Make) -> None:
     paths = make_outputs(epochs=EPOCHS)
-    train(paths)
+    train(paths, own)
     end = time.monotonic() + 30
     while time.monotonic() < end and any(spool.records(int(spool.sent(proxy.address)["sent"])) for spool in spools()):
         time.sleep(0.2)  # nobody syncs: the sender of the stage does it
-    check_complete(server)
+    check_complete(server, own)
     candidate = read_candidate(**paths)
-    with tracked("evaluate", SETTINGS, {"model": paths["model"]}, {}) as log:
+    with tracked("evaluate", own, {"model": paths["model"]}, {}) as log:
         log({f"capnet/{name}": value for name, value in candidate.headline.items()}, 0)
-    version = register_version(SETTINGS.register_, candidate, paths["evaluation"] / "report.html", "0123456789abcdef0123456789abcdef.dir")
-    client, run_id = the_run(server)
+    version = register_version(own.register_, candidate, paths["evaluation"] / "report.html", "0123456789abcdef0123456789abcdef.dir")
+    client, run_id = the_run(server, own)
     assert version.run_id == run_id
-    check_complete(server)
+    check_complete(server, own)
     run = client.get_run(run_id)
     own = {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/", "system/"))}
     assert own == figures(candidate)
@@ -108,19 +116,21 @@ def test_training_evaluation_and_registration_make_one_complete_run(proxy: Unrel
 
 
 @pytest.mark.parametrize("mode", ["error", "gone", "lost", "stall"])
-def test_a_server_that_fails_in_mid_run_gets_everything_later_and_once(proxy: Unreliable, server: str, make_outputs: Make, mode: str) -> None:
+def test_a_server_that_fails_in_mid_run_gets_everything_later_and_once(
+    proxy: Unreliable, server: str, own: Params, make_outputs: Make, mode: str
+) -> None:
     paths = make_outputs()
     begin = time.monotonic()
-    cost = train(paths, at={8: lambda: setattr(proxy, "mode", mode)})
+    cost = train(paths, own, at={8: lambda: setattr(proxy, "mode", mode)})
     assert cost < live.PATIENCE + 2.5, "the stage does not wait for the server"
     assert time.monotonic() - begin < 10
     proxy.mode = "lost"
     CliRunner().invoke(main, ["sync"])  # fails, although the server did what it was asked
     proxy.mode = "ok"
     sync()
-    check_complete(server)
+    check_complete(server, own)
     assert sync() == f"sync: nothing to send to {proxy.address}\n"
-    check_complete(server)
+    check_complete(server, own)
 
 
 def test_a_server_that_was_never_there_and_a_registration_elsewhere(
@@ -169,11 +179,12 @@ def test_a_given_run_is_adopted_and_left_open(database: Path, make_outputs: Make
     assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
 
 
-def test_a_stage_that_fails_or_is_killed_says_so(proxy: Unreliable, server: str, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), tracked("train", SETTINGS, {}, {}) as log:
+def test_a_stage_that_fails_or_is_killed_says_so(proxy: Unreliable, server: str, own: Params) -> None:
+    with pytest.raises(ZeroDivisionError), tracked("train", own, {}, {}) as log:
         log({"train/loss": 1 / 0}, 1)
     script = "import sys, time; from capnet.config import Params; from capnet.registry.live import tracked\n"
-    script += "with tracked('train', Params(), {}, {}) as log:\n    log({'train/loss': 1.0}, 1); print('up', flush=True); time.sleep(60)"
+    script += f"own = Params.model_validate({own.model_dump(by_alias=True, include={'register_'})})\n"
+    script += "with tracked('train', own, {}, {}) as log:\n    log({'train/loss': 1.0}, 1); print('up', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -182,7 +193,7 @@ def test_a_stage_that_fails_or_is_killed_says_so(proxy: Unreliable, server: str,
     statuses: list[str] = []
     while time.monotonic() < end and sorted(statuses) != ["FAILED", "KILLED"]:
         time.sleep(0.5)
-        found = client.get_experiment_by_name("capnet")
+        found = client.get_experiment_by_name(own.register_.experiment)
         statuses = [run.info.status for run in client.search_runs([found.experiment_id])] if found else []
     assert sorted(statuses) == ["FAILED", "KILLED"]
 

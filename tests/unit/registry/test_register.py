@@ -47,14 +47,14 @@ def _client() -> MlflowClient:
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
-def _versions(client: MlflowClient) -> list[str]:
-    return sorted(str(item.version) for item in client.search_model_versions("name = 'capnet'"))
+def _versions(client: MlflowClient, name: str = "capnet") -> list[str]:
+    return sorted(str(item.version) for item in client.search_model_versions(f"name = '{name}'"))
 
 
-def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path) -> None:
+def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, settings: Register = SETTINGS) -> None:
     """Run, figures, artifacts and version, asked back from the store by its own client."""
     candidate = read_candidate(**paths)
-    version = client.get_model_version_by_alias("capnet", "challenger")
+    version = client.get_model_version_by_alias(settings.name, "challenger")
     expected = {
         "content_hash": candidate.content_hash,
         "class_fingerprint": candidate.classes.fingerprint,
@@ -63,12 +63,12 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path) 
     }
     assert {name: version.tags[name] for name in expected} == expected
     assert {name: version.tags[name] for name in ("mAP", "head", "medium", "tail")} == {"mAP": "0.5000", "head": "0.6000", "medium": "0.5000", "tail": "0.4000"}
-    assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == ("green", "capnet version 1", "no champion")
+    assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == ("green", f"{settings.name} version 1", "no champion")
     assert version.description.startswith("mAP 50.0 % over 4 classes")
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert {name: run.data.tags[name] for name in expected} == expected
-    assert client.get_experiment(run.info.experiment_id).name == "capnet"
+    assert client.get_experiment(run.info.experiment_id).name == settings.experiment
     assert run.data.params["train.loss.name"] == "db_focal"
     assert run.data.params["tte.views"] == "5"
     assert {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))} == figures(candidate)
@@ -104,14 +104,15 @@ def test_a_sqlite_store_holds_run_figures_artifacts_and_version(no_database: Pat
 def test_a_server_holds_run_figures_artifacts_and_version(server: str, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    own = Register(name="of a server", experiment="of a server")
     paths = make_outputs()
-    assert not _registered(paths)
-    assert _register(paths, data_md5="0123.dir") == "1"
-    assert _registered(paths)
-    assert _register(paths) == "1"
-    assert _versions(_client()) == ["1"]
-    _check_contents(_client(), paths, tmp_path)
-    model_id = _client().get_model_version("capnet", "1").source.removeprefix("models:/")
+    assert not _registered(paths, own)
+    assert _register(paths, own, "0123.dir") == "1"
+    assert _registered(paths, own)
+    assert _register(paths, own) == "1"
+    assert _versions(_client(), own.name) == ["1"]
+    _check_contents(_client(), paths, tmp_path, own)
+    model_id = _client().get_model_version(own.name, "1").source.removeprefix("models:/")
     assert {Path(item.path).name for item in _client().list_logged_model_artifacts(model_id, "artifacts/model")} >= {"model.safetensors", "config.json"}
 
 

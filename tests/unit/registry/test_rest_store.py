@@ -34,10 +34,10 @@ def the_same(client: MlflowClient, run_id: str) -> dict[str, Any]:
     }
 
 
-def test_a_run_is_the_same_by_either_way(shared_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_server)
-    client, experiment = MlflowClient(shared_server), f"köln & {uuid.uuid4()}"
-    ways: list[Store] = [RestStore(shared_server), ClientStore(client, Register())]
+def test_a_run_is_the_same_by_either_way(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    client, experiment = MlflowClient(server), f"köln & {uuid.uuid4()}"
+    ways: list[Store] = [RestStore(server), ClientStore(client, Register())]
     found = []
     for way in ways:
         key = uuid.uuid4().hex
@@ -52,17 +52,17 @@ def test_a_run_is_the_same_by_either_way(shared_server: str, monkeypatch: pytest
     assert found[0]["history"] == {"val/mAP": [(1, 0.25, 1_700_000_000_000), (2, 1e-300, 1_700_000_001_000)], "ap/köln 1": [(2, -3.5, 1_700_000_001_000)]}
 
 
-def test_an_experiment_that_another_process_makes_first_is_used(shared_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_that_another_process_makes_first_is_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = str(uuid.uuid4())
-    made = MlflowClient(shared_server).create_experiment(name)
-    store = RestStore(shared_server)
+    made = MlflowClient(server).create_experiment(name)
+    store = RestStore(server)
     look, looks = store._experiment, iter(["", None])
     monkeypatch.setattr(store, "_experiment", lambda name: "" if next(looks) == "" else look(name))
-    assert MlflowClient(shared_server).get_run(store.make_run(name, "key", "run", 1)).info.experiment_id == made
+    assert MlflowClient(server).get_run(store.make_run(name, "key", "run", 1)).info.experiment_id == made
 
 
-def test_refusals_say_why(shared_server: str) -> None:
-    client, name, store = MlflowClient(shared_server), str(uuid.uuid4()), RestStore(shared_server)
+def test_refusals_say_why(server: str) -> None:
+    client, name, store = MlflowClient(server), str(uuid.uuid4()), RestStore(server)
     client.delete_experiment(client.create_experiment(name))
     with pytest.raises(Refused, match="deleted"):
         store.make_run(name, "key", "run", 1)

@@ -30,6 +30,7 @@ class Unreliable(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Unreliable
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # header and body in one packet: two wait for each other
 
     def _answer(self) -> None:
         self.server.requests += 1
