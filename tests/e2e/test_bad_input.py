@@ -3,22 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
-from e2e.workplace import QUICK, Workplace, merge, small_rows
-
-
-def refuse(place: Workplace, *command: str, code: int, words: tuple[str, ...]) -> None:
-    """Run a command that must refuse, and look at how it does so."""
-    before = sorted((place.root / "outputs").rglob("*"))
-    result = place.run("capnet", *command)
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    assert "where: " in result.stderr
-    assert "to do: " in result.stderr
-    for word in words:
-        assert word in result.stderr, result.stderr
-    assert sorted((place.root / "outputs").rglob("*")) == before, "something was written"
+from e2e.workplace import QUICK, Workplace, merge, refuse, small_rows
 
 
 def test_unknown_settings_are_all_named_at_once(workplace: Workplace) -> None:
@@ -98,15 +84,6 @@ def test_a_gate_that_refuses_publishes_what_it_found(workplace: Workplace) -> No
     assert "Traceback" not in result.stderr
     assert "images/copy.jpg" in result.stderr + result.stdout
     assert (workplace.root / "outputs" / "validation" / "validation.json").is_file()
-
-
-def test_a_model_for_other_classes_is_a_contract_error(finished: Workplace, tmp_path: Path) -> None:
-    shutil.copytree(finished.root, tmp_path / "copy")
-    place = Workplace(tmp_path / "copy")
-    labels = (place.root / "data" / "labels.csv").read_text()
-    (place.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
-    place.stages(last="split")
-    refuse(place, "train", code=4, words=("other classes",))
 
 
 def test_traceback_on_request(workplace: Workplace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.workplace import Workplace
+from e2e.workplace import Workplace, refuse
 
 from capnet.contracts import label_matrix, read_classes, read_graph, read_manifest, read_predictions, read_split, read_tensors
 from capnet.stages import STAGES
@@ -120,6 +120,15 @@ def test_check_registers_again_where_the_store_is_new(finished: Workplace, tmp_p
     place.capnet("register", "--check")
     (model,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_registered_models()
     assert "challenger" in model.aliases
+
+
+def test_labels_that_are_renamed_later_are_a_contract_error(finished: Workplace, tmp_path: Path) -> None:
+    shutil.copytree(finished.root, tmp_path / "copy")
+    place = Workplace(tmp_path / "copy")
+    labels = (place.root / "data" / "labels.csv").read_text()
+    (place.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
+    place.stages(last="split")
+    refuse(place, "train", code=4, words=("other classes",))
 
 
 def test_summary_names_the_variants_and_the_report(finished: Workplace) -> None:

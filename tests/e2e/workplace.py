@@ -102,6 +102,19 @@ class Workplace:
             self.capnet(name)
 
 
+def refuse(place: Workplace, *command: str, code: int, words: tuple[str, ...]) -> None:
+    """Run a command that must refuse, and look at how it does so."""
+    before = sorted((place.root / "outputs").rglob("*"))
+    result = place.run("capnet", *command)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert "where: " in result.stderr
+    assert "to do: " in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+    assert sorted((place.root / "outputs").rglob("*")) == before, "something was written"
+
+
 def draw(path: Path, labels: Sequence[str], generator: random.Random) -> None:
     """Coloured discs on a grey ground, one per label; seeds give each picture other places."""
     picture = Image.new("RGB", (96, 80), tuple(generator.randrange(110, 150) for _ in range(3)))

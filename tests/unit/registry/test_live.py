@@ -116,9 +116,7 @@ def test_training_evaluation_and_registration_make_one_complete_run(proxy: Unrel
 
 
 @pytest.mark.parametrize("mode", ["error", "gone", "lost", "stall"])
-def test_a_server_that_fails_in_mid_run_gets_everything_later_and_once(
-    proxy: Unreliable, server: str, own: Params, make_outputs: Make, mode: str
-) -> None:
+def test_a_server_that_fails_in_mid_run_gets_everything_later_and_once(proxy: Unreliable, server: str, own: Params, make_outputs: Make, mode: str) -> None:
     paths = make_outputs()
     begin = time.monotonic()
     cost = train(paths, own, at={8: lambda: setattr(proxy, "mode", mode)})

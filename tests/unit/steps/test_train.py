@@ -57,7 +57,7 @@ def run_both(folder, backbone, **train):
     settings = {
         "backbone": {"name": backbone, "pretrained": "random"},
         "tte": {"expand": 8},
-        "runtime": {"threads": 2, "precision": "fp32"},
+        "runtime": {"threads": 1, "precision": "fp32"},
         "train": {"epochs": 1, "batch_size": 16, "folds": 2, **train},
     }
     params = parse(settings)
