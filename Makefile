@@ -6,7 +6,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-LOCAL_TESTS := tests/e2e tests/unit tests/contract
+UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard tests/unit/test_*.py)
+LOCAL_TESTS := tests/e2e tests/unit/steps/ tests/contract $(filter-out tests/unit/steps/,$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
