@@ -41,7 +41,15 @@ class Scorer:
         """Features [picture, view, pooled] of the tower without adapters, from the cache where they are there."""
         model = self.loaded.model
         return pooled_features(
-            lambda images: model.pooled(images, adapted=False), model.towers.weight_hash, rows, root, self.look, self.machine, self.threads, what
+            lambda images: model.pooled(images, adapted=False),
+            model.towers.weight_hash,
+            rows,
+            root,
+            self.look,
+            self.machine,
+            self.threads,
+            what,
+            side_by_side=model.towers.image.stands_several_callers,
         )
 
     def score(self, rows: pd.DataFrame, root: Path, what: str) -> Scored:

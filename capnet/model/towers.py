@@ -52,6 +52,11 @@ class ImageTower(nn.Module):
         return list(blocks) if blocks is not None and is_vit else []
 
     @property
+    def stands_several_callers(self) -> bool:
+        """Whether threads may run it at once: adapters in blocks keep the stream of the picture that is on its way."""
+        return not self.blocks
+
+    @property
     def block_width(self) -> int:
         block: Any = self.blocks[0]
         norm = block.ln_2 if hasattr(block, "ln_2") else block.norm2

@@ -65,7 +65,10 @@ class Job:
         if not self.group.leads:
             self.group.told(b"")
         threads = self.params.runtime.threads
-        found = pooled_features(self.towers.image.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, threads, what)
+        tower = self.towers.image
+        found = pooled_features(
+            tower.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, threads, what, side_by_side=tower.stands_several_callers
+        )
         if self.group.leads:
             self.group.told(b"")
         return found

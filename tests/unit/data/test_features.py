@@ -1,14 +1,18 @@
 """Cached features equal those computed directly, and are made again when anything they depend on changes."""
 
 import hashlib
+import threading
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from capnet.config import Runtime, Tte
+from capnet.data import features
 from capnet.data.features import Look, live_features, pooled_features
 from capnet.errors import DataError
 from capnet.runtime import prepare
@@ -81,3 +85,41 @@ def test_features_that_are_not_finite_name_the_picture_and_are_not_kept(pictures
         compute(tower, pictures)
     with pytest.raises(DataError, match=r"0\.png"):
         compute(tower, pictures)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, monkeypatch, precision):
+    rows, root = pictures
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False)
+    seen = []
+
+    def tower(images):
+        seen.append((threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled(), len(images)))
+        time.sleep(0.02 if images.sum() > 0 else 0.001)  # the first are not the first to be ready
+        return network(images)
+
+    monkeypatch.setattr(features, "BATCH_VIEWS", 4)
+    machine = prepare(Runtime(precision=precision, threads=2))
+    first = pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test")
+    assert {(threads, grad) for _, threads, grad, _ in seen} == {(2, False)}
+    assert [size for *_, size in seen] == [4] * 8 + [3]
+    seen.clear()
+    second = pooled_features(tower, "of another cache entry", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+    assert torch.equal(first, second)
+    assert {(threads, grad) for _, threads, grad, _ in seen} == {(1, False)}
+    assert len({place for place, *_ in seen}) == 2
+    assert sorted(size for *_, size in seen) == [3] + [4] * 8
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_one_of_the_threads_is_raised_and_nothing_is_kept(pictures, tmp_path):
+    def tower(images):
+        raise ValueError("no kernel for this")
+
+    rows, root = pictures
+    machine = prepare(Runtime(precision="fp32", threads=2))
+    with pytest.raises(ValueError, match="no kernel"):
+        pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+    assert torch.get_num_threads() == 2
+    assert not list((tmp_path / "state").rglob("*.safetensors"))
