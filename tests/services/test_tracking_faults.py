@@ -105,7 +105,7 @@ def test_training_ends_in_time_and_sync_brings_everything_once(small: SmallServe
         assert kind != "full" or "disk is full" in small.log
     finally:
         cures[kind]()
-    assert " records to run " in sync()
+    sync()  # unless the stage's own sender is still there, and was first
     expected = [(epoch, epoch / 100) for epoch in range(1, EPOCHS + 1)]
     assert points(small.address, settings.register_.experiment) == [expected] * len(CURVES)
     assert sync() == f"sync: nothing to send to {small.address}\n"
