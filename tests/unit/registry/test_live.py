@@ -104,9 +104,9 @@ def test_training_evaluation_and_registration_make_one_complete_run(proxy: Unrel
     assert version.run_id == run_id
     check_complete(server, own)
     run = client.get_run(run_id)
-    own = {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/", "system/"))}
-    assert own == figures(candidate)
-    assert [len(client.get_metric_history(run_id, name)) for name in own] == [1] * len(own)
+    evaluated = {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/", "system/"))}
+    assert evaluated == figures(candidate)
+    assert [len(client.get_metric_history(run_id, name)) for name in evaluated] == [1] * len(evaluated)
     assert "system/process_memory_megabytes" in run.data.metrics
     assert run.data.params["train.loss.name"] == "db_focal"
     assert {"settings_fingerprint", "split_sha256", "content_hash", "git_revision"} - run.data.tags.keys() <= {"git_revision"}
