@@ -15,6 +15,7 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def table(measured: dict[str, Any], order: list[str]) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
@@ -215,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     params = load(arguments.params, arguments.set)
     bench = Bench(params, arguments.split, Path(params.data.root), arguments.folds)
     scores: dict[str, list[np.ndarray]] = {}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,12 @@ def figure(found: dict[int, list[tuple[float, float]]], stages: list[str]) -> st
     return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=list(STAGES))
     parser.add_argument("--figure", type=Path, help="SVG file to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print("| rows | " + " | ".join(f"{stage} s | GB" for stage in options.stages) + " | together s |")
     print("|---" * (2 * len(options.stages) + 2) + "|")
     measured: dict[int, list[tuple[float, float]]] = {}

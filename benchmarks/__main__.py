@@ -1,0 +1,42 @@
+"""``python -m benchmarks NAME ...``: run one benchmark; each has a --help of its own.
+
+python -m benchmarks ablation --sets corel5k=path/to/settings.yaml
+python -m benchmarks graph --help
+python -m benchmarks paper voc-lt --help
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+BENCHMARKS = {
+    "ablation": "what each part of the method is worth, over several data sets and seeds",
+    "graph": "the text graph against true co-occurrence",
+    "paper": "the paper's table: VOC-LT, COCO-LT, NUS-WIDE with CLIP's weights",
+    "scale": "time and memory of the data stages on made data sets",
+    "tracking": "what tracking costs a training",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark that the first argument names.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit status: 0 done, 2 a wrong command line, else what the benchmark returned.
+    """
+    if not arguments or arguments[0] not in BENCHMARKS:
+        wrong = f"no benchmark {arguments[0]!r}\n" if arguments and arguments[0] not in ("-h", "--help") else ""
+        rows = "\n".join(f"  {name:10}{text}" for name, text in BENCHMARKS.items())
+        print(f"{wrong}usage: python -m benchmarks NAME [--help]\n\n{rows}", file=sys.stderr if wrong else sys.stdout)
+        return 2 if wrong else 0
+    code = importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
