@@ -80,9 +80,9 @@ data-version: env  ## Switch data/ to the version of a git revision: REV=v2
 FOLDER ?= overlays/standalone
 
 .PHONY: deploy
-deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml
+deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml or LOCK
 	@command -v kubectl >/dev/null || { echo "make deploy takes kubectl, and its context names the cluster: https://kubernetes.io/docs/tasks/tools" >&2; exit 1; }
-	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests | kubectl apply -f -
+	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests "$(or $(LOCK),components/images.lock.yaml)" | kubectl apply -f -
 
 .PHONY: cluster-test
 cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here; takes docker, kind, kubectl. Never run so far
@@ -111,7 +111,7 @@ images: env  ## Build the container images: TORCH=cuda for GPUs, OPTIONS='...' f
 	@python -m components.build images --torch "$(or $(TORCH),cpu)" --options "$(OPTIONS)"
 
 .PHONY: push
-push: env  ## Push them and lock their digests: REGISTRY=registry.example.com/team
+push: env  ## Push them and lock their digests: REGISTRY=registry.example.com/team, LOCK=file
 	@python -m components.build push --registry "$(REGISTRY)" --torch "$(or $(TORCH),cpu)" --lock "$(or $(LOCK),components/images.lock.yaml)"
 
 .PHONY: test-container

@@ -1,11 +1,12 @@
-"""`kubectl kustomize deploy/... | python -m components.manifests`: the same manifests with the images of images.lock.yaml."""
+"""`kubectl kustomize deploy/... | python -m components.manifests [LOCK]`: the same with the images of the lock."""
 
 import re
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from capnet.errors import CapnetError
-from components.images import Images, read_lock
+from components.images import LOCK, Images, read_lock
 
 EXAMPLE = "registry.example.com/team"  # stands in the manifests where nobody has written another
 
@@ -23,7 +24,7 @@ def with_images(text: str, images: Images) -> str:
 def main() -> None:
     text = sys.stdin.read()
     try:
-        sys.stdout.write(with_images(text, read_lock(allow_tags=True)))
+        sys.stdout.write(with_images(text, read_lock(Path(sys.argv[1]) if sys.argv[1:] else LOCK, allow_tags=True)))
     except CapnetError as error:
         sys.exit(f"{error.title} error\n{error}")
 

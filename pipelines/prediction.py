@@ -25,7 +25,7 @@ def prediction(options: Options) -> Any:
         predict: dict,
         model: str,
         data_version: str,
-        shards: list,
+        shards: list[int],
         shard_count: int,
         accelerator_type: str = "nvidia.com/gpu",
         accelerator_count: str = "0",

@@ -17,7 +17,7 @@ from capnet.errors import CapnetError, ConfigError, Problem
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 STEP = "node"  # of the runtime's job, and of its container: Kubeflow Trainer's own word
-MANAGER = "capnet"  # whose patches these are
+MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
 HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")  # what Kubeflow Pipelines tells its own pod; no secret is among them
 ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 

@@ -1,6 +1,7 @@
 """The calls of a v2beta1 pipeline server that submission needs, on loopback, with its state; a stand-in, no Kubeflow.
 
 It refuses what a server would refuse: pipelines that do not parse, missing or unknown parameters, unknown tokens, foreign ids.
+A run fails where KFP's driver would refuse a task its parameters (contract/kfp_driver.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+from contract import kfp_driver
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -70,6 +72,13 @@ def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
     wrong = [name for name, value in given.items() if name not in known or not isinstance(value, kinds[known[name]["parameterType"]])]
     if missing or wrong:
         raise Refused(400, f"parameters missing {missing}, unknown or of another type {wrong}")
+
+
+def outcome(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """How a run ends whose tasks do what they shall: badly where the driver refuses one its parameters."""
+    refused = [text.partition(": ") for text in kfp_driver.refusals(spec, given)]
+    details = [{"task_id": at, "display_name": at.rpartition("/")[2], "state": "FAILED", "error": {"code": 13, "message": said}} for at, _, said in refused]
+    return {"state": "FAILED" if refused else "SUCCEEDED", "run_details": {"task_details": details}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -148,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             if version is None or version["pipeline_id"] != reference["pipeline_id"] or content["experiment_id"] not in state.experiments:
                 raise Refused(404, "pipeline version or experiment not found")
             check_parameters(version["spec"], content["runtime_config"]["parameters"])
+            content |= outcome(version["spec"], content["runtime_config"]["parameters"])
         if parts[0] in ("pipelines", "experiments") and any(item["display_name"] == content["display_name"] for item in store.values()):
             raise Refused(409, "already exists")
         if state.namespace and parts[0] in ("experiments",) and content.get("namespace") != state.namespace:
@@ -173,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.state.runs:
             raise Refused(404, "no such run")
         if not self.state.story:
-            return {**self.state.runs[name], "state": "SUCCEEDED"}
+            return self.state.runs[name]
         told = self.state.story.pop(0) if len(self.state.story) > 1 else self.state.story[0]
         if "status" in told:
             raise Refused(int(told["status"]), "not now")

@@ -37,7 +37,7 @@ class Cluster:
     forbidden: set[str] = field(default_factory=set)  # ends of paths that this user may not ask
     silent: set[str] = field(default_factory=set)
     pipelines: int = 200  # what the service behind the proxy answers
-    healthz: dict[str, Any] = field(default_factory=lambda: {"tag_name": "2.17.3", "multi_user": False})
+    healthz: dict[str, Any] = field(default_factory=lambda: {"tag_name": "2.17.0", "multi_user": False})
     seen: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 

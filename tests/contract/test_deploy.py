@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,32 @@ def test_locked_images_take_the_place_of_the_example_and_of_nothing_else(reposit
     images = Images("mine:5000/capnet-data@sha256:" + "a" * 64, "mine:5000/capnet-train@sha256:" + "b" * 64)
     text = "image: registry.example.com/team/capnet-data:latest\nimage: registry.example.com/team/capnet-train:latest\nimage: other.example.com/capnet-data:1\n"
     assert with_images(text, images) == f"image: {images.data}\nimage: {images.train}\nimage: other.example.com/capnet-data:1\n"
+
+
+def test_make_takes_another_lock(repository: Path, tmp_path: Path) -> None:
+    for target in ("push", "deploy"):
+        command = [
+            "make",
+            "--no-print-directory",
+            "--dry-run",
+            target,
+            f"LOCK={tmp_path}/lock.yaml",
+            "REGISTRY=localhost:5000",
+        ]
+        found = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+        assert f'"{tmp_path}/lock.yaml"' in found
+        assert "images.lock.yaml" not in found
+    from components.images import write_lock
+
+    digest = "sha256:" + "a" * 64
+    images = {name: (f"localhost:5000/capnet-{name}:x", digest) for name in ("data", "train")}
+    write_lock(tmp_path / "lock.yaml", "x", images)
+    command = [sys.executable, "-m", "components.manifests", str(tmp_path / "lock.yaml")]
+    text = "image: registry.example.com/team/capnet-data:latest\n"
+    assert (
+        subprocess.run(command, cwd=repository, input=text, capture_output=True, text=True, check=True).stdout
+        == f"image: localhost:5000/capnet-data@{digest}\n"
+    )
 
 
 def test_the_comparison_of_two_runs_sees_every_difference() -> None:

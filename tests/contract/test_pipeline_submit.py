@@ -118,6 +118,17 @@ def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.
     assert "FAILED: validate (12 copies across sides)" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "more"),
+    [
+        ("training", ("--set", "train.seeds=[3,4,5]")),
+        ("prediction", ("--shards", "2")),
+    ],
+)
+def test_no_task_of_a_loop_is_refused_its_parameters(server: Place, pipeline: str, more: tuple[str, ...]) -> None:
+    assert server.good("--wait", *more, pipeline=pipeline).endswith("the run succeeded\n")
+
+
 def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     turns = [{"task_id": f"t{number}", "display_name": "train", "state": state} for number, state in enumerate(("SUCCEEDED", "FAILED", "SUCCEEDED"))]

@@ -1,20 +1,20 @@
-"""Kubeflow Trainer behind the Kubernetes API: TrainJobs are taken, or refused as its webhooks refuse, and go through what a test says."""
+"""Kubeflow Trainer behind the Kubernetes API: TrainJobs are taken or refused as it does, and go through what a test says."""
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from contract.kubernetes_server import Cluster, rule_allows
+from contract.trainer_rules import Runtime, denied, unfit
 
 SPACE, ACCOUNT = "kubeflow", "capnet-pipeline"
 JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{SPACE}/trainjobs"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
-REFUSAL = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.RuntimeRef: Invalid value: '
+REFUSAL = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: '
 
 Moment = tuple[dict[str, Any], list[dict[str, Any]]]  # status of the TrainJob, its pods
 
@@ -37,7 +37,8 @@ class Trainer(Cluster):
 
     installed: bool = True
     old: bool = False  # before 2.2: fields that its CRD lacks are dropped without a word
-    runtimes: tuple[str, ...] = ("torch-distributed",)
+    # manifests/base/runtimes/torch_distributed.yaml
+    runtimes: Mapping[str, Runtime] = field(default_factory=lambda: {"torch-distributed": Runtime()})
     play: Callable[[dict[str, Any], int], Moment] = lambda job, look: ({}, [])
     lingers: int = 2  # looks that a removed TrainJob is still there
     logs: dict[int, str] = field(default_factory=dict)  # of a node
@@ -77,7 +78,10 @@ class Trainer(Cluster):
             job["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z")
             self.removed.append(job["metadata"]["name"])
         elif verb == "PATCH":
-            job["metadata"] |= body["metadata"]
+            changed = {key: job[key] | body.get(key, {}) for key in ("metadata", "spec")}
+            if wrong := denied(changed, self.runtimes, job):
+                return 403, REFUSAL + together(wrong)
+            job |= changed
         elif "deletionTimestamp" in job["metadata"]:
             self.looks["removed"] = self.looks.get("removed", 0) + 1
             if self.looks["removed"] > self.lingers:
@@ -90,22 +94,16 @@ class Trainer(Cluster):
         return 200, job
 
     def create(self, body: dict[str, Any]) -> tuple[int, Any]:
-        """What the CRD's rules and the webhook look at."""
+        """As the API server does: the CRD's schema, the webhook, and whether there is one of this name."""
         from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
         model = TrainerV1alpha1TrainJob.from_dict(body)
         assert model is not None
         name, spec = body["metadata"]["name"], body["spec"]
-        if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > 63:
-            return 422, f"metadata.name {name} must match RFC 1035"
-        if spec["runtimeRef"]["name"] not in self.runtimes:
-            kind = spec["runtimeRef"]["kind"]
-            missing = f'{kind}.trainer.kubeflow.org "{spec["runtimeRef"]["name"]}" not found: specified {kind} must be created before the TrainJob is created'
-            return 403, REFUSAL + missing
-        reserved = {item["name"] for item in spec["trainer"]["env"] if item["name"].startswith("PET_")}
-        envs = [item for patch in spec.get("runtimePatches", ()) for item in containers(patch) if item["name"] != "node" or item.get("env")]
-        if reserved or envs:
-            return 403, "denied the request: must not have envs"
+        if wrong := unfit(body):
+            return 422, f'TrainJob.trainer.kubeflow.org "{name}" is invalid: {together(wrong)}'
+        if wrong := denied(body, self.runtimes):
+            return 403, REFUSAL + together(wrong)
         if f"{JOBS}/{name}" in self.objects:
             return 409, f'trainjobs.trainer.kubeflow.org "{name}" already exists'
         if self.old:
@@ -135,6 +133,11 @@ class Trainer(Cluster):
         asked = {"group": group, "resource": resource, "subresource": part, "verb": VERBS.get(verb, "get" if name else "list"), "name": name}
         roles = [item for path, item in self.objects.items() if "/roles/" in path]
         return any(rule_allows(rule, asked) for rule in itertools.chain.from_iterable(role["rules"] for role in roles))
+
+
+def together(wrong: list[str]) -> str:
+    """Several errors as Kubernetes writes them (k8s.io/apimachinery, pkg/util/errors, aggregate)."""
+    return wrong[0] if len(wrong) == 1 else f"[{', '.join(dict.fromkeys(wrong))}]"
 
 
 def containers(patch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,179 @@
+"""What KFP's driver gives every task of a compiled pipeline, and where it refuses a value; a stand-in.
+
+The rules are those of kubeflow/pipelines 2.17.0 (2.16.0 has the same), backend/src/v2: driver/resolve.go
+(resolveInputs, resolveInputParameter, handleParamTypeValidationAndConversion, CollectInputs), driver/dag.go (the
+iterations of a loop), driver/util.go (getItems), metadata/converter.go (PbValueToText). No compiler looks at this, and
+kfp's local runners take more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Values = Mapping[str, Any]
+NUMBERS = ("NUMBER_DOUBLE", "NUMBER_INTEGER")
+STRUCTS = ("STRUCT", "TASK_FINAL_STATUS", "TASK_CONFIG")
+TAKES = {"string": ("STRING",), "number": NUMBERS, "bool": ("BOOLEAN",), "list": ("LIST",), "struct": STRUCTS}
+SAMPLE = {"STRING": "text", "NUMBER_DOUBLE": 0.5, "NUMBER_INTEGER": 1, "BOOLEAN": True, "LIST": [], "STRUCT": {}}
+
+
+class Refused(Exception):
+    """The driver ends with this, and the task with it."""
+
+
+Found = tuple[str, dict[str, Any] | Refused]  # where a task is, and its inputs
+
+
+def kind(value: Any) -> str:
+    """What a protobuf Value calls it: every number is a double, and true is none."""
+    for name, types in (("bool", bool), ("number", int | float), ("string", str), ("list", list), ("struct", dict)):
+        if isinstance(value, types):
+            return name
+    return "null"
+
+
+def text(value: Any) -> str:
+    """A value of any kind as text (PbValueToText)."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return json.dumps(value)
+
+
+def converted(name: str, declared: str, value: Any) -> Any:
+    """``value`` as a parameter of this type gets it (handleParamTypeValidationAndConversion); raises Refused."""
+    if declared == "STRING":
+        return text(value)
+    found = kind(value)
+    if found == "null":
+        raise Refused(f'got null for input parameter "{name}"')
+    if declared not in TAKES[found]:
+        raise Refused(f'input parameter "{name}" type mismatch: expect {declared}, got {found}')
+    return value
+
+
+def items_of(value: Any) -> list[Any]:
+    """What a loop iterates over (getItems): a list, or text that is JSON of one."""
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, list):
+        raise Refused(f"value of type {kind(found)} cannot be iterated")
+    return found
+
+
+def parameters(component: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = component.get("inputDefinitions", {}).get("parameters", {})
+    return found
+
+
+def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str) -> Any:
+    """A value of the type that ``producer`` declares; a list of them where it is in a loop (CollectInputs)."""
+    if producer not in tasks:
+        raise Refused(f"producer task, {producer}, not in tasks")
+    component = spec["components"][tasks[producer]["componentRef"]["name"]]
+    if "dag" not in component:
+        return SAMPLE[component["outputDefinitions"]["parameters"][key]["parameterType"]]
+    source = component["dag"]["outputs"]["parameters"][key]["valueFromParameter"]
+    inner = output(spec, component["dag"]["tasks"], source["producerSubtask"], source["outputParameterKey"])
+    return [inner] if "parameterIterator" in tasks[producer] else inner
+
+
+def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any], there: Values) -> Any:
+    """One input before the look at its type (resolveInputParameter); None where the pipeline's parameter is null."""
+    if "parameterExpressionSelector" in source:
+        raise NotImplementedError("no pipeline here takes a part of a value; add expression.Select before one does")
+    if "taskFinalStatus" in source:
+        return {}
+    if "taskOutputParameter" in source:
+        return output(
+            spec,
+            tasks,
+            source["taskOutputParameter"]["producerTask"],
+            source["taskOutputParameter"]["outputParameterKey"],
+        )
+    if "runtimeValue" in source:
+        return source["runtimeValue"]["constant"]
+    wanted = source["componentInputParameter"]
+    if wanted not in there:
+        raise Refused(f"parent DAG does not have input parameter {wanted}")
+    return there[wanted]
+
+
+def typed(declared: dict[str, Any], given: Values, unset: frozenset[str], without: str) -> dict[str, Any]:
+    """``given`` after the look at its types.
+
+    ``unset``: nulls that the driver itself put there. ``without``: the input that a loop takes away.
+    """
+    found = dict(given)
+    for name, item in declared.items():
+        if name == without:
+            continue
+        if name not in given:
+            if not item.get("isOptional") and "defaultValue" not in item:
+                raise Refused(f'neither value nor default value provided for non-optional parameter "{name}"')
+            if item.get("isOptional"):
+                continue
+        if name not in unset:
+            found[name] = converted(name, item["parameterType"], given.get(name))
+    return found
+
+
+def inputs_of(spec: dict[str, Any], tasks: dict[str, Any], name: str, there: Values) -> dict[str, Any]:
+    """What the driver of one task finds; ``there`` are the parameters of the DAG that it is in."""
+    task = tasks[name]
+    component = spec["components"][task["componentRef"]["name"]]
+    declared, given, unset = parameters(component), {}, set()
+    sources = task.get("inputs", {}).get("parameters", {})
+    if "dag" in component:
+        for key, item in declared.items():
+            if key not in sources and item.get("isOptional"):
+                given[key] = item.get("defaultValue")
+                unset |= {key} if "defaultValue" not in item else set()
+    for key, source in sources.items():
+        value = resolved(spec, tasks, source, there)
+        if value is None and not declared.get(key, {}).get("isOptional"):
+            raise Refused(f"parent DAG's input parameter for {key} is null")
+        if value is not None:
+            given[key] = value
+    return typed(declared, given, frozenset(unset), task.get("parameterIterator", {}).get("itemInput", ""))
+
+
+def refusals(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
+    """Every task whose driver would refuse, with its words: empty where the whole pipeline gets its parameters."""
+    declared = parameters(spec["root"])
+    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
+    for where, result in run(spec, spec["root"], given, "root"):
+        if isinstance(result, Refused):
+            yield f"{where}: {result}"
+
+
+def run(spec: dict[str, Any], component: dict[str, Any], there: Values, at: str) -> Iterator[Found]:
+    """Every task below ``component`` with its inputs, every turn of a loop too; nothing runs inside a refused one."""
+    tasks = component["dag"]["tasks"]
+    for name, task in tasks.items():
+        where = f"{at}/{name}"
+        inner = spec["components"][task["componentRef"]["name"]]
+        try:
+            given = inputs_of(spec, tasks, name, there)
+            turns = list(iterations(task, inner, given)) if "parameterIterator" in task else [("", given)]
+        except Refused as refused:
+            yield where, refused
+            continue
+        for number, found in turns:
+            yield f"{where}{number}", found
+            if "dag" in inner:
+                yield from run(spec, inner, found, f"{where}{number}")
+
+
+def iterations(task: dict[str, Any], component: dict[str, Any], given: Values) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each turn of a loop gets: the list goes, its item comes, and the types are looked at once more."""
+    loop = task["parameterIterator"]
+    listed = loop["items"].get("inputParameter", "")
+    every = given[listed] if listed else json.loads(loop["items"]["raw"])
+    for number, item in enumerate(items_of(every)):
+        found = {key: value for key, value in given.items() if key != listed} | {loop["itemInput"]: item}
+        yield f"[{number}]", typed(parameters(component), found, frozenset(), listed)
