@@ -260,9 +260,17 @@ class Adapter(Section):
 
 
 class Head(Section):
-    logit_scale: float = Field(10.0, gt=0, description="start of the trainable logit scale")
-    bias: bool = Field(True, description="one trainable bias shared by all classes")
-    bias_init: float = Field(-3.0, description="start of the bias (-3 for DB-focal and ASL, -4 to -5 for BCE)")
+    start: Literal["data", "settings"] = Field(
+        "data", description="where logit scale and bias start: from the training rows' zero-shot cosines and labels, or from logit_scale and bias_init"
+    )
+    logit_scale: float = Field(10.0, gt=0, description="start of the trainable logit scale, for start: settings")
+    bias: bool = Field(True, description="one trainable bias shared by all classes; without it scale and bias start from the settings")
+    bias_init: float = Field(-3.0, description="start of the bias, for start: settings (-3 for DB-focal and ASL, -4 to -5 for BCE)")
+
+
+class ClassHead(Section):
+    enabled: bool = Field(False, description="also train a visual weight vector for each class, anchored in its text; not in the paper")
+    weight_decay: float = Field(2.0, ge=0, description="on these weights: what pulls a class back to its text")
 
 
 class Loss(Section):
@@ -284,6 +292,7 @@ class Optimiser(Section):
     lr_gcn: float = Field(3e-4, ge=0, description="peak learning rate of the GCN")
     lr_adapter: float = Field(1e-3, ge=0, description="peak learning rate of the adapters")
     lr_head: float = Field(1e-2, ge=0, description="peak learning rate of logit scale and bias")
+    lr_class_head: float = Field(1e-3, ge=0, description="peak learning rate of the class head's weights")
     weight_decay: float = Field(0.01, ge=0, description="on matrices only")
     warmup: Share = Field(0.1, description="share of the steps with rising learning rate, then cosine")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
@@ -305,6 +314,11 @@ class Train(Section):
     gcn: Gcn = Gcn()
     adapter: Adapter = Adapter()
     head: Head = Head()
+    class_head: ClassHead = ClassHead()
+    blend: Literal["none", "held_out"] = Field(
+        "none",
+        description="what is served: the trained parts, or the blend of them, a linear probe and zero-shot that ranks held-out rows best",
+    )
     loss: Loss = Loss()
     optimiser: Optimiser = Optimiser()
 

@@ -1,7 +1,9 @@
-"""CapNet (arXiv 2511.20641): pictures -> logits [picture, class].
+"""CapNet (arXiv 2511.20641): images -> logits [image, class].
 
 logit_c = exp(scale) * cos(v, t_c + GCN(t)_c) + bias, with class-specific soft prompts t, a GCN over the label graph,
 AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
+
+Beside these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits of its MEMBERS.
 """
 
 from __future__ import annotations
@@ -16,14 +18,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from capnet.config import Train
+from capnet.config import Loss, Train
 from capnet.errors import ConfigError, ContractError
 from capnet.model.adapters import AdaptFormer, BlockAdapters, BridgeAdapter
+from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.gcn import LabelGcn
 from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
 Precision = Callable[[], AbstractContextManager[object]]
+MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")  # whose logits are blended; capnet: the paper's five parts
+
+
+HEAD_LOSS = Loss(name="bce")  # of the class head: balancing cost it a point in the tail (docs/results.md)
+
+
+class Probe(nn.Module):
+    """A fitted linear probe: logits [image, class] of pooled features [image, pooled]. Never trained by gradients."""
+
+    def __init__(self, n_classes: int, pooled: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_classes, pooled), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(n_classes), requires_grad=False)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return pooled @ self.weight.T + self.bias
+
+
+def start_weights(settings: Train) -> dict[str, float]:
+    """The weights of MEMBERS where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
+    trained = ("capnet", "class_head") if settings.class_head.enabled else ("capnet",)
+    share = settings.zero_shot_weight
+    return {name: (1 - share) / len(trained) for name in trained} | ({"zero_shot": share} if share else {})
 
 
 @dataclass
@@ -52,6 +78,11 @@ class CapNet(nn.Module):
             self._add_adapters(towers, settings)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
+        n_classes = len(text_features)
+        head = settings.class_head.enabled
+        self.class_head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init) if head else None
+        self.linear_probe = Probe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
+        self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
 
     def _add_adapters(self, towers: Towers, settings: Train) -> None:
         bottleneck, scale = settings.adapter.bottleneck, settings.adapter.scale
@@ -85,10 +116,37 @@ class CapNet(nn.Module):
             if adapters is not None:
                 adapters.remove()
 
-    def prepare_for(self, pooled: Tensor) -> None:
-        """Take from pooled features [..., pooled] of the training pictures what is needed before training."""
+    @property
+    def needs_plain_features(self) -> bool:
+        """Whether what is served takes features of the tower without its adapters, which are other ones than those with them."""
+        return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
+
+    def prepare_for(self, pooled: Tensor, targets: Tensor, known: Tensor) -> None:
+        """Take from the training images what is needed before training.
+
+        Args:
+            pooled: features of the tower without adapters, [image, view, pooled].
+            targets: bool [image, class].
+            known: bool [image, class].
+        """
         if isinstance(self.adapter, BridgeAdapter):
             self.adapter.set_statistics(pooled)
+        if self.class_head is not None:
+            self.class_head.set_statistics(pooled)
+        if self.settings.head.start == "settings":
+            return
+        with torch.no_grad():
+            features = self.image_features(pooled.mean(dim=1).to(self.logit_scale.device), adapted=False)
+            cosines = (features @ self._zero_shot().T).cpu()
+        counts = (targets & known).sum(dim=0)
+        parts = [(self, self.settings.loss), (self.class_head, HEAD_LOSS)]
+        for part, loss in parts:
+            if part is None or part.logit_bias is None:
+                continue
+            scale, bias = fit_start(cosines, targets, known, counts, loss)
+            with torch.no_grad():
+                part.logit_scale.fill_(math.log(scale))
+                part.logit_bias.fill_(bias)
 
     # ------------------------------------------------------------ text side
 
@@ -107,7 +165,13 @@ class CapNet(nn.Module):
             text = self.towers.centre(encoded.float())
         if self.gcn is not None:
             text = text + self.gcn(text)
-        return ClassFeatures(normalize(text, dim=-1), normalize(hand_written, dim=-1))
+        return ClassFeatures(normalize(text, dim=-1), self._zero_shot())
+
+    def _zero_shot(self) -> Tensor:
+        """Unit features of the hand-written prompts [class, embed]."""
+        hand_written = self.hand_written
+        assert isinstance(hand_written, Tensor)
+        return normalize(hand_written, dim=-1)
 
     # ------------------------------------------------------------ image side
 
@@ -139,22 +203,71 @@ class CapNet(nn.Module):
         output = self.logit_scale.exp() * image_features @ class_features.T
         return output if self.logit_bias is None else output + self.logit_bias
 
-    def score(self, pooled: Tensor, classes: ClassFeatures, pooled_zero_shot: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot logits, each [picture, class]; the served ones hold their share of zero-shot scores."""
-        plain = self.image_features(pooled if pooled_zero_shot is None else pooled_zero_shot, adapted=False)
-        zero_shot = self.logits(plain, classes.zero_shot)
-        trained = self.logits(self.image_features(pooled), classes.refined)
-        share = self.settings.zero_shot_weight
-        return (1 - share) * trained + share * zero_shot, zero_shot
+    def encode(self, pooled: Tensor) -> Tensor:
+        """What the losses need of images [image, embed (+ pooled)]: unit features, and for the class head the pooled ones.
+
+        The class head does not train the tower: with and without it the five parts are the same.
+        """
+        features = self.image_features(pooled)
+        return features if self.class_head is None else torch.cat([features, pooled.detach().to(features.dtype)], dim=1)
+
+    def losses(self, encoded: Tensor, classes: ClassFeatures, loss: Callable[[Tensor, Loss], Tensor]) -> tuple[Tensor, Tensor]:
+        """The sum of what is minimised, and the logits [image, class] of the five parts; ``encoded`` is from ``encode``."""
+        embed = classes.refined.shape[1]
+        logits = self.logits(encoded[:, :embed], classes.refined)
+        total = loss(logits, self.settings.loss)
+        if self.class_head is not None:
+            total = total + loss(self._head_logits(encoded[:, embed:], classes.zero_shot), HEAD_LOSS)
+        return total, logits
+
+    def _head_logits(self, pooled: Tensor, zero_shot: Tensor) -> Tensor:
+        assert self.class_head is not None
+        with torch.no_grad():
+            cosines = self.image_features(pooled, adapted=False) @ zero_shot.T
+        output: Tensor = self.class_head(pooled, cosines)
+        return output
+
+    def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits [image, class] of each of MEMBERS that this model has.
+
+        Args:
+            pooled: features of the tower with its adapters, [image, pooled].
+            classes: text features.
+            pooled_plain: features of the tower without them; by default the same, as they are for a frozen tower.
+        """
+        plain = pooled if pooled_plain is None else pooled_plain
+        logits = {"capnet": self.logits(self.image_features(pooled), classes.refined)}
+        if self.class_head is not None:
+            logits["class_head"] = self._head_logits(pooled, classes.zero_shot)
+        if self.linear_probe is not None:
+            logits["linear_probe"] = self.linear_probe(plain)
+        return logits | {"zero_shot": self.logits(self.image_features(plain, adapted=False), classes.zero_shot)}
+
+    def served(self, members: Mapping[str, Tensor]) -> Tensor:
+        """The weighted mean [image, class] of the members' logits; a member of weight 0 is not looked at."""
+        weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
+        return torch.stack(weighted).sum(dim=0)
+
+    def score(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Served and zero-shot logits, each [image, class]."""
+        members = self.members(pooled, classes, pooled_plain)
+        return self.served(members), members["zero_shot"]
 
     @torch.no_grad()
-    def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, views_zero_shot: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot scores in [0, 1], each [picture, class], averaged over ``views`` [picture, view, pooled].
+    def member_logits(self, views: Tensor, classes: ClassFeatures, views_plain: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits float64 [image, class] of each member, averaged over ``views`` [image, view, pooled]."""
+        plain = None if views_plain is None else views_plain.flatten(0, 1)
+        members = self.members(views.flatten(0, 1), classes, plain)
+        return {name: item.view(*views.shape[:2], -1).double().mean(dim=1) for name, item in members.items()}
+
+    @torch.no_grad()
+    def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Served and zero-shot scores in [0, 1], each [image, class], averaged over ``views`` [image, view, pooled].
 
         Averages logits before the sigmoid (LIFT) or probabilities behind it.
         """
         flat = views.flatten(0, 1)
-        plain = None if views_zero_shot is None else views_zero_shot.flatten(0, 1)
+        plain = None if views_plain is None else views_plain.flatten(0, 1)
         pairs = (item.view(*views.shape[:2], -1).double() for item in self.score(flat, classes, plain))
         served, zero_shot = (item.mean(dim=1).sigmoid() if average == "logits" else item.sigmoid().mean(dim=1) for item in pairs)
         return served.float(), zero_shot.float()

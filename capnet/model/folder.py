@@ -79,6 +79,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     if model is None:
         model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
+    model.weights = _weights(config, model, folder / "config.json")
     return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
 
 
@@ -93,6 +94,17 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
     what = f"not the settings of a model of this version: {'; '.join(problems[:5])}"
     raise ContractError(what, str(path), "train again, or use the version of this program that wrote the folder")
+
+
+def _weights(config: Mapping[str, Any], model: CapNet, path: Path) -> dict[str, float]:
+    """The weights of what is served; raises ContractError where they are not those of this model's members."""
+    weights = config.get("blend", {}).get("weights", model.weights)
+    members = {"capnet", "zero_shot"} | {name for name in ("class_head", "linear_probe") if getattr(model, name) is not None}
+    numbers = [value for value in weights.values() if isinstance(value, int | float) and 0 <= value <= 1]
+    if not set(weights) <= members or len(numbers) != len(weights) or abs(sum(numbers) - 1) > 1e-6:
+        what = f"blend.weights are {weights}, of a model with {', '.join(sorted(members))}"
+        raise ContractError(what, str(path), "train again: the weights are 0 to 1 and sum to 1")
+    return {name: float(value) for name, value in weights.items()}
 
 
 def pack(folder: Path, machine: Machine) -> None:

@@ -50,9 +50,7 @@ class Graph(nn.Module):
         assert isinstance(refined, Tensor)
         assert isinstance(zero_shot, Tensor)
         pooled = model.pooled(pictures)
-        if model.settings.zero_shot_weight == 0:
-            return model.logits(model.image_features(pooled), refined)
-        plain = None if model.tower_is_frozen else model.pooled(pictures, adapted=False)
+        plain = model.pooled(pictures, adapted=False) if model.needs_plain_features else None
         return model.score(pooled, ClassFeatures(refined, zero_shot), plain)[0]
 
 

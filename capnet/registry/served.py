@@ -50,8 +50,7 @@ class Served:
         def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
             return live_features(pooled, rows, Path("/"), scorer.look, scorer.machine, scorer.threads, "given").to(scorer.machine.device)
 
-        mixed = model.settings.zero_shot_weight > 0 and not model.tower_is_frozen  # else zero-shot needs no features of its own
-        plain = features(lambda images: model.pooled(images, adapted=False)) if mixed else None
+        plain = features(lambda images: model.pooled(images, adapted=False)) if model.needs_plain_features else None
         served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
         return served.cpu().numpy()
 

@@ -14,7 +14,7 @@ from capnet.config import Evaluate, Params
 from capnet.contracts import Classes, read_classes, read_json, read_predictions, read_split, replace_file, write_json, write_predictions
 from capnet.data.roots import local_root
 from capnet.errors import ContractError
-from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
+from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores, read_probe
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.results import (
     Side,
@@ -59,17 +59,19 @@ def evaluate(
     require_positives(make_side(table, "test", classes, {}))  # before minutes of scoring
 
     wanted = params.evaluate.probe.enabled and not sides["train"].empty
-    root = local_root(params.data, inputs["data"], table if wanted else table[table["split"] != "train"])
+    probe = read_probe(model_dir / "probe.safetensors") if wanted else None
+    fits = wanted and probe is None
+    root = local_root(params.data, inputs["data"], table if fits else table[table["split"] != "train"])
     scorer = Scorer(model_dir, params.runtime)
     test = scorer.score(sides["test"], root, "test")
     val = None if sides["val"].empty else scorer.score(sides["val"], root, "validation")
-    train_features = scorer.frozen(sides["train"], root, "training (test-time views of)").numpy() if wanted else None
+    train_features = scorer.frozen(sides["train"], root, "training (test-time views of)").numpy() if fits else None
     held_out = model_dir / "out_of_fold.parquet"
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
 
     with threadpool_limits(1):  # many small problems: more threads are slower, and another number of them gives other bits
-        found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views)
+        found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
     write_results(out, found)
     if log is not None:
         log({f"capnet/{name}": found["metrics"]["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in found["metrics"]["capnet"]}, 0)
@@ -86,19 +88,20 @@ def evaluate_scores(
     config: Evaluate,
     out_of_fold: pd.DataFrame | None,
     views: Mapping[str, Any],
+    probe: Chosen | None = None,
 ) -> dict[str, Any]:
     """All of the evaluation on arrays: frames predictions, per_class, pr_curves and documents metrics, thresholds.
 
     Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the linear
-    probe; ``out_of_fold`` (predictions of training rows) serves for thresholds where there are no validation rows.
+    probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for thresholds where there are no validation rows.
     """
     test = make_side(split_table, "test", classes, scored_test.scores)
     require_positives(test)
     val = make_side(split_table, "val", classes, scored_val.scores if scored_val else {})
     train = make_side(split_table, "train", classes, {})
-    probe = None
-    if train_features is not None and config.probe.enabled:
+    if probe is None and train_features is not None and config.probe.enabled:
         probe = fit(train, train_features, val, scored_val, config)
+    if probe is not None:
         test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
         if scored_val is not None:
             val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features.mean(axis=1))

@@ -6,8 +6,7 @@ import csv
 import io
 import math
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,103 +16,25 @@ import torch
 from torch import Tensor
 
 from capnet.config import Params, settings_hash
-from capnet.contracts import Classes, LabelGraph, label_matrix, read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_predictions
-from capnet.data.features import Look, live_features, pooled_features
+from capnet.contracts import read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_predictions
 from capnet.data.roots import local_root
 from capnet.data.sides import group_codes
 from capnet.data.stratify import stratified_holdout
 from capnet.errors import DataError
+from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe, write_probe
+from capnet.evaluation.blend import Blend, choose_blend
+from capnet.evaluation.bootstrap import unit_codes
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
-from capnet.model.towers import Towers, load_towers
+from capnet.model.towers import load_towers
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
-from capnet.training.distributed import ALONE, Group, joined
-from capnet.training.loop import Fit, Labels, Pictures, fit
-from capnet.training.pictures import CachedViews, DecodedPictures
+from capnet.steps.job import Job, Log, Validate
+from capnet.training.distributed import Group, joined
+from capnet.training.loop import Fit
 
-Log = Callable[[Mapping[str, float], int], None]
-Validate = Callable[[CapNet], dict[str, float]]
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything a fit needs, built once."""
-
-    params: Params
-    classes: Classes
-    graph: LabelGraph
-    towers: Towers
-    machine: Machine
-    root: Path
-    group: Group = ALONE
-
-    def model(self) -> CapNet:
-        torch.manual_seed(self.params.runtime.seed)
-        return CapNet(self.towers, self.classes.prompt_names, self.graph.adjacency, self.graph.text_features, self.params.train).to(self.machine.device)
-
-    def look(self, random_views: int = 0) -> Look:
-        preprocess = self.towers.preprocess
-        tte = None if random_views else self.params.tte
-        seed, resize = self.params.runtime.seed, self.params.tte.resize
-        return Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize)
-
-    def features(self, rows: pd.DataFrame, look: Look, what: str) -> Tensor:
-        """Features of ``rows``; of several processes the first one makes them, and the others find them in a state folder that they share."""
-        if not self.group.leads:
-            self.group.told(b"")
-        threads = self.params.runtime.threads
-        tower = self.towers.image
-        found = pooled_features(
-            tower.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, threads, what, side_by_side=tower.stands_several_callers
-        )
-        if self.group.leads:
-            self.group.told(b"")
-        return found
-
-    def labels(self, rows: pd.DataFrame) -> Labels:
-        unknown = label_matrix(rows["unknown"], len(self.classes))
-        targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
-        return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
-
-    def pictures(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> Pictures:
-        """Training pictures of ``rows``: their cached views for a frozen tower, else decoded pictures."""
-        seed = self.params.runtime.seed
-        if views is not None:
-            return CachedViews(views, self.machine.device, seed)
-        return DecodedPictures(model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads)
-
-    def fit(
-        self,
-        model: CapNet,
-        rows: pd.DataFrame,
-        views: Tensor | None,
-        folder: Path,
-        validate: Validate | None = None,
-        what: str = "training",
-        log: Log | None = None,
-    ) -> Fit:
-        """Train ``model`` on ``rows`` with checkpoints in ``folder``; ``views`` [row, view, pooled] are cached features of a frozen tower."""
-        if views is not None:
-            model.prepare_for(views)
-        runtime, pictures = self.params.runtime, self.pictures(model, rows, views)
-        return fit(model, pictures, self.labels(rows), self.params.train, runtime.seed, folder, validate, what, self.machine.autocast, log, self.group)
-
-    def served(self, model: CapNet, rows: pd.DataFrame, frozen: Tensor | None, what: str) -> np.ndarray:
-        """Served scores [row, class] under the test-time views; ``frozen`` are cached features of a frozen tower."""
-        adapted = plain = frozen
-        if adapted is None:
-            adapted = self._live(model, rows, what, adapted=True)
-            plain = self._live(model, rows, what, adapted=False) if self.params.train.zero_shot_weight > 0 else adapted
-        device = self.machine.device
-        with torch.no_grad():
-            scores, _ = model.ensemble(adapted.to(device), model.class_features(), self.params.tte.average, None if plain is None else plain.to(device))
-        return scores.cpu().numpy()
-
-    def _live(self, model: CapNet, rows: pd.DataFrame, what: str, adapted: bool) -> Tensor:
-        return live_features(lambda images: model.pooled(images, adapted), rows, self.root, self.look(), self.machine, self.params.runtime.threads, what)
 
 
 def train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Log | None = None) -> dict[str, float]:
@@ -143,19 +64,45 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], ma
         {"split": sha256_file(inputs["split"] / "split.parquet"), "graph": sha256_file(inputs["graph"] / "graph.safetensors"), "weights": towers.weight_hash},
     )
     model = job.model()
-    frozen = model.tower_is_frozen
-    crops = job.features(rows, job.look(), "training") if frozen else None  # the test-time views, which the probe needs too
-    views = None if crops is None else torch.cat([crops, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1)
-    result = job.fit(model, rows, views, folder / "main", validate=validator(job, val, frozen), log=log)
+    frozen, blended = model.tower_is_frozen, params.train.blend == "held_out"
+    wanted = frozen or blended or params.train.class_head.enabled or params.train.head.start == "data"
+    plain = job.features(rows, job.look(), "training") if wanted else None  # the test-time views, which the probe needs too
+    views = torch.cat([plain, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1) if frozen and plain is not None else None
+    val_plain = job.features(val, job.look(), "validation") if len(val) and (frozen or blended) else None
+    result = job.fit(model, rows, views, folder / "main", plain, validate=validator(job, val, val_plain), log=log)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
-    model.release_towers()
-    out = outputs["model"]
+    out, tensors, chosen = outputs["model"], dict(result.tensors), None
+    if len(val):
+        if group.leads and blended:
+            assert plain is not None
+            assert val_plain is not None
+            probe = fitted_probe(job, rows, plain, val, val_plain)
+            tensors |= probe_tensors(model, probe)
+            members = job.member_logits(model, val, val_plain, "validation")
+            chosen = chosen_blend(job, val, members, "val")
+        model.release_towers()
+    else:
+        model.release_towers()
+        members = out_of_fold(job, rows, views, plain, folder)
+        if group.leads:
+            weights = model.weights
+            if blended:
+                assert plain is not None
+                probe = fitted_probe(job, rows, plain, val, None)
+                tensors |= probe_tensors(model, probe)
+                members["linear_probe"] = held_out_logits(probe, len(next(iter(members.values()))[0]))
+                chosen = chosen_blend(job, rows, members, "out_of_fold", probe.held_out_known)
+                weights = chosen.weights
+            write_predictions(
+                out / "out_of_fold.parquet",
+                rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(job.combine(members, weights))),
+            )
     if group.leads:
-        save_model(out, result.tensors, graph, classes, config(job, result, val, inputs["split"]))
+        if blended:
+            write_probe(out / "probe.safetensors", probe)
+        save_model(out, tensors, graph, classes, config(job, result, val, inputs["split"]) | ({"blend": chosen.document()} if chosen else {}))
         replace_file(out / "history.csv", history_csv(result))
-    if val.empty:
-        out_of_fold(job, rows, views, crops, folder, out / "out_of_fold.parquet")
     group.wait()  # nobody removes what another one still reads
     if group.leads:
         shutil.rmtree(folder)
@@ -164,16 +111,50 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], ma
     return metrics
 
 
-def validator(job: Job, val: pd.DataFrame, frozen: bool) -> Validate | None:
-    """Mean AP of the served scores on the validation rows, in all and per bucket; None without such rows."""
+def fitted_probe(job: Job, rows: pd.DataFrame, plain: Tensor, val: pd.DataFrame, val_plain: Tensor | None) -> Chosen:
+    """The linear probe on the mean feature of the test-time views, chosen on the validation rows, else in folds of the training rows."""
+    labels = job.labels(rows)
+    held = None
+    if val_plain is not None:
+        val_labels = job.labels(val)
+        held = (val_plain.mean(dim=1).numpy(), val_labels.targets.numpy(), val_labels.known.numpy())
+    return choose_probe(plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy(), STRENGTHS, held)
+
+
+def probe_tensors(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
+    """Put the probe into ``model``; returns its tensors by their names there."""
+    assert model.linear_probe is not None
+    found = {"weight": torch.from_numpy(chosen.probe.weight.T.copy()).float(), "bias": torch.from_numpy(chosen.probe.bias).float()}
+    model.linear_probe.load_state_dict(found)
+    return {f"linear_probe.{name}": tensor for name, tensor in found.items()}
+
+
+def held_out_logits(chosen: Chosen, views: int) -> Tensor:
+    """The probe's logits [row, view, class] of training rows that it was not fitted on: the same in every view, as it saw their mean."""
+    assert chosen.held_out is not None
+    return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
+
+
+def chosen_blend(job: Job, rows: pd.DataFrame, members: Mapping[str, Tensor], where: str, measured: np.ndarray | None = None) -> Blend:
+    """The blend of ``members`` [row, view, class] that ranks the held-out ``rows`` best; ``measured`` bool [row, class] leaves entries out."""
+    labels = job.labels(rows)
+    known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
+    means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
+    return choose_blend(means, labels.targets.numpy() & known, known, unit_codes(rows["group"].tolist()), where)
+
+
+def validator(job: Job, val: pd.DataFrame, plain: Tensor | None) -> Validate | None:
+    """Mean AP of the served scores on the validation rows, in all and per bucket; None without such rows.
+
+    ``plain`` [row, view, pooled] are their features in the tower without adapters.
+    """
     if val.empty:
         return None
-    features = job.features(val, job.look(), "validation") if frozen else None
     labels = job.labels(val)
     masks = bucket_masks([item.bucket for item in job.classes.items])
 
     def validate(model: CapNet) -> dict[str, float]:
-        ap = average_precision(labels.targets.numpy(), job.served(model, val, features, "validation"), labels.known.numpy())
+        ap = average_precision(labels.targets.numpy(), job.served(model, val, plain, "validation"), labels.known.numpy())
         found = {"val_mAP": float(mean_over(ap))} | {f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()}
         if not math.isfinite(found["val_mAP"]):
             raise DataError("no class has a positive validation row", "split.parquet", "set split.validation.source: none, or give more validation rows")
@@ -182,25 +163,24 @@ def validator(job: Job, val: pd.DataFrame, frozen: bool) -> Validate | None:
     return validate
 
 
-def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, crops: Tensor | None, folder: Path, path: Path) -> None:
-    """Score each training row by a model that never saw its fold (groups stay together), for thresholds without validation rows."""
+def out_of_fold(job: Job, rows: pd.DataFrame, views: Tensor | None, plain: Tensor | None, folder: Path) -> dict[str, Tensor]:
+    """Logits of each member [row, view, class] by a model that never saw the row's fold (groups stay together); empty but for the first process."""
     folds = stratified_folds(job.labels(rows).targets.numpy(), group_codes(rows["group"]), job.params.train.folds, job.params.runtime.seed)
-    scores = np.zeros((len(rows), len(job.classes)), dtype=np.float32)
+    found: dict[str, Tensor] = {}
     for fold in range(job.params.train.folds):
-        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        inside, outside = (torch.from_numpy(np.flatnonzero(chosen)) for chosen in (folds != fold, folds == fold))
         if not len(inside) or not len(outside):
             continue
-        part, held = rows.iloc[inside].reset_index(drop=True), rows.iloc[outside].reset_index(drop=True)
-        part_views = None if views is None else views[torch.from_numpy(inside)]
+        part, held = (rows.iloc[chosen.numpy()].reset_index(drop=True) for chosen in (inside, outside))
+        part_views, part_plain = (None if item is None else item[inside] for item in (views, plain))
         model = job.model()
-        job.fit(model, part, part_views, folder / f"fold{fold}", what=f"fold {fold + 1} of {job.params.train.folds}")
+        job.fit(model, part, part_views, folder / f"fold{fold}", part_plain, what=f"fold {fold + 1} of {job.params.train.folds}")
         if job.group.leads:
-            scores[outside] = job.served(model, held, None if crops is None else crops[torch.from_numpy(outside)], "held-out")
+            for name, logits in job.member_logits(model, held, None if plain is None else plain[outside], "held-out").items():
+                found.setdefault(name, torch.zeros(len(rows), *logits.shape[1:]))[outside] = logits
         model.release_towers()
-    if not job.group.leads:
-        return
-    frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))
-    write_predictions(path, frame)
+    found.pop("linear_probe", None)  # of a fold it was never fitted
+    return found
 
 
 def stratified_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:

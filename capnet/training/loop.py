@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capnet.config import Train
+from capnet.config import Loss, Train
 from capnet.errors import DataError
 from capnet.model.capnet import CapNet, Precision
 from capnet.model.losses import multilabel_loss
@@ -83,9 +83,10 @@ def fit(
     """
 
     def encode(rows: np.ndarray, epoch: int) -> Tensor:
-        return model.image_features(pictures.pooled(rows, epoch))
+        return model.encode(pictures.pooled(rows, epoch))
 
     parameters: dict[str, Tensor] = dict(model.named_parameters())
+    clipped = [parameter for name, parameter in parameters.items() if not name.startswith("class_head.")]  # which has a loss of its own
     optimiser = make_optimiser(model, settings)
     device = model.logit_scale.device
     targets, known, counts = labels.targets.to(device), labels.known.to(device), labels.counts.to(device)
@@ -115,16 +116,16 @@ def fit(
             for rows in np.array_split(order, steps_per_epoch)[len(progress.losses) :]:
                 set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
                 features = group.features(rows, partial(encode, epoch=epoch))
-                logits = model.logits(features, model.class_features(prompt_precision).refined)
                 batch = torch.from_numpy(rows).to(device)
-                loss = multilabel_loss(logits, targets[batch], counts, n_rows, settings.loss, known[batch])
+                measure = partial(batch_loss, targets=targets[batch], known=known[batch], counts=counts, n_rows=n_rows)
+                loss, logits = model.losses(features, model.class_features(prompt_precision), measure)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise _not_finite(logits, [labels.image_ids[int(row)] for row in rows], epoch)
                 optimiser.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 group.sum_gradients(parameters)
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.optimiser.clip)
+                torch.nn.utils.clip_grad_norm_(clipped, settings.optimiser.clip)
                 optimiser.step()
                 progress.losses.append(value)
                 progress.step += 1
@@ -148,6 +149,11 @@ def fit(
     return Fit(model.trained_tensors(), progress.history, settings.epochs)
 
 
+def batch_loss(logits: Tensor, settings: Loss, targets: Tensor, known: Tensor, counts: Tensor, n_rows: int) -> Tensor:
+    """``multilabel_loss`` of a batch with the arguments in the order in which the model gives them."""
+    return multilabel_loss(logits, targets, counts, n_rows, settings, known)
+
+
 def _told(row: Mapping[str, float], optimiser: torch.optim.Optimizer) -> dict[str, float]:
     means = {f"val/{name.removeprefix('val_')}": value for name, value in row.items() if name.startswith("val_")}
     return {"train/loss": row["loss"], "train/learning_rate": max(group["lr"] for group in optimiser.param_groups), **means}
@@ -167,14 +173,16 @@ def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
     """AdamW with one learning rate per part; weight decay on matrices only."""
     rates = settings.optimiser
     by_part = {"prompt": rates.lr_prompt, "gcn": rates.lr_gcn, "logit_scale": rates.lr_head, "logit_bias": rates.lr_head}
+    by_part |= {"class_head.weight": rates.lr_class_head, "class_head.logit_scale": rates.lr_head, "class_head.logit_bias": rates.lr_head}
     groups = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         part = name.split(".")[0]
         matrix = parameter.dim() >= 2 and part != "prompt"
-        rate = by_part.get(part, rates.lr_adapter)
-        groups.append({"params": [parameter], "lr": rate, "rate": rate, "weight_decay": rates.weight_decay if matrix else 0.0})
+        rate = by_part.get(name, by_part.get(part, rates.lr_adapter))
+        decay = settings.class_head.weight_decay if part == "class_head" else rates.weight_decay
+        groups.append({"params": [parameter], "lr": rate, "rate": rate, "weight_decay": decay if matrix else 0.0})
     return torch.optim.AdamW(groups)
 
 

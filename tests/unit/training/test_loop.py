@@ -54,7 +54,7 @@ def test_training_lowers_the_loss_and_two_runs_are_equal(lit, problem, tmp_path)
 def test_the_features_statistics_are_saved_but_never_trained(lit, problem, tmp_path):
     model, train = make(lit)
     views, labels = problem
-    model.prepare_for(views)
+    model.prepare_for(views, labels.targets, labels.known)
     tensors = fit(model, CachedViews(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / "a").tensors
     assert torch.allclose(tensors["adapter.mean"], views.flatten(0, 1).mean(dim=0), atol=1e-6)
     loaded, _ = make(lit)

@@ -1,0 +1,98 @@
+"""Which blend of members is served: chosen on held-out images, so that nobody gets less than what a hurried user would have had.
+
+Every candidate is a weighted mean of logits. The single members are among them, so on the rows of the choice the served score is
+never below the linear probe, zero-shot or the trained parts. There are few candidates: with few held-out positives a fine grid would
+fit their noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.evaluation.bootstrap import draw_weights, interval
+from capnet.evaluation.metrics import Bools, Floats, mean_over, rank, weighted_average_precision
+
+Weights = dict[str, float]
+DRAWS = 300
+GROUPS = (  # means of these members; the first one that no other is better than is taken
+    ("capnet", "class_head", "linear_probe"),
+    ("capnet", "class_head"),
+    ("class_head", "linear_probe"),
+    ("capnet", "linear_probe"),
+    ("class_head",),
+    ("capnet",),
+    ("linear_probe",),
+    ("zero_shot",),
+)
+ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The chosen weights, where they were chosen, and what they gained there over each member alone (mAP, a 95 % interval)."""
+
+    weights: Weights
+    chosen_on: str
+    candidates: list[dict[str, Any]]
+    gains: dict[str, dict[str, float]]
+
+    def document(self) -> dict[str, Any]:
+        """As it stands in config.json."""
+        return {"weights": self.weights, "chosen_on": self.chosen_on, "gains": self.gains, "candidates": self.candidates}
+
+
+def candidates(members: list[str]) -> list[Weights]:
+    """The weights that are tried, for a model with these ``members``; the preferred ones first."""
+    found: list[Weights] = []
+    for group in GROUPS:
+        present = [name for name in group if name in members]
+        for share in ZERO_SHOT_SHARES if group != ("zero_shot",) else (0.0,):
+            weights = {name: (1 - share) / len(present) for name in present} | ({"zero_shot": share} if share else {})
+            if present and weights not in found:
+                found.append(weights)
+    return found
+
+
+def mix(members: Mapping[str, Floats], weights: Weights) -> Floats:
+    """The weighted mean of logits [image, class]."""
+    return np.sum([weight * members[name] for name, weight in weights.items()], axis=0)
+
+
+def choose_blend(members: Mapping[str, Floats], labels: Bools, known: Bools, units: NDArray[np.int64], chosen_on: str) -> Blend:
+    """The candidate of the highest mAP on held-out images.
+
+    Args:
+        members: logits of each member, [image, class].
+        labels: bool [image, class].
+        known: bool [image, class].
+        units: images that belong together, int [image]; the intervals draw them together.
+        chosen_on: what these images are, for config.json and the report.
+
+    Returns:
+        The first candidate of the highest mAP; the first of all where no class has a known positive.
+    """
+    tried = candidates(list(members))
+    ones = np.ones((len(labels), 1))
+    rankings = [rank(labels, mix(members, weights), known) for weights in tried]
+    values = [float(mean_over(weighted_average_precision(ranking, ones))[0]) for ranking in rankings]
+    best = int(np.nanargmax(np.round(values, 9))) if np.isfinite(values).any() else 0
+    gains: dict[str, dict[str, float]] = {}
+    if np.isfinite(values).any():
+        blocks = list(draw_weights(units, DRAWS, 100))
+
+        def drawn(ranking: Any) -> Floats:
+            return np.concatenate([mean_over(weighted_average_precision(ranking, block)) for block in blocks])
+
+        chosen = drawn(rankings[best])
+        for name in members:
+            index = tried.index({name: 1.0})
+            gain = values[best] - values[index]
+            low, high = interval(chosen - drawn(rankings[index]), gain, (-1.0, 1.0))
+            gains[name] = {"gain": gain, "low": float(low), "high": float(high)}
+    listed = [{"weights": weights, "mAP": value} for weights, value in zip(tried, values, strict=True) if np.isfinite(value)]
+    return Blend(tried[best], chosen_on, listed, gains)
