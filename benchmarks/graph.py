@@ -273,19 +273,19 @@ def percent(triple: tuple[float, float, float]) -> str:
     return f"{100 * triple[0]:+.1f} [{100 * triple[1]:.1f}, {100 * triple[2]:.1f}]"
 
 
-def training_table(name: str, against: Mapping[str, Mapping[str, Result]]) -> list[str]:
+def training_table(against: Mapping[str, Mapping[str, Result]]) -> list[str]:
     """Rows of one set: means, and differences to each row in ``against``, which has the results by that row."""
     first = next(iter(against.values()))
     names = list(next(iter(first.values())).means)
     last = names[-1]
-    head = ["set", "graph", " / ".join(names)]
+    head = ["graph", " / ".join(names)]
     head += [f"{what} - {other}" for other in against for what in ("mAP", last)]
     rows = []
     for row, result in first.items():
         cells = []
         for other, found in against.items():
             cells += ["" if row == other else percent(found[row].differences[what]) for what in ("mAP", last)]
-        rows.append([name, row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
+        rows.append([row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
     return table(head, rows)
 
 
@@ -437,7 +437,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             train = {"prompt": {"enabled": False}, "epochs": epochs, "batch_size": arguments.batch, "select": "last"}
             found = scores(data, {**settings, "train": train}, arguments.seeds, ROWS)
             against = {other: compare(data, found, other) for other in ("none", "text")}
-            tables[f"training {name}"] = training_table(name, against)
+            tables[f"training {name}"] = training_table(against)
             print(f"{name}: {time.process_time() - started:.0f} s of processor time", file=sys.stderr)
     return tables
 

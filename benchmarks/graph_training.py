@@ -25,8 +25,8 @@ from capnet.runtime import prepare
 from capnet.steps.train import Job
 
 TEST_SHARE = 0.2
-STRONG = 0.5  # weight of the neighbours in the row "oracle, stronger"; the default is graph.s
-ROWS = ("none", "text", "permuted", "counted", "blend", "oracle", "oracle, stronger")
+STRONG = 0.5  # weight of the neighbours in the row "oracle, 0.5"; the default is graph.s
+ROWS = ("none", "text", "permuted", "counted", "blend", "oracle", "oracle, 0.5")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: A
         "counted": rates,
         "blend": blend(similarity, rates, torch.from_numpy(labels.sum(axis=0)).float(), settings.blend_count),
         "oracle": oracle,
-        "oracle, stronger": oracle,
+        "oracle, 0.5": oracle,
     }
-    weight = {"oracle, stronger": STRONG}
+    weight = {"oracle, 0.5": STRONG}
     made = {"none": torch.eye(len(text))}
     for name, matrix in found.items():
         s = weight.get(name, settings.s)
