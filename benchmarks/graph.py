@@ -30,6 +30,7 @@ from benchmarks.graph_rows import (
     Mean,
     Measured,
     Sample,
+    by_chance,
     halved,
     mean,
     measure,
@@ -142,8 +143,18 @@ def drawn(
     return Measured.of(found, images)
 
 
-def measure_lists(folder: Path, lists: Lists, towers: Towers, params: Params, draws: int) -> dict[str, Measured]:
-    """One published set: its published list, if it has one, and draws along each of its curves."""
+def measure_lists(
+    folder: Path,
+    lists: Lists,
+    towers: Towers,
+    params: Params,
+    draws: int,
+    chance: dict[str, dict[str, tuple[float, np.ndarray]]],
+) -> dict[str, Measured]:
+    """One published set: its published list, if it has one, and draws along each of its curves.
+
+    What chance gives on the published list goes into ``chance``; see by_chance.
+    """
     names = read_names(folder / lists.classes)
     text = similarity(towers, names, params.graph.template)
     ids, pool = read_list(folder / lists.pool, len(names))
@@ -153,6 +164,7 @@ def measure_lists(folder: Path, lists: Lists, towers: Towers, params: Params, dr
         listed, train = read_list(folder / lists.published, len(names))
         truth = np.concatenate([pool[~np.isin(ids, listed)], extra])
         one = measure(text, Sample(train, truth), params.graph.blend_count)
+        chance[lists.published_title] = by_chance(text, Sample(train, truth))
         found[lists.published_title] = Measured.of([one], [train.sum(axis=0)])
     for curve in lists.curves:
         title = f"{lists.title}, {curve.kind}"
@@ -266,6 +278,16 @@ def control_table(measured: Mapping[str, Measured]) -> list[str]:
                 cells = (value(mean(values[name], tail).value) if name in values else "" for name in CONTROLS)
                 rows.append([title, TITLES[kind], *cells])
     return table(["sample", "measure", *CONTROLS], rows)
+
+
+def chance_table(chance: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]) -> list[str]:
+    """Text against its own class names mixed up, in the tail of each published list."""
+    rows = []
+    for title, found in chance.items():
+        for kind, (own, mixed) in found.items():
+            low, high = np.quantile(mixed, [0.025, 0.975]).tolist()
+            rows.append([title, TITLES[kind], value(own), value(float(mixed.mean())), bracket((low, high))])
+    return table(["sample", "measure", "text", "mixed up", "middle 95 % of them"], rows)
 
 
 def percent(triple: tuple[float, float, float]) -> str:
@@ -419,14 +441,16 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             read_names(arguments.labels / LISTS[name].classes)  # what is missing is told before weights are read
         towers = load_towers(params.backbone)
         measured: dict[str, Measured] = {}
+        chance: dict[str, dict[str, tuple[float, np.ndarray]]] = {}
         if arguments.labels:
             for name in arguments.sets:
-                measured |= measure_lists(arguments.labels, LISTS[name], towers, params, arguments.draws)
+                measured |= measure_lists(arguments.labels, LISTS[name], towers, params, arguments.draws, chance)
         for name, folder in folders.items():
             measured |= measure_folder(name, folder, towers, params, arguments.draws)
         many = {title: found for title, found in measured.items() if len(found.images) > 1 and shown(title)}
         tables |= {f"tail {TITLES[kind]}": tail_table(measured, kind) for kind in MEASURES}
         tables |= {"controls": control_table(measured), "buckets": bucket_table(measured), "images": image_table(many)}
+        tables["chance"] = chance_table(chance)
         if arguments.figure:
             replace_file(arguments.figure, figure(many))
     if "training" in arguments.parts:

@@ -241,6 +241,41 @@ def measure(
     return found
 
 
+def by_chance(text: np.ndarray, sample: Sample, permutations: int = 1000) -> dict[str, tuple[float, np.ndarray]]:
+    """What the text graph reaches in the tail, and what it reaches when its class names are mixed up.
+
+    The rows of a graph share their columns, so a column that happens to suit one class suits many: intervals over
+    classes do not see that, this does.
+
+    Args:
+        text: similarity of the class names [class, class].
+        sample: training list and truth.
+        permutations: of the class names.
+
+    Returns:
+        For "ndcg" and "strict" the mean over tail classes of the text graph, and float64 [permutation] of the mixed
+        ones; nothing without tail classes.
+    """
+    truth, images = without_diagonal(counted(sample.truth)), sample.train.sum(axis=0)
+    usable = (sample.truth.sum(axis=0) >= MIN_TRUE) & (truth.max(axis=1) > truth.min(axis=1))
+    tail = usable & (images > 0) & (images < CUTS[1])
+    if not tail.any():
+        return {}
+    true = truth[tail]
+
+    def reached(graph: np.ndarray) -> tuple[float, float]:
+        rows = without_diagonal(graph)[tail]
+        return float(row_ndcg(rows, true, NEIGHBOURS).mean()), float(strict_spearman(rows, true).mean())
+
+    generator = np.random.default_rng(0)
+    mixed = []
+    for _ in range(permutations):
+        names = generator.permutation(len(text))
+        mixed.append(reached(text[np.ix_(names, names)]))
+    own, others = reached(text), np.array(mixed)
+    return {"ndcg": (own[0], others[:, 0]), "strict": (own[1], others[:, 1])}
+
+
 @dataclass(frozen=True)
 class Measured:
     """All draws of one set: ``values[measure][source]`` float64 and training ``images`` int64, both [draw, class]."""

@@ -19,6 +19,7 @@ from benchmarks.graph_rows import (
     Curve,
     Measured,
     Sample,
+    by_chance,
     counted,
     halved,
     mean,
@@ -137,6 +138,20 @@ def test_the_text_graph_wins_in_the_tail_where_it_is_right_and_loses_where_it_is
         assert mean(found.values[kind]["large sample"], tail).value > mean(found.values[kind]["counted"], tail).value
 
 
+def test_mixed_up_names_are_what_a_text_graph_that_knows_nothing_reaches() -> None:
+    rng = np.random.default_rng(3)
+    sample = Sample(scenes(rng, 150, 4), scenes(rng, 3000, 4))
+    tail = (sample.train.sum(axis=0) > 0) & (sample.train.sum(axis=0) < 20)
+    for text, knows in ((counted(scenes(rng, 20000, 4)), True), (rng.random((24, 24)), False)):
+        found = by_chance(text, sample, 200)
+        for kind, (own, mixed) in found.items():
+            measured = measure(text, sample, 20.0)[kind]["text"]
+            assert own == pytest.approx(measured[tail].mean())
+            low, high = np.quantile(mixed, [0.005, 0.995])
+            assert own > high if knows else low <= own <= high
+    assert by_chance(text, Sample(np.repeat(sample.train, 200, axis=0), sample.truth), 2) == {}
+
+
 def test_halves_share_no_image_and_the_long_tail_comes_from_one() -> None:
     pool = np.eye(40, dtype=bool)  # every image has a label of its own
     extra = np.zeros((2, 40), dtype=bool)
@@ -195,7 +210,7 @@ def test_the_command_measures_real_lists_writes_the_page_and_draws(
     assert graph.main([*words, *tower, "--page", str(page), "--figure", str(drawing)]) == 0
     text = page.read_text()
     assert text.startswith("# Page\n")
-    for name in ("tail nDCG@5", "tail Spearman", "controls", "buckets", "images"):
+    for name in ("tail nDCG@5", "tail Spearman", "controls", "chance", "buckets", "images"):
         assert f"<!-- table: {name} -->" in text
     assert "| VOC-LT's list | 8 |" in text, "VOC-LT has eight classes with fewer than 20 images"
     assert max(map(len, text.splitlines())) <= 120
