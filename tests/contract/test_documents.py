@@ -13,6 +13,7 @@ import pytest
 import yaml
 from dvc.cli.parser import DvcParserError, get_main_parser
 
+from benchmarks import graph
 from capnet.cli import main
 from capnet.commands.preset import names
 from capnet.config import Params, override, parse
@@ -31,6 +32,7 @@ DOCUMENTS = [
     "docs/troubleshooting.md",
     "docs/decisions.md",
     "docs/results.md",
+    "docs/graph.md",
     "docs/promotion.md",
     "docs/pipelines.md",
     "docs/on-kubernetes.md",
@@ -64,6 +66,8 @@ def check_command(line: str, repository: Path) -> None:
             check_kubectl(arguments, repository)
         elif program == "torchrun":
             check_capnet(arguments[arguments.index("capnet.cli") + 1 :])
+        elif program == "python" and arguments[:3] == ["-m", "benchmarks", "graph"]:
+            graph.parser().parse_args(arguments[3:])
         elif program == "python" and arguments[:2] == ["-m", "pipelines.submit"]:
             with submit.command.make_context("submit", arguments[2:]) as parsed:
                 parse(override({}, parsed.params["settings"]), "a document")
@@ -119,12 +123,13 @@ def test_printed_commands_exist(document: str, repository: Path) -> None:
         "sudo reboot",
         "python -m pipelines.submit training --gpus 1",
         "python -m pipelines.submit training --set train.epoch=3",
+        "python -m benchmarks graph --label LISTS --page",
         "kubectl aply -k deploy/secrets",
         "kubectl apply -k deploy/secret",
     ],
 )
 def test_the_check_sees_a_wrong_command(line: str, repository: Path) -> None:
-    with pytest.raises((AssertionError, CapnetError, click.UsageError, DvcParserError)):
+    with pytest.raises((AssertionError, CapnetError, click.UsageError, DvcParserError, SystemExit)):
         check_command(line, repository)
 
 

@@ -1,0 +1,183 @@
+"""Does a better graph give better tail AP? CapNet with several graphs, one of them made from the test labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.graph_rows import Curve, buckets_of, counted
+from capnet.config import Params, parse
+from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file
+from capnet.data.formats import csv
+from capnet.data.stratify import stratified_holdout
+from capnet.errors import DataError
+from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
+from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.model.graph import adjacency, blend, cosine_similarity
+from capnet.model.towers import load_towers
+from capnet.runtime import prepare
+from capnet.steps.train import Job
+
+TEST_SHARE = 0.2
+STRONG = 0.5  # weight of the neighbours in the row "oracle, 0.5"; the default is graph.s
+ROWS = ("none", "text", "permuted", "counted", "blend", "oracle", "oracle, 0.5")
+
+
+@dataclass(frozen=True)
+class Set:
+    """A folder of images with labels.csv, divided: ``labels`` bool [image, class], ``train`` and ``test`` int [row]."""
+
+    name: str
+    folder: Path
+    rows: Any  # one row an image: path, sha256, image_id, labels, unknown, group
+    classes: Classes
+    labels: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """Training images of each class, int [class]."""
+        return self.labels[self.train].sum(axis=0)
+
+
+def read_folder(folder: Path) -> tuple[Any, Classes, np.ndarray]:
+    """Rows, classes and labels bool [image, class] of a folder with labels.csv; no image is opened.
+
+    Raises DataError with every mistake in the tables.
+    """
+    found = csv.read(folder, Params().ingest)
+    if found.problems:
+        raise DataError(problems=found.problems)
+    return found.rows.reset_index(drop=True), found.classes, label_matrix(found.rows["labels"], len(found.classes))
+
+
+def read_set(name: str, folder: Path, curve: Curve) -> Set:
+    """Hold a fifth of the images out at random (labels spread evenly, groups whole), draw ``curve`` from the rest."""
+    rows, classes, labels = read_folder(folder)
+    rows["sha256"] = [sha256_file(folder / path) for path in rows["path"]]
+    groups = unit_codes(rows["group"].astype(object).tolist())
+    held = stratified_holdout(labels, round(TEST_SHARE * len(rows)), 0, groups)
+    free = np.flatnonzero(~held)
+    return Set(name, folder, rows, classes, labels, free[curve.draw(labels[free], 0)], np.flatnonzero(held))
+
+
+def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: Any) -> dict[str, torch.Tensor]:
+    """The graph of each row as the GCN uses it.
+
+    Args:
+        text: features of the class names [class, embed].
+        labels: of the training rows, bool [image, class].
+        test: labels of the test rows, bool [image, class]; only the oracle looks at them.
+        settings: section ``graph`` of the settings.
+
+    Returns:
+        Adjacency [class, class] by row; "none" has the identity, and its GCN is off.
+    """
+    similarity, rates = cosine_similarity(text), torch.from_numpy(counted(labels)).float()
+    names = torch.from_numpy(np.random.default_rng(0).permutation(len(text)))
+    oracle = torch.from_numpy(counted(test)).float()
+    found = {
+        "text": similarity,
+        "permuted": similarity[names][:, names],
+        "counted": rates,
+        "blend": blend(similarity, rates, torch.from_numpy(labels.sum(axis=0)).float(), settings.blend_count),
+        "oracle": oracle,
+        "oracle, 0.5": oracle,
+    }
+    weight = {"oracle, 0.5": STRONG}
+    made = {"none": torch.eye(len(text))}
+    for name, matrix in found.items():
+        s = weight.get(name, settings.s)
+        made[name] = adjacency(matrix, settings.top_k, s, settings.tau, settings.normalisation)
+    return made
+
+
+def scores(
+    data: Set,
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
+    rows: Sequence[str] = ROWS,
+) -> dict[str, list[np.ndarray]]:
+    """Train every row with every seed and score the test images.
+
+    Args:
+        data: the divided set.
+        settings: sections of the settings (backbone, train, runtime) that all rows have.
+        seeds: of the training; features are those of seed 0 for all.
+        rows: names of rows.
+
+    Returns:
+        Served scores float32 [test image, class] of each seed, by row.
+    """
+    params = parse({**settings, "runtime": {**settings.get("runtime", {}), "seed": 0}})
+    machine = prepare(params.runtime)
+    towers = load_towers(params.backbone, params.tte.size).to(machine.device)
+    with torch.no_grad():
+        text = towers.text([params.graph.template.format(name) for name in data.classes.prompt_names]).float().cpu()
+    made = graphs(text, data.labels[data.train], data.labels[data.test], params.graph)
+    first = Job(params, data.classes, LabelGraph(made["text"], text, {}), towers, machine, data.folder)
+    train, test = (data.rows.iloc[part].reset_index(drop=True) for part in (data.train, data.test))
+    views = crops = None  # of a tower with adapters in its blocks, which is trained on the images themselves
+    if not towers.image.blocks:
+        crops = first.features(data.rows, first.look(), data.name)
+        random = first.features(data.rows, first.look(params.train.views), data.name)
+        views = torch.cat([crops, random], dim=1)[data.train]
+        crops = crops[data.test]
+    found: dict[str, list[np.ndarray]] = {}
+    for row in rows:
+        section = {**settings.get("train", {}), "gcn": {"enabled": row != "none"}}
+        for seed in seeds:
+            chosen = parse({**settings, "train": section, "runtime": {**settings.get("runtime", {}), "seed": seed}})
+            job = Job(chosen, data.classes, LabelGraph(made[row], text, {}), towers, machine, data.folder)
+            model = job.model()
+            with tempfile.TemporaryDirectory() as folder:
+                job.fit(model, train, views, Path(folder), what=f"{data.name}, {row}, seed {seed}")
+            found.setdefault(row, []).append(job.served(model, test, crops, "test"))
+            model.release_towers()
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """Mean AP of one row over seeds, in [0, 1], and its paired difference to another row, by mean (mAP, head, ...)."""
+
+    means: dict[str, float]
+    differences: dict[str, tuple[float, float, float]]  # difference, low, high
+
+
+def compare(data: Set, found: Mapping[str, list[np.ndarray]], against: str, draws: int = 1000) -> dict[str, Result]:
+    """Mean AP of every row and its difference to row ``against``, with a paired 95 % interval over test images.
+
+    All rows and seeds are measured on the same draws, which draw groups whole; means and differences are over seeds.
+    """
+    targets = data.labels[data.test]
+    masks = bucket_masks(buckets_of(data.images))
+    units = unit_codes(data.rows["group"].astype(object).iloc[data.test].tolist())
+    weights = list(draw_weights(units, draws, 100))
+    ones = np.ones((len(targets), 1))
+    points: dict[str, dict[str, float]] = {}
+    drawn: dict[str, dict[str, np.ndarray]] = {}
+    for row, seeds in found.items():
+        rankings = [rank(targets, values) for values in seeds]
+        parts = [[weighted_average_precision(ranking, block) for block in weights] for ranking in rankings]
+        blocks = [np.concatenate(part, axis=1) for part in parts]
+        ap = [weighted_average_precision(ranking, ones) for ranking in rankings]
+        points[row], drawn[row] = {}, {}
+        for name, mask in masks.items():
+            points[row][name] = float(np.mean([mean_over(value, mask)[0] for value in ap]))
+            drawn[row][name] = np.mean([mean_over(block, mask) for block in blocks], axis=0)
+    result = {}
+    for row in found:
+        differences = {}
+        for name in masks:
+            point = points[row][name] - points[against][name]
+            differences[name] = (point, *interval(drawn[row][name] - drawn[against][name], point, (-1.0, 1.0)))
+        result[row] = Result(points[row], differences)
+    return result
