@@ -176,11 +176,11 @@ def _coco(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
 def _nus_wide(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
     person = nus_wide.CLASSES.index("person")
     train, test = (made_labels(81, person, 3, "made/", first, train=part) for first, part in ((1, True), (1001, False)))
-    for side, labels in (("Train", train), ("Test", test)):
-        listed = {**labels, **{f"made/{side}{number}": [] for number in range(3)}}  # images without a concept, which are left out
-        _text(data / "ImageList" / f"{side}Imagelist.txt", (f"{image}.jpg".replace("/", "\\") for image in listed))
+    for part, labels in (("Train", train), ("Test", test)):
+        listed = {**labels, **{f"made/{part}{number}": [] for number in range(3)}}  # images without a concept, which are left out
+        _text(data / "ImageList" / f"{part}Imagelist.txt", (f"{image}.jpg".replace("/", "\\") for image in listed))
         for c, concept in enumerate(nus_wide.CLASSES):
-            _text(data / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{side}.txt", (str(int(c in row)) for row in listed.values()))
+            _text(data / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{part}.txt", (str(int(c in row)) for row in listed.values()))
         _images(data / "Flickr", listed)
     return ["ImageList/TrainImagelist.txt", "ImageList/TestImagelist.txt"], False, 81, (train, test)
 
