@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +142,10 @@ def load_open_clip(settings: Backbone, image_size: int = 0) -> Towers:
         _demand_quick_gelu(name, open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False), f"tag {source}")
     try:
         with _seeded(source == "random"):
-            model = open_clip.create_model(name, pretrained=pretrained or None, pretrained_text=False, weights_only=True)
+            if digest in OPENAI_WEIGHTS and _is_torchscript(Path(source)):
+                model = _from_torchscript(name, Path(source))
+            else:
+                model = open_clip.create_model(name, pretrained=pretrained or None, pretrained_text=False, weights_only=True)
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
         raise _weights_error(settings, error) from None
     model.requires_grad_(False).eval()
@@ -192,6 +198,42 @@ def _check_file(path: Path, name: str) -> str:
     if digest in OPENAI_WEIGHTS:
         _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
     return digest
+
+
+class _Quiet(logging.Filter):
+    """Keeps one warning back, whose reason is about to be removed."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.start)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return False
+
+
+def _from_torchscript(name: str, path: Path) -> Any:
+    """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold code."""
+    import open_clip
+
+    quiet = _Quiet("No pretrained weights loaded")
+    logging.getLogger().addFilter(quiet)
+    try:
+        model = open_clip.create_model(name, pretrained=None)
+    finally:
+        logging.getLogger().removeFilter(quiet)
+    load: Callable[..., Any] = torch.jit.load
+    state = load(str(path), map_location="cpu").state_dict()
+    for extra in ("input_resolution", "context_length", "vocab_size"):
+        state.pop(extra, None)
+    model.load_state_dict(state)  # half precision there, single here
+    return model
 
 
 def _folder_digest(folder: Path) -> str:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from dvc.cli.parser import DvcParserError, get_main_parser
 
-from benchmarks import graph
+from benchmarks import graph, paper
+from benchmarks.__main__ import BENCHMARKS
 from capnet.cli import main
 from capnet.commands.preset import names
 from capnet.config import Params, override, parse
@@ -33,6 +34,7 @@ DOCUMENTS = [
     "docs/decisions.md",
     "docs/results.md",
     "docs/graph.md",
+    "docs/benchmarks.md",
     "docs/promotion.md",
     "docs/pipelines.md",
     "docs/on-kubernetes.md",
@@ -71,6 +73,10 @@ def check_command(line: str, repository: Path) -> None:
         elif program == "python" and arguments[:2] == ["-m", "pipelines.submit"]:
             with submit.command.make_context("submit", arguments[2:]) as parsed:
                 parse(override({}, parsed.params["settings"]), "a document")
+        elif program == "python" and arguments[:2] == ["-m", "benchmarks"]:
+            assert arguments[2] in BENCHMARKS, f"no benchmark {arguments[2]}"
+            if arguments[2] == "paper":
+                paper.parser().parse_args(arguments[3:])
         else:
             assert program in SHELL or arguments[0] in TOOLS.get(program, ()), f"{program} is not checked: {line}"
 
@@ -121,6 +127,7 @@ def test_printed_commands_exist(document: str, repository: Path) -> None:
         "dvc repor",
         "capnet preset nothing",
         "sudo reboot",
+        "python -m benchmarks papers",
         "python -m pipelines.submit training --gpus 1",
         "python -m pipelines.submit training --set train.epoch=3",
         "python -m benchmarks graph --label LISTS --page",
@@ -148,7 +155,10 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
     text = (repository / document).read_text()
     sections = {field.alias or name for name, field in Params.model_fields.items()}
     for words in inline(text):
-        if words.startswith(("make ", "capnet ", "dvc ", "kubectl ", "python -m pipelines.")) and words.split()[1].lstrip("-").islower():
+        if (
+            words.startswith(("make ", "capnet ", "dvc ", "kubectl ", "python -m pipelines.", "python -m benchmarks "))
+            and words.split()[1].lstrip("-").islower()
+        ):
             check_command(words, repository)
         if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", words) and words.split(".")[0] in sections and words != "data.dvc":
             node: object = Params().model_dump(mode="json", by_alias=True)

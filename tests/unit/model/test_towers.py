@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.paper_trees import write_as_openai_does
 from capnet.config import Backbone
 from capnet.errors import ConfigError, DataError
 from capnet.model import towers as module
@@ -105,6 +106,29 @@ def test_openai_weights_demand_the_quickgelu_model(tmp_path, monkeypatch):
         load_towers(Backbone(name="ViT-B-32", pretrained="openai"))
     with pytest.raises(DataError, match="cannot load"):  # the right model passes this check and then reads the file
         load_towers(Backbone(name="ViT-B-32-quickgelu", pretrained=str(path)))
+
+
+@pytest.mark.parametrize("kind", ["tiny-clip", "tiny-resnet"])
+def test_openais_own_files_are_torchscript_archives_and_are_read_where_their_hash_is_known(kind, tmp_path, monkeypatch, caplog):
+    name = f"{kind}-quickgelu"
+    monkeypatch.setitem(tiny.CONFIGS, name, {**tiny.CONFIGS[kind], "quick_gelu": True})
+    tiny.register(name, tmp_path / "configs")
+    torch.manual_seed(3)
+    model = open_clip.create_model(name, pretrained=None).eval()
+    path = tmp_path / "weights.pt"
+    write_as_openai_does(model, path)
+    backbone = Backbone(name=name, pretrained=str(path))
+    with pytest.raises(DataError, match="TorchScript"):  # such a file may hold code
+        load_towers(backbone)
+    monkeypatch.setitem(module.OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), name)
+    caplog.clear()
+    towers = load_towers(backbone)
+    assert caplog.messages == [], "nothing says that the model is random"
+    model.half().float()
+    images = torch.randn(2, 3, towers.preprocess.size, towers.preprocess.size)
+    with torch.no_grad():
+        assert torch.allclose(towers.image.project(towers.image.pooled(images)), model.encode_image(images), atol=1e-6)
+        assert torch.allclose(towers.text(["a cat"]), model.encode_text(open_clip.get_tokenizer(name)(["a cat"])), atol=1e-6)
 
 
 def test_known_openai_hashes_are_those_in_open_clips_list():

@@ -1,0 +1,297 @@
+"""One run of the paper command: its settings, its steps in order, and what of it is there already."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper_lists import COCO_LIST, Published, check_files, check_splits, check_weights, find
+from capnet.config import Params, override, parse, settings_hash
+from capnet.contracts import read_classes, read_json, read_split, replace_file, sha256_file, write_json
+from capnet.errors import ConfigError, DataError, GateError, Problem
+
+SECTIONS = ("ingest", "split", "validate", "graph", "train", "tte", "evaluate")
+DRY = (
+    "runtime.threads=1",
+    "validate.few_positives=off",
+    "validate.processes=1",
+    "train.epochs=1",
+    "train.folds=2",
+    "train.gcn.hidden=32",
+    "train.prompt.length=4",
+    "evaluate.bootstrap=100",
+    "evaluate.probe.c=[0.001]",
+)
+COPIES = "pictures_on_one_side"  # the data check that published lists may fail
+WORDS = "DRY RUN, figures mean nothing"
+
+
+@dataclass
+class Steps:
+    """Names every step on the terminal with how long it took; what is there already is reused."""
+
+    total: int
+    dry: bool
+    number: int = 0
+
+    def __call__(self, name: str, work: Callable[[], Any], made: Path | None = None) -> None:
+        """Do ``work`` unless its result ``made`` is there.
+
+        Args:
+            name: what is done, for the terminal.
+            work: the step.
+            made: its result, which is written last and whole.
+        """
+        self.number += 1
+        label = f"[{self.number:2}/{self.total}] {f'{WORDS}: ' if self.dry else ''}{name}"
+        if made is not None and made.exists():
+            print(f"{label}: there already, reused", flush=True)
+            return
+        print(f"{label} ...", flush=True)
+        started = time.monotonic()
+        try:
+            work()
+        except BaseException:
+            print(f"{label}: stopped", flush=True)
+            raise
+        print(f"{label}: {time.monotonic() - started:.1f} s", flush=True)
+
+
+@dataclass
+class Paper:
+    """One benchmark: where its data, weights and results are, and what is published of it."""
+
+    name: str
+    data: Path
+    out: Path
+    weights: dict[str, Path | str]
+    seeds: list[int]
+    published: Published
+    machine: dict[str, Any]
+    models: dict[str, str]
+    dry: bool
+    hashes: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    unsure: bool = False  # whether the hash of some weights is not a published one
+
+    def params(self, backbone: str, seed: int = 0) -> Params:
+        """The preset as it is shipped, for one backbone and seed.
+
+        Args:
+            backbone: RN50 or ViT-B-16.
+            seed: of training.
+
+        Returns:
+            Settings that differ from the preset in backbone, weights, data folder, machine and seed; for coco-lt also in the published list.
+
+        Raises:
+            ConfigError: the preset does not keep the last epoch, or takes validation rows.
+        """
+        from capnet.commands.preset import read
+
+        changes = [f"{key}={value}" for key, value in self.machine.items()]
+        if self.name == "coco-lt":  # the preset draws a list; the papers' is published
+            changes += ["split.method=published", "split.benchmark=coco-lt", f"ingest.train_list={COCO_LIST}"]
+        raw = override(read(self.name).model_dump(mode="json", by_alias=True), [*changes, *(DRY if self.dry else ())])
+        raw["backbone"] |= {"name": self.models[backbone], "pretrained": str(self.weights[backbone])}
+        raw["data"]["root"] = str(self.data)
+        raw["runtime"]["seed"] = seed
+        raw["validate"]["reference"] = ""  # that of another data set
+        params = parse(raw, f"preset {self.name}")
+        if params.train.select != "last" or params.split.validation.source != "none":
+            what = f"preset {self.name} has train.select = {params.train.select}, split.validation.source = {params.split.validation.source}"
+            raise ConfigError(what, "capnet/presets", "papers are compared on the last epoch without validation rows: last and none")
+        return params
+
+    @property
+    def settings_sha256(self) -> str:
+        """Hash of all settings but those that say where data and weights are, which machine runs, and the seed."""
+        params = self.params(next(iter(self.weights)))
+        return settings_hash({**params.subset(SECTIONS), "format": params.data.format, "centre": params.backbone.centre})
+
+    # ------------------------------------------------------------ steps
+
+    def check_weights(self) -> None:
+        """Hash every weight file."""
+        import open_clip
+
+        for backbone, source in self.weights.items():
+            known = open_clip.list_pretrained_tags_by_model(self.models[backbone])
+            self.hashes[backbone], note = check_weights(backbone, str(source), known)
+            if note:
+                self.unsure = True
+                self.notes.append(f"{backbone}: {note}")
+
+    def check_lists(self) -> None:
+        """Lists of ids, before any image is read."""
+        check_files(self.name, self.data, self.published)
+        if self.name == "nus-wide":
+            self.notes.append("of NUS-WIDE only the lengths of its official lists are published: no ids and no counts were compared")
+
+    def shared(self, stage: str) -> None:
+        """A stage that all backbones and seeds share: ingest, split or validate."""
+        places = {"data": self.data, "manifest": self.out / "manifest", "split": self.out / "split", "validation": self.out / "validation"}
+        reads = {"ingest": ("data",), "split": ("manifest",), "validate": ("split", "data")}[stage]
+        writes = {"ingest": "manifest", "split": "split", "validate": "validation"}[stage]
+        try:
+            self._run(stage, self.params(next(iter(self.weights))), {key: places[key] for key in reads}, {writes: places[writes]})
+        except DataError as error:
+            if stage != "split" or not any(problem.where.startswith("split.benchmark") or "training counts" in problem.what for problem in error.problems):
+                raise
+            todo = "the lists themselves were found right: look whether the annotations are complete and unchanged"
+            lists = ", ".join(str(find(self.data, file.path)) for file in self.published.files)
+            found = [Problem(problem.what, problem.where, todo) for problem in error.problems]
+            raise DataError(problems=[*found, Problem(f"so this is not the published list of {self.name}", lists, todo)]) from None
+
+    def validate(self) -> None:
+        """The data check; copies of an image in both splits are noted and stay, because the lists are published as they are."""
+        try:
+            self.shared("validate")
+        except GateError as error:
+            if any(not problem.what.startswith(f"{COPIES}:") for problem in error.problems):
+                shutil.rmtree(self.out / "validation", ignore_errors=True)
+                raise
+
+    def check_counts(self) -> None:
+        """The images of both splits; their counts per class were compared by stage split where they are published."""
+        table = read_split(self.out / "split" / "split.parquet")
+        ids = {split: table.loc[table["split"] == split, "image_id"].tolist() for split in ("train", "test")}
+        check_splits(self.name, ids, self.published, str(self.out / "split" / "split.parquet"))
+        classes = read_classes(self.out / "split" / "classes.json")
+        renamed = [item.name for item, prompt in zip(classes.items, classes.prompt_names, strict=True) if item.name != prompt]
+        if renamed:
+            self.notes.append(f"classes.csv gives other words to {len(renamed)} classes ({', '.join(renamed[:5])}, ...), which changes zero-shot and prompts")
+
+    def check_results(self, note: bool) -> None:
+        """Results that are there already were made with these settings, weights and lists.
+
+        Args:
+            note: write down what the results that follow are made with.
+
+        Raises:
+            ConfigError: they were not.
+        """
+        for backbone in self.weights:
+            identity = {"settings": self.settings_sha256, "weights": self.hashes[backbone], "split": sha256_file(self.out / "split" / "split.parquet")}
+            path = self.out / backbone / "identity.json"
+            found = read_json(path) if path.is_file() else identity
+            other = [key for key in identity if found.get(key) != identity[key]]
+            if other:
+                what = f"results of other {' and '.join(other)} are there, and one table never mixes them"
+                raise ConfigError(what, str(path.parent), "choose another --out, or remove that folder")
+            if note:
+                write_json(_parent(path), identity)
+        checks = read_json(self.out / "validation" / "validation.json")["checks"]
+        copies = sum(check["observed"] for check in checks if check["name"] == COPIES and not check["success"])
+        if copies:
+            self.notes.append(f"{copies} images of the published lists are the same file in both splits")
+
+    def graph(self, backbone: str) -> None:
+        inputs = {"split": self.out / "split", "validation": self.out / "validation"}
+        self._run("graph", self.params(backbone), inputs, {"graph": self.out / backbone / "graph"})
+
+    def train(self, backbone: str, seed: int) -> None:
+        inputs = {"split": self.out / "split", "validation": self.out / "validation", "graph": self.out / backbone / "graph", "data": self.data}
+        started = time.monotonic()
+        self._run("train", self.params(backbone, seed), inputs, {"model": self.seed(backbone, seed) / "model"})
+        write_json(self.seed(backbone, seed) / "seconds.json", {"train": round(time.monotonic() - started, 1)})
+
+    def evaluate(self, backbone: str, seed: int) -> None:
+        folder = self.seed(backbone, seed)
+        inputs = {"split": self.out / "split", "model": folder / "model", "data": self.data}
+        self._run("evaluate", self.params(backbone, seed), inputs, {"evaluation": folder / "evaluation"})
+
+    def table(self) -> str:
+        """Write table.md and results.json; returns the Markdown."""
+        from benchmarks.paper_table import document, measured, our_rows
+
+        runs = []
+        for backbone in self.weights:
+            for seed in self.seeds:
+                folder = self.seed(backbone, seed)
+                seconds = read_json(folder / "seconds.json") if (folder / "seconds.json").is_file() else {}
+                found = measured(folder / "evaluation", folder / "model", self.out / "split")
+                precision = read_json(folder / "model" / "config.json")["precision"]
+                runs.append({"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": found})
+        facts = {"settings_sha256": self.settings_sha256, "seeds": self.seeds, "weights": self.hashes, "notes": self.notes, "runs": runs}
+        params = self.params(next(iter(self.weights)))
+        text, content = document(self.name, our_rows(runs), facts, params, self.dry)
+        replace_file(self.out / "table.md", text)
+        write_json(self.out / "results.json", content | {"settings": params.model_dump(mode="json", by_alias=True)})
+        return text
+
+    def seed(self, backbone: str, seed: int) -> Path:
+        """Folder of one run."""
+        return self.out / backbone / f"seed{seed}"
+
+    def sources(self) -> dict[str, str]:
+        """Hashes of the files that say which images there are: ingest runs again where one has changed."""
+        files = [find(self.data, file.path) for file in self.published.files]
+        if self.name == "coco-lt":
+            files += [self.data / "annotations/instances_train2017.json", self.data / "annotations/instances_val2017.json"]
+        return {path.relative_to(self.data).as_posix(): sha256_file(path) for path in files if path.is_file()}
+
+    def _run(self, stage: str, params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
+        from capnet.stages import run
+
+        for path in outputs.values():
+            _parent(path)
+        run(stage, params, inputs, outputs)
+
+
+def _parent(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run_paper(paper: Paper, check_only: bool) -> None:
+    """All steps of one benchmark.
+
+    Args:
+        paper: the benchmark.
+        check_only: stop after the checks.
+
+    Raises:
+        ConfigError: a weight file or a setting is wrong.
+        DataError: a list or a count is.
+    """
+    count = 7 if check_only else 7 + len(paper.weights) * (1 + 2 * len(paper.seeds)) + 1
+    steps, out = Steps(count, paper.dry), paper.out
+    print(f"{paper.name}: settings sha256 {paper.settings_sha256}, results in {out}", flush=True)
+    steps("check weights", paper.check_weights)
+    steps("check lists", paper.check_lists)
+    sources, noted = paper.sources(), out / "sources.json"
+    if not noted.is_file() or read_json(noted) != sources:
+        for stage in ("manifest", "split", "validation"):
+            shutil.rmtree(out / stage, ignore_errors=True)
+    steps("ingest", partial(paper.shared, "ingest"), out / "manifest")
+    write_json(_parent(noted), sources)
+    try:
+        steps("split", partial(paper.shared, "split"), out / "split")
+        steps("check counts", paper.check_counts)
+    except DataError:
+        for stage in ("manifest", "split"):  # the next run reads annotations again, which may have been put right
+            shutil.rmtree(out / stage, ignore_errors=True)
+        raise
+    steps("validate", paper.validate, out / "validation")
+    steps("compare with results in --out", partial(paper.check_results, note=not check_only))
+    for note in paper.notes:
+        print(f"note: {note}", flush=True)
+    if check_only:
+        lists = "those that were made" if paper.dry else "the published ones"
+        weights = "not all compared with a hash (see the notes)" if paper.unsure else "those of the known hashes"
+        print(f"{f'{WORDS}: ' if paper.dry else ''}lists and counts are {lists}, weights are {weights}", flush=True)
+        return
+    for backbone in paper.weights:
+        steps(f"graph {backbone}", partial(paper.graph, backbone), out / backbone / "graph")
+        for seed in paper.seeds:
+            folder = paper.seed(backbone, seed)
+            steps(f"train {backbone} seed {seed}", partial(paper.train, backbone, seed), folder / "model")
+            steps(f"evaluate {backbone} seed {seed}", partial(paper.evaluate, backbone, seed), folder / "evaluation")
+    steps("table", paper.table)
+    print(f"\n{(out / 'table.md').read_text(encoding='utf-8')}\n{out / 'table.md'} and {out / 'results.json'}", flush=True)

@@ -1,0 +1,226 @@
+"""The paper command: every step of a dry run, what is refused and how, results that are used again, and the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from benchmarks import paper
+from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash
+from benchmarks.paper_run import WORDS
+from benchmarks.paper_table import ROWS, softmax_over_classes
+from benchmarks.paper_trees import make
+from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
+from capnet.data.published import BENCHMARKS
+from capnet.errors import ConfigError, DataError
+from capnet.evaluation.metrics import average_precision
+from capnet.model.openai_weights import OPENAI_WEIGHTS
+
+CHECKS = ["check weights", "check lists", "ingest", "split", "check counts", "validate", "compare with results in --out"]
+STEPS = [*CHECKS, *(step for name in paper.BACKBONES for step in (f"graph {name}", f"train {name} seed 0", f"evaluate {name} seed 0")), "table"]
+
+
+def named(text: str) -> list[str]:
+    """Steps that came to their end, in order, each under the words of a dry run."""
+    lines = [line.split("] ", 1)[1] for line in text.splitlines() if line.startswith("[") and not line.endswith("...")]
+    assert all(line.startswith(f"{WORDS}: ") for line in lines)
+    return [line.removeprefix(f"{WORDS}: ").rsplit(":", 1)[0] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def voc_lt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dry run of voc-lt with one seed: its data and its results."""
+    folder = tmp_path_factory.mktemp("voc-lt")
+    assert paper.main(["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out")]) == 0
+    return folder
+
+
+def again(folder: Path, *more: str) -> int:
+    return paper.main(["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out"), *more])
+
+
+def test_a_dry_run_of_coco_lt_names_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert paper.main(["coco-lt", "--dry-run", "--seeds", "0", "--out", str(tmp_path)]) == 0
+    assert named(capsys.readouterr().out) == STEPS
+    counts = json.loads((tmp_path / "split/split.json").read_text())
+    assert (counts["method"], counts["extra_labels"]) == ("published", False)
+
+
+def test_the_checks_of_nus_wide_say_what_was_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert paper.main(["nus-wide", "--dry-run", "--check"]) == 0
+    text = capsys.readouterr().out
+    assert named(text) == CHECKS
+    assert "only the lengths of its official lists are published" in text
+
+
+def test_a_run_that_was_cut_off_trains_nothing_again(voc_lt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {path: path.stat().st_mtime_ns for path in (voc_lt / "out").glob("*/seed0/model/model.safetensors")}
+    assert len(models) == 2
+    assert again(voc_lt) == 0
+    text = capsys.readouterr().out
+    assert named(text) == STEPS
+    assert [line.split(": ")[1] for line in text.splitlines() if line.endswith("reused")] == [
+        step for step in STEPS if step.split()[0] not in ("check", "compare", "table")
+    ]
+    assert all(path.stat().st_mtime_ns == time for path, time in models.items())
+
+
+def test_results_of_other_settings_are_not_mixed_in(voc_lt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = voc_lt / "out/RN50/identity.json"
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"settings": "others"}))
+    try:
+        assert again(voc_lt, "--check") == 2
+    finally:
+        path.write_text(before)
+    assert "results of other settings are there" in capsys.readouterr().err
+
+
+def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path) -> None:
+    text = (voc_lt / "out/table.md").read_text()
+    content = json.loads((voc_lt / "out/results.json").read_text())
+    assert "figures of our rows mean nothing" in text
+    for title in ROWS.values():
+        assert [row["backbone"] for row in content["ours"] if row["row"] == title] == list(paper.BACKBONES)
+        assert text.count(f"| DRY RUN {title} |") == 2
+    for result in RESULTS["voc-lt"]:
+        assert f"| {result.method} | {result.backbone} |" in text
+    for letter in "abcdefghij":
+        assert f"- **{letter}**: {PROTOCOL[letter]}" in text
+    assert content["settings_sha256"] in text
+    assert content["settings"]["train"]["select"] == "last"
+    ours = content["ours"][0]["figures"]["mAP"]
+    metrics = json.loads((voc_lt / "out/RN50/seed0/evaluation/metrics.json").read_text())["capnet"]
+    assert ours["mean"] == pytest.approx(100 * metrics["mAP"])
+    assert (ours["sd"], ours["low"]) == (None, pytest.approx(100 * metrics["mAP_low"]))
+    assert "95 % bootstrap interval over test images" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "code", "words"),
+    [
+        ("voc-lt", "list", 3, ["the list trainval.txt has 115 image ids, published are 116", "VOC2012/ImageSets/Main/trainval.txt"]),
+        ("voc-lt", "count", 3, ["1 of 20 training counts", "person: 109 instead of 110", "not the published list of voc-lt"]),
+        ("coco-lt", "list", 3, ["the list coco_lt_train.txt has 139 image ids, as published, but not the same ones"]),
+        ("coco-lt", "count", 3, ["1 of 80 training counts", "person: 109 instead of 110", "coco_lt_train.txt"]),
+        ("nus-wide", "list", 3, ["the list TrainImagelist.txt has 143 image ids, published are 144"]),
+        ("coco-lt", "weights", 2, ["the weight file has sha256", "which OpenAI did not publish", "weights/RN50.pt"]),
+    ],
+)
+def test_what_is_wrong_is_refused_in_three_parts(name: str, fault: str, code: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    counts, hashes = dict(BENCHMARKS), dict(OPENAI_WEIGHTS)  # before what the dry run puts in their place
+    assert paper.main([name, "--dry-run", "--damage", fault]) == code
+    error = capsys.readouterr().err
+    for word in [*words, "  where: ", "  to do: "]:
+        assert word in error
+    assert (counts, hashes) == (BENCHMARKS, OPENAI_WEIGHTS)
+
+
+def test_what_was_put_right_is_read_again(tmp_path: Path) -> None:
+    make("voc-lt", tmp_path / "data")
+    annotation = tmp_path / "data/VOCdevkit/VOC2012/Annotations/2008_000001.xml"
+    right = annotation.read_text()
+    assert again(tmp_path, "--check", "--damage", "count") == 3
+    assert annotation.read_text() != right
+    annotation.write_text(right)
+    assert again(tmp_path, "--check") == 0
+
+
+def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "RN50.pt").write_bytes(b"not the made file")
+    assert paper.main(["coco-lt", "--dry-run", "--weights", f"RN50={tmp_path / 'RN50.pt'}"]) == 2
+    assert "the weight file has sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--weights", "RN50={file}"], "the weight file has sha256"),
+        (["--weights", "RN50=missing.pt"], "neither a file nor one of open_clip's tags"),
+        (["--weights", "RN101={file}"], "cannot use --weights RN101"),
+        ([], "no weights are named"),
+        (["--weights", "RN50={file}", "--set", "train.epochs=3"], "the preset is fixed before any result"),
+        (["--weights", "RN50={file}", "--seeds", "0", "0"], "different numbers"),
+        (["--weights", "RN50={file}", "--damage", "list"], "belongs to a dry run"),
+    ],
+)
+def test_a_wrong_weight_file_or_command_line_ends_at_once(arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "RN50.pt").write_bytes(b"not the published file")
+    given = [item.format(file=tmp_path / "RN50.pt") for item in arguments]
+    assert paper.main(["voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *given]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_weights_are_known_by_hash_and_others_leave_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"stands in for the published file")
+    digest = ids_hash(["stands in for the published file"])
+    monkeypatch.setitem(OPENAI_WEIGHTS, digest, "ViT-B-16")
+    assert check_weights("ViT-B-16", str(path), ()) == (digest, "")
+    with pytest.raises(ConfigError, match="that of ViT-B-16; published for RN50 is afeb0e10"):
+        check_weights("RN50", str(path), ())
+    other = path.rename(tmp_path / "weights.safetensors")
+    other.write_bytes(b"others")
+    assert "was not checked" in check_weights("RN50", str(other), ())[1]
+    assert "no hash was compared" in check_weights("RN50", "openai", ("openai",))[1]
+
+
+def test_a_dry_run_leaves_a_folder_with_other_data_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"of somebody")
+    with pytest.raises(ConfigError, match="holds something else"):
+        make("voc-lt", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+# ------------------------------------------------------------ what is published
+
+
+def listed(shared: Path, file: str) -> list[str]:
+    with open(shared / "data/labels" / file, newline="") as rows:
+        return [row["image"] for row in csv.DictReader(rows)]
+
+
+def test_hashes_are_those_of_the_published_lists(shared: Path, tmp_path: Path) -> None:
+    fixture = json.loads((shared / "reference/split_fixture.json").read_text())
+    assert PUBLISHED["voc-lt"].splits["train"] == fixture["voc"]["sha256_ids_sorted"] == ids_hash(listed(shared, "voc_lt_train.csv"))
+    assert PUBLISHED["coco-lt"].splits == {
+        split: ids_hash(listed(shared, file)) for split, file in (("train", "coco_lt_train.csv"), ("test", "coco2017_val.csv"))
+    }
+    main = "ImageSets/Main"
+    for file, ids in ((f"VOCdevkit/VOC2012/{main}/trainval.txt", "voc2012_trainval.csv"), (f"VOCdevkit/VOC2007/{main}/test.txt", "voc2007_test.csv")):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("\n".join(listed(shared, ids)) + "\n")
+    check_files("voc-lt", tmp_path, PUBLISHED["voc-lt"])
+    ids = listed(shared, "coco_lt_train.csv")
+    (tmp_path / "coco_lt_train.txt").write_text("\n".join(str(int(image)) for image in reversed(ids)))
+    check_files("coco-lt", tmp_path, PUBLISHED["coco-lt"])
+    (tmp_path / "coco_lt_train.txt").write_text("\n".join([*ids[:-1], "000000000001"]))
+    with pytest.raises(DataError, match="1,909 image ids, as published, but not the same ones"):
+        check_files("coco-lt", tmp_path, PUBLISHED["coco-lt"])
+
+
+@pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])
+def test_published_totals_are_those_of_their_groups(name: str) -> None:
+    counts = np.array(BENCHMARKS[name].counts)
+    sizes = [int((counts >= 100).sum()), int(((counts < 100) & (counts >= 20)).sum()), int((counts < 20).sum())]
+    whole = [result for result in RESULTS[name] if None not in result.figures and "do not agree" not in result.source]
+    assert len(whole) > 20
+    for result in whole:
+        total, *groups = result.figures
+        assert total == pytest.approx(np.average(np.array(groups, dtype=float), weights=sizes), abs=0.7), result.method
+    for result in RESULTS[name]:
+        assert result.mark in MARKS
+        assert set(result.protocol) <= set(PROTOCOL)
+
+
+def test_a_softmax_over_classes_ranks_as_the_peers_do(shared: Path) -> None:
+    content = json.loads((shared / "reference/map_fixture.json").read_text())
+    logits, labels = np.array(content["cases"][0]["logits"]), np.array(content["labels"], dtype=bool)
+    ap = average_precision(labels, softmax_over_classes(expit(3 * logits - 2).astype(np.float32), scale=3, bias=-2))
+    assert ap.mean() == pytest.approx(0.525, abs=5e-4)
+    assert average_precision(labels, expit(logits)).mean() == pytest.approx(0.538, abs=5e-4)
