@@ -15,6 +15,7 @@ from capnet.registry.policy import Policy
 
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
+COVERAGE = "coverage"
 NO_INTERVAL = (float("nan"), float("nan"))
 UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
@@ -59,13 +60,22 @@ class Verdict:
         return "inconclusive" if self.doubtful or "inconclusive" in outcomes else "green"
 
     @property
+    def uncovered(self) -> list[Rule]:
+        """The rules that too few of the champion's test pictures were compared for."""
+        return [rule for rule in self.rules if rule.name.startswith(COVERAGE) and rule.outcome != "pass"]
+
+    @property
+    def needs_reason(self) -> bool:
+        return bool(self.uncovered)
+
+    @property
     def broken(self) -> list[Rule]:
         return [rule for rule in self.rules if rule.outcome == "fail"]
 
     def document(self) -> dict[str, Any]:
         """As JSON; what is not a number is null."""
         rules = [{key: _plain(value) for key, value in asdict(rule).items()} for rule in self.rules]
-        return {"verdict": self.colour, "rows": self.rows, "rules": rules, "notes": list(self.notes), **self.extra}
+        return {"verdict": self.colour, "needs_reason": self.needs_reason, "rows": self.rows, "rules": rules, "notes": list(self.notes), **self.extra}
 
 
 def _plain(value: Any) -> Any:
@@ -90,6 +100,16 @@ def decide(low: float, high: float, margin: float) -> Outcome:
     if low > -margin:
         return "pass"
     return "fail" if high < -margin else "inconclusive"
+
+
+def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -> list[Rule]:
+    """The rule on how much of the champion's own test is repeated; none where nothing is asked for or there was nothing."""
+    wanted = policy.coverage
+    if wanted <= 0 or not tested:
+        return []
+    share = compared / tested
+    outcome: Outcome = "pass" if share >= wanted else "inconclusive"
+    return [Rule(name, outcome, share, wanted, share - wanted, *NO_INTERVAL, 0.0, f"{compared} of {tested} {what} are compared")]
 
 
 def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
