@@ -29,7 +29,7 @@ Examples:
 @click.option("--rollback", is_flag=True, help="Back to the champion before the present one.")
 @click.option("--audit", is_flag=True, help="Print the history, record moves made elsewhere; exit code 5 where readers refuse the champion.")
 @click.option("--force", is_flag=True, help="Promote although the verdict is red; needs --reason.")
-@click.option("--reason", default="", help="One sentence for the history.")
+@click.option("--reason", default="", help="One sentence for the history; see above when it is needed.")
 @click.option("--yes", is_flag=True, help="Do not ask where the gate cannot decide.")
 @click.option("--data", default="", metavar="FOLDER", help="Pictures, to score with the champion what it was not tested on (with --split).")
 @click.option("--split", "split", default="outputs/split", show_default=True, metavar="FOLDER", help="Split that says where those pictures are.")
@@ -50,6 +50,7 @@ def command(
 
     The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be decided.
     A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
+    Where too few of the champion's test pictures are compared, --reason must say why that is enough.
     """
     from capnet.config import load
     from capnet.errors import CapnetError

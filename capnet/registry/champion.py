@@ -16,6 +16,7 @@ ALIAS = "champion"
 VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
 OVERRIDE = "gate_override"
 NOBODY = "no champion"
+UNCOVERED = "inconclusive: coverage"  # how a rule begins in VERDICT_RULES that needs the reason of a person
 
 
 def identity(name: str, version: str | int) -> str:
@@ -38,6 +39,9 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
     if verdict not in ("green", "inconclusive"):
         rules = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail")]
         return f"a {verdict} verdict of the promotion gate" + (f": {'; '.join(rules)}" if rules else "")
+    uncovered = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith(UNCOVERED)]
+    if uncovered:
+        return f"an inconclusive verdict that needs a reason: {'; '.join(uncovered)}"
     rivals = [identity(name, number) for number in history.rivals(events, str(version))]
     if rivals and tags.get(VERDICT_AGAINST, "") not in rivals:
         return f"no verdict against {rivals[0]}, which it replaced: its own is against {tags.get(VERDICT_AGAINST) or 'nobody'}"

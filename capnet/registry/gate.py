@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from capnet.contracts import SCHEMA, Classes, check_schema, label_matrix, read_json, read_predictions, read_split, write_json
 from capnet.errors import ContractError
 from capnet.registry.policy import Policy
-from capnet.registry.verdict import Rows, Verdict, compare, minimum
+from capnet.registry.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,52 +96,113 @@ def judge(
 ) -> Verdict:
     """The verdict on a candidate's test rows; without a champion only the minimum is asked for.
 
-    Rows that the champion was trained or chosen on (same bytes or same group) are left out. ``rescore`` gives the champion's
-    scores of rows it has none for (columns sha256); without it, or for other classes, the two are not comparable.
+    Rows that either of the two was trained or chosen on (same bytes or same group) are left out. ``rescore`` gives the
+    champion's scores of rows it has none for (columns sha256); without it those are left out and a person is asked. Where
+    there are such rows, the champion's own must pass alone, too: what is added must not hide a fall. Other classes are not
+    comparable.
     """
     import numpy as np
 
-    own = np.stack(candidate.test["scores"].tolist()).astype(np.float32)
-    everything = _rows(candidate, np.ones(len(own), dtype=bool))
-    rules = minimum(everything, own, policy)
+    candidate, notes = _tested(candidate)
+    own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
+    rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
     extra = {"policy": policy.model_dump(mode="json"), **(names or {})}
     if champion is None:
-        return Verdict(tuple(rules), ("there is no champion to compare with",), False, len(own), extra)
+        last = "there is no champion to compare with" if len(own) else "no test picture is left"
+        return Verdict(tuple(rules), (*notes, last), not len(own), len(own), extra)
     if champion.names != candidate.names:
         gone, new = sorted(set(champion.names) - set(candidate.names)), sorted(set(candidate.names) - set(champion.names))
         change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
         note = f"not comparable: the champion knows other classes ({change})"
-        return Verdict(tuple(rules), (note,), True, len(own), extra)
+        uncovered = _coverage(candidate.test[:0], champion, policy)
+        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
 
-    seen = candidate.test["sha256"].isin(champion.seen["sha256"]) | candidate.test["group"].isin(set(champion.seen["group"]) - {""})
-    fresh = ~seen.to_numpy()
-    notes = [f"{int(seen.sum())} of {len(own)} test pictures are left out: the champion was trained or chosen on them or their group"] if seen.any() else []
-    theirs, missing = _champion_scores(candidate.test[fresh], champion, rescore)
-    if missing or not fresh.any():
-        todo = f"the champion has no scores for {missing} of {int(fresh.sum())} test pictures" if missing else "no test picture is left"
-        return Verdict(tuple(rules), (*notes, f"not comparable: {todo}"), True, int(fresh.sum()), extra)
-    rows = _rows(candidate, fresh)
-    if champion.tail not in ([], candidate.tail):
-        rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
-    doubts = []
+    fresh = ~_seen(candidate.test, champion)
+    if not fresh.all():
+        left = len(own) - int(fresh.sum())
+        why = "the champion was trained or chosen on them or their group"
+        notes.append(f"{left} of {len(own)} test pictures are left out: {why}")
+    known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
+    doubts, added = [], int((fresh & ~known).sum())
+    if added and rescore is None:
+        doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
+        fresh &= known
+    rules = [*_coverage(candidate.test[fresh], champion, policy), *rules]
+    if not fresh.any():
+        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0, extra)
+    theirs = _champion_scores(candidate.test[fresh], champion, rescore)
+    everything, again = _asked(candidate, champion, fresh), known[fresh]
+    rules += compare(everything, own[fresh], theirs, policy)
+    if again.any() and not again.all():
+        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy)
+        rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
-    return Verdict((*rules, *compare(rows, own[fresh], theirs, policy)), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
 
 
-def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> tuple[np.ndarray, int]:
-    """float32 [picture, class] in the order of ``rows``, and how many rows have none."""
+def _tested(candidate: GateScores) -> tuple[GateScores, list[str]]:
+    """Its test rows, each picture once and none that it was trained or chosen on; notes on what is left out."""
+    once = candidate.test.drop_duplicates("sha256")
+    kept = once[~_seen(once, candidate)].reset_index(drop=True)
+    counts = {
+        "they are there more than once": len(candidate.test) - len(once),
+        "the candidate was trained or chosen on them or their group": len(once) - len(kept),
+    }
+    notes = [f"{count} of {len(candidate.test)} test pictures are left out: {why}" for why, count in counts.items() if count]
+    return replace(candidate, test=kept), notes
+
+
+def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
+    """bool [row]: was the model trained or chosen on these bytes or their group?"""
+    groups = set(model.seen["group"]) - {""}
+    return (rows["sha256"].isin(model.seen["sha256"]) | rows["group"].isin(groups)).to_numpy(dtype=bool)
+
+
+def _coverage(compared: pd.DataFrame, champion: GateScores, policy: Policy) -> list[Rule]:
+    """How much of what the champion was tested on is asked again, of rows that it had not seen.
+
+    A picture counts where its labels are those that the champion was tested with, a positive of the tail where it still is one.
+    """
+    tested = _labels(_tested(champion)[0].test)
+    found, none = _labels(compared), (frozenset[int](), frozenset[int]())
+    tail = {number for number, item in enumerate(champion.classes["classes"]) if item["bucket"] == "tail"}
+    pictures = sum(found.get(key) == labels for key, labels in tested.items())
+    positives = [len(labels[0] & tail) for labels in tested.values()]
+    kept = [len(labels[0] & tail & found.get(key, none)[0]) for key, labels in tested.items()]
+    return [
+        *coverage(COVERAGE, pictures, len(tested), "test pictures of the champion", policy),
+        *coverage(f"{COVERAGE} of the tail", sum(kept), sum(positives), "tail positives that the champion was tested on", policy),
+    ]
+
+
+def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int]]]:
+    """By sha256: the classes that are on a picture, and those of which it is not known."""
+    unknown = [frozenset(map(int, row)) for row in rows["unknown"]]
+    known = [frozenset(map(int, row)) - left_out for row, left_out in zip(rows["labels"], unknown, strict=True)]
+    return dict(zip(rows["sha256"], zip(known, unknown, strict=True), strict=True))
+
+
+def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
+    """Rows of the candidate, with the champion's tail where it is another one."""
+    import numpy as np
+
+    rows = _rows(candidate, chosen)
+    if champion.tail not in ([], candidate.tail):
+        rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
+    return rows
+
+
+def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> np.ndarray:
+    """float32 [picture, class] in the order of ``rows``; asks ``rescore`` for those that have none."""
     import numpy as np
 
     known = dict(zip(champion.test["sha256"], champion.test["scores"], strict=True))
-    missing = ~rows["sha256"].isin(known.keys()).to_numpy()
-    if missing.any() and rescore is None:
-        return np.empty((0, 0), dtype=np.float32), int(missing.sum())
-    if missing.any() and rescore is not None:
-        part = rows[missing]
-        known |= dict(zip(part["sha256"], rescore(part), strict=True))
-    return np.array([np.asarray(known[key], dtype=np.float32) for key in rows["sha256"]], dtype=np.float32), 0
+    missing = rows[~rows["sha256"].isin(known.keys())]
+    if len(missing) and rescore is not None:
+        known |= dict(zip(missing["sha256"], rescore(missing), strict=True))
+    return np.array([np.asarray(known[key], dtype=np.float32) for key in rows["sha256"]], dtype=np.float32)
 
 
 def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:

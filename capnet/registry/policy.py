@@ -31,6 +31,14 @@ class Policy(Section):
     """All numbers are fractions of 1."""
 
     minimum: Minimum = Minimum()
+    coverage: float = Field(
+        0.99,
+        ge=0.0,
+        le=1.0,
+        strict=True,
+        description="least share of the champion's test pictures, and of its tail positives, that must be compared; "
+        "below it a person must give a reason; 0 asks for nothing",
+    )
     may_fall: MayFall = MayFall()
     draws: Int = Field(1000, ge=200, description="bootstrap draws")
     seed: Int = Field(0, ge=0, description="seed of the draws")

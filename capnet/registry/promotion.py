@@ -148,7 +148,8 @@ def promote(
 ) -> Outcome:
     """Make ``version`` the champion of its registered model.
 
-    A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. Moves of the alias made
+    A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``, and needs a ``reason`` where
+    too few of the champion's test pictures are compared. Moves of the alias made
     elsewhere are written into the history first. Raises GateError where the gate refuses.
     """
     if force and not reason.strip():
@@ -170,6 +171,13 @@ def promote(
         problems = [Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again") for rule in verdict.broken]
         last = Problem("the promotion gate refuses this version", identity(name, number), "`--force --reason ...` promotes it all the same, on the record")
         raise GateError(problems=[*problems, last])
+    if verdict.needs_reason and not reason.strip():
+        raise GateError(
+            "too few of the champion's test pictures are compared, which needs --reason",
+            f"{identity(name, number)}: {'; '.join(map(str, verdict.uncovered))}",
+            "test on the champion's pictures too and register again, or say in a sentence why this comparison is enough: "
+            "`--reason ...`, it stays in the history",
+        )
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
         raise GateError(
             "the gate cannot decide and nobody confirmed",
@@ -181,7 +189,7 @@ def promote(
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
     event = history.begin(client, name, kind, before, number, verdict.colour, reason, "; ".join(map(str, verdict.broken)))
-    if verdict.colour == "red":
+    if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, reason)
     elif OVERRIDE in version.tags:
         client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict

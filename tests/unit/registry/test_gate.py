@@ -18,6 +18,7 @@ from capnet.registry.policy import Policy, read_policy
 
 Make = Callable[..., dict[str, Path]]
 POLICY = Policy(draws=200)
+WRONG = [f"coverage: {value}" for value in ("1.1", "-0.1", "true", "99", "'0.9'")]
 
 
 def _scores(paths: dict[str, Path]) -> GateScores:
@@ -68,12 +69,12 @@ def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_out
     assert without_groups.rows == 399, "rows without a group are no group"
 
 
-def test_other_test_rows_are_not_comparable_unless_the_champion_scores_them(make_outputs: Make) -> None:
+def test_other_test_rows_need_a_person_unless_the_champion_scores_them(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     champion = replace(scores, test=scores.test.iloc[3:].reset_index(drop=True))
     verdict = judge(scores, champion, POLICY)
-    assert (verdict.colour, verdict.rules) == ("inconclusive", ())
-    assert verdict.notes == ("not comparable: the champion has no scores for 3 of 400 test pictures",)
+    assert (verdict.colour, verdict.rows, {rule.outcome for rule in verdict.rules}) == ("inconclusive", 397, {"pass"})
+    assert verdict.notes == ("the champion has no scores for 3 of 400 test pictures, which are left out",)
     asked: list[str] = []
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:
@@ -82,13 +83,17 @@ def test_other_test_rows_are_not_comparable_unless_the_champion_scores_them(make
 
     verdict = judge(scores, champion, POLICY, rescore)
     assert asked == scores.test["sha256"].iloc[:3].tolist()
-    assert (verdict.colour, verdict.rows, [rule.difference for rule in verdict.rules]) == ("green", 400, [0.0, 0.0])
+    compared = {rule.name: rule.difference for rule in verdict.rules if "coverage" not in rule.name}
+    assert (verdict.colour, verdict.rows) == ("green", 400)
+    assert compared == {name + of: 0.0 for of in ("", " on the champion's test pictures") for name in ("mAP", "tail")}
 
 
 def test_scores_are_matched_by_content_and_not_by_order(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     champion = replace(scores, test=scores.test.sample(frac=1, random_state=1).reset_index(drop=True))
-    assert [rule.difference for rule in judge(scores, champion, POLICY).rules] == [0.0, 0.0]
+    rules = {rule.name: rule for rule in judge(scores, champion, POLICY).rules}
+    assert [rules[name].difference for name in ("mAP", "tail")] == [0.0, 0.0]
+    assert [rules[name].value for name in ("coverage", "coverage of the tail")] == [1.0, 1.0]
 
 
 def test_other_classes_and_no_rows_left_are_not_comparable(make_outputs: Make, tmp_path: Path) -> None:
@@ -115,7 +120,9 @@ def test_the_policy_of_the_repository_is_the_usual_one(repository: Path, tmp_pat
         read_policy(Path("other.yaml"))
 
 
-@pytest.mark.parametrize("text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1", "may_fall: {mAP: true}", "[]"])
+@pytest.mark.parametrize(
+    "text", ["may_fall: {mAP: 0}", "may_fall: {tial: 0.1}", "minimum: {mAP: 50}", "draws: 1", "{", "- 1", "may_fall: {mAP: true}", "[]", *WRONG]
+)
 def test_a_wrong_policy_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ConfigError):

@@ -124,6 +124,9 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     assert found["critical class class 38"].note == "no positive test picture"
     assert Verdict(tuple(found.values())).document()["rules"][0]["low"] is None, "NaN is no JSON"
     same = compare(rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY)
+    assert [rule.outcome for rule in same] == ["pass", "pass", "inconclusive"], "nine positives pass nothing, whoever is asked"
+    labels[9, 39] = True
+    same = compare(rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY)
     assert [rule.outcome for rule in same] == ["pass"] * 3, "a model is never worse than itself"
 
 
