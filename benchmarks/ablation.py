@@ -1,259 +1,184 @@
-"""Takes each part of CapNet away and compares, with paired bootstrap intervals, on the outputs of a finished run.
+"""What each part of the method is worth, over several data sets and seeds, on stored features.
 
-    dvc repro                                                     # or the stages ingest, split, validate, graph
-    python benchmarks/ablation.py --seeds 0 1 2 --out docs/ablation.md
-    python benchmarks/ablation.py --folds 3 --out choice.md       # on held-out training pictures, for choosing settings
+    python -m benchmarks ablation --preset own --sets corel5k=../corel5k aerial=../aerial --seeds 0 1 2 --out ablation.md
+    python -m benchmarks ablation --preset own --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served "linear probe"
 
-Rows are overrides of the settings file without its share of the zero-shot score, which has rows of its own. Every row sees the same
-pictures, the same test-time views and the same draws.
-Differences are means over seeds; each bootstrap draw measures all seeds and both sides on the same pictures.
+A set is a folder with labels.csv, its images and where wanted settings.yaml (how it is divided). All rows see the same images, the same
+test-time views and the same draws. Differences are means over seeds; each bootstrap draw measures all seeds and both rows on the same images. "All sets"
+is the mean over sets, each drawn on its own.
+
+The rule by which a part is on in the presets `own` and `recommended`, written down before the last run: without it, the mean over sets
+falls, in total or in the tail, and neither rises with an interval above 0. A part that costs more than half of the training time needs
+an interval above 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 
-from capnet.config import Params, load, parse
-from capnet.contracts import label_matrix, read_classes, read_split
+from benchmarks.ablation_sets import Set, Trained
+from capnet.commands.preset import read
+from capnet.config import override
 from capnet.data.images import centre_index
-from capnet.data.sides import group_codes
-from capnet.evaluation.baselines import choose_probe, probe_scores
-from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
-from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over, rank, weighted_average_precision
-from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
-from capnet.model.towers import load_towers
-from capnet.runtime import prepare
-from capnet.steps.train import Job, stratified_folds
+from capnet.evaluation.bootstrap import draw_weights, interval
+from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
 
 OFF = {"enabled": False}
-SINGLE = ("full", "adapter alone, BCE")  # rows that are also given with a single view
-BCE = {"loss": {"name": "bce"}, "head": {"bias_init": -4.5}}
-ROWS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "without prompts": {"train": {"prompt": OFF}},
-    "without graph": {"train": {"gcn": OFF}},
-    "without adapter": {"train": {"adapter": OFF}},
-    "without logit bias": {"train": {"head": {"bias": False}}},
-    "without centring": {"backbone": {"centre": False}},
-    "adapter alone, DB-focal": {"train": {"prompt": OFF, "gcn": OFF}},
-    "adapter alone, BCE": {"train": {"prompt": OFF, "gcn": OFF, **BCE}},
-    "prompts alone, BCE": {"train": {"gcn": OFF, "adapter": OFF, **BCE}},
-    "loss: BCE": {"train": BCE},
-    "loss: focal": {"train": {"loss": {"name": "focal"}}},
-    "loss: ASL": {"train": {"loss": {"name": "asl"}}},
-    "loss: DB without focal": {"train": {"loss": {"name": "db"}}},
-    "loss: DB-focal as in LMPT": {"train": {"loss": {"name": "db_focal_lmpt"}}},
-    "class-aware sampler": {"train": {"sampler": "class_aware"}},
-    "graph: softmax normalisation": {"graph": {"normalisation": "softmax"}},
-    "graph: train co-occurrence": {"graph": {"source": "cooccurrence"}},
-    "graph: blend of both": {"graph": {"source": "blend"}},
-    "0.7 trained + 0.3 zero-shot": {"train": {"zero_shot_weight": 0.3}},
-    "without prompts, 0.3 zero-shot": {"train": {"prompt": OFF, "zero_shot_weight": 0.3}},
+BCE = {"loss": {"name": "bce"}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """``change``: settings over the preset's; ``weights`` of members, where not those that validation rows chose; ``single``: one view."""
+
+    change: Mapping[str, Any]
+    weights: Mapping[str, float] | None = None
+    single: bool = False
+
+
+FIVE, HEAD = {"capnet": 1.0}, {"class_head": 1.0}
+ROWS: dict[str, Row] = {
+    "served": Row({}),
+    "zero-shot": Row({}, {"zero_shot": 1.0}),
+    "linear probe": Row({}, {"linear_probe": 1.0}),
+    "five parts": Row({}, FIVE),
+    "class head": Row({}, HEAD),
+    "five parts + class head": Row({}, {"capnet": 0.5, "class_head": 0.5}),
+    "five parts + class head + probe": Row({}, {"capnet": 1 / 3, "class_head": 1 / 3, "linear_probe": 1 / 3}),
+    "served, single view": Row({}, single=True),
+    "with prompts": Row({"train": {"prompt": {"enabled": True}}}),
+    "without GCN": Row({"train": {"gcn": OFF}}),
+    "without adapter": Row({"train": {"adapter": OFF}}),
+    "without class head": Row({"train": {"class_head": OFF}}),
+    "without logit bias": Row({"train": {"head": {"bias": False, "start": "settings"}}}),
+    "loss: BCE": Row({"train": BCE}),
+    "loss: ASL": Row({"train": {"loss": {"name": "asl"}}}),
+    "five parts, with prompts": Row({"train": {"prompt": {"enabled": True}}}, FIVE),
+    "five parts, without GCN": Row({"train": {"gcn": OFF}}, FIVE),
+    "five parts, without adapter": Row({"train": {"adapter": OFF}}, FIVE),
+    "five parts, without logit bias": Row({"train": {"head": {"bias": False, "start": "settings"}}}, FIVE),
+    "five parts, start from settings": Row({"train": {"head": {"start": "settings"}}}, FIVE),
+    "five parts, BCE": Row({"train": BCE}, FIVE),
+    "five parts, ASL": Row({"train": {"loss": {"name": "asl"}}}, FIVE),
 }
-
-
-def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``change`` put over it, section by section."""
-    result = dict(base)
-    for key, value in change.items():
-        result[key] = merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-    return result
-
-
-class Bench:
-    """Split, towers and cached features, made once; ``scores`` trains one row with one seed."""
-
-    def __init__(self, params: Params, split_dir: Path, root: Path, folds: int) -> None:
-        self.params, self.root, self.folds = params, root, folds
-        self.judged = "train" if folds else "test"
-        self.classes = read_classes(split_dir / "classes.json")
-        table = read_split(split_dir / "split.parquet")
-        self.sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
-        self.machine = prepare(params.runtime)
-        self.towers = {centre: load_towers(params.backbone.model_copy(update={"centre": centre}), params.tte.size) for centre in (True, False)}
-        with torch.no_grad():
-            self.text = self.towers[True].text([params.graph.template.format(name) for name in self.classes.prompt_names])
-        self.views = {side: self.job(params).features(rows, self.job(params).look(), side) for side, rows in self.sides.items() if len(rows)}
-
-    def job(self, params: Params) -> Job:
-        return Job(params, self.classes, self.graph(params), self.towers[params.backbone.centre], self.machine, self.root)
-
-    def graph(self, params: Params) -> Any:
-        from capnet.contracts import LabelGraph
-
-        settings, similarity = params.graph, cosine_similarity(self.text)
-        if settings.source != "text":
-            labels, unknown = (label_matrix(self.sides["train"][column], len(self.classes)) for column in ("labels", "unknown"))
-            counted = torch.from_numpy(cooccurrence(labels, unknown)).float()
-            counts = torch.from_numpy(self.classes.train_counts).float()
-            similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
-        matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
-        return LabelGraph(matrix, self.text, {})
-
-    def scores(self, change: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
-        """Test-time ensembled, single-view and both zero-shot scores [judged picture, class] of one row and seed.
-
-        On folds each training picture is judged by a model that never saw its fold.
-        """
-        base = {name: self.params.section(name).model_dump() for name in ("backbone", "graph", "train", "tte", "runtime", "data")}
-        plain = merged(base, {"train": {"zero_shot_weight": 0.0}, "runtime": {"seed": seed}})
-        params = parse(merged(plain, change))
-        job, rows = self.job(params), self.sides["train"]
-        random = job.features(rows, job.look(params.train.views), "training")
-        views = torch.cat([self.views["train"], random], dim=1)
-        if not self.folds:
-            return self.fitted(job, rows, views, self.views["test"])
-        fold = stratified_folds(job.labels(rows).targets.numpy(), group_codes(rows["group"]), self.folds, 0)
-        found: dict[str, np.ndarray] = {}
-        for number in range(self.folds):
-            inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            part = self.fitted(job, rows.iloc[inside].reset_index(drop=True), views[torch.from_numpy(inside)], self.views["train"][torch.from_numpy(outside)])
-            for name, scores in part.items():
-                found.setdefault(name, np.zeros((len(rows), scores.shape[1]), dtype=scores.dtype))[outside] = scores
-        return found
-
-    def fitted(self, job: Job, rows: pd.DataFrame, views: torch.Tensor, crops: torch.Tensor) -> dict[str, np.ndarray]:
-        """Train on ``rows`` with cached ``views`` and score pictures by their test-time ``crops`` [picture, view, pooled]."""
-        model = job.model()
-        folder = Path(tempfile.mkdtemp())
-        validate = None
-        if "val" in self.views and not self.folds:
-            labels = job.labels(self.sides["val"])
-
-            def validate(model: Any) -> dict[str, float]:
-                ap = average_precision(labels.targets.numpy(), job.served(model, self.sides["val"], self.views["val"], "val"), labels.known.numpy())
-                return {"val_mAP": float(mean_over(ap))}
-
-        job.fit(model, rows, views, folder, validate)
-        shutil.rmtree(folder)
-        found: dict[str, np.ndarray] = {}
-        with torch.no_grad():
-            classes = model.class_features()
-            for suffix, some in (("", crops), (", single view", self.single(crops))):
-                served, zero_shot = model.ensemble(some, classes, job.params.tte.average)
-                # without the trained scale and bias, which differ between folds
-                cosine = (torch.logit(zero_shot.double()) - (0 if model.logit_bias is None else model.logit_bias)) / model.logit_scale.exp()
-                found |= {f"served{suffix}": served.numpy(), f"zero-shot{suffix}": cosine.numpy()}
-        return found
-
-    def single(self, crops: torch.Tensor) -> torch.Tensor:
-        """The centre [picture, 1, pooled] among the test-time views."""
-        centre = centre_index(self.params.tte.views)
-        return crops[:, centre : centre + 1]
-
-    def probe(self) -> dict[str, np.ndarray]:
-        """Scores [test picture, class] of the linear probe, test-time ensembled and of the single view."""
-        job = self.job(self.params)
-        train, means = job.labels(self.sides["train"]), {side: views.mean(dim=1).numpy() for side, views in self.views.items()}
-        held = None
-        if "val" in means:
-            val = job.labels(self.sides["val"])
-            held = (means["val"], val.targets.numpy(), val.known.numpy())
-        chosen = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), self.params.evaluate.probe.c, held)
-        return {
-            "linear probe": probe_scores(chosen.probe, means["test"]),
-            "linear probe, single view": probe_scores(chosen.probe, self.single(self.views["test"]).mean(dim=1).numpy()),
-        }
+BASE = ("served", "zero-shot", "linear probe")
+Draws = dict[str, np.ndarray]  # by mean (mAP, head, medium, tail): the point and then one value a draw
 
 
 class Compare:
-    """Means and paired intervals on the judged pictures of one slice."""
+    """Means of one set's test rows and their bootstrap draws."""
 
-    def __init__(self, bench: Bench, rows: np.ndarray, draws: int) -> None:
-        labels = bench.job(bench.params).labels(bench.sides[bench.judged])
-        self.rows, self.targets, self.known = rows, labels.targets.numpy()[rows], labels.known.numpy()[rows]
-        self.masks = bucket_masks([item.bucket for item in bench.classes.items])
-        units = unit_codes(bench.sides[bench.judged]["group"].to_numpy()[rows])
-        self.weights = list(draw_weights(units, draws, 100))
+    def __init__(self, data: Set, draws: int) -> None:
+        labels = data.job({}, 0).labels(data.rows["test"])
+        self.targets, self.known = labels.targets.numpy(), labels.known.numpy()
+        self.masks = bucket_masks([item.bucket for item in data.classes.items])
+        self.blocks = [np.ones((len(self.targets), 1), dtype=np.float32), *draw_weights(data.units, draws, 100)]
 
-    def means(self, seeds: list[np.ndarray]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Mean over seeds: points, and one value per draw."""
-        rankings = [rank(self.targets, scores[self.rows], self.known) for scores in seeds]
-        ones = np.ones((len(self.rows), 1), dtype=np.float32)
-        points = [weighted_average_precision(ranking, ones) for ranking in rankings]
-        drawn = [np.concatenate([weighted_average_precision(ranking, block) for block in self.weights], axis=1) for ranking in rankings]
-        point = {name: float(np.mean([mean_over(ap, mask)[0] for ap in points])) for name, mask in self.masks.items()}
-        return point, {name: np.mean([mean_over(ap, mask) for ap in drawn], axis=0) for name, mask in self.masks.items()}
+    def means(self, seeds: Sequence[np.ndarray]) -> Draws:
+        """Means over seeds of scores [image, class]: the point, then the draws."""
+        found = []
+        for scores in seeds:
+            ranking = rank(self.targets, scores, self.known)
+            found.append(np.concatenate([weighted_average_precision(ranking, block) for block in self.blocks], axis=1))
+        return {name: np.mean([mean_over(ap, mask) for ap in found], axis=0) for name, mask in self.masks.items()}
 
 
-def difference(one: Any, other: Any, name: str) -> str:
-    """``+1.2 [0.3, 2.1]`` in points."""
-    point = one[0][name] - other[0][name]
-    low, high = interval(one[1][name] - other[1][name], point, (-1.0, 1.0))
-    return f"{100 * point:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
+    """Served scores float32 [test image, class] of a row."""
+    members = trained.members
+    if row.single:
+        centre = centre_index(data.job({}, seed).params.tte.views)
+        members = {name: logits[:, centre : centre + 1] for name, logits in members.items()}
+    return data.job(row.change, seed).combine(members, row.weights or trained.blend.weights)
 
 
-def table(measured: dict[str, Any], order: list[str]) -> list[str]:
-    names = [name for name in ("mAP", "head", "medium", "tail") if name in measured["zero-shot"][0]]
-    against = [(other, name) for other in ("zero-shot", "full") if other in measured for name in ("mAP", names[-1])]
-    lines = ["| row | " + " / ".join(names) + " | " + " | ".join(f"{name} minus {other}" for other, name in against) + " |", "|---" * (2 + len(against)) + "|"]
-    for row in order:
-        values = " / ".join(f"{100 * measured[row][0][name]:.1f}" for name in names)
-        cells = [difference(measured[row], measured[other], name) if row != other else "" for other, name in against]
-        lines.append(f"| {row} | {values} | " + " | ".join(cells) + " |")
+def difference(one: np.ndarray, other: np.ndarray) -> str:
+    """``+1.2 [0.3, 2.1]`` in points, of a point and its draws."""
+    gap = one - other
+    low, high = interval(gap[1:], float(gap[0]), (-1.0, 1.0))
+    return f"{100 * gap[0]:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def table(measured: Mapping[str, Draws], seconds: Mapping[str, float], against: Sequence[str]) -> list[str]:
+    """Markdown rows: the means, differences in mAP and tail to each row of ``against``, seconds a seed."""
+    names = [name for name in ("mAP", "head", "medium", "tail") if name in next(iter(measured.values()))]
+    pairs = [(other, name) for other in against for name in ("mAP", "tail") if name in names]
+    lines = [f"| row | {' / '.join(names)} | " + " | ".join(f"{name} minus {other}" for other, name in pairs) + " | s |"]
+    lines.append("|---" * (len(pairs) + 3) + "|")
+    for row, values in measured.items():
+        cells = [difference(values[name], measured[other][name]) if row != other else "" for other, name in pairs]
+        figures = " / ".join(f"{100 * values[name][0]:.1f}" for name in names)
+        lines.append(f"| {row} | {figures} | {' | '.join(cells)} | {seconds[row]:.0f} |")
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--split", type=Path, default=Path("outputs/split"))
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), help="names of rows; default all")
+def together(sets: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
+    """The mean over sets, of the means that all of them have."""
+    names = set.intersection(*(set(next(iter(found.values()))) for found in sets))
+    rows = [row for row in sets[0] if all(row in found for found in sets)]
+    return {row: {name: np.mean([found[row][name] for found in sets], axis=0) for name in ("mAP", "head", "medium", "tail") if name in names} for row in rows}
+
+
+def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any]]:
+    """Train what the rows need, each change and seed once; means and draws, seconds of a training, and which blends were chosen."""
+    compare, done, measured, seconds, blends = Compare(data, draws), {}, {}, {}, {}
+    for name, row in rows.items():
+        scores = []
+        for seed in seeds:
+            key = json.dumps([row.change, seed])
+            if key not in done:
+                started = time.monotonic()
+                done[key] = data.train(row.change, seed), time.monotonic() - started
+            scores.append(scores_of(data, row, done[key][0], seed))
+        measured[name] = compare.means(scores)
+        seconds[name] = float(np.mean([done[json.dumps([row.change, seed])][1] for seed in seeds]))
+        if row.weights is None:
+            blends[name] = [done[json.dumps([row.change, seed])][0].blend.weights for seed in seeds]
+        print(f"{data.name}: {name}: {100 * measured[name]['mAP'][0]:.1f}, tail {100 * measured[name].get('tail', [np.nan])[0]:.1f}", flush=True)
+    return measured, seconds, blends
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--preset", default="own", help="whose settings are measured (default: own)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="another setting, for all sets")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="default: all; served, zero-shot and probe always")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--folds", type=int, default=0, help="judge the training pictures out of that many folds, and not the test pictures: for choosing settings"
-    )
+    parser.add_argument("--shares", nargs="*", type=float, default=[1.0], help="shares of the training and validation rows, each a set of its own")
+    parser.add_argument("--against", nargs="*", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
-    params = load(arguments.params, arguments.set)
-    bench = Bench(params, arguments.split, Path(params.data.root), arguments.folds)
-    scores: dict[str, list[np.ndarray]] = {}
-    seconds: dict[str, float] = {}
-    probes = {} if arguments.folds else {name: [scores] for name, scores in bench.probe().items()}
-    for row in arguments.rows:
-        started = time.monotonic()
-        for seed in arguments.seeds:
-            found = bench.scores(ROWS[row], seed)
-            scores.setdefault(row, []).append(found["served"])
-            if row in SINGLE:
-                scores.setdefault(f"{row}, single view", []).append(found["served, single view"])
-            scores.setdefault("zero-shot", [found["zero-shot"]])
-            scores.setdefault("zero-shot, single view", [found["zero-shot, single view"]])
-        seconds[row] = (time.monotonic() - started) / len(arguments.seeds)
-        text = document(bench, {**scores, **probes}, len(arguments.seeds), arguments.draws)
-        arguments.out.write_text(text)  # after each row: a run of hours that is cut off keeps what it has
-        print(f"{row}: {seconds[row]:.0f} s a seed", flush=True)
-    print(text)
-
-
-def document(bench: Bench, scores: dict[str, list[np.ndarray]], seeds: int, draws: int) -> str:
-    """One Markdown table for all test pictures and one for each slice."""
-    first = [row for row in ("zero-shot", "zero-shot, single view", "linear probe", "linear probe, single view") if row in scores]
-    order = [*first, *[row for row in scores if row not in first]]
-    slices: pd.Series = bench.sides[bench.judged]["slice"].fillna("")
-    lines: list[str] = []
-    for name in ["", *sorted(set(slices))] if slices.nunique() > 1 else [""]:
-        rows = np.flatnonzero(slices == name) if name else np.arange(len(slices))
-        compare = Compare(bench, rows, draws)
-        lines += [
-            f"**{name or f'all {bench.judged} pictures'}** ({len(rows)} pictures, {seeds} seeds)",
-            "",
-            *table({row: compare.means(scores[row]) for row in order}, order),
-            "",
-        ]
-    return "\n".join(lines)
+    base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
+    wanted = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
+    found, lines = [], []
+    for item in arguments.sets:
+        name, _, folder = item.partition("=")
+        for share in arguments.shares:
+            data = Set(name, Path(folder), base, share)
+            measured, seconds, blends = measure(data, wanted, arguments.seeds, arguments.draws)
+            found.append(measured)
+            sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
+            buckets = [item.bucket for item in data.classes.items]
+            kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
+            lines += [f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)", ""]
+            lines += [*table(measured, seconds, arguments.against), "", f"Chosen blends: {json.dumps(blends['served'])}", ""]
+            arguments.out.write_text("\n".join(lines))  # after each set: a run of hours that is cut off keeps what it has
+    if len(found) > 1:
+        every = together(found)
+        lines += [f"**all {len(found)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]
+        arguments.out.write_text("\n".join(lines))
+    print("\n".join(lines))
+    return 0
 
 
 if __name__ == "__main__":

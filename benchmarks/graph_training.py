@@ -22,7 +22,7 @@ from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_av
 from capnet.model.graph import adjacency, blend, cosine_similarity
 from capnet.model.towers import load_towers
 from capnet.runtime import prepare
-from capnet.steps.train import Job
+from capnet.steps.job import Job
 
 TEST_SHARE = 0.2
 STRONG = 0.5  # weight of the neighbours in the row "oracle, 0.5"; the default is graph.s

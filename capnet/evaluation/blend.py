@@ -34,11 +34,11 @@ ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
 
 @dataclass(frozen=True)
 class Blend:
-    """The chosen weights, where they were chosen, and what they gained there over each member alone (mAP, a 95 % interval)."""
+    """The chosen weights, where they were chosen, what they gained there over each member alone, and every candidate's mAP."""
 
     weights: Weights
     chosen_on: str
-    candidates: list[dict[str, Any]]
+    candidates: dict[str, float]
     gains: dict[str, dict[str, float]]
 
     def document(self) -> dict[str, Any]:
@@ -56,6 +56,11 @@ def candidates(members: list[str]) -> list[Weights]:
             if present and weights not in found:
                 found.append(weights)
     return found
+
+
+def in_words(weights: Mapping[str, float]) -> str:
+    """``0.35 capnet + 0.35 class_head + 0.30 zero_shot``."""
+    return " + ".join(f"{weight:.2f} {name}" for name, weight in weights.items())
 
 
 def mix(members: Mapping[str, Floats], weights: Weights) -> Floats:
@@ -94,5 +99,5 @@ def choose_blend(members: Mapping[str, Floats], labels: Bools, known: Bools, uni
             gain = values[best] - values[index]
             low, high = interval(chosen - drawn(rankings[index]), gain, (-1.0, 1.0))
             gains[name] = {"gain": gain, "low": float(low), "high": float(high)}
-    listed = [{"weights": weights, "mAP": value} for weights, value in zip(tried, values, strict=True) if np.isfinite(value)]
+    listed = {in_words(weights): value for weights, value in zip(tried, values, strict=True) if np.isfinite(value)}
     return Blend(tried[best], chosen_on, listed, gains)

@@ -12,7 +12,7 @@ from capnet.contracts import BUCKETS, VARIANTS
 from capnet.evaluation import charts
 from capnet.evaluation.charts import MARKER_BUCKETS, Series, share_axis
 from capnet.evaluation.report_inputs import Inputs, shown_rows
-from capnet.evaluation.report_words import MEANS, VARIANT_NAMES, as_float, counted, difference, fixed, interval, percent, points, shorten, whole
+from capnet.evaluation.report_words import MEANS, VARIANT_NAMES, as_float, blend_in_words, counted, difference, fixed, interval, percent, points, shorten, whole
 
 MOVERS = 8  # classes with the largest gains, and as many with the smallest
 FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
@@ -76,7 +76,7 @@ def verdict(inputs: Inputs) -> list[str]:
                 parts.append(f"{found['text']} points {where} ({'; '.join(filter(None, (found['interval'], found['sentence'])))})")
         if parts:
             sentences.append(f"Against {other}: {', and '.join(parts)}.")
-    return sentences
+    return sentences + blend_in_words(inputs.config.get("blend", {}))
 
 
 def variant_table(inputs: Inputs) -> Part:

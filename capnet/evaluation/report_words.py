@@ -14,6 +14,7 @@ VARIANT_NAMES = {
     "zero_shot_single_view": "Zero-shot, one view",
     "linear_probe": "Linear probe",
 }
+MEMBER_NAMES = {"capnet": "CapNet's five parts", "class_head": "the class head", "linear_probe": "a linear probe", "zero_shot": "zero-shot"}
 MEANS = {"mAP": "All classes", "head": "Head", "medium": "Medium", "tail": "Tail"}
 GLYPHS = {"head": "\N{BLACK CIRCLE}", "medium": "\N{BLACK SQUARE}", "tail": "\N{BLACK UP-POINTING TRIANGLE}"}
 
@@ -61,6 +62,24 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
         return ""
     write = points if signed else percent
     return f"{write(low)} to {write(high)}"
+
+
+def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
+    """What is served and what the choice gained, in sentences; none where nothing was chosen."""
+    weights = blend.get("weights")
+    if not weights:
+        return []
+    where = {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+        str(blend.get("chosen_on")), "held-out pictures"
+    )
+    shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
+    sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
+    gains = [
+        f"{points(item.get('gain'))} ({interval({'x_low': item.get('low'), 'x_high': item.get('high')}, 'x', signed=True)}) over {MEMBER_NAMES.get(name, name)}"
+        for name, item in blend.get("gains", {}).items()
+        if weights.get(name) != 1
+    ]
+    return [sentence + (f" There it gained, in points of mAP: {'; '.join(gains)}." if gains else "")]
 
 
 def reading(value: float, low: float, high: float) -> tuple[str, str]:

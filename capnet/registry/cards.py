@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
+from capnet.evaluation.report_words import blend_in_words
 from capnet.model.openai_weights import OPENAI_WEIGHTS
 from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds, views_in_words
 from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
@@ -71,6 +72,7 @@ def model_card(candidate: Candidate, form: str) -> str:
             [[TITLES[name], *(percent(metrics[name], key) for key in shown)] for name in VARIANTS if name in metrics],
         ),
         *_slices(candidate, shown),
+        *blend_in_words(config.get("blend", {})),
         "",
         "## Known weak classes",
         "",

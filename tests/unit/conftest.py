@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _make(
     mAP: float = 0.5,
     n_classes: int = len(NAMES),
     epochs: int = 3,
-    zero_shot_weight: float = 0.0,
+    weighted: Mapping[str, float] | None = None,
     skill: float | Sequence[float] = 2.0,
     critical: Sequence[str] = (),
     weights: Path | None = None,
@@ -63,7 +63,7 @@ def _make(
     paths = {name: folder / name for name in ("split", "validation", "model", "evaluation")}
     for path in paths.values():
         path.mkdir(parents=True)
-    classes = _model(paths["model"], n_classes, zero_shot_weight, critical, weights)
+    classes = _model(paths["model"], n_classes, weighted or {}, critical, weights)
     _history(paths["model"] / "history.csv", epochs)
     write_classes(paths["split"] / "classes.json", classes)
     (paths["validation"] / "validation.json").write_text('{"schema": 1, "success": true, "checks": []}')
@@ -104,7 +104,7 @@ def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[floa
     write_predictions(paths["evaluation"] / "predictions.parquet", frame.assign(variant="capnet", scores=list(scores))[frame["split"] != "train"])
 
 
-def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequence[str] = (), weights: Path | None = None) -> Any:
+def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical: Sequence[str] = (), weights: Path | None = None) -> Any:
     import open_clip
     import torch
 
@@ -124,7 +124,8 @@ def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequ
         torch.save(open_clip.create_model("tiny-random-clip").state_dict(), weights)
     backbone = Backbone(name="tiny-random-clip", pretrained=str(weights or "random"), centre=False)
     towers = load_towers(backbone)
-    settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, "zero_shot_weight": zero_shot_weight})
+    more = {"class_head": {"enabled": "class_head" in weighted}, "blend": "held_out" if "linear_probe" in weighted else "none"}
+    settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, **more})
     prompts = classes.prompt_fingerprint("a photo of a {}.", towers.weight_hash)
     metadata = {
         "source": "text",
@@ -148,6 +149,7 @@ def _model(folder: Path, n_classes: int, zero_shot_weight: float, critical: Sequ
         "validation_rows": 40,
         "validation_extra_labels": False,
         "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        **({"blend": {"weights": dict(weighted), "chosen_on": "val", "gains": {}, "candidates": {}}} if weighted else {}),
     }
     save_model(folder, tensors, graph, classes, config_json)
     model.release_towers()

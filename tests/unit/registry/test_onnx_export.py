@@ -35,13 +35,15 @@ def load(paths: dict[str, Path]) -> Served:
     return load_served(paths["model"], paths["evaluation"] / "thresholds.json", Runtime(precision="fp32", threads=1))
 
 
-@pytest.mark.parametrize("zero_shot_weight", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "weighted", [{}, {"capnet": 0.7, "zero_shot": 0.3}, {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1}, {"class_head": 1.0}]
+)
 def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
-    make_outputs: Make, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_shot_weight: float
+    make_outputs: Make, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weighted: dict[str, float]
 ) -> None:
     """With adapters in the blocks; the mixed score runs the tower twice, once without them."""
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
-    served, out = load(make_outputs(zero_shot_weight=zero_shot_weight)), tmp_path / "there" / "model.onnx"
+    served, out = load(make_outputs(weighted=weighted)), tmp_path / "there" / "model.onnx"
     measured = export(served, "capnet version 1", out, pictures)
     assert max(measured.single, measured.averaged) < 1e-5
     assert sorted(path.name for path in out.parent.iterdir()) == ["model.json", "model.onnx"]

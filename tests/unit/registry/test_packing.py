@@ -58,7 +58,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(database: Path, make_outputs: Make, pictures: list[Path], tmp_path: Path) -> None:
     weights = tmp_path / "clip.pt"
-    paths = make_outputs(zero_shot_weight=0.3, weights=weights)
+    paths = make_outputs(weighted={"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1}, weights=weights)
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
     expected = score_pictures(paths["model"], rows, Path("/"), Runtime()).scores["capnet"]
     candidate = read_candidate(**paths)

@@ -44,11 +44,13 @@ def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-@pytest.mark.parametrize("zero_shot_weight", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "weighted", [{}, {"capnet": 0.7, "zero_shot": 0.3}, {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1}, {"class_head": 1.0}]
+)
 def test_the_registered_model_gives_the_scores_of_the_evaluation(
-    database: Path, make_outputs: Make, pictures: list[Path], tmp_path: Path, zero_shot_weight: float
+    database: Path, make_outputs: Make, pictures: list[Path], tmp_path: Path, weighted: dict[str, float]
 ) -> None:
-    paths = make_outputs(zero_shot_weight=zero_shot_weight)
+    paths = make_outputs(weighted=weighted)
     register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
     scored = score_pictures(paths["model"], rows, Path("/"), Runtime())

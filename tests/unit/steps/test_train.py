@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from sklearn.metrics import average_precision_score
 
 from capnet.config import parse
 from capnet.contracts import label_matrix, make_classes, read_graph, read_predictions, read_tensors, write_classes, write_split
@@ -142,6 +143,64 @@ def test_without_validation_rows_every_training_row_is_scored_out_of_fold(made, 
     assert ((scores > 0) & (scores < 1)).all()
     history = pd.read_csv(folder / "model" / "history.csv")
     assert history["val_mAP"].isna().all()
+
+
+FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, made, tiny_backbone):
+    """Members alone, by scikit-learn, are never above it there; evaluate and serving read the same weights."""
+    folder, frame = made
+    if not validated:
+        frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, tiny_backbone, **FULL, epochs=3)
+    first = {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+    chosen = json.loads(first["config.json"])["blend"]
+    assert chosen["chosen_on"] == ("val" if validated else "out_of_fold")
+    assert set(chosen["gains"]) == {"capnet", "class_head", "linear_probe", "zero_shot"}
+    assert all(item["gain"] >= 0 for item in chosen["gains"].values())
+    tensors, _ = read_tensors(folder / "model" / "model.safetensors")
+    assert tensors["class_head.weight"].abs().sum() > 0
+    assert tensors["linear_probe.weight"].abs().sum() > 0
+
+    held = frame[frame["split"] == ("val" if validated else "train")].reset_index(drop=True)
+    labels, unknown = (label_matrix(held[column], 3) for column in ("labels", "unknown"))
+    if validated:
+        scores = score_pictures(folder / "model", held, folder / "data", params.runtime).scores["capnet"]
+    else:
+        scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
+    found = [average_precision_score((labels & ~unknown)[~unknown[:, c], c], scores[~unknown[:, c], c]) for c in range(3)]
+    assert max(chosen["candidates"].values()) == pytest.approx(np.mean(found), abs=1e-6)
+    run_both(folder, tiny_backbone, **FULL, epochs=3)
+    assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first
+
+
+def test_the_probe_that_training_fitted_is_the_one_that_the_evaluation_would_fit(made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    run_both(folder, tiny_backbone, **FULL)
+    evaluated = []
+    for _ in range(2):
+        inputs = {"split": folder / "split", "model": folder / "model", "data": folder / "data"}
+        run("evaluate", parse({"runtime": {"threads": 1, "precision": "fp32"}}), inputs, {"evaluation": folder / "evaluation"})
+        evaluated.append(json.loads((folder / "evaluation" / "metrics.json").read_text()))
+        (folder / "model" / "probe.safetensors").unlink(missing_ok=True)
+    assert evaluated[0]["probe"] == evaluated[1]["probe"]
+    assert evaluated[0]["linear_probe"] == pytest.approx(evaluated[1]["linear_probe"], abs=1e-6)
+    assert "Served is a mean of logits" in (folder / "evaluation" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("weights", [{"capnet": 0.5}, {"capnet": 0.5, "oracle": 0.5}, {"capnet": 1.5, "zero_shot": -0.5}, {"capnet": "all"}])
+def test_weights_that_are_no_weights_of_this_model_are_refused(weights, made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, tiny_backbone)
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"blend": {"weights": weights}}))
+    with pytest.raises(ContractError, match="blend"):
+        Scorer(folder / "model", params.runtime)
 
 
 def test_folds_spread_labels_and_keep_groups_together():

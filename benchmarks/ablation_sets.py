@@ -1,0 +1,120 @@
+"""A folder of images, divided and with stored features: what every row of the ablation trains on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.graph_training import read_folder
+from capnet.config import Params, parse
+from capnet.contracts import Classes, LabelGraph, sha256_file
+from capnet.data.sides import assign_sides
+from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
+from capnet.evaluation.blend import Blend
+from capnet.evaluation.bootstrap import unit_codes
+from capnet.model.graph import adjacency, cosine_similarity
+from capnet.model.towers import Towers, load_towers
+from capnet.runtime import prepare
+from capnet.steps.job import Job
+from capnet.steps.train import chosen_blend, probe_tensors, validator
+from capnet.yaml_text import read_yaml
+
+SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settings, such as how it is divided
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training: logits of each member [row, view, class] on test rows, and the blend that validation rows chose."""
+
+    members: dict[str, torch.Tensor]
+    blend: Blend
+    epoch: int
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``change`` put over it, section by section."""
+    result = dict(base)
+    for key, value in change.items():
+        result[key] = merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value
+    return result
+
+
+@lru_cache
+def towers_of(backbone: str, size: int) -> Towers:
+    """The towers of a backbone's settings as JSON, loaded once a process."""
+    return load_towers(Params.model_validate_json(f'{{"backbone": {backbone}}}').backbone, size)
+
+
+class Set:
+    """Rows, classes, division and features of one folder with labels.csv.
+
+    Args:
+        name: of the set, in tables.
+        folder: with labels.csv, the images and where wanted classes.csv and settings.yaml.
+        base: settings of the preset that is measured.
+        share: of the training and validation rows, taken at random; 1.0 keeps all.
+    """
+
+    def __init__(self, name: str, folder: Path, base: Mapping[str, Any], share: float = 1.0) -> None:
+        self.name = name if share == 1 else f"{name} {100 * share:g} %"
+        own = read_yaml((folder / SETTINGS).read_text()) if (folder / SETTINGS).is_file() else {}
+        self.folder, self.settings = folder, merged(base, own)
+        params = parse(self.settings)
+        frame, classes, labels = read_folder(folder)
+        frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
+        sides = assign_sides(frame.sort_values("image_id", ignore_index=True), labels[np.argsort(frame["image_id"].to_numpy(), kind="stable")], params.split)
+        frame = frame.sort_values("image_id", ignore_index=True)
+        frame["sha256"] = [sha256_file(folder / path) for path in frame["path"]]
+        rng = np.random.default_rng(params.split.seed)
+        parts = {"train": np.array(sides.train), "val": np.array(sides.val, dtype=np.int64), "test": np.array(sides.test)}
+        if share < 1:
+            for part in ("train", "val"):
+                parts[part] = np.sort(rng.choice(parts[part], max(1, round(share * len(parts[part]))), replace=False))
+        self.rows = {part: frame.iloc[rows].reset_index(drop=True) for part, rows in parts.items()}
+        machine, towers = prepare(params.runtime), towers_of(params.backbone.model_dump_json(), params.tte.size)
+        with torch.no_grad():
+            self.text = towers.text([params.graph.template.format(item) for item in classes.prompt_names]).float()
+        plain = Job(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
+        counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
+        self.classes: Classes = classes.with_counts(counts, params.split.buckets)
+        random = plain.look(params.train.views)
+        features = torch.cat([plain.features(frame, plain.look(), name), plain.features(frame, random, f"{name} (random views)")], dim=1)
+        self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
+        self.views = features[parts["train"]]
+        self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
+        self._probe: Chosen | None = None
+
+    def job(self, change: Mapping[str, Any], seed: int) -> Job:
+        """With these settings over those of the set."""
+        params = parse(merged(merged(self.settings, change), {"runtime": {"seed": seed}}))
+        graph = params.graph
+        matrix = adjacency(cosine_similarity(self.text), graph.top_k, graph.s, graph.tau, graph.normalisation)
+        towers = towers_of(params.backbone.model_dump_json(), params.tte.size)
+        return Job(params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder)
+
+    def probe(self, job: Job) -> Chosen:
+        """The linear probe; no seed changes it."""
+        if self._probe is None:
+            train, val = (job.labels(self.rows[part]) for part in ("train", "val"))
+            means = {part: crops.mean(dim=1).numpy() for part, crops in self.crops.items()}
+            held = (means["val"], val.targets.numpy(), val.known.numpy())
+            self._probe = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), STRENGTHS, held)
+        return self._probe
+
+    def train(self, change: Mapping[str, Any], seed: int) -> Trained:
+        """Train with ``change``, choose the blend on the validation rows, give the members' logits on the test rows."""
+        job = self.job(merged(change, {"train": {"blend": "held_out"}}), seed)
+        model = job.model()
+        validate = validator(job, self.rows["val"], self.crops["val"])
+        with tempfile.TemporaryDirectory() as folder:
+            fit = job.fit(model, self.rows["train"], self.views, Path(folder), validate=validate, what=f"{self.name}, seed {seed}")
+        probe_tensors(model, self.probe(job))
+        blend = chosen_blend(job, self.rows["val"], job.member_logits(model, self.rows["val"], self.crops["val"], "validation"), "val")
+        return Trained(job.member_logits(model, self.rows["test"], self.crops["test"], "test"), blend, fit.selected_epoch)

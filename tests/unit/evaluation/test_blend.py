@@ -1,0 +1,79 @@
+"""The choice of what is served: never below a member on the rows of the choice, and by scikit-learn's average precision."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from capnet.evaluation.blend import candidates, choose_blend, mix
+
+MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
+
+
+def made(seed, images=120, classes=6, noise=(1.0, 1.5, 2.0, 4.0)):
+    rng = np.random.default_rng(seed)
+    labels = rng.random((images, classes)) < np.linspace(0.05, 0.4, classes)
+    return {name: 2.0 * labels + level * rng.normal(size=labels.shape) for name, level in zip(MEMBERS, noise, strict=True)}, labels
+
+
+def mean_ap(labels, scores, known=None):
+    rows = np.ones_like(labels) if known is None else known
+    return np.mean([average_precision_score(labels[rows[:, c], c], scores[rows[:, c], c]) for c in range(labels.shape[1]) if labels[rows[:, c], c].any()])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_chosen_is_never_below_a_member_on_held_out_rows(seed):
+    members, labels = made(seed, noise=tuple(np.random.default_rng(seed).permutation([1.0, 1.5, 2.0, 4.0])))
+    known = np.random.default_rng(seed + 100).random(labels.shape) > 0.2
+    found = choose_blend(members, labels & known, known, np.arange(len(labels)), "val")
+    value = mean_ap(labels, mix(members, found.weights), known)
+    for name, logits in members.items():
+        alone = mean_ap(labels, logits, known)
+        assert value >= alone - 1e-9
+        assert found.gains[name]["gain"] == pytest.approx(value - alone, abs=1e-6)
+        assert found.gains[name]["low"] <= found.gains[name]["gain"] <= found.gains[name]["high"]
+    assert value == pytest.approx(max(found.candidates.values()), abs=1e-6)
+    assert sum(found.weights.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_that_is_far_better_is_served_alone(name):
+    members, labels = made(1, noise=tuple(0.05 if other == name else 30.0 for other in MEMBERS))
+    weights = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val").weights
+    assert weights.get(name, 0.0) >= 0.3
+    assert mean_ap(labels, mix(members, weights)) > 0.99
+
+
+def test_unknown_entries_have_no_say():
+    members, labels = made(3)
+    known = np.random.default_rng(5).random(labels.shape) > 0.4
+    first, second = (choose_blend(members, y, known, np.arange(len(labels)), "val") for y in (labels & known, labels & known))
+    spoiled = {name: np.where(known, logits, 99.0) for name, logits in members.items()}
+    third = choose_blend(spoiled, labels & known, known, np.arange(len(labels)), "val")
+    assert first == second
+    assert third.candidates == pytest.approx(first.candidates)
+
+
+def test_without_any_positive_the_preferred_candidate_is_taken():
+    members, labels = made(4)
+    nothing = np.zeros_like(labels)
+    found = choose_blend(members, nothing, np.ones_like(labels), np.arange(len(labels)), "out_of_fold")
+    assert found.weights == candidates(list(members))[0]
+    assert found.gains == {}
+    assert found.chosen_on == "out_of_fold"
+
+
+@pytest.mark.parametrize("present", [("capnet", "zero_shot"), ("capnet", "class_head", "zero_shot"), MEMBERS])
+def test_every_member_alone_is_a_candidate_and_all_weights_sum_to_one(present):
+    tried = candidates(list(present))
+    for name in present:
+        assert {name: 1.0} in tried
+    assert all(sum(weights.values()) == pytest.approx(1.0) and set(weights) <= set(present) for weights in tried)
+    assert len({tuple(sorted(weights.items())) for weights in tried}) == len(tried)
+
+
+def test_a_constant_added_to_a_member_changes_nothing():
+    members, labels = made(6)
+    moved = members | {"linear_probe": members["linear_probe"] + 5.0}
+    every = np.ones_like(labels)
+    first, second = (choose_blend(item, labels, every, np.arange(len(labels)), "val") for item in (members, moved))
+    assert first.weights == second.weights

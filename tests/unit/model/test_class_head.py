@@ -1,0 +1,125 @@
+"""The class head: zero-shot at the start, alone among its parameters trained by its loss, and at the optimum of a convex problem."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from unit.model.test_capnet import OFF, build, images
+
+from capnet.config import Loss
+from capnet.model.class_head import ClassHead, fit_start
+from capnet.model.losses import multilabel_loss
+from capnet.training.loop import make_optimiser
+
+HEAD = {"class_head": {"enabled": True}}
+
+
+def test_before_training_the_head_is_zero_shot_up_to_its_scale_and_bias(lit):
+    model = build(lit, **HEAD, head={"logit_scale": 7.0, "bias_init": -2.0})
+    with torch.no_grad():
+        pooled = lit.image.pooled(images(lit, 5))
+        members = model.members(pooled, model.class_features())
+        v = torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)
+        t = torch.nn.functional.normalize(lit.centre(lit.text([f"a photo of a {name}." for name in ("dog", "cat", "traffic light", "bus")])), dim=-1)
+    assert torch.allclose(members["class_head"], 7.0 * v @ t.T - 2.0, atol=1e-4)
+    assert model.weights == {"capnet": 0.5, "class_head": 0.5}
+    assert torch.allclose(model.served(members), (members["capnet"] + members["class_head"]) / 2)
+
+
+def test_logits_are_the_written_formula():
+    head = ClassHead(3, 6, 4.0, -1.0)
+    rng = np.random.default_rng(0)
+    train, x, cosines = (rng.normal(2.0, 3.0, shape).astype(np.float32) for shape in ((40, 2, 6), (5, 6), (5, 3)))
+    head.set_statistics(torch.from_numpy(train))
+    weight = rng.normal(size=(3, 6)).astype(np.float32)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(weight))
+        found = head(torch.from_numpy(x), torch.from_numpy(cosines)).numpy()
+    flat = train.reshape(-1, 6)
+    expected = 4.0 * cosines - 1.0 + (x - flat.mean(axis=0)) / flat.std(axis=0) @ weight.T
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_feature_that_never_changes_does_no_harm():
+    head = ClassHead(2, 3, 10.0, 0.0)
+    head.set_statistics(torch.tensor([[[1.0, 0.0, 5.0]], [[2.0, 0.0, 5.0]]]))
+    with torch.no_grad():
+        head.weight.fill_(1.0)
+        assert torch.isfinite(head(torch.tensor([[1.0, 0.0, 5.0]]), torch.zeros(1, 2))).all()
+
+
+@pytest.mark.parametrize("tower", ["tiny-clip", "lit"])
+def test_the_head_and_the_five_parts_do_not_train_each_other(tower, make_towers, lit):
+    """With the head, the five parts get the gradients that they have without it; its loss reaches nothing but the head."""
+    towers = lit if tower == "lit" else make_towers(tower)
+    targets = torch.tensor([[True, False, True, False], [False, True, False, False], [False, False, False, True]])
+    counts = targets.sum(dim=0)
+
+    def gradients(settings):
+        model = build(towers, prompt=OFF, **settings)
+        encoded = model.encode(model.pooled(images(towers)))
+        total, _ = model.losses(encoded, model.class_features(), lambda logits, loss: multilabel_loss(logits, targets, counts, 3, loss))
+        total.backward()
+        model.release_towers()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    plain, with_head = gradients({}), gradients(HEAD)
+    assert set(with_head) - set(plain) == {"class_head.weight", "class_head.logit_scale", "class_head.logit_bias"}
+    for name, gradient in plain.items():
+        torch.testing.assert_close(with_head[name], gradient, msg=name)
+    assert all(with_head[name].abs().sum() > 0 for name in set(with_head) - set(plain))
+
+
+def test_only_the_heads_matrix_has_its_weight_decay(lit):
+    model = build(lit, class_head={"enabled": True, "weight_decay": 3.0}, optimiser={"weight_decay": 0.5, "lr_class_head": 0.02, "lr_head": 0.03})
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(group["params"][0])]: (group["lr"], group["weight_decay"]) for group in make_optimiser(model, model.settings).param_groups}
+    assert found["class_head.weight"] == (0.02, 3.0)
+    assert found["class_head.logit_scale"] == found["class_head.logit_bias"] == (0.03, 0.0)
+    assert found["gcn.weights.0"][1] == 0.5
+    assert not {"class_head.mean", "class_head.spread"} & set(found)
+
+
+@pytest.mark.parametrize("name", ["db_focal", "bce", "asl", "focal", "db"])
+@pytest.mark.parametrize(("offset", "spread"), [(0.0, 0.1), (0.2, 0.03)])
+def test_the_start_fits_the_data_whatever_the_towers_geometry(name, offset, spread):
+    rng = np.random.default_rng(1)
+    latent = rng.normal(size=(400, 30))
+    targets = torch.from_numpy(latent + rng.normal(size=latent.shape) > 2.2)
+    known = torch.from_numpy(rng.random(latent.shape) > 0.1)
+    cosines = torch.from_numpy(offset + spread * latent).float()
+    counts, loss = (targets & known).sum(dim=0), Loss(name=name)
+    scale, bias = fit_start(cosines, targets & known, known, counts, loss)
+    assert scale * spread == pytest.approx(1.0, rel=0.02)
+
+    def value(shift):
+        return float(multilabel_loss(scale * cosines.double() + float(shift[0]), targets & known, counts, 400, loss, known))
+
+    best = minimize(value, x0=[-3.0 - scale * offset], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-12})
+    assert bias == pytest.approx(best.x[0], abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_start_stays_finite_where_labels_or_cosines_say_nothing(share):
+    targets = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) < share
+    for cosines in (torch.zeros(6, 3), torch.randn(6, 3)):
+        scale, bias = fit_start(cosines, targets, torch.ones_like(targets), targets.sum(dim=0), Loss())
+        assert 1.0 <= scale <= 200.0
+        assert np.isfinite(bias)
+
+
+def test_settings_start_where_they_say(lit):
+    views = torch.randn(8, 2, 1280, generator=torch.Generator().manual_seed(2)).abs()
+    targets = torch.rand(8, 4, generator=torch.Generator().manual_seed(3)) < 0.3
+    known = torch.ones_like(targets)
+    fixed = build(lit, **HEAD, head={"start": "settings", "logit_scale": 25.0, "bias_init": -6.0})
+    fixed.prepare_for(views, targets, known)
+    assert fixed.logit_scale.exp().item() == pytest.approx(25.0)
+    assert float(fixed.logit_bias) == -6.0
+    fitted = build(lit, **HEAD, head={"logit_scale": 25.0, "bias_init": -6.0})
+    fitted.prepare_for(views, targets, known)
+    assert float(fitted.logit_bias) != -6.0
+    assert float(fitted.class_head.logit_bias) != float(fitted.logit_bias), "each with the loss that it is trained with"
+    without = build(lit, head={"bias": False, "logit_scale": 25.0})
+    without.prepare_for(views, targets, known)
+    assert without.logit_scale.exp().item() == pytest.approx(25.0), "as published, where there is no bias to go with it"
