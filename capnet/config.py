@@ -306,7 +306,7 @@ class Train(Section):
     select: Literal["val_map", "last"] = Field("val_map", description="epoch that is kept; without validation rows always the last")
     validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")
     folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores when there is no validation side")
-    zero_shot_weight: Share = Field(0.0, description="share of zero-shot scores in the final score")
+    zero_shot_weight: Share = Field(0.0, description="share of zero-shot scores in the final score, where blend is none")
     seeds: tuple[Annotated[Int, Field(ge=0)], ...] = Field(
         (), description="a pipeline trains and evaluates once per seed and registers the first; empty, and `capnet train`: runtime.seed alone"
     )

@@ -1,8 +1,8 @@
 """Which blend of members is served: chosen on held-out images, so that nobody gets less than what a hurried user would have had.
 
-Every candidate is a weighted mean of logits. The single members are among them, so on the rows of the choice the served score is
-never below the linear probe, zero-shot or the trained parts. There are few candidates: with few held-out positives a fine grid would
-fit their noise.
+Every candidate is a weighted mean of logits. The mean of all trained members and the probe is preferred, because held-out rows are few
+and a choice among many blends would follow their noise. Where a single member ranks the held-out rows better than that
+mean, the best of all candidates is taken. So on these rows the served score is never below the linear probe, zero-shot or a trained part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from capnet.evaluation.metrics import Bools, Floats, mean_over, rank, weighted_a
 
 Weights = dict[str, float]
 DRAWS = 300
-GROUPS = (  # means of these members; the first one that no other is better than is taken
+GROUPS = (  # means of these members
     ("capnet", "class_head", "linear_probe"),
     ("capnet", "class_head"),
     ("class_head", "linear_probe"),
@@ -68,8 +68,10 @@ def mix(members: Mapping[str, Floats], weights: Weights) -> Floats:
     return np.sum([weight * members[name] for name, weight in weights.items()], axis=0)
 
 
-def choose_blend(members: Mapping[str, Floats], labels: Bools, known: Bools, units: NDArray[np.int64], chosen_on: str) -> Blend:
-    """The candidate of the highest mAP on held-out images.
+def choose_blend(
+    members: Mapping[str, Floats], labels: Bools, known: Bools, units: NDArray[np.int64], chosen_on: str, preferred: tuple[str, ...] = GROUPS[0]
+) -> Blend:
+    """The mean of the ``preferred`` members, or the candidate of the highest mAP on held-out images where a member alone beats it there.
 
     Args:
         members: logits of each member, [image, class].
@@ -77,15 +79,21 @@ def choose_blend(members: Mapping[str, Floats], labels: Bools, known: Bools, uni
         known: bool [image, class].
         units: images that belong together, int [image]; the intervals draw them together.
         chosen_on: what these images are, for config.json and the report.
+        preferred: members whose mean is taken unless one of all members is better alone; those that do not exist are left out.
 
     Returns:
-        The first candidate of the highest mAP; the first of all where no class has a known positive.
+        The chosen blend; the preferred one where no class has a known positive.
     """
     tried = candidates(list(members))
+    present = [name for name in preferred if name in members]
+    first = tried.index({name: 1 / len(present) for name in present})
     ones = np.ones((len(labels), 1))
     rankings = [rank(labels, mix(members, weights), known) for weights in tried]
     values = [float(mean_over(weighted_average_precision(ranking, ones))[0]) for ranking in rankings]
-    best = int(np.nanargmax(np.round(values, 9))) if np.isfinite(values).any() else 0
+    alone = {name: tried.index({name: 1.0}) for name in members}
+    best = first
+    if np.isfinite(values).any() and max(values[index] for index in alone.values()) > values[first]:
+        best = int(np.nanargmax(np.round(values, 9)))
     gains: dict[str, dict[str, float]] = {}
     if np.isfinite(values).any():
         blocks = list(draw_weights(units, DRAWS, 100))
@@ -94,8 +102,7 @@ def choose_blend(members: Mapping[str, Floats], labels: Bools, known: Bools, uni
             return np.concatenate([mean_over(weighted_average_precision(ranking, block)) for block in blocks])
 
         chosen = drawn(rankings[best])
-        for name in members:
-            index = tried.index({name: 1.0})
+        for name, index in alone.items():
             gain = values[best] - values[index]
             low, high = interval(chosen - drawn(rankings[index]), gain, (-1.0, 1.0))
             gains[name] = {"gain": gain, "low": float(low), "high": float(high)}

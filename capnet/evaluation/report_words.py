@@ -14,7 +14,7 @@ VARIANT_NAMES = {
     "zero_shot_single_view": "Zero-shot, one view",
     "linear_probe": "Linear probe",
 }
-MEMBER_NAMES = {"capnet": "CapNet's five parts", "class_head": "the class head", "linear_probe": "a linear probe", "zero_shot": "zero-shot"}
+MEMBER_NAMES = {"capnet": "CapNet's trained parts", "class_head": "the class head", "linear_probe": "a linear probe", "zero_shot": "zero-shot"}
 MEANS = {"mAP": "All classes", "head": "Head", "medium": "Medium", "tail": "Tail"}
 GLYPHS = {"head": "\N{BLACK CIRCLE}", "medium": "\N{BLACK SQUARE}", "tail": "\N{BLACK UP-POINTING TRIANGLE}"}
 

@@ -140,7 +140,9 @@ def chosen_blend(job: Job, rows: pd.DataFrame, members: Mapping[str, Tensor], wh
     labels = job.labels(rows)
     known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
     means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
-    return choose_blend(means, labels.targets.numpy() & known, known, unit_codes(rows["group"].tolist()), where)
+    trained = ("capnet", "class_head")  # whose features a tower with adapters gives in one pass; the probe would take another, for every image
+    preferred = trained if job.towers.image.blocks and job.params.train.adapter.enabled else (*trained, "linear_probe")
+    return choose_blend(means, labels.targets.numpy() & known, known, unit_codes(rows["group"].tolist()), where, preferred)
 
 
 def validator(job: Job, val: pd.DataFrame, plain: Tensor | None) -> Validate | None:

@@ -73,12 +73,14 @@ def test_what_each_preset_decides() -> None:
     assert (own.backbone.name, own.backbone.pretrained, own.split.method) == ("ViT-B-16-quickgelu", "openai", "natural")
     assert not own.evaluate.report.thumbnails, "patients' pictures must not travel in a report"
     assert own.train.loss.blank == "neutral"
+    assert (own.train.class_head.enabled, own.train.blend, own.train.prompt.enabled, own.train.gcn.enabled) == (True, "held_out", False, False)
     assert (mini.backbone.name, mini.split.buckets, mini.split.validation.source, mini.train.select) == ("lit-efflite2-minilm", (20, 6), "none", "last")
     for paper, mu, scale in ((voc, 0.3, 5.0), (coco, 0.2, 2.0), (nus, 0.2, 2.0)):
         loss = paper.train.loss
         assert (loss.name, loss.alpha, loss.beta, loss.mu, loss.negative_scale, loss.kappa, loss.gamma) == ("db_focal", 0.1, 10.0, mu, scale, 0.05, 2.0)
         assert loss.blank == "db"
-        assert not paper.train.head.bias
+        assert paper.train.head.bias, "changes no ranking, and without it training starts where no label is rare"
+        assert (paper.train.class_head.enabled, paper.train.blend) == (False, "none"), "the paper's five parts"
         assert not paper.backbone.centre
         assert paper.split.validation.source == "none", "no labels beyond the published train list"
         assert paper.train.select == "last"

@@ -31,8 +31,23 @@ def test_what_is_chosen_is_never_below_a_member_on_held_out_rows(seed):
         assert value >= alone - 1e-9
         assert found.gains[name]["gain"] == pytest.approx(value - alone, abs=1e-6)
         assert found.gains[name]["low"] <= found.gains[name]["gain"] <= found.gains[name]["high"]
-    assert value == pytest.approx(max(found.candidates.values()), abs=1e-6)
     assert sum(found.weights.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("preferred", [("capnet", "class_head", "linear_probe"), ("capnet", "class_head")])
+def test_the_preferred_mean_is_left_only_where_a_member_alone_is_better(preferred):
+    kept = 0
+    for seed in range(30):
+        members, labels = made(seed, noise=(1.0, 1.0, np.random.default_rng(seed).uniform(0.2, 1.5), 2.0))
+        found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
+        values = {name: mean_ap(labels, logits) for name, logits in members.items()}
+        mean = mean_ap(labels, np.mean([members[name] for name in preferred], axis=0))
+        if max(values.values()) > mean:
+            assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(max(found.candidates.values()), abs=1e-6)
+        else:
+            assert found.weights == {name: 1 / len(preferred) for name in preferred}
+            kept += 1
+    assert 0 < kept < 30, "both must happen"
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -172,7 +172,9 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
     found = [average_precision_score((labels & ~unknown)[~unknown[:, c], c], scores[~unknown[:, c], c]) for c in range(3)]
-    assert max(chosen["candidates"].values()) == pytest.approx(np.mean(found), abs=1e-6)
+    served = " + ".join(f"{weight:.2f} {name}" for name, weight in chosen["weights"].items())
+    assert chosen["candidates"][served] == pytest.approx(np.mean(found), abs=1e-6)
+    assert np.mean(found) >= max(chosen["candidates"][f"1.00 {name}"] for name in chosen["gains"]) - 1e-6
     run_both(folder, tiny_backbone, **FULL, epochs=3)
     assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first
 
