@@ -133,7 +133,8 @@ def test_the_hash_sees_every_setting() -> None:
 
 def test_recommended_differs_from_the_whole_method_by_what_it_says_it_dropped() -> None:
     whole, chosen = leaves(settings(read("capnet"))), leaves(settings(read("recommended")))
-    assert {key for key in whole if whole[key] != chosen[key]} == {"train.prompt.enabled"}
+    changed = {"train.prompt.enabled", "train.gcn.enabled", "train.class_head.enabled", "train.blend", "train.zero_shot_weight"}
+    assert {key for key in whole if whole[key] != chosen[key]} == changed
     assert all(whole[f"train.{part}.enabled"] for part in ("prompt", "gcn", "adapter"))
     assert whole["train.loss.name"] == "db_focal"
     assert whole["tte.views"] > 1
