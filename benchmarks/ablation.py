@@ -63,6 +63,7 @@ ROWS: dict[str, Row] = {
     "without logit bias": Row({"train": {"head": {"bias": False, "start": "settings"}}}),
     "loss: BCE": Row({"train": BCE}),
     "loss: ASL": Row({"train": {"loss": {"name": "asl"}}}),
+    "loss: DB-focal": Row({"train": {"loss": {"name": "db_focal"}}}),
     "trained parts, with prompts": Row({"train": {"prompt": ON}}, FIVE),
     "trained parts, with GCN": Row({"train": {"gcn": ON}}, FIVE),
     "trained parts, without adapter": Row({"train": {"adapter": OFF}}, FIVE),

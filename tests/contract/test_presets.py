@@ -72,7 +72,7 @@ def test_what_each_preset_decides() -> None:
     assert demo.evaluate.report.thumbnails
     assert (own.backbone.name, own.backbone.pretrained, own.split.method) == ("ViT-B-16-quickgelu", "openai", "natural")
     assert not own.evaluate.report.thumbnails, "patients' pictures must not travel in a report"
-    assert own.train.loss.blank == "neutral"
+    assert (own.train.loss.name, own.train.loss.blank) == ("asl", "neutral")
     assert (own.train.class_head.enabled, own.train.blend, own.train.prompt.enabled, own.train.gcn.enabled) == (True, "held_out", False, False)
     assert (mini.backbone.name, mini.split.buckets, mini.split.validation.source, mini.train.select) == ("lit-efflite2-minilm", (20, 6), "none", "last")
     for paper, mu, scale in ((voc, 0.3, 5.0), (coco, 0.2, 2.0), (nus, 0.2, 2.0)):
