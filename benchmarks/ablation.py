@@ -103,11 +103,16 @@ def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
     return data.job(row.change, seed).combine(members, row.weights or trained.blend.weights)
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> str:
-    """``+1.2 [0.3, 2.1]`` in points, of a point and its draws."""
+def bounds(one: np.ndarray, other: np.ndarray) -> list[float]:
+    """The difference in points, its low and its high end, of a point and its draws."""
     gap = one - other
     low, high = interval(gap[1:], float(gap[0]), (-1.0, 1.0))
-    return f"{100 * gap[0]:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return [100 * float(gap[0]), 100 * low, 100 * high]
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> str:
+    """``+1.2 [0.3, 2.1]`` in points."""
+    return "{:+.1f} [{:.1f}, {:.1f}]".format(*bounds(one, other))
 
 
 def table(measured: Mapping[str, Draws], seconds: Mapping[str, float], against: Sequence[str]) -> list[str]:
@@ -163,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
     wanted = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
-    found, lines = [], []
+    found, lines, gaps = [], [], {}
     for item in arguments.sets:
         name, _, folder = item.partition("=")
         for share in arguments.shares:
@@ -175,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
             lines += [f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)", ""]
             lines += [*table(measured, seconds, arguments.against), "", f"Chosen blends: {json.dumps(blends['served'])}", ""]
+            against = measured[arguments.against[0]]
+            gaps[data.name] = {row: {mean: bounds(values[mean], against[mean]) for mean in values} for row, values in measured.items()}
+            arguments.out.with_suffix(".json").write_text(json.dumps(gaps, indent=1))  # differences to the first of --against
             arguments.out.write_text("\n".join(lines))  # after each set: a run of hours that is cut off keeps what it has
     if len(found) > 1:
         every = together(found)

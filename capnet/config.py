@@ -352,7 +352,9 @@ class Threshold(Section):
 class Probe(Section):
     enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
     c: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.01, 0.1, 1.0, 10.0), min_length=1, description="inverse regularisation strengths tried on validation"
+        (0.01, 0.1, 1.0, 10.0),
+        min_length=1,
+        description="inverse regularisation strengths tried on validation, where train.blend is none; else stage train has fitted the probe",
     )
 
 
