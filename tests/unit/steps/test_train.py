@@ -81,12 +81,12 @@ def test_full_size_towers_train_one_epoch_on_32_pictures(backbone, adapter_of, m
     frame["split"] = "train"
     frame.loc[30:, "split"] = "val"
     write_inputs(folder, frame)
-    params, metrics = run_both(folder, backbone, views=1)
+    params, metrics = run_both(folder, backbone, views=1, class_head={"enabled": True})
     assert np.isfinite(metrics["loss"])
     saved = folder / "model" / "model.safetensors"
     assert saved.stat().st_size < 30e6
     tensors, _ = read_tensors(saved)
-    assert {name.split(".")[0] for name in tensors} == {"prompt", "gcn", adapter_of, "logit_scale", "logit_bias"}
+    assert {name.split(".")[0] for name in tensors} == {"prompt", "gcn", adapter_of, "class_head", "logit_scale", "logit_bias"}
     torch.save(tensors, folder / "again.pt")
     loaded = torch.load(folder / "again.pt", weights_only=True)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())

@@ -29,7 +29,7 @@ SETTINGS = {
     "backbone": {"name": "tiny-clip", "pretrained": "random"},
     "tte": {"expand": 8},
     "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
-    "train": {"epochs": 3, "batch_size": 7, "select": "val_map", "loss": {"name": "db_focal_lmpt"}},
+    "train": {"epochs": 3, "batch_size": 7, "select": "val_map", "loss": {"name": "db_focal_lmpt"}, "class_head": {"enabled": True}, "blend": "held_out"},
 }
 
 

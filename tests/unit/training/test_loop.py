@@ -15,7 +15,7 @@ from capnet.training.pictures import CachedViews
 from capnet.training.samplers import class_aware, shuffled
 
 NAMES = ["dog", "cat", "bus"]
-SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}}
+SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
 
 
 @pytest.fixture
