@@ -42,8 +42,8 @@ class Blend:
     gains: dict[str, dict[str, float]]
 
     def document(self) -> dict[str, Any]:
-        """As it stands in config.json."""
-        return {"weights": self.weights, "chosen_on": self.chosen_on, "gains": self.gains, "candidates": self.candidates}
+        """As it stands in config.json; ``candidates`` are kept in a file of their own."""
+        return {"weights": self.weights, "chosen_on": self.chosen_on, "gains": self.gains}
 
 
 def candidates(members: list[str]) -> list[Weights]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Params, settings_hash
-from capnet.contracts import read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_predictions
+from capnet.contracts import SCHEMA, read_classes, read_graph, read_json, read_split, replace_file, sha256_file, write_json, write_predictions
 from capnet.data.roots import local_root
 from capnet.data.sides import group_codes
 from capnet.data.stratify import stratified_holdout
@@ -99,8 +99,9 @@ def _train(params: Params, inputs: dict[str, Path], outputs: dict[str, Path], ma
                 rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(job.combine(members, weights))),
             )
     if group.leads:
-        if blended:
+        if chosen:
             write_probe(out / "probe.safetensors", probe)
+            write_json(out / "blend.json", {"schema": SCHEMA, **chosen.document(), "candidates": chosen.candidates})
         save_model(out, tensors, graph, classes, config(job, result, val, inputs["split"]) | ({"blend": chosen.document()} if chosen else {}))
         replace_file(out / "history.csv", history_csv(result))
     group.wait()  # nobody removes what another one still reads

@@ -149,7 +149,7 @@ def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical
         "validation_rows": 40,
         "validation_extra_labels": False,
         "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
-        **({"blend": {"weights": dict(weighted), "chosen_on": "val", "gains": {}, "candidates": {}}} if weighted else {}),
+        **({"blend": {"weights": dict(weighted), "chosen_on": "val", "gains": {"zero_shot": {"gain": 0.1, "low": 0.05, "high": 0.2}}}} if weighted else {}),
     }
     save_model(folder, tensors, graph, classes, config_json)
     model.release_towers()
