@@ -100,7 +100,7 @@ def _fit(columns: Floats, labels: Bools, known: Bools, class_weight: str, streng
 
     The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half the
     squared weights. Classes share nothing but the line search, so one matrix product serves all of them; scikit-learn takes them
-    one after the other, and 20 times as long for 260 classes. A class without a positive or without a negative gets
+    one after the other, and several times as long for 260 classes. A class without a positive or without a negative gets
     weight 0 and the (smoothed) share of positives as a constant.
     """
     import torch
