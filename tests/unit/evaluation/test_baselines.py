@@ -128,7 +128,7 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     assert chosen.chosen_on == "folds"
     assert float(mean_over(average_precision(labels, probe_scores(chosen.probe, features)))) > 0.99
     assert float(mean_over(average_precision(labels, chosen.held_out))) < 0.42
-    assert chosen.selection_map == pytest.approx(float(mean_over(average_precision(labels, chosen.held_out))), abs=1e-3)  # fits that start elsewhere
+    assert chosen.selection_map == pytest.approx(float(mean_over(average_precision(labels, chosen.held_out))), abs=2e-5)  # the choice's fits start elsewhere
 
 
 def test_a_class_with_one_positive_is_not_used_for_the_choice_but_is_fitted() -> None:
