@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ablation_sets import Set, Trained
+from benchmarks.ablation_thresholds import table as thresholds_table
 from capnet.commands.preset import read
 from capnet.config import override
 from capnet.data.images import centre_index
@@ -34,6 +35,8 @@ from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_av
 ON, OFF = {"enabled": True}, {"enabled": False}
 BCE = {"loss": {"name": "bce"}}
 PAPER = {"train": {"prompt": ON, "gcn": ON, "class_head": OFF}}
+# what preset own trained before it had a class head, without the prompts, which 260 classes make too slow
+BEFORE = {"train": {"gcn": ON, "class_head": OFF, "loss": {"name": "db_focal"}, "head": {"start": "settings"}}}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ ROWS: dict[str, Row] = {
     "mean of trained parts and class head": Row({}, {"capnet": 0.5, "class_head": 0.5}),
     "mean of all three": Row({}, {"capnet": 1 / 3, "class_head": 1 / 3, "linear_probe": 1 / 3}),
     "paper's five parts": Row(PAPER, FIVE),
+    "before the class head": Row(BEFORE, FIVE),
     "served, single view": Row({}, single=True),
     "with prompts": Row({"train": {"prompt": ON}}),
     "with GCN": Row({"train": {"gcn": ON}}),
@@ -72,6 +76,7 @@ ROWS: dict[str, Row] = {
     "trained parts, BCE": Row({"train": BCE}, FIVE),
     "trained parts, ASL": Row({"train": {"loss": {"name": "asl"}}}, FIVE),
 }
+THRESHOLDS = ("served", "linear probe", "before the class head")  # rows of which thresholds and calibration are looked at
 BASE = ("served", "zero-shot", "linear probe")
 Draws = dict[str, np.ndarray]  # by mean (mAP, head, medium, tail): the point and then one value a draw
 
@@ -135,9 +140,10 @@ def together(sets: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
     return {row: {name: np.mean([found[row][name] for found in sets], axis=0) for name in ("mAP", "head", "medium", "tail") if name in names} for row in rows}
 
 
-def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any]]:
-    """Train what the rows need, each change and seed once; means and draws, seconds of a training, and which blends were chosen."""
+def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any], list[str]]:
+    """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends, thresholds' table."""
     compare, done, measured, seconds, blends = Compare(data, draws), {}, {}, {}, {}
+    kept: dict[str, list[tuple[Trained, Mapping[str, float]]]] = {}
     for name, row in rows.items():
         scores = []
         for seed in seeds:
@@ -150,8 +156,10 @@ def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int
         seconds[name] = float(np.mean([done[json.dumps([row.change, seed])][1] for seed in seeds]))
         if row.weights is None:
             blends[name] = [done[json.dumps([row.change, seed])][0].blend.weights for seed in seeds]
+        if name in THRESHOLDS:
+            kept[name] = [(item, row.weights or item.blend.weights) for item in (done[json.dumps([row.change, seed])][0] for seed in seeds)]
         print(f"{data.name}: {name}: {100 * measured[name]['mAP'][0]:.1f}, tail {100 * measured[name].get('tail', [np.nan])[0]:.1f}", flush=True)
-    return measured, seconds, blends
+    return measured, seconds, blends, thresholds_table(data, kept, seeds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,13 +181,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, _, folder = item.partition("=")
         for share in arguments.shares:
             data = Set(name, Path(folder), base, share)
-            measured, seconds, blends = measure(data, wanted, arguments.seeds, arguments.draws)
+            measured, seconds, blends, cuts = measure(data, wanted, arguments.seeds, arguments.draws)
             found.append(measured)
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
             buckets = [item.bucket for item in data.classes.items]
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
             lines += [f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)", ""]
-            lines += [*table(measured, seconds, arguments.against), "", f"Chosen blends: {json.dumps(blends['served'])}", ""]
+            lines += [*table(measured, seconds, arguments.against), "", f"Chosen blends: {json.dumps(blends['served'])}", "", *cuts, ""]
             against = measured[arguments.against[0]]
             gaps[data.name] = {row: {mean: bounds(values[mean], against[mean]) for mean in values} for row, values in measured.items()}
             arguments.out.with_suffix(".json").write_text(json.dumps(gaps, indent=1))  # differences to the first of --against

@@ -31,9 +31,10 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: logits of each member [row, view, class] on test rows, and the blend that validation rows chose."""
+    """One training: logits of each member [row, view, class] on test and on validation rows, and the blend that the latter chose."""
 
     members: dict[str, torch.Tensor]
+    held: dict[str, torch.Tensor]
     blend: Blend
     epoch: int
 
@@ -116,5 +117,6 @@ class Set:
         with tempfile.TemporaryDirectory() as folder:
             fit = job.fit(model, self.rows["train"], self.views, Path(folder), validate=validate, what=f"{self.name}, seed {seed}")
         probe_tensors(model, self.probe(job))
-        blend = chosen_blend(job, self.rows["val"], job.member_logits(model, self.rows["val"], self.crops["val"], "validation"), "val")
-        return Trained(job.member_logits(model, self.rows["test"], self.crops["test"], "test"), blend, fit.selected_epoch)
+        held = job.member_logits(model, self.rows["val"], self.crops["val"], "validation")
+        blend = chosen_blend(job, self.rows["val"], held, "val")
+        return Trained(job.member_logits(model, self.rows["test"], self.crops["test"], "test"), held, blend, fit.selected_epoch)
