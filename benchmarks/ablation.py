@@ -1,15 +1,16 @@
 """What each part of the method is worth, over several data sets and seeds, on stored features.
 
-    python -m benchmarks ablation --preset own --sets corel5k=../corel5k aerial=../aerial --seeds 0 1 2 --out ablation.md
-    python -m benchmarks ablation --preset own --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served "linear probe"
+    python -m benchmarks ablation --preset own --sets corel5k=../corel5k aerial=../aerial --seeds 0 1 2 --out
+    ablation.md python -m benchmarks ablation --preset own --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served
+    "linear probe"
 
-A set is a folder with labels.csv, its images and where wanted settings.yaml (how it is divided). All rows see the same images, the same
-test-time views and the same draws. Differences are means over seeds; each bootstrap draw measures all seeds and both rows on the same images. "All sets"
-is the mean over sets, each drawn on its own.
+A set is a folder with labels.csv, its images and where wanted settings.yaml (how it is divided). All rows see the same
+images, the same test-time views and the same draws. Differences are means over seeds; each bootstrap draw measures all
+seeds and both rows on the same images. "All sets" is the mean over sets, each drawn on its own.
 
-The rule by which a part is on in the presets `own` and `recommended`, written down before the last run: without it, the mean over sets
-falls, in total or in the tail, and neither rises with an interval above 0. A part that costs more than half of the training time needs
-an interval above 0.
+The rule by which a part is on in the presets `own` and `recommended`, written down before the last run: without it, the
+mean over sets falls, in total or in the tail, and neither rises with an interval above 0. A part that costs more than
+half of the training time needs an interval above 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.ablation_sets import Set, Trained
 from benchmarks.ablation_thresholds import table as thresholds_table
 from capnet.commands.preset import read
 from capnet.config import override
-from capnet.data.images import centre_index
+from capnet.data.images.views import centre_index
 from capnet.evaluation.bootstrap import draw_weights, interval
 from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
 
@@ -41,7 +42,9 @@ BEFORE = {"train": {"gcn": ON, "class_head": OFF, "loss": {"name": "db_focal"}, 
 
 @dataclass(frozen=True)
 class Row:
-    """``change``: settings over the preset's; ``weights`` of members, where not those that validation rows chose; ``single``: one view."""
+    """``change``: settings over the preset's; ``weights`` of members, where not those that validation rows chose;
+    ``single``: one view.
+    """
 
     change: Mapping[str, Any]
     weights: Mapping[str, float] | None = None
@@ -76,7 +79,11 @@ ROWS: dict[str, Row] = {
     "trained parts, BCE": Row({"train": BCE}, FIVE),
     "trained parts, ASL": Row({"train": {"loss": {"name": "asl"}}}, FIVE),
 }
-THRESHOLDS = ("served", "linear probe", "before the class head")  # rows of which thresholds and calibration are looked at
+THRESHOLDS = (
+    "served",
+    "linear probe",
+    "before the class head",
+)  # rows of which thresholds and calibration are looked at
 BASE = ("served", "zero-shot", "linear probe")
 Draws = dict[str, np.ndarray]  # by mean (mAP, head, medium, tail): the point and then one value a draw
 
@@ -124,7 +131,9 @@ def table(measured: Mapping[str, Draws], seconds: Mapping[str, float], against: 
     """Markdown rows: the means, differences in mAP and tail to each row of ``against``, seconds a seed."""
     names = [name for name in ("mAP", "head", "medium", "tail") if name in next(iter(measured.values()))]
     pairs = [(other, name) for other in against for name in ("mAP", "tail") if name in names]
-    lines = [f"| row | {' / '.join(names)} | " + " | ".join(f"{name} minus {other}" for other, name in pairs) + " | s |"]
+    lines = [
+        f"| row | {' / '.join(names)} | " + " | ".join(f"{name} minus {other}" for other, name in pairs) + " | s |"
+    ]
     lines.append("|---" * (len(pairs) + 3) + "|")
     for row, values in measured.items():
         cells = [difference(values[name], measured[other][name]) if row != other else "" for other, name in pairs]
@@ -137,11 +146,22 @@ def together(sets: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
     """The mean over sets, of the means that all of them have."""
     names = set.intersection(*(set(next(iter(found.values()))) for found in sets))
     rows = [row for row in sets[0] if all(row in found for found in sets)]
-    return {row: {name: np.mean([found[row][name] for found in sets], axis=0) for name in ("mAP", "head", "medium", "tail") if name in names} for row in rows}
+    return {
+        row: {
+            name: np.mean([found[row][name] for found in sets], axis=0)
+            for name in ("mAP", "head", "medium", "tail")
+            if name in names
+        }
+        for row in rows
+    }
 
 
-def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any], list[str]]:
-    """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends, thresholds' table."""
+def measure(
+    data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int
+) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any], list[str]]:
+    """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends,
+    thresholds' table.
+    """
     compare, done, measured, seconds, blends = Compare(data, draws), {}, {}, {}, {}
     kept: dict[str, list[tuple[Trained, Mapping[str, float]]]] = {}
     for name, row in rows.items():
@@ -157,20 +177,46 @@ def measure(data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int
         if row.weights is None:
             blends[name] = [done[json.dumps([row.change, seed])][0].blend.weights for seed in seeds]
         if name in THRESHOLDS:
-            kept[name] = [(item, row.weights or item.blend.weights) for item in (done[json.dumps([row.change, seed])][0] for seed in seeds)]
-        print(f"{data.name}: {name}: {100 * measured[name]['mAP'][0]:.1f}, tail {100 * measured[name].get('tail', [np.nan])[0]:.1f}", flush=True)
+            kept[name] = [
+                (item, row.weights or item.blend.weights)
+                for item in (done[json.dumps([row.change, seed])][0] for seed in seeds)
+            ]
+        print(
+            f"{data.name}: {name}: {100 * measured[name]['mAP'][0]:.1f}, tail"
+            f" {100 * measured[name].get('tail', [np.nan])[0]:.1f}",
+            flush=True,
+        )
     return measured, seconds, blends, thresholds_table(data, kept, seeds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sets", nargs="+", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--preset", default="own", help="whose settings are measured (default: own)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="another setting, for all sets")
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="default: all; served, zero-shot and probe always")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="another setting, for all sets"
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="*",
+        default=list(ROWS),
+        choices=list(ROWS),
+        metavar="ROW",
+        help="default: all; served, zero-shot and probe always",
+    )
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--shares", nargs="*", type=float, default=[1.0], help="shares of the training and validation rows, each a set of its own")
-    parser.add_argument("--against", nargs="*", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW")
+    parser.add_argument(
+        "--shares",
+        nargs="*",
+        type=float,
+        default=[1.0],
+        help="shares of the training and validation rows, each a set of its own",
+    )
+    parser.add_argument(
+        "--against", nargs="*", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW"
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
@@ -186,12 +232,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
             buckets = [item.bucket for item in data.classes.items]
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
-            lines += [f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)", ""]
-            lines += [*table(measured, seconds, arguments.against), "", f"Chosen blends: {json.dumps(blends['served'])}", "", *cuts, ""]
+            lines += [
+                f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)",
+                "",
+            ]
+            lines += [
+                *table(measured, seconds, arguments.against),
+                "",
+                f"Chosen blends: {json.dumps(blends['served'])}",
+                "",
+                *cuts,
+                "",
+            ]
             against = measured[arguments.against[0]]
-            gaps[data.name] = {row: {mean: bounds(values[mean], against[mean]) for mean in values} for row, values in measured.items()}
-            arguments.out.with_suffix(".json").write_text(json.dumps(gaps, indent=1))  # differences to the first of --against
-            arguments.out.write_text("\n".join(lines))  # after each set: a run of hours that is cut off keeps what it has
+            gaps[data.name] = {
+                row: {mean: bounds(values[mean], against[mean]) for mean in values} for row, values in measured.items()
+            }
+            arguments.out.with_suffix(".json").write_text(
+                json.dumps(gaps, indent=1)
+            )  # differences to the first of --against
+            arguments.out.write_text(
+                "\n".join(lines)
+            )  # after each set: a run of hours that is cut off keeps what it has
     if len(found) > 1:
         every = together(found)
         lines += [f"**all {len(found)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]

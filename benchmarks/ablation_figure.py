@@ -1,4 +1,5 @@
-"""One picture of ablation tables: what is served minus the linear probe, a line a set, from the JSON that the benchmark writes.
+"""One picture of ablation tables: what is served minus the linear probe, a line a set, from the JSON that the benchmark
+writes.
 
 python -m benchmarks.ablation_figure ablation.json shares.json --out docs/images/results.svg
 """
@@ -55,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {}
     for path in arguments.tables:
         found |= {name: rows["served"] for name, rows in json.loads(path.read_text()).items()}
-    draw({name: {mean: values[mean] for mean in COLOURS if mean in values} for name, values in found.items()}, arguments.out)
+    draw(
+        {name: {mean: values[mean] for mean in COLOURS if mean in values} for name, values in found.items()},
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

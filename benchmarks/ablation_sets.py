@@ -15,7 +15,7 @@ import torch
 from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file
-from capnet.data.sides import assign_sides
+from capnet.data.splits.assign import assign_sides
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.bootstrap import unit_codes
@@ -31,7 +31,9 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: logits of each member [row, view, class] on test and on validation rows, and the blend that the latter chose."""
+    """One training: logits of each member [row, view, class] on test and on validation rows, and the blend that the
+    latter chose.
+    """
 
     members: dict[str, torch.Tensor]
     held: dict[str, torch.Tensor]
@@ -43,7 +45,9 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     """``base`` with ``change`` put over it, section by section."""
     result = dict(base)
     for key, value in change.items():
-        result[key] = merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value
+        result[key] = (
+            merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value
+        )
     return result
 
 
@@ -70,11 +74,19 @@ class Set:
         params = parse(self.settings)
         frame, classes, labels = read_folder(folder)
         frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
-        sides = assign_sides(frame.sort_values("image_id", ignore_index=True), labels[np.argsort(frame["image_id"].to_numpy(), kind="stable")], params.split)
+        sides = assign_sides(
+            frame.sort_values("image_id", ignore_index=True),
+            labels[np.argsort(frame["image_id"].to_numpy(), kind="stable")],
+            params.split,
+        )
         frame = frame.sort_values("image_id", ignore_index=True)
         frame["sha256"] = [sha256_file(folder / path) for path in frame["path"]]
         rng = np.random.default_rng(params.split.seed)
-        parts = {"train": np.array(sides.train), "val": np.array(sides.val, dtype=np.int64), "test": np.array(sides.test)}
+        parts = {
+            "train": np.array(sides.train),
+            "val": np.array(sides.val, dtype=np.int64),
+            "test": np.array(sides.test),
+        }
         if share < 1:
             for part in ("train", "val"):
                 parts[part] = np.sort(rng.choice(parts[part], max(1, round(share * len(parts[part]))), replace=False))
@@ -86,7 +98,9 @@ class Set:
         counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
         self.classes: Classes = classes.with_counts(counts, params.split.buckets)
         random = plain.look(params.train.views)
-        features = torch.cat([plain.features(frame, plain.look(), name), plain.features(frame, random, f"{name} (random views)")], dim=1)
+        features = torch.cat(
+            [plain.features(frame, plain.look(), name), plain.features(frame, random, f"{name} (random views)")], dim=1
+        )
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
         self.views = features[parts["train"]]
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
@@ -98,7 +112,9 @@ class Set:
         graph = params.graph
         matrix = adjacency(cosine_similarity(self.text), graph.top_k, graph.s, graph.tau, graph.normalisation)
         towers = towers_of(params.backbone.model_dump_json(), params.tte.size)
-        return Job(params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder)
+        return Job(
+            params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
+        )
 
     def probe(self, job: Job) -> Chosen:
         """The linear probe; no seed changes it."""
@@ -115,8 +131,12 @@ class Set:
         model = job.model()
         validate = validator(job, self.rows["val"], self.crops["val"])
         with tempfile.TemporaryDirectory() as folder:
-            fit = job.fit(model, self.rows["train"], self.views, Path(folder), validate=validate, what=f"{self.name}, seed {seed}")
+            fit = job.fit(
+                model, self.rows["train"], self.views, Path(folder), validate=validate, what=f"{self.name}, seed {seed}"
+            )
         probe_tensors(model, self.probe(job))
         held = job.member_logits(model, self.rows["val"], self.crops["val"], "validation")
         blend = chosen_blend(job, self.rows["val"], held, "val")
-        return Trained(job.member_logits(model, self.rows["test"], self.crops["test"], "test"), held, blend, fit.selected_epoch)
+        return Trained(
+            job.member_logits(model, self.rows["test"], self.crops["test"], "test"), held, blend, fit.selected_epoch
+        )

@@ -16,7 +16,8 @@ OBJECTIVE = "recall>=0.9"
 
 
 def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict[str, float]]:
-    """Recall and precision on the test rows (all entries of a bucket together), Brier score and ECE of calibrated scores.
+    """Recall and precision on the test rows (all entries of a bucket together), Brier score and ECE of calibrated
+    scores.
 
     Args:
         data: the set, whose buckets and labels count.
@@ -29,7 +30,12 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict
     settings = data.job({}, 0).params.evaluate
     val, test = (data.job({}, 0).labels(data.rows[part]) for part in ("val", "test"))
     chosen = choose_thresholds(
-        val.targets.numpy(), val.known.numpy(), held, OBJECTIVE, settings.threshold.min_positives, settings.calibration_prior
+        val.targets.numpy(),
+        val.known.numpy(),
+        held,
+        OBJECTIVE,
+        settings.threshold.min_positives,
+        settings.calibration_prior,
     )
     targets, known = test.targets.numpy(), test.known.numpy()
     given, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)
@@ -47,12 +53,18 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error of entries [entry]: mean distance of probability and observed frequency in ten equal steps."""
+    """Expected calibration error of entries [entry]: mean distance of probability and observed frequency in ten equal
+    steps.
+    """
     steps = reliability(labels, probabilities)
-    return sum(step["count"] * abs(step["mean"] - step["observed"]) for step in steps) / sum(step["count"] for step in steps)
+    return sum(step["count"] * abs(step["mean"] - step["observed"]) for step in steps) / sum(
+        step["count"] for step in steps
+    )
 
 
-def table(data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], seeds: Sequence[int]) -> list[str]:
+def table(
+    data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], seeds: Sequence[int]
+) -> list[str]:
     """Markdown: a line a row and bucket, means over seeds.
 
     Args:
@@ -60,13 +72,21 @@ def table(data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, flo
         rows: for each row its trainings and the weights of their members, one a seed.
         seeds: of the trainings.
     """
-    lines = [f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, trained in rows.items():
         seen = [
-            by_bucket(data, data.job({}, seed).combine(item.members, weights), data.job({}, seed).combine(item.held, weights))
+            by_bucket(
+                data, data.job({}, seed).combine(item.members, weights), data.job({}, seed).combine(item.held, weights)
+            )
             for seed, (item, weights) in zip(seeds, trained, strict=True)
         ]
         for bucket in seen[0]:
             mean = {figure: 100 * float(np.mean([item[bucket][figure] for item in seen])) for figure in seen[0][bucket]}
-            lines.append(f"| {name} | {bucket} | {mean['recall']:.1f} | {mean['precision']:.1f} | {mean['Brier']:.2f} | {mean['ECE']:.2f} |")
+            lines.append(
+                f"| {name} | {bucket} | {mean['recall']:.1f} | {mean['precision']:.1f} | {mean['Brier']:.2f} |"
+                f" {mean['ECE']:.2f} |"
+            )
     return lines

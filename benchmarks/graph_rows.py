@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from capnet.contracts import BUCKETS
-from capnet.data.label_lists import label_csr
-from capnet.data.splits import exponential_curve, long_tailed_draw, reference_curve
+from capnet.data.annotations.label_lists import label_csr
+from capnet.data.splits.long_tail import exponential_curve, long_tailed_draw, reference_curve
 from capnet.evaluation.correlation import row_spearman, without_diagonal
 from capnet.model.graph import blend, cooccurrence
 

@@ -14,8 +14,8 @@ import torch
 from benchmarks.graph_rows import Curve, buckets_of, counted
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file
-from capnet.data.formats import csv
-from capnet.data.stratify import stratified_holdout
+from capnet.data.annotations import csv
+from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import DataError
 from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
 from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision

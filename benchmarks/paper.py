@@ -1,16 +1,20 @@
-"""The paper's table with one command: checks weights, lists and counts, trains and measures both backbones, compares with published rows.
+"""The paper's table with one command: checks weights, lists and counts, trains and measures both backbones, compares
+with published rows.
 
     python -m benchmarks paper voc-lt --data data --weights RN50=RN50.pt --weights ViT-B-16=ViT-B-16.pt --check
     python -m benchmarks paper voc-lt --data data --weights RN50=RN50.pt --weights ViT-B-16=ViT-B-16.pt
     python -m benchmarks paper coco-lt --dry-run
 
-Weights are the .pt files that OpenAI published; a .safetensors file or one of open_clip's tags is taken too, with a note. Data lies as
-docs/data-formats.md says; for coco-lt the published training list, one image id a line, is coco_lt_train.txt in the data folder.
+Weights are the .pt files that OpenAI published; a .safetensors file or one of open_clip's tags is taken too, with a
+note. Data lies as docs/data-formats.md says; for coco-lt the published training list, one image id a line, is
+coco_lt_train.txt in the data folder.
 
-The settings are the preset of that name, fixed before any result, the last epoch, three seeds. Results go to --out; a run that was cut
-off goes on there. A dry run makes small images of noise and random weights and goes through the same steps; its figures mean nothing.
+The settings are the preset of that name, fixed before any result, the last epoch, three seeds. Results go to --out; a
+run that was cut off goes on there. A dry run makes small images of noise and random weights and goes through the same
+steps; its figures mean nothing.
 
-Exit status: 0 done, 2 a weight file's hash or the command line is wrong, 3 a list or a count is, 5 the data check refuses the images.
+Exit status: 0 done, 2 a weight file's hash or the command line is wrong, 3 a list or a count is, 5 the data check
+refuses the images.
 """
 
 from __future__ import annotations
@@ -38,20 +42,36 @@ def parser() -> argparse.ArgumentParser:
     Returns:
         Its parser.
     """
-    found = argparse.ArgumentParser(prog="python -m benchmarks paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = argparse.ArgumentParser(
+        prog="python -m benchmarks paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     found.add_argument("benchmark", choices=sorted(PUBLISHED), help="whose preset, lists and published rows")
     found.add_argument("--data", type=Path, help="folder with the data set as published; needed except in a dry run")
-    found.add_argument("--weights", action="append", default=[], metavar="BACKBONE=FILE", help="RN50=FILE or ViT-B-16=FILE; once for each backbone that is run")
-    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
-    found.add_argument("--out", type=Path, help="folder of the results (default runs/paper-BENCHMARK; of a dry run a temporary one)")
-    found.add_argument("--check", action="store_true", help="stop after weights, lists and counts are checked; trains nothing")
     found.add_argument(
-        "--dry-run", action="store_true", help="made images and random weights; with --data the made set is kept there and used again, edited or not"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="BACKBONE=FILE",
+        help="RN50=FILE or ViT-B-16=FILE; once for each backbone that is run",
+    )
+    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
+    found.add_argument(
+        "--out", type=Path, help="folder of the results (default runs/paper-BENCHMARK; of a dry run a temporary one)"
+    )
+    found.add_argument(
+        "--check", action="store_true", help="stop after weights, lists and counts are checked; trains nothing"
+    )
+    found.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="made images and random weights; with --data the made set is kept there and used again, edited or not",
     )
     found.add_argument("--damage", choices=FAULTS, help="in a dry run: make one thing wrong, to see it refused")
     found.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs (default auto)")
     found.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    found.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the towers (default auto)")
+    found.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the towers (default auto)"
+    )
     found.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
     return found
 
@@ -73,7 +93,9 @@ def read_weights(given: Sequence[str]) -> dict[str, Path | str]:
         backbone, equals, source = item.partition("=")
         if not equals or not source or backbone not in BACKBONES or backbone in found:
             raise ConfigError(
-                f"cannot use --weights {item}", "command line", f"write --weights BACKBONE=FILE, once each, BACKBONE one of {', '.join(BACKBONES)}"
+                f"cannot use --weights {item}",
+                "command line",
+                f"write --weights BACKBONE=FILE, once each, BACKBONE one of {', '.join(BACKBONES)}",
             )
         found[backbone] = Path(source).resolve() if Path(source).exists() else source
     return {backbone: found[backbone] for backbone in BACKBONES if backbone in found}
@@ -113,9 +135,13 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
     """
     if arguments.set:
         what = f"--set {arguments.set[0]} is refused: the preset is fixed before any result"
-        raise ConfigError(what, "command line", "leave it out; weights, data folder, device, threads, precision and seeds are options")
+        raise ConfigError(
+            what, "command line", "leave it out; weights, data folder, device, threads, precision and seeds are options"
+        )
     if len(set(arguments.seeds)) < len(arguments.seeds) or min(arguments.seeds) < 0:
-        raise ConfigError(f"--seeds {arguments.seeds}: seeds are different numbers from 0 on", "command line", "write --seeds 0 1 2")
+        raise ConfigError(
+            f"--seeds {arguments.seeds}: seeds are different numbers from 0 on", "command line", "write --seeds 0 1 2"
+        )
     weights, name = read_weights(arguments.weights), arguments.benchmark
     machine = {f"runtime.{key}": getattr(arguments, key) for key in ("device", "threads", "precision")}
     if arguments.damage and not arguments.dry_run:
@@ -124,34 +150,50 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
         return _dry(arguments, stack, weights, machine)
     if arguments.data is None or not arguments.data.is_dir():
         what = "no data folder is named" if arguments.data is None else f"there is no folder {arguments.data}"
-        raise ConfigError(what, "--data", "name the folder that holds the data set as published (docs/data-formats.md), or try --dry-run")
+        raise ConfigError(
+            what,
+            "--data",
+            "name the folder that holds the data set as published (docs/data-formats.md), or try --dry-run",
+        )
     if not weights:
         todo = "give OpenAI's files: --weights RN50=RN50.pt --weights ViT-B-16=ViT-B-16.pt"
         raise ConfigError("no weights are named", "--weights", todo)
     out = arguments.out or Path("runs") / f"paper-{name}"
     models = {backbone: f"{backbone}-quickgelu" for backbone in weights}
-    paper = Paper(name, arguments.data.resolve(), out, weights, arguments.seeds, PUBLISHED[name], machine, models, dry=False)
+    paper = Paper(
+        name, arguments.data.resolve(), out, weights, arguments.seeds, PUBLISHED[name], machine, models, dry=False
+    )
     if set(weights) != set(BACKBONES):
-        paper.notes.append(f"only {', '.join(weights)}: the papers also have {', '.join(sorted(set(BACKBONES) - set(weights)))}")
+        paper.notes.append(
+            f"only {', '.join(weights)}: the papers also have {', '.join(sorted(set(BACKBONES) - set(weights)))}"
+        )
     return paper
 
 
-def _dry(arguments: argparse.Namespace, stack: ExitStack, weights: dict[str, Path | str], machine: dict[str, Any]) -> Paper:
-    """A made data set with its own lists, counts and hashes in the place of the published ones, until ``stack`` closes."""
-    from capnet.data.published import BENCHMARKS
+def _dry(
+    arguments: argparse.Namespace, stack: ExitStack, weights: dict[str, Path | str], machine: dict[str, Any]
+) -> Paper:
+    """A made data set with its own lists, counts and hashes in the place of the published ones, until ``stack``
+    closes.
+    """
+    from capnet.data.splits.published import BENCHMARKS
     from capnet.model.openai_weights import OPENAI_WEIGHTS
 
     name = arguments.benchmark
     place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="capnet-dry-run-")))
     data = (arguments.data or place / "data").resolve()
-    print(f"{WORDS}: small images of noise and random weights in {data}; changed settings: {', '.join(DRY)}", flush=True)
+    print(
+        f"{WORDS}: small images of noise and random weights in {data}; changed settings: {', '.join(DRY)}", flush=True
+    )
     made = make(name, data, arguments.damage or "")
     stack.enter_context(put(OPENAI_WEIGHTS, made.hashes))
     if name in BENCHMARKS:
         stack.enter_context(put(BENCHMARKS, {name: made.counts}))
     stack.enter_context(put(os.environ, {"CAPNET_STATE": str(place / "state")}))
     own: dict[str, Path | str] = {**made.weights, **weights}
-    return Paper(name, data, arguments.out or place / "out", own, arguments.seeds, made.published, machine, made.models, dry=True)
+    return Paper(
+        name, data, arguments.out or place / "out", own, arguments.seeds, made.published, machine, made.models, dry=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What makes a benchmark the published one: its list files, the images of both splits, the weights. Hashes and counts, no lists.
+"""What makes a benchmark the published one: its list files, the images of both splits, the weights. Hashes and counts,
+no lists.
 
-Source: hashes of the lists of Wu et al., ECCV 2020 (distribution-balanced loss), and of VOC's and COCO's own image sets: sha256 over the
-sorted image ids, joined by newlines. Counts per class are in capnet/data/published.py.
+Source: hashes of the lists of Wu et al., ECCV 2020 (distribution-balanced loss), and of VOC's and COCO's own image
+    sets: sha256 over the sorted image ids, joined by newlines. Counts per class are in capnet/data/splits/published.py.
 """
 
 from __future__ import annotations
@@ -38,8 +39,16 @@ class Published:
 PUBLISHED = {
     "voc-lt": Published(
         (
-            ListFile("VOC2012/ImageSets/Main/trainval.txt", 11540, "03faf88dfe13ee584928d80f2c400c75803c74ec9c79aa56f0292c26815b0f6e"),
-            ListFile("VOC2007/ImageSets/Main/test.txt", 4952, "e14f93dac92f03b31afd79b82a98589e371f754067c026b2b20ab512afb9dd07"),
+            ListFile(
+                "VOC2012/ImageSets/Main/trainval.txt",
+                11540,
+                "03faf88dfe13ee584928d80f2c400c75803c74ec9c79aa56f0292c26815b0f6e",
+            ),
+            ListFile(
+                "VOC2007/ImageSets/Main/test.txt",
+                4952,
+                "e14f93dac92f03b31afd79b82a98589e371f754067c026b2b20ab512afb9dd07",
+            ),
         ),
         {
             "train": "6fa70d5b693700d97657acd03b18b4d198aa59795dc99828db2c21a2abf2133f",
@@ -53,7 +62,9 @@ PUBLISHED = {
             "test": "3b4ea1d567a37f2d71549dd28f1783abf45270b84cffcee2acb008006fdf9d7f",
         },
     ),
-    "nus-wide": Published((ListFile("ImageList/TrainImagelist.txt", 161789), ListFile("ImageList/TestImagelist.txt", 107859))),
+    "nus-wide": Published(
+        (ListFile("ImageList/TrainImagelist.txt", 161789), ListFile("ImageList/TestImagelist.txt", 107859))
+    ),
 }
 
 
@@ -83,9 +94,17 @@ def list_ids(path: Path, name: str) -> list[str]:
         DataError: there is no such file, or it cannot be read.
     """
     try:
-        lines = [line.split()[0].replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [
+            line.split()[0].replace("\\", "/")
+            for line in path.read_text(encoding="utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
-        todo = "put the published list there, one image id a line" if name == "coco-lt" else "unpack the data set as published; --data names the folder"
+        todo = (
+            "put the published list there, one image id a line"
+            if name == "coco-lt"
+            else "unpack the data set as published; --data names the folder"
+        )
         raise DataError(f"cannot read a list of {name}: {error}", str(path), todo) from None
     ids = [line.removesuffix(".jpg") for line in lines]
     return [image.zfill(12) for image in ids] if name == "coco-lt" else ids
@@ -118,9 +137,14 @@ def check_files(name: str, data: Path, published: Published) -> None:
             continue
         todo = f"use the published list of {name}, unchanged; figures on other images do not compare with the papers'"
         if len(ids) != file.ids:
-            problems.append(Problem(f"the list {path.name} has {len(ids):,} image ids, published are {file.ids:,}", str(path), todo))
+            problems.append(
+                Problem(f"the list {path.name} has {len(ids):,} image ids, published are {file.ids:,}", str(path), todo)
+            )
         elif file.sha256 and ids_hash(ids) != file.sha256:
-            what = f"the list {path.name} has {len(ids):,} image ids, as published, but not the same ones (sha256 {ids_hash(ids)[:12]}, not {file.sha256[:12]})"
+            what = (
+                f"the list {path.name} has {len(ids):,} image ids, as published, but not the same ones (sha256"
+                f" {ids_hash(ids)[:12]}, not {file.sha256[:12]})"
+            )
             problems.append(Problem(what, str(path), todo))
     if problems:
         raise DataError(problems=problems)
@@ -141,7 +165,10 @@ def check_splits(name: str, ids: Mapping[str, list[str]], published: Published, 
     todo = "use the published images and lists with the preset's settings; nothing else compares with the papers"
     problems = [
         Problem(
-            f"the {len(ids[split]):,} {split} images are not the published list of {name} (sha256 {ids_hash(ids[split])[:12]}, not {wanted[:12]})", where, todo
+            f"the {len(ids[split]):,} {split} images are not the published list of {name} (sha256"
+            f" {ids_hash(ids[split])[:12]}, not {wanted[:12]})",
+            where,
+            todo,
         )
         for split, wanted in published.splits.items()
         if ids_hash(ids[split]) != wanted
@@ -159,7 +186,8 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
         tags: the tags that open_clip has for this backbone.
 
     Returns:
-        What identifies the weights (a sha256, or the tag), and a note where no published hash could be compared, else "".
+        What identifies the weights (a sha256, or the tag), and a note where no published hash could be compared, else
+        "".
 
     Raises:
         ConfigError: there is no such file, or its hash is not that of OpenAI's file.
@@ -169,13 +197,31 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
         if source in tags:
             return f"tag {source}", "weights by tag: open_clip fetches them, and no hash was compared here"
         what = f"no weight file for {backbone}: {source!r} is neither a file nor one of open_clip's tags"
-        raise ConfigError(what, f"--weights {backbone}={source}", f"give OpenAI's {backbone}.pt, a .safetensors file or a tag: {', '.join(tags) or 'none'}")
+        raise ConfigError(
+            what,
+            f"--weights {backbone}={source}",
+            f"give OpenAI's {backbone}.pt, a .safetensors file or a tag: {', '.join(tags) or 'none'}",
+        )
     digest = sha256_file(path)
     found = OPENAI_WEIGHTS.get(digest, "")
     if found == backbone:
         return digest, ""
     if path.suffix == ".safetensors":
-        return digest, f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they are was not checked"
+        return (
+            digest,
+            (
+                f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they"
+                " are was not checked"
+            ),
+        )
     wanted = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]
-    what = f"the weight file has sha256 {digest}, {f'that of {found}' if found else 'which OpenAI did not publish'}; published for {backbone} is {wanted}"
-    raise ConfigError(what, str(path), f"download {backbone}.pt again (the address in OpenAI's CLIP repository holds the hash), or give the right backbone's")
+    what = (
+        f"the weight file has sha256 {digest}, {f'that of {found}' if found else 'which OpenAI did not publish'};"
+        f" published for {backbone} is {wanted}"
+    )
+    raise ConfigError(
+        what,
+        str(path),
+        f"download {backbone}.pt again (the address in OpenAI's CLIP repository holds the hash), or give the right"
+        " backbone's",
+    )

@@ -87,7 +87,8 @@ class Paper:
             seed: of training.
 
         Returns:
-            Settings that differ from the preset in backbone, weights, data folder, machine and seed; for coco-lt also in the published list.
+            Settings that differ from the preset in backbone, weights, data folder, machine and seed; for coco-lt also
+            in the published list.
 
         Raises:
             ConfigError: the preset does not keep the last epoch, or takes validation rows.
@@ -104,15 +105,22 @@ class Paper:
         raw["validate"]["reference"] = ""  # that of another data set
         params = parse(raw, f"preset {self.name}")
         if params.train.select != "last" or params.split.validation.source != "none":
-            what = f"preset {self.name} has train.select = {params.train.select}, split.validation.source = {params.split.validation.source}"
-            raise ConfigError(what, "capnet/presets", "papers are compared on the last epoch without validation rows: last and none")
+            what = (
+                f"preset {self.name} has train.select = {params.train.select}, split.validation.source ="
+                f" {params.split.validation.source}"
+            )
+            raise ConfigError(
+                what, "capnet/presets", "papers are compared on the last epoch without validation rows: last and none"
+            )
         return params
 
     @property
     def settings_sha256(self) -> str:
         """Hash of all settings but those that say where data and weights are, which machine runs, and the seed."""
         params = self.params(next(iter(self.weights)))
-        return settings_hash({**params.subset(SECTIONS), "format": params.data.format, "centre": params.backbone.centre})
+        return settings_hash(
+            {**params.subset(SECTIONS), "format": params.data.format, "centre": params.backbone.centre}
+        )
 
     # ------------------------------------------------------------ steps
 
@@ -131,25 +139,44 @@ class Paper:
         """Lists of ids, before any image is read."""
         check_files(self.name, self.data, self.published)
         if self.name == "nus-wide":
-            self.notes.append("of NUS-WIDE only the lengths of its official lists are published: no ids and no counts were compared")
+            self.notes.append(
+                "of NUS-WIDE only the lengths of its official lists are published: no ids and no counts were compared"
+            )
 
     def shared(self, stage: str) -> None:
         """A stage that all backbones and seeds share: ingest, split or validate."""
-        places = {"data": self.data, "manifest": self.out / "manifest", "split": self.out / "split", "validation": self.out / "validation"}
+        places = {
+            "data": self.data,
+            "manifest": self.out / "manifest",
+            "split": self.out / "split",
+            "validation": self.out / "validation",
+        }
         reads = {"ingest": ("data",), "split": ("manifest",), "validate": ("split", "data")}[stage]
         writes = {"ingest": "manifest", "split": "split", "validate": "validation"}[stage]
         try:
-            self._run(stage, self.params(next(iter(self.weights))), {key: places[key] for key in reads}, {writes: places[writes]})
+            self._run(
+                stage,
+                self.params(next(iter(self.weights))),
+                {key: places[key] for key in reads},
+                {writes: places[writes]},
+            )
         except DataError as error:
-            if stage != "split" or not any(problem.where.startswith("split.benchmark") or "training counts" in problem.what for problem in error.problems):
+            if stage != "split" or not any(
+                problem.where.startswith("split.benchmark") or "training counts" in problem.what
+                for problem in error.problems
+            ):
                 raise
             todo = "the lists themselves were found right: look whether the annotations are complete and unchanged"
             lists = ", ".join(str(find(self.data, file.path)) for file in self.published.files)
             found = [Problem(problem.what, problem.where, todo) for problem in error.problems]
-            raise DataError(problems=[*found, Problem(f"so this is not the published list of {self.name}", lists, todo)]) from None
+            raise DataError(
+                problems=[*found, Problem(f"so this is not the published list of {self.name}", lists, todo)]
+            ) from None
 
     def validate(self) -> None:
-        """The data check; copies of an image in both splits are noted and stay, because the lists are published as they are."""
+        """The data check; copies of an image in both splits are noted and stay, because the lists are published as they
+        are.
+        """
         try:
             self.shared("validate")
         except GateError as error:
@@ -163,9 +190,14 @@ class Paper:
         ids = {split: table.loc[table["split"] == split, "image_id"].tolist() for split in ("train", "test")}
         check_splits(self.name, ids, self.published, str(self.out / "split" / "split.parquet"))
         classes = read_classes(self.out / "split" / "classes.json")
-        renamed = [item.name for item, prompt in zip(classes.items, classes.prompt_names, strict=True) if item.name != prompt]
+        renamed = [
+            item.name for item, prompt in zip(classes.items, classes.prompt_names, strict=True) if item.name != prompt
+        ]
         if renamed:
-            self.notes.append(f"classes.csv gives other words to {len(renamed)} classes ({', '.join(renamed[:5])}, ...), which changes zero-shot and prompts")
+            self.notes.append(
+                f"classes.csv gives other words to {len(renamed)} classes ({', '.join(renamed[:5])}, ...), which"
+                " changes zero-shot and prompts"
+            )
 
     def check_results(self, note: bool) -> None:
         """Results that are there already were made with these settings, weights and lists.
@@ -177,7 +209,11 @@ class Paper:
             ConfigError: they were not.
         """
         for backbone in self.weights:
-            identity = {"settings": self.settings_sha256, "weights": self.hashes[backbone], "split": sha256_file(self.out / "split" / "split.parquet")}
+            identity = {
+                "settings": self.settings_sha256,
+                "weights": self.hashes[backbone],
+                "split": sha256_file(self.out / "split" / "split.parquet"),
+            }
             path = self.out / backbone / "identity.json"
             found = read_json(path) if path.is_file() else identity
             other = [key for key in identity if found.get(key) != identity[key]]
@@ -196,7 +232,12 @@ class Paper:
         self._run("graph", self.params(backbone), inputs, {"graph": self.out / backbone / "graph"})
 
     def train(self, backbone: str, seed: int) -> None:
-        inputs = {"split": self.out / "split", "validation": self.out / "validation", "graph": self.out / backbone / "graph", "data": self.data}
+        inputs = {
+            "split": self.out / "split",
+            "validation": self.out / "validation",
+            "graph": self.out / backbone / "graph",
+            "data": self.data,
+        }
         started = time.monotonic()
         self._run("train", self.params(backbone, seed), inputs, {"model": self.seed(backbone, seed) / "model"})
         write_json(self.seed(backbone, seed) / "seconds.json", {"train": round(time.monotonic() - started, 1)})
@@ -217,8 +258,16 @@ class Paper:
                 seconds = read_json(folder / "seconds.json") if (folder / "seconds.json").is_file() else {}
                 found = measured(folder / "evaluation", folder / "model", self.out / "split")
                 precision = read_json(folder / "model" / "config.json")["precision"]
-                runs.append({"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": found})
-        facts = {"settings_sha256": self.settings_sha256, "seeds": self.seeds, "weights": self.hashes, "notes": self.notes, "runs": runs}
+                runs.append(
+                    {"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": found}
+                )
+        facts = {
+            "settings_sha256": self.settings_sha256,
+            "seeds": self.seeds,
+            "weights": self.hashes,
+            "notes": self.notes,
+            "runs": runs,
+        }
         params = self.params(next(iter(self.weights)))
         text, content = document(self.name, our_rows(runs), facts, params, self.dry)
         replace_file(self.out / "table.md", text)
@@ -233,7 +282,10 @@ class Paper:
         """Hashes of the files that say which images there are: ingest runs again where one has changed."""
         files = [find(self.data, file.path) for file in self.published.files]
         if self.name == "coco-lt":
-            files += [self.data / "annotations/instances_train2017.json", self.data / "annotations/instances_val2017.json"]
+            files += [
+                self.data / "annotations/instances_train2017.json",
+                self.data / "annotations/instances_val2017.json",
+            ]
         return {path.relative_to(self.data).as_posix(): sha256_file(path) for path in files if path.is_file()}
 
     def _run(self, stage: str, params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
@@ -294,4 +346,6 @@ def run_paper(paper: Paper, check_only: bool) -> None:
             steps(f"train {backbone} seed {seed}", partial(paper.train, backbone, seed), folder / "model")
             steps(f"evaluate {backbone} seed {seed}", partial(paper.evaluate, backbone, seed), folder / "evaluation")
     steps("table", paper.table)
-    print(f"\n{(out / 'table.md').read_text(encoding='utf-8')}\n{out / 'table.md'} and {out / 'results.json'}", flush=True)
+    print(
+        f"\n{(out / 'table.md').read_text(encoding='utf-8')}\n{out / 'table.md'} and {out / 'results.json'}", flush=True
+    )

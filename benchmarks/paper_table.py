@@ -1,4 +1,6 @@
-"""The paper's table: our rows over seeds beside the published ones, with what differs in protocol, as Markdown and as JSON."""
+"""The paper's table: our rows over seeds beside the published ones, with what differs in protocol, as Markdown and as
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,17 @@ ROWS = {
     "linear_probe": "linear probe (logistic regression)",
 }
 INTERVALS = (
-    "Our figures are means over seeds in percent, ± is the sample standard deviation over seeds (training seeds; list, weights and test images are the same). "
-    "Brackets are the 95 % bootstrap interval over test images, {draws:,} draws, of one seed's model, its bounds averaged over seeds: how far the "
-    "figure would move on other test images of the same kind. It is not the interval of a difference to a published row, whose scores nobody has here."
+    "Our figures are means over seeds in percent, ± is the sample standard deviation over seeds (training seeds; list,"
+    " weights and test images are the same). Brackets are the 95 % bootstrap interval over test images, {draws:,}"
+    " draws, of one seed's model, its bounds averaged over seeds: how far the figure would move on other test images of"
+    " the same kind. It is not the interval of a difference to a published row, whose scores nobody has here."
 )
 Row = dict[str, Any]
 
 
-def softmax_over_classes(probabilities: np.ndarray, scale: float = 1.0, bias: float = 0.0, to: float = 1.0) -> np.ndarray:
+def softmax_over_classes(
+    probabilities: np.ndarray, scale: float = 1.0, bias: float = 0.0, to: float = 1.0
+) -> np.ndarray:
     """Softmax over classes of the logits behind sigmoid scores.
 
     Args:
@@ -62,11 +67,16 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         split: folder of stage split.
 
     Returns:
-        By variant: mAP, head, medium and tail as fractions of 1, with their limits NAME_low and NAME_high where evaluate gave them.
+        By variant: mAP, head, medium and tail as fractions of 1, with their limits NAME_low and NAME_high where
+        evaluate gave them.
     """
     metrics = read_json(evaluation / "metrics.json")
     wanted = [f"{name}{suffix}" for name in NAMES for suffix in ("", "_low", "_high")]
-    found = {row: {name: float(metrics[row][name]) for name in wanted if name in metrics[row]} for row in ROWS if row in metrics}
+    found = {
+        row: {name: float(metrics[row][name]) for name in wanted if name in metrics[row]}
+        for row in ROWS
+        if row in metrics
+    }
     if read_json(model / "config.json")["tte"]["average"] != "logits":
         return found  # the mean of sigmoids has no logit to go back to
     classes, table = read_classes(split / "classes.json"), read_split(split / "split.parquet")
@@ -75,7 +85,10 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
     labels = label_matrix(test["labels"], len(classes)) & ~unknown
     scores = read_predictions(evaluation / "predictions.parquet").query("split == 'test'")
     tensors, _ = read_tensors(model / "model.safetensors")
-    scale, bias = math.exp(float(tensors["logit_scale"])), float(tensors["logit_bias"]) if "logit_bias" in tensors else 0.0
+    scale, bias = (
+        math.exp(float(tensors["logit_scale"])),
+        float(tensors["logit_bias"]) if "logit_bias" in tensors else 0.0,
+    )
     masks = bucket_masks([item.bucket for item in classes.items])
     for variant, to in (("capnet", scale), ("zero_shot", CLIP_SCALE)):
         rows = scores[scores["variant"] == variant].set_index("image_id").loc[test["image_id"].tolist()]
@@ -100,7 +113,14 @@ def our_rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:
         of_backbone = [run["measured"] for run in runs if run["backbone"] == backbone]
         for variant, title in ROWS.items():
             if all(variant in one for one in of_backbone):
-                rows.append({"row": title, "variant": variant, "backbone": backbone, "figures": _over_seeds([one[variant] for one in of_backbone])})
+                rows.append(
+                    {
+                        "row": title,
+                        "variant": variant,
+                        "backbone": backbone,
+                        "figures": _over_seeds([one[variant] for one in of_backbone]),
+                    }
+                )
     return rows
 
 
@@ -110,7 +130,11 @@ def _over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any
         if any(name not in seed for seed in seeds):
             continue
         values = [100 * seed[name] for seed in seeds]
-        figures[name] = {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None, "seeds": values}
+        figures[name] = {
+            "mean": statistics.fmean(values),
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "seeds": values,
+        }
         for limit in ("low", "high"):
             if all(f"{name}_{limit}" in seed for seed in seeds):
                 figures[name][limit] = statistics.fmean(100 * seed[f"{name}_{limit}"] for seed in seeds)
@@ -131,22 +155,35 @@ def our_protocol(name: str, params: Params) -> list[str]:
     size = f"{tte.size} px" if tte.size else "the backbone's own size"
     resize = {"short": "shorter side", "pad": "padded square", "squash": "distorted square"}[tte.resize]
     lines = [
-        "average precision is that of scikit-learn on the sigmoid score of each class; head, medium and tail by training count: "
-        f"{params.split.buckets[0]} and more, down to {params.split.buckets[1]}, fewer",
+        (
+            "average precision is that of scikit-learn on the sigmoid score of each class; head, medium and tail by"
+            f" training count: {params.split.buckets[0]} and more, down to {params.split.buckets[1]}, fewer"
+        ),
         f"the last of {train.epochs} epochs; there are no validation images, and nothing is chosen on test images",
         f"{tte.views} crops of {size} at test time ({resize} resized to {tte.expand} px more), {tte.average} averaged",
         "CLIP's own mean and deviation of colours; random crops and flips in training",
-        f"class names as the data set writes them (tvmonitor, diningtable), zero-shot and label graph with the template {params.graph.template!r}",
-        f"frozen towers; {train.prompt.length} prompt vectors a class, AdaptFormer in the ViT, a bottleneck adapter behind RN50, a graph network, {train.loss.name}",
+        (
+            "class names as the data set writes them (tvmonitor, diningtable), zero-shot and label graph with the"
+            f" template {params.graph.template!r}"
+        ),
+        (
+            f"frozen towers; {train.prompt.length} prompt vectors a class, AdaptFormer in the ViT, a bottleneck adapter"
+            f" behind RN50, a graph network, {train.loss.name}"
+        ),
         f"{'a' if train.head.bias else 'no'} trainable bias shared by all classes",
         "where the paper's text is not known, the choice is ours, made before any image of a benchmark was seen",
     ]
     if name == "nus-wide":
-        lines.append("no list of this benchmark is published for CapNet: training and test are the official lists without images that have no concept")
+        lines.append(
+            "no list of this benchmark is published for CapNet: training and test are the official lists without images"
+            " that have no concept"
+        )
     return lines
 
 
-def document(name: str, rows: Sequence[Row], facts: Mapping[str, Any], params: Params, dry: bool) -> tuple[str, dict[str, Any]]:
+def document(
+    name: str, rows: Sequence[Row], facts: Mapping[str, Any], params: Params, dry: bool
+) -> tuple[str, dict[str, Any]]:
     """The table in both forms.
 
     Args:
@@ -171,28 +208,54 @@ def document(name: str, rows: Sequence[Row], facts: Mapping[str, Any], params: P
         "our_protocol": protocol,
         "ours": list(rows),
         "published": [
-            {"row": one.method, "backbone": one.backbone, "figures": dict(zip(NAMES, one.figures, strict=True)), "mark": one.mark, "source": one.source}
+            {
+                "row": one.method,
+                "backbone": one.backbone,
+                "figures": dict(zip(NAMES, one.figures, strict=True)),
+                "mark": one.mark,
+                "source": one.source,
+            }
             | {"differs": [PROTOCOL[letter] for letter in one.protocol]}
             for one in published
         ],
     }
     lines = [f"# {name}: our rows beside the published ones", ""]
     if dry:
-        lines += ["**Dry run: made images of noise, random weights, one epoch. The figures of our rows mean nothing.**", ""]
+        lines += [
+            "**Dry run: made images of noise, random weights, one epoch. The figures of our rows mean nothing.**",
+            "",
+        ]
     lines += ["| row | backbone | mAP | head | medium | tail | source | differs |", "|---" * 8 + "|"]
     lines += [
-        f"| {'DRY RUN ' if dry else ''}{row['row']} | {row['backbone']} | {' | '.join(_cell(row['figures'].get(part)) for part in NAMES)} | ours | |"
+        f"| {'DRY RUN ' if dry else ''}{row['row']} | {row['backbone']} |"
+        f" {' | '.join(_cell(row['figures'].get(part)) for part in NAMES)} | ours | |"
         for row in rows
     ]
     lines += [
-        f"| {one.method} | {one.backbone} | {' | '.join('?' if figure is None else f'{figure:.2f}' for figure in one.figures)} "
-        f"| {one.mark}: {one.source} | {', '.join(one.protocol)} |"
+        f"| {one.method} | {one.backbone} |"
+        f" {' | '.join('?' if figure is None else f'{figure:.2f}' for figure in one.figures)} | {one.mark}:"
+        f" {one.source} | {', '.join(one.protocol)} |"
         for one in published
     ]
-    lines += ["", intervals, "", "How sure a published figure is: " + "; ".join(f"*{mark}*, {text}" for mark, text in MARKS.items()) + ".", ""]
-    lines += ["## What differs in protocol", "", *(f"- **{letter}**: {PROTOCOL[letter]}." for letter in used), "", "Our rows:", ""]
+    lines += [
+        "",
+        intervals,
+        "",
+        "How sure a published figure is: " + "; ".join(f"*{mark}*, {text}" for mark, text in MARKS.items()) + ".",
+        "",
+    ]
+    lines += [
+        "## What differs in protocol",
+        "",
+        *(f"- **{letter}**: {PROTOCOL[letter]}." for letter in used),
+        "",
+        "Our rows:",
+        "",
+    ]
     lines += [*(f"- {line}." for line in protocol), "", "## What was run", ""]
-    lines += [f"- settings: preset `{name}`, sha256 `{facts['settings_sha256']}`; seeds {', '.join(map(str, facts['seeds']))}"]
+    lines += [
+        f"- settings: preset `{name}`, sha256 `{facts['settings_sha256']}`; seeds {', '.join(map(str, facts['seeds']))}"
+    ]
     lines += [f"- weights of {backbone}: {identity}" for backbone, identity in facts["weights"].items()]
     lines += [f"- note: {note}" for note in facts["notes"]]
     return "\n".join(lines) + "\n", content
@@ -202,4 +265,6 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "-"
     spread = f" ± {figure['sd']:.2f}" if figure["sd"] is not None else ""
-    return f"{figure['mean']:.2f}{spread}" + (f" [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else "")
+    return f"{figure['mean']:.2f}{spread}" + (
+        f" [{figure['low']:.1f}, {figure['high']:.1f}]" if "low" in figure else ""
+    )

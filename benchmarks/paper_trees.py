@@ -1,4 +1,6 @@
-"""Small made data sets in the layouts of VOC, COCO and NUS-WIDE, and random weights: what a dry run of the paper command uses."""
+"""Small made data sets in the layouts of VOC, COCO and NUS-WIDE, and random weights: what a dry run of the paper
+command uses.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import Any, TypeVar
 
 from benchmarks.paper_lists import COCO_LIST, ListFile, Published, find, ids_hash, list_ids
 from capnet.contracts import sha256_file, write_json
-from capnet.data.formats import nus_wide, voc
-from capnet.data.published import Benchmark
+from capnet.data.annotations import nus_wide, voc
+from capnet.data.splits.published import Benchmark
 from capnet.errors import ConfigError
 
 NOTE = "made.json"  # in the made folder: what its lists, counts and weights are
@@ -31,7 +33,9 @@ Labels = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Made:
-    """A made data set: what is published of it, its counts, and the backbone that each weight file's hash belongs to."""
+    """A made data set: what is published of it, its counts, and the backbone that each weight file's hash belongs
+    to.
+    """
 
     data: Path
     published: Published
@@ -79,11 +83,17 @@ def make(name: str, data: Path, fault: str = "") -> Made:
 
     if not (data / NOTE).is_file():
         if data.is_dir() and any(data.iterdir()):
-            raise ConfigError("a dry run makes its own data, and this folder holds something else", str(data), "name an empty folder, or leave --dry-run out")
+            raise ConfigError(
+                "a dry run makes its own data, and this folder holds something else",
+                str(data),
+                "name an empty folder, or leave --dry-run out",
+            )
         _write(name, data)
     note = json.loads((data / NOTE).read_text())
     if note["benchmark"] != name:
-        raise ConfigError(f"an earlier dry run made {note['benchmark']} there, not {name}", str(data), "name another folder")
+        raise ConfigError(
+            f"an earlier dry run made {note['benchmark']} there, not {name}", str(data), "name another folder"
+        )
     open_clip.add_model_config(data / "models")
     weights = {backbone: data / "weights" / f"{backbone}.pt" for backbone in TOWERS}
     if fault:
@@ -99,7 +109,11 @@ def damage(name: str, data: Path, fault: str, weights: Mapping[str, Path]) -> No
         for path in weights.values():
             path.write_bytes(path.read_bytes() + b"0")
         return
-    file = {"voc-lt": "VOC2012/ImageSets/Main/trainval.txt", "coco-lt": COCO_LIST, "nus-wide": "ImageList/TrainImagelist.txt"}[name]
+    file = {
+        "voc-lt": "VOC2012/ImageSets/Main/trainval.txt",
+        "coco-lt": COCO_LIST,
+        "nus-wide": "ImageList/TrainImagelist.txt",
+    }[name]
     path = find(data, file)
     lines = path.read_text().splitlines()
     if fault == "list" or name == "nus-wide":  # of NUS-WIDE no count per class is published
@@ -115,7 +129,9 @@ def damage(name: str, data: Path, fault: str, weights: Mapping[str, Path]) -> No
 
 
 def made_labels(n_classes: int, head: int, rare: int, prefix: str, first: int, *, train: bool) -> Labels:
-    """Labels by image id: one head class on many images, two medium ones, the others on ``rare`` images each; in a test split all on two."""
+    """Labels by image id: one head class on many images, two medium ones, the others on ``rare`` images each; in a test
+    split all on two.
+    """
     mediums = [c for c in range(n_classes) if c != head][:2]
     others = [c for c in range(n_classes) if c != head]
     times = {c: (MEDIUM if c in mediums else rare) if train else 2 for c in others}
@@ -137,7 +153,14 @@ def _write(name: str, data: Path) -> None:
     note = {
         "benchmark": name,
         "files": [
-            asdict(ListFile(file, len(list_ids(find(data, file), name)), ids_hash(list_ids(find(data, file), name)) if splits else "")) for file in files
+            asdict(
+                ListFile(
+                    file,
+                    len(list_ids(find(data, file), name)),
+                    ids_hash(list_ids(find(data, file), name)) if splits else "",
+                )
+            )
+            for file in files
         ],
         "splits": {split: ids_hash(rows) for split, rows in (("train", train), ("test", test))} if splits else {},
         "counts": {"train": len(train), "test": len(test), "counts": counts},
@@ -160,12 +183,17 @@ def _voc(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
 
 def _coco(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
     train, test = (made_labels(80, 0, 3, "000000", first, train=part) for first, part in ((1, True), (1001, False)))
-    more = {f"{900 + number:012}": [number, number + 1] for number in range(5)}  # images of train2017 that the list does not name
+    more = {
+        f"{900 + number:012}": [number, number + 1] for number in range(5)
+    }  # images of train2017 that the list does not name
     names = [{"id": c + 1, "name": "person" if c == 0 else f"made class {c}"} for c in range(80)]
     for file, folder, labels in ((COCO_TRAIN, "train2017", train | more), (COCO_VAL, "val2017", test)):
         images = [{"id": int(image), "file_name": f"{image}.jpg", "width": 40, "height": 40} for image in labels]
         boxes = [(int(image), c) for image, row in labels.items() for c in row]
-        marks = [{"id": n, "image_id": image, "category_id": c + 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0} for n, (image, c) in enumerate(boxes)]
+        marks = [
+            {"id": n, "image_id": image, "category_id": c + 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+            for n, (image, c) in enumerate(boxes)
+        ]
         (data / file).parent.mkdir(parents=True, exist_ok=True)
         write_json(data / file, {"images": images, "categories": names, "annotations": marks})
         _images(data / folder, labels)
@@ -177,10 +205,16 @@ def _nus_wide(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
     person = nus_wide.CLASSES.index("person")
     train, test = (made_labels(81, person, 3, "made/", first, train=part) for first, part in ((1, True), (1001, False)))
     for part, labels in (("Train", train), ("Test", test)):
-        listed = {**labels, **{f"made/{part}{number}": [] for number in range(3)}}  # images without a concept, which are left out
+        listed = {
+            **labels,
+            **{f"made/{part}{number}": [] for number in range(3)},
+        }  # images without a concept, which are left out
         _text(data / "ImageList" / f"{part}Imagelist.txt", (f"{image}.jpg".replace("/", "\\") for image in listed))
         for c, concept in enumerate(nus_wide.CLASSES):
-            _text(data / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{part}.txt", (str(int(c in row)) for row in listed.values()))
+            _text(
+                data / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{part}.txt",
+                (str(int(c in row)) for row in listed.values()),
+            )
         _images(data / "Flickr", listed)
     return ["ImageList/TrainImagelist.txt", "ImageList/TestImagelist.txt"], False, 81, (train, test)
 
@@ -235,7 +269,8 @@ def _weights(data: Path) -> dict[str, str]:
 
 
 def write_as_openai_does(model: Any, path: Path) -> None:
-    """Write a TorchScript archive in half precision, with the three numbers that OpenAI's files hold beside the weights.
+    """Write a TorchScript archive in half precision, with the three numbers that OpenAI's files hold beside the
+    weights.
 
     Args:
         model: any module.
@@ -251,7 +286,10 @@ def write_as_openai_does(model: Any, path: Path) -> None:
 
     root = Nested()
     extra = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
-    tensors: dict[str, torch.Tensor] = {**model.state_dict(), **{name: torch.tensor(value) for name, value in extra.items()}}
+    tensors: dict[str, torch.Tensor] = {
+        **model.state_dict(),
+        **{name: torch.tensor(value) for name, value in extra.items()},
+    }
     for name, tensor in tensors.items():
         *parents, last = name.split(".")
         node: torch.nn.Module = root

@@ -1,18 +1,28 @@
-"""Results that others published on VOC-LT, COCO-LT and NUS-WIDE, each with where it is from, how surely, and under which protocol."""
+"""Results that others published on VOC-LT, COCO-LT and NUS-WIDE, each with where it is from, how surely, and under
+which protocol.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-Figures = tuple[float | None, float | None, float | None, float | None]  # mAP, head, medium, tail in percent; None: not known
+Figures = tuple[
+    float | None, float | None, float | None, float | None
+]  # mAP, head, medium, tail in percent; None: not known
 STATED, RECALLED, INFERRED = "stated", "recalled", "inferred"
 MARKS = {
     STATED: "read in the source that is named",
-    RECALLED: "known from the literature and not read again for this table; head, medium and tail agree with the total to 0.7 points",
+    RECALLED: (
+        "known from the literature and not read again for this table; head, medium and tail agree with the total to 0.7"
+        " points"
+    ),
     INFERRED: "worked out from what the source states, such as its gain over a result that is known",
 }
 PROTOCOL = {
-    "a": "ranked by a softmax over the classes, which changes every class's average precision; ours ranks by the sigmoid of each class, and has a row for this",
+    "a": (
+        "ranked by a softmax over the classes, which changes every class's average precision; ours ranks by the sigmoid"
+        " of each class, and has a row for this"
+    ),
     "b": "the best epoch by mAP on the test images, which also drives the learning rate; ours is the last epoch",
     "c": "images distorted to 224 x 224, one view; ours keep their shape, and several crops are averaged",
     "d": "ImageNet's mean and deviation of colours; ours are CLIP's",
@@ -79,19 +89,30 @@ _CLIP_TABLE: tuple[tuple[str, str, Figures, Figures, str], ...] = (
 def _imagenet(column: int) -> tuple[Result, ...]:
     return tuple(
         Result(
-            row[0], _IMAGENET, (row[1], row[2])[column], STATED, _NC + (_ODD if (row[0], column) == ("LDAM", 1) else ""), "ei" if row[0] == "MLC-NC" else "e"
+            row[0],
+            _IMAGENET,
+            (row[1], row[2])[column],
+            STATED,
+            _NC + (_ODD if (row[0], column) == ("LDAM", 1) else ""),
+            "ei" if row[0] == "MLC-NC" else "e",
         )
         for row in _TABLE
     )
 
 
 def _clip(column: int) -> tuple[Result, ...]:
-    return tuple(Result(row[0], row[1], (row[2], row[3])[column], RECALLED, f"{_LMPT}: as measured there", row[4]) for row in _CLIP_TABLE)
+    return tuple(
+        Result(row[0], row[1], (row[2], row[3])[column], RECALLED, f"{_LMPT}: as measured there", row[4])
+        for row in _CLIP_TABLE
+    )
 
 
 def _lmpt(backbone: str, figures: Figures) -> tuple[Result, ...]:
     total = (figures[0], None, None, None)
-    return (Result("LMPT", backbone, total, STATED, _LMPT, "abcd"), Result("LMPT, by group", backbone, figures, RECALLED, _LMPT, "abcd"))
+    return (
+        Result("LMPT", backbone, total, STATED, _LMPT, "abcd"),
+        Result("LMPT, by group", backbone, figures, RECALLED, _LMPT, "abcd"),
+    )
 
 
 def _total(value: float | None) -> Figures:
@@ -104,26 +125,68 @@ RESULTS: dict[str, tuple[Result, ...]] = {
         *_clip(0),
         *_lmpt("RN50", (85.44, 66.62, 88.11, 97.86)),
         *_lmpt("ViT-B/16", (87.88, 72.10, 89.26, 98.49)),
-        Result("CapNet", "RN50", _total(87.46), INFERRED, f"{_CAPNET}: 87.46, 3.09 above MLC-NC; that it is RN50 follows from MLC-NC's 84.37", "j"),
-        Result("TailCLIP", "ViT-B/16", _total(92.26), INFERRED, "TailCLIP, preprint of LM-CLIP: 4.38 above the previous best", "acdfh"),
+        Result(
+            "CapNet",
+            "RN50",
+            _total(87.46),
+            INFERRED,
+            f"{_CAPNET}: 87.46, 3.09 above MLC-NC; that it is RN50 follows from MLC-NC's 84.37",
+            "j",
+        ),
+        Result(
+            "TailCLIP",
+            "ViT-B/16",
+            _total(92.26),
+            INFERRED,
+            "TailCLIP, preprint of LM-CLIP: 4.38 above the previous best",
+            "acdfh",
+        ),
         Result("LM-CLIP", "ViT-B/16", _total(92.54), INFERRED, f"{_LM}, 4.66", "acdfh"),
         Result("DP-VLPA", "not known", _total(90.72), STATED, _DP, "j"),
-        Result("HP-DVAL", "ViT-B/16", _total(None), INFERRED, f"{_HP}: 5.2 above its best baseline; no total is known", "j"),
+        Result(
+            "HP-DVAL", "ViT-B/16", _total(None), INFERRED, f"{_HP}: 5.2 above its best baseline; no total is known", "j"
+        ),
     ),
     "coco-lt": (
         *_imagenet(0),
         *_clip(1),
         *_lmpt("RN50", (58.97, 41.87, 61.60, 69.60)),
         *_lmpt("ViT-B/16", (66.19, 44.89, 69.80, 79.08)),
-        Result("CapNet", "RN50 and ViT-B/16", _total(None), RECALLED, "CapNet, arXiv 2511.20641, reports COCO-LT; its figures were not at hand", "j"),
-        Result("TailCLIP", "ViT-B/16", _total(71.07), INFERRED, "TailCLIP, preprint of LM-CLIP: 4.88 above the previous best", "acdfh"),
+        Result(
+            "CapNet",
+            "RN50 and ViT-B/16",
+            _total(None),
+            RECALLED,
+            "CapNet, arXiv 2511.20641, reports COCO-LT; its figures were not at hand",
+            "j",
+        ),
+        Result(
+            "TailCLIP",
+            "ViT-B/16",
+            _total(71.07),
+            INFERRED,
+            "TailCLIP, preprint of LM-CLIP: 4.88 above the previous best",
+            "acdfh",
+        ),
         Result("LM-CLIP", "ViT-B/16", _total(74.33), INFERRED, f"{_LM}, 8.14", "acdfh"),
         Result("DP-VLPA", "not known", _total(74.42), STATED, _DP, "j"),
-        Result("HP-DVAL", "ViT-B/16", _total(None), INFERRED, f"{_HP}: 10.0 above its best baseline; no total is known", "j"),
+        Result(
+            "HP-DVAL",
+            "ViT-B/16",
+            _total(None),
+            INFERRED,
+            f"{_HP}: 10.0 above its best baseline; no total is known",
+            "j",
+        ),
     ),
     "nus-wide": (
         Result(
-            "CapNet", "RN50 and ViT-B/16", _total(None), RECALLED, "CapNet, arXiv 2511.20641, reports NUS-WIDE; neither figures nor lists were at hand", "j"
+            "CapNet",
+            "RN50 and ViT-B/16",
+            _total(None),
+            RECALLED,
+            "CapNet, arXiv 2511.20641, reports NUS-WIDE; neither figures nor lists were at hand",
+            "j",
         ),
     ),
 }

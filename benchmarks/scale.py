@@ -23,7 +23,9 @@ SETTINGS = ("ingest.pictures=listed", "validate.pictures='off'", "validate.near_
 
 
 def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) -> None:
-    """labels.csv with sizes and hashes: class k is as frequent as 1 / (k + 10), so that the rarest is rare and there."""
+    """labels.csv with sizes and hashes: class k is as frequent as 1 / (k + 10), so that the rarest is rare and
+    there.
+    """
     rng = np.random.default_rng(seed)
     weights = 1.0 / (np.arange(classes) + 10)
     with open(path, "w") as file:
@@ -33,7 +35,10 @@ def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) ->
             drawn = rng.choice(classes, size=(count, 3), p=weights / weights.sum())
             for number, labels in enumerate(drawn.tolist(), start=start):
                 written = "|".join(f"class {c:04d}" for c in sorted(set(labels)))
-                file.write(f"images/{number // 1000:04d}/{number:08d}.jpg,{written},site {number // 20},640,480,{number:064x}\n")
+                file.write(
+                    f"images/{number // 1000:04d}/{number:08d}.jpg,{written},site"
+                    f" {number // 20},640,480,{number:064x}\n"
+                )
 
 
 def measure(stage: str, folder: Path) -> tuple[float, float]:
@@ -63,21 +68,35 @@ def figure(found: dict[int, list[tuple[float, float]]], stages: list[str]) -> st
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
+        ' font-size="12">'
+    ]
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     start = together[few]
-    parts.append(line([place(few, start), place(many, start * many / few)], "#999999", "4 4") if start * many / few <= highest else "")
-    curves = {stage: {rows: values[number][0] for rows, values in found.items()} for number, stage in enumerate(stages)} | {"together": together}
+    parts.append(
+        line([place(few, start), place(many, start * many / few)], "#999999", "4 4")
+        if start * many / few <= highest
+        else ""
+    )
+    curves = {
+        stage: {rows: values[number][0] for rows, values in found.items()} for number, stage in enumerate(stages)
+    } | {"together": together}
     for (name, curve), colour in zip(curves.items(), ("#0072b2", "#e69f00", "#009e73", "#000000"), strict=False):
         points = [place(rows, curve[rows]) for rows in sorted(curve)]
         parts.append(line(points, colour))
-        parts.append(f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{name} {curve[many]:.0f} s</text>')
+        parts.append(
+            f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{name} {curve[many]:.0f}'
+            " s</text>"
+        )
     for rows in sorted(found):
         x, y = place(rows, lowest)
         parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{rows:,}</text>')
     for seconds in (1, 3, 10, 30, 100, 300):
         if lowest <= seconds <= highest:
-            parts.append(f'<text x="{left - 4}" y="{place(few, seconds)[1] + 4:.1f}" text-anchor="end">{seconds} s</text>')
+            parts.append(
+                f'<text x="{left - 4}" y="{place(few, seconds)[1] + 4:.1f}" text-anchor="end">{seconds} s</text>'
+            )
     parts.append(f'<text x="{(left + width - 110) / 2:.0f}" y="{height - 8}" text-anchor="middle">rows</text>')
     return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
 
@@ -96,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(name)
             (folder / "data").mkdir()
             write_table(folder / "data" / "labels.csv", rows)
-            preset = subprocess.run([sys.executable, "-m", "capnet.cli", "preset", "own"], capture_output=True, text=True, check=True)
+            preset = subprocess.run(
+                [sys.executable, "-m", "capnet.cli", "preset", "own"], capture_output=True, text=True, check=True
+            )
             (folder / "params.yaml").write_text(preset.stdout)
             found = measured[rows] = [measure(stage, folder) for stage in options.stages]
         cells = " | ".join(f"{seconds:.1f} | {memory:.2f}" for seconds, memory in found)

@@ -1,10 +1,10 @@
 """What tracking costs: `python benchmarks/tracking.py` trains with and without a real MLflow server in turn.
 
-The set is made: 1,000 classes, features of pictures as a frozen tower gives them, and 20 epochs of the training loop with the usual
-sizes of model and batch. Both sides validate and log alike; only one has an address. Counted are seconds, and processor
-seconds of the training process and of the process that sends; the server's own are left out, as it is another machine elsewhere.
-A relay in front of the server counts the requests for per-class metrics: they are one call of log_batch, which MLflow
-splits where it has more than 1,000 values.
+The set is made: 1,000 classes, features of pictures as a frozen tower gives them, and 20 epochs of the training loop
+with the usual sizes of model and batch. Both sides validate and log alike; only one has an address. Counted are
+seconds, and processor seconds of the training process and of the process that sends; the server's own are left out, as
+it is another machine elsewhere. A relay in front of the server counts the requests for per-class metrics: they are one
+call of log_batch, which MLflow splits where it has more than 1,000 values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def train(rows: int, epochs: int, seed: int = 0) -> None:
 
     from capnet.config import Params
     from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
-    from capnet.registry.live import tracked
+    from capnet.tracking.live import tracked
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
@@ -58,13 +58,18 @@ def train(rows: int, epochs: int, seed: int = 0) -> None:
             means = {f"val/{name}": float(mean_over(ap, mask)[0]) for name, mask in masks.items()}
             log({"train/loss": float(loss.detach()), "train/learning_rate": 1e-3, **means}, epoch)
     seconds = time.perf_counter() - begin
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # children: those that have ended
+    used = [
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]  # children: those that have ended
     print(json.dumps({"seconds": seconds, "processor": sum(usage.ru_utime + usage.ru_stime for usage in used)}))
 
 
 def measure(state: Path, address: str, rows: int, epochs: int) -> dict[str, float]:
     """One training as a process of its own, without an address into a spool only."""
-    environment = {name: value for name, value in os.environ.items() if name != ADDRESS} | {"CAPNET_STATE": str(state), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != ADDRESS} | {
+        "CAPNET_STATE": str(state),
+        "OMP_NUM_THREADS": "1",
+    }
     environment |= {ADDRESS: address or "sqlite:///not-there.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, __file__, "--train", "--rows", str(rows), "--epochs", str(epochs)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -82,7 +87,9 @@ def requests_of_a_registration(address: str, server: Any, folder: Path) -> tuple
 
     paths = _make(folder / "outputs", n_classes=CLASSES, epochs=20)
     os.environ |= {ADDRESS: address, "CAPNET_STATE": str(folder / "state")}
-    register_version(Register(name="thousand", experiment="thousand"), read_candidate(**paths), paths["evaluation"] / "report.html")
+    register_version(
+        Register(name="thousand", experiment="thousand"), read_candidate(**paths), paths["evaluation"] / "report.html"
+    )
     kinds = tuple(f"{kind}/" for kind in PER_CLASS)
     batches = [json.loads(body).get("metrics", []) for path, body in server.seen if path.endswith("/runs/log-batch")]
     counts = [sum(metric["key"].startswith(kinds) for metric in batch) for batch in batches]
@@ -117,19 +124,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
                 for number in range(options.rounds):
                     for kind in ("without", "with") if number % 2 == 0 else ("with", "without"):
-                        found[kind].append(measure(folder / "state", relay.address if kind == "with" else "", options.rows, options.epochs))
-                print(f"| {options.rows:,} rows, {CLASSES:,} classes, {options.epochs} epochs, {options.rounds} rounds | seconds | processor seconds |")
+                        found[kind].append(
+                            measure(
+                                folder / "state", relay.address if kind == "with" else "", options.rows, options.epochs
+                            )
+                        )
+                print(
+                    f"| {options.rows:,} rows, {CLASSES:,} classes, {options.epochs} epochs, {options.rounds} rounds |"
+                    " seconds | processor seconds |"
+                )
                 print("|---|---|---|")
                 for kind, runs in found.items():
-                    print(f"| {kind} tracking | {spread([run['seconds'] for run in runs])} | {spread([run['processor'] for run in runs])} |")
+                    print(
+                        f"| {kind} tracking | {spread([run['seconds'] for run in runs])} |"
+                        f" {spread([run['processor'] for run in runs])} |"
+                    )
                 pairs = list(zip(found["with"], found["without"], strict=True))
-                shares = {key: [100 * (one[key] / other[key] - 1) for one, other in pairs] for key in ("seconds", "processor")}
+                shares = {
+                    key: [100 * (one[key] / other[key] - 1) for one, other in pairs] for key in ("seconds", "processor")
+                }
                 print(f"| tracking costs, % | {spread(shares['seconds'])} | {spread(shares['processor'])} |")
                 extra = statistics.median(one["processor"] - other["processor"] for one, other in pairs)
-                print(f"\nA run costs {extra:.1f} processor seconds, most of them once: under 3 % of trainings from {extra / 0.03:.0f} processor seconds on.")
+                print(
+                    f"\nA run costs {extra:.1f} processor seconds, most of them once: under 3 % of trainings from"
+                    f" {extra / 0.03:.0f} processor seconds on."
+                )
                 relay.seen.clear()
                 calls, metrics = requests_of_a_registration(relay.address, relay, folder)
-                print(f"A registration sends {metrics:,} per-class metrics in {calls} requests, of which MLflow fills each with 1,000 values.")
+                print(
+                    f"A registration sends {metrics:,} per-class metrics in {calls} requests, of which MLflow fills"
+                    " each with 1,000 values."
+                )
         finally:
             server.stop()
 

@@ -15,7 +15,15 @@ from capnet import __version__
 if TYPE_CHECKING:
     from capnet.config import Params
 
-STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "register")  # a test compares it with STAGES
+STAGE_NAMES = (
+    "ingest",
+    "split",
+    "validate",
+    "graph",
+    "train",
+    "evaluate",
+    "register",
+)  # a test compares it with STAGES
 COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",
@@ -80,7 +88,9 @@ def _stage_command(name: str) -> click.Command:
 
     stage = STAGES[name]
 
-    def execute(params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any) -> None:
+    def execute(
+        params: str, settings: tuple[str, ...], inputs: dict[str, str], outputs: dict[str, str], **options: Any
+    ) -> None:
         from capnet.config import load
 
         loaded = load(Path(params), settings)
@@ -96,25 +106,47 @@ def _stage_command(name: str) -> click.Command:
                 return
         with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
             metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
-        figures = "  ".join(f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}" for key, value in metrics.items())
+        figures = "  ".join(
+            f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}"
+            for key, value in metrics.items()
+        )
         if process_rank() == 0:
             click.echo(f"{name}: {figures or 'done'}")
 
     options: list[click.Parameter] = [
         click.Option(["--params"], default="params.yaml", show_default=True, help="Settings file."),
-        click.Option(["--set", "settings"], multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."),
         click.Option(
-            ["--input", "inputs"], multiple=True, callback=_pairs, metavar="NAME=PATH", help=f"Another place for an input ({', '.join(stage.inputs)})."
+            ["--set", "settings"],
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Override one setting; may be repeated.",
         ),
         click.Option(
-            ["--output", "outputs"], multiple=True, callback=_pairs, metavar="NAME=PATH", help=f"Another place for an output ({', '.join(stage.outputs)})."
+            ["--input", "inputs"],
+            multiple=True,
+            callback=_pairs,
+            metavar="NAME=PATH",
+            help=f"Another place for an input ({', '.join(stage.inputs)}).",
+        ),
+        click.Option(
+            ["--output", "outputs"],
+            multiple=True,
+            callback=_pairs,
+            metavar="NAME=PATH",
+            help=f"Another place for an output ({', '.join(stage.outputs)}).",
         ),
     ]
     if name == "register":
-        options.append(click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version."))
+        options.append(
+            click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version.")
+        )
     if name == "validate":
         options.append(
-            click.Option(["--save-reference"], is_flag=True, help="Write the file validate.reference from this split, for later runs to compare with.")
+            click.Option(
+                ["--save-reference"],
+                is_flag=True,
+                help="Write the file validate.reference from this split, for later runs to compare with.",
+            )
         )
     example = {
         "train": "train.epochs=3",

@@ -23,7 +23,18 @@ SCHEMA = 1
 SIDES = ("train", "val", "test")
 BUCKETS = ("head", "medium", "tail")
 VARIANTS = ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe")
-MANIFEST_COLUMNS = ("image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split")
+MANIFEST_COLUMNS = (
+    "image_id",
+    "path",
+    "labels",
+    "unknown",
+    "width",
+    "height",
+    "sha256",
+    "group",
+    "slice",
+    "given_split",
+)
 OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst; only there where a format has them
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
 LONGEST_SLUG = 100  # MLflow takes 250 characters for a metric's name, a file system 255 bytes
@@ -123,10 +134,15 @@ class Classes:
 def slugify(name: str) -> str:
     """Up to LONGEST_SLUG lower-case ASCII letters, digits and hyphens: safe in file names and metric names."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_SLUG].rstrip("-") or hashlib.sha256(name.encode()).hexdigest()[:8]
+    return (
+        re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_SLUG].rstrip("-")
+        or hashlib.sha256(name.encode()).hexdigest()[:8]
+    )
 
 
-def make_classes(names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()) -> Classes:
+def make_classes(
+    names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()
+) -> Classes:
     """Classes in the given order with unique slugs; ``prompt_names`` overrides the name in prompts."""
     items, used = [], set()
     for name in names:
@@ -141,7 +157,14 @@ def make_classes(names: Sequence[str], prompt_names: Mapping[str, str] | None = 
 
 
 def write_classes(path: Path, classes: Classes) -> None:
-    write_json(path, {"schema": SCHEMA, "class_fingerprint": classes.fingerprint, "classes": [asdict(item) for item in classes.items]})
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "class_fingerprint": classes.fingerprint,
+            "classes": [asdict(item) for item in classes.items],
+        },
+    )
 
 
 def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
@@ -151,11 +174,17 @@ def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
     try:
         classes = Classes(tuple(ClassInfo(**item) for item in content["classes"]))
     except (KeyError, TypeError) as error:
-        raise ContractError(f"not a class list: {error}", str(path), "run `capnet ingest` and `capnet split` again") from None
+        raise ContractError(
+            f"not a class list: {error}", str(path), "run `capnet ingest` and `capnet split` again"
+        ) from None
     if classes.fingerprint != content.get("class_fingerprint"):
-        raise ContractError("class names were edited by hand", str(path), "edit data/classes.csv instead and run `dvc repro`")
+        raise ContractError(
+            "class names were edited by hand", str(path), "edit data/classes.csv instead and run `dvc repro`"
+        )
     if expected_fingerprint and classes.fingerprint != expected_fingerprint:
-        raise ContractError("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
+        raise ContractError(
+            "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
+        )
     return classes
 
 
@@ -163,7 +192,9 @@ def check_schema(content: Any, path: Path) -> None:
     """Raise ContractError unless ``content`` is a mapping of this program's schema version."""
     found = content.get("schema") if isinstance(content, Mapping) else None
     if found is None or int(found) != SCHEMA:
-        raise ContractError(f"schema version {found!r}, this program reads {SCHEMA}", str(path), "run the stage that writes it again")
+        raise ContractError(
+            f"schema version {found!r}, this program reads {SCHEMA}", str(path), "run the stage that writes it again"
+        )
 
 
 # ---------------------------------------------------------------- tables
@@ -183,7 +214,9 @@ def _write_table(path: Path, frame: pd.DataFrame, schema: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False).replace_schema_metadata({"capnet_schema": str(SCHEMA)})
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(
+        {"capnet_schema": str(SCHEMA)}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(table, beside)
@@ -203,13 +236,17 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
     missing = [name for name in columns if name not in table.column_names]
     if missing:
-        raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again")
+        raise ContractError(
+            f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again"
+        )
     frame: pd.DataFrame = table.to_pandas()
     return frame
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """manifest.parquet: one row a picture (MANIFEST_COLUMNS; group, slice and given_split may be null, and what was not measured; OPTIONAL_COLUMNS)."""
+    """manifest.parquet: one row a picture (MANIFEST_COLUMNS; group, slice and given_split may be null, and what was not
+    measured; OPTIONAL_COLUMNS).
+    """
     _write_table(path, frame, _manifest_schema(frame, with_split=False))
 
 
@@ -254,7 +291,9 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """A safetensors file with JSON metadata and the schema version, in one entry: the library writes several in any order."""
+    """A safetensors file with JSON metadata and the schema version, in one entry: the library writes several in any
+    order.
+    """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
@@ -273,7 +312,9 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             text = (file.metadata() or {}).get("capnet", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ContractError(f"not a safetensors file: {error}", str(path), "run the stage that writes it again") from None
+        raise ContractError(
+            f"not a safetensors file: {error}", str(path), "run the stage that writes it again"
+        ) from None
     content = json.loads(text)
     check_schema(content, path)
     return tensors, content["metadata"]
@@ -293,7 +334,9 @@ class LabelGraph:
 
     adjacency: torch.Tensor
     text_features: torch.Tensor
-    metadata: Mapping[str, Any]  # source, top_k, s, tau, normalisation, template, backbone, weight_hash, both fingerprints
+    metadata: Mapping[
+        str, Any
+    ]  # source, top_k, s, tau, normalisation, template, backbone, weight_hash, both fingerprints
 
 
 def write_graph(path: Path, graph: LabelGraph) -> None:
@@ -304,7 +347,11 @@ def read_graph(path: Path, classes: Classes) -> LabelGraph:
     """Read graph.safetensors; raises ContractError where it was made for other classes."""
     tensors, metadata = read_tensors(path)
     if metadata.get("class_fingerprint") != classes.fingerprint or tensors["adjacency"].shape[0] != len(classes):
-        raise ContractError("the label graph was made for other classes", str(path), "run `dvc repro`, or `capnet graph` after `capnet split`")
+        raise ContractError(
+            "the label graph was made for other classes",
+            str(path),
+            "run `dvc repro`, or `capnet graph` after `capnet split`",
+        )
     return LabelGraph(tensors["adjacency"], tensors["text_features"], metadata)
 
 
@@ -317,6 +364,8 @@ def tree_hash(root: Path) -> str:
     for path in root.rglob("*"):
         if path.is_file():
             with open(path, "rb") as file:
-                entries.append({"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()})
+                entries.append(
+                    {"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()}
+                )
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -1,4 +1,6 @@
-"""A file of the repository as the value of a setting: a pod has no clone, so a pipeline sends the content in place of the path."""
+"""A file of the repository as the value of a setting: a pod has no clone, so a pipeline sends the content in place of
+the path.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from capnet.errors import ConfigError
 
 TEXT, PACKED = "text:", "zlib:"  # in front of the content; packed where it is long
 SHORT = 4096  # characters up to which it stays readable
-MOST = 90_000  # characters: the system's limit for one argument of a process is 131,072 bytes, and a task's other settings share it
+# characters: the system's limit for one argument of a process is 131,072 bytes, and a task's other settings share it
+MOST = 90_000
 
 
 def inlined(path: str) -> str:
@@ -19,12 +22,16 @@ def inlined(path: str) -> str:
     text = Path(path).read_text(encoding="utf-8")
     setting = TEXT + text if len(text) <= SHORT else PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
     if len(setting) > MOST:
-        raise ConfigError(f"{len(setting)} characters, packed, are too long for a pipeline: {MOST} fit", path, "make the file shorter")
+        raise ConfigError(
+            f"{len(setting)} characters, packed, are too long for a pipeline: {MOST} fit", path, "make the file shorter"
+        )
     return setting
 
 
 def text_and_place(setting: str | Path, name: str) -> tuple[str | None, Path]:
-    """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no such file."""
+    """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no
+    such file.
+    """
     text = content_of(str(setting))
     if text is not None:
         return text, Path(name)
@@ -41,4 +48,6 @@ def content_of(setting: str) -> str | None:
     try:
         return zlib.decompress(base64.b64decode(setting.removeprefix(PACKED), validate=True)).decode()
     except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigError(f"a packed file does not unpack: {error}", f"{setting[:20]}...", "name a file, or submit the pipeline again") from None
+        raise ConfigError(
+            f"a packed file does not unpack: {error}", f"{setting[:20]}...", "name a file, or submit the pipeline again"
+        ) from None

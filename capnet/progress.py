@@ -42,7 +42,9 @@ def bar(description: str, total: int) -> Iterator[Advance]:
 
 
 def _lines(description: str, total: int) -> Advance:
-    """Log how far it is and how long the rest will take; the pace counts from the first call, which may bring what an earlier run did."""
+    """Log how far it is and how long the rest will take; the pace counts from the first call, which may bring what an
+    earlier run did.
+    """
     first: tuple[float, int] | None = None
     told, done = time.monotonic(), 0
 
@@ -55,7 +57,13 @@ def _lines(description: str, total: int) -> Advance:
             return
         told = now
         left = (now - first[0]) / (done - first[1]) * (total - done)
-        log.info("%s: %d of %d, about %s left", f"{description} {note}".rstrip(), done, total, f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min")
+        log.info(
+            "%s: %d of %d, about %s left",
+            f"{description} {note}".rstrip(),
+            done,
+            total,
+            f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min",
+        )
 
     return advance
 

@@ -37,7 +37,11 @@ def prepare(settings: Runtime) -> Machine:
     torch.set_num_threads(settings.threads)
     has_gpu = torch.cuda.is_available()
     if settings.device == "cuda" and not has_gpu:
-        raise ConfigError("runtime.device = 'cuda', but torch sees no GPU", "params.yaml", "set runtime.device: auto or cpu, or give the task a GPU")
+        raise ConfigError(
+            "runtime.device = 'cuda', but torch sees no GPU",
+            "params.yaml",
+            "set runtime.device: auto or cpu, or give the task a GPU",
+        )
     device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")

@@ -38,8 +38,22 @@ _EVALUATION = {"evaluation": "outputs/evaluation"}
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("ingest", "Read native annotations into one table.", ("data", "ingest"), _DATA, _MANIFEST, "capnet.steps.ingest:ingest"),
-        Stage("split", "Draw the long-tailed train, val and test rows.", ("split",), _MANIFEST, _SPLIT, "capnet.steps.split:split"),
+        Stage(
+            "ingest",
+            "Read native annotations into one table.",
+            ("data", "ingest"),
+            _DATA,
+            _MANIFEST,
+            "capnet.steps.ingest:ingest",
+        ),
+        Stage(
+            "split",
+            "Draw the long-tailed train, val and test rows.",
+            ("split",),
+            _MANIFEST,
+            _SPLIT,
+            "capnet.steps.split:split",
+        ),
         Stage(
             "validate",
             "Check the data with great_expectations; stop on a critical failure.",
@@ -84,12 +98,14 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]) -> dict[str, float]:
+def run(
+    name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]
+) -> dict[str, float]:
     """Run one stage and return its scalar metrics.
 
     ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written beside their place and renamed, so a
-    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several processes that
-    torchrun started, the first one publishes.
+    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several
+    processes that torchrun started, the first one publishes.
     """
     stage = STAGES[name]
     settings = params if isinstance(params, Params) else parse(params)
@@ -98,11 +114,15 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
     for key, path in sources.items():
         if key != "data" and not path.exists():
             source = next((other.name for other in STAGES.values() if key in other.outputs), key)
-            raise ContractError(f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`")
+            raise ContractError(
+                f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`"
+            )
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
-    beside = {key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()}
+    beside = {
+        key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()
+    }
     try:
         for path in beside.values():
             _prepare(path)
@@ -120,11 +140,19 @@ def run(name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str 
     return metrics
 
 
-def _execute(name: str, step: Callable[..., dict[str, float]], settings: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Call the step; one that takes ``log`` gets a callback that tells the tracking server and can neither raise nor wait."""
+def _execute(
+    name: str,
+    step: Callable[..., dict[str, float]],
+    settings: Params,
+    inputs: dict[str, Path],
+    outputs: dict[str, Path],
+) -> dict[str, float]:
+    """Call the step; one that takes ``log`` gets a callback that tells the tracking server and can neither raise nor
+    wait.
+    """
     if "log" not in signature(step).parameters or process_rank():
         return step(settings, inputs, outputs)
-    from capnet.registry.live import tracked
+    from capnet.tracking.live import tracked
 
     with tracked(name, settings, inputs, outputs) as log:
         return step(settings, inputs, outputs, log=log)
@@ -138,7 +166,11 @@ def process_rank() -> int:
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[str, str | Path]) -> dict[str, Path]:
     unknown, missing = sorted(set(given) - set(expected)), sorted(set(expected) - set(given))
     if unknown or missing:
-        raise CapnetError(f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}", "stages.run", "name every one")
+        raise CapnetError(
+            f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}",
+            "stages.run",
+            "name every one",
+        )
     return {key: Path(given[key]) for key in expected}
 
 
@@ -148,7 +180,11 @@ def _prepare(path: Path) -> None:
         _remove(path)
         (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CapnetError(f"no output can be written there: {error.strerror}", str(path.parent), "make it a folder that you may write to") from None
+        raise CapnetError(
+            f"no output can be written there: {error.strerror}",
+            str(path.parent),
+            "make it a folder that you may write to",
+        ) from None
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What surrounds a stage when an orchestrator runs it as a task: data source, seed, GPU check, messages instead of tracebacks."""
+"""What surrounds a stage when an orchestrator runs it as a task: data source, seed, GPU check, messages instead of
+tracebacks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from capnet.errors import CapnetError, ConfigError
 from capnet.inline import content_of, inlined
 
 GOOD = ("SUCCEEDED", "COMPLETE")  # of a run; the second one from servers of Kubeflow Pipelines with ML Metadata
-DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dxg")  # what a container with a GPU of any maker has
+DEVICES = (
+    "/dev/nvidia[0-9]*",
+    "/dev/nvidia-caps/*",
+    "/dev/kfd",
+    "/dev/dxg",
+)  # what a container with a GPU of any maker has
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +36,9 @@ class Task:
 
 
 @contextmanager
-def task(params: Mapping[str, Any], data: str = "", seed: float | None = None, accelerators: float = 0) -> Iterator[Task]:
+def task(
+    params: Mapping[str, Any], data: str = "", seed: float | None = None, accelerators: float = 0
+) -> Iterator[Task]:
     """Prepare a task from plain values; a CapnetError ends the process with its message and exit code.
 
     ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` takes the place of runtime.seed.
@@ -53,7 +62,7 @@ def task(params: Mapping[str, Any], data: str = "", seed: float | None = None, a
 
 def located(settings: Params, folder: Path) -> tuple[Params, str]:
     """Settings whose section data is what ``folder``/source.json says, and the root for the stage's input data."""
-    from capnet.data.source import FILES, read_source
+    from capnet.data.sources.source import FILES, read_source
 
     source = read_source(folder)
     if not source.root:
@@ -66,8 +75,8 @@ def with_files(params: Params) -> Params:
 
     Raises ConfigError or ContractError where one cannot be used, before hours of training.
     """
-    from capnet.data.check_drift import read_reference
-    from capnet.registry.policy import read_policy
+    from capnet.data.checks.drift import read_reference
+    from capnet.promotion.policy import read_policy
 
     read_policy(params.register_.policy)
     read_reference(params.validate_.reference)
@@ -90,7 +99,9 @@ def with_seed(settings: Params, seed: float) -> Params:
 
 
 def require_accelerators(wanted: float) -> None:
-    """Raise ConfigError where fewer GPUs are visible than the task asked for; without any device file before torch is imported."""
+    """Raise ConfigError where fewer GPUs are visible than the task asked for; without any device file before torch is
+    imported.
+    """
     if wanted <= 0:
         return
     seen = 0
@@ -100,11 +111,20 @@ def require_accelerators(wanted: float) -> None:
         seen = torch.cuda.device_count()
     if seen < wanted:
         what = f"the task asked for {wanted:.0f} GPU and sees {seen}"
-        todo = "give it a node with GPUs (accelerator type, node selector, tolerations) and the CUDA build of the image, or set accelerator_count to 0"
+        todo = (
+            "give it a node with GPUs (accelerator type, node selector, tolerations) and the CUDA build of the image,"
+            " or set accelerator_count to 0"
+        )
         raise ConfigError(what, "accelerator_count", todo)
 
 
 def say_outcome(state: str, name: str | None, message: str | None) -> None:
     """One log line about how a run ended."""
     told = f": {' '.join(message.split())}" if message else ""
-    log.log(logging.INFO if state in GOOD else logging.ERROR, "the run ended as %s (%s)%s", state, name or "no task named", told)
+    log.log(
+        logging.INFO if state in GOOD else logging.ERROR,
+        "the run ended as %s (%s)%s",
+        state,
+        name or "no task named",
+        told,
+    )

@@ -10,8 +10,8 @@ import yaml
 def read_yaml(text: str) -> Any:
     """The content of ``text``; raises yaml.YAMLError or ValueError.
 
-    PyYAML alone keeps the last of two equal keys and says nothing. Only true and false are truth values, as in YAML 1.2, by which
-    DVC reads the same file.
+    PyYAML alone keeps the last of two equal keys and says nothing. Only true and false are truth values, as in YAML
+    1.2, by which DVC reads the same file.
     """
     return yaml.load(text, _Loader)
 

@@ -28,7 +28,9 @@ class DockerError(CapnetError):
 
 
 def docker(*arguments: str, doing: str, todo: str, quiet: bool = True) -> str:
-    """Run `docker ...` and return what it printed; progress goes to the terminal unless ``quiet``. Raises DockerError."""
+    """Run `docker ...` and return what it printed; progress goes to the terminal unless ``quiet``. Raises
+    DockerError.
+    """
     if shutil.which("docker") is None:
         raise DockerError(
             f"could not {doing}: there is no command docker",
@@ -68,7 +70,19 @@ def build(revision: str, torch: str = "cpu", options: tuple[str, ...] = ()) -> d
     for target in TARGETS:
         tags[target] = tag_of(target, revision, torch)
         click.echo(f"images: building {tags[target]}", err=True)
-        arguments = ("--file", str(DOCKERFILE), "--target", target, "--tag", tags[target], "--build-arg", f"REVISION={revision}", *index, *options, str(ROOT))
+        arguments = (
+            "--file",
+            str(DOCKERFILE),
+            "--target",
+            target,
+            "--tag",
+            tags[target],
+            "--build-arg",
+            f"REVISION={revision}",
+            *index,
+            *options,
+            str(ROOT),
+        )
         docker(
             "build",
             *arguments,
@@ -84,11 +98,30 @@ def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) ->
     pushed = {}
     for target in TARGETS:
         here, there = tag_of(target, revision, torch), tag_of(target, revision, torch, registry)
-        docker("tag", here, there, doing=f"find the image {here}", todo="build this revision first: make images push REGISTRY=...")
+        docker(
+            "tag",
+            here,
+            there,
+            doing=f"find the image {here}",
+            todo="build this revision first: make images push REGISTRY=...",
+        )
         click.echo(f"images: pushing {there}", err=True)
-        docker("push", "--quiet", there, doing=f"push {there}", todo="log in with `docker login`, and see that you may write there")
+        docker(
+            "push",
+            "--quiet",
+            there,
+            doing=f"push {there}",
+            todo="log in with `docker login`, and see that you may write there",
+        )
         digest = docker(
-            "buildx", "imagetools", "inspect", there, "--format", "{{json .Manifest}}", doing="ask for the digest", todo="see that the registry answers"
+            "buildx",
+            "imagetools",
+            "inspect",
+            there,
+            "--format",
+            "{{json .Manifest}}",
+            doing="ask for the digest",
+            todo="see that the registry answers",
         )
         pushed[target] = (there, str(json.loads(digest)["digest"]))
     write_lock(lock, revision, pushed)
@@ -98,7 +131,9 @@ def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) ->
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
 @click.argument("steps", type=click.Choice(["images", "push"]), nargs=-1, required=True)
 @click.option("--registry", default="", help="Where to push, such as registry.example.com/team.")
-@click.option("--torch", type=click.Choice(BUILDS), default="cpu", help="Which build of torch the images train and serve get.")
+@click.option(
+    "--torch", type=click.Choice(BUILDS), default="cpu", help="Which build of torch the images train and serve get."
+)
 @click.option("--options", default="", help="More options of docker build, in one string.")
 @click.option("--lock", type=click.Path(path_type=Path), default=LOCK, help="File that push writes.")
 def command(steps: tuple[str, ...], registry: str, torch: str, options: str, lock: Path) -> None:
@@ -111,7 +146,11 @@ def command(steps: tuple[str, ...], registry: str, torch: str, options: str, loc
       python -m components.build images --torch cuda
     """
     if "push" in steps and (not registry or "://" in registry):
-        raise ConfigError(f"REGISTRY = {registry!r}", "make push", "name it without a scheme: make push REGISTRY=registry.example.com/team")
+        raise ConfigError(
+            f"REGISTRY = {registry!r}",
+            "make push",
+            "name it without a scheme: make push REGISTRY=registry.example.com/team",
+        )
     revision = git_revision()
     check_engine()
     if "images" in steps:

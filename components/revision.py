@@ -1,6 +1,6 @@
 """The git revision that images and pipeline versions are named by."""
 
-from capnet.registry import provenance
+from capnet.tracking import provenance
 
 
 def git_revision() -> str:

@@ -1,1 +1,3 @@
-"""Kubeflow pipelines: training.py and prediction.py chain the components; submit.py brings them to a cluster or runs them here."""
+"""Kubeflow pipelines: training.py and prediction.py chain the components; submit.py brings them to a cluster or runs
+them here.
+"""

@@ -16,7 +16,9 @@ SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGE
 
 
 def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
-    """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would make their cache useless."""
+    """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would
+    make their cache useless.
+    """
     params = with_files(params)
     stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
     where = {name: getattr(params.register_, name) for name in ("name", "experiment", "tracking_uri")}
@@ -28,25 +30,45 @@ def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
 def training_arguments(params: Params, version: str) -> dict[str, Any]:
     """Arguments of the training pipeline, without those about the cluster."""
     seeds = list(params.train.seeds or (params.runtime.seed,))
-    return {**stage_arguments(params), "data_version": version, "seeds": seeds, "first_seed": seeds[0], "further_seeds": seeds[1:]}
+    return {
+        **stage_arguments(params),
+        "data_version": version,
+        "seeds": seeds,
+        "first_seed": seeds[0],
+        "further_seeds": seeds[1:],
+    }
 
 
-def prediction_arguments(params: Params, pictures: str, model: str, shards: int, version: Callable[[Data], str]) -> dict[str, Any]:
-    """Arguments of the prediction pipeline: ``pictures`` take the place of data.root, ``model`` that of the champion."""
+def prediction_arguments(
+    params: Params, pictures: str, model: str, shards: int, version: Callable[[Data], str]
+) -> dict[str, Any]:
+    """Arguments of the prediction pipeline: ``pictures`` take the place of data.root, ``model`` that of the
+    champion.
+    """
     data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
     settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
     address = model or f"models:/{params.register_.name}@champion"
-    parts = {"shards": list(range(shards)), "shard_count": shards}  # inside a loop KFP has the items of its list, and no longer the list
-    return {"fetch": {"data": settings["data"]}, "predict": settings, "model": address, "data_version": version(data), **parts}
+    parts = {
+        "shards": list(range(shards)),
+        "shard_count": shards,
+    }  # inside a loop KFP has the items of its list, and no longer the list
+    return {
+        "fetch": {"data": settings["data"]},
+        "predict": settings,
+        "model": address,
+        "data_version": version(data),
+        **parts,
+    }
 
 
 def data_version(data: Data) -> str:
-    """A word that changes when the pictures do: the commit, a digest of the bucket's list, or the time where neither can be had.
+    """A word that changes when the pictures do: the commit, a digest of the bucket's list, or the time where neither
+    can be had.
 
     It is part of KFP's cache key: with a word that is never the same again, nothing stale is taken for these pictures.
     """
-    from capnet.data.roots import kind_of, open_source
-    from capnet.data.source import digest
+    from capnet.data.sources.root import kind_of, open_source
+    from capnet.data.sources.source import digest
 
     if kind_of(data.root) != "folder":
         try:

@@ -19,7 +19,10 @@ GOLDEN = Path(__file__).with_name("compiled")
 GOLDEN_LOCK = Path(__file__).parents[1] / "tests" / "contract" / "images.lock.yaml"
 VARIANTS: Mapping[str, tuple[str, Options]] = {
     "training": ("training", Options()),
-    "training-seeds-on-volume": ("training", Options(further_seeds=True, data_volume=True, no_cache_from="train", shared_memory="8Gi", retries=4)),
+    "training-seeds-on-volume": (
+        "training",
+        Options(further_seeds=True, data_volume=True, no_cache_from="train", shared_memory="8Gi", retries=4),
+    ),
     "training-on-nodes": ("training", Options(nodes=2, data_volume=True, further_seeds=True)),
     "prediction": ("prediction", Options()),
 }

@@ -1,4 +1,6 @@
-"""What a terminal shows of a run on this machine: a line a task, and what the tasks say. All else goes to the run's log."""
+"""What a terminal shows of a run on this machine: a line a task, and what the tasks say. All else goes to the run's
+log.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,22 @@ ENDED = re.compile(r"Task '(.+)' finished with status (\w+)")
 AGAIN = re.compile(r"Task \S+ failed \(attempt (\d+)/(\d+)\)\. Retrying in ([\d.]+)s")
 MISTAKE = re.compile(r"(.+) error, exit code (\d+)")  # as capnet/tasks.py writes it
 INPUT = "Got executor_input:"
-QUIET = ("Looking for component", "--component_module_path is not", "Loading KFP component", INPUT, "Wrote executor output", "Did not write", "Found image ")
+QUIET = (
+    "Looking for component",
+    "--component_module_path is not",
+    "Loading KFP component",
+    INPUT,
+    "Wrote executor output",
+    "Did not write",
+    "Found image ",
+)
 
 
 @dataclass
 class Task:
-    """The task at work: ``label`` for people, the ``folder`` it writes to, its last ``mistake``, whether it ``said`` why it failed."""
+    """The task at work: ``label`` for people, the ``folder`` it writes to, its last ``mistake``, whether it ``said``
+    why it failed.
+    """
 
     label: str
     hidden: bool = False
@@ -181,7 +193,9 @@ def figures(folder: Path | None) -> dict[str, float]:
 
 def in_words(values: dict[str, float]) -> str:
     """`rows 30  mAP 0.9039`."""
-    return "  ".join(f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in values.items())
+    return "  ".join(
+        f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in values.items()
+    )
 
 
 def shortest(path: Path) -> str:

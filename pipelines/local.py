@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from capnet.cluster import GIT_KEYS, MLFLOW_KEYS, S3_KEYS
+from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS
 from capnet.errors import ConfigError
 from pipelines.console import Console, shortest
 from pipelines.errors import RunFailed
@@ -23,7 +23,8 @@ INNER = re.compile(r"Inner task failed: '([^']+)'")
 def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> Path:
     """Run ``pipeline`` below ``root`` and return the run's folder; raises RunFailed naming the task that failed.
 
-    What KFP's local runners ignore: GPU, CPU and memory requests, secrets, volumes, node selectors, tolerations, time-outs.
+    What KFP's local runners ignore: GPU, CPU and memory requests, secrets, volumes, node selectors, tolerations,
+    time-outs.
     """
     from kfp import local
 
@@ -37,7 +38,9 @@ def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Pat
     except RuntimeError as error:
         raise failure(console, str(error)) from None
     except KeyboardInterrupt:
-        raise RunFailed(f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN) from None
+        raise RunFailed(
+            f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN
+        ) from None
     return console.run or root
 
 
@@ -66,12 +69,24 @@ def failure(console: Console, said: str) -> RunFailed:
     task = console.failed[0] if console.failed else None
     inner = INNER.search(said.replace("\x1b[96m", "").replace("\x1b[0m", ""))
     if task is None or inner is None:
-        return RunFailed(" ".join(said.split()), shortest(console.log), "the whole log is there; correct the cause and run it again")
+        return RunFailed(
+            " ".join(said.split()), shortest(console.log), "the whole log is there; correct the cause and run it again"
+        )
     if task.mistake:
-        return RunFailed(f"the task {task.label} failed: {task.mistake}", shortest(console.log), "its message is above; correct the cause and run it again")
+        return RunFailed(
+            f"the task {task.label} failed: {task.mistake}",
+            shortest(console.log),
+            "its message is above; correct the cause and run it again",
+        )
     if task.said:
-        return RunFailed(f"the task {task.label} failed", shortest(console.log), "its message is above; correct the cause and run it again")
-    return RunFailed(f"the task {task.label} ended without a message: it was killed, or memory ran out", shortest(console.log), AGAIN)
+        return RunFailed(
+            f"the task {task.label} failed",
+            shortest(console.log),
+            "its message is above; correct the cause and run it again",
+        )
+    return RunFailed(
+        f"the task {task.label} ended without a message: it was killed, or memory ran out", shortest(console.log), AGAIN
+    )
 
 
 def subprocess_runner() -> Any:
@@ -83,7 +98,8 @@ def subprocess_runner() -> Any:
 
 
 def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any:
-    """Tasks are containers that run as this user; ``state`` stands for the state volume, a folder ``pictures`` for the volume with pictures.
+    """Tasks are containers that run as this user; ``state`` stands for the state volume, a folder ``pictures`` for the
+    volume with pictures.
 
     Raises ConfigError where Docker does not answer.
     """
@@ -96,7 +112,9 @@ def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any
         docker.from_env().close()
     except docker.errors.DockerException as error:
         todo = "install and start Docker, or set DOCKER_HOST; --local subprocess needs none"
-        raise ConfigError(f"Docker does not answer: {' '.join(str(error).split())[:200]}", "--local docker", todo) from None
+        raise ConfigError(
+            f"Docker does not answer: {' '.join(str(error).split())[:200]}", "--local docker", todo
+        ) from None
     state.mkdir(parents=True, exist_ok=True)
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     mounts = [{"Type": "bind", "Source": str(state.resolve()), "Target": STATE, "ReadOnly": False}]

@@ -9,22 +9,25 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from capnet.cluster import DATA as DATA  # the pipelines import these two from here
-from capnet.cluster import GIT_KEYS, LABEL, MLFLOW_KEYS, POD, RUNTIME, S3_KEYS
-from capnet.cluster import STATE as STATE
+from capnet.cluster.names import DATA as DATA  # the pipelines import these two from here
+from capnet.cluster.names import GIT_KEYS, LABEL, MLFLOW_KEYS, POD, RUNTIME, S3_KEYS
+from capnet.cluster.names import STATE as STATE
 from capnet.errors import ConfigError, Problem
 from components.images import Images
 
 ANY_NODE: dict[str, str] = {}
 NO_TOLERATIONS: list[Any] = []
 LONG = ("train", "evaluate", "predict")
-NO_END = f"{365 * 24 * 3600}s"  # Argo counts from the start of the first try, all of them together: what is over gets no other try
+# Argo counts from the start of the first try, all of them together: what is over gets no other try
+NO_END = f"{365 * 24 * 3600}s"
 NEVER_CACHED = ("champion", "register", "outcome")  # the store may have changed
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of one compilation. Without ``cluster`` nothing of Kubernetes is asked for; without ``images`` the tasks run in this Python."""
+    """Options of one compilation. Without ``cluster`` nothing of Kubernetes is asked for; without ``images`` the tasks
+    run in this Python.
+    """
 
     images: Images | None = None
     cluster: bool = True
@@ -46,25 +49,46 @@ class Options:
     def __post_init__(self) -> None:
         problems = []
         if self.nodes > 1 and not self.cluster:
-            todo = "leave it out; on one machine several processes train with `torchrun --nproc-per-node 2 -m capnet.cli train`"
+            todo = (
+                "leave it out; on one machine several processes train with `torchrun --nproc-per-node 2 -m capnet.cli"
+                " train`"
+            )
             problems.append(Problem(f"nodes = {self.nodes}, and this machine is one", "--nodes, --local", todo))
         if self.nodes > 1 and not self.state_volume:
             problems.append(
-                Problem(f"nodes = {self.nodes} without a state volume", "--nodes, --no-state-volume", "several nodes find each other's files on it")
+                Problem(
+                    f"nodes = {self.nodes} without a state volume",
+                    "--nodes, --no-state-volume",
+                    "several nodes find each other's files on it",
+                )
             )
         if not 1 <= self.nodes <= 1000 or not 0 <= self.processes_per_node <= 64 or self.start_minutes <= 0:
             what = f"{self.nodes} nodes with {self.processes_per_node} processes, {self.start_minutes} minutes to start"
-            problems.append(Problem(what, "options", "allowed are 1 to 1000 nodes, 0 to 64 processes (0: one a GPU), and more than 0 minutes"))
+            problems.append(
+                Problem(
+                    what,
+                    "options",
+                    "allowed are 1 to 1000 nodes, 0 to 64 processes (0: one a GPU), and more than 0 minutes",
+                )
+            )
         if self.retries < 0 or self.retries > 10:
             problems.append(Problem(f"retries = {self.retries}", "options", "allowed are 0 to 10"))
         if not all(1 <= 3600 * hours <= 3600 * 24 * 30 for hours in (self.hours, self.train_hours)):
-            problems.append(Problem(f"time-outs of {self.hours} and {self.train_hours} hours", "options", "allowed is more than 0 (one second), up to 720"))
+            problems.append(
+                Problem(
+                    f"time-outs of {self.hours} and {self.train_hours} hours",
+                    "options",
+                    "allowed is more than 0 (one second), up to 720",
+                )
+            )
         if problems:
             raise ConfigError(problems=problems)
 
     @property
     def volume(self) -> str:
-        """The folder of which every task sees the same files: a mounted volume, or where the tasks are processes here, all of them."""
+        """The folder of which every task sees the same files: a mounted volume, or where the tasks are processes here,
+        all of them.
+        """
         return DATA if self.data_volume else "" if self.cluster or self.images else "/"
 
     def at_a_time(self, most: int) -> int:
@@ -74,7 +98,9 @@ class Options:
     def cached(self, name: str, order: tuple[str, ...]) -> bool:
         """Whether KFP may take a task's result from an earlier run."""
         if self.no_cache_from and self.no_cache_from not in order:
-            raise ConfigError(f"there is no stage {self.no_cache_from!r}", "--no-cache-from", f"choose one of: {', '.join(order)}")
+            raise ConfigError(
+                f"there is no stage {self.no_cache_from!r}", "--no-cache-from", f"choose one of: {', '.join(order)}"
+            )
         later = bool(self.no_cache_from) and name in order and order.index(name) >= order.index(self.no_cache_from)
         return self.cache and name not in NEVER_CACHED and not later
 
@@ -100,11 +126,15 @@ CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
 def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
-    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp, the label that the network policy selects.
+    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp, the label that the
+    network policy selects.
 
-    A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for it.
+    A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for
+    it.
     """
-    name = task.name.removesuffix("-2").removesuffix("-nodes")  # kfp's name for the second task of a component; train on several nodes
+    name = task.name.removesuffix("-2").removesuffix(
+        "-nodes"
+    )  # kfp's name for the second task of a component; train on several nodes
     if options.images is not None:
         task.set_container_image(options.images.of(task.container_spec.image))
     task.set_caching_options(options.cached(name, order))
@@ -120,7 +150,12 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
 def retried(task: PipelineTask, options: Options) -> PipelineTask:
     """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
     if options.retries:
-        task.set_retry(options.retries, backoff_duration=f"{options.backoff_seconds}s", backoff_factor=2.0, backoff_max_duration=NO_END)
+        task.set_retry(
+            options.retries,
+            backoff_duration=f"{options.backoff_seconds}s",
+            backoff_factor=2.0,
+            backoff_max_duration=NO_END,
+        )
     return task
 
 
@@ -165,18 +200,23 @@ def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTas
     """Resources of train, evaluate and predict: GPU, CPU, memory, nodes, shared memory for loader processes."""
     if not options.cluster:
         return task
-    # KFP's driver takes text only for these, and no number. kfp hands only declared channels down into an exit handler or a loop, and declares none here
+    # KFP's driver takes text only for these, and no number. kfp hands only declared channels down into an exit handler
+    # or a loop, and declares none here
     task.register_pipeline_channels([cluster.accelerator_type, cluster.accelerator_count, cluster.cpu, cluster.memory])
     task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
     task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
     kubernetes.add_node_selector_json(task, cluster.node_selector)
     kubernetes.add_toleration_json(task, cluster.tolerations)
-    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=options.shared_memory)
+    kubernetes.empty_dir_mount(
+        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=options.shared_memory
+    )
     return task
 
 
 def waiting(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """Resources of a task that starts pods and waits for them, the volume that it shares with them, and what it must know of its own pod."""
+    """Resources of a task that starts pods and waits for them, the volume that it shares with them, and what it must
+    know of its own pod.
+    """
     task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
     for name, field in POD.items():
         kubernetes.use_field_path_as_env(task, name, field)

@@ -9,7 +9,17 @@ from components.fetch import fetch as fetch_task
 from components.merge import merge as merge_task
 from components.outcome import outcome as outcome_task
 from components.predict import predict as predict_task
-from pipelines.options import ANY_NODE, NO_TOLERATIONS, Cluster, Options, heavy, place, retried, with_pictures, with_store
+from pipelines.options import (
+    ANY_NODE,
+    NO_TOLERATIONS,
+    Cluster,
+    Options,
+    heavy,
+    place,
+    retried,
+    with_pictures,
+    with_store,
+)
 
 NAME = "capnet-prediction"
 ORDER = ("fetch", "champion", "predict", "merge")
@@ -19,7 +29,12 @@ SIDE_BY_SIDE = 8  # parts that run at a time
 def prediction(options: Options) -> Any:
     """The pipeline with these options: every part is labelled by the same version of the model."""
 
-    @dsl.pipeline(name=NAME, description="Label many pictures with a registered model, and say whether they look like those it was chosen on.")
+    @dsl.pipeline(
+        name=NAME,
+        description=(
+            "Label many pictures with a registered model, and say whether they look like those it was chosen on."
+        ),
+    )
     def capnet_prediction(
         fetch: dict,
         predict: dict,
@@ -40,7 +55,17 @@ def prediction(options: Options) -> Any:
         data_claim: str = "capnet-data",
     ) -> None:
         cluster = Cluster(
-            accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
+            accelerator_type,
+            accelerator_count,
+            cpu,
+            memory,
+            node_selector,
+            tolerations,
+            s3_secret,
+            mlflow_secret,
+            git_secret,
+            state_claim,
+            data_claim,
         )
         with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
@@ -48,9 +73,16 @@ def prediction(options: Options) -> Any:
             found = loaded.outputs["champion"]
             with dsl.ParallelFor(shards, name="parts", parallelism=options.at_a_time(SIDE_BY_SIDE)) as shard:
                 labelled = predict_task(
-                    champion=found, data=fetched.outputs["data"], params=predict, shard=shard, shards=shard_count, accelerators=accelerator_count
+                    champion=found,
+                    data=fetched.outputs["data"],
+                    params=predict,
+                    shard=shard,
+                    shards=shard_count,
+                    accelerators=accelerator_count,
                 )
-                with_pictures(heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster)
+                with_pictures(
+                    heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster
+                )
             merged = merge_task(champion=found, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
                 place(task, options, ORDER)

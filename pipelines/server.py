@@ -40,7 +40,9 @@ class Server:
             warnings.simplefilter("ignore", FutureWarning)  # says which servers this client is for
             from kfp import Client
 
-            self._client = Client(host=way.host, existing_token=way.token or None, namespace=way.namespace or "kubeflow")
+            self._client = Client(
+                host=way.host, existing_token=way.token or None, namespace=way.namespace or "kubeflow"
+            )
         _limit(self._client._run_api.api_client.rest_client, seconds)
 
     def upload(self, pipeline: str, text: str, version: str, description: str) -> Version:
@@ -50,18 +52,26 @@ class Server:
             if found is None:
                 import kfp_server_api
 
-                body = kfp_server_api.V2beta1Pipeline(display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None)
+                body = kfp_server_api.V2beta1Pipeline(
+                    display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None
+                )
                 found = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
-            for item in self._pages(lambda **page: self._client.list_pipeline_versions(found, **page), "pipeline_versions"):
+            for item in self._pages(
+                lambda **page: self._client.list_pipeline_versions(found, **page), "pipeline_versions"
+            ):
                 if item.display_name == version:
                     return Version(found, item.pipeline_version_id, version, False)
             with TemporaryDirectory() as folder:
                 path = Path(folder, "pipeline.yaml")
                 path.write_text(text)
-                made = self._client.upload_pipeline_version(str(path), pipeline_version_name=version, pipeline_id=found, description=description)
+                made = self._client.upload_pipeline_version(
+                    str(path), pipeline_version_name=version, pipeline_id=found, description=description
+                )
             return Version(found, made.pipeline_version_id, version, True)
 
-    def start(self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], service_account: str = "") -> str:
+    def start(
+        self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], service_account: str = ""
+    ) -> str:
         """Start a run and return its id."""
         with self._explained():
             place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
@@ -75,11 +85,24 @@ class Server:
             )
         return str(run.run_id)
 
-    def schedule(self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], cron: str, service_account: str = "") -> str:
-        """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its id."""
+    def schedule(
+        self,
+        version: Version,
+        name: str,
+        experiment: str,
+        arguments: Mapping[str, Any],
+        cron: str,
+        service_account: str = "",
+    ) -> str:
+        """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
+        id.
+        """
         with self._explained():
             place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
-            listed = self._pages(lambda **page: self._client.list_recurring_runs(experiment_id=place.experiment_id, **page), "recurring_runs")
+            listed = self._pages(
+                lambda **page: self._client.list_recurring_runs(experiment_id=place.experiment_id, **page),
+                "recurring_runs",
+            )
             before = [item.recurring_run_id for item in listed if item.display_name == name]
             made = self._client.create_recurring_run(
                 place.experiment_id,
@@ -100,7 +123,9 @@ class Server:
         return f"{self.way.host}/#/runs/details/{run_id}"
 
     def wait(self, run_id: str, say: Callable[[str], None], every: float = 10.0) -> None:
-        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Short losses of the connection are borne."""
+        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Short losses of the
+        connection are borne.
+        """
         told: dict[str, str] = {}
         lost = 0
         while True:
@@ -123,7 +148,11 @@ class Server:
             if run.state in GOOD:
                 return
             if run.state in BAD:
-                failed = [f"{item.display_name}{_reason(item)}" for item in tasks if item.state == "FAILED" and not item.child_tasks] or ["no task named"]
+                failed = [
+                    f"{item.display_name}{_reason(item)}"
+                    for item in tasks
+                    if item.state == "FAILED" and not item.child_tasks
+                ] or ["no task named"]
                 what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
                 raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
             time.sleep(every)
@@ -149,7 +178,11 @@ class Server:
             raise refused(self.way, int(error.status or 0), _said(error.body)) from None
         except (HTTPError, OSError) as error:
             slow = "timed out" in str(error)
-            raise self.way.fail("the server took too long to answer" if slow else f"the connection broke: {' '.join(str(error).split())[:300]}") from None
+            raise self.way.fail(
+                "the server took too long to answer"
+                if slow
+                else f"the connection broke: {' '.join(str(error).split())[:300]}"
+            ) from None
 
 
 def _said(body: Any) -> str:

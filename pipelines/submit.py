@@ -22,7 +22,7 @@ Examples:
   python -m pipelines.submit training --schedule "0 3 * * 1"         every Monday at three
   python -m pipelines.submit training --dry-run > pipeline.yaml      compile only
   python -m pipelines.submit training --local subprocess             the same pipeline on this machine
-  python -m pipelines.submit training --local docker                 and in containers: with make images push and an MLflow server"""
+  python -m pipelines.submit training --local docker     in containers: with make images push and an MLflow server"""
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -50,12 +50,27 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
     return " ".join(fields if len(fields) != 5 else ["0", *fields])
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
+@click.command(
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+)
 @click.argument("pipeline", type=click.Choice(["training", "prediction"]))
 @click.option("--params", default="params.yaml", help="Settings file.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
-@click.option("--way", type=click.Choice(["auto", "in-cluster", "port-forward", "token"]), default="auto", help="How the server is reached.")
-@click.option("--host", envvar="KF_PIPELINES_ENDPOINT", default="", help="The server's address; usual is http://localhost:8080, a port-forward.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+@click.option(
+    "--way",
+    type=click.Choice(["auto", "in-cluster", "port-forward", "token"]),
+    default="auto",
+    help="How the server is reached.",
+)
+@click.option(
+    "--host",
+    envvar="KF_PIPELINES_ENDPOINT",
+    default="",
+    help="The server's address; usual is http://localhost:8080, a port-forward.",
+)
 @click.option("--namespace", default="", help="Your profile, where the server has several.")
 @click.option("--token-file", default="", help="File with a token; or the variable KF_PIPELINES_TOKEN.")
 @click.option("--experiment", default="", help="KFP experiment; usual is register.experiment.")
@@ -64,42 +79,87 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--schedule", default="", callback=_cron, metavar="CRON", help="Run at these times instead of now.")
 @click.option("--dry-run", is_flag=True, help="Compile, print the pipeline, start nothing.")
 @click.option("--local", type=click.Choice(["subprocess", "docker"]), default=None, help="Run on this machine.")
-@click.option("--network", default="host", help="Docker network of the tasks of --local docker; host reaches servers on this machine.")
+@click.option(
+    "--network",
+    default="host",
+    help="Docker network of the tasks of --local docker; host reaches servers on this machine.",
+)
 @click.option("--runs", default="runs", help="Folder of local runs.")
 @click.option("--no-cache", is_flag=True, help="Take nothing from earlier runs.")
 @click.option("--no-cache-from", default="", metavar="STAGE", help="Take nothing from earlier runs from this stage on.")
 @click.option("--lock", default="components/images.lock.yaml", help="Images by digest, as make push writes it.")
 @click.option("--allow-tags", is_flag=True, help="Accept images that are named by tag only.")
 @click.option("--data-volume", is_flag=True, help="The pictures are on a volume, mounted at /mnt/data.")
-@click.option("--state-volume/--no-state-volume", default=True, help="Keep checkpoints and copies of pictures on a volume.")
+@click.option(
+    "--state-volume/--no-state-volume", default=True, help="Keep checkpoints and copies of pictures on a volume."
+)
 @click.option("--shared-memory", default="2Gi", help="Size of /dev/shm.")
-@click.option("--retries", default=None, type=int, help="Attempts after a failure, usual are 2, here none; the data gate is never tried again.")
+@click.option(
+    "--retries",
+    default=None,
+    type=int,
+    help="Attempts after a failure, usual are 2, here none; the data gate is never tried again.",
+)
 @click.option("--hours", default=2.0, help="Longest time of a task.")
 @click.option("--train-hours", default=24.0, help="Longest time of train, evaluate and predict.")
-@click.option("--nodes", default=1, help="training: pods that train one model together. More than one takes Kubeflow Trainer and a ReadWriteMany state volume.")
-@click.option("--processes-per-node", default=0, help="With --nodes: processes of each; 0 is one a GPU, and one without any.")
 @click.option(
-    "--training-runtime", default="torch-distributed", help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace."
+    "--nodes",
+    default=1,
+    help=(
+        "training: pods that train one model together. More than one takes Kubeflow Trainer and a ReadWriteMany state"
+        " volume."
+    ),
+)
+@click.option(
+    "--processes-per-node", default=0, help="With --nodes: processes of each; 0 is one a GPU, and one without any."
+)
+@click.option(
+    "--training-runtime",
+    default="torch-distributed",
+    help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace.",
 )
 @click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start.")
 @click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
-@click.option("--accelerator-count", default=0, type=click.IntRange(min=0), help="GPUs of train, evaluate and predict; with --nodes, of each node.")
+@click.option(
+    "--accelerator-count",
+    default=0,
+    type=click.IntRange(min=0),
+    help="GPUs of train, evaluate and predict; with --nodes, of each node.",
+)
 @click.option("--cpu", default="2", help="CPUs that these ask for.")
 @click.option("--memory", default="8Gi", help="Memory that these get.")
-@click.option("--node-selector", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="Label of their nodes; may be repeated.")
+@click.option(
+    "--node-selector",
+    multiple=True,
+    callback=_pairs,
+    metavar="KEY=VALUE",
+    help="Label of their nodes; may be repeated.",
+)
 @click.option("--tolerations", default="[]", callback=_list, metavar="JSON", help="Their tolerations, as in a pod.")
 @click.option("--s3-secret", default="capnet-s3", help="Secret with the bucket's credentials.")
-@click.option("--mlflow-secret", default="capnet-mlflow", help="Secret with the MLflow server's address and credentials.")
+@click.option(
+    "--mlflow-secret", default="capnet-mlflow", help="Secret with the MLflow server's address and credentials."
+)
 @click.option("--git-secret", default="capnet-git", help="Secret with git's credentials.")
 @click.option("--state-claim", default="capnet-state", help="Volume claim for state.")
 @click.option("--data-claim", default="capnet-data", help="Volume claim with pictures.")
-@click.option("--pictures", default="", metavar="PLACE", help="prediction: folder or s3://BUCKET/PREFIX; usual is data.root.")
-@click.option("--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.")
-@click.option("--shards", default=None, type=click.IntRange(1, 1000), help="prediction: parts labelled side by side, usual are 4, here one.")
+@click.option(
+    "--pictures", default="", metavar="PLACE", help="prediction: folder or s3://BUCKET/PREFIX; usual is data.root."
+)
+@click.option(
+    "--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion."
+)
+@click.option(
+    "--shards",
+    default=None,
+    type=click.IntRange(1, 1000),
+    help="prediction: parts labelled side by side, usual are 4, here one.",
+)
 def command(pipeline: str, **given: Any) -> None:
     """Run a pipeline on a Kubeflow cluster, or on this machine.
 
-    The version on the server is named by the git revision and the compiled content: submitting the same again uploads nothing.
+    The version on the server is named by the git revision and the compiled content: submitting the same again uploads
+    nothing.
     """
     from capnet.config import load
     from pipelines.checks import check_options, check_place
@@ -143,7 +203,8 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
         backoff_seconds=1 if given["local"] else 30,
         hours=given["hours"],
         train_hours=given["train_hours"],
-        cache=not given["no_cache"] and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
+        cache=not given["no_cache"]
+        and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
         no_cache_from=given["no_cache_from"],
         nodes=given["nodes"],
         processes_per_node=given["processes_per_node"],
@@ -154,25 +215,39 @@ def _options(params: Any, given: dict[str, Any]) -> Any:
 
 def _check_nodes(pipeline: str, params: Any, given: dict[str, Any]) -> None:
     """What the nodes would say after the data was prepared, said before anything starts."""
+    from capnet.cluster.trainjob_spec import settings_of
     from capnet.errors import ConfigError
-    from capnet.trainjob.spec import settings_of
 
     if given["nodes"] > 1 and pipeline == "prediction":
-        raise ConfigError(f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards")
+        raise ConfigError(
+            f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards"
+        )
     if given["nodes"] > 1:
-        settings_of({"image": "", **{name: given[name] for name in ("nodes", "processes_per_node", "accelerator_count")}}, params)
+        settings_of(
+            {"image": "", **{name: given[name] for name in ("nodes", "processes_per_node", "accelerator_count")}},
+            params,
+        )
 
 
 def _in_containers(params: Any, given: dict[str, Any]) -> tuple[Any, str]:
-    """Settings as containers see this machine, and the folder of pictures to mount; ``given`` learns that there is one."""
-    from capnet.data.roots import kind_of
+    """Settings as containers see this machine, and the folder of pictures to mount; ``given`` learns that there is
+    one.
+    """
+    from capnet.data.sources.root import kind_of
     from capnet.errors import ConfigError, DataError
-    from capnet.registry.tracking import sqlite_file, tracking_uri
+    from capnet.tracking.store import sqlite_file, tracking_uri
     from pipelines.options import DATA
 
     if sqlite_file(uri := tracking_uri(params.register_)):
-        todo = "start one with `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
-        raise ConfigError(f"containers need an MLflow server, and the store is the file {uri}", "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
+        todo = (
+            "start one with `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local"
+            " subprocess"
+        )
+        raise ConfigError(
+            f"containers need an MLflow server, and the store is the file {uri}",
+            "MLFLOW_TRACKING_URI, register.tracking_uri",
+            todo,
+        )
     pictures = given["pictures"] or params.data.root
     if kind_of(pictures) != "folder":
         return params, ""
@@ -210,7 +285,11 @@ def _run_here(function: Any, arguments: dict[str, Any], pictures: str, given: di
     from pipelines.summary import summary
 
     runs = Path(given["runs"]).resolve()
-    runner = subprocess_runner() if given["local"] == "subprocess" else docker_runner(runs / "state", pictures, given["network"])
+    runner = (
+        subprocess_runner()
+        if given["local"] == "subprocess"
+        else docker_runner(runs / "state", pictures, given["network"])
+    )
     for line in summary(run_here(function, arguments, runner, runs)):
         click.echo(line)
 
@@ -225,7 +304,9 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
     click.echo(f"version {version.name} of {name}: {'uploaded' if version.new else 'already there'}")
     place = given["experiment"] or experiment
     if given["schedule"]:
-        found = server.schedule(version, f"{name} {given['schedule']}", place, arguments, given["schedule"], given["service_account"])
+        found = server.schedule(
+            version, f"{name} {given['schedule']}", place, arguments, given["schedule"], given["service_account"]
+        )
         click.echo(f"schedule {given['schedule']!r}: {server.way.host}/#/recurringrun/details/{found}")
         return
     run = server.start(version, f"{name} {version.name}", place, arguments, given["service_account"])
@@ -236,7 +317,9 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
 
 
 def version_name(revision: str, text: str) -> str:
-    """Twelve digits of the commit and eight of the compiled pipeline's hash: options fixed at compile time make another version."""
+    """Twelve digits of the commit and eight of the compiled pipeline's hash: options fixed at compile time make another
+    version.
+    """
     return f"{short(revision)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

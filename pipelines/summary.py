@@ -14,7 +14,10 @@ SHOWN = 10  # drifted classes
 def summary(run: Path) -> list[str]:
     """Lines about the finished run in ``run``."""
     what = _training(run) if (run / "register").is_dir() else _prediction(run)
-    return ["the run succeeded", *(f"  {name + ':':<12} {value}" for name, value in {**what, "all outputs": shortest(run)}.items())]
+    return [
+        "the run succeeded",
+        *(f"  {name + ':':<12} {value}" for name, value in {**what, "all outputs": shortest(run)}.items()),
+    ]
 
 
 def _training(run: Path) -> dict[str, str]:

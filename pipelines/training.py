@@ -36,9 +36,13 @@ ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "
 
 
 def training(options: Options) -> Any:
-    """The pipeline with these options. A gate that refuses fails its own task, and so the run; register never starts."""
+    """The pipeline with these options. A gate that refuses fails its own task, and so the run; register never
+    starts.
+    """
 
-    @dsl.pipeline(name=NAME, description="From pictures to a registered model: long-tailed multi-label recognition with CapNet.")
+    @dsl.pipeline(
+        name=NAME, description="From pictures to a registered model: long-tailed multi-label recognition with CapNet."
+    )
     def capnet_training(
         fetch: dict,
         ingest: dict,
@@ -65,7 +69,17 @@ def training(options: Options) -> Any:
         data_claim: str = "capnet-data",
     ) -> None:
         cluster = Cluster(
-            accelerator_type, accelerator_count, cpu, memory, node_selector, tolerations, s3_secret, mlflow_secret, git_secret, state_claim, data_claim
+            accelerator_type,
+            accelerator_count,
+            cpu,
+            memory,
+            node_selector,
+            tolerations,
+            s3_secret,
+            mlflow_secret,
+            git_secret,
+            state_claim,
+            data_claim,
         )
         with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
@@ -75,11 +89,23 @@ def training(options: Options) -> Any:
             rows = drawn.outputs["split"]
             checked = validate_task(split=rows, data=data, params=validate)
             linked = graph_task(split=rows, validation=checked.outputs["validation"], params=graph)
-            fixed = {"split": rows, "validation": checked.outputs["validation"], "graph": linked.outputs["graph"], "data": data, "params": train}
+            fixed = {
+                "split": rows,
+                "validation": checked.outputs["validation"],
+                "graph": linked.outputs["graph"],
+                "data": data,
+                "params": train,
+            }
 
             def alone(task: Any) -> Any:
                 """A task that does its work in its own pod."""
-                return with_curves(with_pictures(heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster), options, cluster)
+                return with_curves(
+                    with_pictures(
+                        heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster
+                    ),
+                    options,
+                    cluster,
+                )
 
             def fitted(seed: Any) -> tuple[Any, Any]:
                 """Train and evaluate with one seed."""
@@ -88,7 +114,16 @@ def training(options: Options) -> Any:
                 else:
                     task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
                     fit = waiting(retried(place(task, options, ORDER), options), options, cluster)
-                found = alone(evaluate_task(split=rows, model=fit.outputs["model"], data=data, params=evaluate, seed=seed, accelerators=accelerator_count))
+                found = alone(
+                    evaluate_task(
+                        split=rows,
+                        model=fit.outputs["model"],
+                        data=data,
+                        params=evaluate,
+                        seed=seed,
+                        accelerators=accelerator_count,
+                    )
+                )
                 return fit, found
 
             fit, found = fitted(first_seed)
@@ -97,7 +132,9 @@ def training(options: Options) -> Any:
                 with dsl.ParallelFor(further_seeds, name="further-seeds", parallelism=options.at_a_time(4)) as seed:
                     _, further = fitted(seed)
                 others = dsl.Collected(further.outputs["Output"])
-            shown = report_task(evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds)
+            shown = report_task(
+                evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds
+            )
             registered = register_task(
                 split=rows,
                 validation=checked.outputs["validation"],

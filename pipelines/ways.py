@@ -24,7 +24,10 @@ SECONDS = 15.0  # longest wait for one answer
 ADVICE = {
     "in-cluster": "run it in a pod whose service account may start runs, or name the server with --host",
     "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
-    "token": "get a new token from your administrator; name its file with --token-file, the server with --host, your profile with --namespace",
+    "token": (
+        "get a new token from your administrator; name its file with --token-file, the server with --host, your profile"
+        " with --namespace"
+    ),
 }
 
 
@@ -50,23 +53,45 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
     Raises ConfigError where a way lacks what it needs.
     """
     if host and not host.startswith(("http://", "https://")):
-        raise ConfigError(f"the server's address {host!r} has no scheme", "--host, KF_PIPELINES_ENDPOINT", f"write it like {FORWARDED}")
+        raise ConfigError(
+            f"the server's address {host!r} has no scheme",
+            "--host, KF_PIPELINES_ENDPOINT",
+            f"write it like {FORWARDED}",
+        )
     token = _token(token_file, environment)
     inside = "KUBERNETES_SERVICE_HOST" in environment
     if kind == "auto":
         kind = "token" if token else "in-cluster" if inside and not host else "port-forward"
     if kind == "token":
         if not token:
-            raise ConfigError("the way token needs a token", f"--token-file, {TOKEN}", "name a file with it, or set the variable")
+            raise ConfigError(
+                "the way token needs a token", f"--token-file, {TOKEN}", "name a file with it, or set the variable"
+            )
         if not host:
-            raise ConfigError("the way token needs the server's address", "--host", "write --host https://kubeflow.example.com/pipeline")
+            raise ConfigError(
+                "the way token needs the server's address",
+                "--host",
+                "write --host https://kubeflow.example.com/pipeline",
+            )
         return Way("token", host.rstrip("/"), namespace, token)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
-    found = next((Path(path) for path in (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS) if path and Path(path).is_file()), None)
+    found = next(
+        (
+            Path(path)
+            for path in (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
+            if path and Path(path).is_file()
+        ),
+        None,
+    )
     own = Path(POD_NAMESPACE)
     namespace = namespace or (own.read_text().strip() if own.is_file() else "")
-    return Way("in-cluster", (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"), namespace, found.read_text().strip() if found else "")
+    return Way(
+        "in-cluster",
+        (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"),
+        namespace,
+        found.read_text().strip() if found else "",
+    )
 
 
 def _token(token_file: str, environment: Mapping[str, str]) -> str:
@@ -75,7 +100,9 @@ def _token(token_file: str, environment: Mapping[str, str]) -> str:
     try:
         token = Path(token_file).read_text().strip()
     except OSError as error:
-        raise ConfigError(f"the token file cannot be read: {error.strerror}", token_file, "correct --token-file") from None
+        raise ConfigError(
+            f"the token file cannot be read: {error.strerror}", token_file, "correct --token-file"
+        ) from None
     if not token:
         raise ConfigError("the token file is empty", token_file, "write the token into it")
     return token
@@ -103,7 +130,11 @@ def look(way: Way, seconds: float = SECONDS) -> None:
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
         raise way.fail(f"the server cannot be reached: {error.reason}") from None
     except (OSError, ValueError) as error:
-        why = "something else than Kubeflow Pipelines answers there" if isinstance(error, ValueError) else f"the connection broke: {error}"
+        why = (
+            "something else than Kubeflow Pipelines answers there"
+            if isinstance(error, ValueError)
+            else f"the connection broke: {error}"
+        )
         raise way.fail(why, "correct --host: the address under which /apis/v2beta1/healthz answers") from None
 
 
@@ -113,11 +144,18 @@ def refused(way: Way, status: int, said: str = "") -> ServerError:
     if status in (301, 302, 303, 307, 308):
         return way.fail("the server sends to a login page", "give a token: --token-file FILE or the variable " + TOKEN)
     if status == 401:
-        return way.fail(f"the server does not know us (401){more}", "" if way.token else f"give a token: --token-file FILE or the variable {TOKEN}")
+        return way.fail(
+            f"the server does not know us (401){more}",
+            "" if way.token else f"give a token: --token-file FILE or the variable {TOKEN}",
+        )
     if status == 403:
         return way.fail(
-            f"the server does not allow it (403){more}", "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"
+            f"the server does not allow it (403){more}",
+            "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace",
         )
     if status == 404:
-        return way.fail(f"there is no such thing (404){more}", "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.16 or newer")
+        return way.fail(
+            f"there is no such thing (404){more}",
+            "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.16 or newer",
+        )
     return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")

@@ -19,9 +19,13 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and reference numbers beside the repository; without it the test is skipped, on CI it fails."""
+    """The folder of real data and reference numbers beside the repository; without it the test is skipped, on CI it
+    fails.
+    """
     if not SHARED.is_dir():
-        reason = "the folder shared/ with real data and reference numbers is not there; it belongs beside the repository"
+        reason = (
+            "the folder shared/ with real data and reference numbers is not there; it belongs beside the repository"
+        )
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}, and on CI these tests must run")
         pytest.skip(reason)

@@ -13,7 +13,14 @@ from capnet.stages import STAGES
 
 EQUAL_BYTES = ("split/split.parquet", "split/classes.json", "graph/graph.safetensors")
 METRICS = "evaluation/metrics.json"
-COMPARED = ("manifest", "split", "validation", "graph", "model", "evaluation")  # registration.json names the version in its own store
+COMPARED = (
+    "manifest",
+    "split",
+    "validation",
+    "graph",
+    "model",
+    "evaluation",
+)  # registration.json names the version in its own store
 
 
 def of_shell(outputs: Path) -> dict[str, Path]:
@@ -34,7 +41,9 @@ def the_run(runs: Path, pipeline: str = "training") -> Path:
 
 
 def assert_same_results(expected: Mapping[str, Path], found: Mapping[str, Path]) -> list[str]:
-    """Split and graph are equal byte for byte, metrics to 1e-6; returns the other files that differ, so that a caller may demand none."""
+    """Split and graph are equal byte for byte, metrics to 1e-6; returns the other files that differ, so that a caller
+    may demand none.
+    """
     left, right = contents(expected), contents(found)
     missing = {*EQUAL_BYTES, METRICS} - left.keys()
     assert not missing, f"the expected run wrote no {sorted(missing)}"
@@ -49,8 +58,12 @@ def assert_same_metrics(expected: Mapping[str, Any], found: Mapping[str, Any]) -
     """Nested metrics have the same names, words and, to 1e-6, numbers."""
     left, right = dict(leaves(expected)), dict(leaves(found))
     counted = [name for name, value in left.items() if isinstance(value, int | float)]
-    assert {name: value for name, value in right.items() if name not in counted} == {name: value for name, value in left.items() if name not in counted}
-    assert {name: right[name] for name in counted} == pytest.approx({name: left[name] for name in counted}, abs=1e-6, rel=0)
+    assert {name: value for name, value in right.items() if name not in counted} == {
+        name: value for name, value in left.items() if name not in counted
+    }
+    assert {name: right[name] for name in counted} == pytest.approx(
+        {name: left[name] for name in counted}, abs=1e-6, rel=0
+    )
 
 
 def contents(folders: Mapping[str, Path]) -> dict[str, bytes]:

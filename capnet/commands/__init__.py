@@ -1,1 +1,1 @@
-"""Commands beside the stages, one file each."""
+"""One file a command beside the stages: options and words; the work is done in the rooms."""

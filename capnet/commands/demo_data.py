@@ -12,10 +12,11 @@ from capnet.errors import DataError
 def compare(folder: Path, out: Path) -> tuple[str, str]:
     """What the last line says about the bytes drawn into ``folder`` for ``out``, and a warning; either may be empty.
 
-    Raises DataError where the bytes are not those that ./data.dvc has for ``out`` although this machine should draw those.
+    Raises DataError where the bytes are not those that ./data.dvc has for ``out`` although this machine should draw
+    those.
     """
     from capnet.contracts import tree_hash
-    from capnet.data.scene_set import differences_from_tested, recorded_hash
+    from capnet.data.demo.image_set import differences_from_tested, recorded_hash
 
     wanted = recorded_hash(out)
     if not wanted:
@@ -25,18 +26,36 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
         return ", byte for byte as data.dvc describes them", ""
     differences = differences_from_tested()
     if differences:
-        return "", f"the bytes are not those of data.dvc: {'; '.join(differences)}; `dvc repro` or `dvc add {out}` records yours"
+        return (
+            "",
+            (
+                f"the bytes are not those of data.dvc: {'; '.join(differences)}; `dvc repro` or `dvc add {out}` records"
+                " yours"
+            ),
+        )
     raise DataError(
         f"the demo pictures have the tree hash {found}, data.dvc says {wanted}; nothing was written",
         "data.dvc",
-        "if data.dvc describes your own pictures, fetch them: dvc pull; to draw the demo beside them: capnet demo-data --out demo; "
-        "if it should describe the demo: git checkout data.dvc",
+        "if data.dvc describes your own pictures, fetch them: dvc pull; to draw the demo beside them: capnet demo-data"
+        " --out demo; if it should describe the demo: git checkout data.dvc",
     )
 
 
 @click.command()
-@click.option("--out", default="data", show_default=True, type=click.Path(path_type=Path), help="Folder to draw into; it must be empty or new.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other pictures of the same kind.")
+@click.option(
+    "--out",
+    default="data",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder to draw into; it must be empty or new.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Another seed draws other pictures of the same kind.",
+)
 def command(out: Path, seed: int) -> None:
     """Draw the demo set: scenes of OpenMoji pictograms with labels.csv, classes.csv and the attribution.
 
@@ -45,8 +64,8 @@ def command(out: Path, seed: int) -> None:
       capnet demo-data --out data
       capnet demo-data --out /tmp/other-scenes --seed 1
     """
-    from capnet.data.scene_catalogue import KINDS, SCENES
-    from capnet.data.scene_set import SEED, all_or_nothing, total, write_set
+    from capnet.data.demo.catalogue import KINDS, SCENES
+    from capnet.data.demo.image_set import SEED, all_or_nothing, total, write_set
     from capnet.progress import bar
 
     with all_or_nothing(out) as folder:

@@ -16,19 +16,42 @@ Examples:
 
 
 @click.command("deploy", epilog=EPILOG)
-@click.option("--model", "address", default="", metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.")
-@click.option("--artifacts", default="", metavar="STORE", help="Store behind an MLflow server that hands artifacts through, e.g. s3://mlflow.")
+@click.option(
+    "--model",
+    "address",
+    default="",
+    metavar="MODEL",
+    help="models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.",
+)
+@click.option(
+    "--artifacts",
+    default="",
+    metavar="STORE",
+    help="Store behind an MLflow server that hands artifacts through, e.g. s3://mlflow.",
+)
 @click.option("--image", default="", metavar="IMAGE", help=f"Image that serves, by digest; usual is `serve` of {LOCK}.")
 @click.option("--out", default="", metavar="FILE", help="Usual is deploy/kserve/NAME.yaml; - prints it.")
 @click.option("--name", default="", help="Name of the service; usual is the registered model's.")
 @click.option("--namespace", default="", help="Namespace; usual is the one that kubectl is set to.")
-@click.option("--service-account", default="capnet-serve", show_default=True, help="Service account whose secret opens the store.")
+@click.option(
+    "--service-account", default="capnet-serve", show_default=True, help="Service account whose secret opens the store."
+)
 @click.option("--cpu", default="1", show_default=True, help="CPUs that a pod asks for.")
 @click.option("--memory", default="2Gi", show_default=True, help="Memory of a pod.")
 @click.option("--gpus", default=0, show_default=True, type=click.IntRange(0), help="GPUs of a pod.")
-@click.option("--replicas", default=1, show_default=True, type=click.IntRange(0), help="Fewest pods; 0 lets KServe go down to none.")
-@click.option("--params", default="params.yaml", show_default=True, help="Settings file; section register names the store.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option(
+    "--replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Fewest pods; 0 lets KServe go down to none.",
+)
+@click.option(
+    "--params", default="params.yaml", show_default=True, help="Settings file; section register names the store."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
 def command(
     address: str,
     artifacts: str,
@@ -46,14 +69,14 @@ def command(
 ) -> None:
     """Write a KServe InferenceService that serves a registered version.
 
-    KServe follows no alias: the manifest names the version's files in the store. A version whose verdict is red or missing is
-    refused. After a promotion or a rollback run it again; an unchanged champion gives an unchanged file.
+    KServe follows no alias: the manifest names the version's files in the store. A version whose verdict is red or
+    missing is refused. After a promotion or a rollback run it again; an unchanged champion gives an unchanged file.
     """
     from capnet.config import load
     from capnet.contracts import replace_file
-    from capnet.registry import kserve
-    from capnet.registry.champion import ALIAS, resolve
-    from capnet.registry.tracking import store
+    from capnet.promotion.champion import ALIAS, resolve
+    from capnet.serving import kserve
+    from capnet.tracking.store import store
 
     register = load(Path(params), settings).register_
     with store(register, "find the version to deploy") as client:
@@ -61,11 +84,22 @@ def command(
         kserve.check_verdict(client, version)
         place = kserve.storage_address(client, version, artifacts)
     wanted = kserve.Deployment(
-        name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK)), namespace, service_account, cpu, memory, gpus, replicas
+        name or kserve.service_name(version.name),
+        image or kserve.serve_image(Path(LOCK)),
+        namespace,
+        service_account,
+        cpu,
+        memory,
+        gpus,
+        replicas,
     )
     text = kserve.render(kserve.manifest(version, place, wanted))
     if kserve.needs_weights(version):
-        click.echo("note: the backbone's weights are not in this version, so the image must have them; register.pack_backbone: true packs them", err=True)
+        click.echo(
+            "note: the backbone's weights are not in this version, so the image must have them; register.pack_backbone:"
+            " true packs them",
+            err=True,
+        )
     if out == "-":
         click.echo(text, nl=False)
         return

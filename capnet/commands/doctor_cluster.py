@@ -1,4 +1,6 @@
-"""`capnet doctor --cluster`: does a cluster have what the pipelines' pods need. Asks the Kubernetes API only, and shows no value of a secret."""
+"""`capnet doctor --cluster`: does a cluster have what the pipelines' pods need. Asks the Kubernetes API only, and shows
+no value of a secret.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from capnet import cluster
-from capnet.cluster import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
-from capnet.cluster_api import ClusterError, Kubernetes, NotAllowed, NotThere
+from capnet.cluster import names as cluster
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
+from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
 from capnet.commands.doctor import Finding
 from capnet.commands.doctor_nodes import check_trainer
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
-ROLES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id")  # annotations that give an account a cloud's role
+ROLES = (
+    "eks.amazonaws.com/role-arn",
+    "iam.gke.io/gcp-service-account",
+    "azure.workload.identity/client-id",
+)  # annotations that give an account a cloud's role
 RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do with the account of a pod
     ("argoproj.io", "workflowtaskresults", "create", ""),
     ("argoproj.io", "workflowtaskresults", "patch", ""),
@@ -35,7 +41,9 @@ DEPLOY = "make deploy, or kubectl apply -k deploy/overlays/standalone"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run will use; the names are those of `python -m pipelines.submit`. ``root`` is data.root, ``anonymous`` data.anonymous."""
+    """What a run will use; the names are those of `python -m pipelines.submit`. ``root`` is data.root, ``anonymous``
+    data.anonymous.
+    """
 
     root: str
     anonymous: bool = False
@@ -81,7 +89,15 @@ def check_namespace(api: Kubernetes, wanted: Wanted, answer: Finding) -> Iterabl
     except NotAllowed:
         pass  # whoever may not see namespaces may see what is in them
     except NotThere:
-        yield Finding("cluster", "", Problem(f"there is no namespace {wanted.namespace}", api.host, "install Kubeflow Pipelines, or name yours: --namespace"))
+        yield Finding(
+            "cluster",
+            "",
+            Problem(
+                f"there is no namespace {wanted.namespace}",
+                api.host,
+                "install Kubeflow Pipelines, or name yours: --namespace",
+            ),
+        )
         return
     yield answer
 
@@ -91,11 +107,15 @@ def check_pictures(wanted: Wanted) -> Iterable[Finding]:
     if kind(wanted.root) == "folder" and not on_volume(wanted.root):
         yield Finding("pictures", "", unseen(wanted.root))
         return
-    yield Finding("pictures", f"data.root is {wanted.root}" + (": submit with --data-volume" if on_volume(wanted.root) else ""))
+    yield Finding(
+        "pictures", f"data.root is {wanted.root}" + (": submit with --data-volume" if on_volume(wanted.root) else "")
+    )
 
 
 def check_secrets(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
-    """Each secret: is it there, has it what is needed, are its keys spelled right and their values free of stray line breaks."""
+    """Each secret: is it there, has it what is needed, are its keys spelled right and their values free of stray line
+    breaks.
+    """
     source = kind(wanted.root)
     role = source == "s3" and (wanted.anonymous or has_role(api, wanted))
     pairs = {
@@ -110,8 +130,16 @@ def check_secrets(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
         try:
             data = api.get(f"/api/v1/namespaces/{wanted.namespace}/secrets/{name}").get("data") or {}
         except NotThere:
-            unread = "only public repositories can be read" if source == "git" and name == wanted.git_secret else "not needed"
-            yield Finding(about, f"not there; {unread} for data.root = {wanted.root}", Problem(f"there is no secret {name}", where, fill) if needed else None)
+            unread = (
+                "only public repositories can be read"
+                if source == "git" and name == wanted.git_secret
+                else "not needed"
+            )
+            yield Finding(
+                about,
+                f"not there; {unread} for data.root = {wanted.root}",
+                Problem(f"there is no secret {name}", where, fill) if needed else None,
+            )
             continue
         except NotAllowed as error:
             yield Finding(about, "", error.problems[0])
@@ -120,14 +148,18 @@ def check_secrets(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
         for what in problems:
             yield Finding(about, "", Problem(what, where, fill))
         if not problems:
-            yield Finding(about, f"has {', '.join(key for key in known if key in data) or 'no key, and none is needed'}")
+            yield Finding(
+                about, f"has {', '.join(key for key in known if key in data) or 'no key, and none is needed'}"
+            )
 
 
 def wrong_keys(data: Mapping[str, str], known: tuple[str, ...], basic: tuple[str, ...], needed: bool) -> Iterable[str]:
     """What is wrong with the keys of a secret, without any of its values."""
     for key in sorted(data.keys() - set(known)):
         near = difflib.get_close_matches(key, known, 1, 0.7)
-        yield f"no task reads the key {key}" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+        yield f"no task reads the key {key}" + (
+            f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+        )
     present = [key for key in basic if key in data]
     for key in basic:
         if key not in data and (needed or present):
@@ -152,14 +184,19 @@ def check_claims(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
             yield Finding(about, "", Problem(f"there is no claim {name}", where, DEPLOY + more))
             continue
         modes, phase = claim["spec"].get("accessModes", []), claim.get("status", {}).get("phase", "unknown")
-        one = "" if "ReadWriteMany" in modes else f"; {', '.join(modes)}: pods that use it at the same time share a node"
+        one = (
+            "" if "ReadWriteMany" in modes else f"; {', '.join(modes)}: pods that use it at the same time share a node"
+        )
         if phase == "Bound":
             yield Finding(about, f"bound, {claim['status'].get('capacity', {}).get('storage', 'size unknown')}{one}")
         elif phase == "Pending" and waits(api, claim):
             yield Finding(about, f"waits for its first pod, as its storage class wishes{one}")
         else:
             said = api.last_event(wanted.namespace, "PersistentVolumeClaim", name)
-            todo = f"kubectl -n {wanted.namespace} describe pvc {name}; a storage class that the cluster has goes into an overlay"
+            todo = (
+                f"kubectl -n {wanted.namespace} describe pvc {name}; a storage class that the cluster has goes into an"
+                " overlay"
+            )
             yield Finding(about, "", Problem(f"claim {name} is {phase}{f': {said}' if said else ''}", where, todo))
 
 
@@ -170,7 +207,11 @@ def check_account(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
     try:
         api.get(f"/api/v1/namespaces/{wanted.namespace}/serviceaccounts/{name}")
     except NotThere:
-        yield Finding(about, "", Problem(f"there is no service account {name}", where, f"{DEPLOY}; or name another: --service-account"))
+        yield Finding(
+            about,
+            "",
+            Problem(f"there is no service account {name}", where, f"{DEPLOY}; or name another: --service-account"),
+        )
         return
     try:
         lacking = [right for right in RIGHTS if not api.may(name, wanted.namespace, right)]
@@ -192,7 +233,9 @@ def check_nodes(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
     except NotAllowed:
         yield Finding("gpu", "not checked, because you may not see nodes")
         return
-    fit = [node for node in nodes if int(node["status"].get("allocatable", {}).get(resource, 0)) >= count and ready(node)]
+    fit = [
+        node for node in nodes if int(node["status"].get("allocatable", {}).get(resource, 0)) >= count and ready(node)
+    ]
     if not fit:
         most = max((int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes), default=0)
         what = f"no ready node of {len(nodes)} has {count} {resource}; the most that one has is {most}"
@@ -200,7 +243,14 @@ def check_nodes(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
         problem = Problem(what, "nodes", todo) if wanted.accelerator_count else None
         yield Finding("gpu", f"none: {resource} is on no ready node, so tasks run on the CPU", problem)
         return
-    taints = sorted({f"{item['key']}:{item['effect']}" for node in fit for item in node["spec"].get("taints", ()) if item["effect"] != "PreferNoSchedule"})
+    taints = sorted(
+        {
+            f"{item['key']}:{item['effect']}"
+            for node in fit
+            for item in node["spec"].get("taints", ())
+            if item["effect"] != "PreferNoSchedule"
+        }
+    )
     note = f"; some are tainted ({', '.join(taints)}): give --tolerations" if taints else ""
     yield Finding("gpu", f"{len(fit)} of {len(nodes)} nodes have {resource}{note}")
 
@@ -209,16 +259,30 @@ def check_pipelines(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
     """Whether Kubeflow Pipelines answers, asked through the Kubernetes API so that no port-forward is needed."""
     where = f"service ml-pipeline, namespace {wanted.kfp_namespace}"
     try:
-        answer = api.get(f"/api/v1/namespaces/{wanted.kfp_namespace}/services/ml-pipeline:8888/proxy/apis/v2beta1/healthz")
+        answer = api.get(
+            f"/api/v1/namespaces/{wanted.kfp_namespace}/services/ml-pipeline:8888/proxy/apis/v2beta1/healthz"
+        )
     except NotAllowed:
-        yield Finding("pipelines", "not checked, because you may not go through the API to a service; pipelines.submit tells")
+        yield Finding(
+            "pipelines", "not checked, because you may not go through the API to a service; pipelines.submit tells"
+        )
         return
     except NotThere:
-        yield Finding("pipelines", "", Problem("Kubeflow Pipelines is not there", where, "install it (docs/on-kubernetes.md), or say where: --kfp-namespace"))
+        yield Finding(
+            "pipelines",
+            "",
+            Problem(
+                "Kubeflow Pipelines is not there",
+                where,
+                "install it (docs/on-kubernetes.md), or say where: --kfp-namespace",
+            ),
+        )
         return
     except ClusterError as error:
         said = error.problems[0].what
-        todo = f"kubectl -n {wanted.kfp_namespace} get pods; kubectl -n {wanted.kfp_namespace} logs deployment/ml-pipeline"
+        todo = (
+            f"kubectl -n {wanted.kfp_namespace} get pods; kubectl -n {wanted.kfp_namespace} logs deployment/ml-pipeline"
+        )
         yield Finding("pipelines", "", Problem(f"Kubeflow Pipelines does not answer: {said}", where, todo))
         return
     if answer.get("multi_user") and wanted.namespace == wanted.kfp_namespace:
@@ -229,7 +293,7 @@ def check_pipelines(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
 
 
 def kind(root: str) -> str:
-    from capnet.data.roots import kind_of
+    from capnet.data.sources.root import kind_of
 
     return kind_of(root)
 
@@ -252,6 +316,10 @@ def waits(api: Kubernetes, claim: Mapping[str, Any]) -> bool:
     """Whether the claim's storage class binds it only once a pod uses it."""
     name = claim["spec"].get("storageClassName")
     try:
-        return bool(name) and api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}").get("volumeBindingMode") == "WaitForFirstConsumer"
+        return (
+            bool(name)
+            and api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}").get("volumeBindingMode")
+            == "WaitForFirstConsumer"
+        )
     except ClusterError:
         return False

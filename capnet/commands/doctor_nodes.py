@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from capnet.cluster import on_volume
-from capnet.cluster_api import Kubernetes, NotAllowed, NotThere
+from capnet.cluster.kubernetes_api import Kubernetes, NotAllowed, NotThere
+from capnet.cluster.names import on_volume
 from capnet.commands.doctor import Finding
 from capnet.errors import Problem
 
@@ -34,17 +34,27 @@ def check_trainer(api: Kubernetes, wanted: Wanted) -> Iterable[Finding]:
     try:
         api.get(TRAINER)
     except NotThere:
-        yield Finding(about, "", Problem("Kubeflow Trainer is not there", api.host, f"install it, 2.2 or newer ({DOCS})"))
+        yield Finding(
+            about, "", Problem("Kubeflow Trainer is not there", api.host, f"install it, 2.2 or newer ({DOCS})")
+        )
         return
     found = [problem for problem in (runtime(api, wanted), *volumes(api, wanted), *rights(api, wanted)) if problem]
     yield from (Finding(about, "", problem) for problem in found)
     if not found:
-        yield Finding(about, f"Kubeflow Trainer with runtime {wanted.training_runtime}, a volume for all nodes, and the rights to start {wanted.nodes}")
+        yield Finding(
+            about,
+            f"Kubeflow Trainer with runtime {wanted.training_runtime}, a volume for all nodes, and the rights to start"
+            f" {wanted.nodes}",
+        )
 
 
 def runtime(api: Kubernetes, wanted: Wanted) -> Problem | None:
     kind, _, name = wanted.training_runtime.rpartition("/")
-    place = f"{TRAINER}/namespaces/{wanted.namespace}/trainingruntimes" if kind == "TrainingRuntime" else f"{TRAINER}/clustertrainingruntimes"
+    place = (
+        f"{TRAINER}/namespaces/{wanted.namespace}/trainingruntimes"
+        if kind == "TrainingRuntime"
+        else f"{TRAINER}/clustertrainingruntimes"
+    )
     try:
         api.get(f"{place}/{name}")
     except NotAllowed:
@@ -62,12 +72,16 @@ def volumes(api: Kubernetes, wanted: Wanted) -> Iterable[Problem]:
         *([(wanted.data_claim, {"ReadWriteMany", "ReadOnlyMany"})] if on_volume(wanted.root) else []),
     ):
         try:
-            modes = api.get(f"/api/v1/namespaces/{wanted.namespace}/persistentvolumeclaims/{name}")["spec"].get("accessModes", [])
+            modes = api.get(f"/api/v1/namespaces/{wanted.namespace}/persistentvolumeclaims/{name}")["spec"].get(
+                "accessModes", []
+            )
         except (NotThere, NotAllowed):
             continue
         if not enough & set(modes):
             what = f"claim {name} is {', '.join(modes) or 'of no mode'}: several nodes cannot mount it"
-            yield Problem(what, wanted.place("claim", name), f"delete it, and make it anew as ReadWriteMany: {DEPLOY} ({DOCS})")
+            yield Problem(
+                what, wanted.place("claim", name), f"delete it, and make it anew as ReadWriteMany: {DEPLOY} ({DOCS})"
+            )
 
 
 def rights(api: Kubernetes, wanted: Wanted) -> Iterable[Problem]:
@@ -77,5 +91,7 @@ def rights(api: Kubernetes, wanted: Wanted) -> Iterable[Problem]:
     except NotAllowed:
         return
     for group, resource, verb, _ in lacking:
-        what = f"{name} may not {verb} {resource}{f' of {group}' if group else ''}, which training on several nodes takes"
+        what = (
+            f"{name} may not {verb} {resource}{f' of {group}' if group else ''}, which training on several nodes takes"
+        )
         yield Problem(what, wanted.place("service account", name), DEPLOY)

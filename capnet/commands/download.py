@@ -16,7 +16,13 @@ NUS_WIDE = """NUS-WIDE cannot be downloaded by a program: its publisher wants to
 
 @click.command()
 @click.argument("name", type=click.Choice(["voc2007", "voc2012", "coco2017", "nus-wide"]))
-@click.option("--out", default="data", show_default=True, type=click.Path(path_type=Path), help="Folder to extract into; benchmarks may share it.")
+@click.option(
+    "--out",
+    default="data",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder to extract into; benchmarks may share it.",
+)
 @click.option("--base-url", default="", help="A mirror that has the same files below it.")
 @click.option("--keep-archives", is_flag=True, help="Keep the archives in OUT/.downloads after extraction.")
 def command(name: str, out: Path, base_url: str, keep_archives: bool) -> None:
@@ -31,7 +37,7 @@ def command(name: str, out: Path, base_url: str, keep_archives: bool) -> None:
     if name == "nus-wide":
         click.echo(NUS_WIDE)
         return
-    from capnet.data.downloads import BENCHMARKS, fetch_benchmark
+    from capnet.data.sources.downloads import BENCHMARKS, fetch_benchmark
 
     benchmark = BENCHMARKS[name]
     for line in fetch_benchmark(benchmark, out, base_url, keep_archives):

@@ -14,25 +14,47 @@ Examples:
 
 
 @click.command("export", epilog=EPILOG)
-@click.option("--out", default="model.onnx", show_default=True, help="ONNX file; what else a program must know goes into the .json beside it.")
 @click.option(
-    "--model", "address", default="", metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion."
+    "--out",
+    default="model.onnx",
+    show_default=True,
+    help="ONNX file; what else a program must know goes into the .json beside it.",
 )
-@click.option("--check", "check", default="", metavar="PLACE", help="Pictures to compare both on, as for predict; usual are eight of noise.")
-@click.option("--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option(
+    "--model",
+    "address",
+    default="",
+    metavar="MODEL",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion.",
+)
+@click.option(
+    "--check",
+    "check",
+    default="",
+    metavar="PLACE",
+    help="Pictures to compare both on, as for predict; usual are eight of noise.",
+)
+@click.option(
+    "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
 def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
-    """Write the image tower and the class matrix as one ONNX graph: pictures in, logits out, for programs without Python.
+    """Write the image tower and the class matrix as one ONNX graph: pictures in, logits out, for programs without
+    Python.
 
     The file is compared with capnet's own scores before it is written, with one view and with the averaged views.
     Decoding, views, their average and thresholds stay outside the graph: the JSON file beside it says how.
     """
     from capnet.commands.predict import model
     from capnet.config import load
-    from capnet.registry import onnx_export
-    from capnet.registry.prediction import list_pictures
+    from capnet.serving import onnx_export
+    from capnet.serving.predict import list_pictures
 
-    loaded = load(Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32"))  # the graph has one precision
+    loaded = load(
+        Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32")
+    )  # the graph has one precision
     pictures = []
     if check:
         source = list_pictures(check, loaded.data)
@@ -41,5 +63,10 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
         found = onnx_export.export(served, key, Path(out), pictures)
     on = f"{found.pictures} pictures" if found.pictures else "pictures of noise"
     click.echo(f"export: {key} in {out}, {found.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}")
-    click.echo(f"scores on {on} differ by at most {found.single:.1g} (one view) and {found.averaged:.1g} (averaged views)")
-    click.echo(f"one view takes {found.theirs:.1f} ms in ONNX Runtime, {found.ours:.1f} ms in capnet, on {loaded.runtime.threads} threads")
+    click.echo(
+        f"scores on {on} differ by at most {found.single:.1g} (one view) and {found.averaged:.1g} (averaged views)"
+    )
+    click.echo(
+        f"one view takes {found.theirs:.1f} ms in ONNX Runtime, {found.ours:.1f} ms in capnet, on"
+        f" {loaded.runtime.threads} threads"
+    )

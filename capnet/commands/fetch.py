@@ -9,8 +9,16 @@ import click
 
 @click.command()
 @click.option("--params", default="params.yaml", show_default=True, help="Settings file.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
-@click.option("--side", "sides", multiple=True, type=click.Choice(["train", "val", "test"]), help="Only these rows of outputs/split; may be repeated.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+@click.option(
+    "--side",
+    "sides",
+    multiple=True,
+    type=click.Choice(["train", "val", "test"]),
+    help="Only these rows of outputs/split; may be repeated.",
+)
 def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> None:
     """Copy the pictures of a remote data.root into the state folder, so that stages find them there.
 
@@ -24,19 +32,25 @@ def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> N
     """
     from capnet.config import load
     from capnet.contracts import read_manifest, read_split
-    from capnet.data.roots import is_remote, local_root
+    from capnet.data.sources.root import is_remote, local_root
     from capnet.errors import ContractError
 
     data = load(Path(params), settings).data
     given = Path(data.root)
     if not is_remote(data, given):
-        click.echo(f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with: dvc pull")
+        click.echo(
+            f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with: dvc pull"
+        )
         return
     split, manifest = Path("outputs/split/split.parquet"), Path("outputs/manifest/manifest.parquet")
     rows = read_split(split) if split.is_file() else read_manifest(manifest) if manifest.is_file() else None
     if sides:
         if rows is None or "split" not in rows:
-            raise ContractError("there is no split yet, so no sides", str(split), "run `capnet ingest` and `capnet split` first, or leave --side away")
+            raise ContractError(
+                "there is no split yet, so no sides",
+                str(split),
+                "run `capnet ingest` and `capnet split` first, or leave --side away",
+            )
         rows = rows[rows["split"].isin(sides)]
     root = local_root(data, given, rows)
     what = "label files" if rows is None else f"{len(rows)} pictures"

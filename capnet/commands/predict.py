@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from capnet.config import Params
-    from capnet.registry.served import Served
+    from capnet.serving.engine import Served
 
 SHOWN = 10  # drifted classes
 EPILOG = """\b
@@ -26,25 +26,43 @@ Examples:
 
 @click.command("predict", epilog=EPILOG)
 @click.option(
-    "--input", "given", required=True, metavar="PLACE", help="Folder of pictures, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or a picture."
+    "--input",
+    "given",
+    required=True,
+    metavar="PLACE",
+    help="Folder of pictures, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or a picture.",
 )
-@click.option("--out", default="predictions.parquet", show_default=True, help="Output: .parquet, .csv, or .json for MegaDetector's format.")
 @click.option(
-    "--model", "address", default="", metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion."
+    "--out",
+    default="predictions.parquet",
+    show_default=True,
+    help="Output: .parquet, .csv, or .json for MegaDetector's format.",
 )
-@click.option("--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
+@click.option(
+    "--model",
+    "address",
+    default="",
+    metavar="MODEL",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion.",
+)
+@click.option(
+    "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
 def command(given: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
     """Label pictures with a registered model.
 
-    An interrupted call goes on where it stopped. Pictures that cannot be read are named in the output and do not stop it.
+    An interrupted call goes on where it stopped. Pictures that cannot be read are named in the output and do not stop
+    it.
     Label rates and scores are compared with those that the model was chosen on: OUT.drift.json.
     """
     from capnet.config import load
     from capnet.contracts import write_json
     from capnet.errors import DataError
-    from capnet.registry import prediction
-    from capnet.registry.drift import drift_report
+    from capnet.serving import predict as prediction
+    from capnet.serving.drift import drift_report
 
     loaded, target = load(Path(params), settings), Path(out)
     prediction.format_of(target)
@@ -59,7 +77,9 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
         click.echo(f"not read: {path}: {fault}", err=True)
     click.echo(f"predict: {len(frame) - len(faults)} pictures labelled by {key}, {len(faults)} not read, in {target}")
     if len(faults) and len(faults) == len(frame):
-        raise DataError(f"none of the {len(frame)} pictures could be read", given, f"{target} says for each what is wrong with it")
+        raise DataError(
+            f"none of the {len(frame)} pictures could be read", given, f"{target} says for each what is wrong with it"
+        )
     if report:
         write_json(target.with_name(f"{target.name}.drift.json"), report)
         show_drift(report)
@@ -69,7 +89,7 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
 def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
     """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
     from capnet.contracts import read_json
-    from capnet.registry.served import fetch_version, load_served
+    from capnet.serving.engine import fetch_version, load_served
 
     if not address.startswith("models:/"):
         folder = Path(address)
@@ -87,6 +107,8 @@ def show_drift(report: Mapping[str, Any]) -> None:
         return
     drifted = sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
     for item in drifted[:SHOWN]:
-        rates = f"{100 * item['decided_rate']:.1f} % of the pictures, {100 * item['reference_rate']:.1f} % in the reference"
+        rates = (
+            f"{100 * item['decided_rate']:.1f} % of the pictures, {100 * item['reference_rate']:.1f} % in the reference"
+        )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")

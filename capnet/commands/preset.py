@@ -60,15 +60,25 @@ def _lines(section: Section, indent: str) -> list[str]:
         if isinstance(value, Section):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
             continue
-        choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
-        text = "; ".join(part for part in (field.description or "", f"one of: {', '.join(choices)}" if len(choices) > 1 else "") if part)
+        choices = (
+            [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+        )
+        text = "; ".join(
+            part
+            for part in (field.description or "", f"one of: {', '.join(choices)}" if len(choices) > 1 else "")
+            if part
+        )
         lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
     return lines
 
 
 def _scalar(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000).removesuffix("\n").removesuffix("\n...")
+    return (
+        yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
+        .removesuffix("\n")
+        .removesuffix("\n...")
+    )
 
 
 @click.command()

@@ -1,4 +1,6 @@
-"""`capnet promote`: move the alias `champion` behind the gate, take it back, copy a version to another registered model, audit."""
+"""`capnet promote`: move the alias `champion` behind the gate, take it back, copy a version to another registered
+model, audit.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from capnet.registry.verdict import Verdict
+    from capnet.promotion.verdict import Verdict
 
 EPILOG = """\b
 Examples:
@@ -22,17 +24,48 @@ Examples:
 
 
 @click.command("promote", epilog=EPILOG)
-@click.option("--params", default="params.yaml", show_default=True, help="Settings file; section register names store, model and policy.")
-@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated.")
-@click.option("--version", "number", default="", metavar="N", help="Version to promote; without it the one under register.alias.")
-@click.option("--to", "target", default="", metavar="NAME", help="Another registered model: the version is copied there and promoted there.")
+@click.option(
+    "--params",
+    default="params.yaml",
+    show_default=True,
+    help="Settings file; section register names store, model and policy.",
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+@click.option(
+    "--version", "number", default="", metavar="N", help="Version to promote; without it the one under register.alias."
+)
+@click.option(
+    "--to",
+    "target",
+    default="",
+    metavar="NAME",
+    help="Another registered model: the version is copied there and promoted there.",
+)
 @click.option("--rollback", is_flag=True, help="Back to the champion before the present one.")
-@click.option("--audit", is_flag=True, help="Print the history, record moves made elsewhere; exit code 5 where readers refuse the champion.")
+@click.option(
+    "--audit",
+    is_flag=True,
+    help="Print the history, record moves made elsewhere; exit code 5 where readers refuse the champion.",
+)
 @click.option("--force", is_flag=True, help="Promote although the verdict is red; needs --reason.")
 @click.option("--reason", default="", help="One sentence for the history; see above when it is needed.")
 @click.option("--yes", is_flag=True, help="Do not ask where the gate cannot decide.")
-@click.option("--data", default="", metavar="FOLDER", help="Pictures, to score with the champion what it was not tested on (with --split).")
-@click.option("--split", "split", default="outputs/split", show_default=True, metavar="FOLDER", help="Split that says where those pictures are.")
+@click.option(
+    "--data",
+    default="",
+    metavar="FOLDER",
+    help="Pictures, to score with the champion what it was not tested on (with --split).",
+)
+@click.option(
+    "--split",
+    "split",
+    default="outputs/split",
+    show_default=True,
+    metavar="FOLDER",
+    help="Split that says where those pictures are.",
+)
 def command(
     params: str,
     settings: tuple[str, ...],
@@ -48,17 +81,17 @@ def command(
 ) -> None:
     """Make a version the champion of its registered model, if it holds what mlflow/promotion.yaml asks for.
 
-    The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be decided.
-    A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
+    The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be
+    decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
     Where too few of the champion's test pictures are compared, --reason must say why that is enough.
     """
     from capnet.config import load
     from capnet.errors import CapnetError
-    from capnet.registry import promotion
-    from capnet.registry.copies import copy
-    from capnet.registry.policy import read_policy
-    from capnet.registry.served import rescorer
-    from capnet.registry.tracking import store
+    from capnet.promotion import promote as promotion
+    from capnet.promotion.copies import copy
+    from capnet.promotion.policy import read_policy
+    from capnet.serving.engine import rescorer
+    from capnet.tracking.store import store
 
     if rollback + audit + bool(number or target) > 1:
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
@@ -78,7 +111,9 @@ def command(
             version = copy(client, version, target)
         rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))
         try:
-            done = promotion.promote(client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescore)
+            done = promotion.promote(
+                client, version, policy, lambda verdict: yes or ask(verdict), force, reason, rescore
+            )
         except CapnetError:
             click.echo(f"champion of {version.name}: not moved", err=True)
             raise
@@ -88,7 +123,9 @@ def command(
     if done.verdict is not None:
         show_verdict(done.verdict)
     overtaken = done.now != done.after
-    click.echo(f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else ""))
+    click.echo(
+        f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else "")
+    )
     if overtaken:
         click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
 
@@ -110,8 +147,8 @@ def ask(verdict: Verdict) -> bool:
 def show_audit(found: object, name: str) -> None:
     """Print the history; GateError where readers refuse the present champion."""
     from capnet.errors import GateError
-    from capnet.registry.champion import identity
-    from capnet.registry.promotion import Audit
+    from capnet.promotion.champion import identity
+    from capnet.promotion.promote import Audit
 
     assert isinstance(found, Audit)
     for event in found.events:
@@ -121,7 +158,10 @@ def show_audit(found: object, name: str) -> None:
     if not found.events:
         click.echo(f"{name} has no history yet")
     if found.new is not None:
-        click.echo(f"new: the alias was moved outside capnet promote, to {'version ' + found.champion if found.champion else 'none'}")
+        click.echo(
+            "new: the alias was moved outside capnet promote, to"
+            f" {'version ' + found.champion if found.champion else 'none'}"
+        )
     if found.refused:
         raise GateError(
             f"the champion is refused by its readers: {identity(name, found.champion)} has {found.refused}",

@@ -15,14 +15,17 @@ from capnet.inline import content_of
 
 @contextmanager
 def saved_reference(split: Path, reference: str) -> Iterator[None]:
-    """Write the file ``reference`` from the split in folder ``split``; where the body raises CapnetError, what was there before comes back.
+    """Write the file ``reference`` from the split in folder ``split``; where the body raises CapnetError, what was
+    there before comes back.
 
     Raises ConfigError where ``validate.reference`` names no file.
     """
-    from capnet.data.check_drift import measure
+    from capnet.data.checks.drift import measure
 
     if not reference or content_of(reference) is not None:
-        raise ConfigError("validate.reference names no file", "params.yaml", "write a path there, such as reference/validation.json")
+        raise ConfigError(
+            "validate.reference names no file", "params.yaml", "write a path there, such as reference/validation.json"
+        )
     path = Path(reference)
     before = path.read_bytes() if path.is_file() else None
     classes = read_classes(split / "classes.json")

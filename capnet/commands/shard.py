@@ -8,10 +8,32 @@ import click
 
 
 @click.command()
-@click.option("--out", default="data-shards", show_default=True, type=click.Path(path_type=Path), help="Folder to write; it must be empty or new.")
-@click.option("--params", default="params.yaml", show_default=True, type=click.Path(path_type=Path), help="Settings file: data.root and ingest.separator.")
-@click.option("--manifest", default="outputs/manifest", show_default=True, type=click.Path(path_type=Path), help="Pictures that ingest has listed.")
-@click.option("--split", type=click.Path(path_type=Path), help="Only the pictures of a split, such as outputs/split, each side in shards of its own.")
+@click.option(
+    "--out",
+    default="data-shards",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; it must be empty or new.",
+)
+@click.option(
+    "--params",
+    default="params.yaml",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Settings file: data.root and ingest.separator.",
+)
+@click.option(
+    "--manifest",
+    default="outputs/manifest",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Pictures that ingest has listed.",
+)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    help="Only the pictures of a split, such as outputs/split, each side in shards of its own.",
+)
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
 def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:
     """Write pictures as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
@@ -24,8 +46,8 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
     """
     from capnet.config import load
     from capnet.contracts import read_classes, read_manifest, read_split
-    from capnet.data.scene_set import all_or_nothing
-    from capnet.data.shard_set import write_shard_set
+    from capnet.data.demo.image_set import all_or_nothing
+    from capnet.data.images.shard_set import write_shard_set
     from capnet.progress import bar
 
     settings = load(params)
@@ -33,5 +55,10 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
     rows = read_split(source / "split.parquet") if split else read_manifest(source / "manifest.parquet")
     classes = read_classes(source / "classes.json")
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
-        count = write_shard_set(folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance)
-    click.echo(f"shard: {len(rows)} pictures in {count} shards in {out}; set data.root: {out}, data.format: csv, ingest.pictures: listed")
+        count = write_shard_set(
+            folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance
+        )
+    click.echo(
+        f"shard: {len(rows)} pictures in {count} shards in {out}; set data.root: {out}, data.format: csv,"
+        " ingest.pictures: listed"
+    )

@@ -22,7 +22,9 @@ SHOWN = 40  # tail classes
 
 
 @click.command("summary", epilog="\b\nExamples:\n  capnet summary\n  capnet summary --evaluation outputs/evaluation")
-@click.option("--evaluation", default="outputs/evaluation", show_default=True, help="Folder that `capnet evaluate` wrote.")
+@click.option(
+    "--evaluation", default="outputs/evaluation", show_default=True, help="Folder that `capnet evaluate` wrote."
+)
 def command(evaluation: str) -> None:
     """Print the results of the last run as a table.
 
@@ -32,7 +34,9 @@ def command(evaluation: str) -> None:
     folder = Path(evaluation)
     metrics = read_json(folder / "metrics.json")
     if not isinstance(metrics, dict) or "capnet" not in metrics:
-        raise ContractError("no results of the variant capnet", str(folder / "metrics.json"), "run `capnet evaluate` again")
+        raise ContractError(
+            "no results of the variant capnet", str(folder / "metrics.json"), "run `capnet evaluate` again"
+        )
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
@@ -50,8 +54,17 @@ def command(evaluation: str) -> None:
 
 
 def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
-    """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their values."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 0 if narrow else 1))
+    """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their
+    values.
+    """
+    table = Table(
+        title=title,
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 0 if narrow else 1),
+    )
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
     table.add_column("variant", no_wrap=True)
@@ -81,7 +94,9 @@ def tail_classes(path: Path) -> Table:
         raise ContractError("a stage's output is missing", str(path), "run `capnet evaluate` again")
     with open(path, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("bucket") == "tail"]
-    table = Table(title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(
+        title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
+    )
     table.add_column("class")
     for name in ("train pictures", "test positives", "capnet", "zero_shot", "linear_probe"):
         table.add_column(name, justify="right")
@@ -99,10 +114,15 @@ def percent(text: str | None) -> str:
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    lines = ["Intervals are 95 % bootstrap intervals. CF1 is the mean of per-class F1; CF1 and OF1 are at threshold 0.5."]
+    lines = [
+        "Intervals are 95 % bootstrap intervals. CF1 is the mean of per-class F1; CF1 and OF1 are at threshold 0.5."
+    ]
     capnet = metrics["capnet"]
     if "CF1_chosen" in capnet and "OF1_chosen" in capnet:
-        lines.append(f"At the chosen thresholds capnet has CF1 {100 * capnet['CF1_chosen']:.1f} and OF1 {100 * capnet['OF1_chosen']:.1f}.")
+        lines.append(
+            f"At the chosen thresholds capnet has CF1 {100 * capnet['CF1_chosen']:.1f} and OF1"
+            f" {100 * capnet['OF1_chosen']:.1f}."
+        )
     if metrics.get("left_out"):
         lines.append(f"Without test positives, so in no mean: {', '.join(metrics['left_out'])}.")
     return lines

@@ -1,1 +1,3 @@
-"""From native annotations and pictures to tables and tensors."""
+"""From native annotations and images to tables and tensors. Six rooms; nothing here imports the model: a loader is
+given a callable.
+"""

@@ -1,1 +1,3 @@
-"""Metrics, test-time ensembling, thresholds, baselines and the report."""
+"""From scores to figures: metrics, bootstrap, thresholds, calibration, baselines, test-time ensembling. Nothing here
+trains or talks to MLflow.
+"""

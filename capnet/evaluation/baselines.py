@@ -1,9 +1,9 @@
 """The linear probe: what a hurried user would fit instead, logistic regressions on frozen pooled features.
 
-One binary problem per class (scikit-learn's objective, solved for all classes at once), on features averaged over the test-time views: the average of a linear score
-over views equals the score at the mean feature, so these are the views that CapNet sees. Standardised or not, C and class
-weights are shared by all classes and chosen by mAP on the validation rows, or in stratified folds of the training rows
-where there are none.
+One binary problem per class (scikit-learn's objective, solved for all classes at once), on features averaged over the
+test-time views: the average of a linear score over views equals the score at the mean feature, so these are the views
+that CapNet sees. Standardised or not, C and class weights are shared by all classes and chosen by mAP on the validation
+rows, or in stratified folds of the training rows where there are none.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The probe fitted on all training rows, how it was chosen, and held-out scores of the training rows where folds were used."""
+    """The probe fitted on all training rows, how it was chosen, and held-out scores of the training rows where folds
+    were used.
+    """
 
     probe: Probe
     settings: Settings
@@ -59,12 +61,16 @@ class Chosen:
     held_out_known: Bools | None = None
 
 
-_Judge = Callable[[str, list[int], Sequence[float]], Floats]  # class weight, classes, strengths -> logits [strength, judged image, class]
+_Judge = Callable[
+    [str, list[int], Sequence[float]], Floats
+]  # class weight, classes, strengths -> logits [strength, judged image, class]
 
 
 @dataclass(frozen=True)
 class _Design:
-    """Training features turned into at most as many columns as rows: under an L2 penalty a rotation changes no score."""
+    """Training features turned into at most as many columns as rows: under an L2 penalty a rotation changes no
+    score.
+    """
 
     columns: Floats  # [train picture, column]
     centre: Floats
@@ -95,13 +101,16 @@ def _design(features: Floats, standardise: bool) -> _Design:
     return _Design(left * size, centre, spread, right)
 
 
-def _fit(columns: Floats, labels: Bools, known: Bools, class_weight: str, strengths: Sequence[float], what: str = "") -> Floats:
-    """Coefficients [strength, column + 1, class] of one binary problem a class, all solved at once; each strength starts from the one before.
+def _fit(
+    columns: Floats, labels: Bools, known: Bools, class_weight: str, strengths: Sequence[float], what: str = ""
+) -> Floats:
+    """Coefficients [strength, column + 1, class] of one binary problem a class, all solved at once; each strength
+    starts from the one before.
 
-    The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half the
-    squared weights. Classes share nothing but the line search, so one matrix product serves all of them; scikit-learn takes them
-    one after the other, and several times as long for 260 classes. A class without a positive or without a negative gets
-    weight 0 and the (smoothed) share of positives as a constant.
+    The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half
+    the squared weights. Classes share nothing but the line search, so one matrix product serves all of them;
+    scikit-learn takes them one after the other, and several times as long for 260 classes. A class without a positive
+    or without a negative gets weight 0 and the (smoothed) share of positives as a constant.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
@@ -116,18 +125,26 @@ def _fit(columns: Floats, labels: Bools, known: Bools, class_weight: str, streng
     for_positives = rows[usable] / (2 * positives[usable]) if balanced else np.ones(len(usable))
     for_negatives = rows[usable] / (2 * (rows - positives)[usable]) if balanced else np.ones(len(usable))
     weight = np.where(labels[:, usable], for_positives, for_negatives) * known[:, usable]
-    x, y, importance = (torch.from_numpy(np.asarray(item, dtype=np.float32)) for item in (columns, labels[:, usable], weight))
+    x, y, importance = (
+        torch.from_numpy(np.asarray(item, dtype=np.float32)) for item in (columns, labels[:, usable], weight)
+    )
     coefficients = torch.zeros(x.shape[1], len(usable), requires_grad=True)
     intercept = torch.from_numpy(result[0, -1, usable]).float().requires_grad_(True)
     for index, strength in enumerate(track(strengths, what, len(strengths)) if what else strengths):
         penalty = 0.5 / (strength * len(x))
         optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
-            [coefficients, intercept], max_iter=MOST_STEPS, tolerance_grad=TOLERANCE, tolerance_change=0, line_search_fn="strong_wolfe"
+            [coefficients, intercept],
+            max_iter=MOST_STEPS,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
         )
 
         def closure(optimiser: Any = optimiser, penalty: float = penalty) -> float:
             optimiser.zero_grad()
-            losses = binary_cross_entropy_with_logits(x @ coefficients + intercept, y, importance, reduction="sum") / len(x)
+            losses = binary_cross_entropy_with_logits(
+                x @ coefficients + intercept, y, importance, reduction="sum"
+            ) / len(x)
             value = losses + penalty * coefficients.square().sum()
             torch.autograd.backward(value)
             return float(value.detach())
@@ -160,8 +177,16 @@ def _shrunk(probe: Probe, features: Floats) -> tuple[Probe, float]:
     return Probe(probe.weight * factor, probe.bias * factor), factor
 
 
-def choose_probe(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float], validation: tuple[Floats, Bools, Bools] | None) -> Chosen:
-    """Choose the settings by mAP and fit on all training rows; ``validation`` is (features, labels, known) of other rows."""
+def choose_probe(
+    features: Floats,
+    labels: Bools,
+    known: Bools,
+    strengths: Sequence[float],
+    validation: tuple[Floats, Bools, Bools] | None,
+) -> Chosen:
+    """Choose the settings by mAP and fit on all training rows; ``validation`` is (features, labels, known) of other
+    rows.
+    """
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation
         some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
@@ -181,7 +206,9 @@ def choose_probe(features: Floats, labels: Bools, known: Bools, strengths: Seque
 
 
 def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Chosen:
-    """Choose on held-out scores of the training rows. A class with one positive (or one negative) says nothing about settings."""
+    """Choose on held-out scores of the training rows. A class with one positive (or one negative) says nothing about
+    settings.
+    """
     usable = ((labels & known).sum(axis=0) > 1) & ((~labels & known).sum(axis=0) > 1)
     measured = known & usable
     fold = np.stack([stratified_folds(labels[:, c], known[:, c]) for c in range(labels.shape[1])], axis=1)
@@ -206,9 +233,16 @@ def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: S
 
 
 def _best(
-    features: Floats, strengths: Sequence[float], some: list[int], prepare: Callable[[_Design], _Judge], labels: Bools, known: Bools
+    features: Floats,
+    strengths: Sequence[float],
+    some: list[int],
+    prepare: Callable[[_Design], _Judge],
+    labels: Bools,
+    known: Bools,
 ) -> tuple[Settings, float]:
-    """The settings of the highest mAP (of equal ones the first) over ``some`` classes on the judged rows' labels, known [picture, class]."""
+    """The settings of the highest mAP (of equal ones the first) over ``some`` classes on the judged rows' labels, known
+    [picture, class].
+    """
     ordered = sorted(strengths)
     tried: list[tuple[float, Settings]] = []
     with bar("linear probe: settings", 2 * len(CLASS_WEIGHTS)) as advance:
@@ -216,7 +250,11 @@ def _best(
             judge = prepare(_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
                 for strength, found in zip(ordered, judge(class_weight, some, ordered), strict=True):
-                    value = float(mean_over(average_precision(labels[:, some], found, known[:, some]))) if len(some) else float("nan")
+                    value = (
+                        float(mean_over(average_precision(labels[:, some], found, known[:, some])))
+                        if len(some)
+                        else float("nan")
+                    )
                     tried.append((round(value, 9), Settings(standardise, class_weight, strength)))
                 advance()
     value, settings = max(tried, key=lambda item: item[0])
@@ -227,12 +265,16 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     """At most MOST_CLASSES usable classes, evenly spread from frequent to rare."""
     counts = positives.sum(axis=0)
     order = np.flatnonzero(usable)[np.argsort(-counts[usable], kind="stable")]
-    chosen = order if len(order) <= MOST_CLASSES else order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
+    chosen = (
+        order if len(order) <= MOST_CLASSES else order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
+    )
     return [int(c) for c in chosen]
 
 
 def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
-    """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1 elsewhere."""
+    """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1
+    elsewhere.
+    """
     generator = np.random.default_rng(seed)
     fold = np.full(len(label), -1, dtype=np.int64)
     for rows in (np.flatnonzero(label & known), np.flatnonzero(~label & known)):
@@ -242,7 +284,11 @@ def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int =
 
 def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:
     """How the probe was chosen, for metrics.json."""
-    content: dict[str, Any] = {"standardise": chosen.settings.standardise, "class_weight": chosen.settings.class_weight, "c": chosen.settings.c}
+    content: dict[str, Any] = {
+        "standardise": chosen.settings.standardise,
+        "class_weight": chosen.settings.class_weight,
+        "c": chosen.settings.c,
+    }
     content |= {"chosen_on": chosen.chosen_on, "train_rows": train_rows}
     return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})
 
@@ -252,7 +298,9 @@ def write_probe(path: Path, chosen: Chosen) -> None:
     import torch
 
     held_out = {"held_out": chosen.held_out, "held_out_known": chosen.held_out_known}
-    arrays = {"weight": chosen.probe.weight, "bias": chosen.probe.bias} | {name: item for name, item in held_out.items() if item is not None}
+    arrays = {"weight": chosen.probe.weight, "bias": chosen.probe.bias} | {
+        name: item for name, item in held_out.items() if item is not None
+    }
     metadata = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on}
     metadata |= {"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {}
     write_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}, metadata)
@@ -266,4 +314,11 @@ def read_probe(path: Path) -> Chosen | None:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     settings = Settings(metadata["standardise"], metadata["class_weight"], metadata["c"])
     probe = Probe(arrays["weight"], arrays["bias"])
-    return Chosen(probe, settings, metadata["chosen_on"], metadata.get("selection_mAP", float("nan")), arrays.get("held_out"), arrays.get("held_out_known"))
+    return Chosen(
+        probe,
+        settings,
+        metadata["chosen_on"],
+        metadata.get("selection_mAP", float("nan")),
+        arrays.get("held_out"),
+        arrays.get("held_out_known"),
+    )

@@ -1,8 +1,10 @@
-"""Which blend of members is served: chosen on held-out images, so that nobody gets less than what a hurried user would have had.
+"""Which blend of members is served: chosen on held-out images, so that nobody gets less than what a hurried user would
+have had.
 
-Every candidate is a weighted mean of logits. The mean of all trained members and the probe is preferred, because held-out rows are few
-and a choice among many blends would follow their noise. Where a single member ranks the held-out rows better than that
-mean, the best of all candidates is taken. So on these rows the served score is never below the linear probe, zero-shot or a trained part.
+Every candidate is a weighted mean of logits. The mean of all trained members and the probe is preferred, because
+held-out rows are few and a choice among many blends would follow their noise. Where a single member ranks the held-out
+rows better than that mean, the best of all candidates is taken. So on these rows the served score is never below the
+linear probe, zero-shot or a trained part.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
 
 @dataclass(frozen=True)
 class Blend:
-    """The chosen weights, where they were chosen, what they gained there over each member alone, and every candidate's mAP."""
+    """The chosen weights, where they were chosen, what they gained there over each member alone, and every candidate's
+    mAP.
+    """
 
     weights: Weights
     chosen_on: str
@@ -69,9 +73,15 @@ def mix(members: Mapping[str, Floats], weights: Weights) -> Floats:
 
 
 def choose_blend(
-    members: Mapping[str, Floats], labels: Bools, known: Bools, units: NDArray[np.int64], chosen_on: str, preferred: tuple[str, ...] = GROUPS[0]
+    members: Mapping[str, Floats],
+    labels: Bools,
+    known: Bools,
+    units: NDArray[np.int64],
+    chosen_on: str,
+    preferred: tuple[str, ...] = GROUPS[0],
 ) -> Blend:
-    """The mean of the ``preferred`` members, or the candidate of the highest mAP on held-out images where a member alone beats it there.
+    """The mean of the ``preferred`` members, or the candidate of the highest mAP on held-out images where a member
+    alone beats it there.
 
     Args:
         members: logits of each member, [image, class].
@@ -79,7 +89,8 @@ def choose_blend(
         known: bool [image, class].
         units: images that belong together, int [image]; the intervals draw them together.
         chosen_on: what these images are, for config.json and the report.
-        preferred: members whose mean is taken unless one of all members is better alone; those that do not exist are left out.
+        preferred: members whose mean is taken unless one of all members is better alone; those that do not exist are
+            left out.
 
     Returns:
         The chosen blend; the preferred one where no class has a known positive.

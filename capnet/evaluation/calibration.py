@@ -1,6 +1,7 @@
 """Calibration: p = sigmoid(logit(score) / T + shift_c), monotone per class, fitted on validation rows.
 
-With a distribution-balanced loss a raw sigmoid is no probability (METHOD.md section 4). The temperature T is shared. The
+With a distribution-balanced loss a raw sigmoid is no probability (METHOD.md section 4). The temperature T is shared.
+The
 shift of a class has a normal prior around a shared shift: a class with k expected positives moves about k / (k + prior)
 of the way to the shift that its own rows ask for, so that rare classes lean on the others.
 """
@@ -43,7 +44,8 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
 
 
 def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -> Calibration:
-    """Minimise the binary cross entropy of the known entries [picture, class] plus prior / 2 * sum_c (shift_c - shift)^2.
+    """Minimise the binary cross entropy of the known entries [picture, class] plus prior / 2 * sum_c (shift_c -
+    shift)^2.
 
     Without any positive, or any negative, among the known entries nothing can be fitted: the identity comes back.
     """
@@ -63,7 +65,14 @@ def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -
         return float(value), slope
 
     bounds = [(np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])), *[(None, None)] * (n_classes + 1)]
-    found = minimize(loss, np.zeros(n_classes + 2), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13})
+    found = minimize(
+        loss,
+        np.zeros(n_classes + 2),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13},
+    )
     return Calibration(float(np.exp(found.x[0])), found.x[1] + found.x[2:])
 
 

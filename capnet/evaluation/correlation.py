@@ -1,4 +1,5 @@
-"""Does the label graph know which labels appear together? Its rows against the test labels, beside the training counts' own.
+"""Does the label graph know which labels appear together? Its rows against the test labels, beside the training counts'
+own.
 
 The paper's premise (CapNet, arXiv 2511.20641): co-occurrence counted on a long-tailed training set is unreliable for
 rare classes, so the label graph is taken from the text encoder instead. Here that is checked on the user's own labels.
@@ -66,14 +67,16 @@ def check_premise(
 ) -> Mapping[str, Premise]:
     """Compare the rows of ``adjacency`` and of the training co-occurrence with the test co-occurrence.
 
-    ``adjacency`` [class, class]; ``train`` and ``test`` are (labels, unknown), bool [picture, class]; ``buckets`` is the
-    bucket name of each class. Returns a Premise for "all" and for every bucket that has classes. The class itself is
-    left out of every row. A source whose row is constant orders nothing: its correlation counts as 0, so that a class
-    that training never saw beside another one cannot be left out in favour of the counts.
+    ``adjacency`` [class, class]; ``train`` and ``test`` are (labels, unknown), bool [picture, class]; ``buckets`` is
+    the bucket name of each class. Returns a Premise for "all" and for every bucket that has classes. The class itself
+    is left out of every row. A source whose row is constant orders nothing: its correlation counts as 0, so that a
+    class that training never saw beside another one cannot be left out in favour of the counts.
     """
     labels, unknown = test
     target = without_diagonal(cooccurrence(labels, unknown))
-    usable = ((labels & ~unknown).sum(axis=0) >= min_positives) & (target.max(axis=1, initial=0.0) > target.min(axis=1, initial=1.0))
+    usable = ((labels & ~unknown).sum(axis=0) >= min_positives) & (
+        target.max(axis=1, initial=0.0) > target.min(axis=1, initial=1.0)
+    )
     sources = [without_diagonal(np.asarray(matrix, dtype=np.float64)) for matrix in (adjacency, cooccurrence(*train))]
     graph, counts = (np.nan_to_num(row_spearman(source, target), nan=0.0) for source in sources)
     groups = {"all": np.ones(len(buckets), dtype=bool)} | {bucket: buckets == bucket for bucket in BUCKETS}
@@ -91,11 +94,21 @@ def _premise(graph: np.ndarray, counts: np.ndarray, members: np.ndarray, usable:
     if n >= MIN_ROWS:
         draws = np.random.default_rng(0).integers(0, n, size=(DRAWS, n))
         low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
-    return Premise(n, left_out, float(graph[rows].mean()), float(counts[rows].mean()), float(difference.mean()), float(low), float(high))
+    return Premise(
+        n,
+        left_out,
+        float(graph[rows].mean()),
+        float(counts[rows].mean()),
+        float(difference.mean()),
+        float(low),
+        float(high),
+    )
 
 
 def strongest_neighbours(matrix: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
-    """For each row the ``count`` largest positive entries besides the class itself: [(class, weight)], largest first."""
+    """For each row the ``count`` largest positive entries besides the class itself: [(class, weight)], largest
+    first.
+    """
     result = []
     for row, weights in enumerate(np.asarray(matrix, dtype=np.float64)):
         order = [int(j) for j in np.argsort(-weights, kind="stable") if j != row and weights[j] > 0]

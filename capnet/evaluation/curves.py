@@ -15,7 +15,9 @@ GRID = np.linspace(0.0, 1.0, 51)  # recalls at which curves are averaged
 
 
 def pr_curve(labels: Bools, scores: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision [cut] at every distinct score [entry] that adds a positive, by rising recall; needs a positive."""
+    """Recall and precision [cut] at every distinct score [entry] that adds a positive, by rising recall; needs a
+    positive.
+    """
     order = np.argsort(-scores, kind="stable")
     value = scores[order]
     last = np.append(value[1:] != value[:-1], True)
@@ -38,8 +40,18 @@ def interpolated(recall: Floats, precision: Floats) -> Floats:
     return best[np.minimum(np.searchsorted(recall, GRID - 1e-12), len(recall) - 1)]
 
 
-def pr_table(variant: str, labels: Bools, known: Bools, scores: Floats, names: list[str], masks: Mapping[str, Bools], per_class: bool) -> list[dict[str, Any]]:
-    """Rows (variant, kind, name, recall, precision): kind bucket is the mean of interpolated class curves, kind class its own points."""
+def pr_table(
+    variant: str,
+    labels: Bools,
+    known: Bools,
+    scores: Floats,
+    names: list[str],
+    masks: Mapping[str, Bools],
+    per_class: bool,
+) -> list[dict[str, Any]]:
+    """Rows (variant, kind, name, recall, precision): kind bucket is the mean of interpolated class curves, kind class
+    its own points.
+    """
     curves = {}
     for c in np.flatnonzero((labels & known).any(axis=0)).tolist():
         curves[c] = pr_curve(labels[known[:, c], c], scores[known[:, c], c])
@@ -62,9 +74,18 @@ def _rows(variant: str, kind: str, name: str, recall: Floats, precision: Floats)
 
 
 def reliability(labels: Bools, probabilities: Floats) -> list[dict[str, float]]:
-    """Mean probability, observed frequency and number of entries in each of BINS equal steps of probability; empty steps are left out."""
+    """Mean probability, observed frequency and number of entries in each of BINS equal steps of probability; empty
+    steps are left out.
+    """
     step = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     entries = np.bincount(step, minlength=BINS)
     predicted = np.bincount(step, weights=probabilities, minlength=BINS)
     observed = np.bincount(step, weights=labels, minlength=BINS)
-    return [{"mean": float(predicted[b] / entries[b]), "observed": float(observed[b] / entries[b]), "count": int(entries[b])} for b in np.flatnonzero(entries)]
+    return [
+        {
+            "mean": float(predicted[b] / entries[b]),
+            "observed": float(observed[b] / entries[b]),
+            "count": int(entries[b]),
+        }
+        for b in np.flatnonzero(entries)
+    ]

@@ -21,7 +21,8 @@ CUT = 0.5  # a label is given from this sigmoid score on, unless a threshold was
 
 @dataclass(frozen=True)
 class Rankings:
-    """Pictures of every class by falling score, cut into segments that each end with a group of equal scores holding a positive.
+    """Pictures of every class by falling score, cut into segments that each end with a group of equal scores holding a
+    positive.
 
     Precision only matters at those ends, so summing weights per segment replaces a cumulative sum over all pictures.
     """
@@ -54,11 +55,14 @@ def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
     row, column, hit = np.concatenate(rows), np.concatenate(columns), np.concatenate(hits)
     shape = (int(starts[-1]), pictures)
     ones = np.ones(len(row), dtype=np.float32)
-    return Rankings(csr_array((ones, (row, column)), shape), csr_array((ones[hit], (row[hit], column[hit])), shape), starts)
+    return Rankings(
+        csr_array((ones, (row, column)), shape), csr_array((ones[hit], (row[hit], column[hit])), shape), starts
+    )
 
 
 def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
-    """AP [class, draw] under picture weights [picture, draw]: sum over cuts of (R_k - R_(k-1)) P_k, equal scores grouped.
+    """AP [class, draw] under picture weights [picture, draw]: sum over cuts of (R_k - R_(k-1)) P_k, equal scores
+    grouped.
 
     Equal to scikit-learn's average_precision_score(sample_weight=...); NaN where a class has no positive weight.
     """
@@ -104,7 +108,9 @@ def _divide(above: Floats, below: Floats) -> Floats:
 
 
 def class_f1(counts: Counts) -> Floats:
-    """F1 [class, draw]; NaN for a class without positives. CF1 is the mean of it, not the harmonic mean of CP and CR."""
+    """F1 [class, draw]; NaN for a class without positives. CF1 is the mean of it, not the harmonic mean of CP and
+    CR.
+    """
     return np.where(counts.true > 0, _divide(2 * counts.hit, counts.given + counts.true), np.nan)
 
 
@@ -124,7 +130,9 @@ def recall(counts: Counts) -> Floats:
 
 
 def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
-    """Mean [draw] of values [class, draw] over the ``chosen`` classes; NaN entries are left out, NaN where nothing is left."""
+    """Mean [draw] of values [class, draw] over the ``chosen`` classes; NaN entries are left out, NaN where nothing is
+    left.
+    """
     part = values if chosen is None else values[chosen]
     there = ~np.isnan(part)
     return _divide(np.where(there, part, 0).sum(axis=0), there.sum(axis=0).astype(part.dtype))
@@ -139,7 +147,9 @@ def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
 
 
 def means(ap: Floats, decisions: Mapping[str, Counts], masks: Mapping[str, Bools]) -> dict[str, Floats]:
-    """Every mean [draw]: AP over each mask, and CF1 and OF1 with the suffix of each kind of decision ("", "_chosen")."""
+    """Every mean [draw]: AP over each mask, and CF1 and OF1 with the suffix of each kind of decision ("",
+    "_chosen").
+    """
     result = {name: mean_over(ap, mask) for name, mask in masks.items()}
     for suffix, counts in decisions.items():
         result[f"CF1{suffix}"] = mean_over(class_f1(counts))

@@ -22,7 +22,9 @@ NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
 
 @dataclass(frozen=True)
 class Side:
-    """The rows of one side of the split; labels and known bool [picture, class], scores float32 [picture, class] by variant."""
+    """The rows of one side of the split; labels and known bool [picture, class], scores float32 [picture, class] by
+    variant.
+    """
 
     name: str
     rows: pd.DataFrame
@@ -32,7 +34,9 @@ class Side:
 
 
 def make_side(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> Side:
-    """One side with its labels; raises ContractError for scores of another shape, DataError for scores that are no numbers."""
+    """One side with its labels; raises ContractError for scores of another shape, DataError for scores that are no
+    numbers.
+    """
     rows = table[table["split"] == name].reset_index(drop=True)
     unknown = label_matrix(rows["unknown"], len(classes))
     side = Side(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
@@ -45,12 +49,21 @@ def check_scores(side: Side) -> None:
     problems = []
     for variant, scores in side.scores.items():
         if scores.shape != side.labels.shape:
-            raise ContractError(f"{variant} has scores of shape {scores.shape}, {side.labels.shape} expected", f"{side.name} rows", "run `capnet train` again")
+            raise ContractError(
+                f"{variant} has scores of shape {scores.shape}, {side.labels.shape} expected",
+                f"{side.name} rows",
+                "run `capnet train` again",
+            )
         broken = ~((scores >= 0) & (scores <= 1))  # true for NaN
         for row in np.flatnonzero(broken.any(axis=1)):
             what = f"the score {scores[row][broken[row]][0]} of variant {variant} is not between 0 and 1"
-            todo = "look whether the training loss stayed finite (history.csv) and whether the picture is readable, then train again"
-            problems.append(Problem(what, f"{side.name} picture {side.rows['image_id'][row]} ({side.rows['path'][row]})", todo))
+            todo = (
+                "look whether the training loss stayed finite (history.csv) and whether the picture is readable, then"
+                " train again"
+            )
+            problems.append(
+                Problem(what, f"{side.name} picture {side.rows['image_id'][row]} ({side.rows['path'][row]})", todo)
+            )
     if problems:
         raise DataError(problems=problems)
 
@@ -58,10 +71,14 @@ def check_scores(side: Side) -> None:
 def require_positives(test: Side) -> None:
     """Without a single positive there is nothing to measure."""
     if test.rows.empty:
-        raise DataError("there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0")
+        raise DataError(
+            "there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0"
+        )
     if not test.labels.any():
         what = f"none of the {len(test.rows)} test pictures has a known label, so no measure exists"
-        raise DataError(what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)")
+        raise DataError(
+            what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)"
+        )
 
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:
@@ -71,15 +88,22 @@ def slices(rows: pd.DataFrame) -> dict[str, Bools]:
     return {name: column == name for name in names} if len(names) > 1 else {}
 
 
-def measure(test: Side, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None) -> Comparison:
+def measure(
+    test: Side, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None
+) -> Comparison:
     """Compare all variants on the test rows, or on the ``chosen`` ones."""
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
-    variants = {name: Variant(scores[rows], thresholds[name].threshold if name in thresholds else None) for name, scores in test.scores.items()}
+    variants = {
+        name: Variant(scores[rows], thresholds[name].threshold if name in thresholds else None)
+        for name, scores in test.scores.items()
+    }
     units = unit_codes(test.rows["group"][rows].tolist())
     return compare(test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws)
 
 
-def metrics_document(test: Side, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int) -> dict[str, Any]:
+def metrics_document(
+    test: Side, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int
+) -> dict[str, Any]:
     """The measured part of metrics.json: variants, differences, slices, left-out classes, and what was drawn."""
     units = len(set(unit_codes(test.rows["group"].tolist())))
     content: dict[str, Any] = {
@@ -87,12 +111,20 @@ def metrics_document(test: Side, whole: Comparison, thresholds: Mapping[str, Thr
         "differences": whole.differences,
         "left_out": _without_positives(test.labels, classes),
         "test_rows": len(test.rows),
-        "bootstrap": {"draws": draws, "seed": SEED, "unit": "picture" if units == len(test.rows) else "group", "units": units},
+        "bootstrap": {
+            "draws": draws,
+            "seed": SEED,
+            "unit": "picture" if units == len(test.rows) else "group",
+            "units": units,
+        },
         "slices": {},
         "slice_info": {},
     }
     for name, chosen in slices(test.rows).items():
-        content["slice_info"][name] = {"test_rows": int(chosen.sum()), "left_out": _without_positives(test.labels[chosen], classes)}
+        content["slice_info"][name] = {
+            "test_rows": int(chosen.sum()),
+            "left_out": _without_positives(test.labels[chosen], classes),
+        }
         if test.labels[chosen].any():
             part = measure(test, thresholds, classes, draws, chosen)
             content["slices"][name] = part.values
@@ -123,7 +155,9 @@ def calibration_document(test: Side, thresholds: Thresholds, classes: Classes) -
 
 
 def per_class(test: Side, whole: Comparison, thresholds: Thresholds, classes: Classes) -> pd.DataFrame:
-    """One row a class by falling train_count; precision, recall and f1 are those of the test rows at the chosen threshold."""
+    """One row a class by falling train_count; precision, recall and f1 are those of the test rows at the chosen
+    threshold.
+    """
     nothing = np.full(len(classes), np.nan)
     counts = count(test.labels, test.scores["capnet"] >= thresholds.threshold, np.ones((len(test.rows), 1)), test.known)
     frame = pd.DataFrame(

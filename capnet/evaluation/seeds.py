@@ -44,13 +44,17 @@ class SeedTable:
 def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[float]) -> list[Mapping[str, float]]:
     """Figures in the order of ``seeds`` from what evaluate gave: a list of one mapping each, with its ``seed``.
 
-    ``others`` come from a loop: servers of KFP give its turns in any order, and some put no list around what a single turn gave.
-    Raises ContractError where a seed is missing.
+    ``others`` come from a loop: servers of KFP give its turns in any order, and some put no list around what a single
+    turn gave. Raises ContractError where a seed is missing.
     """
     runs = [*first, *(run for given in others for run in (given if isinstance(given, list) else [given]))]
     found = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
     if len(runs) != len(seeds) or any(int(seed) not in found for seed in seeds):
-        raise ContractError(f"figures of the seeds {sorted(found)}, wanted were {[int(seed) for seed in seeds]}", "report", "run the whole pipeline again")
+        raise ContractError(
+            f"figures of the seeds {sorted(found)}, wanted were {[int(seed) for seed in seeds]}",
+            "report",
+            "run the whole pipeline again",
+        )
     return [found[int(seed)] for seed in seeds]
 
 
@@ -61,7 +65,9 @@ def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:
     names = {name for run in runs for name in run}
     missing = sorted(name for name in names if any(name not in run for run in runs))
     if missing:
-        raise ContractError(f"not every seed has {', '.join(missing)}", "report", "were all seeds evaluated with the same settings?")
+        raise ContractError(
+            f"not every seed has {', '.join(missing)}", "report", "were all seeds evaluated with the same settings?"
+        )
     order = [name for name in NAMES if name in names] + sorted(names - NAMES.keys())
     return SeedTable({name: tuple(float(run[name]) for run in runs) for name in order})
 
@@ -70,22 +76,34 @@ def with_seeds(page: str, table: SeedTable, seeds: Sequence[float]) -> str:
     """The report with a table of seeds under its heading; unchanged for one seed."""
     counts = {len(values) for values in table.values.values()}
     if counts != {len(seeds)}:
-        raise ContractError(f"{len(seeds)} seeds, but figures of {sorted(counts)}", "report", "run the whole pipeline again")
+        raise ContractError(
+            f"{len(seeds)} seeds, but figures of {sorted(counts)}", "report", "run the whole pipeline again"
+        )
     if len(seeds) == 1:
         return page
     if page.count(ANCHOR) != 1:
-        raise ContractError("this is no report that capnet evaluate wrote", "report.html", "run the component evaluate again")
+        raise ContractError(
+            "this is no report that capnet evaluate wrote", "report.html", "run the component evaluate again"
+        )
     return page.replace(ANCHOR, ANCHOR + _section(table, [int(seed) for seed in seeds]))
 
 
 def _section(table: SeedTable, seeds: Sequence[int]) -> str:
     head = "".join(f'<th scope="col">seed {seed}</th>' for seed in seeds)
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(NAMES.get(name, name))}</th><td>{100 * table.mean(name):.2f}</td><td>{100 * table.deviation(name):.2f}</td>'
+        "<tr><th"
+        f' scope="row">{html.escape(NAMES.get(name, name))}</th>'
+        f"<td>{100 * table.mean(name):.2f}</td><td>{100 * table.deviation(name):.2f}</td>"
         + "".join(f"<td>{100 * value:.2f}</td>" for value in values)
         + "</tr>"
         for name, values in table.values.items()
     )
-    note = f"{len(seeds)} seeds, fixed before the run, on the same split. Everything below and what was registered is seed {seeds[0]}, whatever its result."
+    note = (
+        f"{len(seeds)} seeds, fixed before the run, on the same split. Everything below and what was registered is seed"
+        f" {seeds[0]}, whatever its result."
+    )
     heading = f'<tr><th scope="col">in percent</th><th scope="col">mean</th><th scope="col">deviation</th>{head}</tr>'
-    return f'<section id="seeds"><h2>Over {len(seeds)} seeds</h2><p>{note}</p><table><thead>{heading}</thead><tbody>{rows}</tbody></table></section>'
+    return (
+        f'<section id="seeds"><h2>Over {len(seeds)}'
+        f" seeds</h2><p>{note}</p><table><thead>{heading}</thead><tbody>{rows}</tbody></table></section>"
+    )

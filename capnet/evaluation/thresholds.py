@@ -28,7 +28,9 @@ class Cut:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Chosen thresholds; all arrays [class]. ``precision`` and ``recall`` are those of the rows they were chosen on (NaN: no such)."""
+    """Chosen thresholds; all arrays [class]. ``precision`` and ``recall`` are those of the rows they were chosen on
+    (NaN: no such).
+    """
 
     threshold: NDArray[np.float32]
     borrowed: Bools
@@ -72,11 +74,14 @@ def _below(cuts: Floats, index: int) -> float:
     return float(middle) if middle > np.float32(cuts[index + 1]) else float(cuts[index])
 
 
-def choose_thresholds(labels: Bools, known: Bools, scores: Floats, objective: str, min_positives: int, prior: float) -> Thresholds:
+def choose_thresholds(
+    labels: Bools, known: Bools, scores: Floats, objective: str, min_positives: int, prior: float
+) -> Thresholds:
     """Choose a threshold per class on the known entries [picture, class].
 
-    A class with fewer than ``min_positives`` positives borrows: one cut is chosen over all classes' entries together, on
-    calibrated probabilities, and mapped back to the class's own score. Without any positive at all every threshold is 0.5.
+    A class with fewer than ``min_positives`` positives borrows: one cut is chosen over all classes' entries together,
+    on calibrated probabilities, and mapped back to the class's own score. Without any positive at all every threshold
+    is 0.5.
     """
     n_classes = labels.shape[1]
     positives = (labels & known).sum(axis=0)
@@ -92,18 +97,40 @@ def choose_thresholds(labels: Bools, known: Bools, scores: Floats, objective: st
         cut = choose_cut(labels[rows, c], scores[rows, c], objective)
         threshold[c], reached[c] = cut.threshold, cut.reached
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
-    return Thresholds(threshold, borrowed, reached, positives, precision(counts)[:, 0], recall(counts)[:, 0], pooled.threshold, calibration)
+    return Thresholds(
+        threshold,
+        borrowed,
+        reached,
+        positives,
+        precision(counts)[:, 0],
+        recall(counts)[:, 0],
+        pooled.threshold,
+        calibration,
+    )
 
 
 def no_thresholds(n_classes: int) -> Thresholds:
     """0.5 for every class, marked as borrowed: there were no rows to choose on."""
     nothing = np.full(n_classes, np.nan)
     cuts, marks = np.full(n_classes, CUT, dtype=np.float32), np.ones(n_classes, dtype=bool)
-    return Thresholds(cuts, marks, ~marks, np.zeros(n_classes, dtype=np.int64), nothing, nothing, CUT, Calibration(1.0, np.zeros(n_classes)))
+    return Thresholds(
+        cuts,
+        marks,
+        ~marks,
+        np.zeros(n_classes, dtype=np.int64),
+        nothing,
+        nothing,
+        CUT,
+        Calibration(1.0, np.zeros(n_classes)),
+    )
 
 
-def thresholds_document(thresholds: Thresholds, classes: Classes, objective: str, views: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The content of thresholds.json: thresholds in class order, the views they hold for, ``source`` val, out_of_fold or none."""
+def thresholds_document(
+    thresholds: Thresholds, classes: Classes, objective: str, views: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """The content of thresholds.json: thresholds in class order, the views they hold for, ``source`` val, out_of_fold
+    or none.
+    """
     entries = []
     for c, name in enumerate(classes.names):
         entries.append(
@@ -126,7 +153,10 @@ def thresholds_document(thresholds: Thresholds, classes: Classes, objective: str
         "source": source,
         "pooled_probability": thresholds.pooled_probability,
         "classes": entries,
-        "calibration": {"temperature": thresholds.calibration.temperature, "shift": [float(value) for value in thresholds.calibration.shift]},
+        "calibration": {
+            "temperature": thresholds.calibration.temperature,
+            "shift": [float(value) for value in thresholds.calibration.shift],
+        },
     }
 
 

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from capnet.config import Runtime
-from capnet.data.features import Look, live_features, pooled_features
-from capnet.data.images import centre_index
+from capnet.data.images.features import Look, live_features, pooled_features
+from capnet.data.images.views import centre_index
 from capnet.model.folder import LoadedModel, load_model
 from capnet.runtime import Machine, prepare
 
 
 @dataclass(frozen=True)
 class Scored:
-    """``scores``: variant -> float32 [picture, class] in [0, 1]; ``features``: float32 [picture, view, pooled] of the frozen tower."""
+    """``scores``: variant -> float32 [picture, class] in [0, 1]; ``features``: float32 [picture, view, pooled] of the
+    frozen tower.
+    """
 
     scores: dict[str, np.ndarray]
     features: np.ndarray
@@ -33,7 +35,14 @@ class Scorer:
         self.threads = runtime.threads
         self.loaded: LoadedModel = load_model(model_dir, self.machine)
         preprocess = self.loaded.model.towers.preprocess
-        self.look = Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte=self.loaded.tte, resize=self.loaded.tte.resize)
+        self.look = Look(
+            preprocess.size,
+            preprocess.mean,
+            preprocess.std,
+            preprocess.interpolation,
+            tte=self.loaded.tte,
+            resize=self.loaded.tte.resize,
+        )
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
 
@@ -56,17 +65,27 @@ class Scorer:
         """All variants of the model and of zero-shot for each row."""
         plain = self.frozen(rows, root, what)
         model = self.loaded.model
-        adapted = plain if model.tower_is_frozen else live_features(model.pooled, rows, root, self.look, self.machine, self.threads, what)
+        adapted = (
+            plain
+            if model.tower_is_frozen
+            else live_features(model.pooled, rows, root, self.look, self.machine, self.threads, what)
+        )
         centre = centre_index(self.loaded.tte.views)
         scores = self._variants(adapted, plain, "capnet", "zero_shot")
-        scores |= self._variants(adapted[:, centre : centre + 1], plain[:, centre : centre + 1], "single_view", "zero_shot_single_view")
+        scores |= self._variants(
+            adapted[:, centre : centre + 1], plain[:, centre : centre + 1], "single_view", "zero_shot_single_view"
+        )
         return Scored(scores, plain.numpy())
 
     def _variants(self, adapted: Tensor, plain: Tensor, served: str, zero_shot: str) -> dict[str, np.ndarray]:
         outputs: tuple[list[Tensor], list[Tensor]] = ([], [])
         for start in range(0, len(adapted), 1024):
             part, part_plain = (tensor[start : start + 1024].to(self.machine.device) for tensor in (adapted, plain))
-            for bucket, scores in zip(outputs, self.loaded.model.ensemble(part, self.class_features, self.loaded.tte.average, part_plain), strict=True):
+            for bucket, scores in zip(
+                outputs,
+                self.loaded.model.ensemble(part, self.class_features, self.loaded.tte.average, part_plain),
+                strict=True,
+            ):
                 bucket.append(scores.cpu())
         return {name: torch.cat(bucket).numpy() for name, bucket in zip((served, zero_shot), outputs, strict=True)}
 

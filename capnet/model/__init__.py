@@ -1,1 +1,1 @@
-"""Towers, prompts, graph, adapters, losses and the CapNet module."""
+"""Towers, prompts, graph, adapters, losses and the CapNet module: what is computed, not how it is trained."""

@@ -1,4 +1,6 @@
-"""AdaptFormer (Chen et al., NeurIPS 2022; placement of LIFT, Shi et al., ICML 2024) for open_clip's and timm's blocks."""
+"""AdaptFormer (Chen et al., NeurIPS 2022; placement of LIFT, Shi et al., ICML 2024) for open_clip's and timm's
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,12 @@ class AdaptFormer(nn.Module):
 
 
 class BridgeAdapter(nn.Module):
-    """scale * up(relu(down((x - mean) / spread))): pooled features [..., pooled] to an addition to joint features [..., embed].
+    """scale * up(relu(down((x - mean) / spread))): pooled features [..., pooled] to an addition to joint features [...,
+    embed].
 
-    For towers without blocks. It passes the projection by, which was trained for other pictures and drops what it did not need.
-    ``mean`` [pooled] and ``spread`` [1] are those of the training pictures; they are saved with the weights and never trained.
+    For towers without blocks. It passes the projection by, which was trained for other pictures and drops what it did
+    not need. ``mean`` [pooled] and ``spread`` [1] are those of the training pictures; they are saved with the weights
+    and never trained.
     """
 
     def __init__(self, pooled: int, embed: int, bottleneck: int, scale: float = 1.0) -> None:
@@ -79,7 +83,10 @@ class BlockAdapters(nn.Module):
         self._handles = []
         for index, block in enumerate(blocks):
             norm, branch_end = _mlp_branch(block)
-            self._handles += [norm.register_forward_pre_hook(self._reader(index)), branch_end.register_forward_hook(self._adder(index))]
+            self._handles += [
+                norm.register_forward_pre_hook(self._reader(index)),
+                branch_end.register_forward_hook(self._adder(index)),
+            ]
 
     def remove(self) -> None:
         """Take the adapters off the tower, so that another model may use it."""

@@ -3,7 +3,8 @@
 logit_c = exp(scale) * cos(v, t_c + GCN(t)_c) + bias, with class-specific soft prompts t, a GCN over the label graph,
 AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
 
-Beside these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits of its MEMBERS.
+Beside these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits of
+its MEMBERS.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
 Precision = Callable[[], AbstractContextManager[object]]
-MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")  # whose logits are blended; capnet: the paper's five parts
+MEMBERS = (
+    "capnet",
+    "class_head",
+    "linear_probe",
+    "zero_shot",
+)  # whose logits are blended; capnet: the paper's five parts
 
 
 HEAD_LOSS = Loss(name="bce")  # of the class head: balancing cost it a point in the tail (docs/results.md)
@@ -63,14 +69,20 @@ class ClassFeatures:
 class CapNet(nn.Module):
     """The trained parts around frozen towers; ``towers`` are no child modules, so only trained tensors are saved."""
 
-    def __init__(self, towers: Towers, prompt_names: Sequence[str], adjacency: Tensor, text_features: Tensor, settings: Train) -> None:
+    def __init__(
+        self, towers: Towers, prompt_names: Sequence[str], adjacency: Tensor, text_features: Tensor, settings: Train
+    ) -> None:
         super().__init__()
         self.settings = settings
         self._towers = [towers]  # in a list: kept out of the module tree
         width = towers.embed_dim
         self.register_buffer("hand_written", towers.centre(text_features.float()), persistent=False)
         self.prompt = PromptLearner(towers.text, prompt_names, settings.prompt) if settings.prompt.enabled else None
-        self.gcn = LabelGcn(adjacency.float(), width, settings.gcn.hidden, settings.gcn.zero_init) if settings.gcn.enabled else None
+        self.gcn = (
+            LabelGcn(adjacency.float(), width, settings.gcn.hidden, settings.gcn.zero_init)
+            if settings.gcn.enabled
+            else None
+        )
         self.block_adapters: BlockAdapters | None = None
         self.adapter: AdaptFormer | BridgeAdapter | None = None
         self.text_adapters: BlockAdapters | None = None
@@ -80,7 +92,11 @@ class CapNet(nn.Module):
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
         n_classes = len(text_features)
         head = settings.class_head.enabled
-        self.class_head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init) if head else None
+        self.class_head = (
+            ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
+            if head
+            else None
+        )
         self.linear_probe = Probe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
         self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
 
@@ -96,7 +112,11 @@ class CapNet(nn.Module):
         if settings.adapter.towers == "image+text":
             blocks = towers.text.blocks
             if not blocks:
-                raise ConfigError("this backbone's text tower has no blocks that AdaptFormer knows", "train.adapter.towers", "set train.adapter.towers: image")
+                raise ConfigError(
+                    "this backbone's text tower has no blocks that AdaptFormer knows",
+                    "train.adapter.towers",
+                    "set train.adapter.towers: image",
+                )
             block: Any = blocks[0]
             width = int(block.ln_2.weight.shape[0])
             self.text_adapters = BlockAdapters(blocks, width, bottleneck, scale)
@@ -118,7 +138,9 @@ class CapNet(nn.Module):
 
     @property
     def needs_plain_features(self) -> bool:
-        """Whether what is served takes features of the tower without its adapters, which are other ones than those with them."""
+        """Whether what is served takes features of the tower without its adapters, which are other ones than those with
+        them.
+        """
         return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
 
     def prepare_for(self, pooled: Tensor, targets: Tensor, known: Tensor) -> None:
@@ -153,8 +175,8 @@ class CapNet(nn.Module):
     def class_features(self, prompt_precision: Precision = nullcontext) -> ClassFeatures:
         """Text features of all classes; gradients flow to prompts, GCN and text adapters.
 
-        Training encodes prompts under ``prompt_precision`` (an autocast), because every step runs the text tower; what is
-        evaluated and served is always encoded in full precision, so that machines agree.
+        Training encodes prompts under ``prompt_precision`` (an autocast), because every step runs the text tower; what
+        is evaluated and served is always encoded in full precision, so that machines agree.
         """
         hand_written = self.hand_written
         assert isinstance(hand_written, Tensor)
@@ -176,7 +198,9 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image side
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [picture, pooled] of pictures [picture, 3, size, size]; ``adapted=False`` leaves adapters out."""
+        """Pooled features [picture, pooled] of pictures [picture, 3, size, size]; ``adapted=False`` leaves adapters
+        out.
+        """
         if self.block_adapters is None:
             with torch.no_grad():
                 return self.towers.image.pooled(images).float()
@@ -204,15 +228,20 @@ class CapNet(nn.Module):
         return output if self.logit_bias is None else output + self.logit_bias
 
     def encode(self, pooled: Tensor) -> Tensor:
-        """What the losses need of images [image, embed (+ pooled)]: unit features, and for the class head the pooled ones.
+        """What the losses need of images [image, embed (+ pooled)]: unit features, and for the class head the pooled
+        ones.
 
         The class head does not train the tower: with and without it the five parts are the same.
         """
         features = self.image_features(pooled)
         return features if self.class_head is None else torch.cat([features, pooled.detach().to(features.dtype)], dim=1)
 
-    def losses(self, encoded: Tensor, classes: ClassFeatures, loss: Callable[[Tensor, Loss], Tensor]) -> tuple[Tensor, Tensor]:
-        """The sum of what is minimised, and the logits [image, class] of the five parts; ``encoded`` is from ``encode``."""
+    def losses(
+        self, encoded: Tensor, classes: ClassFeatures, loss: Callable[[Tensor, Loss], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of what is minimised, and the logits [image, class] of the five parts; ``encoded`` is from
+        ``encode``.
+        """
         embed = classes.refined.shape[1]
         logits = self.logits(encoded[:, :embed], classes.refined)
         total = loss(logits, self.settings.loss)
@@ -248,20 +277,26 @@ class CapNet(nn.Module):
         weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
         return torch.stack(weighted).sum(dim=0)
 
-    def score(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def score(
+        self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Served and zero-shot logits, each [image, class]."""
         members = self.members(pooled, classes, pooled_plain)
         return self.served(members), members["zero_shot"]
 
     @torch.no_grad()
-    def member_logits(self, views: Tensor, classes: ClassFeatures, views_plain: Tensor | None = None) -> dict[str, Tensor]:
+    def member_logits(
+        self, views: Tensor, classes: ClassFeatures, views_plain: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Logits float64 [image, class] of each member, averaged over ``views`` [image, view, pooled]."""
         plain = None if views_plain is None else views_plain.flatten(0, 1)
         members = self.members(views.flatten(0, 1), classes, plain)
         return {name: item.view(*views.shape[:2], -1).double().mean(dim=1) for name, item in members.items()}
 
     @torch.no_grad()
-    def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def ensemble(
+        self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Served and zero-shot scores in [0, 1], each [image, class], averaged over ``views`` [image, view, pooled].
 
         Averages logits before the sigmoid (LIFT) or probabilities behind it.
@@ -269,7 +304,9 @@ class CapNet(nn.Module):
         flat = views.flatten(0, 1)
         plain = None if views_plain is None else views_plain.flatten(0, 1)
         pairs = (item.view(*views.shape[:2], -1).double() for item in self.score(flat, classes, plain))
-        served, zero_shot = (item.mean(dim=1).sigmoid() if average == "logits" else item.sigmoid().mean(dim=1) for item in pairs)
+        served, zero_shot = (
+            item.mean(dim=1).sigmoid() if average == "logits" else item.sigmoid().mean(dim=1) for item in pairs
+        )
         return served.float(), zero_shot.float()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -285,9 +322,15 @@ class CapNet(nn.Module):
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Put saved tensors back; raises ContractError where names or shapes differ."""
         own = dict(self.named_parameters())
-        wrong = sorted(set(own) ^ set(tensors)) + [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+        wrong = sorted(set(own) ^ set(tensors)) + [
+            name for name in own if name in tensors and own[name].shape != tensors[name].shape
+        ]
         if wrong:
-            raise ContractError(f"saved tensors do not fit these settings: {', '.join(wrong[:5])}", where, "train again with these settings")
+            raise ContractError(
+                f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
+                where,
+                "train again with these settings",
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])

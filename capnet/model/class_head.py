@@ -1,9 +1,9 @@
 """A visual weight vector for each class, anchored in its text: the sixth part, which is not in the paper.
 
-logit_c = exp(scale) * cos(v, t_c) + bias + U_c . (x - mean) / spread, with v and x the joint and the pooled feature of an image and t_c the
-hand-written text. U starts at zero, so training starts at zero-shot, and what a rare class has too few images to learn stays
-with its text. A linear probe (logistic regression) is this head without the anchor; compare text-initialised classifiers
-(Wortsman et al., CVPR 2022) and CLIP-Adapter's residual (Gao et al., IJCV 2024).
+logit_c = exp(scale) * cos(v, t_c) + bias + U_c . (x - mean) / spread, with v and x the joint and the pooled feature of
+an image and t_c the hand-written text. U starts at zero, so training starts at zero-shot, and what a rare class has too
+few images to learn stays with its text. A linear probe (logistic regression) is this head without the anchor; compare
+text-initialised classifiers (Wortsman et al., CVPR 2022) and CLIP-Adapter's residual (Gao et al., IJCV 2024).
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ class ClassHead(nn.Module):
 
     def forward(self, pooled: Tensor, cosines: Tensor) -> Tensor:
         """Logits [image, class] from pooled features [image, pooled] and image-text cosines [image, class]."""
-        output: Tensor = self.logit_scale.exp() * cosines + self.logit_bias + ((pooled - self.mean) / self.spread) @ self.weight.T
+        output: Tensor = (
+            self.logit_scale.exp() * cosines + self.logit_bias + ((pooled - self.mean) / self.spread) @ self.weight.T
+        )
         return output
 
 
 def fit_start(cosines: Tensor, targets: Tensor, known: Tensor, counts: Tensor, loss: Loss) -> tuple[float, float]:
-    """A logit scale and a shared bias to start from: one standard deviation of the zero-shot cosines is one logit, and with
-    that scale the bias has the smallest training loss.
+    """A logit scale and a shared bias to start from: one standard deviation of the zero-shot cosines is one logit, and
+    with that scale the bias has the smallest training loss.
 
-    Towers differ in geometry: image-text cosines of CLIP lie near 0.2 with a spread of 0.03, those of centred towers around 0
-    with 0.1. A start that does not fit is paid for in the first epochs.
+    Towers differ in geometry: image-text cosines of CLIP lie near 0.2 with a spread of 0.03, those of centred towers
+    around 0 with 0.1. A start that does not fit is paid for in the first epochs.
 
     Args:
         cosines: zero-shot image-text cosines of training images, [image, class].

@@ -1,4 +1,6 @@
-"""The model folder: trained tensors, graph, classes and config; it loads alone, given the backbone's weights or packed with them."""
+"""The model folder: trained tensors, graph, classes and config; it loads alone, given the backbone's weights or packed
+with them.
+"""
 
 from __future__ import annotations
 
@@ -46,17 +48,32 @@ def check_graph(graph: LabelGraph, classes: Classes, towers: Towers, where: str)
     """Raise ContractError unless the graph was built from these prompt names, template and weights."""
     template = str(graph.metadata.get("template", ""))
     if graph.metadata.get("prompt_fingerprint") != classes.prompt_fingerprint(template, towers.weight_hash):
-        raise ContractError("the label graph was built from other prompt names or other weights", where, "run `capnet graph` again, or `dvc repro`")
+        raise ContractError(
+            "the label graph was built from other prompt names or other weights",
+            where,
+            "run `capnet graph` again, or `dvc repro`",
+        )
 
 
-def save_model(folder: Path, tensors: Mapping[str, Tensor], graph: LabelGraph, classes: Classes, config: Mapping[str, Any]) -> None:
+def save_model(
+    folder: Path, tensors: Mapping[str, Tensor], graph: LabelGraph, classes: Classes, config: Mapping[str, Any]
+) -> None:
     """Write the model folder (history and out-of-fold scores are the training step's)."""
     fingerprint = {"class_fingerprint": classes.fingerprint}
     write_tensors(folder / "model.safetensors", tensors, fingerprint)
     write_graph(folder / "graph.safetensors", graph)
     write_classes(folder / "classes.json", classes)
     prompt_fingerprint = graph.metadata["prompt_fingerprint"]
-    write_json(folder / "config.json", {"schema": SCHEMA, **fingerprint, "prompt_fingerprint": prompt_fingerprint, "graph": dict(graph.metadata), **config})
+    write_json(
+        folder / "config.json",
+        {
+            "schema": SCHEMA,
+            **fingerprint,
+            "prompt_fingerprint": prompt_fingerprint,
+            "graph": dict(graph.metadata),
+            **config,
+        },
+    )
 
 
 def load_model(folder: Path, machine: Machine) -> LoadedModel:
@@ -68,12 +85,16 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")
     if metadata.get("class_fingerprint") != classes.fingerprint:
-        raise ContractError("the weights were trained for other classes", str(folder / "model.safetensors"), "train again")
+        raise ContractError(
+            "the weights were trained for other classes", str(folder / "model.safetensors"), "train again"
+        )
     model: CapNet | None = read_backbone(folder, settings) if (folder / PACKED_FILE).is_file() else None
     towers = (model.towers if model is not None else load_towers(backbone, tte.size)).to(machine.device)
     if towers.weight_hash != weight_hash:
         raise ContractError(
-            "the backbone's weights differ from those the model was trained on", str(folder / "config.json"), "use the same weight file, or train again"
+            "the backbone's weights differ from those the model was trained on",
+            str(folder / "config.json"),
+            "use the same weight file, or train again",
         )
     check_graph(graph, classes, towers, str(folder / "graph.safetensors"))
     if model is None:
@@ -84,9 +105,15 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
 
 
 def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbone, str]:
-    """The settings that a model was trained with, and its backbone's hash; raises ContractError where this program does not know them."""
+    """The settings that a model was trained with, and its backbone's hash; raises ContractError where this program does
+    not know them.
+    """
     try:
-        sections = Tte.model_validate(config["tte"]), Train.model_validate(config["train"]), Backbone.model_validate(config["backbone"])
+        sections = (
+            Tte.model_validate(config["tte"]),
+            Train.model_validate(config["train"]),
+            Backbone.model_validate(config["backbone"]),
+        )
         return *sections, str(config["weight_hash"])
     except KeyError as error:
         problems = [f"no {error}"]
@@ -99,7 +126,9 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
 def _weights(config: Mapping[str, Any], model: CapNet, path: Path) -> dict[str, float]:
     """The weights of what is served; raises ContractError where they are not those of this model's members."""
     weights = config.get("blend", {}).get("weights", model.weights)
-    members = {"capnet", "zero_shot"} | {name for name in ("class_head", "linear_probe") if getattr(model, name) is not None}
+    members = {"capnet", "zero_shot"} | {
+        name for name in ("class_head", "linear_probe") if getattr(model, name) is not None
+    }
     numbers = [value for value in weights.values() if isinstance(value, int | float) and 0 <= value <= 1]
     if not set(weights) <= members or len(numbers) != len(weights) or abs(sum(numbers) - 1) > 1e-6:
         what = f"blend.weights are {weights}, of a model with {', '.join(sorted(members))}"

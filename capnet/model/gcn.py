@@ -1,4 +1,6 @@
-"""Three-layer graph convolution over the label graph (SCPNet's layout): its output is a residual on the text features."""
+"""Three-layer graph convolution over the label graph (SCPNet's layout): its output is a residual on the text
+features.
+"""
 
 from __future__ import annotations
 

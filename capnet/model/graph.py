@@ -1,4 +1,6 @@
-"""The label-correlation graph: similarity of labels -> sparse, row-normalised adjacency (SCPNet, Ding et al., CVPR 2023)."""
+"""The label-correlation graph: similarity of labels -> sparse, row-normalised adjacency (SCPNet, Ding et al., CVPR
+2023).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ def cosine_similarity(text_features: Tensor) -> Tensor:
 def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     """P(j | i): share of the pictures of class i that also show class j, float64 [class i, class j].
 
-    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column j.
-    A class without pictures has a row of zeros.
+    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column
+    j. A class without pictures has a row of zeros.
     """
     present = (labels & ~unknown).astype(np.float64)
     known = (~unknown).astype(np.float64)
@@ -27,7 +29,9 @@ def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
 
 
 def blend(text: Tensor, counted: Tensor, counts: Tensor, half_count: float) -> Tensor:
-    """Row-wise mix of both sources, each scaled to sum 1 off the diagonal; co-occurrence weighs n / (n + half_count)."""
+    """Row-wise mix of both sources, each scaled to sum 1 off the diagonal; co-occurrence weighs n / (n +
+    half_count).
+    """
     trust = (counts / (counts + half_count)).unsqueeze(1).to(text)
     mixed = trust * _off_diagonal_shares(counted.to(text)) + (1 - trust) * _off_diagonal_shares(text)
     return mixed.fill_diagonal_(1.0)

@@ -1,4 +1,6 @@
-"""Another side of the pictures than a backbone was trained with: position embeddings are interpolated as open_clip does."""
+"""Another side of the pictures than a backbone was trained with: position embeddings are interpolated as open_clip
+does.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ RESNET_STRIDE = 32  # pixels per cell in front of the attention pooling of CLIP'
 
 
 def set_image_size(visual: Any, size: int, name: str) -> None:
-    """Let an open_clip image tower with loaded weights take pictures of ``size`` px a side; equal to ``force_image_size`` at loading.
+    """Let an open_clip image tower with loaded weights take pictures of ``size`` px a side; equal to
+    ``force_image_size`` at loading.
 
     Raises ConfigError where the tower ``name`` has no such size.
     """

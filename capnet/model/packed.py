@@ -1,6 +1,8 @@
-"""What lets a model folder load where the backbone's files are not: the image tower and the class features, in one safetensors file.
+"""What lets a model folder load where the backbone's files are not: the image tower and the class features, in one
+safetensors file.
 
-The text tower stays out. Once training is over class features are constants, and nothing that scores pictures reads a text.
+The text tower stays out. Once training is over class features are constants, and nothing that scores pictures reads a
+text.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class PackedCapNet(CapNet):
         return ClassFeatures(refined, zero_shot)
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        super().load_trained({name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT_SIDE)}, where)
+        super().load_trained(
+            {name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT_SIDE)}, where
+        )
 
 
 def write_backbone(folder: Path, model: CapNet) -> None:
@@ -69,21 +73,34 @@ def write_backbone(folder: Path, model: CapNet) -> None:
 def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     """The model of a packed folder, its trained tensors not yet in it.
 
-    Raises ContractError where the file was changed, or was packed for other trained tensors: class features depend on them.
+    Raises ContractError where the file was changed, or was packed for other trained tensors: class features depend on
+    them.
     """
     path = folder / PACKED_FILE
     tensors, metadata = read_tensors(path)
     if tensors_digest(tensors) != metadata.get("tensors_sha256"):
-        raise ContractError("the packed backbone's sha256 is not the one that was written with it", str(path), "get the model from its store again")
+        raise ContractError(
+            "the packed backbone's sha256 is not the one that was written with it",
+            str(path),
+            "get the model from its store again",
+        )
     if sha256_file(folder / "model.safetensors") != metadata.get("model_sha256"):
-        raise ContractError("the backbone was packed for other trained tensors", str(path), "get the model from its store again, or register it again")
+        raise ContractError(
+            "the backbone was packed for other trained tensors",
+            str(path),
+            "get the model from its store again, or register it again",
+        )
     visual = build_visual(metadata["architecture"])
-    visual.load_state_dict({name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)})
+    visual.load_state_dict(
+        {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
+    )
     visual.requires_grad_(False).eval()
     look: dict[str, Any] = metadata["preprocess"]
     preprocess = Preprocess(look["size"], tuple(look["mean"]), tuple(look["std"]), look["interpolation"])
     text = TextTower(_no_text)
-    towers = Towers(ImageTower(visual), text, preprocess, metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"])
+    towers = Towers(
+        ImageTower(visual), text, preprocess, metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"]
+    )
     return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
 
 

@@ -1,4 +1,6 @@
-"""Class-specific soft prompts: learnable context vectors in front of each class name (CoOp; class-specific as in LMPT)."""
+"""Class-specific soft prompts: learnable context vectors in front of each class name (CoOp; class-specific as in
+LMPT).
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ class CausalTextTower(OpenClipTextTower):
 
     def end_positions(self, tokens: Tensor) -> Tensor:
         """Index [text] of the end-of-text token."""
-        return tokens.argmax(dim=1) if self.pool_type == "argmax" else tokens.eq(int(self.end_id or 0)).int().argmax(dim=1)
+        return (
+            tokens.argmax(dim=1) if self.pool_type == "argmax" else tokens.eq(int(self.end_id or 0)).int().argmax(dim=1)
+        )
 
     def used_length(self, tokens: Tensor) -> int:
         return int(self.end_positions(tokens).max()) + 1

@@ -84,8 +84,12 @@ class Towers:
     embed_dim: int
     pooled_dim: int
     weight_hash: str
-    centring: tuple[Tensor, Tensor] | None = None  # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
-    architecture: Mapping[str, Any] = field(default_factory=dict)  # what the image tower is built from: open_clip's, and resized (px, 0: not)
+    centring: tuple[Tensor, Tensor] | None = (
+        None  # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
+    )
+    architecture: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the image tower is built from: open_clip's, and resized (px, 0: not)
 
     def centre(self, text_features: Tensor) -> Tensor:
         """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""
@@ -103,7 +107,8 @@ class Towers:
 def load_towers(settings: Backbone, size: int = 0) -> Towers:
     """Build the towers that ``settings`` names, for pictures of ``size`` px a side (0: the backbone's own).
 
-    Raises ConfigError or DataError, never loads a substitute. The weight hash is that of the weights as published, whatever the size.
+    Raises ConfigError or DataError, never loads a substitute. The weight hash is that of the weights as published,
+    whatever the size.
     """
     if settings.name.startswith("lit-"):
         from capnet.model.lit import load_lit
@@ -145,7 +150,9 @@ def load_open_clip(settings: Backbone, image_size: int = 0) -> Towers:
             if digest in OPENAI_WEIGHTS and _is_torchscript(Path(source)):
                 model = _from_torchscript(name, Path(source))
             else:
-                model = open_clip.create_model(name, pretrained=pretrained or None, pretrained_text=False, weights_only=True)
+                model = open_clip.create_model(
+                    name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
+                )
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
         raise _weights_error(settings, error) from None
     model.requires_grad_(False).eval()
@@ -162,7 +169,12 @@ def load_open_clip(settings: Backbone, image_size: int = 0) -> Towers:
     towers = assemble(model, tokenizer, preprocess, digest)
     shape = open_clip.get_model_config(name) or {}
     quick_gelu = shape.get("quick_gelu", False)
-    towers.architecture = {"embed_dim": shape["embed_dim"], "vision_cfg": shape["vision_cfg"], "quick_gelu": quick_gelu, "resized": resized}
+    towers.architecture = {
+        "embed_dim": shape["embed_dim"],
+        "vision_cfg": shape["vision_cfg"],
+        "quick_gelu": quick_gelu,
+        "resized": resized,
+    }
     return towers
 
 
@@ -192,7 +204,9 @@ def _looks_like_path(source: str) -> bool:
 def _check_file(path: Path, name: str) -> str:
     if not path.is_file():
         raise DataError(
-            f"weight file {path.name} is missing", str(path.absolute()), f"put the weights of {name} there, or set backbone.pretrained to where they are"
+            f"weight file {path.name} is missing",
+            str(path.absolute()),
+            f"put the weights of {name} there, or set backbone.pretrained to where they are",
         )
     digest = sha256_file(path)
     if digest in OPENAI_WEIGHTS:
@@ -219,7 +233,9 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _from_torchscript(name: str, path: Path) -> Any:
-    """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold code."""
+    """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold
+    code.
+    """
     import open_clip
 
     quiet = _Quiet("No pretrained weights loaded")
@@ -238,7 +254,11 @@ def _from_torchscript(name: str, path: Path) -> Any:
 
 def _folder_digest(folder: Path) -> str:
     if not (folder / "open_clip_config.json").is_file():
-        raise DataError("open_clip_config.json is missing", str(folder.absolute()), "put the model's open_clip_config.json and weight file into that folder")
+        raise DataError(
+            "open_clip_config.json is missing",
+            str(folder.absolute()),
+            "put the model's open_clip_config.json and weight file into that folder",
+        )
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
 
@@ -248,19 +268,28 @@ def _demand_quick_gelu(name: str, needed: bool, source: str) -> None:
 
     has = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
     if needed and not has:
-        raise ConfigError(f"backbone.name = {name!r} runs GELU, but these weights were trained with QuickGELU", source, f"set backbone.name: {name}-quickgelu")
+        raise ConfigError(
+            f"backbone.name = {name!r} runs GELU, but these weights were trained with QuickGELU",
+            source,
+            f"set backbone.name: {name}-quickgelu",
+        )
 
 
 def _weights_error(settings: Backbone, error: Exception) -> DataError:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text alone says nothing
+    reason = (  # of a KeyError the text alone says nothing
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    )
     wanted = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
-        return DataError(f"cannot load {wanted}: {reason}", settings.pretrained, "use the weight file that belongs to this model")
+        return DataError(
+            f"cannot load {wanted}: {reason}", settings.pretrained, "use the weight file that belongs to this model"
+        )
     return DataError(
         f"cannot get {wanted}, tag {settings.pretrained!r}: {reason}",
         "open_clip's download",
-        "on a machine with a network run `python -c \"import open_clip; open_clip.create_model('"
-        f"{settings.name}', pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained: path/to/open_clip_model.safetensors",
+        f"on a machine with a network run `python -c \"import open_clip; open_clip.create_model('{settings.name}',"
+        f" pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained:"
+        " path/to/open_clip_model.safetensors",
     )
 
 

@@ -1,1 +1,3 @@
-"""MLflow: the only package that imports mlflow."""
+"""What becomes a registered version: candidate, artifacts, cards, register. Moving an alias is promotion's, scoring is
+serving's.
+"""

@@ -1,4 +1,6 @@
-"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures and description. No mlflow here."""
+"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures and description.
+No mlflow here.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,22 @@ from typing import Any
 
 from capnet.contracts import BUCKETS, VARIANTS, Classes, check_schema, read_classes, read_json, sha256_file, slugify
 from capnet.errors import ContractError, Problem
-from capnet.registry.gate import GateScores, gate_scores
+from capnet.promotion.gate import GateScores, gate_scores
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
-EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")  # they decide about the content; predictions follow from it
+EVALUATION_FILES = (
+    "metrics.json",
+    "per_class.csv",
+    "thresholds.json",
+)  # they decide about the content; predictions follow from it
 HEADLINE = ("mAP", *BUCKETS)
-PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}  # metric: column of per_class.csv
-FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag of a version: whether its artifact holds the backbone's weights
+PER_CLASS = {
+    "ap": "ap",
+    "precision": "precision",
+    "recall": "recall",
+    "threshold": "threshold",
+    "support": "positives",
+}  # metric: column of per_class.csv
 TITLES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -31,7 +42,9 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written, ``checks`` what the data gate found."""
+    """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written, ``checks``
+    what the data gate found.
+    """
 
     split: Path
     validation: Path
@@ -58,7 +71,9 @@ class Candidate:
 
 
 def content_hash(model: Path, evaluation: Path) -> str:
-    """sha256 over the sorted (name, sha256) of all files of the model and of the three evaluation files that decide about it."""
+    """sha256 over the sorted (name, sha256) of all files of the model and of the three evaluation files that decide
+    about it.
+    """
     files = {f"model/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()}
     files |= {f"evaluation/{name}": evaluation / name for name in EVALUATION_FILES}
     hashes = sorted((name, sha256_file(path)) for name, path in files.items())
@@ -75,9 +90,18 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     )
     missing = [path for folder, names in wanted for path in (folder / name for name in names) if not path.is_file()]
     if missing:
-        raise ContractError(problems=[Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`") for path in missing])
+        raise ContractError(
+            problems=[
+                Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
+                for path in missing
+            ]
+        )
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
-    config, thresholds, metrics = read_json(model / "config.json"), read_json(evaluation / "thresholds.json"), read_json(evaluation / "metrics.json")
+    config, thresholds, metrics = (
+        read_json(model / "config.json"),
+        read_json(evaluation / "thresholds.json"),
+        read_json(evaluation / "metrics.json"),
+    )
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
@@ -93,15 +117,33 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         if not found
     ]
     if thresholds.get("views") != config.get("tte"):
-        what = f"thresholds hold for the test-time views {thresholds.get('views')}, the model is scored with {config.get('tte')}"
+        what = (
+            f"thresholds hold for the test-time views {thresholds.get('views')}, the model is scored with"
+            f" {config.get('tte')}"
+        )
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
     if "mAP" not in metrics.get("capnet", {}):
-        problems.append(Problem("no mAP of the variant capnet", str(evaluation / "metrics.json"), "run `capnet evaluate` again"))
+        problems.append(
+            Problem("no mAP of the variant capnet", str(evaluation / "metrics.json"), "run `capnet evaluate` again")
+        )
     if problems:
         raise ContractError(problems=problems)
     history = _rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
-    return Candidate(split, validation, model, evaluation, content, classes, config, metrics, thresholds, per_class, history, findings["checks"])
+    return Candidate(
+        split,
+        validation,
+        model,
+        evaluation,
+        content,
+        classes,
+        config,
+        metrics,
+        thresholds,
+        per_class,
+        history,
+        findings["checks"],
+    )
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -109,7 +151,9 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again")
+            raise ContractError(
+                f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again"
+            )
         return list(reader)
 
 
@@ -129,7 +173,8 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def figures(candidate: Candidate) -> dict[str, float]:
-    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``, ``ap/<slug>``, ``support/<slug>``.
+    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``,
+    ``ap/<slug>``, ``support/<slug>``.
 
     Interval bounds are given for mAP and buckets only; metrics.json, an artifact of the run, has all of them.
     """
@@ -137,9 +182,15 @@ def figures(candidate: Candidate) -> dict[str, float]:
     named = _picked(metrics, VARIANTS, [*bounds, "CF1", "OF1", "CF1_chosen", "OF1_chosen"])
     named |= _picked(metrics.get("differences", {}), metrics.get("differences", {}), bounds)
     for label, variants in metrics.get("slices", {}).items():
-        named |= {f"slice-{slugify(label)}/{name}": value for name, value in _picked(variants, VARIANTS, HEADLINE).items()}
+        named |= {
+            f"slice-{slugify(label)}/{name}": value for name, value in _picked(variants, VARIANTS, HEADLINE).items()
+        }
     slugs = {item.name: item.slug for item in candidate.classes.items}
-    named |= {f"{kind}/{slugs[row['class']]}": row.get(column) for row in candidate.per_class for kind, column in PER_CLASS.items()}
+    named |= {
+        f"{kind}/{slugs[row['class']]}": row.get(column)
+        for row in candidate.per_class
+        for kind, column in PER_CLASS.items()
+    }
     return {name: number for name, value in named.items() if (number := _number(value)) is not None}
 
 
@@ -185,19 +236,35 @@ def description(candidate: Candidate) -> str:
     ]
     for variant in VARIANTS:
         if variant in metrics:
-            lines.append(f"| {TITLES[variant]} |" + "".join(f" &emsp; {percent(metrics[variant], name)} |" for name in shown))
+            lines.append(
+                f"| {TITLES[variant]} |" + "".join(f" &emsp; {percent(metrics[variant], name)} |" for name in shown)
+            )
     lines += [
         "",
-        f"- **Classes**: {len(candidate.classes)}, by training count: " + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count) + ".",
-        f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on {source_of_thresholds(thresholds)}, valid only for {views_in_words(views)}.",
-        f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights `{str(config.get('weight_hash', '?'))[:12]}`; "
-        f"epoch {config.get('selected_epoch', '?')} kept, {config.get('trained_parameters', 0):,} trained parameters.",
+        f"- **Classes**: {len(candidate.classes)}, by training count: "
+        + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count)
+        + ".",
+        (
+            f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on"
+            f" {source_of_thresholds(thresholds)}, valid only for {views_in_words(views)}."
+        ),
+        (
+            f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights"
+            f" `{str(config.get('weight_hash', '?'))[:12]}`; epoch {config.get('selected_epoch', '?')} kept,"
+            f" {config.get('trained_parameters', 0):,} trained parameters."
+        ),
     ]
     if borrowed:
-        lines.append(f"- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used: {_some(borrowed)}.")
+        lines.append(
+            "- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used:"
+            f" {_some(borrowed)}."
+        )
     if metrics.get("left_out"):
         lines.append(f"- **Not measured** (no positive test picture): {_some(metrics['left_out'])}.")
-    lines.append(f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report and both cards under its artifacts.")
+    lines.append(
+        f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report and both cards"
+        " under its artifacts."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -212,17 +279,24 @@ def percent(values: Mapping[str, Any], name: str) -> str:
 
 def source_of_thresholds(thresholds: Mapping[str, Any]) -> str:
     """The pictures that thresholds were chosen on, in words."""
-    return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(str(thresholds.get("source")), "?")
+    return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+        str(thresholds.get("source")), "?"
+    )
 
 
 def views_in_words(views: Mapping[str, Any]) -> str:
     """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
     size = f" of {views['size']} px" if views.get("size") else ""
-    return f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px, average of {views['average']})"
+    return (
+        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px,"
+        f" average of {views['average']})"
+    )
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(code(name[:80]) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(code(name[:80]) for name in names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 
 def code(text: str) -> str:

@@ -1,4 +1,6 @@
-"""Model card and data card of a candidate, as Markdown: what it is for, what it can and where it is weak, and what it learned from."""
+"""Model card and data card of a candidate, as Markdown: what it is for, what it can and where it is weak, and what it
+learned from.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,19 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
-from capnet.evaluation.report_words import blend_in_words
+from capnet.evaluation.report.words import blend_in_words
 from capnet.model.openai_weights import OPENAI_WEIGHTS
-from capnet.registry.candidate import HEADLINE, PACKED, TITLES, Candidate, code, flat_params, percent, source_of_thresholds, views_in_words
+from capnet.promotion.champion import PACKED
+from capnet.registry.candidate import (
+    HEADLINE,
+    TITLES,
+    Candidate,
+    code,
+    flat_params,
+    percent,
+    source_of_thresholds,
+    views_in_words,
+)
 from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
@@ -20,7 +32,9 @@ LONGEST_TABLE = 300  # classes
 
 
 def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, said_licence: str) -> dict[str, str]:
-    """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or referenced."""
+    """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or
+    referenced.
+    """
     licence = data_licence(said_licence, Path("data"))
     return {
         MODEL_CARD: model_card(candidate, form),
@@ -29,9 +43,14 @@ def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, said_
 
 
 def card_links(experiment: str, run_id: str) -> str:
-    """A line of Markdown for the version's page: links to both cards among the run's artifacts, within MLflow's pages."""
+    """A line of Markdown for the version's page: links to both cards among the run's artifacts, within MLflow's
+    pages.
+    """
     place = f"#/experiments/{experiment}/runs/{run_id}/artifacts"
-    return f"\n[Model card]({place}/{MODEL_CARD}) and [data card]({place}/{DATA_CARD}): use and limits, weak classes, every class, pictures, licences.\n"
+    return (
+        f"\n[Model card]({place}/{MODEL_CARD}) and [data card]({place}/{DATA_CARD}): use and limits, weak classes,"
+        " every class, pictures, licences.\n"
+    )
 
 
 # ---------------------------------------------------------------- model
@@ -46,17 +65,29 @@ def model_card(candidate: Candidate, form: str) -> str:
     lines = [
         "# Model card",
         "",
-        f"Says which of {len(classes)} classes are on a picture. mAP {percent(metrics['capnet'], 'mAP')} % on {metrics.get('test_rows', '?')} test pictures.",
+        (
+            f"Says which of {len(classes)} classes are on a picture. mAP {percent(metrics['capnet'], 'mAP')} % on"
+            f" {metrics.get('test_rows', '?')} test pictures."
+        ),
         "",
         "## Use",
         "",
-        f"Meant for: labelling whole pictures like those it was trained on with any number of {len(classes)} classes, and finding pictures of them.",
+        (
+            f"Meant for: labelling whole pictures like those it was trained on with any number of {len(classes)}"
+            " classes, and finding pictures of them."
+        ),
         "",
         "Limits:",
         "",
         "- It names no class outside its list, and neither counts things nor says where they are.",
-        "- Scores rank pictures of one class. They are no probabilities: the answer has a calibrated probability beside each score.",
-        "- Pictures from elsewhere (other cameras, seasons, styles) can be worse than these figures. `capnet predict` reports drift.",
+        (
+            "- Scores rank pictures of one class. They are no probabilities: the answer has a calibrated probability"
+            " beside each score."
+        ),
+        (
+            "- Pictures from elsewhere (other cameras, seasons, styles) can be worse than these figures. `capnet"
+            " predict` reports drift."
+        ),
         "- No decision about a person should follow from it without someone who looks at the picture.",
     ]
     if weak:
@@ -77,15 +108,25 @@ def model_card(candidate: Candidate, form: str) -> str:
         "## Known weak classes",
         "",
     ]
-    lines += table(["class", "AP %", "why"], [[code(name), _share(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]]) if weak else ["None found."]
+    lines += (
+        table(
+            ["class", "AP %", "why"],
+            [[code(name), _share(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
+        )
+        if weak
+        else ["None found."]
+    )
     chosen = thresholds["classes"]
     lines += [
         "",
         "## Thresholds",
         "",
-        f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {source_of_thresholds(thresholds)}. They hold only for "
-        f"{views_in_words(config['tte'])}; loading refuses other views. "
-        f"{sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled threshold.",
+        (
+            f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {source_of_thresholds(thresholds)}."
+            f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
+            f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
+            " threshold."
+        ),
         "",
         "## Every class",
         "",
@@ -99,13 +140,22 @@ def model_card(candidate: Candidate, form: str) -> str:
         "",
         "## Training settings",
         "",
-        *table(["setting", "value"], [[code(name), code(value)] for name, value in sorted(flat_params(config).items()) if name.startswith(("train.", "tte."))]),
+        *table(
+            ["setting", "value"],
+            [
+                [code(name), code(value)]
+                for name, value in sorted(flat_params(config).items())
+                if name.startswith(("train.", "tte."))
+            ],
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
-    """(class, average precision, reasons), the lowest first: not measured, below half of the mean, few test pictures, borrowed threshold."""
+    """(class, average precision, reasons), the lowest first: not measured, below half of the mean, few test pictures,
+    borrowed threshold.
+    """
     borrowed = {item["name"] for item in candidate.thresholds["classes"] if item.get("borrowed")}
     unreached = {item["name"] for item in candidate.thresholds["classes"] if item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
@@ -117,7 +167,9 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         elif ap < mean / 2:
             reasons.append(f"below half of the mean of {_share(mean)} %")
         if ap is not None and positives is not None and positives < FEW:
-            reasons.append(f"{positives:.0f} positive test picture{'s' if positives > 1 else ''}: the figure is uncertain")
+            reasons.append(
+                f"{positives:.0f} positive test picture{'s' if positives > 1 else ''}: the figure is uncertain"
+            )
         if name in borrowed:
             reasons.append("too few positives for a threshold of its own")
         elif name in unreached:
@@ -131,7 +183,11 @@ def _slices(candidate: Candidate, shown: Sequence[str]) -> list[str]:
     slices = candidate.metrics.get("slices", {})
     if not slices:
         return []
-    rows = [[code(name), *(percent(values["capnet"], key) for key in shown)] for name, values in slices.items() if "capnet" in values]
+    rows = [
+        [code(name), *(percent(values["capnet"], key) for key in shown)]
+        for name, values in slices.items()
+        if "capnet" in values
+    ]
     return ["", "On parts of the test pictures:", "", *table(["slice", *shown], rows)]
 
 
@@ -149,23 +205,40 @@ def _every_class(candidate: Candidate) -> list[str]:
         ]
         for row in candidate.per_class
     ]
-    more = [] if len(rows) <= LONGEST_TABLE else ["", f"And {len(rows) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
+    more = (
+        []
+        if len(rows) <= LONGEST_TABLE
+        else ["", f"And {len(rows) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
+    )
     return table(["class", "bucket", "train", "test", "AP %", "threshold"], rows[:LONGEST_TABLE]) + more
 
 
 def _made_of(candidate: Candidate, form: str) -> list[str]:
     config = candidate.config
     backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
-    licence = backbone_licence(str(backbone.get("name", "")), str(backbone.get("pretrained", "")), digest in OPENAI_WEIGHTS)
+    licence = backbone_licence(
+        str(backbone.get("name", "")), str(backbone.get("pretrained", "")), digest in OPENAI_WEIGHTS
+    )
     holding = (
-        "in the artifact (image tower and class features)" if form == PACKED else "not in the artifact: looked up by name when the model is loaded, and checked"
+        "in the artifact (image tower and class features)"
+        if form == PACKED
+        else "not in the artifact: looked up by name when the model is loaded, and checked"
     )
     return [
-        "- Method: CapNet, [arXiv:2511.20641](https://arxiv.org/abs/2511.20641): frozen CLIP-like towers, soft prompts, a label graph, adapters.",
-        f"- Backbone: {code(str(backbone.get('name', '?')))} / {code(str(backbone.get('pretrained', '?')))}, sha256 {code(digest or '?')}.",
+        (
+            "- Method: CapNet, [arXiv:2511.20641](https://arxiv.org/abs/2511.20641): frozen CLIP-like towers, soft"
+            " prompts, a label graph, adapters."
+        ),
+        (
+            f"- Backbone: {code(str(backbone.get('name', '?')))} / {code(str(backbone.get('pretrained', '?')))}, sha256"
+            f" {code(digest or '?')}."
+        ),
         f"- Licence of the backbone: {licence}.",
         f"- Backbone weights: {holding}.",
-        f"- Trained parameters: {config.get('trained_parameters', 0):,}; epoch {config.get('selected_epoch', '?')} kept.",
+        (
+            f"- Trained parameters: {config.get('trained_parameters', 0):,}; epoch {config.get('selected_epoch', '?')}"
+            " kept."
+        ),
         f"- Content: {code(candidate.content_hash)}.",
     ]
 
@@ -182,20 +255,35 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         counts[side], hidden[side] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
         groups = part["group"].replace("", None).nunique()
         share = hidden[side].sum() / max(1, len(part) * len(classes))
-        rows.append([side, len(part), int(counts[side].sum()), f"{counts[side].sum() / max(1, len(part)):.2f}", f"{100 * share:.1f}", groups or "none"])
+        rows.append(
+            [
+                side,
+                len(part),
+                int(counts[side].sum()),
+                f"{counts[side].sum() / max(1, len(part)):.2f}",
+                f"{100 * share:.1f}",
+                groups or "none",
+            ]
+        )
     train = counts["train"][counts["train"] > 0]
     ratio = f"{train.max() / train.min():.0f} to 1" if len(train) else "none"
     buckets = {bucket: sum(item.bucket == bucket for item in classes.items) for bucket in BUCKETS}
     slices = frame["slice"].replace("", None).dropna().value_counts().sort_index()
+    version = "not under DVC: only the sha256 of each picture is known, in the split table"
+    if data_md5:
+        version = f"{code(data_md5)} (md5 of DVC)"
     lines = [
         "# Data card",
         "",
-        f"{len(frame)} pictures, {len(classes)} classes, several on one picture. The common classes have most of the labels: the most common to the rarest "
-        f"is {ratio} in training ({', '.join(f'{count} {name}' for name, count in buckets.items() if count)}).",
+        (
+            f"{len(frame)} pictures, {len(classes)} classes, several on one picture. The common classes have most of"
+            f" the labels: the most common to the rarest is {ratio} in training"
+            f" ({', '.join(f'{count} {name}' for name, count in buckets.items() if count)})."
+        ),
         "",
         "## Source",
         "",
-        f"- Version: {code(data_md5) + ' (md5 of DVC)' if data_md5 else 'not under DVC: only the sha256 of each picture is known, in the split table'}.",
+        f"- Version: {version}.",
         f"- Stored at: {code(place) if place else 'no DVC remote is set'}.",
         *_licence(licence),
         "",
@@ -203,14 +291,22 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         "",
         *table(["side", "pictures", "labels", "each", "unknown %", "groups"], rows),
         "",
-        "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor against a class, in training and in all figures. "
-        "Groups (patients, camera sites) stay on one side wherever the sides were drawn and not given.",
+        (
+            "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor"
+            " against a class, in training and in all figures. Groups (patients, camera sites) stay on one side"
+            " wherever the sides were drawn and not given."
+        ),
     ]
     if len(slices):
         lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]
     lines += ["", "## What the data check found", "", *_findings(candidate.checks), "", "## Labels of every class", ""]
     columns = [
-        [code(item.name), item.bucket, *(int(counts[side][n]) for side in SIDES), int(sum(hidden[side][n] for side in SIDES))]
+        [
+            code(item.name),
+            item.bucket,
+            *(int(counts[side][n]) for side in SIDES),
+            int(sum(hidden[side][n] for side in SIDES)),
+        ]
         for n, item in enumerate(classes.items)
     ]
     lines += table(["class", "bucket", *SIDES, "unknown"], columns[:LONGEST_TABLE])
@@ -227,17 +323,29 @@ def _counts(lists: Iterable[Sequence[int]], n_classes: int) -> np.ndarray:
 
 def _licence(text: str) -> list[str]:
     if not text:
-        return [f"- Licence of the pictures: {UNKNOWN} (`register.data_licence`, or a file ATTRIBUTION or LICENSE beside them, says it)."]
+        return [
+            f"- Licence of the pictures: {UNKNOWN} (`register.data_licence`, or a file ATTRIBUTION or LICENSE beside"
+            " them, says it)."
+        ]
     if "\n" not in text:
         return [f"- Licence of the pictures: {plain(text)}."]
-    return ["- Licence of the pictures, as their folder says:", "", *(f"      {line}".rstrip() for line in text.splitlines())]
+    return [
+        "- Licence of the pictures, as their folder says:",
+        "",
+        *(f"      {line}".rstrip() for line in text.splitlines()),
+    ]
 
 
 def _findings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     failed = [check for check in checks if not check.get("success")]
     text = f"{len(checks)} checks, {len(failed)} with findings."
     rows = [
-        [code(str(check["name"])), check.get("severity", ""), plain(str(check.get("says", ""))), f"{check.get('observed', '?')} of {check.get('rows', '?')}"]
+        [
+            code(str(check["name"])),
+            check.get("severity", ""),
+            plain(str(check.get("says", ""))),
+            f"{check.get('observed', '?')} of {check.get('rows', '?')}",
+        ]
         for check in failed
     ]
     return [text, "", *table(["check", "severity", "finding", "rows"], rows)] if failed else [text]

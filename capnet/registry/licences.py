@@ -1,4 +1,6 @@
-"""Under which licence the backbone's weights and the pictures are, as far as it is known; what is not known is said to be unknown."""
+"""Under which licence the backbone's weights and the pictures are, as far as it is known; what is not known is said to
+be unknown.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ LIT = "image tower Apache-2.0 (EfficientNet-Lite, trained on ImageNet), text tow
 OPENAI = "MIT (OpenAI's CLIP; its model card calls untested deployments out of scope)"
 TAGS = (  # start of an open_clip tag: what its publisher says about the weights
     (("openai",), OPENAI),
-    (("laion", "datacomp_", "datacomp1b", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"), "MIT (LAION and DataComp, with open_clip)"),
+    (
+        ("laion", "datacomp_", "datacomp1b", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"),
+        "MIT (LAION and DataComp, with open_clip)",
+    ),
     (("webli",), "Apache-2.0 (Google's SigLIP)"),
     (("metaclip", "meta"), "CC BY-NC 4.0 (Meta's MetaCLIP): no commercial use"),
     (("dfn", "datacompdr"), "Apple's own terms for the weights: read them before the model is used or passed on"),
@@ -31,7 +36,9 @@ def backbone_licence(name: str, pretrained: str, is_openai: bool = False) -> str
 
 
 def data_licence(said: str, root: Path) -> str:
-    """What the setting says, else the text of ATTRIBUTION, LICENSE or COPYING in the data folder; "" where nobody says anything."""
+    """What the setting says, else the text of ATTRIBUTION, LICENSE or COPYING in the data folder; "" where nobody says
+    anything.
+    """
     if said.strip():
         return said.strip()
     try:

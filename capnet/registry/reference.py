@@ -1,4 +1,6 @@
-"""The model's memory of its own pictures: label rates of the training rows, scores of rows that it was not fitted to."""
+"""The model's memory of its own pictures: label rates of the training rows, scores of rows that it was not fitted
+to.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,13 @@ import numpy as np
 
 from capnet.contracts import label_matrix, read_predictions, read_split
 from capnet.registry.candidate import Candidate
-from capnet.registry.drift import reference_document
+from capnet.serving.drift import reference_document
 
 
 def reference(candidate: Candidate) -> dict[str, Any]:
-    """From validation rows, else out-of-fold scores of the training rows, else test rows; rates are over known labels."""
+    """From validation rows, else out-of-fold scores of the training rows, else test rows; rates are over known
+    labels.
+    """
     table, names = read_split(candidate.split / "split.parquet"), candidate.classes.names
     train = table[table["split"] == "train"]
     known = ~label_matrix(train["unknown"], len(names))

@@ -11,15 +11,15 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.registry.candidate import FORM, PACKED, REFERENCED, Candidate, content_hash, description
+from capnet.promotion.champion import FORM, PACKED, REFERENCED, VERDICT
+from capnet.promotion.policy import read_policy
+from capnet.promotion.promote import follow, rival_of, tag, verdict_on, verdict_tags
+from capnet.registry.artifacts import log_artifacts, log_figures, log_model
+from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
-from capnet.registry.champion import VERDICT
-from capnet.registry.contents import log_artifacts, log_figures, log_model
-from capnet.registry.policy import read_policy
-from capnet.registry.promotion import follow, rival_of, tag, verdict_on, verdict_tags
-from capnet.registry.provenance import git_revision
 from capnet.registry.run import begun_run, complete_twin, dvc_place, fingerprints, given_run, log_data_set, put_tags
-from capnet.registry.tracking import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.tracking.provenance import git_revision
+from capnet.tracking.store import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -27,19 +27,25 @@ if TYPE_CHECKING:
 
 PAGE = 100
 MODEL_DESCRIPTION = (
-    "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists the figures.\n\n"
-    "Load one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the newest registration; "
-    "`champion` is set by people.\n"
+    "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists"
+    " the figures.\n\nLoad one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the"
+    " newest registration; `champion` is set by people.\n"
 )
 
 
 def registered(settings: Register, registration: Path, model: Path, evaluation: Path) -> bool:
-    """True when the store holds, under the alias, the version that ``registration`` (and, where present, the two folders) describe."""
+    """True when the store holds, under the alias, the version that ``registration`` (and, where present, the two
+    folders) describe.
+    """
     try:
         record = read_json(registration)
     except ContractError:
         return False
-    if not isinstance(record, dict) or [record.get(key) for key in ("schema", "name", "alias")] != [SCHEMA, settings.name, settings.alias]:
+    if not isinstance(record, dict) or [record.get(key) for key in ("schema", "name", "alias")] != [
+        SCHEMA,
+        settings.name,
+        settings.alias,
+    ]:
         return False
     wanted = str(record.get("content_hash"))
     try:
@@ -76,7 +82,9 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
 
 
 def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate) -> None:
-    """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks again."""
+    """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks
+    again.
+    """
     policy = read_policy(settings.policy)
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
@@ -89,7 +97,11 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
 
     Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
     """
-    found = [item for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'") if item.status == "READY"]
+    found = [
+        item
+        for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'")
+        if item.status == "READY"
+    ]
     if settings.pack_backbone:
         found = [item for item in found if item.tags.get(FORM) == PACKED]
     in_file = sqlite_file(tracking_uri(settings)) is not None
@@ -102,7 +114,9 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
 
 @contextmanager
 def _may_be_gone() -> Iterator[None]:
-    """Passes over a version that was deleted since the search found it: another registration takes its duplicate back, or a person tidies up."""
+    """Passes over a version that was deleted since the search found it: another registration takes its duplicate back,
+    or a person tidies up.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -131,7 +145,13 @@ def _has_artifacts(client: MlflowClient, found: ModelVersion) -> bool:
 
 
 def _new_version(
-    client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, report: Path, data_md5: str, advance: Advance
+    client: MlflowClient,
+    settings: Register,
+    experiment: str,
+    candidate: Candidate,
+    report: Path,
+    data_md5: str,
+    advance: Advance,
 ) -> ModelVersion:
     tags = {
         "content_hash": candidate.content_hash,
@@ -145,7 +165,9 @@ def _new_version(
     notes = tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"} | fingerprints(candidate)
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
-        logged = client.create_logged_model(experiment, name=label, source_run_id=run_id, tags=tags, model_type="capnet")
+        logged = client.create_logged_model(
+            experiment, name=label, source_run_id=run_id, tags=tags, model_type="capnet"
+        )
         try:
             log_figures(client, run_id, logged.model_id, candidate)
             log_data_set(client, run_id, candidate, data_md5)
@@ -159,17 +181,23 @@ def _new_version(
             raise
         client.finalize_logged_model(logged.model_id, "READY")
         if not given_run():
-            client.set_terminated(run_id, "FINISHED")  # before the version: what comes after it could fail and leave it behind
+            client.set_terminated(
+                run_id, "FINISHED"
+            )  # before the version: what comes after it could fail and leave it behind
         advance(note="version")
         text += card_links(experiment, run_id)
         buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
-        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets)
+        created = _create_version(
+            client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets
+        )
         advance()
     return _lowest(client, settings, created, candidate.content_hash)
 
 
 def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wanted: str) -> ModelVersion:
-    """The version that stays when two registrations of the same content ran at once: the lower one; the other is taken back."""
+    """The version that stays when two registrations of the same content ran at once: the lower one; the other is taken
+    back.
+    """
     first = find_version(client, settings, wanted)
     if first is None or int(first.version) >= int(created.version):
         return client.get_model_version(settings.name, created.version)
@@ -180,8 +208,12 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wan
 
 
 @contextmanager
-def _run(client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]) -> Iterator[str]:
-    """The run that training began, else a new one, which is marked FAILED (KILLED on Ctrl-C) when the body does not get through."""
+def _run(
+    client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]
+) -> Iterator[str]:
+    """The run that training began, else a new one, which is marked FAILED (KILLED on Ctrl-C) when the body does not get
+    through.
+    """
     begun = begun_run(client, settings, candidate)
     if begun:
         put_tags(client, begun, tags)
@@ -198,12 +230,16 @@ def _run(client: MlflowClient, settings: Register, experiment: str, candidate: C
         raise
 
 
-def _create_version(client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]) -> ModelVersion:
+def _create_version(
+    client: MlflowClient, settings: Register, source: str, run_id: str, model_id: str, text: str, tags: dict[str, str]
+) -> ModelVersion:
     """Create version and alias; on an error neither remains, nor a registered model that was made only for it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(settings.name, description=MODEL_DESCRIPTION.format(name=settings.name, alias=settings.alias))
+        client.create_registered_model(
+            settings.name, description=MODEL_DESCRIPTION.format(name=settings.name, alias=settings.alias)
+        )
         fresh = True
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
@@ -211,18 +247,27 @@ def _create_version(client: MlflowClient, settings: Register, source: str, run_i
         fresh = False
     created = None
     try:
-        created = client.create_model_version(settings.name, source, run_id=run_id, tags=tags, description=text, model_id=model_id)
+        created = client.create_model_version(
+            settings.name, source, run_id=run_id, tags=tags, description=text, model_id=model_id
+        )
         insist(client.set_registered_model_alias, settings.name, settings.alias, created.version)
         return created
     except BaseException:
         with suppress(Exception):
             if created is not None:
                 client.delete_model_version(settings.name, created.version)
-            if fresh and not client.search_model_versions(f"name = '{settings.name}'"):  # nobody else registered there meanwhile
+            if fresh and not client.search_model_versions(
+                f"name = '{settings.name}'"
+            ):  # nobody else registered there meanwhile
                 client.delete_registered_model(settings.name)
         raise
 
 
 def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:
     """Where this content was registered last: for the state folder, never for an output."""
-    return {"name": found.name, "version": int(found.version), "run_id": found.run_id, "tracking_uri": masked(tracking_uri(settings))}
+    return {
+        "name": found.name,
+        "version": int(found.version),
+        "run_id": found.run_id,
+        "tracking_uri": masked(tracking_uri(settings)),
+    }

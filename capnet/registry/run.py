@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from capnet.config import Register, settings_hash
 from capnet.contracts import sha256_file
 from capnet.registry.candidate import Candidate, figures, flat_params
-from capnet.registry.client_store import ClientStore
-from capnet.registry.sender import send
-from capnet.registry.spool import Spool, spool_of
-from capnet.registry.tracking import insist
+from capnet.tracking.client_store import ClientStore
+from capnet.tracking.sender import send
+from capnet.tracking.spool import Spool, spool_of
+from capnet.tracking.store import insist
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -31,7 +31,9 @@ def given_run() -> str:
 
 
 def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) -> str:
-    """The given run, else the one that trained this model and waits for its results; "" where there is none. Sends what is still spooled."""
+    """The given run, else the one that trained this model and waits for its results; "" where there is none. Sends what
+    is still spooled.
+    """
     if given_run():
         return given_run()
     spool, there = spool_of(sha256_file(candidate.model / "model.safetensors")), ClientStore(client, settings)
@@ -45,7 +47,8 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
 def takes_records(client: MlflowClient, spool: Spool, address: str) -> bool:
     """False where the run of these records was deleted, or was given from outside and is not there.
 
-    A run of our own that a store at the same address does not know, because its database is a new one, is told again from the start.
+    A run of our own that a store at the same address does not know, because its database is a new one, is told again
+    from the start.
     """
     from mlflow.exceptions import MlflowException
 
@@ -74,7 +77,9 @@ def complete_twin(client: MlflowClient, settings: Register, candidate: Candidate
     metrics = [Metric(name, value, now, 0) for name, value in figures(candidate).items()]
     params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)
-    put_tags(client, run_id, {"content_hash": candidate.content_hash, "same_as": f"{found.name} version {found.version}"})
+    put_tags(
+        client, run_id, {"content_hash": candidate.content_hash, "same_as": f"{found.name} version {found.version}"}
+    )
 
 
 def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
@@ -86,16 +91,26 @@ def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
 def told_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
     """{(metric, step): time} of what the run has already."""
     there = client.get_run(run_id).data.metrics
-    return {(name, point.step): point.timestamp for name in names if name in there for point in client.get_metric_history(run_id, name)}
+    return {
+        (name, point.step): point.timestamp
+        for name in names
+        if name in there
+        for point in client.get_metric_history(run_id, name)
+    }
 
 
 def fingerprints(candidate: Candidate) -> dict[str, str]:
     """What the run was made from, as tags."""
-    return {"settings_fingerprint": settings_hash(candidate.config), "split_sha256": sha256_file(candidate.split / "split.parquet")}
+    return {
+        "settings_fingerprint": settings_hash(candidate.config),
+        "split_sha256": sha256_file(candidate.split / "split.parquet"),
+    }
 
 
 def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_md5: str) -> None:
-    """The data set as MLflow lists it: DVC's md5 as digest, the place at the DVC remote as source, counts as profile."""
+    """The data set as MLflow lists it: DVC's md5 as digest, the place at the DVC remote as source, counts as
+    profile.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     place = dvc_place(Path(".dvc/config"), data_md5)
@@ -106,7 +121,9 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
         "test_rows": candidate.metrics.get("test_rows", 0),
     }
     kind = "s3" if place.startswith("s3://") else "local"
-    data_set = Dataset("data", digest[:LONGEST_DIGEST], kind, json.dumps({"uri": place or "data"}), profile=json.dumps(counts))
+    data_set = Dataset(
+        "data", digest[:LONGEST_DIGEST], kind, json.dumps({"uri": place or "data"}), profile=json.dumps(counts)
+    )
     insist(client.log_inputs, run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 

@@ -1,1 +1,1 @@
-"""The stages: read inputs, call pure functions, write outputs. One file a stage."""
+"""One file a stage: read inputs, call pure functions, write outputs."""

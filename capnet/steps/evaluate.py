@@ -1,4 +1,6 @@
-"""Stage evaluate: score val and test pictures, choose thresholds, measure every variant with intervals, write the report."""
+"""Stage evaluate: score val and test pictures, choose thresholds, measure every variant with intervals, write the
+report.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,17 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
-from capnet.contracts import Classes, read_classes, read_json, read_predictions, read_split, replace_file, write_json, write_predictions
-from capnet.data.roots import local_root
+from capnet.contracts import (
+    Classes,
+    read_classes,
+    read_json,
+    read_predictions,
+    read_split,
+    replace_file,
+    write_json,
+    write_predictions,
+)
+from capnet.data.sources.root import local_root
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores, read_probe
 from capnet.evaluation.metrics import Bools, Floats
@@ -32,7 +43,9 @@ from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thres
 
 
 class ScoredPictures(Protocol):
-    """Scores float32 [picture, class] by variant, and frozen pooled features float32 [picture, view, feature] of the same views."""
+    """Scores float32 [picture, class] by variant, and frozen pooled features float32 [picture, view, feature] of the
+    same views.
+    """
 
     @property
     def scores(self) -> dict[str, np.ndarray]: ...
@@ -42,13 +55,16 @@ class ScoredPictures(Protocol):
 
 
 def evaluate(
-    params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Callable[[Mapping[str, float], int], None] | None = None
+    params: Params,
+    inputs: dict[str, Path],
+    outputs: dict[str, Path],
+    log: Callable[[Mapping[str, float], int], None] | None = None,
 ) -> dict[str, float]:
     """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1.
 
     ``log`` gets CapNet's means as soon as they are known.
     """
-    from capnet.evaluation.report import render
+    from capnet.evaluation.report.render import render
     from capnet.evaluation.tte import Scorer
 
     split_dir, model_dir, out = inputs["split"], inputs["model"], outputs["evaluation"]
@@ -70,11 +86,20 @@ def evaluate(
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
 
-    with threadpool_limits(1):  # many small problems: more threads are slower, and another number of them gives other bits
+    with threadpool_limits(
+        1
+    ):  # many small problems: more threads are slower, and another number of them gives other bits
         found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
     write_results(out, found)
     if log is not None:
-        log({f"capnet/{name}": found["metrics"]["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in found["metrics"]["capnet"]}, 0)
+        log(
+            {
+                f"capnet/{name}": found["metrics"]["capnet"][name]
+                for name in ("mAP", "head", "medium", "tail")
+                if name in found["metrics"]["capnet"]
+            },
+            0,
+        )
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
     return headline(found["metrics"])
 
@@ -92,8 +117,9 @@ def evaluate_scores(
 ) -> dict[str, Any]:
     """All of the evaluation on arrays: frames predictions, per_class, pr_curves and documents metrics, thresholds.
 
-    Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the linear
-    probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for thresholds where there are no validation rows.
+    Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the
+    linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
+    thresholds where there are no validation rows.
     """
     test = make_side(split_table, "test", classes, scored_test.scores)
     require_positives(test)
@@ -110,7 +136,11 @@ def evaluate_scores(
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = measure(test, chosen, classes, config.bootstrap)
     metrics = metrics_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
-    metrics["threshold"] = {"objective": config.threshold.objective, "source": source, "borrowed": int(served.borrowed.sum())}
+    metrics["threshold"] = {
+        "objective": config.threshold.objective,
+        "source": source,
+        "borrowed": int(served.borrowed.sum()),
+    }
     if source != "none":
         metrics["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
@@ -139,11 +169,22 @@ def fit(train: Side, features: Floats, val: Side, scored_val: ScoredPictures | N
     return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows)
 
 
-def thresholds(train: Side, val: Side, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate) -> tuple[dict[str, Thresholds], str]:
-    """Thresholds by variant and where they come from: val, out_of_fold or none. A variant without scores on those rows has none."""
+def thresholds(
+    train: Side, val: Side, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate
+) -> tuple[dict[str, Thresholds], str]:
+    """Thresholds by variant and where they come from: val, out_of_fold or none. A variant without scores on those rows
+    has none.
+    """
 
     def choose(side: Side, scores: Floats, known: Bools) -> Thresholds:
-        return choose_thresholds(side.labels & known, known, scores, config.threshold.objective, config.threshold.min_positives, config.calibration_prior)
+        return choose_thresholds(
+            side.labels & known,
+            known,
+            scores,
+            config.threshold.objective,
+            config.threshold.min_positives,
+            config.calibration_prior,
+        )
 
     if val.labels.any():
         return {name: choose(val, scores, val.known) for name, scores in val.scores.items()}, "val"
@@ -153,17 +194,27 @@ def thresholds(train: Side, val: Side, probe: Chosen | None, out_of_fold: pd.Dat
     if not train.labels.any():
         return {}, "none"
     chosen = {"capnet": choose(train, scores, train.known)}
-    if probe is not None and probe.held_out is not None and probe.held_out_known is not None and (train.labels & probe.held_out_known).any():
+    if (
+        probe is not None
+        and probe.held_out is not None
+        and probe.held_out_known is not None
+        and (train.labels & probe.held_out_known).any()
+    ):
         chosen["linear_probe"] = choose(train, probe.held_out, probe.held_out_known)
     return chosen, "out_of_fold"
 
 
 def held_out_scores(train: Side, out_of_fold: pd.DataFrame) -> np.ndarray:
-    """Out-of-fold scores float32 [picture, class] in the order of the training rows; raises ContractError where rows differ."""
+    """Out-of-fold scores float32 [picture, class] in the order of the training rows; raises ContractError where rows
+    differ.
+    """
     by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))
     missing = [name for name in train.rows["image_id"] if name not in by_id]
     if missing or len(by_id) != len(train.rows):
-        what = f"{len(by_id)} out-of-fold scores for {len(train.rows)} training rows; without: {', '.join(missing[:5]) or 'none'}"
+        what = (
+            f"{len(by_id)} out-of-fold scores for {len(train.rows)} training rows; without:"
+            f" {', '.join(missing[:5]) or 'none'}"
+        )
         raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
     scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in train.rows["image_id"]])
     check_scores(Side("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
@@ -171,6 +222,10 @@ def held_out_scores(train: Side, out_of_fold: pd.DataFrame) -> np.ndarray:
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """mAP, head, medium, tail of CapNet, and the mAP of zero-shot and of the linear probe; what does not exist is left out."""
+    """mAP, head, medium, tail of CapNet, and the mAP of zero-shot and of the linear probe; what does not exist is left
+    out.
+    """
     result = {name: metrics["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in metrics["capnet"]}
-    return result | {f"{name}_mAP": metrics[name]["mAP"] for name in ("zero_shot", "linear_probe") if "mAP" in metrics.get(name, {})}
+    return result | {
+        f"{name}_mAP": metrics[name]["mAP"] for name in ("zero_shot", "linear_probe") if "mAP" in metrics.get(name, {})
+    }

@@ -28,7 +28,9 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
         labels, unknown = (label_matrix(train[column], len(classes)) for column in ("labels", "unknown"))
         counted = torch.from_numpy(cooccurrence(labels, unknown)).float()
         counts = torch.from_numpy(classes.train_counts).float()
-        similarity = counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
+        similarity = (
+            counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)
+        )
     matrix = adjacency(similarity, settings.top_k, settings.s, settings.tau, settings.normalisation)
     metadata = {
         **settings.model_dump(mode="json"),

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
-from capnet.data.formats import Annotations
-from capnet.data.paths import TODO, Links, path_fault
-from capnet.data.roots import local_root
-from capnet.data.splits import LISTS, read_id_list, write_id_list
+from capnet.data.annotations import Annotations
+from capnet.data.annotations.paths import TODO, Links, path_fault
+from capnet.data.sources.root import local_root
+from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
@@ -32,33 +32,46 @@ INSIDE = {  # settings that name files, by format
     "nus_wide": ("nus_wide.images", "nus_wide.clean_train", "nus_wide.clean_test"),
     "camera_traps": ("camera_traps.file", "camera_traps.images"),
 }
-NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}  # what people call a picture without any class
+NOTHING = {
+    "blank",
+    "empty",
+    "nothing",
+    "none",
+    "no animal",
+    "no finding",
+}  # what people call a picture without any class
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Read the labels of ``data.format`` and every picture once, write the manifest in the order of the labels.
 
-    A missing or broken picture is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_pictures``.
+    A missing or broken picture is left out, named in left_out.csv and counted, up to a share of
+    ``ingest.bad_pictures``.
 
     Raises DataError with every mistake in tables and pictures at once.
     """
     _refuse_paths_outside(params)
     root, settings = local_root(params.data, inputs["data"]), params.ingest
-    found: Annotations = import_module(f"capnet.data.formats.{params.data.format}").read(root, settings)
+    found: Annotations = import_module(f"capnet.data.annotations.{params.data.format}").read(root, settings)
     problems = list(found.problems)
     if settings.pictures != "listed":
         local_root(params.data, inputs["data"], found.rows, strict=False)
     links = Links(root)
     if params.data.links == "inside" and settings.pictures != "listed":
-        problems += [_leads_out(path, found.where(row)) for row, path in enumerate(found.rows["path"]) if links.lead_out(path)]
+        problems += [
+            _leads_out(path, found.where(row)) for row, path in enumerate(found.rows["path"]) if links.lead_out(path)
+        ]
     rows, faults = _pictures(root, found, settings)
     lists = {name: _id_list(root, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_pictures * len(rows)
     if faults and too_many and settings.bad_pictures:
         row, first = faults[0]
-        more = f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_pictures = {settings.bad_pictures:g} none is left out"
+        more = (
+            f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_pictures = {settings.bad_pictures:g} none is"
+            " left out"
+        )
         faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
     problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
     if problems:
@@ -74,7 +87,11 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
             write_id_list(folder, name, ids)
     for item in found.classes.items:
         if item.name.casefold() in NOTHING:
-            todo = "name it in ingest.camera_traps.blank" if params.data.format == "camera_traps" else "give such pictures no label"
+            todo = (
+                "name it in ingest.camera_traps.blank"
+                if params.data.format == "camera_traps"
+                else "give such pictures no label"
+            )
             log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
     for reason, count in found.left_out.items():
         log.warning("%d pictures left out: %s", count, reason)
@@ -85,7 +102,9 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
 
 
 def _refuse_paths_outside(params: Params) -> None:
-    """Raise ConfigError where a setting names a file outside of the data folder: DVC and a pipeline only carry what is in it."""
+    """Raise ConfigError where a setting names a file outside of the data folder: DVC and a pipeline only carry what is
+    in it.
+    """
     problems = []
     for name in ("classes", *INSIDE.get(params.data.format, ())):
         value = reduce(getattr, name.split("."), params.ingest)
@@ -99,7 +118,7 @@ def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.Data
     """The rows with width, height and sha256, and per bad picture its row and what is wrong with it."""
     import pandas as pd
 
-    from capnet.data.pictures import inspect_header, inspect_picture, map_pictures
+    from capnet.data.images.image_files import inspect_header, inspect_picture, map_pictures
 
     rows = found.rows
     if settings.pictures == "listed":
@@ -166,6 +185,13 @@ def _advice(root: Path, path: str, fault: str) -> str:
     names = os.listdir(folder) if folder.is_dir() else []
     for form in ("NFC", "NFD"):
         if unicodedata.normalize(form, wanted.name) in names:
-            return f"the file is there with its accents in another Unicode form: write the name in {form} as it is in the folder, or rename the file"
+            return (
+                f"the file is there with its accents in another Unicode form: write the name in {form} as it is in the"
+                " folder, or rename the file"
+            )
     close = [name for name in names if name.lower().rsplit(".", 1)[0] == wanted.stem.lower()]
-    return f"did you mean {(wanted.parent / min(close)).as_posix()!r}?" if close else "put the file there, correct the path, or remove its row"
+    return (
+        f"did you mean {(wanted.parent / min(close)).as_posix()!r}?"
+        if close
+        else "put the file there, correct the path, or remove its row"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from capnet.config import Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.features import Look, live_features, pooled_features
+from capnet.data.images.features import Look, live_features, pooled_features
 from capnet.model.capnet import CapNet
 from capnet.model.towers import Towers
 from capnet.runtime import Machine
@@ -39,22 +39,36 @@ class Job:
 
     def model(self) -> CapNet:
         torch.manual_seed(self.params.runtime.seed)
-        return CapNet(self.towers, self.classes.prompt_names, self.graph.adjacency, self.graph.text_features, self.params.train).to(self.machine.device)
+        return CapNet(
+            self.towers, self.classes.prompt_names, self.graph.adjacency, self.graph.text_features, self.params.train
+        ).to(self.machine.device)
 
     def look(self, random_views: int = 0) -> Look:
         preprocess = self.towers.preprocess
         tte = None if random_views else self.params.tte
         seed, resize = self.params.runtime.seed, self.params.tte.resize
-        return Look(preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize)
+        return Look(
+            preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize
+        )
 
     def features(self, rows: pd.DataFrame, look: Look, what: str) -> Tensor:
-        """Features of ``rows``; of several processes the first one makes them, and the others find them in a state folder that they share."""
+        """Features of ``rows``; of several processes the first one makes them, and the others find them in a state
+        folder that they share.
+        """
         if not self.group.leads:
             self.group.told(b"")
         threads = self.params.runtime.threads
         tower = self.towers.image
         found = pooled_features(
-            tower.pooled, self.towers.weight_hash, rows, self.root, look, self.machine, threads, what, side_by_side=tower.stands_several_callers
+            tower.pooled,
+            self.towers.weight_hash,
+            rows,
+            self.root,
+            look,
+            self.machine,
+            threads,
+            what,
+            side_by_side=tower.stands_several_callers,
         )
         if self.group.leads:
             self.group.told(b"")
@@ -70,7 +84,9 @@ class Job:
         seed = self.params.runtime.seed
         if views is not None:
             return CachedViews(views, self.machine.device, seed)
-        return DecodedPictures(model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads)
+        return DecodedPictures(
+            model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads
+        )
 
     def fit(
         self,
@@ -83,15 +99,29 @@ class Job:
         what: str = "training",
         log: Log | None = None,
     ) -> Fit:
-        """Train ``model`` on ``rows`` with checkpoints in ``folder``; ``views`` [row, view, pooled] are cached features of a frozen tower.
+        """Train ``model`` on ``rows`` with checkpoints in ``folder``; ``views`` [row, view, pooled] are cached features
+        of a frozen tower.
 
-        ``plain`` are those of a tower without its adapters, from which statistics and start values come where they are trained.
+        ``plain`` are those of a tower without its adapters, from which statistics and start values come where they are
+        trained.
         """
         labels, prepared = self.labels(rows), plain if views is None else views
         if prepared is not None:
             model.prepare_for(prepared, labels.targets, labels.known)
         runtime, pictures = self.params.runtime, self.pictures(model, rows, views)
-        return fit(model, pictures, labels, self.params.train, runtime.seed, folder, validate, what, self.machine.autocast, log, self.group)
+        return fit(
+            model,
+            pictures,
+            labels,
+            self.params.train,
+            runtime.seed,
+            folder,
+            validate,
+            what,
+            self.machine.autocast,
+            log,
+            self.group,
+        )
 
     def member_logits(self, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str) -> dict[str, Tensor]:
         """Logits of each member under the test-time views, float32 [row, view, class].
@@ -115,7 +145,9 @@ class Job:
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     def combine(self, members: Mapping[str, Tensor], weights: Mapping[str, float]) -> np.ndarray:
-        """Served scores float32 [row, class] of logits [row, view, class]: blended, then averaged over views as test-time ensembling does."""
+        """Served scores float32 [row, class] of logits [row, view, class]: blended, then averaged over views as
+        test-time ensembling does.
+        """
         logits = torch.stack([weight * members[name].double() for name, weight in weights.items() if weight]).sum(dim=0)
         scores = logits.mean(dim=1).sigmoid() if self.params.tte.average == "logits" else logits.sigmoid().mean(dim=1)
         return scores.float().numpy()
@@ -125,4 +157,12 @@ class Job:
         return self.combine(self.member_logits(model, rows, plain, what), model.weights)
 
     def _live(self, model: CapNet, rows: pd.DataFrame, what: str, adapted: bool) -> Tensor:
-        return live_features(lambda images: model.pooled(images, adapted), rows, self.root, self.look(), self.machine, self.params.runtime.threads, what)
+        return live_features(
+            lambda images: model.pooled(images, adapted),
+            rows,
+            self.root,
+            self.look(),
+            self.machine,
+            self.params.runtime.threads,
+            what,
+        )

@@ -7,9 +7,9 @@ from pathlib import Path
 from capnet.config import Params
 from capnet.contracts import SCHEMA, write_json
 from capnet.registry.candidate import read_candidate
-from capnet.registry.provenance import dvc_md5
 from capnet.registry.register import register_version, state_record
 from capnet.state import state_dir
+from capnet.tracking.provenance import dvc_md5
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -18,6 +18,12 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     found = register_version(settings, candidate, inputs["evaluation"] / "report.html", dvc_md5(Path("data.dvc")))
     write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, candidate, found))
-    record = {"schema": SCHEMA, "name": settings.name, "alias": settings.alias, "content_hash": candidate.content_hash, "metrics": candidate.headline}
+    record = {
+        "schema": SCHEMA,
+        "name": settings.name,
+        "alias": settings.alias,
+        "content_hash": candidate.content_hash,
+        "metrics": candidate.headline,
+    }
     write_json(outputs["registration"], record)
     return {"version": float(found.version), **candidate.headline}

@@ -14,22 +14,23 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from capnet.data.sides import Sides
+    from capnet.data.splits.assign import Sides
 
 log = logging.getLogger(__name__)
 
 
 def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Give every picture its side and every class its training count; the result does not depend on the manifest's row order.
+    """Give every picture its side and every class its training count; the result does not depend on the manifest's row
+    order.
 
-    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train, and
-    where the training counts are not those of ``split.benchmark``.
+    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train,
+    and where the training counts are not those of ``split.benchmark``.
     """
     import pandas as pd
 
-    from capnet.data.label_lists import known_positives
-    from capnet.data.published import check_benchmark
-    from capnet.data.sides import assign_sides
+    from capnet.data.annotations.label_lists import known_positives
+    from capnet.data.splits.assign import assign_sides
+    from capnet.data.splits.published import check_benchmark
 
     settings = params.split
     classes = read_classes(inputs["manifest"] / "classes.json")
@@ -51,14 +52,20 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
 
 
 def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[str], list[str]]:
-    """The published id lists that ingest kept, train and test; raises ConfigError where there is none, DataError for unknown ids."""
-    from capnet.data.splits import LISTS, read_kept_list
+    """The published id lists that ingest kept, train and test; raises ConfigError where there is none, DataError for
+    unknown ids.
+    """
+    from capnet.data.splits.long_tail import LISTS, read_kept_list
 
     if settings.method != "published":
         return [], []
     train, test = (read_kept_list(folder, name) for name in LISTS)
     if not train:
-        raise ConfigError("split.method published needs a list", "ingest.train_list is empty", "name a text file in data.root: training image ids, one a line")
+        raise ConfigError(
+            "split.method published needs a list",
+            "ingest.train_list is empty",
+            "name a text file in data.root: training image ids, one a line",
+        )
     ids = set(known)
     problems = [
         Problem(f"image id {image!r} is listed and has no row", f"{name}_list.txt", "run `capnet ingest` again")
@@ -71,11 +78,15 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
     return train, test
 
 
-def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Sides, settings: Split) -> list[str]:
-    """Warnings on classes short of positives; ``counts`` are known positives per side and ``total`` those of all rows, int [class].
+def check_positives(
+    classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Sides, settings: Split
+) -> list[str]:
+    """Warnings on classes short of positives; ``counts`` are known positives per side and ``total`` those of all rows,
+    int [class].
 
-    Raises DataError with one problem per side that names every class short of ``require_positives``. A given or published
-    val or test side cannot be drawn better, so there it is only a warning; classes without any positive are always named.
+    Raises DataError with one problem per side that names every class short of ``require_positives``. A given or
+    published val or test side cannot be drawn better, so there it is only a warning; classes without any positive are
+    always named.
     """
     warnings, problems = [], []
     drawn = {"train": True, "val": sides.validation_source != "given", "test": sides.test_source == "share"}
@@ -85,7 +96,9 @@ def check_positives(classes: Classes, counts: dict[str, np.ndarray], total: np.n
         if short and drawn[name]:
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
-            problems.append(Problem(what, listed, _help(name, sides, settings, bool(max(total[c] for c in short) >= required))))
+            problems.append(
+                Problem(what, listed, _help(name, sides, settings, bool(max(total[c] for c in short) >= required)))
+            )
         elif short:
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]}" for c in short)
             warnings.append(f"fewer than {required} known positives in the given {name} side: {listed}")
@@ -101,11 +114,17 @@ def _help(name: str, sides: Sides, settings: Split, enough: bool) -> str:
     """What would help; ``enough``: in all rows some of these classes have the positives that the side lacks."""
     fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
     if name == "train":
-        draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(settings.method, "")
+        draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(
+            settings.method, ""
+        )
         held = "lower split.validation.share, or " if sides.validation_source == "train" else ""
         return f"{draw + held if enough else ''}add pictures of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
-    source = " and choose split.validation.source train or pool" if name == "val" and sides.validation_source == "none" else ""
+    source = (
+        " and choose split.validation.source train or pool"
+        if name == "val" and sides.validation_source == "none"
+        else ""
+    )
     return f"raise {more}{source}; or add pictures of these classes; or {fewer}"
 
 
@@ -113,7 +132,9 @@ def _without(classes: Classes, counts: np.ndarray) -> list[str]:
     return [name for name, count in zip(classes.names, counts, strict=True) if not count]
 
 
-def _decisions(classes: Classes, counts: dict[str, np.ndarray], sides: Sides, settings: Split, n_rows: int, warnings: list[str]) -> dict[str, Any]:
+def _decisions(
+    classes: Classes, counts: dict[str, np.ndarray], sides: Sides, settings: Split, n_rows: int, warnings: list[str]
+) -> dict[str, Any]:
     """What split.json says: where rows came from, how many, and what to mind."""
     rows = {"train": len(sides.train), "val": len(sides.val), "test": len(sides.test)}
     content: dict[str, Any] = {

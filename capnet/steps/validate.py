@@ -1,4 +1,6 @@
-"""The validate stage: the split table and the pictures -> validation.json, a page, Data Docs; a critical failure stops the run."""
+"""The validate stage: the split table and the pictures -> validation.json, a page, Data Docs; a critical failure stops
+the run.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Params
 from capnet.contracts import SCHEMA, read_classes, read_split, replace_file, write_json
-from capnet.data.roots import local_root
+from capnet.data.sources.root import local_root
 from capnet.errors import DataError, GateError, Problem
 
 if TYPE_CHECKING:
-    from capnet.data.check_rules import Check
+    from capnet.data.checks.rules import Check
 
 log = logging.getLogger(__name__)
 SHOWN = 6  # offending rows named in a message; validation.json has more
@@ -21,24 +23,37 @@ SHOWN = 6  # offending rows named in a message; validation.json has more
 def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Check the split and write what was found as JSON, as a page and as Data Docs; warnings go on.
 
-    Raises DataError where there is nothing to train on or to measure with, and GateError with the offending rows where a critical check fails, after all is written.
+    Raises DataError where there is nothing to train on or to measure with, and GateError with the offending rows where
+    a critical check fails, after all is written.
     """
-    from capnet.data.check_page import page
-    from capnet.data.checks import data_docs
-    from capnet.data.gate import check_split
+    from capnet.data.checks.expectations import data_docs
+    from capnet.data.checks.gate import check_split
+    from capnet.data.checks.page import page
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
     empty = [side for side in ("train", "test") if not (frame["split"] == side).any()]
     if empty:
-        raise DataError(f"the split has no {' and no '.join(empty)} rows", str(inputs["split"] / "split.parquet"), "run `capnet split` again")
-    root = inputs["data"] if params.validate_.pictures == "off" else local_root(params.data, inputs["data"], frame, strict=False)
+        raise DataError(
+            f"the split has no {' and no '.join(empty)} rows",
+            str(inputs["split"] / "split.parquet"),
+            "run `capnet split` again",
+        )
+    root = (
+        inputs["data"]
+        if params.validate_.pictures == "off"
+        else local_root(params.data, inputs["data"], frame, strict=False)
+    )
     findings = check_split(frame, classes, root, params.validate_, params.data.links)
     checks = findings.checks
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
     fields = ("name", "severity", "success", "observed", "rows", "offending", "demands", "says", "todo", "why")
-    content = {"schema": SCHEMA, "success": not critical, "checks": [{name: getattr(check, name) for name in fields} for check in checks]}
+    content = {
+        "schema": SCHEMA,
+        "success": not critical,
+        "checks": [{name: getattr(check, name) for name in fields} for check in checks],
+    }
     write_json(outputs["validation"] / "validation.json", content)
     documents = data_docs(findings.judged)
     for name, text in documents.items():
@@ -60,4 +75,6 @@ def describe(check: Check) -> Problem:
         value = "" if row["value"] in (name, row["split"]) else f": {row['value']}"
         rows.append(f"{name} ({row['split']}){value}")
     more = f"; and {check.observed - len(rows)} more" if check.observed > len(rows) else ""
-    return Problem(f"{check.name}: {check.says} ({check.observed} of {check.rows} rows)", "; ".join(rows) + more, check.todo)
+    return Problem(
+        f"{check.name}: {check.says} ({check.observed} of {check.rows} rows)", "; ".join(rows) + more, check.todo
+    )

@@ -1,1 +1,1 @@
-"""The training loop and its checkpoints."""
+"""The training loop, its samplers, checkpoints and processes. No metric is computed here."""

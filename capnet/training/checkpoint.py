@@ -38,8 +38,16 @@ def save(path: Path, progress: Progress, parameters: dict[str, Tensor], optimise
     tensors = {f"now/{name}": tensor.detach() for name, tensor in parameters.items()}
     tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
     for name, parameter in parameters.items():
-        tensors |= {f"{key}/{name}": optimiser.state[parameter][key] for key in MOMENTS if key in optimiser.state[parameter]}
-    metadata = {"epoch": progress.epoch, "step": progress.step, "losses": progress.losses, "history": progress.history, "best_epoch": progress.best_epoch}
+        tensors |= {
+            f"{key}/{name}": optimiser.state[parameter][key] for key in MOMENTS if key in optimiser.state[parameter]
+        }
+    metadata = {
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "losses": progress.losses,
+        "history": progress.history,
+        "best_epoch": progress.best_epoch,
+    }
     if progress.best:
         metadata["best_value"] = progress.best_value
     write_tensors(path, tensors, metadata)
@@ -55,14 +63,22 @@ def load(path: Path, parameters: dict[str, Tensor], optimiser: torch.optim.Optim
             parameter.copy_(tensors[f"now/{name}"])
             state: dict[str, Any] = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
             if state:
-                optimiser.state[parameter] = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
+                optimiser.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
     best = {name.removeprefix("best/"): tensor for name, tensor in tensors.items() if name.startswith("best/")}
-    known = {name: metadata[name] for name in ("epoch", "step", "losses", "history", "best_epoch", "best_value") if name in metadata}
+    known = {
+        name: metadata[name]
+        for name in ("epoch", "step", "losses", "history", "best_epoch", "best_value")
+        if name in metadata
+    }
     return Progress(**known, best=best)
 
 
 def share(path: Path, group: Group) -> None:
-    """Give every process the state that the first one finds at ``path``; on other machines there is none, or an old one."""
+    """Give every process the state that the first one finds at ``path``; on other machines there is none, or an old
+    one.
+    """
     if group.size == 1:
         return
     content = group.told(path.read_bytes() if group.leads and path.is_file() else b"")
@@ -83,7 +99,9 @@ def lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise CapnetError(
-                f"the same training is already running (process {file.read().strip() or '?'})", str(folder), "wait for it, or end that process"
+                f"the same training is already running (process {file.read().strip() or '?'})",
+                str(folder),
+                "wait for it, or end that process",
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -1,7 +1,9 @@
-"""Several processes train one model: `torchrun --nproc-per-node 2 -m capnet.cli train`. The result is that of one process.
+"""Several processes train one model: `torchrun --nproc-per-node 2 -m capnet.cli train`. The result is that of one
+process.
 
-Each process sends its share of a batch through the image tower, which is nearly all of the work. The features are exchanged, and every
-process computes the loss over the whole batch, so any loss is exact, also one that is no mean over pictures.
+Each process sends its share of a batch through the image tower, which is nearly all of the work. The features are
+exchanged, and every process computes the loss over the whole batch, so any loss is exact, also one that is no mean over
+pictures.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ from torch import Tensor, distributed
 
 from capnet.errors import ConfigError
 
-IMAGE_SIDE = ("block_adapters.", "adapter.")  # parameters before the exchange: a process knows the gradient of its own pictures only
+IMAGE_SIDE = (
+    "block_adapters.",
+    "adapter.",
+)  # parameters before the exchange: a process knows the gradient of its own pictures only
 PATIENCE = timedelta(hours=2)  # the others wait while the first one validates
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together; ``rank`` 0 validates, logs and writes. A group of one does nothing but return what it is given."""
+    """The processes that train together; ``rank`` 0 validates, logs and writes. A group of one does nothing but return
+    what it is given.
+    """
 
     rank: int = 0
     size: int = 1
@@ -52,11 +59,18 @@ class Group:
         return torch.cat([own if rank == self.rank else found[rank][: len(share)] for rank, share in enumerate(shares)])
 
     def sum_gradients(self, parameters: Mapping[str, Tensor]) -> None:
-        """Give every process the gradient of the whole batch: shares are added up, what all have already is averaged against drift."""
+        """Give every process the gradient of the whole batch: shares are added up, what all have already is averaged
+        against drift.
+        """
         if self.size == 1:
             return
         with_gradient = [(name, parameter.grad) for name, parameter in parameters.items() if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() * (1.0 if name.startswith(IMAGE_SIDE) else 1.0 / self.size) for name, gradient in with_gradient])
+        flat = torch.cat(
+            [
+                gradient.flatten() * (1.0 if name.startswith(IMAGE_SIDE) else 1.0 / self.size)
+                for name, gradient in with_gradient
+            ]
+        )
         distributed.all_reduce(flat)
         for _, gradient in with_gradient:
             gradient.copy_(flat[: gradient.numel()].view_as(gradient))

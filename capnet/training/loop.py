@@ -27,13 +27,17 @@ from capnet.training.distributed import ALONE, Group
 from capnet.training.samplers import class_aware, shuffled
 
 SAVE_EVERY_SECONDS = 2.0  # between two checkpoints
-SAVE_PAUSE = 30.0  # and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
+SAVE_PAUSE = (
+    30.0  # and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
+)
 
 said = logging.getLogger(__name__)
 
 
 class Pictures(Protocol):
-    """Where training pictures come from: pooled features [batch, pooled] of some rows, with gradient where adapters need it."""
+    """Where training pictures come from: pooled features [batch, pooled] of some rows, with gradient where adapters
+    need it.
+    """
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor: ...
 
@@ -77,16 +81,18 @@ def fit(
     """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
     ``log`` gets loss, learning rate and validation means after every epoch, with the epoch's number.
-    ``validate`` gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is kept.
-    With several processes in ``group`` each calls this; the first one validates, logs and keeps checkpoints, all return the same.
-    Raises DataError where the loss stops being finite, naming the pictures of that batch.
+    ``validate`` gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is
+    kept. With several processes in ``group`` each calls this; the first one validates, logs and keeps checkpoints, all
+    return the same. Raises DataError where the loss stops being finite, naming the pictures of that batch.
     """
 
     def encode(rows: np.ndarray, epoch: int) -> Tensor:
         return model.encode(pictures.pooled(rows, epoch))
 
     parameters: dict[str, Tensor] = dict(model.named_parameters())
-    clipped = [parameter for name, parameter in parameters.items() if not name.startswith("class_head.")]  # which has a loss of its own
+    clipped = [
+        parameter for name, parameter in parameters.items() if not name.startswith("class_head.")
+    ]  # which has a loss of its own
     optimiser = make_optimiser(model, settings)
     device = model.logit_scale.device
     targets, known, counts = labels.targets.to(device), labels.known.to(device), labels.counts.to(device)
@@ -112,7 +118,11 @@ def fit(
                 pause = max(SAVE_EVERY_SECONDS, SAVE_PAUSE * (saved - now))
 
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
-            order = class_aware(labels.targets.numpy(), seed, epoch) if settings.sampler == "class_aware" else shuffled(n_rows, seed, epoch)
+            order = (
+                class_aware(labels.targets.numpy(), seed, epoch)
+                if settings.sampler == "class_aware"
+                else shuffled(n_rows, seed, epoch)
+            )
             for rows in np.array_split(order, steps_per_epoch)[len(progress.losses) :]:
                 set_learning_rates(optimiser, progress.step, total_steps, settings.optimiser.warmup)
                 features = group.features(rows, partial(encode, epoch=epoch))
@@ -135,7 +145,11 @@ def fit(
             if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
                 row |= json.loads(group.told(json.dumps(validate(model)).encode() if group.leads else b""))
                 if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
-                    progress.best_value, progress.best_epoch, progress.best = row["val_mAP"], epoch, model.trained_tensors()
+                    progress.best_value, progress.best_epoch, progress.best = (
+                        row["val_mAP"],
+                        epoch,
+                        model.trained_tensors(),
+                    )
             progress.history.append(row)
             progress.epoch, progress.losses = epoch, []
             if log is not None and group.leads:
@@ -156,7 +170,11 @@ def batch_loss(logits: Tensor, settings: Loss, targets: Tensor, known: Tensor, c
 
 def _told(row: Mapping[str, float], optimiser: torch.optim.Optimizer) -> dict[str, float]:
     means = {f"val/{name.removeprefix('val_')}": value for name, value in row.items() if name.startswith("val_")}
-    return {"train/loss": row["loss"], "train/learning_rate": max(group["lr"] for group in optimiser.param_groups), **means}
+    return {
+        "train/loss": row["loss"],
+        "train/learning_rate": max(group["lr"] for group in optimiser.param_groups),
+        **means,
+    }
 
 
 def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:
@@ -165,15 +183,26 @@ def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:
     broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
     shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
     return DataError(
-        f"the loss stopped being a number in epoch {epoch}", f"pictures {shown}", "look at these pictures, or lower the learning rates in train.optimiser"
+        f"the loss stopped being a number in epoch {epoch}",
+        f"pictures {shown}",
+        "look at these pictures, or lower the learning rates in train.optimiser",
     )
 
 
 def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
     """AdamW with one learning rate per part; weight decay on matrices only."""
     rates = settings.optimiser
-    by_part = {"prompt": rates.lr_prompt, "gcn": rates.lr_gcn, "logit_scale": rates.lr_head, "logit_bias": rates.lr_head}
-    by_part |= {"class_head.weight": rates.lr_class_head, "class_head.logit_scale": rates.lr_head, "class_head.logit_bias": rates.lr_head}
+    by_part = {
+        "prompt": rates.lr_prompt,
+        "gcn": rates.lr_gcn,
+        "logit_scale": rates.lr_head,
+        "logit_bias": rates.lr_head,
+    }
+    by_part |= {
+        "class_head.weight": rates.lr_class_head,
+        "class_head.logit_scale": rates.lr_head,
+        "class_head.logit_bias": rates.lr_head,
+    }
     groups = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -189,6 +218,10 @@ def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
 def set_learning_rates(optimiser: torch.optim.Optimizer, step: int, total: int, warmup: float) -> None:
     """Linear warm-up over the first share of the steps, then cosine to zero; ``step`` counts from 0."""
     rising = max(1, round(total * warmup))
-    factor = (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    factor = (
+        (step + 1) / rising
+        if step < rising
+        else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    )
     for group in optimiser.param_groups:
         group["lr"] = group["rate"] * factor

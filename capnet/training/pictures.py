@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from capnet.data.features import Look
-from capnet.data.images import in_threads, load_rgb, random_view, to_tensor
+from capnet.data.images.features import Look
+from capnet.data.images.views import in_threads, load_rgb, random_view, to_tensor
 from capnet.model.capnet import CapNet
 from capnet.runtime import Machine
 
@@ -49,14 +49,18 @@ class DecodedPictures:
     _bytes: int = 0
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
-        views = torch.cat(list(in_threads([int(row) for row in rows], lambda row: self._view(row, epoch), self.threads)))
+        views = torch.cat(
+            list(in_threads([int(row) for row in rows], lambda row: self._view(row, epoch), self.threads))
+        )
         with self.machine.autocast():
             return self.model.pooled(views.to(self.machine.device))
 
     def _view(self, row: int, epoch: int) -> Tensor:
         rng = np.random.default_rng([self.seed, epoch, row])
         look = self.look
-        return to_tensor([random_view(self._picture(row), look.size, look.interpolation, rng, look.resize)], look.mean, look.std)
+        return to_tensor(
+            [random_view(self._picture(row), look.size, look.interpolation, rng, look.resize)], look.mean, look.std
+        )
 
     def _picture(self, row: int) -> Image.Image:
         if row in self._cache:
@@ -64,7 +68,9 @@ class DecodedPictures:
         image = load_rgb(self.root / self.rows["path"].iloc[row])
         scale = self.look.size * KEPT_SIDE / min(image.size)
         if scale < 1:
-            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=3.0)
+            image = image.resize(
+                (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=3.0
+            )
         size = image.width * image.height * 3
         if self._bytes + size <= CACHE_BYTES:
             self._cache[row] = image

@@ -1,4 +1,6 @@
-"""Which pictures an epoch shows, in which order: a function of seed and epoch, so that a resumed run continues alike."""
+"""Which pictures an epoch shows, in which order: a function of seed and epoch, so that a resumed run continues
+alike.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KFP component champion: a thin shim; what it does is in capnet/registry/batch.py."""
+"""KFP component champion: a thin shim; what it does is in capnet/serving/batch.py."""
 
 from kfp import dsl
 from kfp.dsl import Metrics, Model, Output
@@ -18,7 +18,7 @@ def champion(model: str, params: dict, champion: Output[Model], metrics: Output[
     """
     from pathlib import Path
 
-    from capnet.registry.batch import fetch_model
+    from capnet.serving.batch import fetch_model
     from capnet.tasks import task
 
     with task(params) as prepared:

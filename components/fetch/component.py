@@ -1,4 +1,4 @@
-"""KFP component fetch: a thin shim; what it does is in capnet/data/source.py."""
+"""KFP component fetch: a thin shim; what it does is in capnet/data/sources/source.py."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Metrics, Output
@@ -19,7 +19,7 @@ def fetch(params: dict, version: str, volume: str, data: Output[Dataset], metric
     """
     from pathlib import Path
 
-    from capnet.data.source import describe
+    from capnet.data.sources.source import describe
     from capnet.tasks import task
 
     with task(params) as prepared:

@@ -7,7 +7,9 @@ from components import images
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
-def graph(split: Input[Dataset], validation: Input[Artifact], params: dict, graph: Output[Artifact], metrics: Output[Metrics]) -> None:
+def graph(
+    split: Input[Dataset], validation: Input[Artifact], params: dict, graph: Output[Artifact], metrics: Output[Metrics]
+) -> None:
     """Build the label-correlation graph from the text tower.
 
     Args:

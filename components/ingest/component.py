@@ -20,5 +20,7 @@ def ingest(data: Input[Dataset], params: dict, manifest: Output[Dataset], metric
     from capnet.tasks import task
 
     with task(params, data.path) as prepared:
-        for name, value in run("ingest", prepared.params, inputs={"data": prepared.root}, outputs={"manifest": manifest.path}).items():
+        for name, value in run(
+            "ingest", prepared.params, inputs={"data": prepared.root}, outputs={"manifest": manifest.path}
+        ).items():
             metrics.log_metric(name, value)

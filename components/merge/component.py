@@ -1,4 +1,4 @@
-"""KFP component merge: a thin shim; what it does is in capnet/registry/batch.py."""
+"""KFP component merge: a thin shim; what it does is in capnet/serving/batch.py."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -7,7 +7,9 @@ from components import images
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
-def merge(champion: Input[Model], parts: Input[list[Dataset]], predictions: Output[Dataset], metrics: Output[Metrics]) -> None:
+def merge(
+    champion: Input[Model], parts: Input[list[Dataset]], predictions: Output[Dataset], metrics: Output[Metrics]
+) -> None:
     """Put the parts together and compare them with what the model was chosen on.
 
     Args:
@@ -18,9 +20,11 @@ def merge(champion: Input[Model], parts: Input[list[Dataset]], predictions: Outp
     """
     from pathlib import Path
 
-    from capnet.registry.batch import merge_parts
+    from capnet.serving.batch import merge_parts
     from capnet.tasks import task
 
     with task({}):
-        for name, value in merge_parts(Path(champion.path), [Path(part.path) for part in parts], Path(predictions.path)).items():
+        for name, value in merge_parts(
+            Path(champion.path), [Path(part.path) for part in parts], Path(predictions.path)
+        ).items():
             metrics.log_metric(name, value)

@@ -1,4 +1,4 @@
-"""KFP component predict: a thin shim; what it does is in capnet/registry/batch.py."""
+"""KFP component predict: a thin shim; what it does is in capnet/serving/batch.py."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -31,10 +31,12 @@ def predict(
     """
     from pathlib import Path
 
-    from capnet.registry.batch import predict_part
+    from capnet.serving.batch import predict_part
     from capnet.tasks import task
 
     with task(params, data.path, accelerators=int(accelerators)) as prepared:
         place, out = Path(champion.path), Path(predictions.path)
-        for name, value in predict_part(prepared.params, place, Path(prepared.root), int(shard), int(shards), out).items():
+        for name, value in predict_part(
+            prepared.params, place, Path(prepared.root), int(shard), int(shards), out
+        ).items():
             metrics.log_metric(name, value)

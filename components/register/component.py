@@ -31,6 +31,13 @@ def register(
     from capnet.tasks import task
 
     with task(params) as prepared:
-        inputs = {"split": split.path, "validation": validation.path, "model": model.path, "evaluation": evaluation.path}
-        for name, value in run("register", prepared.params, inputs, outputs={"registration": registration.path + "/registration.json"}).items():
+        inputs = {
+            "split": split.path,
+            "validation": validation.path,
+            "model": model.path,
+            "evaluation": evaluation.path,
+        }
+        for name, value in run(
+            "register", prepared.params, inputs, outputs={"registration": registration.path + "/registration.json"}
+        ).items():
             metrics.log_metric(name, value)

@@ -7,7 +7,9 @@ from components import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
-def report(evaluation: Input[Dataset], first: list, others: list, seeds: list, report: Output[HTML], metrics: Output[Metrics]) -> None:
+def report(
+    evaluation: Input[Dataset], first: list, others: list, seeds: list, report: Output[HTML], metrics: Output[Metrics]
+) -> None:
     """Show the report on the run's page, with mean and deviation over the seeds where there are several.
 
     Args:

@@ -20,5 +20,7 @@ def split(manifest: Input[Dataset], params: dict, split: Output[Dataset], metric
     from capnet.tasks import task
 
     with task(params) as prepared:
-        for name, value in run("split", prepared.params, inputs={"manifest": manifest.path}, outputs={"split": split.path}).items():
+        for name, value in run(
+            "split", prepared.params, inputs={"manifest": manifest.path}, outputs={"split": split.path}
+        ).items():
             metrics.log_metric(name, value)

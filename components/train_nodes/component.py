@@ -1,4 +1,6 @@
-"""KFP component train_nodes: a thin shim; what it does is in capnet/trainjob/run.py, and on each node in capnet/steps/train.py."""
+"""KFP component train_nodes: a thin shim; what it does is in capnet/cluster/trainjob_run.py, and on each node in
+capnet/steps/train.py.
+"""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
@@ -65,8 +67,8 @@ def train_nodes(
         model: The model folder; it loads alone.
         metrics: Chosen epoch, loss, validation mAP.
     """
+    from capnet.cluster.trainjob_run import train_on_nodes
     from capnet.tasks import task
-    from capnet.trainjob.run import train_on_nodes
 
     wanted = {
         "nodes": nodes,

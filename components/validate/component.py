@@ -7,7 +7,9 @@ from components import images
 
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
-def validate(split: Input[Dataset], data: Input[Dataset], params: dict, validation: Output[Artifact], metrics: Output[Metrics]) -> None:
+def validate(
+    split: Input[Dataset], data: Input[Dataset], params: dict, validation: Output[Artifact], metrics: Output[Metrics]
+) -> None:
     """Check the data with great_expectations; stop on a critical failure.
 
     Args:

@@ -1,4 +1,6 @@
-"""Compare a metrics.json with that of a registered model: python tests/cluster/compare.py FILE MODEL ALIAS [--tolerance 1e-6]."""
+"""Compare a metrics.json with that of a registered model: python tests/cluster/compare.py FILE MODEL ALIAS [--tolerance
+1e-6].
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def registered(model: str, alias: str) -> Any:
     import mlflow
 
     version = mlflow.MlflowClient().get_model_version_by_alias(model, alias)
-    return json.loads(Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="metrics.json")).read_text())
+    return json.loads(
+        Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="metrics.json")).read_text()
+    )
 
 
 def main() -> None:

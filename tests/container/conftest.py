@@ -1,4 +1,6 @@
-"""One Docker engine, one registry, one S3 server and one MLflow server for all tests; images built and pushed once by make."""
+"""One Docker engine, one registry, one S3 server and one MLflow server for all tests; images built and pushed once by
+make.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from services.s3_server import S3Server
 
 from capnet.commands.preset import read, render
 from capnet.config import parse
-from capnet.data.scene_set import class_rows, total, write_pictures
+from capnet.data.demo.image_set import class_rows, total, write_pictures
 from components.images import Images, read_lock
 from components.revision import git_revision
 
@@ -70,11 +72,25 @@ def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest
     registry.start()
     try:
         options = shlex.join(["--network", "host", *base.build_options])
-        command = ["make", "--no-print-directory", "images", "push", f"REGISTRY={registry.address}/team", f"OPTIONS={options}", f"LOCK={lock}"]
+        command = [
+            "make",
+            "--no-print-directory",
+            "images",
+            "push",
+            f"REGISTRY={registry.address}/team",
+            f"OPTIONS={options}",
+            f"LOCK={lock}",
+        ]
         command.append(f"VENV={Path(sys.executable).parents[1]}")
-        made = subprocess.run(command, cwd=repository, env=engine.environment, capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            command, cwd=repository, env=engine.environment, capture_output=True, text=True, check=False
+        )
         assert made.returncode == 0, f"{made.stdout}\n{made.stderr[-6000:]}"
-        tags = {tag.split("/")[-1].partition(":")[0].removeprefix("capnet-"): tag for tag in made.stdout.split() if tag.startswith("capnet-")}
+        tags = {
+            tag.split("/")[-1].partition(":")[0].removeprefix("capnet-"): tag
+            for tag in made.stdout.split()
+            if tag.startswith("capnet-")
+        }
         yield Built(engine, revision, tags, lock, read_lock(lock))
     finally:
         registry.stop()
@@ -97,7 +113,10 @@ def reproduce(root: Path) -> Workplace:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     rows = write_pictures(data, 0, range(0, total(), EVERY))
-    for name, table in (("labels.csv", [["path", "labels", "split", "slice"], *rows]), ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()])):
+    for name, table in (
+        ("labels.csv", [["path", "labels", "split", "slice"], *rows]),
+        ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()]),
+    ):
         with open(data / name, "w", newline="") as file:
             csv.writer(file).writerows(table)
     settings = merge(read("demo").model_dump(mode="json", by_alias=True), SMALL)
@@ -152,9 +171,22 @@ class Submitter:
 
     def __call__(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """`python -m pipelines.submit ... --local docker` with the pictures in S3."""
-        command = [sys.executable, "-m", "pipelines.submit", pipeline, "--local", "docker", "--lock", str(self.built.lock), "--runs", str(runs)]
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines.submit",
+            pipeline,
+            "--local",
+            "docker",
+            "--lock",
+            str(self.built.lock),
+            "--runs",
+            str(runs),
+        ]
         command += ["--params", str(self.place.root / "params.yaml"), "--set", f"data.root=s3://{BUCKET}/set", *options]
-        return subprocess.run(command, cwd=self.repository, env=self.environment, capture_output=True, text=True, check=False, timeout=900)
+        return subprocess.run(
+            command, cwd=self.repository, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+        )
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -27,16 +27,23 @@ class Registry:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        settings = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}/store}}}}\nhttp: {{addr: '{self.address}'}}\nlog: {{level: error}}\n"
+        settings = (
+            f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}/store}}}}\nhttp: {{addr:"
+            f" '{self.address}'}}\nlog: {{level: error}}\n"
+        )
         (self.folder / "registry.yml").write_text(settings)
         with open(self.folder / "registry.log", "wb") as log:
-            self.process = subprocess.Popen(["docker-registry", "serve", str(self.folder / "registry.yml")], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                ["docker-registry", "serve", str(self.folder / "registry.yml")], stdout=log, stderr=log
+            )
         end = time.monotonic() + STARTED_WITHIN
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(OSError), urlopen(f"http://{self.address}/v2/", timeout=2):
                 return
             time.sleep(0.1)
-        raise AssertionError(f"the registry did not start: {(self.folder / 'registry.log').read_text(errors='replace')[-2000:]}")
+        raise AssertionError(
+            f"the registry did not start: {(self.folder / 'registry.log').read_text(errors='replace')[-2000:]}"
+        )
 
     def stop(self) -> None:
         if self.process is not None:

@@ -41,7 +41,9 @@ def test_what_an_image_says_of_itself(built: Built, base: Base, target: str) -> 
 @pytest.mark.parametrize("target", ["data", "train"])
 def test_no_build_tools_are_left_and_torch_only_where_it_is_needed(built: Built, target: str) -> None:
     script = "for tool in gcc cc g++ make cmake rustc go git; do command -v $tool; done; pip list --format freeze"
-    words = built.engine.docker("run", "--rm", "--network", "none", "--user", "0", built.tags[target], "sh", "-c", script).split("\n")
+    words = built.engine.docker(
+        "run", "--rm", "--network", "none", "--user", "0", built.tags[target], "sh", "-c", script
+    ).split("\n")
     packages = {line.partition("==")[0].lower().replace("_", "-") for line in words if "==" in line}
     assert [line for line in words if line.startswith("/")] == []
     assert {"kfp", "capnet", "dvc", "mlflow", "great-expectations"} <= packages
@@ -51,16 +53,30 @@ def test_no_build_tools_are_left_and_torch_only_where_it_is_needed(built: Built,
 
 
 def test_versions_are_those_of_constraints_txt(built: Built, repository: Path) -> None:
-    pinned = dict(line.lower().replace("_", "-").split("==") for line in (repository / "constraints.txt").read_text().splitlines() if "==" in line)
-    listed = built.engine.docker("run", "--rm", "--network", "none", built.tags["train"], "pip", "list", "--format", "freeze").lower().replace("_", "-")
+    pinned = dict(
+        line.lower().replace("_", "-").split("==")
+        for line in (repository / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    listed = (
+        built.engine.docker(
+            "run", "--rm", "--network", "none", built.tags["train"], "pip", "list", "--format", "freeze"
+        )
+        .lower()
+        .replace("_", "-")
+    )
     found = dict(line.split("==") for line in listed.split() if "==" in line)
     ours = {"pip", "setuptools", "capnet", "torch", "torchvision", "wheel"}  # of the base, ourselves, and a range
     nvidia = {name for name in found if name.startswith(("nvidia", "triton", "cuda"))}
-    assert {name: version for name, version in found.items() if name not in ours | nvidia and pinned.get(name) != version} == {}
+    assert {
+        name: version for name, version in found.items() if name not in ours | nvidia and pinned.get(name) != version
+    } == {}
 
 
 @pytest.mark.parametrize("target", ["data", "train"])
-def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(built: Built, place: Workplace, tmp_path: Path, target: str) -> None:
+def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(
+    built: Built, place: Workplace, tmp_path: Path, target: str
+) -> None:
     work = tmp_path / "work"
     work.mkdir()
     shutil.copy(place.root / "params.yaml", work)
@@ -72,16 +88,42 @@ def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(built:
         if not path.is_symlink():
             path.chmod(0o777)
     script = " && ".join(["id -u", "test ! -w /usr/local", *(f"capnet {stage}" for stage in STAGES[target])])
-    mounts = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/capnet", "--volume", f"{place.root}/data:/data:ro", "--volume", f"{work}:/work"]
+    mounts = [
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/var/capnet",
+        "--volume",
+        f"{place.root}/data:/data:ro",
+        "--volume",
+        f"{work}:/work",
+    ]
     told = built.engine.docker(
-        *("run", "--rm", "--network", "none", "--user", "1234567:0", *mounts, "--workdir", "/work", built.tags[target], "sh", "-c", script)
+        *(
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--user",
+            "1234567:0",
+            *mounts,
+            "--workdir",
+            "/work",
+            built.tags[target],
+            "sh",
+            "-c",
+            script,
+        )
     )
     assert told.startswith("1234567\n")
     for name in {"data": ("manifest", "split", "validation"), "train": ("graph", "model")}[target]:
         assert contents({name: work / "outputs" / name}) == contents({name: place.root / "outputs" / name})
 
 
-def test_a_change_of_code_makes_only_the_last_layer_anew(built: Built, base: Base, repository: Path, tmp_path: Path) -> None:
+def test_a_change_of_code_makes_only_the_last_layer_anew(
+    built: Built, base: Base, repository: Path, tmp_path: Path
+) -> None:
     context = tmp_path / "context"
     for folder in ("capnet", "components"):
         shutil.copytree(repository / folder, context / folder)
@@ -92,7 +134,17 @@ def test_a_change_of_code_makes_only_the_last_layer_anew(built: Built, base: Bas
     with open(context / "pyproject.toml", "a") as file:
         file.write("\n[tool.something]\nelse = 1\n")
     tag = "capnet-train:changed"
-    options = ("--network", "host", *base.build_options, "--file", context / "components" / "Dockerfile", "--target", "train", "--tag", tag)
+    options = (
+        "--network",
+        "host",
+        *base.build_options,
+        "--file",
+        context / "components" / "Dockerfile",
+        "--target",
+        "train",
+        "--tag",
+        tag,
+    )
     built.engine.docker("build", *options, context)
     before, after = (built.engine.inspect(name)["RootFS"]["Layers"] for name in (built.tags["train"], tag))
     anew = [number for number, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]

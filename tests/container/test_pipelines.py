@@ -1,4 +1,5 @@
-"""The whole pipelines under KFP's DockerRunner: images by digest, pictures from a real S3 server, models in a real MLflow server.
+"""The whole pipelines under KFP's DockerRunner: images by digest, pictures from a real S3 server, models in a real
+MLflow server.
 
 KFP takes a container that is gone before it is asked for as a success, so these tests look at what was written.
 """
@@ -58,7 +59,14 @@ def versions(servers: Servers) -> list[Any]:
     ids=["exit code 3", "red gate"],
 )
 def test_a_failing_task_is_named_and_nothing_after_it_runs(
-    submit: Submitter, servers: Servers, tmp_path: Path, settings: tuple[str, ...], task: str, why: str, named: str, before: set[str]
+    submit: Submitter,
+    servers: Servers,
+    tmp_path: Path,
+    settings: tuple[str, ...],
+    task: str,
+    why: str,
+    named: str,
+    before: set[str],
 ) -> None:
     done = submit("training", tmp_path, *(word for setting in settings for word in ("--set", setting)))
     assert done.returncode == 6, done.stdout[-3000:]
@@ -71,7 +79,9 @@ def test_a_failing_task_is_named_and_nothing_after_it_runs(
 
 def test_containers_give_what_dvc_repro_gives(run: Path, place: Workplace) -> None:
     unequal = assert_same_results(of_shell(place.root / "outputs"), of_pipeline(run))
-    assert set(unequal) <= CALIBRATED, "another C library may round the fit of the calibration differently, and nothing else"
+    assert set(unequal) <= CALIBRATED, (
+        "another C library may round the fit of the calibration differently, and nothing else"
+    )
     assert "<html" in next(run.glob("report/report*")).read_text()
 
 
@@ -94,10 +104,14 @@ def champion(run: Path, place: Workplace, submit: Submitter) -> None:
 
 
 @pytest.mark.usefixtures("champion")
-def test_the_prediction_pipeline_gives_the_scores_of_the_evaluation(run: Path, submit: Submitter, tmp_path: Path) -> None:
+def test_the_prediction_pipeline_gives_the_scores_of_the_evaluation(
+    run: Path, submit: Submitter, tmp_path: Path
+) -> None:
     done = submit("prediction", tmp_path, "--shards", "2")
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-    table = pd.read_parquet(the_run(tmp_path, "prediction") / "merge" / "predictions" / "predictions.parquet").set_index("path")
+    table = pd.read_parquet(
+        the_run(tmp_path, "prediction") / "merge" / "predictions" / "predictions.parquet"
+    ).set_index("path")
     split = read_split(run / "split" / "split" / "split.parquet")
     assert len(table) == len(split)
     expected = evaluated_scores(run)
@@ -112,7 +126,10 @@ def evaluated_scores(run: Path) -> dict[str, list[float]]:
     split = read_split(run / "split" / "split" / "split.parquet").set_index("image_id")
     found = read_predictions(run / "evaluate" / "evaluation" / "predictions.parquet")
     found = found[(found["variant"] == "capnet") & (found["split"] == "test")].iloc[:5]
-    return {str(split.loc[name, "path"]): list(scores) for name, scores in zip(found["image_id"], found["scores"], strict=True)}
+    return {
+        str(split.loc[name, "path"]): list(scores)
+        for name, scores in zip(found["image_id"], found["scores"], strict=True)
+    }
 
 
 @contextmanager
@@ -126,12 +143,29 @@ def container(built: Built, image: str, *options: str) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("champion")
-def test_the_serve_image_answers_with_the_scores_of_the_evaluation(run: Path, built: Built, servers: Servers, place: Workplace) -> None:
+def test_the_serve_image_answers_with_the_scores_of_the_evaluation(
+    run: Path, built: Built, servers: Servers, place: Workplace
+) -> None:
     (port,) = free_ports(1)
-    settings = {"MLFLOW_TRACKING_URI": servers.mlflow.address, "CAPNET_MODEL": f"models:/{NAME}@champion", "CAPNET_PORT": str(port)}
-    options = ["--network", "host", "--read-only", "--tmpfs", "/tmp", "--user", "7654321:0", *(f"--env={key}={value}" for key, value in settings.items())]
+    settings = {
+        "MLFLOW_TRACKING_URI": servers.mlflow.address,
+        "CAPNET_MODEL": f"models:/{NAME}@champion",
+        "CAPNET_PORT": str(port),
+    }
+    options = [
+        "--network",
+        "host",
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--user",
+        "7654321:0",
+        *(f"--env={key}={value}" for key, value in settings.items()),
+    ]
     (path, wanted), *_ = evaluated_scores(run).items()
-    body = json.dumps({"dataframe_records": [{"image": base64.b64encode((place.root / "data" / path).read_bytes()).decode()}]}).encode()
+    body = json.dumps(
+        {"dataframe_records": [{"image": base64.b64encode((place.root / "data" / path).read_bytes()).decode()}]}
+    ).encode()
     with container(built, built.tags["serve"], *options) as name:
         end = time.monotonic() + 180
         while True:
@@ -144,7 +178,9 @@ def test_the_serve_image_answers_with_the_scores_of_the_evaluation(run: Path, bu
                 assert state == "true", log.stdout + log.stderr
                 assert time.monotonic() < end, log.stdout + log.stderr
                 time.sleep(0.5)
-        request = Request(f"http://127.0.0.1:{port}/invocations", data=body, headers={"Content-Type": "application/json"})
+        request = Request(
+            f"http://127.0.0.1:{port}/invocations", data=body, headers={"Content-Type": "application/json"}
+        )
         with urlopen(request, timeout=60) as answer:
             rows = json.load(answer)["predictions"]
     assert [row["score"] for row in rows] == pytest.approx(wanted, abs=1e-4)

@@ -1,7 +1,7 @@
 """The calls of a v2beta1 pipeline server that submission needs, on loopback, with its state; a stand-in, no Kubeflow.
 
-It refuses what a server would refuse: pipelines that do not parse, missing or unknown parameters, unknown tokens, foreign ids.
-A run fails where KFP's driver would refuse a task its parameters (contract/kfp_driver.py).
+It refuses what a server would refuse: pipelines that do not parse, missing or unknown parameters, unknown tokens,
+foreign ids. A run fails where KFP's driver would refuse a task its parameters (contract/kfp_driver.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class State:
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
-    story: list[dict[str, Any]] = field(default_factory=list)  # what GET runs/ID answers, one after the other, then the last
+    story: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # what GET runs/ID answers, one after the other, then the last
     seen: list[str] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)  # paths that get no answer
     broken: dict[str, int] = field(default_factory=dict)  # path -> status
@@ -59,7 +61,9 @@ def checked_pipeline(text: str) -> dict[str, Any]:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
         for item in platform:
             for settings in item["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-                json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False)
+                json_format.ParseDict(
+                    settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False
+                )
     except (json_format.ParseError, yaml.YAMLError, KeyError, ValueError) as error:
         raise Refused(400, f"invalid pipeline: {error}") from None
     return dict(spec)
@@ -69,7 +73,11 @@ def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
     known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     kinds: dict[str, Any] = {"STRUCT": dict, "LIST": list, "STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool}
     missing = [name for name, item in known.items() if name not in given and not item.get("isOptional")]
-    wrong = [name for name, value in given.items() if name not in known or not isinstance(value, kinds[known[name]["parameterType"]])]
+    wrong = [
+        name
+        for name, value in given.items()
+        if name not in known or not isinstance(value, kinds[known[name]["parameterType"]])
+    ]
     if missing or wrong:
         raise Refused(400, f"parameters missing {missing}, unknown or of another type {wrong}")
 
@@ -77,7 +85,15 @@ def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
 def outcome(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """How a run ends whose tasks do what they shall: badly where the driver refuses one its parameters."""
     refused = [text.partition(": ") for text in kfp_driver.refusals(spec, given)]
-    details = [{"task_id": at, "display_name": at.rpartition("/")[2], "state": "FAILED", "error": {"code": 13, "message": said}} for at, _, said in refused]
+    details = [
+        {
+            "task_id": at,
+            "display_name": at.rpartition("/")[2],
+            "state": "FAILED",
+            "error": {"code": 13, "message": said},
+        }
+        for at, _, said in refused
+    ]
     return {"state": "FAILED" if refused else "SUCCEEDED", "run_details": {"task_details": details}}
 
 
@@ -139,7 +155,12 @@ class Handler(BaseHTTPRequestHandler):
         if method == "DELETE":
             state.schedules.pop(parts[1])
             return {}
-        stores = {"pipelines": state.pipelines, "experiments": state.experiments, "runs": state.runs, "recurringruns": state.schedules}
+        stores = {
+            "pipelines": state.pipelines,
+            "experiments": state.experiments,
+            "runs": state.runs,
+            "recurringruns": state.schedules,
+        }
         if parts[0] not in stores:
             raise Refused(404, "Not Found")
         store = stores[parts[0]]
@@ -150,15 +171,26 @@ class Handler(BaseHTTPRequestHandler):
             return self._run(parts[1]) if parts[0] == "runs" else store[parts[1]]
         content = json.loads(body)
         content = content.get("experiment", content)
-        key = {"pipelines": "pipeline_id", "experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}[parts[0]]
+        key = {
+            "pipelines": "pipeline_id",
+            "experiments": "experiment_id",
+            "runs": "run_id",
+            "recurringruns": "recurring_run_id",
+        }[parts[0]]
         if parts[0] in ("runs", "recurringruns"):
             reference = content["pipeline_version_reference"]
             version = state.versions.get(reference["pipeline_version_id"])
-            if version is None or version["pipeline_id"] != reference["pipeline_id"] or content["experiment_id"] not in state.experiments:
+            if (
+                version is None
+                or version["pipeline_id"] != reference["pipeline_id"]
+                or content["experiment_id"] not in state.experiments
+            ):
                 raise Refused(404, "pipeline version or experiment not found")
             check_parameters(version["spec"], content["runtime_config"]["parameters"])
             content |= outcome(version["spec"], content["runtime_config"]["parameters"])
-        if parts[0] in ("pipelines", "experiments") and any(item["display_name"] == content["display_name"] for item in store.values()):
+        if parts[0] in ("pipelines", "experiments") and any(
+            item["display_name"] == content["display_name"] for item in store.values()
+        ):
             raise Refused(409, "already exists")
         if state.namespace and parts[0] in ("experiments",) and content.get("namespace") != state.namespace:
             raise Refused(403, "PermissionDenied: another namespace")
@@ -167,15 +199,24 @@ class Handler(BaseHTTPRequestHandler):
         return content
 
     def _upload(self, query: dict[str, str], body: bytes) -> dict[str, Any]:
-        message = email.message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+        message = email.message_from_bytes(
+            b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body
+        )
         payload = message.get_payload()
         assert isinstance(payload, list)
         text = payload[0].get_payload(decode=True).decode()
         if query.get("pipelineid") not in self.state.pipelines:
             raise Refused(404, "no such pipeline")
-        if any(item["display_name"] == query["name"] and item["pipeline_id"] == query["pipelineid"] for item in self.state.versions.values()):
+        if any(
+            item["display_name"] == query["name"] and item["pipeline_id"] == query["pipelineid"]
+            for item in self.state.versions.values()
+        ):
             raise Refused(409, "a version of this name exists")
-        made = {"pipeline_id": query["pipelineid"], "pipeline_version_id": f"version-{len(self.state.versions) + 1}", "display_name": query["name"]}
+        made = {
+            "pipeline_id": query["pipelineid"],
+            "pipeline_version_id": f"version-{len(self.state.versions) + 1}",
+            "display_name": query["name"],
+        }
         self.state.versions[made["pipeline_version_id"]] = {**made, "spec": checked_pipeline(text)}
         return made
 

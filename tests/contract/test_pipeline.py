@@ -15,7 +15,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from capnet.cli import STAGE_NAMES
-from capnet.cluster import POD
+from capnet.cluster.names import POD
 from capnet.config import parse
 from capnet.errors import ConfigError, ContractError
 from capnet.stages import STAGES
@@ -126,11 +126,16 @@ def test_every_pipeline_argument_is_an_input_and_the_other_way_round(compiled: t
     }
 
 
-def test_train_learns_where_its_curves_go_and_no_more_of_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_learns_where_its_curves_go_and_no_more_of_register(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name, points in (("a.yaml", 0.01), ("b.yaml", 0.05)):
         Path(name).write_text(f"may_fall: {{mAP: {points}}}\n")
-    one, other = (training_arguments(parse({"register": {"policy": policy, "experiment": "birds"}}), "v1") for policy in ("a.yaml", "b.yaml"))
+    one, other = (
+        training_arguments(parse({"register": {"policy": policy, "experiment": "birds"}}), "v1")
+        for policy in ("a.yaml", "b.yaml")
+    )
     assert one["train"]["register"]["experiment"] == "birds"
     assert one["train"] == other["train"], "another policy would train again"
     assert one["register"] != other["register"]
@@ -139,7 +144,11 @@ def test_train_learns_where_its_curves_go_and_no_more_of_register(tmp_path: Path
 
 def test_no_argument_is_null() -> None:
     def nulls(value: Any) -> bool:
-        return value is None or (isinstance(value, dict) and any(map(nulls, value.values()))) or (isinstance(value, list) and any(map(nulls, value)))
+        return (
+            value is None
+            or (isinstance(value, dict) and any(map(nulls, value.values())))
+            or (isinstance(value, list) and any(map(nulls, value)))
+        )
 
     for preset in ("demo", "own", "coco-mini", "voc-lt", "coco-lt", "nus-wide"):
         from capnet.commands.preset import read
@@ -176,13 +185,17 @@ def test_compiled_documents_parse_without_unknown_fields(name: str) -> None:
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for settings in executors.values():
-        json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False)
+        json_format.ParseDict(
+            settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False
+        )
     assert set(executors) == set(spec["deploymentSpec"]["executors"])
 
 
 def test_the_parser_refuses_an_unknown_field() -> None:
     with pytest.raises(json_format.ParseError):
-        json_format.ParseDict({"shm": "2Gi"}, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False)
+        json_format.ParseDict(
+            {"shm": "2Gi"}, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False
+        )
 
 
 def test_nothing_is_installed_in_a_pod(compiled: tuple[dict[str, Any], Any]) -> None:
@@ -219,7 +232,14 @@ def test_images_are_digests_and_torch_is_where_it_is_needed(compiled: tuple[dict
     found = {name: item["image"] for name, item in containers(compiled[0]).items()}
     assert all("@sha256:" in image for image in found.values())
     assert {name for name, image in found.items() if image == LOCK.train} == {"graph", "train", "evaluate", "register"}
-    assert {name for name, image in found.items() if image == LOCK.data} == {"fetch", "ingest", "split", "validate", "report", "outcome"}
+    assert {name for name, image in found.items() if image == LOCK.data} == {
+        "fetch",
+        "ingest",
+        "split",
+        "validate",
+        "report",
+        "outcome",
+    }
 
 
 def test_gpu_memory_and_nodes_are_parameters_of_train_and_evaluate_only(several: tuple[dict[str, Any], Any]) -> None:
@@ -256,10 +276,16 @@ def test_volumes_and_secrets_reach_the_tasks_that_need_them(several: tuple[dict[
         assert claims(settings) == expected, name
         named = set(secrets(settings))
         store = {"mlflow_secret"} if stage in HEAVY else set()
-        assert named == ({"s3_secret", "git_secret"} | store if stage in READ_PICTURES else {"mlflow_secret", "s3_secret"} if stage == "register" else set()), (
-            name
-        )
-    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"} <= secrets(several[1]["ingest"])["s3_secret"]
+        assert named == (
+            {"s3_secret", "git_secret"} | store
+            if stage in READ_PICTURES
+            else {"mlflow_secret", "s3_secret"}
+            if stage == "register"
+            else set()
+        ), name
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"} <= secrets(several[1]["ingest"])[
+        "s3_secret"
+    ]
     assert {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"} <= secrets(several[1]["register"])["mlflow_secret"]
 
 
@@ -285,7 +311,9 @@ def test_retries_wait_longer_each_time(several: tuple[dict[str, Any], Any]) -> N
     longest = int(policy.pop("backoffMaxDuration").removesuffix("s"))
     assert policy == {"backoffDuration": "30s", "backoffFactor": 2.0, "maxRetryCount": 2}
     most = Options(LOCK, retries=10, train_hours=720)
-    assert longest >= 3600 * (most.retries + 1) * most.train_hours, "Argo counts all tries together, and would not try a long training again"
+    assert longest >= 3600 * (most.retries + 1) * most.train_hours, (
+        "Argo counts all tries together, and would not try a long training again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,7 +331,10 @@ def test_what_is_taken_from_the_cache(options: Options, uncached: set[str]) -> N
 
 
 def test_the_pictures_version_is_part_of_the_cache_key(compiled: tuple[dict[str, Any], Any]) -> None:
-    assert tasks(compiled[0])["fetch"]["inputs"]["parameters"]["version"]["componentInputParameter"] == "pipelinechannel--data_version"
+    assert (
+        tasks(compiled[0])["fetch"]["inputs"]["parameters"]["version"]["componentInputParameter"]
+        == "pipelinechannel--data_version"
+    )
 
 
 def test_a_wrong_stage_or_number_is_refused() -> None:
@@ -314,17 +345,32 @@ def test_a_wrong_stage_or_number_is_refused() -> None:
 
 
 def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None:
-    spec, platform = documents(training(Options(LOCK, nodes=3, processes_per_node=2, data_volume=True, shared_memory="4Gi", train_hours=5)))
+    spec, platform = documents(
+        training(Options(LOCK, nodes=3, processes_per_node=2, data_volume=True, shared_memory="4Gi", train_hours=5))
+    )
     dag = tasks(spec)
     assert "train" not in dag
     task, settings = dag["train-nodes"], platform["train-nodes"]
     assert task["taskInfo"]["name"] == "train"
-    assert {name for name, item in dag.items() if "train-nodes" in item.get("dependentTasks", ())} == {"evaluate", "register"}
+    assert {name for name, item in dag.items() if "train-nodes" in item.get("dependentTasks", ())} == {
+        "evaluate",
+        "register",
+    }
     assert {key: item["taskOutputArtifact"]["producerTask"] for key, item in task["inputs"]["artifacts"].items()} == {
         key: {"data": "fetch", "validation": "validate"}.get(key, key) for key in STAGES["train"].inputs
     }
-    given = {name: item.get("componentInputParameter") or item["runtimeValue"]["constant"] for name, item in task["inputs"]["parameters"].items()}
-    fixed = {"nodes": 3.0, "processes_per_node": 2.0, "image": LOCK.train, "shared_memory": "4Gi", "hours": 5.0, "start_minutes": 30.0}
+    given = {
+        name: item.get("componentInputParameter") or item["runtimeValue"]["constant"]
+        for name, item in task["inputs"]["parameters"].items()
+    }
+    fixed = {
+        "nodes": 3.0,
+        "processes_per_node": 2.0,
+        "image": LOCK.train,
+        "shared_memory": "4Gi",
+        "hours": 5.0,
+        "start_minutes": 30.0,
+    }
     assert {name: given.pop(name) for name in [*fixed, "runtime"]} == {**fixed, "runtime": "torch-distributed"}
     named = {"params": "train", "seed": "first_seed"}
     assert given == {name: f"pipelinechannel--{named.get(name, name)}" for name in given}
@@ -346,7 +392,10 @@ def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
             Options(LOCK, nodes=2, **wrong)
     result = CliRunner().invoke(submit.command, ["prediction", "--nodes", "2", "--dry-run"])
     assert "--shards" in str(result.exception)
-    result = CliRunner().invoke(submit.command, ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"])
+    result = CliRunner().invoke(
+        submit.command,
+        ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"],
+    )
     assert "64 processes (8 nodes with 8 each) for batches of 32 pictures" in str(result.exception)
 
 
@@ -383,7 +432,9 @@ def test_a_lock_survives_writing_and_reading(tmp_path: Path) -> None:
     from components.images import write_lock
 
     path, digest = tmp_path / "images.lock.yaml", "sha256:" + "a" * 64
-    write_lock(path, "abc", {"data": ("localhost:5000/team/capnet-data:abc", digest), "train": ("capnet-train:abc", digest)})
+    write_lock(
+        path, "abc", {"data": ("localhost:5000/team/capnet-data:abc", digest), "train": ("capnet-train:abc", digest)}
+    )
     assert read_lock(path) == Images(f"localhost:5000/team/capnet-data@{digest}", f"capnet-train@{digest}")
     with pytest.raises(ContractError, match="no digest"):
         write_lock(path, "abc", {"data": ("x:1", "")})
@@ -403,10 +454,16 @@ def test_readme_tables_are_written_from_the_signature(name: str) -> None:
 def test_a_shim_is_thin(name: str) -> None:
     folder = readme.FOLDER / name
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"__init__.py", "component.py", "README.md"}
-    function = next(node for node in ast.parse((folder / "component.py").read_text()).body if isinstance(node, ast.FunctionDef))
+    function = next(
+        node for node in ast.parse((folder / "component.py").read_text()).body if isinstance(node, ast.FunctionDef)
+    )
     statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt)]
     assert len(statements) <= 14, "logic belongs into capnet/, where it can be tested"
-    assert not any(isinstance(node, ast.If | ast.While | ast.Try | ast.FunctionDef) for node in ast.walk(function) if node is not function)
+    assert not any(
+        isinstance(node, ast.If | ast.While | ast.Try | ast.FunctionDef)
+        for node in ast.walk(function)
+        if node is not function
+    )
     modules = {str(node.module) for node in ast.walk(function) if isinstance(node, ast.ImportFrom)}
     assert modules <= {"pathlib"} | {module for module in modules if module.startswith("capnet.")}
     if name in STAGES:
@@ -420,29 +477,35 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.errors",
             "capnet.stages",
             "capnet.tasks",
-            "capnet.data.source",
+            "capnet.data.sources.source",
             "capnet.evaluation.seeds",
             "capnet.registry",
-            "capnet.trainjob",
+            "capnet.cluster",
             "components",
         ),
         "pipelines": (
-            "capnet.cluster",
+            "capnet.cluster.names",
             "capnet.config",
             "capnet.contracts",
             "capnet.errors",
             "capnet.stages",
             "capnet.tasks",
-            "capnet.trainjob.spec",
+            "capnet.cluster.trainjob_spec",
             "capnet.data",
-            "capnet.registry.tracking",
+            "capnet.tracking.store",
             "components",
             "pipelines",
         ),
     }[folder]
     for path in sorted((repository / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [str(node.module)]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             for name in names:
                 if name.split(".")[0] in ("capnet", "components", "pipelines", "tests"):
                     assert name.startswith(allowed), f"{path.relative_to(repository)} imports {name}"

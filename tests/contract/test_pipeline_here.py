@@ -64,12 +64,16 @@ def pipeline(retries: int = 0) -> Any:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Path]:
     def start(how: str, retries: int = 0) -> Path:
-        return run_here(pipeline(retries), {"how": how, "folder": str(tmp_path)}, subprocess_runner(), tmp_path / "runs")
+        return run_here(
+            pipeline(retries), {"how": how, "folder": str(tmp_path)}, subprocess_runner(), tmp_path / "runs"
+        )
 
     return start
 
 
-def test_a_run_is_a_line_a_task_and_the_log_has_the_rest(run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_a_line_a_task_and_the_log_has_the_rest(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run("well")
     first, second, third, last = capsys.readouterr().out.splitlines()
     assert (first.strip(), second) == ("ends", "  a line of a task")
@@ -85,7 +89,11 @@ def test_a_run_is_a_line_a_task_and_the_log_has_the_rest(run: Callable[..., Path
 @pytest.mark.parametrize(
     ("how", "what", "shown"),
     [
-        ("refused", "the task ends failed: data error, exit code 3", "  row 3 is empty\n    where: labels.csv\n    to do: fill it\n"),
+        (
+            "refused",
+            "the task ends failed: data error, exit code 3",
+            "  row 3 is empty\n    where: labels.csv\n    to do: fill it\n",
+        ),
         ("broken", "the task ends failed\n", "ZeroDivisionError: our own mistake"),
         ("killed", "the task ends ended without a message: it was killed, or memory ran out", "a line of a task"),
     ],
@@ -101,7 +109,9 @@ def test_a_failure_names_the_task_and_what_it_said(
     assert not (tmp_path / "went on").exists()
 
 
-def test_a_killed_task_is_tried_again(run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_task_is_tried_again(
+    run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("killed", retries=1)
     assert "tried again in 0 s (1 of 1)" in capsys.readouterr().out
     assert (tmp_path / "went on").exists()
@@ -146,7 +156,9 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background job hands down an ignored SIGINT
     )
     assert process.stdout is not None
     lines = []

@@ -1,4 +1,6 @@
-"""Options of pipelines.submit that a cluster would refuse, or that would be passed over, end the command before anything starts."""
+"""Options of pipelines.submit that a cluster would refuse, or that would be passed over, end the command before
+anything starts.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,15 @@ def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str
 
 @pytest.mark.parametrize(
     "option",
-    [("--memory", "lots"), ("--memory", "8GB"), ("--memory", ""), ("--cpu", "two"), ("--cpu", "0"), ("--shared-memory", "2 Gi"), ("--shared-memory", "-1Gi")],
+    [
+        ("--memory", "lots"),
+        ("--memory", "8GB"),
+        ("--memory", ""),
+        ("--cpu", "two"),
+        ("--cpu", "0"),
+        ("--shared-memory", "2 Gi"),
+        ("--shared-memory", "-1Gi"),
+    ],
 )
 def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, str]) -> None:
     text = said("training", *LOCK, "--dry-run", *option)
@@ -57,7 +67,16 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", "0.0001")
 
 
-@pytest.mark.parametrize("option", [("--cpu", "500m"), ("--memory", "1.5Gi"), ("--memory", "16G"), ("--shared-memory", "512Mi"), ("--s3-secret", "a.b-1")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--cpu", "500m"),
+        ("--memory", "1.5Gi"),
+        ("--memory", "16G"),
+        ("--shared-memory", "512Mi"),
+        ("--s3-secret", "a.b-1"),
+    ],
+)
 def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
     result = CliRunner().invoke(submit.command, ["training", *LOCK, "--dry-run", *option])
     assert result.exit_code == 0, result.exception

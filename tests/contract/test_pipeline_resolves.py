@@ -1,4 +1,6 @@
-"""KFP's driver finds every value that a compiled pipeline names, in the exit handler and in loops too. No compiler says so: a run would."""
+"""KFP's driver finds every value that a compiled pipeline names, in the exit handler and in loops too. No compiler says
+so: a run would.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from kfp.dsl.structures import ResourceSpec
 from pipelines import compiling
 
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}")
-KFP_INPUTS = set(ResourceSpec.__dataclass_fields__)  # inputs that kfp adds to a task whose resources are parameters, over those of the same name
+KFP_INPUTS = set(
+    ResourceSpec.__dataclass_fields__
+)  # inputs that kfp adds to a task whose resources are parameters, over those of the same name
 Documents = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -36,7 +40,9 @@ def named(value: Any) -> Iterator[str]:
 
 
 def missing(component: dict[str, Any], there: set[str], found: Documents, at: str) -> Iterator[str]:
-    """What tasks of a DAG ask for and do not get. ``there``: the DAG's own parameters when it runs, as the driver resolves them."""
+    """What tasks of a DAG ask for and do not get. ``there``: the DAG's own parameters when it runs, as the driver
+    resolves them.
+    """
     spec, platform = found
     dag = component["dag"]["tasks"]
     for name, task in dag.items():
@@ -55,19 +61,45 @@ def missing(component: dict[str, Any], there: set[str], found: Documents, at: st
         inner = spec["components"][task["componentRef"]["name"]]
         loop = task.get("parameterIterator", {})
         given = set(inputs) | {loop["itemInput"]} if loop else set(inputs)
-        needed = {key for key, item in inner.get("inputDefinitions", {}).get("parameters", {}).items() if not item.get("isOptional")}
+        needed = {
+            key
+            for key, item in inner.get("inputDefinitions", {}).get("parameters", {}).items()
+            if not item.get("isOptional")
+        }
         yield from (f"{where}: nothing is given for {key}" for key in sorted(needed - given))
         if "dag" in inner:
             yield from missing(inner, given - {loop.get("items", {}).get("inputParameter")}, found, where)
             continue
         executor = inner["executorLabel"]
-        resources = CHANNEL.findall(str(spec["deploymentSpec"]["executors"][executor]["container"].get("resources", {})))
-        kinds = {key: item["parameterType"] for key, item in component["inputDefinitions"]["parameters"].items()} if resources else {}
-        yield from (f"{where}: resources name {channel}, which the task does not have" for channel in resources if channel not in inputs)
-        yield from (f"{where}: {channel} is no text, and the driver leaves it out" for channel in resources if kinds.get(channel) != "STRING")
+        resources = CHANNEL.findall(
+            str(spec["deploymentSpec"]["executors"][executor]["container"].get("resources", {}))
+        )
+        kinds = (
+            {key: item["parameterType"] for key, item in component["inputDefinitions"]["parameters"].items()}
+            if resources
+            else {}
+        )
+        yield from (
+            f"{where}: resources name {channel}, which the task does not have"
+            for channel in resources
+            if channel not in inputs
+        )
+        yield from (
+            f"{where}: {channel} is no text, and the driver leaves it out"
+            for channel in resources
+            if kinds.get(channel) != "STRING"
+        )
         own = inner.get("inputDefinitions", {}).get("parameters", {})
-        yield from (f"{where}: kfp puts a resource in the place of input {key}" for key in sorted(own.keys() & KFP_INPUTS) if resources)
-        yield from (f"{where}: {executor} names {wanted}, which the DAG does not have" for wanted in named(platform.get(executor, {})) if wanted not in there)
+        yield from (
+            f"{where}: kfp puts a resource in the place of input {key}"
+            for key in sorted(own.keys() & KFP_INPUTS)
+            if resources
+        )
+        yield from (
+            f"{where}: {executor} names {wanted}, which the DAG does not have"
+            for wanted in named(platform.get(executor, {}))
+            if wanted not in there
+        )
 
 
 @pytest.mark.parametrize("name", compiling.VARIANTS)
@@ -91,7 +123,9 @@ def test_a_resource_that_is_a_number_or_an_input_of_the_same_name_is_seen() -> N
     root, components = found[0]["root"], found[0]["components"]
     handler = components["comp-exit-handler-1"]["inputDefinitions"]["parameters"]
     handler["pipelinechannel--accelerator_count"]["parameterType"] = "NUMBER_INTEGER"
-    components["comp-train"]["inputDefinitions"]["parameters"]["accelerator_count"] = {"parameterType": "NUMBER_INTEGER"}
+    components["comp-train"]["inputDefinitions"]["parameters"]["accelerator_count"] = {
+        "parameterType": "NUMBER_INTEGER"
+    }
     text = "\n".join(missing(root, set(root["inputDefinitions"]["parameters"]), found, "training"))
     assert "train: pipelinechannel--accelerator_count is no text, and the driver leaves it out" in text
     assert "train: kfp puts a resource in the place of input accelerator_count" in text

@@ -32,7 +32,15 @@ class Place:
     repository: Path
 
     def run(self, *arguments: str, pipeline: str = "training", pictures: tuple[str, ...] = ON_VOLUME) -> Result:
-        options = ["--host", self.host, "--lock", str(compiling.GOLDEN_LOCK), "--params", str(self.repository / "params.yaml"), *pictures]
+        options = [
+            "--host",
+            self.host,
+            "--lock",
+            str(compiling.GOLDEN_LOCK),
+            "--params",
+            str(self.repository / "params.yaml"),
+            *pictures,
+        ]
         return CliRunner().invoke(submit.command, [pipeline, *options, *arguments])
 
     def good(self, *arguments: str, pipeline: str = "training", pictures: tuple[str, ...] = ON_VOLUME) -> str:
@@ -72,8 +80,28 @@ def test_an_option_fixed_at_compile_time_is_another_version(server: Place) -> No
 
 def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place) -> None:
     server.good(
-        *("--set", "train.epochs=7", "--set", "train.seeds=[3,4]", "--accelerator-type", "amd.com/gpu", "--accelerator-count", "2", "--memory", "30Gi"),
-        *("--node-selector", "pool=gpu", "--tolerations", '[{"key": "gpu", "operator": "Exists"}]', "--s3-secret", "mine", "--experiment", "birds"),
+        *(
+            "--set",
+            "train.epochs=7",
+            "--set",
+            "train.seeds=[3,4]",
+            "--accelerator-type",
+            "amd.com/gpu",
+            "--accelerator-count",
+            "2",
+            "--memory",
+            "30Gi",
+        ),
+        *(
+            "--node-selector",
+            "pool=gpu",
+            "--tolerations",
+            '[{"key": "gpu", "operator": "Exists"}]',
+            "--s3-secret",
+            "mine",
+            "--experiment",
+            "birds",
+        ),
     )
     (run,) = server.state.runs.values()
     given = run["runtime_config"]["parameters"]
@@ -82,12 +110,26 @@ def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place)
     assert given["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
     assert (given["first_seed"], given["further_seeds"]) == (3, [4])
     assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", "2", "30Gi")
-    assert (given["node_selector"], given["tolerations"], given["s3_secret"]) == ({"pool": "gpu"}, [{"key": "gpu", "operator": "Exists"}], "mine")
+    assert (given["node_selector"], given["tolerations"], given["s3_secret"]) == (
+        {"pool": "gpu"},
+        [{"key": "gpu", "operator": "Exists"}],
+        "mine",
+    )
     assert [item["display_name"] for item in server.state.experiments.values()] == ["birds"]
 
 
 def test_prediction_is_submitted_with_its_parts_and_model(server: Place) -> None:
-    server.good("--pictures", "s3://bucket/new", "--shards", "3", "--model", "models:/birds/4", "--set", "data.connections=1", pipeline="prediction")
+    server.good(
+        "--pictures",
+        "s3://bucket/new",
+        "--shards",
+        "3",
+        "--model",
+        "models:/birds/4",
+        "--set",
+        "data.connections=1",
+        pipeline="prediction",
+    )
     (run,) = server.state.runs.values()
     given = run["runtime_config"]["parameters"]
     assert given["fetch"]["data"]["root"] == "s3://bucket/new"
@@ -112,7 +154,9 @@ def test_waiting_shows_progress_and_ends_well(server: Place, monkeypatch: pytest
 def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     failed = {"display_name": "validate", "state": "FAILED", "error": {"code": 5, "message": "12 copies\nacross sides"}}
-    server.state.story = [{"state": "FAILED", "run_details": {"task_details": [{"display_name": "split", "state": "SUCCEEDED"}, failed]}}]
+    server.state.story = [
+        {"state": "FAILED", "run_details": {"task_details": [{"display_name": "split", "state": "SUCCEEDED"}, failed]}}
+    ]
     result = server.run("--wait")
     assert isinstance(result.exception, RunFailed)
     assert "FAILED: validate (12 copies across sides)" in str(result.exception)
@@ -129,9 +173,14 @@ def test_no_task_of_a_loop_is_refused_its_parameters(server: Place, pipeline: st
     assert server.good("--wait", *more, pipeline=pipeline).endswith("the run succeeded\n")
 
 
-def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(
+    server: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    turns = [{"task_id": f"t{number}", "display_name": "train", "state": state} for number, state in enumerate(("SUCCEEDED", "FAILED", "SUCCEEDED"))]
+    turns = [
+        {"task_id": f"t{number}", "display_name": "train", "state": state}
+        for number, state in enumerate(("SUCCEEDED", "FAILED", "SUCCEEDED"))
+    ]
     turns[1]["error"] = {"code": 137, "message": "OOMKilled"}  # type: ignore[assignment]
     server.state.story = [{"state": "FAILED", "run_details": {"task_details": turns}}]
     result = server.run("--wait")
@@ -150,7 +199,10 @@ def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server:
     for _ in range(2):
         server.good("--schedule", "0 3 * * 1")
     server.good("--schedule", "0 0 4 * * *")
-    assert sorted(item["trigger"]["cron_schedule"]["cron"] for item in server.state.schedules.values()) == ["0 0 3 * * 1", "0 0 4 * * *"]
+    assert sorted(item["trigger"]["cron_schedule"]["cron"] for item in server.state.schedules.values()) == [
+        "0 0 3 * * 1",
+        "0 0 4 * * *",
+    ]
     assert server.state.runs == {}
     (version,) = server.state.versions.values()
     dag = version["spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
@@ -158,7 +210,9 @@ def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server:
     assert "fields" in server.run("--schedule", "monday").output
 
 
-@pytest.mark.parametrize(("arguments", "uncached"), [(["--no-cache"], 9), (["--no-cache-from", "evaluate"], 3), ([], 1)])
+@pytest.mark.parametrize(
+    ("arguments", "uncached"), [(["--no-cache"], 9), (["--no-cache-from", "evaluate"], 3), ([], 1)]
+)
 def test_caching_is_switched_off_for_all_or_from_a_stage_on(server: Place, arguments: list[str], uncached: int) -> None:
     server.good(*arguments)
     (version,) = server.state.versions.values()
@@ -183,7 +237,9 @@ def test_without_a_lock_the_error_names_the_command(server: Place, tmp_path: Pat
 # ---------------------------------------------------------------- ways in
 
 
-def test_a_token_from_a_file_or_the_environment_lets_in(server: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_from_a_file_or_the_environment_lets_in(
+    server: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.state.token, server.state.namespace = "secret-word", "team"
     path = tmp_path / "token"
     path.write_text("secret-word\n")
@@ -200,7 +256,9 @@ def test_a_token_from_a_file_or_the_environment_lets_in(server: Place, tmp_path:
         (["--token-file", "TOKEN"], ["way token", "does not know us (401)", "new token"]),
     ],
 )
-def test_a_wrong_token_is_said_with_the_way_and_never_shown(server: Place, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_a_wrong_token_is_said_with_the_way_and_never_shown(
+    server: Place, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     server.state.token = "right"
     path = tmp_path / "token"
     path.write_text("wrong-word")
@@ -258,17 +316,27 @@ def test_what_the_server_says_reaches_the_user(server: Place) -> None:
     with pytest.raises(ServerError, match=r"parameters missing .*ingest"):
         found.start(version, "r", "e", {"data_version": "v1"})
     with pytest.raises(ServerError, match="invalid pipeline"):
-        found.upload("capnet-training", compiling.golden("training").replace("executorLabel", "executorLable"), "v2", "")
+        found.upload(
+            "capnet-training", compiling.golden("training").replace("executorLabel", "executorLable"), "v2", ""
+        )
 
 
 def test_ways_are_chosen_by_what_is_there(tmp_path: Path) -> None:
     assert choose("auto", "", "", "", {}) == Way("port-forward", "http://localhost:8080")
-    assert choose("auto", "https://kf/", "team", "", {"KF_PIPELINES_TOKEN": "t"}) == Way("token", "https://kf", "team", "t")
+    assert choose("auto", "https://kf/", "team", "", {"KF_PIPELINES_TOKEN": "t"}) == Way(
+        "token", "https://kf", "team", "t"
+    )
     pod = tmp_path / "token"
     pod.write_text("pod-token")
-    inside = choose("auto", "", "team", "", {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KF_PIPELINES_SA_TOKEN_PATH": str(pod)})
+    inside = choose(
+        "auto", "", "team", "", {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KF_PIPELINES_SA_TOKEN_PATH": str(pod)}
+    )
     assert inside == Way("in-cluster", "http://ml-pipeline.kubeflow:8888", "team", "pod-token")
-    for kind, host, file in (("token", "https://kf", ""), ("token", "", str(pod)), ("token", "https://kf", str(tmp_path / "none"))):
+    for kind, host, file in (
+        ("token", "https://kf", ""),
+        ("token", "", str(pod)),
+        ("token", "https://kf", str(tmp_path / "none")),
+    ):
         with pytest.raises(ConfigError):
             choose(kind, host, "", file, {})
 
@@ -282,7 +350,9 @@ def test_help_and_compilation_are_quick(repository: Path, tmp_path: Path) -> Non
     def seconds(*arguments: str) -> float:
         start = time.process_time_ns()
         before = _children()
-        subprocess.run([sys.executable, "-m", "pipelines.submit", *arguments], cwd=repository, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "pipelines.submit", *arguments], cwd=repository, check=True, capture_output=True
+        )
         return _children() - before + (time.process_time_ns() - start) / 1e9
 
     assert min(seconds("--help") for _ in range(3)) < 1
@@ -306,7 +376,9 @@ def _children() -> float:
     ],
 )
 @pytest.mark.parametrize("pipeline", ["training", "prediction"])
-def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(server: Place, pipeline: str, arguments: tuple[str, ...], told: str) -> None:
+def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(
+    server: Place, pipeline: str, arguments: tuple[str, ...], told: str
+) -> None:
     error = server.run(*arguments, pipeline=pipeline, pictures=()).exception
     assert isinstance(error, ConfigError)
     assert told in str(error)
@@ -314,7 +386,9 @@ def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(s
 
 
 def test_pictures_in_s3_and_on_the_volume_are_taken(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody is there: a machine that does not reach the cluster's store
+    monkeypatch.setenv(
+        "AWS_ENDPOINT_URL", "http://127.0.0.1:9"
+    )  # nobody is there: a machine that does not reach the cluster's store
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     server.good(pictures=("--set", "data.root=s3://birds/set", "--set", "data.anonymous=true"))
     server.good("--pictures", "/mnt/data/new", pipeline="prediction", pictures=("--data-volume",))

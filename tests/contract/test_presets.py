@@ -21,7 +21,11 @@ def leaves(content: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted path of every setting."""
     if not isinstance(content, dict):
         return {prefix: content}
-    return {path: value for key, item in content.items() for path, value in leaves(item, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        path: value
+        for key, item in content.items()
+        for path, value in leaves(item, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def settings(params: Params) -> dict[str, Any]:
@@ -59,25 +63,56 @@ def test_a_preset_file_only_says_what_differs(name: str) -> None:
     written, usual = leaves(yaml.safe_load(source(name))), leaves(settings(Params()))
     known = {"split.method", "evaluate.report.thumbnails"}  # said aloud although they are the default
     idle = {path for path, value in written.items() if value == usual[path]} - known
-    assert not {path for path in idle if not path.startswith(("train.loss.", "split.buckets", "split.pareto.", "graph.", "backbone."))}
+    assert not {
+        path
+        for path in idle
+        if not path.startswith(("train.loss.", "split.buckets", "split.pareto.", "graph.", "backbone."))
+    }
 
 
 def test_params_yaml_is_the_demo(repository: Path) -> None:
-    assert (repository / "params.yaml").read_text() == CliRunner().invoke(main, ["preset", "demo"]).output, "run `capnet preset demo > params.yaml`"
+    assert (repository / "params.yaml").read_text() == CliRunner().invoke(main, ["preset", "demo"]).output, (
+        "run `capnet preset demo > params.yaml`"
+    )
 
 
 def test_what_each_preset_decides() -> None:
-    demo, own, mini, voc, coco, nus = (read(name) for name in ("demo", "own", "coco-mini", "voc-lt", "coco-lt", "nus-wide"))
-    assert (demo.backbone.name, demo.split.method, demo.split.pareto.max, demo.split.pareto.min) == ("lit-efflite0-minilm", "pareto", 800, 4)
+    demo, own, mini, voc, coco, nus = (
+        read(name) for name in ("demo", "own", "coco-mini", "voc-lt", "coco-lt", "nus-wide")
+    )
+    assert (demo.backbone.name, demo.split.method, demo.split.pareto.max, demo.split.pareto.min) == (
+        "lit-efflite0-minilm",
+        "pareto",
+        800,
+        4,
+    )
     assert demo.evaluate.report.thumbnails
     assert (own.backbone.name, own.backbone.pretrained, own.split.method) == ("ViT-B-16-quickgelu", "openai", "natural")
     assert not own.evaluate.report.thumbnails, "patients' pictures must not travel in a report"
     assert (own.train.loss.name, own.train.loss.blank) == ("asl", "neutral")
-    assert (own.train.class_head.enabled, own.train.blend, own.train.prompt.enabled, own.train.gcn.enabled) == (True, "held_out", False, False)
-    assert (mini.backbone.name, mini.split.buckets, mini.split.validation.source, mini.train.select) == ("lit-efflite2-minilm", (20, 6), "none", "last")
+    assert (own.train.class_head.enabled, own.train.blend, own.train.prompt.enabled, own.train.gcn.enabled) == (
+        True,
+        "held_out",
+        False,
+        False,
+    )
+    assert (mini.backbone.name, mini.split.buckets, mini.split.validation.source, mini.train.select) == (
+        "lit-efflite2-minilm",
+        (20, 6),
+        "none",
+        "last",
+    )
     for paper, mu, scale in ((voc, 0.3, 5.0), (coco, 0.2, 2.0), (nus, 0.2, 2.0)):
         loss = paper.train.loss
-        assert (loss.name, loss.alpha, loss.beta, loss.mu, loss.negative_scale, loss.kappa, loss.gamma) == ("db_focal", 0.1, 10.0, mu, scale, 0.05, 2.0)
+        assert (loss.name, loss.alpha, loss.beta, loss.mu, loss.negative_scale, loss.kappa, loss.gamma) == (
+            "db_focal",
+            0.1,
+            10.0,
+            mu,
+            scale,
+            0.05,
+            2.0,
+        )
         assert loss.blank == "db"
         assert paper.train.head.bias, "changes no ranking, and without it training starts where no label is rare"
         assert (paper.train.class_head.enabled, paper.train.blend) == (False, "none"), "the paper's five parts"
@@ -127,13 +162,27 @@ def test_the_hash_sees_every_setting() -> None:
             *parents, last = path.split(".")
             for parent in parents:
                 node = node[parent]
-            node[last] = "other" if isinstance(value, str) else not value if isinstance(value, bool) else [7] if isinstance(value, list) else value + 1
+            node[last] = (
+                "other"
+                if isinstance(value, str)
+                else not value
+                if isinstance(value, bool)
+                else [7]
+                if isinstance(value, list)
+                else value + 1
+            )
             assert settings_hash(changed) != settings_hash(section), f"{field.alias or name}.{path}"
 
 
 def test_recommended_differs_from_the_whole_method_by_what_it_says_it_dropped() -> None:
     whole, chosen = leaves(settings(read("capnet"))), leaves(settings(read("recommended")))
-    changed = {"train.prompt.enabled", "train.gcn.enabled", "train.class_head.enabled", "train.blend", "train.zero_shot_weight"}
+    changed = {
+        "train.prompt.enabled",
+        "train.gcn.enabled",
+        "train.class_head.enabled",
+        "train.blend",
+        "train.zero_shot_weight",
+    }
     assert {key for key in whole if whole[key] != chosen[key]} == changed
     assert all(whole[f"train.{part}.enabled"] for part in ("prompt", "gcn", "adapter"))
     assert whole["train.loss.name"] == "db_focal"

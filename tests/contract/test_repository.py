@@ -23,8 +23,17 @@ def test_the_folder_mlflow_never_shadows_the_package(repository: Path) -> None:
 
 def test_outputs_data_and_state_stay_out_of_git(repository: Path) -> None:
     assert tracked(repository, "data", "outputs", ".capnet", "mlflow.db", "mlruns", "mlartifacts") == []
-    paths = ["data/labels.csv", "outputs/model/model.safetensors", "outputs/registration.json", ".capnet/x", "mlflow.db", ".venv/x"]
-    result = subprocess.run(["git", "check-ignore", *paths], cwd=repository, capture_output=True, text=True, check=False)
+    paths = [
+        "data/labels.csv",
+        "outputs/model/model.safetensors",
+        "outputs/registration.json",
+        ".capnet/x",
+        "mlflow.db",
+        ".venv/x",
+    ]
+    result = subprocess.run(
+        ["git", "check-ignore", *paths], cwd=repository, capture_output=True, text=True, check=False
+    )
     assert result.stdout.split() == paths
 
 
@@ -41,7 +50,10 @@ def test_constraints_pin_every_direct_dependency(repository: Path) -> None:
 
     project = loads((repository / "pyproject.toml").read_text())["project"]
     named = [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]
-    pinned = {re.split(r"[<>=]", line)[0].lower().replace("_", "-") for line in (repository / "constraints.txt").read_text().splitlines()}
+    pinned = {
+        re.split(r"[<>=]", line)[0].lower().replace("_", "-")
+        for line in (repository / "constraints.txt").read_text().splitlines()
+    }
     direct = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in named} - {"capnet"}
     assert direct <= pinned
 
@@ -74,12 +86,16 @@ def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
-def test_absent_shared_data_is_said_aloud_and_fails_on_ci(repository: Path, tmp_path: Path, ci: str, outcome: str) -> None:
+def test_absent_shared_data_is_said_aloud_and_fails_on_ci(
+    repository: Path, tmp_path: Path, ci: str, outcome: str
+) -> None:
     folder = tmp_path / "clone" / "tests"
     folder.mkdir(parents=True)
     (folder / "conftest.py").write_text((repository / "tests" / "conftest.py").read_text())
     (folder / "test_one.py").write_text("def test_one(shared):\n    assert shared\n")
     command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)]
-    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False
+    )
     assert outcome in result.stdout
     assert "belongs beside the repository" in result.stdout

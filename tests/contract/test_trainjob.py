@@ -1,4 +1,6 @@
-"""Training on several nodes: the task that starts a TrainJob, with the real Kubernetes client against a server that stands in for the cluster."""
+"""Training on several nodes: the task that starts a TrainJob, with the real Kubernetes client against a server that
+stands in for the cluster.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,15 @@ import pytest
 from contract.trainer_server import SPACE, Trainer, condition, containers, pod
 from contract.trainjob_place import FULL, IMAGE, METRICS, NODES, PARAMS, RUNNING, Place, good, opened, steady
 
-from capnet import cluster as names
-from capnet.cluster_api import ClusterError
+from capnet.cluster import names
+from capnet.cluster import trainjob_files as files
+from capnet.cluster import trainjob_spec as spec
+from capnet.cluster import trainjob_wait as follow
+from capnet.cluster import trainjobs as jobs
+from capnet.cluster.kubernetes_api import ClusterError
+from capnet.cluster.trainjob_run import train_on_nodes
 from capnet.config import parse
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError
-from capnet.trainjob import files, follow, jobs, spec
-from capnet.trainjob.run import train_on_nodes
 
 
 @pytest.fixture
@@ -26,7 +31,9 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield found
 
 
-def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "capnet")
     place.cluster.logs[0] = "training epoch 1 loss 0.31: 3 of 6, about 2 s left\nan odd line: é"
     assert place.run() == METRICS
@@ -64,20 +71,35 @@ def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
     }
     place.run(**changes)
     (job,) = place.cluster.made
-    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "run-train-1", "uid": "1234"}]
+    assert job["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Pod", "name": "run-train-1", "uid": "1234"}
+    ]
     trainer = job["spec"]["trainer"]
-    assert (trainer["image"], trainer["numNodes"], trainer["numProcPerNode"], job["spec"]["activeDeadlineSeconds"]) == (IMAGE, 2, 2, 5400)
-    assert trainer["command"][:3] == ["torchrun", "-m", "capnet.trainjob.node"]
+    assert (trainer["image"], trainer["numNodes"], trainer["numProcPerNode"], job["spec"]["activeDeadlineSeconds"]) == (
+        IMAGE,
+        2,
+        2,
+        5400,
+    )
+    assert trainer["command"][:3] == ["torchrun", "-m", "capnet.cluster.trainjob_node"]
     assert trainer["resourcesPerNode"]["limits"] == {"memory": "24Gi", "nvidia.com/gpu": "2"}
     variables = {item["name"]: item for item in trainer["env"]}
     assert len(variables) == len(trainer["env"])
     assert variables["OMP_NUM_THREADS"]["value"] == "2"
-    assert variables["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "ours", "key": "AWS_SECRET_ACCESS_KEY", "optional": True}
-    assert {name for name, item in variables.items() if "valueFrom" in item} == {*names.S3_KEYS, *names.MLFLOW_KEYS, *names.GIT_KEYS}
+    assert variables["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"] == {
+        "name": "ours",
+        "key": "AWS_SECRET_ACCESS_KEY",
+        "optional": True,
+    }
+    assert {name for name, item in variables.items() if "valueFrom" in item} == {
+        *names.S3_KEYS,
+        *names.MLFLOW_KEYS,
+        *names.GIT_KEYS,
+    }
     (patch,) = job["spec"]["runtimePatches"]
-    assert patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["tolerations"] == [
-        {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-    ]
+    assert patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"][
+        "spec"
+    ]["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]
     (node,) = containers(patch)
     mounts = {item["name"]: item["mountPath"] for item in node["volumeMounts"]}
     assert mounts == {"state": str(place.folder / "state"), "data": "/mnt/data", "shm": "/dev/shm", "tmp": "/tmp"}
@@ -87,15 +109,30 @@ def test_its_pods_are_pods_for_kubernetes_own_models(place: Place) -> None:
     """As Kubeflow Trainer puts them together: template of the runtime, patches, then its trainer section."""
     from kubernetes.client import ApiClient
 
-    place.run(accelerator_count=1, node_selector={"gpu": "l4"}, tolerations=[{"key": "gpu", "operator": "Exists"}], data_claim="capnet-data")
+    place.run(
+        accelerator_count=1,
+        node_selector={"gpu": "l4"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+        data_claim="capnet-data",
+    )
     (job,) = place.cluster.made
     trainer = job["spec"]["trainer"]
-    template = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    template = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0][
+        "template"
+    ]["spec"]["template"]
     (container,) = template["spec"]["containers"]
     container |= {key: trainer[key] for key in ("image", "command", "env")} | {"resources": trainer["resourcesPerNode"]}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node-0", **template["metadata"]}, "spec": template["spec"]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "node-0", **template["metadata"]},
+        "spec": template["spec"],
+    }
     client = ApiClient()
-    assert client.sanitize_for_serialization(client.deserialize(type("Answer", (), {"data": json.dumps(pod)}), "V1Pod")) == pod
+    assert (
+        client.sanitize_for_serialization(client.deserialize(type("Answer", (), {"data": json.dumps(pod)}), "V1Pod"))
+        == pod
+    )
     labels = template["metadata"]["labels"]
     assert labels == dict((names.LABEL, names.NODE_LABEL))
 
@@ -107,7 +144,13 @@ def test_inputs_lie_on_the_volume_while_it_trains(place: Place) -> None:
 
     def play(job: dict[str, Any], look: int) -> Any:
         content = json.loads(Path(job["spec"]["trainer"]["command"][-1], "job.json").read_text())
-        seen.append({name: [path.name for path in Path(where).iterdir()] for name, where in content["inputs"].items() if name != "data" or "://" not in where})
+        seen.append(
+            {
+                name: [path.name for path in Path(where).iterdir()]
+                for name, where in content["inputs"].items()
+                if name != "data" or "://" not in where
+            }
+        )
         seen.append(content)
         return good(job, 9)
 
@@ -117,14 +160,22 @@ def test_inputs_lie_on_the_volume_while_it_trains(place: Place) -> None:
     assert seen[1]["inputs"]["data"] == "s3://bucket/birds"
     assert parse(seen[1]["params"]).runtime.seed == 3
     seen.clear()
-    train_on_nodes(PARAMS, {**place.inputs, "data": str(place.folder / "data" / "files")}, {"model": place.folder / "model"}, NODES, str(place.folder / "data"))
+    train_on_nodes(
+        PARAMS,
+        {**place.inputs, "data": str(place.folder / "data" / "files")},
+        {"model": place.folder / "model"},
+        NODES,
+        str(place.folder / "data"),
+    )
     assert seen[0]["data"] == ["1.png"], "pictures that only this pod has are copied"
 
 
 # ---------------------------------------------------------------- what can go wrong
 
 
-def broken(write: CapnetError | None = None, complete: bool = False, reason: str = "", **last: Any) -> Callable[[dict[str, Any], int], Any]:
+def broken(
+    write: CapnetError | None = None, complete: bool = False, reason: str = "", **last: Any
+) -> Callable[[dict[str, Any], int], Any]:
     """Node 1 breaks first; ``write`` is the error that training wrote down."""
 
     def play(job: dict[str, Any], look: int) -> Any:
@@ -138,13 +189,20 @@ def broken(write: CapnetError | None = None, complete: bool = False, reason: str
             {"terminated": {"finishedAt": "2026-01-01T00:00:05Z", **last}},
         ]
         pods = [pod(name, node, "Failed", **end) for node, end in enumerate(ends)]
-        return condition("Complete" if complete else "Failed", reason or "JobSetFailed", "jobset failed due to one or more job failures"), pods
+        return condition(
+            "Complete" if complete else "Failed",
+            reason or "JobSetFailed",
+            "jobset failed due to one or more job failures",
+        ), pods
 
     return play
 
 
 def waits(**changes: Any) -> Callable[[dict[str, Any], int], Any]:
-    return lambda job, look: ({}, [pod(job["metadata"]["name"], 0, "Running", **RUNNING), pod(job["metadata"]["name"], 1, "Pending", **changes)])
+    return lambda job, look: (
+        {},
+        [pod(job["metadata"]["name"], 0, "Running", **RUNNING), pod(job["metadata"]["name"], 1, "Pending", **changes)],
+    )
 
 
 def unroled(cluster: Trainer) -> None:
@@ -155,7 +213,11 @@ def quota(cluster: Trainer) -> None:
     cluster.play = lambda job, look: ({}, [])
     involved = {"kind": "Job", "name": f"{spec.job_name(spec.Here.found(), 3)}-node-0"}
     cluster.events.append(
-        {"involvedObject": involved, "message": 'Error creating: pods is forbidden: exceeded quota: gpus, requested: "8"', "lastTimestamp": "2026"}
+        {
+            "involvedObject": involved,
+            "message": 'Error creating: pods is forbidden: exceeded quota: gpus, requested: "8"',
+            "lastTimestamp": "2026",
+        }
     )
 
 
@@ -165,12 +227,26 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
 @pytest.mark.parametrize(
     ("damage", "changes", "kind", "said", "made"),
     [
-        (lambda c: setattr(c, "installed", False), {}, ClusterError, ["this cluster has no TrainJobs", "install Kubeflow Trainer"], False),
+        (
+            lambda c: setattr(c, "installed", False),
+            {},
+            ClusterError,
+            ["this cluster has no TrainJobs", "install Kubeflow Trainer"],
+            False,
+        ),
         (unroled, {}, ClusterError, ["this task may not look at TrainJobs", "FOLDER=overlays/nodes"], False),
-        (lambda c: None, {"runtime": "torch-mine"}, ClusterError, ['"torch-mine" not found', "--training-runtime"], False),
+        (
+            lambda c: None,
+            {"runtime": "torch-mine"},
+            ClusterError,
+            ['"torch-mine" not found', "--training-runtime"],
+            False,
+        ),
         (lambda c: setattr(c, "old", True), {}, ClusterError, ["older than 2.2"], True),
         (
-            lambda c: c.find(SPACE, "persistentvolumeclaims", "capnet-state")["spec"].update(accessModes=["ReadWriteOnce"]),
+            lambda c: c.find(SPACE, "persistentvolumeclaims", "capnet-state")["spec"].update(
+                accessModes=["ReadWriteOnce"]
+            ),
             {},
             ConfigError,
             ["ReadWriteMany, and this is ReadWriteOnce"],
@@ -183,17 +259,39 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
             ["there is no claim capnet-data"],
             False,
         ),
-        (lambda c: None, {"nodes": 33, "processes_per_node": 2}, ConfigError, ["66 processes (33 nodes with 2 each) for batches of 64"], False),
+        (
+            lambda c: None,
+            {"nodes": 33, "processes_per_node": 2},
+            ConfigError,
+            ["66 processes (33 nodes with 2 each) for batches of 64"],
+            False,
+        ),
         (lambda c: None, {"tolerations": [{"kee": "gpu"}]}, CapnetError, ["tolerations[0].kee"], False),
         (
-            lambda c: setattr(c, "play", broken(DataError("the loss stopped being a number", "pictures 7", "look at them"), exitCode=1)),
+            lambda c: setattr(
+                c,
+                "play",
+                broken(DataError("the loss stopped being a number", "pictures 7", "look at them"), exitCode=1),
+            ),
             {},
             DataError,
             ["the loss stopped being a number", "pictures 7; TrainJob", "-node-0-1", "look at them"],
             True,
         ),
-        (lambda c: setattr(c, "play", broken(exitCode=1, reason="JobSetFailed")), {}, CapnetError, ["node 1 of 2 failed", "exit code 1", "pod capnet-"], True),
-        (lambda c: setattr(c, "play", broken(exitCode=137)), {}, ClusterError, ["node 1 of 2 failed", "raise --memory"], True),
+        (
+            lambda c: setattr(c, "play", broken(exitCode=1, reason="JobSetFailed")),
+            {},
+            CapnetError,
+            ["node 1 of 2 failed", "exit code 1", "pod capnet-"],
+            True,
+        ),
+        (
+            lambda c: setattr(c, "play", broken(exitCode=137)),
+            {},
+            ClusterError,
+            ["node 1 of 2 failed", "raise --memory"],
+            True,
+        ),
         (
             lambda c: setattr(c, "play", lambda job, look: (condition("Failed", "DeadlineExceeded"), [])),
             {},
@@ -208,8 +306,20 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
             ["1 of 2 nodes have not started", "Insufficient nvidia.com/gpu", "--start-minutes"],
             True,
         ),
-        (lambda c: setattr(c, "play", waits(**PULL)), {}, ClusterError, ["node 1 cannot get its image", "Back-off pulling image", IMAGE], True),
-        (quota, {"start_minutes": 0.002}, ClusterError, ["2 of 2 nodes have not started", "exceeded quota: gpus"], True),
+        (
+            lambda c: setattr(c, "play", waits(**PULL)),
+            {},
+            ClusterError,
+            ["node 1 cannot get its image", "Back-off pulling image", IMAGE],
+            True,
+        ),
+        (
+            quota,
+            {"start_minutes": 0.002},
+            ClusterError,
+            ["2 of 2 nodes have not started", "exceeded quota: gpus"],
+            True,
+        ),
         (
             lambda c: setattr(c, "play", lambda job, look: (condition("Complete"), [])),
             {},
@@ -277,7 +387,9 @@ def test_an_api_that_stays_away_is_an_error(place: Place, monkeypatch: pytest.Mo
     place.cluster.play = play
     with pytest.raises(ClusterError, match=r"503|cannot be reached"):
         place.run()
-    assert len(place.left) == 2, "the nodes may still write: their folder stays, and Kubernetes removes the TrainJob with the pod that owns it"
+    assert len(place.left) == 2, (
+        "the nodes may still write: their folder stays, and Kubernetes removes the TrainJob with the pod that owns it"
+    )
 
 
 def test_one_that_somebody_removes_is_missed(place: Place) -> None:

@@ -14,8 +14,9 @@ import pytest
 from contract.trainer_server import JOBS, condition
 from contract.trainjob_place import METRICS, NODES, PARAMS, Place, good, opened, steady
 
+from capnet.cluster import trainjob_files as files
+from capnet.cluster import trainjob_spec as spec
 from capnet.errors import ConfigError
-from capnet.trainjob import files, spec
 
 
 @pytest.fixture
@@ -27,7 +28,9 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
     place.cluster.play = steady
     process = place.process()
-    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
+    place.wait_until(
+        lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1
+    )
     assert place.left
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=20)[1]
@@ -40,7 +43,9 @@ def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
 def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.cluster.play = steady
     process = place.process()
-    place.wait_until(lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1)
+    place.wait_until(
+        lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1
+    )
     process.kill()
     process.communicate(timeout=20)
     assert len(place.left) == 2
@@ -49,7 +54,9 @@ def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: p
     monkeypatch.setenv("CAPNET_POD_UID", "5678")
     assert place.run() == METRICS
     (job,) = place.cluster.made
-    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}]
+    assert job["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}
+    ]
     assert place.left == []
 
 
@@ -77,10 +84,13 @@ def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Pat
     if said == "abandoned":
         files.abandon(tmp_path)
     code = (
-        "import sys, time; from pathlib import Path; from capnet.trainjob import node; node.EVERY, node.PATIENCE = 0.05, 1.0; "
-        "import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),), daemon=True).start(); time.sleep(1.8); sys.exit(5)"
+        "import sys, time; from pathlib import Path; from capnet.cluster import node; node.EVERY, node.PATIENCE = 0.05,"
+        " 1.0; import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),),"
+        " daemon=True).start(); time.sleep(1.8); sys.exit(5)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None:
         if said == "alive":
             files.beat(tmp_path)
@@ -92,7 +102,9 @@ def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Pat
 @pytest.mark.parametrize("change", ["image", "failed", "going"])
 def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
     folder = place.folder / "state" / "nodes" / "old"
-    left = spec.train_job(spec.job_name(spec.Here.found(), 3), folder, spec.settings_of(NODES, PARAMS), spec.Here.found(), 2)
+    left = spec.train_job(
+        spec.job_name(spec.Here.found(), 3), folder, spec.settings_of(NODES, PARAMS), spec.Here.found(), 2
+    )
     place.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
     if change == "image":
         left["spec"]["trainer"]["image"] = "another"

@@ -11,8 +11,8 @@ import pytest
 from contract.trainer_rules import Runtime
 from contract.trainer_server import JOBS, REFUSAL, SPACE, Trainer
 
-from capnet.trainjob import spec
-from capnet.trainjob.spec import Here, Nodes, train_job
+from capnet.cluster import trainjob_spec as spec
+from capnet.cluster.trainjob_spec import Here, Nodes, train_job
 
 IMAGE = "registry.example.com/capnet-train@sha256:" + "a" * 64
 HERE = Here(SPACE, "run-train-1", "1234", "capnet-pipeline", "6f1c", Path("/var/capnet"))

@@ -1,4 +1,6 @@
-"""What a TrainJob runs, really run: two torchrun processes with the variables that Kubeflow Trainer sets, told apart only by their rank."""
+"""What a TrainJob runs, really run: two torchrun processes with the variables that Kubeflow Trainer sets, told apart
+only by their rank.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,12 @@ from contract.trainer_server import ACCOUNT, SPACE, Moment, Trainer, condition, 
 from PIL import Image
 from safetensors.torch import save_file
 
+from capnet.cluster import trainjob_wait as follow
+from capnet.cluster import trainjobs as jobs
 from capnet.config import parse
 from capnet.contracts import make_classes, read_tensors, write_classes, write_json, write_split
-from capnet.data.source import describe
+from capnet.data.sources.source import describe
 from capnet.stages import run
-from capnet.trainjob import follow, jobs
 from components.train_nodes import train_nodes
 
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
@@ -42,7 +45,9 @@ SECTIONS: dict[str, Any] = {
 
 @dataclass
 class Machines:
-    """As many machines as the TrainJob asks for, on loopback: each runs its command once, with its environment and no other."""
+    """As many machines as the TrainJob asks for, on loopback: each runs its command once, with its environment and no
+    other.
+    """
 
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -53,10 +58,17 @@ class Machines:
         codes = [process.poll() for process in self.processes]
         phases = ["Running" if code is None else "Failed" if code else "Succeeded" for code in codes]
         pods = [
-            pod(job["metadata"]["name"], node, phase, **({"terminated": {"exitCode": code, "reason": "Error"}} if code else {}))
+            pod(
+                job["metadata"]["name"],
+                node,
+                phase,
+                **({"terminated": {"exitCode": code, "reason": "Error"}} if code else {}),
+            )
             for node, (phase, code) in enumerate(zip(phases, codes, strict=True))
         ]
-        return condition("Failed") if "Failed" in phases else condition("Complete") if set(phases) == {"Succeeded"} else {}, pods
+        return condition("Failed") if "Failed" in phases else condition("Complete") if set(phases) == {
+            "Succeeded"
+        } else {}, pods
 
     def start(self, job: dict[str, Any]) -> None:
         with socket.socket() as free:
@@ -65,11 +77,22 @@ class Machines:
         trainer = job["spec"]["trainer"]
         given = {item["name"]: item["value"] for item in trainer["env"] if "value" in item}
         for node in range(trainer["numNodes"]):
-            environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "", "HOME": str(self.folder), **given}
-            environment |= {"PET_NNODES": str(trainer["numNodes"]), "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]), "PET_NODE_RANK": str(node)}
+            environment = {
+                "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+                "CUDA_VISIBLE_DEVICES": "",
+                "HOME": str(self.folder),
+                **given,
+            }
+            environment |= {
+                "PET_NNODES": str(trainer["numNodes"]),
+                "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
+                "PET_NODE_RANK": str(node),
+            }
             environment |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
             with open(self.folder / f"node{node}.log", "wb") as log:
-                self.processes.append(subprocess.Popen(trainer["command"], env=environment, stdout=log, stderr=log, cwd=self.folder))
+                self.processes.append(
+                    subprocess.Popen(trainer["command"], env=environment, stdout=log, stderr=log, cwd=self.folder)
+                )
 
     def stop(self) -> None:
         for process in self.processes:
@@ -101,12 +124,30 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels = np.flatnonzero(rng.random(3) < 0.5)
         path = folder / "pictures" / f"{number}.png"
         Image.fromarray(rng.integers(0, 255, (48, 60, 3), dtype=np.uint8)).save(path)
-        row = {"image_id": str(number), "path": path.name, "labels": labels, "unknown": [], "width": 60, "height": 48, "group": None, "slice": None}
+        row = {
+            "image_id": str(number),
+            "path": path.name,
+            "labels": labels,
+            "unknown": [],
+            "width": 60,
+            "height": 48,
+            "group": None,
+            "slice": None,
+        }
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append(row | {"sha256": sha256, "given_split": None, "split": "train" if number < 11 else "val" if number < 16 else "test"})
+        rows.append(
+            row
+            | {
+                "sha256": sha256,
+                "given_split": None,
+                "split": "train" if number < 11 else "val" if number < 16 else "test",
+            }
+        )
     for name in ("split", "validation"):
         (folder / name).mkdir()
-    write_classes(folder / "split" / "classes.json", make_classes(["cat", "dog", "bird"]).with_counts([5, 5, 5], (10, 3)))
+    write_classes(
+        folder / "split" / "classes.json", make_classes(["cat", "dog", "bird"]).with_counts([5, 5, 5], (10, 3))
+    )
     write_split(folder / "split" / "split.parquet", pd.DataFrame(rows))
     write_json(folder / "validation" / "validation.json", {})
     write_backbone(folder / "backbone")
@@ -114,7 +155,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPNET_STATE", str(folder / "state"))
         run("graph", described, inputs, {"graph": folder / "graph"})
-        run("train", described, {**inputs, "graph": folder / "graph", "data": folder / "pictures"}, {"model": folder / "one"})
+        run(
+            "train",
+            described,
+            {**inputs, "graph": folder / "graph", "data": folder / "pictures"},
+            {"model": folder / "one"},
+        )
     describe(described.data.model_copy(update={"root": str(folder / "pictures")}), folder / "data", "/")
     return folder
 
@@ -125,13 +171,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mac
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     machines = Machines(tmp_path)
     cluster = Trainer(play=machines.play)
-    rights = [{"apiGroups": ["trainer.kubeflow.org", ""], "resources": ["trainjobs", "pods", "pods/log"], "verbs": ["create", "get", "list", "delete"]}]
+    rights = [
+        {
+            "apiGroups": ["trainer.kubeflow.org", ""],
+            "resources": ["trainjobs", "pods", "pods/log"],
+            "verbs": ["create", "get", "list", "delete"],
+        }
+    ]
     cluster.apply(SPACE, {"kind": "Role", "metadata": {"name": "all"}, "rules": rights})
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(follow, "EVERY", 0.2)
     monkeypatch.setattr(jobs, "AGAIN", 0.02)
     with serving(cluster, tmp_path) as path:
-        for name, value in {"KUBECONFIG": str(path), "CAPNET_NAMESPACE": SPACE, "CAPNET_POD": "p", "CAPNET_POD_UID": "1", "CAPNET_ACCOUNT": ACCOUNT}.items():
+        for name, value in {
+            "KUBECONFIG": str(path),
+            "CAPNET_NAMESPACE": SPACE,
+            "CAPNET_POD": "p",
+            "CAPNET_POD_UID": "1",
+            "CAPNET_ACCOUNT": ACCOUNT,
+        }.items():
             monkeypatch.setenv(name, value)
         try:
             yield machines, cluster
@@ -141,11 +199,31 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mac
 
 def component(small: Path, folder: Path, **changes: Any) -> dict[str, float]:
     """The component as KFP calls it."""
-    given: dict[str, Any] = {name: SimpleNamespace(path=str(small / name)) for name in ("split", "validation", "graph", "data")}
+    given: dict[str, Any] = {
+        name: SimpleNamespace(path=str(small / name)) for name in ("split", "validation", "graph", "data")
+    }
     metrics: dict[str, float] = {}
-    options: dict[str, Any] = {"nodes": 2, "processes_per_node": 0, "image": "capnet-train@sha256:0", "runtime": "torch-distributed"}
-    options |= {"accelerator_type": "nvidia.com/gpu", "accelerator_count": 0, "cpu": "1", "memory": "2Gi", "shared_memory": "1Gi"}
-    options |= {"node_selector": {}, "tolerations": [], "hours": 1.0, "start_minutes": 1.0, "data_claim": "", "state_claim": "capnet-state"}
+    options: dict[str, Any] = {
+        "nodes": 2,
+        "processes_per_node": 0,
+        "image": "capnet-train@sha256:0",
+        "runtime": "torch-distributed",
+    }
+    options |= {
+        "accelerator_type": "nvidia.com/gpu",
+        "accelerator_count": 0,
+        "cpu": "1",
+        "memory": "2Gi",
+        "shared_memory": "1Gi",
+    }
+    options |= {
+        "node_selector": {},
+        "tolerations": [],
+        "hours": 1.0,
+        "start_minutes": 1.0,
+        "data_claim": "",
+        "state_claim": "capnet-state",
+    }
     options |= {name: name.replace("_", "-") for name in ("s3_secret", "mlflow_secret", "git_secret")} | changes
     out = SimpleNamespace(path=str(folder / "out" / "model"))
     log = SimpleNamespace(log_metric=metrics.__setitem__)
@@ -162,11 +240,15 @@ def test_two_nodes_train_the_model_of_one_process(small: Path, place: tuple[Mach
     folder = machines.folder
     metrics = component(small, folder)
     assert [process.returncode for process in machines.processes] == [0, 0], logs(folder)
-    found, expected = (read_tensors(path / "model.safetensors")[0] for path in (folder / "out" / "model", small / "one"))
+    found, expected = (
+        read_tensors(path / "model.safetensors")[0] for path in (folder / "out" / "model", small / "one")
+    )
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
-    assert sorted(path.name for path in (folder / "out" / "model").iterdir()) == sorted(path.name for path in (small / "one").iterdir())
+    assert sorted(path.name for path in (folder / "out" / "model").iterdir()) == sorted(
+        path.name for path in (small / "one").iterdir()
+    )
     histories = [pd.read_csv(path / "history.csv") for path in (folder / "out" / "model", small / "one")]
     np.testing.assert_allclose(histories[0], histories[1], atol=1e-5)
     assert metrics["loss"] == pytest.approx(histories[0]["loss"].iloc[-1], abs=1e-6)

@@ -1,4 +1,6 @@
-"""Kubeflow Trainer behind the Kubernetes API: TrainJobs are taken or refused as it does, and go through what a test says."""
+"""Kubeflow Trainer behind the Kubernetes API: TrainJobs are taken or refused as it does, and go through what a test
+says.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,32 @@ def condition(kind: str, reason: str = "", message: str = "") -> dict[str, Any]:
     return {"conditions": [{"type": kind, "status": "True", "reason": reason or kind, "message": message}]}
 
 
-def pod(name: str, node: int, phase: str, conditions: list[dict[str, Any]] | None = None, restarts: int = 0, **state: Any) -> dict[str, Any]:
+def pod(
+    name: str, node: int, phase: str, conditions: list[dict[str, Any]] | None = None, restarts: int = 0, **state: Any
+) -> dict[str, Any]:
     """A pod as the API shows it; ``state`` and ``last`` are those of its container."""
     index = {"batch.kubernetes.io/job-completion-index": str(node)}
-    container = {"name": "node", "state": {key: value for key, value in state.items() if key != "last"}, "lastState": state.get("last", {})}
-    status = {"phase": phase, "conditions": conditions or [], "containerStatuses": [container | {"restartCount": restarts}]}
-    return {"metadata": {"name": f"{name}-node-0-{node}-abcde", "labels": index | {"jobset.sigs.k8s.io/jobset-name": name}}, "status": status}
+    container = {
+        "name": "node",
+        "state": {key: value for key, value in state.items() if key != "last"},
+        "lastState": state.get("last", {}),
+    }
+    status = {
+        "phase": phase,
+        "conditions": conditions or [],
+        "containerStatuses": [container | {"restartCount": restarts}],
+    }
+    return {
+        "metadata": {"name": f"{name}-node-0-{node}-abcde", "labels": index | {"jobset.sigs.k8s.io/jobset-name": name}},
+        "status": status,
+    }
 
 
 @dataclass
 class Trainer(Cluster):
-    """A cluster with Kubeflow Trainer. ``play`` says what a TrainJob is like at its n-th look; the account may do what roles of the cluster say."""
+    """A cluster with Kubeflow Trainer. ``play`` says what a TrainJob is like at its n-th look; the account may do what
+    roles of the cluster say.
+    """
 
     installed: bool = True
     old: bool = False  # before 2.2: fields that its CRD lacks are dropped without a word
@@ -52,7 +69,11 @@ class Trainer(Cluster):
         if self.silence:
             self.silence -= 1
             return (503, "the API server is restarting") if self.silence % 2 else (0, None)
-        if not path.startswith((JOBS, PODS)) and not path.endswith("/events") and "/persistentvolumeclaims/" not in path:
+        if (
+            not path.startswith((JOBS, PODS))
+            and not path.endswith("/events")
+            and "/persistentvolumeclaims/" not in path
+        ):
             return None
         if not self.may(verb, path):
             self.denied.append(f"{verb} {path}")
@@ -61,7 +82,11 @@ class Trainer(Cluster):
             assert query["container"] == ["node"]
             return 200, self.log(int(path.split("-node-0-")[1][0]), query)
         if path == PODS:
-            (name,) = (item.partition("=")[2] for item in query["labelSelector"] if item.startswith("jobset.sigs.k8s.io/jobset-name="))
+            (name,) = (
+                item.partition("=")[2]
+                for item in query["labelSelector"]
+                if item.startswith("jobset.sigs.k8s.io/jobset-name=")
+            )
             job = self.objects.get(f"{JOBS}/{name}")
             return 200, {"items": self.moment(job)[1] if job else []}
         if not path.startswith(JOBS):
@@ -115,14 +140,20 @@ class Trainer(Cluster):
         return 201, body
 
     def moment(self, job: dict[str, Any]) -> Moment:
-        return ({}, []) if "deletionTimestamp" in job["metadata"] else self.play(job, self.looks.get(job["metadata"]["name"], 0))
+        return (
+            ({}, [])
+            if "deletionTimestamp" in job["metadata"]
+            else self.play(job, self.looks.get(job["metadata"]["name"], 0))
+        )
 
     def log(self, node: int, query: dict[str, list[str]]) -> str:
         lines = self.logs.get(node, "").splitlines()
         if "timestamps" in query:
             stamped = [f"2026-01-01T00:00:{number:02}.000000000+08:00 {line}" for number, line in enumerate(lines)]
             lines = [line for line in stamped if f"{line[:19]}+08:00" >= query.get("sinceTime", [""])[0]]
-            assert all(given.endswith("+08:00") for given in query.get("sinceTime", ())), "a time zone east of ours would hide lines for hours"
+            assert all(given.endswith("+08:00") for given in query.get("sinceTime", ())), (
+                "a time zone east of ours would hide lines for hours"
+            )
         return "\n".join(lines[-int(query["tailLines"][0]) :] if "tailLines" in query else lines)
 
     def may(self, verb: str, path: str) -> bool:
@@ -130,7 +161,13 @@ class Trainer(Cluster):
         group = "trainer.kubeflow.org" if path.startswith("/apis/trainer") else ""
         resource, *rest = path.partition(f"/namespaces/{SPACE}/")[2].split("/")
         name, part = [*rest, "", ""][:2]
-        asked = {"group": group, "resource": resource, "subresource": part, "verb": VERBS.get(verb, "get" if name else "list"), "name": name}
+        asked = {
+            "group": group,
+            "resource": resource,
+            "subresource": part,
+            "verb": VERBS.get(verb, "get" if name else "list"),
+            "name": name,
+        }
         roles = [item for path, item in self.objects.items() if "/roles/" in path]
         return any(rule_allows(rule, asked) for rule in itertools.chain.from_iterable(role["rules"] for role in roles))
 

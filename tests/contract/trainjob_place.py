@@ -17,18 +17,26 @@ import yaml
 from contract.kubernetes_server import serving
 from contract.trainer_server import ACCOUNT, JOBS, SPACE, Trainer, condition, pod
 
-from capnet import cluster as names
+from capnet.cluster import names
+from capnet.cluster import trainjob_wait as follow
+from capnet.cluster import trainjobs as jobs
+from capnet.cluster.trainjob_run import train_on_nodes
 from capnet.config import parse
 from capnet.contracts import write_json
-from capnet.trainjob import follow, jobs
-from capnet.trainjob.run import train_on_nodes
 
 IMAGE = "registry.example.com/capnet-train@sha256:" + "a" * 64
 NODES: dict[str, Any] = {"nodes": 2, "image": IMAGE}
 PARAMS = parse({"runtime": {"seed": 3, "threads": 2}, "train": {"batch_size": 64}})
 METRICS = {"epoch": 2.0, "loss": 0.25, "val_mAP": 0.5}
 RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
-FULL = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]
+FULL = [
+    {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+    }
+]
 
 
 def finish(job: dict[str, Any]) -> None:
@@ -69,16 +77,23 @@ class Place:
 
     @property
     def inputs(self) -> dict[str, str]:
-        return {name: str(self.folder / name) for name in ("split", "validation", "graph")} | {"data": "s3://bucket/birds"}
+        return {name: str(self.folder / name) for name in ("split", "validation", "graph")} | {
+            "data": "s3://bucket/birds"
+        }
 
     def run(self, **changes: Any) -> dict[str, float]:
-        return train_on_nodes(PARAMS, self.inputs, {"model": self.folder / "out" / "model"}, NODES | changes, str(self.folder / "data"))
+        return train_on_nodes(
+            PARAMS, self.inputs, {"model": self.folder / "out" / "model"}, NODES | changes, str(self.folder / "data")
+        )
 
     def process(self) -> subprocess.Popen[str]:
         """The same in a process of its own, as a pod runs it."""
         given = json.dumps({"inputs": self.inputs, "model": str(self.folder / "out" / "model"), "nodes": NODES})
         return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), given], env=self.environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), given],
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def wait_until(self, true: Callable[[], bool]) -> None:
@@ -89,7 +104,9 @@ class Place:
 
     @property
     def left(self) -> list[str]:
-        return [path for path in self.cluster.objects if path.startswith(JOBS)] + [path.name for path in (self.folder / "state" / "nodes").glob("*")]
+        return [path for path in self.cluster.objects if path.startswith(JOBS)] + [
+            path.name for path in (self.folder / "state" / "nodes").glob("*")
+        ]
 
 
 @contextmanager
@@ -100,7 +117,14 @@ def opened(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     cluster = Trainer(play=good)
     for folder in ("base", "nodes"):
         for path in (repository / "deploy" / folder).glob("*.yaml"):
-            cluster.apply(SPACE, *(item for item in yaml.safe_load_all(path.read_text()) if item["kind"] not in ("Kustomization", "Component")))
+            cluster.apply(
+                SPACE,
+                *(
+                    item
+                    for item in yaml.safe_load_all(path.read_text())
+                    if item["kind"] not in ("Kustomization", "Component")
+                ),
+            )
     for name, mode in ((names.STATE_CLAIM, "ReadWriteMany"), (names.DATA_CLAIM, "ReadOnlyMany")):
         cluster.find(SPACE, "persistentvolumeclaims", name)["spec"]["accessModes"] = [mode]
     for name in ("split", "validation", "graph"):
@@ -120,4 +144,6 @@ def opened(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         yield Place(cluster, tmp_path, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repository), **environment})
-    assert cluster.denied == [] or not any(path.endswith("/roles/capnet-nodes") for path in cluster.objects), "a role lacks a right"
+    assert cluster.denied == [] or not any(path.endswith("/roles/capnet-nodes") for path in cluster.objects), (
+        "a role lacks a right"
+    )

@@ -4,9 +4,10 @@ import json
 import logging
 import sys
 
+from capnet.cluster import trainjob_wait as follow
+from capnet.cluster import trainjobs as jobs
+from capnet.cluster.trainjob_run import train_on_nodes
 from capnet.tasks import task
-from capnet.trainjob import follow, jobs
-from capnet.trainjob.run import train_on_nodes
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])

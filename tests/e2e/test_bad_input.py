@@ -29,7 +29,14 @@ def test_settings_that_are_no_yaml_or_no_text(workplace: Workplace) -> None:
 
 
 def test_a_list_is_called_a_list(workplace: Workplace) -> None:
-    refuse(workplace, "ingest", "--set", "ingest.camera_traps.unsure=unidentified", code=2, words=("a valid list", "[unidentified]"))
+    refuse(
+        workplace,
+        "ingest",
+        "--set",
+        "ingest.camera_traps.unsure=unidentified",
+        code=2,
+        words=("a valid list", "[unidentified]"),
+    )
 
 
 def test_no_settings_file(workplace: Workplace) -> None:

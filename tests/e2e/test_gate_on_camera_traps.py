@@ -14,7 +14,7 @@ from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet.config import Params, parse
 from capnet.contracts import read_split, write_split
-from capnet.data.images import load_rgb
+from capnet.data.images.views import load_rgb
 from capnet.errors import GateError
 from capnet.stages import run
 
@@ -53,10 +53,26 @@ def traps(shared: Path, tmp_path: Path) -> Path:
         for number, frame in enumerate(frames):
             name = f"{site}/IMG_{burst:03}{number}.JPG"
             frame.save(tmp_path / "data" / name, "JPEG", quality=85)
-            images.append({"id": f"i{burst}-{number}", "file_name": name, "location": site, "seq_id": f"s{burst}", "frame_num": number})
-            annotations.append({"id": len(annotations), "image_id": images[-1]["id"], "category_id": 0 if burst % 10 < 7 else 1 + burst // 10 % 2})
+            images.append(
+                {
+                    "id": f"i{burst}-{number}",
+                    "file_name": name,
+                    "location": site,
+                    "seq_id": f"s{burst}",
+                    "frame_num": number,
+                }
+            )
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": images[-1]["id"],
+                    "category_id": 0 if burst % 10 < 7 else 1 + burst // 10 % 2,
+                }
+            )
     categories = [{"id": 0, "name": "empty"}, {"id": 1, "name": "fox"}, {"id": 2, "name": "deer"}]
-    (tmp_path / "data/annotations.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (tmp_path / "data/annotations.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     return tmp_path
 
 
@@ -67,8 +83,12 @@ def stages(root: Path, params: Params, first: str = "ingest") -> dict[str, dict]
         run("ingest", params, {"data": places["data"]}, {"manifest": places["manifest"]})
         run("split", params, {"manifest": places["manifest"]}, {"split": places["split"]})
     with contextlib.suppress(GateError):
-        run("validate", params, {"split": places["split"], "data": places["data"]}, {"validation": places["validation"]})
-    return {check["name"]: check for check in json.loads((places["validation"] / "validation.json").read_text())["checks"]}
+        run(
+            "validate", params, {"split": places["split"], "data": places["data"]}, {"validation": places["validation"]}
+        )
+    return {
+        check["name"]: check for check in json.loads((places["validation"] / "validation.json").read_text())["checks"]
+    }
 
 
 def test_a_camera_trap_split_passes_and_no_burst_is_torn(traps: Path) -> None:
@@ -90,19 +110,27 @@ def test_a_torn_burst_is_found_by_sequence_by_site_and_by_its_looks(traps: Path)
     frame.loc[torn, "split"] = "test" if frame.loc[torn, "split"] == "train" else "train"
     write_split(path, frame)
     checks = stages(traps, params, first="validate")
-    assert {row["path"] for row in checks["sequences_on_one_side"]["offending"]} == {f"site 08/IMG_008{n}.JPG" for n in range(3)}
+    assert {row["path"] for row in checks["sequences_on_one_side"]["offending"]} == {
+        f"site 08/IMG_008{n}.JPG" for n in range(3)
+    }
     assert {row["value"] for row in checks["groups_on_one_side"]["offending"]} == {"site 08"}
     assert {checks[name]["severity"] for name in ("sequences_on_one_side", "groups_on_one_side")} == {"critical"}
     # the data may not know its sequences and sites: then the pictures themselves tell
     write_split(path, frame.drop(columns="sequence").assign(group=None))
     blind = stages(traps, params, first="validate")
     assert blind["groups_on_one_side"]["success"]
-    alike = {row["path"] for name in ("near_duplicates_on_one_side", "bursts_on_one_side") for row in blind[name]["offending"]}
+    alike = {
+        row["path"]
+        for name in ("near_duplicates_on_one_side", "bursts_on_one_side")
+        for row in blind[name]["offending"]
+    }
     assert alike == {f"site 08/IMG_008{n}.JPG" for n in range(3)}
 
 
 def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) -> None:
-    """All of them among a hundred good pictures: one bad file ends nothing, and what is kept reaches the network as it was meant."""
+    """All of them among a hundred good pictures: one bad file ends nothing, and what is kept reaches the network as it
+    was meant.
+    """
     data = tmp_path / "data"
     data.mkdir()
     bomb(data / "bomb.png", 60_000)
@@ -118,11 +146,19 @@ def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) 
         cells = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(cells).resize((64, 48), Image.Resampling.BICUBIC).save(data / f"good {number}.png")
     names = sorted(path.name for path in data.iterdir())
-    (data / "labels.csv").write_text("path,labels\n" + "".join(f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names)))
-    checks = stages(tmp_path, parse({"ingest": {"bad_pictures": 0.1}, "validate": {"pictures": "full", "min_positives": 0}}))
+    (data / "labels.csv").write_text(
+        "path,labels\n" + "".join(f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names))
+    )
+    checks = stages(
+        tmp_path, parse({"ingest": {"bad_pictures": 0.1}, "validate": {"pictures": "full", "min_positives": 0}})
+    )
     assert [name for name, check in checks.items() if not check["success"] and check["severity"] == "critical"] == []
     # one picture, turned, in CMYK and as it is: they are told to be the same where they lie on two sides
-    assert {row["path"] for row in checks["near_duplicates_on_one_side"]["offending"]} <= {"turned.jpg", "cmyk.jpg", "Füchse im Schnee 狐.png"}
+    assert {row["path"] for row in checks["near_duplicates_on_one_side"]["offending"]} <= {
+        "turned.jpg",
+        "cmyk.jpg",
+        "Füchse im Schnee 狐.png",
+    }
     reasons = (tmp_path / "manifest/left_out.csv").read_text()
     for name, reason in (("bomb.png", "178,956,970 pixels"), ("cut.jpg", "truncated"), ("zero.jpg", "empty file")):
         (line,) = (line for line in reasons.splitlines() if name in line)
@@ -130,9 +166,15 @@ def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) 
     kept = set(read_split(tmp_path / "split/split.parquet")["path"])
     assert kept == set(names) - {"bomb.png", "cut.jpg", "zero.jpg"}
     for name in ("turned.jpg", "cmyk.jpg", "Füchse im Schnee 狐.png"):
-        np.testing.assert_allclose(np.asarray(load_rgb(data / name)).astype(int)[5:15, 5:25], np.asarray(arrow()).astype(int)[5:15, 5:25], atol=12)
+        np.testing.assert_allclose(
+            np.asarray(load_rgb(data / name)).astype(int)[5:15, 5:25],
+            np.asarray(arrow()).astype(int)[5:15, 5:25],
+            atol=12,
+        )
     np.testing.assert_allclose(np.asarray(load_rgb(data / "deep.png")).astype(int)[:, :, 0], grey / 257, atol=0.51)
-    np.testing.assert_allclose(np.asarray(load_rgb(data / "moving.gif")).astype(int), np.broadcast_to([200, 30, 30], (20, 30, 3)), atol=6)
+    np.testing.assert_allclose(
+        np.asarray(load_rgb(data / "moving.gif")).astype(int), np.broadcast_to([200, 30, 30], (20, 30, 3)), atol=6
+    )
 
 
 def test_a_picture_that_goes_bad_after_ingest_is_named(traps: Path) -> None:

@@ -73,7 +73,9 @@ def test_three_tampered_pictures_are_named_and_no_other(photos: Workplace) -> No
     assert "Traceback" not in result.stderr
     content = json.loads((photos.root / "outputs/validation/validation.json").read_text())
     found = {
-        check["name"]: {item["path"] for item in check["offending"]} for check in content["checks"] if not check["success"] and check["severity"] == "critical"
+        check["name"]: {item["path"] for item in check["offending"]}
+        for check in content["checks"]
+        if not check["success"] and check["severity"] == "critical"
     }
     assert found == {
         "labels_in_classes": {train[40]["path"]},

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from e2e.workplace import Workplace, refuse
 
-from capnet.contracts import label_matrix, read_classes, read_graph, read_manifest, read_predictions, read_split, read_tensors
+from capnet.contracts import (
+    label_matrix,
+    read_classes,
+    read_graph,
+    read_manifest,
+    read_predictions,
+    read_split,
+    read_tensors,
+)
 from capnet.stages import STAGES
 
 
@@ -46,7 +54,9 @@ def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workplace) -> 
     metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
     split = read_split(folder / "split" / "split.parquet").set_index("image_id")
     predictions = read_predictions(folder / "evaluation" / "predictions.parquet")
-    assert {"capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"} <= set(predictions["variant"])
+    assert {"capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"} <= set(
+        predictions["variant"]
+    )
     for variant, rows in predictions[predictions["split"] == "test"].groupby("variant"):
         scores = np.stack(rows["scores"].to_list())
         assert scores.min() >= 0

@@ -15,7 +15,12 @@ from capnet.commands.preset import read, render
 from capnet.config import parse
 from capnet.contracts import label_matrix, read_classes, read_predictions, read_split
 
-SHORTER = {"data": {"links": "anywhere"}, "runtime": {"threads": 1}, "train": {"epochs": 20, "views": 1, "folds": 2}, "evaluate": {"bootstrap": 100}}
+SHORTER = {
+    "data": {"links": "anywhere"},
+    "runtime": {"threads": 1},
+    "train": {"epochs": 20, "views": 1, "folds": 2},
+    "evaluate": {"bootstrap": 100},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,9 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         for row in csv.DictReader(file):
             path = f"{row['split']}/{row['image']}.jpg"
             labels = "|".join(names[int(label)] for label in row["labels"].split())
-            rows.append({"path": path, "labels": labels, "split": {"train2017": "train", "val2017": "test"}[row["split"]]})
+            rows.append(
+                {"path": path, "labels": labels, "split": {"train2017": "train", "val2017": "test"}[row["split"]]}
+            )
     for folder in ("train2017", "val2017"):
         (data / folder).symlink_to(source / folder)
     place.labels(rows)
@@ -49,11 +56,15 @@ def test_the_split_is_the_given_one(photos: Workplace, shared: Path) -> None:
         counts = [int(row["train2017"]) for row in csv.DictReader(file)]
     classes = read_classes(photos.root / "outputs" / "split" / "classes.json")
     assert classes.train_counts.tolist() == counts
-    assert [item.bucket for item in classes.items] == ["head" if n >= 20 else "tail" if n < 6 else "medium" for n in counts]
+    assert [item.bucket for item in classes.items] == [
+        "head" if n >= 20 else "tail" if n < 6 else "medium" for n in counts
+    ]
 
 
 def test_zero_shot_sees_what_is_in_photos(photos: Workplace) -> None:
-    """An untrained tower or mixed-up class names give 7 to 8 % here; this backbone was measured at 53.5 % with five crops."""
+    """An untrained tower or mixed-up class names give 7 to 8 % here; this backbone was measured at 53.5 % with five
+    crops.
+    """
     metrics = json.loads((photos.root / "outputs" / "evaluation" / "metrics.json").read_text())
     assert metrics["zero_shot"]["mAP"] == pytest.approx(0.535, abs=0.02)
 
@@ -70,8 +81,13 @@ def test_buckets_are_the_means_of_their_classes(photos: Workplace) -> None:
     folder = photos.root / "outputs"
     split = read_split(folder / "split" / "split.parquet").set_index("image_id")
     classes = read_classes(folder / "split" / "classes.json")
-    rows = read_predictions(folder / "evaluation" / "predictions.parquet").query("split == 'test' and variant == 'capnet'")
-    truth, scores = label_matrix(split.loc[rows["image_id"], "labels"], len(classes)), np.stack(rows["scores"].to_list())
+    rows = read_predictions(folder / "evaluation" / "predictions.parquet").query(
+        "split == 'test' and variant == 'capnet'"
+    )
+    truth, scores = (
+        label_matrix(split.loc[rows["image_id"], "labels"], len(classes)),
+        np.stack(rows["scores"].to_list()),
+    )
     precision = {c: average_precision_score(truth[:, c], scores[:, c]) for c in np.flatnonzero(truth.any(0))}
     metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
     for bucket in ("head", "medium", "tail"):

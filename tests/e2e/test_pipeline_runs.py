@@ -1,4 +1,6 @@
-"""Both pipelines as a user types them, on this machine, with KFP's SubprocessRunner: equal to `dvc repro`, safe when things go wrong."""
+"""Both pipelines as a user types them, on this machine, with KFP's SubprocessRunner: equal to `dvc repro`, safe when
+things go wrong.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 @pytest.fixture(scope="module")
 def trained(place: Workplace) -> Run:
-    """Two seeds through the pipeline. Training of the first is killed once, at its first checkpoint, and tried again."""
+    """Two seeds through the pipeline. Training of the first is killed once, at its first checkpoint, and tried
+    again.
+    """
     process = place.submit("training", "--set", f"train.seeds={list(SEEDS)}", "--retries", "1")
     try:
         step = kill_training(process.pid, place)
@@ -94,7 +98,9 @@ def trains(process: psutil.Process, seed: int) -> bool:
 # ---------------------------------------------------------------- training
 
 
-def test_a_run_killed_and_tried_again_gives_the_bytes_of_an_uninterrupted_dvc_repro(place: Workplace, trained: Run) -> None:
+def test_a_run_killed_and_tried_again_gives_the_bytes_of_an_uninterrupted_dvc_repro(
+    place: Workplace, trained: Run
+) -> None:
     assert assert_same_results(of_shell(place.root / "outputs"), of_pipeline(trained.folder)) == []
 
 
@@ -113,12 +119,19 @@ def test_the_first_seed_is_registered_and_the_report_has_mean_and_deviation(plac
     assert metrics[0] != metrics[1], "both seeds gave the same: was the seed used?"
     page = (trained.folder / "report.html").read_text()
     section = page[page.index('<section id="seeds">') : page.index("</section>", page.index('<section id="seeds">'))]
-    rows = {cells[0]: cells[1:] for cells in (re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[2:])}
+    rows = {
+        cells[0]: cells[1:]
+        for cells in (re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in section.split("<tr>")[2:])
+    }
     for name in ("mAP", "head", "medium"):
         values = [100 * item[name] for item in metrics]
-        assert [float(cell) for cell in rows[name]] == pytest.approx([statistics.mean(values), statistics.stdev(values), *values], abs=0.006)
+        assert [float(cell) for cell in rows[name]] == pytest.approx(
+            [statistics.mean(values), statistics.stdev(values), *values], abs=0.006
+        )
     # the rest of the page is the first seed's own report
-    assert html.unescape(page.replace(section + "</section>", "")) == html.unescape((folders[0] / "report.html").read_text())
+    assert html.unescape(page.replace(section + "</section>", "")) == html.unescape(
+        (folders[0] / "report.html").read_text()
+    )
 
     from mlflow.tracking import MlflowClient
 
@@ -128,20 +141,27 @@ def test_the_first_seed_is_registered_and_the_report_has_mean_and_deviation(plac
     assert version.tags["content_hash"] == found["content_hash"]
     by_dvc = read_json(place.root / "outputs" / "registration.json")
     assert by_dvc == found, "the version of dvc repro is the same model"
-    assert [item.version for item in client.search_model_versions(f"name='{found['name']}'")] == [version.version], "registered twice"
+    assert [item.version for item in client.search_model_versions(f"name='{found['name']}'")] == [version.version], (
+        "registered twice"
+    )
 
 
 def test_the_terminal_says_in_a_screen_what_happened_and_what_is_next(place: Workplace, trained: Run) -> None:
     lines = trained.output.splitlines()
     assert len(lines) < 45, trained.output
     before = ["fetch", "ingest", "split", "validate", "graph"]
-    seeds = [f"{task}, seed {seed}" for seed in SEEDS for task in ("train", "evaluate")]  # in whatever order KFP takes them
+    seeds = [
+        f"{task}, seed {seed}" for seed in SEEDS for task in ("train", "evaluate")
+    ]  # in whatever order KFP takes them
     found = [match[1] for line in lines if (match := re.match(r"(\S.*?) +\d+\.\d s  (?!FAILED)", line))]
     assert found[:5] == before
     assert sorted(found[5:9]) == sorted(seeds)
     assert found[9:] == ["report", "register"]
     assert any("tried again" in line for line in lines)
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines[lines.index("the run succeeded") + 1 :])}
+    told = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in lines[lines.index("the run succeeded") + 1 :])
+    }
     assert (place.root / told["report"]).is_file()
     assert told["registered"] == "capnet version 1, alias challenger"
     assert told["next"].startswith("capnet promote --version 1 ")
@@ -210,7 +230,9 @@ def new_pictures(place: Workplace) -> Path:
     return folder
 
 
-def test_a_red_champion_is_refused_before_a_picture_is_labelled(place: Workplace, trained: Run, new_pictures: Path) -> None:
+def test_a_red_champion_is_refused_before_a_picture_is_labelled(
+    place: Workplace, trained: Run, new_pictures: Path
+) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{place.root}/mlflow.db")

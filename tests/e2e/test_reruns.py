@@ -14,13 +14,23 @@ from e2e.workplace import QUICK, Workplace, merge
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
 def copy(finished: Workplace, tmp_path: Path) -> Workplace:
-    """The finished run in another folder, without its model store, and of its state only the backbone that it put together."""
-    shutil.copytree(finished.root, tmp_path / "copy", ignore=shutil.ignore_patterns("features", "train", "mlflow.db", "mlruns", "mlartifacts"))
+    """The finished run in another folder, without its model store, and of its state only the backbone that it put
+    together.
+    """
+    shutil.copytree(
+        finished.root,
+        tmp_path / "copy",
+        ignore=shutil.ignore_patterns("features", "train", "mlflow.db", "mlruns", "mlartifacts"),
+    )
     return Workplace(tmp_path / "copy")
 
 
@@ -40,7 +50,13 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
     shutil.rmtree(copy.root / "outputs" / "model")
 
     for moment in ("first checkpoint", "a later checkpoint", "first checkpoint of a fold"):
-        process = subprocess.Popen(["capnet", "train"], cwd=copy.root, env=copy.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            ["capnet", "train"],
+            cwd=copy.root,
+            env=copy.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         known = checkpoints(copy)
         places = {place for place, _ in known}
         deadline = time.monotonic() + 120
@@ -52,7 +68,9 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
         assert process.poll() is None, f"training ended before its {moment}"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not (copy.root / "outputs" / "model").exists(), "a killed run leaves nothing half-written under the stage's name"
+        assert not (copy.root / "outputs" / "model").exists(), (
+            "a killed run leaves nothing half-written under the stage's name"
+        )
     assert "train: " in copy.capnet("train")
     assert hashes(copy.root / "outputs" / "model") == expected
 
@@ -60,7 +78,11 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
 def checkpoints(place: Workplace) -> set[tuple[str, int]]:
     """Place and time of every file that training keeps to resume from."""
     files = (place.root / ".capnet" / "train").rglob("*.safetensors")
-    return {(path.relative_to(place.root).as_posix(), path.stat().st_mtime_ns) for path in files if not path.name.startswith(".")}
+    return {
+        (path.relative_to(place.root).as_posix(), path.stat().st_mtime_ns)
+        for path in files
+        if not path.name.startswith(".")
+    }
 
 
 def test_dvc_repeats_training_bit_for_bit(copy: Workplace) -> None:

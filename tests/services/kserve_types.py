@@ -13,11 +13,22 @@ from typing import Any
 import kubernetes.client
 from services.s3_server import S3Server
 
-PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object, "datetime": str, "IntOrString": (int, str), "ResourceQuantity": str}
+PLAIN = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "object": object,
+    "datetime": str,
+    "IntOrString": (int, str),
+    "ResourceQuantity": str,
+}
 
 
 def kserve_models() -> types.ModuleType:
-    """The generated types of KServe's package. Its server, which the package imports when it is imported itself, is not needed."""
+    """The generated types of KServe's package. Its server, which the package imports when it is imported itself, is not
+    needed.
+    """
     spec = importlib.util.find_spec("kserve")
     assert spec is not None, "KServe's types are not installed: run these tests by `make test-services`"
     package = types.ModuleType("kserve")
@@ -34,7 +45,11 @@ def faults(value: Any, kind: str, models: types.ModuleType, where: str = "") -> 
     """What Kubernetes would not take: unknown fields and values of another kind, by the types' own tables."""
     listed, mapped = re.fullmatch(r"list\[(.*)\]", kind), re.fullmatch(r"dict\(str, (.*)\)", kind)
     if listed:
-        return [fault for number, item in enumerate(value) for fault in faults(item, listed[1], models, f"{where}[{number}]")]
+        return [
+            fault
+            for number, item in enumerate(value)
+            for fault in faults(item, listed[1], models, f"{where}[{number}]")
+        ]
     if mapped:
         return [fault for key, item in value.items() for fault in faults(item, mapped[1], models, f"{where}.{key}")]
     if kind in PLAIN:
@@ -44,7 +59,12 @@ def faults(value: Any, kind: str, models: types.ModuleType, where: str = "") -> 
     if not isinstance(value, dict):
         return [f"{where}: {value!r} is no {kind}"]
     found = [f"{where}: no field {key}" for key in value if key not in names]
-    return found + [fault for key in value if key in names for fault in faults(value[key], model.openapi_types[names[key]], models, f"{where}.{key}")]
+    return found + [
+        fault
+        for key in value
+        if key in names
+        for fault in faults(value[key], model.openapi_types[names[key]], models, f"{where}.{key}")
+    ]
 
 
 def fetch(server: S3Server, address: str, target: Path) -> None:

@@ -1,4 +1,6 @@
-"""A real MLflow server on loopback: PostgreSQL behind it, artifacts in S3 and proxied, so that clients need the address only."""
+"""A real MLflow server on loopback: PostgreSQL behind it, artifacts in S3 and proxied, so that clients need the address
+only.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,27 @@ STARTED_WITHIN = 120.0  # seconds
 def start(port: int, database: str, artifacts: str, log: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A server that answers; its workers are in its process group."""
     stores = ["--backend-store-uri", database, "--artifacts-destination", artifacts]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *stores,
+    ]
     usual = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | usual | dict(settings)
+    environment = (
+        {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")} | usual | dict(settings)
+    )
     with open(log, "ab") as file:
-        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=log.parent, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
     end = time.monotonic() + STARTED_WITHIN
     while time.monotonic() < end and process.poll() is None:
         try:

@@ -39,7 +39,20 @@ class Postgres:
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         cluster = self.folder / "cluster"
-        self._run("initdb", "-D", str(cluster), "-U", USER, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            str(cluster),
+            "-U",
+            USER,
+            f"--pwfile={secret}",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        )
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
         self._run("pg_ctl", "-D", str(cluster), "-o", options, "-l", str(self.folder / "log"), "-w", "start")
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, DATABASE)
@@ -54,6 +67,8 @@ class Postgres:
             command = ["runuser", "-u", "postgres", "-w", "PGPASSWORD", "--", *command]
         with open(os.devnull, "rb") as nothing, tempfile.TemporaryFile() as output:
             environment = {**os.environ, "PGPASSWORD": PASSWORD}
-            done = subprocess.run(command, cwd="/", env=environment, stdin=nothing, stdout=output, stderr=output, check=False)
+            done = subprocess.run(
+                command, cwd="/", env=environment, stdin=nothing, stdout=output, stderr=output, check=False
+            )
             output.seek(0)
             assert done.returncode == 0, f"{program}: {output.read().decode(errors='replace')}"

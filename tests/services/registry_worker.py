@@ -1,4 +1,5 @@
-"""A user's process of its own: it says that it is ready, waits for a line and does what the line says, so that several begin together.
+"""A user's process of its own: it says that it is ready, waits for a line and does what the line says, so that several
+begin together.
 
 A line is JSON: {"uri", "do", ...}; the answer is one line of JSON.
 """
@@ -18,7 +19,7 @@ from capnet.cli import main
 from capnet.config import Register
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
-from capnet.registry.tracking import store
+from capnet.tracking.store import store
 
 
 def register(task: dict[str, Any]) -> dict[str, Any]:
@@ -32,9 +33,22 @@ def promote(task: dict[str, Any]) -> dict[str, Any]:
     """`capnet promote` as the command line runs it."""
     from click.testing import CliRunner
 
-    arguments = ["promote", "--set", f"register.name={task['name']}", "--version", task["version"], "--force", "--reason", f"for {task['version']}"]
+    arguments = [
+        "promote",
+        "--set",
+        f"register.name={task['name']}",
+        "--version",
+        task["version"],
+        "--force",
+        "--reason",
+        f"for {task['version']}",
+    ]
     done = CliRunner().invoke(main, arguments)
-    return {"code": done.exit_code, "out": done.stdout, "err": done.stderr + (repr(done.exception) if done.exception else "")}
+    return {
+        "code": done.exit_code,
+        "out": done.stdout,
+        "err": done.stderr + (repr(done.exception) if done.exception else ""),
+    }
 
 
 def look(task: dict[str, Any]) -> dict[str, Any]:

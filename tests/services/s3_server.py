@@ -72,9 +72,21 @@ class S3Server:
     def start(self) -> None:
         data = self.folder / "objects"
         data.mkdir(parents=True, exist_ok=True)
-        identity = {"name": "tests", "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
         (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        command = [weed(), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={self.folder / 's3.json'}"]
+        command = [
+            weed(),
+            "server",
+            f"-dir={data}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-s3",
+            f"-s3.config={self.folder / 's3.json'}",
+        ]
         # every bucket takes volumes of its own, so there must be many; statistics are never sent
         command += [
             "-master.telemetry=false",
@@ -89,7 +101,12 @@ class S3Server:
             command += [f"-{role}.port={self.ports[number]}", f"-{role}.port.grpc={self.ports[len(ROLES) + number]}"]
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder, env={**os.environ, "HOME": str(self.folder)}
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env={**os.environ, "HOME": str(self.folder)},
             )
         self._wait()
 
@@ -128,5 +145,10 @@ class S3Server:
 
         config = Config(connect_timeout=2, read_timeout=20, retries={"total_max_attempts": 1})
         return boto3.session.Session().client(
-            "s3", endpoint_url=self.endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=secret, region_name="us-east-1", config=config
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=ACCESS,
+            aws_secret_access_key=secret,
+            region_name="us-east-1",
+            config=config,
         )

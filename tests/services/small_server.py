@@ -17,7 +17,12 @@ MEGABYTES = 24
 
 def mount(folder: Path) -> None:
     """A file system in memory of MEGABYTES; where it cannot be had the test is skipped, on CI it fails."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         reason = f"a small disk cannot be mounted: {done.stderr.strip()}; run these tests as root"
         if os.environ.get("CI") == "true":
@@ -52,7 +57,9 @@ class SmallServer:
             if self.small:
                 mount(disk)
         settings = {"TMPDIR": str(self.artifacts)}
-        self.process = start(self.port, f"sqlite:///{self.disk / 'server.db'}", str(self.artifacts), self.folder / "server.log", settings)
+        self.process = start(
+            self.port, f"sqlite:///{self.disk / 'server.db'}", str(self.artifacts), self.folder / "server.log", settings
+        )
 
     @property
     def log(self) -> str:

@@ -16,7 +16,8 @@ from mlflow.tracking import MlflowClient
 from services.mlflow_server import MlflowServer
 from unit.conftest import _make as make_outputs
 
-from capnet.registry import history, promotion
+from capnet.promotion import history
+from capnet.promotion import promote as promotion
 from capnet.registry.candidate import read_candidate
 
 WORKERS, ROUNDS = 3, 3
@@ -46,9 +47,22 @@ class Workers:
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     folder, script = tmp_path_factory.mktemp("workers"), Path(__file__).with_name("registry_worker.py")
     (folder / "params.yaml").write_text("register:\n  name: capnet\n")
-    usual = {**os.environ, "OMP_NUM_THREADS": "1", "CAPNET_STATE": str(folder / "state"), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    usual = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CAPNET_STATE": str(folder / "state"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     processes = [
-        subprocess.Popen([sys.executable, str(script)], cwd=folder, env=usual, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=folder,
+            env=usual,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(WORKERS)
     ]
     try:
         yield Workers(processes)
@@ -85,10 +99,17 @@ def test_the_same_model_registered_at_once_is_one_version(workers: Workers, outp
         assert [answer["version"] for answer in workers.together(*[task] * WORKERS)] == ["1"] * WORKERS
         (version,) = client.search_model_versions(f"name = '{name}'")
         model = client.get_registered_model(name)
-        assert (str(version.version), {alias: str(value) for alias, value in model.aliases.items()}) == ("1", {"challenger": "1"})
+        assert (str(version.version), {alias: str(value) for alias, value in model.aliases.items()}) == (
+            "1",
+            {"challenger": "1"},
+        )
         tags = client.get_model_version(name, "1").tags
         candidate = read_candidate(*(outputs[0] / folder for folder in ("split", "validation", "model", "evaluation")))
-        assert (tags["content_hash"], tags["verdict"], tags["verdict_of"]) == (candidate.content_hash, "green", f"{name} version 1")
+        assert (tags["content_hash"], tags["verdict"], tags["verdict_of"]) == (
+            candidate.content_hash,
+            "green",
+            f"{name} version 1",
+        )
         experiment = client.get_experiment_by_name(name)
         assert experiment is not None
         runs = client.search_runs([experiment.experiment_id])
@@ -97,7 +118,9 @@ def test_the_same_model_registered_at_once_is_one_version(workers: Workers, outp
         assert unmarked == [version.run_id], "every other run says whose duplicate it is"
 
 
-def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(workers: Workers, outputs: list[Path], uri: str) -> None:
+def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(
+    workers: Workers, outputs: list[Path], uri: str
+) -> None:
     name = "promoted at once"
     for path in outputs:
         workers.together({"do": "register", "uri": uri, "name": name, "outputs": str(path)})
@@ -105,7 +128,9 @@ def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(workers:
     (first,) = workers.together({"do": "promote", "uri": uri, "name": name, "version": "1"})
     assert first["code"] == 0, first
     for _ in range(ROUNDS):
-        answers = workers.together(*[{"do": "promote", "uri": uri, "name": name, "version": number} for number in ("2", "3")])
+        answers = workers.together(
+            *[{"do": "promote", "uri": uri, "name": name, "version": number} for number in ("2", "3")]
+        )
         assert [answer["code"] for answer in answers] == [0, 0], answers
         events = history.events(client, name)
         champion = str(client.get_model_version_by_alias(name, "champion").version)

@@ -12,17 +12,24 @@ from cluster import compare, upload
 from services.s3_server import S3Server
 
 
-def test_a_folder_is_in_a_new_bucket_and_a_second_time_too(s3: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_in_a_new_bucket_and_a_second_time_too(
+    s3: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "labels.csv").write_text("path,labels\n")
     (tmp_path / "data" / "images" / "1.png").write_bytes(b"1")
     for _ in range(2):
         upload.main(str(tmp_path / "data"), "cluster-test", "demo")
     assert "2 files in s3://cluster-test/demo" in capsys.readouterr().out
-    assert {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="cluster-test")["Contents"]} == {"demo/labels.csv", "demo/images/1.png"}
+    assert {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="cluster-test")["Contents"]} == {
+        "demo/labels.csv",
+        "demo/images/1.png",
+    }
 
 
-def test_the_figures_of_a_registered_version_are_those_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_a_registered_version_are_those_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     figures = {"capnet": {"mAP": 0.5}}
     client = mlflow.MlflowClient()

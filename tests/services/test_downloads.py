@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from services.breaking_http import Manners, serving
 
 from capnet.cli import main
-from capnet.data import downloads
-from capnet.data.downloads import Archive, Benchmark, download, fetch_benchmark
+from capnet.data.sources import downloads
+from capnet.data.sources.downloads import Archive, Benchmark, download, fetch_benchmark
 from capnet.errors import CapnetError, DataError
 
 BODY = random.Random(0).randbytes(3_000_000)
@@ -86,7 +86,10 @@ def test_other_bytes_are_refused_and_removed(tmp_path: Path) -> None:
 
 def test_a_server_that_always_breaks_is_given_up_and_the_bytes_are_kept(tmp_path: Path) -> None:
     (tmp_path / "a.tar.part").write_bytes(BODY[:1000])
-    with serving(Manners({"/a.tar": BODY}, cut=0, cuts=10**6)) as url, pytest.raises(DataError, match="broke off 6 times") as caught:
+    with (
+        serving(Manners({"/a.tar": BODY}, cut=0, cuts=10**6)) as url,
+        pytest.raises(DataError, match="broke off 6 times") as caught,
+    ):
         download(f"{url}/a.tar", tmp_path / "a.tar", MD5)
     assert "goes on from there" in str(caught.value)
     assert (tmp_path / "a.tar.part").read_bytes() == BODY[:1000]
@@ -110,7 +113,9 @@ def made_benchmark() -> tuple[dict[str, bytes], Benchmark]:
     with zipfile.ZipFile(zipped, "w") as packed_zip:
         packed_zip.writestr("VOCdevkit/VOC2007/Annotations/2.xml", "from zip\n")
     bodies = {"/pub/a/one.tar": tar.getvalue(), "/pub/two.zip": zipped.getvalue()}
-    archives = tuple(Archive(path.removeprefix("/pub/"), len(body), hashlib.md5(body).hexdigest()) for path, body in bodies.items())
+    archives = tuple(
+        Archive(path.removeprefix("/pub/"), len(body), hashlib.md5(body).hexdigest()) for path, body in bodies.items()
+    )
     return bodies, Benchmark("http://127.0.0.1:1", archives, "VOCdevkit")
 
 
@@ -128,7 +133,9 @@ def test_a_benchmark_is_fetched_extracted_and_then_there(tmp_path: Path, monkeyp
     assert second.output.count("already there") == 2
     assert len(manners.requests) == asked
     found = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data" / "VOCdevkit").rglob("*.*")}
-    assert found == {f"VOCdevkit/VOC2007/{name}" for name in ("Annotations/1.xml", "Annotations/2.xml", "JPEGImages/1.jpg")}
+    assert found == {
+        f"VOCdevkit/VOC2007/{name}" for name in ("Annotations/1.xml", "Annotations/2.xml", "JPEGImages/1.jpg")
+    }
     assert not list((tmp_path / "data" / ".downloads").glob("*.tar")), "archives go once they are extracted"
 
 

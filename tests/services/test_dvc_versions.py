@@ -21,7 +21,7 @@ from services.test_s3_root import tree
 
 from capnet.commands.doctor import DEADLINE
 from capnet.config import Data
-from capnet.data.roots import local_root
+from capnet.data.sources.root import local_root
 from capnet.errors import CapnetError, DataError
 
 
@@ -33,8 +33,14 @@ class Clone:
 
     def run(self, command: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         plain = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-        plain |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", **(environment or {})}
-        return subprocess.run(["bash", "-c", command], cwd=self.root, env=plain, capture_output=True, text=True, check=False, timeout=300)
+        plain |= {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            **(environment or {}),
+        }
+        return subprocess.run(
+            ["bash", "-c", command], cwd=self.root, env=plain, capture_output=True, text=True, check=False, timeout=300
+        )
 
     def do(self, command: str) -> str:
         result = self.run(command)
@@ -59,7 +65,9 @@ class Clone:
 
 def two_versions() -> tuple[dict[str, bytes], dict[str, bytes]]:
     generator = random.Random(5)
-    first = {f"images/{k:02}.jpg": generator.randbytes(3000) for k in range(12)} | {"labels.csv": b"path,labels\nimages/00.jpg,a\n"}
+    first = {f"images/{k:02}.jpg": generator.randbytes(3000) for k in range(12)} | {
+        "labels.csv": b"path,labels\nimages/00.jpg,a\n"
+    }
     second = {**first, "images/new.jpg": generator.randbytes(3000), "labels.csv": b"path,labels\nimages/00.jpg,b\n"}
     del second["images/03.jpg"]
     return first, second
@@ -150,7 +158,9 @@ def test_the_doctor_names_wrong_credentials(clone: Clone, change: Mapping[str, s
 
 
 def test_the_doctor_does_not_wait_for_a_server_that_is_gone_or_silent(clone: Clone) -> None:
-    """It has five seconds: two of a processor for itself, and what DEADLINE says for servers, however busy the machine is."""
+    """It has five seconds: two of a processor for itself, and what DEADLINE says for servers, however busy the machine
+    is.
+    """
     doctor(clone)  # once, so that Python's own caches are there
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     usual = seconds(clone)

@@ -26,7 +26,9 @@ Capnet = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def capnet(tracking: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Capnet:
+def capnet(
+    tracking: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Capnet:
     """The console script, in this process: its exit code and all that it prints."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.address)
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
@@ -46,7 +48,19 @@ def capnet(tracking: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def serve(address: str, folder: Path) -> tuple[int, str]:
     """`mlflow models serve` of the champion, until it gives up."""
-    command = ["mlflow", "models", "serve", "-m", f"models:/{NAME}@champion", "--env-manager", "local", "--port", str(free_ports(1)[0]), "--workers", "1"]
+    command = [
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        f"models:/{NAME}@champion",
+        "--env-manager",
+        "local",
+        "--port",
+        str(free_ports(1)[0]),
+        "--workers",
+        "1",
+    ]
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": address,
@@ -54,7 +68,10 @@ def serve(address: str, folder: Path) -> tuple[int, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     log = folder / "serve.log"
-    with open(log, "wb") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True) as process:
+    with (
+        open(log, "wb") as file,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True) as process,
+    ):
         try:
             return process.wait(timeout=180), log.read_text()
         finally:
@@ -65,7 +82,9 @@ def serve(address: str, folder: Path) -> tuple[int, str]:
 def test_refused_forced_clicked_and_audited(capnet: Capnet, tracking: MlflowServer, tmp_path: Path) -> None:
     for number, skill in enumerate(SKILLS):
         paths = make_outputs(tmp_path / str(number), mAP=0.5 + number / 10, skill=skill)
-        register_version(Register(name=NAME, experiment=NAME), read_candidate(**paths), paths["evaluation"] / "report.html")
+        register_version(
+            Register(name=NAME, experiment=NAME), read_candidate(**paths), paths["evaluation"] / "report.html"
+        )
     client = MlflowClient(tracking.address)
     assert capnet("promote", "--version", "1")[0] == 0
 
@@ -91,7 +110,10 @@ def test_refused_forced_clicked_and_audited(capnet: Capnet, tracking: MlflowServ
     code, said = capnet("promote", "--audit")
     assert code == 5
     assert "new: the alias was moved outside capnet promote, to version 2" in said
-    assert f"the champion is refused by its readers: {NAME} version 2 has a red verdict of the promotion gate: {rule}" in said
+    assert (
+        f"the champion is refused by its readers: {NAME} version 2 has a red verdict of the promotion gate: {rule}"
+        in said
+    )
 
     assert capnet("promote", "--rollback") == (0, f"champion of {NAME}: version 1 again, was version 2\n")
     assert capnet("promote", "--audit")[0] == 0

@@ -1,4 +1,6 @@
-"""Manifests, scripts and workflows through the programs that will read them: kubectl, Kubernetes' schemas, shellcheck, GitHub's schema."""
+"""Manifests, scripts and workflows through the programs that will read them: kubectl, Kubernetes' schemas, shellcheck,
+GitHub's schema.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,20 @@ from typing import Any
 import pytest
 import yaml
 
-FOLDERS = ("deploy/overlays/standalone", "deploy/overlays/profile", "deploy/overlays/nodes", "deploy/mlflow", "deploy/shell")
+FOLDERS = (
+    "deploy/overlays/standalone",
+    "deploy/overlays/profile",
+    "deploy/overlays/nodes",
+    "deploy/mlflow",
+    "deploy/shell",
+)
 VERSIONS = ("1.25", "1.37")  # the oldest and the newest whose schemas there are
 
 
 def tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([Path(sys.executable).with_name(name), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [Path(sys.executable).with_name(name), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 def built(repository: Path, folder: str) -> str:
@@ -40,12 +50,18 @@ def test_kustomize_builds_what_kubernetes_knows(folder: str, repository: Path, t
     for item in found:
         for subject in item.get("subjects", ()):
             assert subject["namespace"] == namespace
-        template = item.get("spec", {}).get("template", {}).get("spec") or (item["spec"] if item["kind"] == "Pod" else {"containers": []})
-        assert all(container["image"].startswith("registry.example.com/team/capnet-") for container in template["containers"])
+        template = item.get("spec", {}).get("template", {}).get("spec") or (
+            item["spec"] if item["kind"] == "Pod" else {"containers": []}
+        )
+        assert all(
+            container["image"].startswith("registry.example.com/team/capnet-") for container in template["containers"]
+        )
 
 
 def test_the_profile_changes_what_it_says(repository: Path) -> None:
-    found: dict[tuple[str, str], Any] = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[1]))}
+    found: dict[tuple[str, str], Any] = {
+        (item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[1]))
+    }
     for name in ("capnet-state", "capnet-data"):
         claim = found["PersistentVolumeClaim", name]["spec"]
         assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "shared-files")
@@ -53,10 +69,16 @@ def test_the_profile_changes_what_it_says(repository: Path) -> None:
 
 
 def test_several_nodes_share_the_state_volume_and_the_account_may_start_them(repository: Path) -> None:
-    found: dict[tuple[str, str], Any] = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[2]))}
+    found: dict[tuple[str, str], Any] = {
+        (item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[2]))
+    }
     assert found["PersistentVolumeClaim", "capnet-state"]["spec"]["accessModes"] == ["ReadWriteMany"]
     assert found["PersistentVolumeClaim", "capnet-data"]["spec"]["accessModes"] == ["ReadWriteOnce"]
-    assert {name for kind, name in found if kind in ("Role", "NetworkPolicy")} == {"capnet-pipeline", "capnet-nodes", "capnet-tasks"}
+    assert {name for kind, name in found if kind in ("Role", "NetworkPolicy")} == {
+        "capnet-pipeline",
+        "capnet-nodes",
+        "capnet-tasks",
+    }
 
 
 def test_the_schemas_refuse_a_wrong_field(repository: Path, tmp_path: Path) -> None:
@@ -72,9 +94,11 @@ def test_filled_templates_become_the_three_secrets(repository: Path, tmp_path: P
     shutil.copytree(repository / "deploy" / "secrets", folder, ignore=shutil.ignore_patterns("*.env"))
     for path in folder.glob("*.env.example"):
         lines = path.read_text().splitlines()
-        path.with_suffix("").write_text("\n".join(line if line.startswith("# ") else f"{line.removeprefix('#')}value" for line in lines))
+        path.with_suffix("").write_text(
+            "\n".join(line if line.startswith("# ") else f"{line.removeprefix('#')}value" for line in lines)
+        )
     found = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
-    from capnet import cluster
+    from capnet.cluster import names as cluster
 
     keys = {item["metadata"]["name"]: set(item["data"]) for item in found}
     assert keys == {
@@ -90,12 +114,21 @@ def test_untouched_templates_become_empty_secrets(repository: Path, tmp_path: Pa
     for path in folder.glob("*.env.example"):
         path.rename(path.with_suffix(""))
     found = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
-    assert [item.get("data") or {} for item in found] == [{}] * 3, "an empty value would hide what the pod has from elsewhere"
+    assert [item.get("data") or {} for item in found] == [{}] * 3, (
+        "an empty value would hide what the pod has from elsewhere"
+    )
 
 
 def test_shell_scripts_hold_no_trap(repository: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", ".ci", "tests", "deploy"], cwd=repository, capture_output=True, text=True, check=True).stdout.splitlines()
-    scripts = [path for path in listed if (repository / path).is_file() and (repository / path).read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))]
+    listed = subprocess.run(
+        ["git", "ls-files", ".ci", "tests", "deploy"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    scripts = [
+        path
+        for path in listed
+        if (repository / path).is_file()
+        and (repository / path).read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))
+    ]
     assert {".ci/run", "tests/cluster/run"} <= set(scripts)
     result = tool("shellcheck", "--severity=warning", *scripts, cwd=repository)
     assert result.returncode == 0, result.stdout
@@ -108,7 +141,10 @@ def test_workflows_fit_the_schema_of_github(repository: Path, tmp_path: Path) ->
     assert result.returncode == 0, result.stdout
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(Path(workflows[0]).read_text().replace("runs-on", "run-on"))
-    assert tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(wrong), cwd=repository).returncode != 0
+    assert (
+        tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(wrong), cwd=repository).returncode
+        != 0
+    )
 
 
 def test_printed_kubectl_commands_have_options_that_there_are(repository: Path) -> None:

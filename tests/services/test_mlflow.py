@@ -72,16 +72,27 @@ def keep(browser: Browser, name: str) -> None:
     browser.picture((Path(folder) if folder else browser.folder) / name)
 
 
-def test_the_run_and_the_version_are_complete(client: MlflowClient, place: Remote, server: S3Server, tmp_path: Path) -> None:
+def test_the_run_and_the_version_are_complete(
+    client: MlflowClient, place: Remote, server: S3Server, tmp_path: Path
+) -> None:
     version = client.get_model_version("capnet", "1")
     run = client.get_run(version.run_id)
     classes = read_classes(place.root / "outputs/split/classes.json")
     for kind in ("ap", "support", "threshold"):
         assert {f"{kind}/{item.slug}" for item in classes.items} <= run.data.metrics.keys()
-    assert {"capnet/mAP", "capnet/head", "zero_shot/mAP", "train/loss", "train/learning_rate", "system/process_memory_megabytes"} <= run.data.metrics.keys()
+    assert {
+        "capnet/mAP",
+        "capnet/head",
+        "zero_shot/mAP",
+        "train/loss",
+        "train/learning_rate",
+        "system/process_memory_megabytes",
+    } <= run.data.metrics.keys()
     assert [point.step for point in client.get_metric_history(version.run_id, "train/loss")] == [1, 2, 3]
     assert [len(client.get_metric_history(version.run_id, name)) for name in ("capnet/mAP", "ap/lemon")] == [1, 1]
-    assert (run.info.status, len(client.search_runs([run.info.experiment_id]))) == ("FINISHED", 2), "one run for each of two trainings"
+    assert (run.info.status, len(client.search_runs([run.info.experiment_id]))) == ("FINISHED", 2), (
+        "one run for each of two trainings"
+    )
     assert run.inputs.dataset_inputs[0].dataset.name == "data"
     assert {item.path for item in client.list_artifacts(version.run_id)} == {
         "report.html",
@@ -100,7 +111,14 @@ def test_the_run_and_the_version_are_complete(client: MlflowClient, place: Remot
 
     mlflow.set_tracking_uri(client.tracking_uri)
     info = mlflow.models.get_model_info("models:/capnet/1")
-    assert [column.name for column in info.signature.outputs] == ["picture", "class", "score", "probability", "threshold", "decision"]
+    assert [column.name for column in info.signature.outputs] == [
+        "picture",
+        "class",
+        "score",
+        "probability",
+        "threshold",
+        "decision",
+    ]
     assert [column.name for column in info.signature.inputs] == ["image"]
 
 
@@ -110,7 +128,9 @@ def test_the_same_is_registered_once(place: Remote, client: MlflowClient) -> Non
     assert len(client.search_model_versions("name = 'capnet'")) == 2
 
 
-def test_what_people_see_and_click_has_effect(browser: Browser, client: MlflowClient, tracking: MlflowServer, place: Remote) -> None:
+def test_what_people_see_and_click_has_effect(
+    browser: Browser, client: MlflowClient, tracking: MlflowServer, place: Remote
+) -> None:
     version = client.get_model_version("capnet", "1")
     run = client.get_run(version.run_id)
     browser.open(f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}")
@@ -129,13 +149,17 @@ def test_what_people_see_and_click_has_effect(browser: Browser, client: MlflowCl
     browser.place("*", "^ap/lemon$")
     keep(browser, "mlflow-run.jpg")
 
-    browser.open(f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}/artifacts/model_card.md")
+    browser.open(
+        f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}/artifacts/model_card.md"
+    )
     browser.wait("Known weak classes", "How good it is", "Licence of the backbone: image tower Apache-2.0")
     keep(browser, "mlflow-card.jpg")
 
     champion = "2"
     browser.open(f"{tracking.address}/#/models/capnet/versions/{champion}")
-    text = browser.wait("verdict_of", f"capnet version {champion}", "verdict_against", "no champion", "Model card and data card")
+    text = browser.wait(
+        "verdict_of", f"capnet version {champion}", "verdict_against", "no champion", "Model card and data card"
+    )
     browser.place("*", "^verdict$")
     keep(browser, "mlflow-verdict.jpg")
     browser.click("button[data-component-id*=modelversionviewaliaseditor]")
@@ -170,8 +194,12 @@ def test_versions_are_compared_and_copied_on_this_store_too(client: MlflowClient
     moved = place.run("capnet", "promote", "--version", "2", "--force", "--reason", "a rehearsal")
     assert moved.returncode == 0, moved.stderr
     assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 1"
-    assert place.capnet("promote", "--to", "capnet-production", "--version", "2").endswith("champion of capnet-production: version 1\n")
-    assert place.capnet("predict", "--model", "models:/capnet-production@champion", "--input", "data/images", "--out", "p.json").startswith("predict: 30 ")
+    assert place.capnet("promote", "--to", "capnet-production", "--version", "2").endswith(
+        "champion of capnet-production: version 1\n"
+    )
+    assert place.capnet(
+        "predict", "--model", "models:/capnet-production@champion", "--input", "data/images", "--out", "p.json"
+    ).startswith("predict: 30 ")
     assert len(json.loads((place.root / "p.json").read_text())["images"]) == 30
     assert place.capnet("promote", "--rollback").startswith("champion of capnet: version 1 again")
 
@@ -182,7 +210,16 @@ def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) ->
     s3.client().put_object(Bucket=bucket, Key="camera 7/notes.txt", Body=b"no picture")
     s3.client().put_object(Bucket=bucket, Key="camera 7/zz.jpg", Body=b"no picture")
     environment = place.environment() | s3.environment()
-    command = ["capnet", "predict", "--model", "models:/capnet/1", "--input", f"s3://{bucket}/camera 7", "--out", "s3.parquet"]
+    command = [
+        "capnet",
+        "predict",
+        "--model",
+        "models:/capnet/1",
+        "--input",
+        f"s3://{bucket}/camera 7",
+        "--out",
+        "s3.parquet",
+    ]
     done = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("predict: 5 pictures labelled by capnet version 1 ("), done.stdout
@@ -196,13 +233,19 @@ def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) ->
 
 
 def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, server: S3Server, tmp_path: Path) -> None:
-    assert place.capnet("register", "--set", "register.pack_backbone=true", "--set", "register.name=packed").startswith("register: version 1 ")
-    refused = place.run("capnet", "deploy", "--artifacts", f"s3://{BUCKET}", "--image", SERVE_IMAGE, "--set", "register.name=packed")
+    assert place.capnet("register", "--set", "register.pack_backbone=true", "--set", "register.name=packed").startswith(
+        "register: version 1 "
+    )
+    refused = place.run(
+        "capnet", "deploy", "--artifacts", f"s3://{BUCKET}", "--image", SERVE_IMAGE, "--set", "register.name=packed"
+    )
     assert refused.returncode != 0, "nobody is champion yet"
     settings = ("--set", "register.name=packed", "--image", SERVE_IMAGE, "--model", "models:/packed/1")
     proxied = place.run("capnet", "deploy", *settings)
     assert "come through the MLflow server" in proxied.stderr
-    assert place.capnet("deploy", *settings, "--artifacts", f"s3://{BUCKET}").startswith(f"deploy: packed version 1 from s3://{BUCKET}/")
+    assert place.capnet("deploy", *settings, "--artifacts", f"s3://{BUCKET}").startswith(
+        f"deploy: packed version 1 from s3://{BUCKET}/"
+    )
     manifest = yaml.safe_load((place.root / "deploy/kserve/packed.yaml").read_text())
     assert faults(manifest, "V1beta1InferenceService", kserve_models()) == []
 
@@ -215,14 +258,23 @@ def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, serv
     words = [*container["command"], *container["args"]]
     for old, new in {"/mnt/models": str(tmp_path / "models"), "8080": str(port), "0.0.0.0": "127.0.0.1"}.items():
         words = [word.replace(old, new) for word in words]
-    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"} | given | {"HOME": str(tmp_path)}
+    environment = (
+        {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"}
+        | given
+        | {"HOME": str(tmp_path)}
+    )
     split = read_split(place.root / "outputs/split/split.parquet").set_index("image_id")
     found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
     found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
-    pictures = [base64.b64encode((place.root / "data" / split.loc[name, "path"]).read_bytes()).decode() for name in found["image_id"]]
+    pictures = [
+        base64.b64encode((place.root / "data" / split.loc[name, "path"]).read_bytes()).decode()
+        for name in found["image_id"]
+    ]
     with serving(words, environment | {"CAPNET_STATE": str(tmp_path / "state")}, tmp_path, port) as address:
         body = json.dumps({"dataframe_records": [{"image": picture} for picture in pictures]})
-        answer = requests.post(f"{address}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
+        answer = requests.post(
+            f"{address}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120
+        )
     assert answer.ok, answer.text
     scores = np.array([row["score"] for row in answer.json()["predictions"]]).reshape(len(found), -1)
     np.testing.assert_allclose(scores, np.stack(found["scores"].tolist()), atol=1e-5)
@@ -233,7 +285,9 @@ def serving(command: list[str], environment: dict[str, str], folder: Path, port:
     """The container's command, without the container."""
     log, address = folder / "serve.log", f"http://127.0.0.1:{port}"
     with open(log, "wb") as file:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
     try:
         end = time.monotonic() + 180
         while True:
@@ -250,7 +304,9 @@ def serving(command: list[str], environment: dict[str, str], folder: Path, port:
         process.wait()
 
 
-def test_a_server_that_goes_away_in_mid_training_gets_the_rest_later(tracking: MlflowServer, client: MlflowClient, place: Remote) -> None:
+def test_a_server_that_goes_away_in_mid_training_gets_the_rest_later(
+    tracking: MlflowServer, client: MlflowClient, place: Remote
+) -> None:
     tracking.stop()
     begin = time.monotonic()
     text = place.capnet("train", "--set", "train.epochs=2", "--set", "runtime.seed=7")

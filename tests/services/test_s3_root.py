@@ -15,7 +15,7 @@ from services.breaking_proxy import Weather, relaying
 from services.s3_server import ACCESS, SECRET, S3Server
 
 from capnet.config import Data
-from capnet.data.roots import local_root
+from capnet.data.sources.root import local_root
 from capnet.errors import DataError
 from capnet.state import state_dir
 
@@ -41,7 +41,11 @@ def tree(root: Path) -> dict[str, bytes]:
 
 def test_only_what_is_asked_for_is_fetched(s3: S3Server, bucket: str) -> None:
     pictures, labels = made(20), {"labels.csv": b"path,labels\n", "deep/notes.txt": b"x", "empty.txt": b""}
-    upload(s3, bucket, {f"set/{key}": body for key, body in (pictures | labels).items()} | {"other/labels.csv": b"not ours"})
+    upload(
+        s3,
+        bucket,
+        {f"set/{key}": body for key, body in (pictures | labels).items()} | {"other/labels.csv": b"not ours"},
+    )
     settings = Data(root=f"s3://{bucket}/set/")
     given = Path(settings.root)
     root = local_root(settings, given)
@@ -73,11 +77,15 @@ def test_a_large_object_of_many_parts(s3: S3Server, bucket: str) -> None:
 
 def test_a_wrong_secret_says_so(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(DataError, match=r"refuses the credentials \(SignatureDoesNotMatch\)[\s\S]*AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(
+        DataError, match=r"refuses the credentials \(SignatureDoesNotMatch\)[\s\S]*AWS_SECRET_ACCESS_KEY"
+    ):
         local_root(Data(root=f"s3://{bucket}"), Path(f"s3://{bucket}"))
 
 
-def test_without_credentials_it_says_where_they_were_looked_for(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_it_says_where_they_were_looked_for(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(DataError, match=r"no credentials for S3 were found[\s\S]*AWS_PROFILE"):
@@ -116,7 +124,9 @@ def test_pictures_that_are_gone_or_changed_since_ingest_are_named(s3: S3Server, 
     assert len(tree(local_root(settings, given, rows, strict=False))) == 5
 
 
-def test_what_is_here_with_the_right_content_needs_no_server(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_here_with_the_right_content_needs_no_server(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = made(5)
     upload(s3, bucket, pictures)
     given, settings = Path(f"s3://{bucket}"), Data(root=f"s3://{bucket}")
@@ -167,7 +177,9 @@ def test_a_server_that_dies_in_mid_download_and_comes_back(s3: S3Server, bucket:
     assert len(kept) >= len(before) - settings.connections, "what was there is not fetched again"
 
 
-def test_a_large_object_goes_on_behind_each_broken_connection(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_object_goes_on_behind_each_broken_connection(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = os.urandom(12_000_000)
     s3.client().upload_fileobj(BytesIO(body), bucket, "annotations.json")
     weather = Weather(cut=3_000_000, cuts=3)

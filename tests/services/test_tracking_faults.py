@@ -1,4 +1,6 @@
-"""A real MLflow server whose disk is full, or that stands still: training goes on, and later everything is there, once."""
+"""A real MLflow server whose disk is full, or that stands still: training goes on, and later everything is there,
+once.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from unit.conftest import _make as make_outputs
 from capnet.cli import main
 from capnet.config import Params
 from capnet.registry.candidate import read_candidate
-from capnet.registry.live import PATIENCE, tracked
 from capnet.registry.register import register_version
-from capnet.registry.tracking import StoreError
+from capnet.tracking.live import PATIENCE, tracked
+from capnet.tracking.store import StoreError
 
 EPOCHS, FAULT = 20, 8
 CURVES = ("train/loss", "train/learning_rate", "val/mAP", "val/head", "val/medium", "val/tail")
@@ -39,7 +41,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallServer]:
 
 
 @pytest.fixture
-def settings(small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Params:
+def settings(
+    small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Params:
     """A user's settings, in a working directory of its own; an experiment for each test."""
     name = request.node.name.removeprefix("test_")[:60]
     (tmp_path / "params.yaml").write_text(f"register:\n  name: capnet\n  experiment: {name}\n")
@@ -57,11 +61,19 @@ def points(address: str, experiment: str) -> list[list[tuple[int, float]]]:
     found = client.get_experiment_by_name(experiment)
     runs = client.search_runs([found.experiment_id]) if found else []
     assert len(runs) <= 1, "one run for one execution"
-    return [[(point.step, point.value) for point in client.get_metric_history(runs[0].info.run_id, name)] for name in CURVES] if runs else []
+    return (
+        [
+            [(point.step, point.value) for point in client.get_metric_history(runs[0].info.run_id, name)]
+            for name in CURVES
+        ]
+        if runs
+        else []
+    )
 
 
 def train(settings: Params, address: str, fault: Callable[[], object]) -> float:
-    """What stages.run does around the train step; before epoch FAULT the server has got something, then ``fault`` happens.
+    """What stages.run does around the train step; before epoch FAULT the server has got something, then ``fault``
+    happens.
 
     Returns the seconds that tracking took from the fault on.
     """
@@ -86,7 +98,7 @@ def senders_end() -> None:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):  # it ended just now
-            found += [child] if "capnet.registry.follow" in child.cmdline() else []
+            found += [child] if "capnet.tracking.follow" in child.cmdline() else []
     assert psutil.wait_procs(found, timeout=60)[1] == []
 
 
@@ -135,7 +147,9 @@ def test_a_full_artifact_store_leaves_no_half_version(small: SmallServer, settin
     assert problem.what.startswith("could not register the model: ")
     assert "artifacts/report.html" in problem.what
     assert problem.where == small.address
-    assert problem.todo.startswith("the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full")
+    assert problem.todo.startswith(
+        "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full"
+    )
     assert client.search_registered_models() == []
     experiment = client.get_experiment_by_name(settings.register_.experiment)
     assert experiment is not None

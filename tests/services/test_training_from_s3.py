@@ -1,4 +1,6 @@
-"""The demo in small, trained from s3://: equal to the bit to training from a folder, and a training pod fetches its rows only."""
+"""The demo in small, trained from s3://: equal to the bit to training from a folder, and a training pod fetches its
+rows only.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from services.test_s3_root import tree
 from capnet.commands.preset import read, render
 from capnet.config import load, parse
 from capnet.contracts import read_split
-from capnet.data.scene_set import class_rows, total, write_pictures
+from capnet.data.demo.image_set import class_rows, total, write_pictures
 from capnet.stages import STAGES, run
 
 SMALL = {
@@ -41,7 +43,10 @@ def place(s3: S3Server, bucket: str, tmp_path: Path) -> Workplace:
     data = tmp_path / "data"
     (data / "images").mkdir(parents=True)
     rows = write_pictures(data, 0, range(0, total(), 40))
-    for name, table in (("labels.csv", [["path", "labels", "split", "slice"], *rows]), ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()])):
+    for name, table in (
+        ("labels.csv", [["path", "labels", "split", "slice"], *rows]),
+        ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()]),
+    ):
         with open(data / name, "w", newline="") as file:
             csv.writer(file).writerows(table)
     client = s3.client()
@@ -53,12 +58,16 @@ def place(s3: S3Server, bucket: str, tmp_path: Path) -> Workplace:
     return Workplace(tmp_path)
 
 
-def test_stages_read_from_s3_what_they_would_read_from_a_folder(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_read_from_s3_what_they_would_read_from_a_folder(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.capnet("ingest")
     copies = place.root / ".capnet" / "remote" / "s3"
     place.capnet("ingest", "--set", "data.root=data", "--output", "manifest=outputs/from-folder")
     assert tree(place.root / "outputs" / "from-folder") == tree(place.root / "outputs" / "manifest")
-    assert {path.name for path in copies.rglob("*.jpg")} == {path.name for path in (place.root / "data" / "images").iterdir()}
+    assert {path.name for path in copies.rglob("*.jpg")} == {
+        path.name for path in (place.root / "data" / "images").iterdir()
+    }
 
     place.capnet("split")
     split = read_split(place.root / "outputs" / "split" / "split.parquet")

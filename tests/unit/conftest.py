@@ -24,7 +24,9 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A step sets the threads of its process. Here one process serves many tests beside others, and threads beyond the processors stall."""
+    """A step sets the threads of its process. Here one process serves many tests beside others, and threads beyond the
+    processors stall.
+    """
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -40,8 +42,8 @@ def make_outputs(tmp_path: Path) -> Make:
 def outputs_maker() -> Make:
     """``make_outputs(folder, mAP=0.5)`` writes split/, model/ and evaluation/ there and returns the three paths.
 
-    ``skill``: how far the scores of a class's test pictures stand apart, per class or for all. ``weights``: where the tiny CLIP's
-    weights are written, as a .pt file, and read from.
+    ``skill``: how far the scores of a class's test pictures stand apart, per class or for all. ``weights``: where the
+    tiny CLIP's weights are written, as a .pt file, and read from.
     """
 
     return _make
@@ -85,26 +87,43 @@ def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[float]) -> None:
-    """split.parquet and predictions.parquet: 20 training, 10 validation and 400 test pictures with the same labels every time."""
+    """split.parquet and predictions.parquet: 20 training, 10 validation and 400 test pictures with the same labels
+    every time.
+    """
     import pandas as pd
 
     from capnet.contracts import write_predictions, write_split
 
     rng, sides = np.random.default_rng(5), ["train"] * 20 + ["val"] * 10 + ["test"] * 400
     labels = rng.random((len(sides), n_classes)) < np.geomspace(0.5, 0.1, n_classes)
-    rows = {"image_id": [f"p{number}" for number in range(len(sides))], "labels": [np.flatnonzero(row) for row in labels], "split": sides}
+    rows = {
+        "image_id": [f"p{number}" for number in range(len(sides))],
+        "labels": [np.flatnonzero(row) for row in labels],
+        "split": sides,
+    }
     rows |= {
         "path": [f"images/{number}.jpg" for number in range(len(sides))],
         "sha256": [hashlib.sha256(f"{n}".encode()).hexdigest() for n in range(len(sides))],
     }
-    frame = pd.DataFrame(rows).assign(width=10, height=10, group="", slice="", given_split="", unknown=[[]] * len(sides))
+    frame = pd.DataFrame(rows).assign(
+        width=10, height=10, group="", slice="", given_split="", unknown=[[]] * len(sides)
+    )
     write_split(paths["split"] / "split.parquet", frame)
     logits = labels * np.asarray(skill) + rng.standard_normal(labels.shape) - 2
     scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    write_predictions(paths["evaluation"] / "predictions.parquet", frame.assign(variant="capnet", scores=list(scores))[frame["split"] != "train"])
+    write_predictions(
+        paths["evaluation"] / "predictions.parquet",
+        frame.assign(variant="capnet", scores=list(scores))[frame["split"] != "train"],
+    )
 
 
-def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical: Sequence[str] = (), weights: Path | None = None) -> Any:
+def _model(
+    folder: Path,
+    n_classes: int,
+    weighted: Mapping[str, float],
+    critical: Sequence[str] = (),
+    weights: Path | None = None,
+) -> Any:
     import open_clip
     import torch
 
@@ -118,13 +137,18 @@ def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical
     config.write_text(json.dumps(TINY))
     open_clip.add_model_config(config)
     counts = [max(1, 120 // (rank + 1) ** 2) for rank in range(n_classes)]
-    classes = make_classes((NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes], critical=critical).with_counts(counts, (100, 20))
+    classes = make_classes(
+        (NAMES + [f"class {number}" for number in range(n_classes)])[:n_classes], critical=critical
+    ).with_counts(counts, (100, 20))
     if weights is not None:
         torch.manual_seed(1)
         torch.save(open_clip.create_model("tiny-random-clip").state_dict(), weights)
     backbone = Backbone(name="tiny-random-clip", pretrained=str(weights or "random"), centre=False)
     towers = load_towers(backbone)
-    more = {"class_head": {"enabled": "class_head" in weighted}, "blend": "held_out" if "linear_probe" in weighted else "none"}
+    more = {
+        "class_head": {"enabled": "class_head" in weighted},
+        "blend": "held_out" if "linear_probe" in weighted else "none",
+    }
     settings = Train.model_validate({"prompt": {"init": "normal", "length": 2}, **more})
     prompts = classes.prompt_fingerprint("a photo of a {}.", towers.weight_hash)
     metadata = {
@@ -139,7 +163,9 @@ def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical
     torch.manual_seed(0)
     model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     trained = model.trained_tensors()
-    tensors = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()}  # no part is at its start
+    tensors = {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()
+    }  # no part is at its start
     config_json = {
         "backbone": backbone.model_dump(mode="json"),
         "weight_hash": towers.weight_hash,
@@ -149,7 +175,17 @@ def _model(folder: Path, n_classes: int, weighted: Mapping[str, float], critical
         "validation_rows": 40,
         "validation_extra_labels": False,
         "trained_parameters": sum(tensor.numel() for tensor in tensors.values()),
-        **({"blend": {"weights": dict(weighted), "chosen_on": "val", "gains": {"zero_shot": {"gain": 0.1, "low": 0.05, "high": 0.2}}}} if weighted else {}),
+        **(
+            {
+                "blend": {
+                    "weights": dict(weighted),
+                    "chosen_on": "val",
+                    "gains": {"zero_shot": {"gain": 0.1, "low": 0.05, "high": 0.2}},
+                }
+            }
+            if weighted
+            else {}
+        ),
     }
     save_model(folder, tensors, graph, classes, config_json)
     model.release_towers()
@@ -170,8 +206,21 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
     from capnet.evaluation.thresholds import Thresholds, thresholds_document
 
     def variant(value: float) -> dict[str, float]:
-        means = {"mAP": value, "head": value + 0.1, "medium": value, "tail": value - 0.1, "CF1": 0.4, "OF1": 0.5, "CF1_chosen": 0.45, "OF1_chosen": 0.55}
-        return means | {f"{name}_low": number - 0.05 for name, number in means.items()} | {f"{name}_high": number + 0.05 for name, number in means.items()}
+        means = {
+            "mAP": value,
+            "head": value + 0.1,
+            "medium": value,
+            "tail": value - 0.1,
+            "CF1": 0.4,
+            "OF1": 0.5,
+            "CF1_chosen": 0.45,
+            "OF1_chosen": 0.55,
+        }
+        return (
+            means
+            | {f"{name}_low": number - 0.05 for name, number in means.items()}
+            | {f"{name}_high": number + 0.05 for name, number in means.items()}
+        )
 
     names, n = classes.names, len(classes)
     write_json(
@@ -190,10 +239,19 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
         writer = csv.writer(file)
         writer.writerow(["class", "train_count", "bucket", "positives", "ap"])
         for rank, item in enumerate(classes.items):
-            writer.writerow([item.name, item.train_count, item.bucket, 9, "" if rank == n - 1 else 0.25 + 0.5 * rank / n])
+            writer.writerow(
+                [item.name, item.train_count, item.bucket, 9, "" if rank == n - 1 else 0.25 + 0.5 * rank / n]
+            )
     borrowed = np.arange(n) == n - 1
     chosen = Thresholds(
-        np.full(n, 0.1, dtype=np.float32), borrowed, ~borrowed, np.full(n, 9), np.full(n, 0.5), np.full(n, 0.5), 0.3, Calibration(2.0, np.linspace(-1, 1, n))
+        np.full(n, 0.1, dtype=np.float32),
+        borrowed,
+        ~borrowed,
+        np.full(n, 9),
+        np.full(n, 0.5),
+        np.full(n, 0.5),
+        0.3,
+        Calibration(2.0, np.linspace(-1, 1, n)),
     )
     views = json.loads((folder.parent / "model" / "config.json").read_text())["tte"]
     write_json(folder / "thresholds.json", thresholds_document(chosen, classes, "f1", views, "val"))

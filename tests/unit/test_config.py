@@ -19,7 +19,10 @@ def refused(path: Path, *overrides: str) -> str:
     ("content", "words"),
     [
         (b"\xff\xfet\x00r\x00", "UTF-8"),
-        (b"train:\n  epochs: 3\nruntime:\n  threads: 1\ntrain:\n  batch_size: 4\n", "'train' in line 5 is there already in line 1"),
+        (
+            b"train:\n  epochs: 3\nruntime:\n  threads: 1\ntrain:\n  batch_size: 4\n",
+            "'train' in line 5 is there already in line 1",
+        ),
         (b"train:\n  epochs: 3\n  epochs: 4\n", "'epochs' in line 3"),
         (b"train:\n  epochs: 2024-13-45\n", "YAML"),
         (b"train:\n  epochs: 2024-01-05\n", "train.epochs"),

@@ -11,19 +11,46 @@ import pytest
 
 from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_json, write_split
-from capnet.data.check_drift import measure, read_reference
+from capnet.data.checks.drift import measure, read_reference
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import MOST, content_of, inlined
-from capnet.registry.policy import read_policy
+from capnet.promotion.policy import read_policy
 from capnet.stages import run
 from pipelines.arguments import stage_arguments
 
-COLUMNS = ["image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split", "split"]
+COLUMNS = [
+    "image_id",
+    "path",
+    "labels",
+    "unknown",
+    "width",
+    "height",
+    "sha256",
+    "group",
+    "slice",
+    "given_split",
+    "split",
+]
 CLASSES = make_classes(["cat", "dog"]).with_counts([100, 50], (100, 20))
 
 
 def table(labels: list[list[int]]) -> pd.DataFrame:
-    rows = [(f"p{n}", f"{n}.jpg", labels[n % len(labels)], [], 64, 64, f"{n:064x}", None, None, None, "test" if n % 4 else "train") for n in range(200)]
+    rows = [
+        (
+            f"p{n}",
+            f"{n}.jpg",
+            labels[n % len(labels)],
+            [],
+            64,
+            64,
+            f"{n:064x}",
+            None,
+            None,
+            None,
+            "test" if n % 4 else "train",
+        )
+        for n in range(200)
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -45,7 +72,10 @@ def test_a_pod_compares_with_the_reference_that_lies_in_git(tmp_path: Path, monk
     for folder, params in ((clone, settings), (pod, parse(arrived(sent)))):
         monkeypatch.chdir(folder)
         run("validate", params, {"split": "outputs/split", "data": "data"}, {"validation": "outputs/validation"})
-    here, there = ({path.name: path.read_bytes() for path in (folder / "outputs/validation").rglob("*.*")} for folder in (clone, pod))
+    here, there = (
+        {path.name: path.read_bytes() for path in (folder / "outputs/validation").rglob("*.*")}
+        for folder in (clone, pod)
+    )
     assert here == there
     (drift,) = (check for check in json.loads(there["validation.json"])["checks"] if check["name"] == "no_drift")
     assert not drift["success"]
@@ -59,7 +89,9 @@ def test_a_pod_judges_by_the_policy_that_lies_in_git(tmp_path: Path, monkeypatch
         sent = parse(arrived(stage_arguments(parse({"register": {"policy": path}}))["register"])).register_.policy
         Path(path).unlink()
         assert (read_policy(sent).minimum.mAP, read_policy(sent).draws) == (0.5, 300)
-    assert parse(stage_arguments(parse({}))["register"]).register_.policy == "mlflow/promotion.yaml", "absent here, absent there: the usual policy"
+    assert parse(stage_arguments(parse({}))["register"]).register_.policy == "mlflow/promotion.yaml", (
+        "absent here, absent there: the usual policy"
+    )
     with pytest.raises(ConfigError, match=r"wrong = 1(.|\n)*register\.policy"):
         read_policy("text:wrong: 1\n")
 
@@ -72,7 +104,9 @@ def test_a_pod_judges_by_the_policy_that_lies_in_git(tmp_path: Path, monkeypatch
         ("reference/validation.json", "{", "not valid JSON"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_before_anything_is_submitted(path: str, content: str, told: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_file_that_cannot_be_used_is_told_before_anything_is_submitted(
+    path: str, content: str, told: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path(path).parent.mkdir()
     Path(path).write_text(content)

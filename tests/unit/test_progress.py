@@ -14,7 +14,9 @@ class Clock:
         return Clock.now
 
 
-def test_a_log_gets_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_log_gets_a_line_now_and_then_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(progress, "time", Clock())
     caplog.set_level("INFO")
     with progress.bar("training", 1000) as advance:
@@ -23,7 +25,9 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(monkeypatch: pytest.M
             Clock.now += 1.0
             advance(note="epoch 3")
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (415, 430, 445, 460)]
+    assert told == [
+        f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (415, 430, 445, 460)
+    ]
 
 
 def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,10 +19,13 @@ def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("error", "code"), [("ConfigError", 2), ("DataError", 3), ("ContractError", 4), ("GateError", 5)])
+@pytest.mark.parametrize(
+    ("error", "code"), [("ConfigError", 2), ("DataError", 3), ("ContractError", 4), ("GateError", 5)]
+)
 def test_a_users_mistake_ends_the_process_with_its_code_and_no_traceback(error: str, code: int) -> None:
     done = in_a_process(
-        f"from capnet.errors import {error}\nfrom capnet.tasks import task\nwith task({{}}):\n    raise {error}('bad thing', 'labels.csv row 3', 'mend it')"
+        f"from capnet.errors import {error}\nfrom capnet.tasks import task\nwith task({{}}):\n    raise {error}('bad"
+        " thing', 'labels.csv row 3', 'mend it')"
     )
     assert done.returncode == code
     assert "bad thing" in done.stderr
@@ -48,7 +51,9 @@ def test_wrong_parameters_are_named_together(caplog: pytest.LogCaptureFixture) -
 def test_a_task_that_asked_for_a_gpu_and_sees_none_ends_before_torch_is_imported() -> None:
     """On a machine with a GPU the same call passes; then too many are asked for."""
     start = time.monotonic()
-    done = in_a_process("import sys\nfrom capnet.tasks import task\nwith task({}, accelerators=99.0):\n    print('went on')")
+    done = in_a_process(
+        "import sys\nfrom capnet.tasks import task\nwith task({}, accelerators=99.0):\n    print('went on')"
+    )
     assert done.returncode == 2
     assert "the task asked for 99 GPU and sees" in done.stderr
     assert "went on" not in done.stdout
@@ -72,7 +77,14 @@ def test_a_seed_of_several_gives_the_settings_of_that_seed_alone() -> None:
 
 def test_the_source_decides_which_pictures_are_read(tmp_path: Path) -> None:
     settings = parse({"data": {"root": "git+https://example.com/x.git", "revision": "main"}})
-    source = {"schema": 1, "root": "git+https://example.com/x.git", "revision": "abc", "path": "data", "digest": "d", "files": 1}
+    source = {
+        "schema": 1,
+        "root": "git+https://example.com/x.git",
+        "revision": "abc",
+        "path": "data",
+        "digest": "d",
+        "files": 1,
+    }
     (tmp_path / "source.json").write_text(json.dumps(source))
     found, root = located(settings, tmp_path)
     assert (found.data.revision, root) == ("abc", "git+https://example.com/x.git")
@@ -82,7 +94,9 @@ def test_the_source_decides_which_pictures_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("state", "level"), [("SUCCEEDED", "INFO"), ("COMPLETE", "INFO"), ("FAILED", "ERROR")])
-def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(state: str, level: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
+    state: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     say_outcome(state, "exit-handler-1", None)
     assert [item.levelname for item in caplog.records] == [level]

@@ -12,7 +12,21 @@ import yaml
 
 from capnet.contracts import tree_hash
 
-NAMES = ["a/b/x.txt", "a-b/y", "a.txt", "a b/c", "B", "Z/z", "ü/é f.jpg", "空.jpg", ".hidden", "images/10.jpg", "images/9.jpg", 'quote".txt', "a/b-c/x"]
+NAMES = [
+    "a/b/x.txt",
+    "a-b/y",
+    "a.txt",
+    "a b/c",
+    "B",
+    "Z/z",
+    "ü/é f.jpg",
+    "空.jpg",
+    ".hidden",
+    "images/10.jpg",
+    "images/9.jpg",
+    'quote".txt',
+    "a/b-c/x",
+]
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1], ["labels.csv", "images/0001.jpg"]])
@@ -22,8 +36,17 @@ def test_as_dvc_add_writes_it(tmp_path: Path, names: list[str]) -> None:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(b"\r\n%d" % number if number else b"")
     (data / "empty folder").mkdir()
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site"), "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "home")}
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"], [sys.executable, "-m", "dvc", "add", "-q", "data"]):
+    environment = {
+        **os.environ,
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "home"),
+    }
+    for command in (
+        ["git", "init", "-q"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        [sys.executable, "-m", "dvc", "add", "-q", "data"],
+    ):
         subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     (out,) = yaml.safe_load((tmp_path / "data.dvc").read_text())["outs"]
     assert tree_hash(data) == out["md5"]

@@ -16,13 +16,29 @@ from benchmarks.paper_run import WORDS
 from benchmarks.paper_table import ROWS, softmax_over_classes
 from benchmarks.paper_trees import make
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
-from capnet.data.published import BENCHMARKS
+from capnet.data.splits.published import BENCHMARKS
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.metrics import average_precision
 from capnet.model.openai_weights import OPENAI_WEIGHTS
 
-CHECKS = ["check weights", "check lists", "ingest", "split", "check counts", "validate", "compare with results in --out"]
-STEPS = [*CHECKS, *(step for name in paper.BACKBONES for step in (f"graph {name}", f"train {name} seed 0", f"evaluate {name} seed 0")), "table"]
+CHECKS = [
+    "check weights",
+    "check lists",
+    "ingest",
+    "split",
+    "check counts",
+    "validate",
+    "compare with results in --out",
+]
+STEPS = [
+    *CHECKS,
+    *(
+        step
+        for name in paper.BACKBONES
+        for step in (f"graph {name}", f"train {name} seed 0", f"evaluate {name} seed 0")
+    ),
+    "table",
+]
 
 
 def named(text: str) -> list[str]:
@@ -36,12 +52,19 @@ def named(text: str) -> list[str]:
 def voc_lt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dry run of voc-lt with one seed: its data and its results."""
     folder = tmp_path_factory.mktemp("voc-lt")
-    assert paper.main(["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out")]) == 0
+    assert (
+        paper.main(
+            ["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out")]
+        )
+        == 0
+    )
     return folder
 
 
 def again(folder: Path, *more: str) -> int:
-    return paper.main(["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out"), *more])
+    return paper.main(
+        ["voc-lt", "--dry-run", "--seeds", "0", "--data", str(folder / "data"), "--out", str(folder / "out"), *more]
+    )
 
 
 def test_a_dry_run_of_coco_lt_names_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,15 +127,27 @@ def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path
 @pytest.mark.parametrize(
     ("name", "fault", "code", "words"),
     [
-        ("voc-lt", "list", 3, ["the list trainval.txt has 115 image ids, published are 116", "VOC2012/ImageSets/Main/trainval.txt"]),
-        ("voc-lt", "count", 3, ["1 of 20 training counts", "person: 109 instead of 110", "not the published list of voc-lt"]),
+        (
+            "voc-lt",
+            "list",
+            3,
+            ["the list trainval.txt has 115 image ids, published are 116", "VOC2012/ImageSets/Main/trainval.txt"],
+        ),
+        (
+            "voc-lt",
+            "count",
+            3,
+            ["1 of 20 training counts", "person: 109 instead of 110", "not the published list of voc-lt"],
+        ),
         ("coco-lt", "list", 3, ["the list coco_lt_train.txt has 139 image ids, as published, but not the same ones"]),
         ("coco-lt", "count", 3, ["1 of 80 training counts", "person: 109 instead of 110", "coco_lt_train.txt"]),
         ("nus-wide", "list", 3, ["the list TrainImagelist.txt has 143 image ids, published are 144"]),
         ("coco-lt", "weights", 2, ["the weight file has sha256", "which OpenAI did not publish", "weights/RN50.pt"]),
     ],
 )
-def test_what_is_wrong_is_refused_in_three_parts(name: str, fault: str, code: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_refused_in_three_parts(
+    name: str, fault: str, code: int, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     counts, hashes = dict(BENCHMARKS), dict(OPENAI_WEIGHTS)  # before what the dry run puts in their place
     assert paper.main([name, "--dry-run", "--damage", fault]) == code
     error = capsys.readouterr().err
@@ -149,7 +184,9 @@ def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys
         (["--weights", "RN50={file}", "--damage", "list"], "belongs to a dry run"),
     ],
 )
-def test_a_wrong_weight_file_or_command_line_ends_at_once(arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_weight_file_or_command_line_ends_at_once(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "RN50.pt").write_bytes(b"not the published file")
     given = [item.format(file=tmp_path / "RN50.pt") for item in arguments]
     assert paper.main(["voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *given]) == 2
@@ -187,12 +224,20 @@ def listed(shared: Path, file: str) -> list[str]:
 
 def test_hashes_are_those_of_the_published_lists(shared: Path, tmp_path: Path) -> None:
     fixture = json.loads((shared / "reference/split_fixture.json").read_text())
-    assert PUBLISHED["voc-lt"].splits["train"] == fixture["voc"]["sha256_ids_sorted"] == ids_hash(listed(shared, "voc_lt_train.csv"))
+    assert (
+        PUBLISHED["voc-lt"].splits["train"]
+        == fixture["voc"]["sha256_ids_sorted"]
+        == ids_hash(listed(shared, "voc_lt_train.csv"))
+    )
     assert PUBLISHED["coco-lt"].splits == {
-        split: ids_hash(listed(shared, file)) for split, file in (("train", "coco_lt_train.csv"), ("test", "coco2017_val.csv"))
+        split: ids_hash(listed(shared, file))
+        for split, file in (("train", "coco_lt_train.csv"), ("test", "coco2017_val.csv"))
     }
     main = "ImageSets/Main"
-    for file, ids in ((f"VOCdevkit/VOC2012/{main}/trainval.txt", "voc2012_trainval.csv"), (f"VOCdevkit/VOC2007/{main}/test.txt", "voc2007_test.csv")):
+    for file, ids in (
+        (f"VOCdevkit/VOC2012/{main}/trainval.txt", "voc2012_trainval.csv"),
+        (f"VOCdevkit/VOC2007/{main}/test.txt", "voc2007_test.csv"),
+    ):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("\n".join(listed(shared, ids)) + "\n")
     check_files("voc-lt", tmp_path, PUBLISHED["voc-lt"])

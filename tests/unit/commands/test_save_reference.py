@@ -1,4 +1,6 @@
-"""`capnet validate --save-reference`: written from a split that passes, compared with later, and never from one that is refused."""
+"""`capnet validate --save-reference`: written from a split that passes, compared with later, and never from one that is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,19 @@ from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_split
 from capnet.errors import ConfigError, GateError
 
-COLUMNS = ["image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split", "split"]
+COLUMNS = [
+    "image_id",
+    "path",
+    "labels",
+    "unknown",
+    "width",
+    "height",
+    "sha256",
+    "group",
+    "slice",
+    "given_split",
+    "split",
+]
 
 
 @pytest.fixture
@@ -28,7 +42,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def split(root: Path, labels: list[list[int]], width: int = 64) -> None:
-    rows = [(f"p{n}", f"{n}.jpg", labels[n % len(labels)], [], width, 64, f"{n:064x}", None, None, None, "test" if n % 4 else "train") for n in range(400)]
+    rows = [
+        (
+            f"p{n}",
+            f"{n}.jpg",
+            labels[n % len(labels)],
+            [],
+            width,
+            64,
+            f"{n:064x}",
+            None,
+            None,
+            None,
+            "test" if n % 4 else "train",
+        )
+        for n in range(400)
+    ]
     write_split(root / "outputs/split/split.parquet", pd.DataFrame(rows, columns=COLUMNS))
     write_classes(root / "outputs/split/classes.json", make_classes(["cat", "dog"]).with_counts([100, 50], (100, 20)))
 
@@ -40,7 +69,11 @@ def validate(*options: str) -> str:
 
 
 def drift(root: Path) -> dict:
-    (check,) = (item for item in json.loads((root / "outputs/validation/validation.json").read_text())["checks"] if item["name"] == "no_drift")
+    (check,) = (
+        item
+        for item in json.loads((root / "outputs/validation/validation.json").read_text())["checks"]
+        if item["name"] == "no_drift"
+    )
     return check
 
 

@@ -17,7 +17,8 @@ from capnet.cli import main
 from capnet.commands.summary import results
 from capnet.errors import ContractError
 
-PER_CLASS = """class,train_count,bucket,positives,ap,ap_low,ap_high,ap_single_view,ap_zero_shot,ap_linear_probe,threshold,borrowed
+COLUMNS = "class,train_count,bucket,positives,ap,ap_low,ap_high,ap_single_view,ap_zero_shot,ap_linear_probe,"
+PER_CLASS = f"""{COLUMNS}threshold,borrowed
 cat,120,head,40,0.9,0.85,0.95,0.9,0.8,0.7,0.5,False
 "[bold]dog, big",7,tail,12,0.512,0.4,0.6,0.5,0.25,0.3,0.5,False
 owl,3,tail,0,,,,,,,0.5,True
@@ -33,7 +34,13 @@ def _values(value: float) -> dict[str, float]:
 
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Path:
-    variants = {"capnet": 0.601, "single_view": 0.58, "zero_shot": 0.2, "zero_shot_single_view": 0.19, "linear_probe": 0.55}
+    variants = {
+        "capnet": 0.601,
+        "single_view": 0.58,
+        "zero_shot": 0.2,
+        "zero_shot_single_view": 0.19,
+        "linear_probe": 0.55,
+    }
     metrics: dict[str, Any] = {name: _values(value) for name, value in variants.items()}
     metrics |= {"test_rows": 700, "left_out": ["owl"], "differences": {}}
     metrics["slices"] = {"[unseen] artwork": {"capnet": _values(0.4), "zero_shot": _values(0.1)}}
@@ -52,7 +59,13 @@ def _summary(folder: Path) -> str:
 def test_the_table_has_every_variant_with_intervals_in_percent(evaluation: Path) -> None:
     lines = _summary(evaluation).splitlines()
     first = [line.split()[0] for line in lines if line.strip()]
-    assert first[first.index("variant") + 2 :][:5] == ["capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"]
+    assert first[first.index("variant") + 2 :][:5] == [
+        "capnet",
+        "single_view",
+        "zero_shot",
+        "zero_shot_single_view",
+        "linear_probe",
+    ]
     row = next(line for line in lines if line.strip().startswith("capnet"))
     assert row.count("60.1 (58.0-63.5)") == 5
     assert "medium" not in "\n".join(lines[:4])  # no class is of medium frequency
@@ -60,7 +73,14 @@ def test_the_table_has_every_variant_with_intervals_in_percent(evaluation: Path)
 
 def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     text = _summary(evaluation)
-    order = ["Slice [unseen] artwork: 350 test pictures", "40.0 (37.9-43.4)", "Tail classes", "[bold]dog, big", "Without test positives", "report.html"]
+    order = [
+        "Slice [unseen] artwork: 350 test pictures",
+        "40.0 (37.9-43.4)",
+        "Tail classes",
+        "[bold]dog, big",
+        "Without test positives",
+        "report.html",
+    ]
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     dog, owl = (next(line for line in text.splitlines() if word in line) for word in ("[bold]dog", " owl "))
     assert dog.split()[-5:] == ["7", "12", "51.2", "25.0", "30.0"]

@@ -27,7 +27,12 @@ def bomb(path: Path, side: int) -> None:
         yield packer.compress(row * (side % 1000)) + packer.flush()
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"".join(packed())) + png_chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", b"".join(packed()))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def arrow(size: tuple[int, int] = (60, 40)) -> Image.Image:
@@ -58,7 +63,12 @@ def turned(path: Path, orientation: int, kind: str) -> None:
     image = arrow() if stored is None else arrow().transpose(stored)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(path, kind, exif=exif, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}))
+    image.save(
+        path,
+        kind,
+        exif=exif,
+        **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}),
+    )
 
 
 def truncated_jpeg(path: Path) -> None:

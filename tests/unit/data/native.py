@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from capnet.data.formats import nus_wide, voc
+from capnet.data.annotations import nus_wide, voc
 
 
 def jpeg(width: int = 32, height: int = 24, colour: tuple[int, int, int] = (90, 120, 30)) -> bytes:
@@ -21,11 +21,13 @@ def jpeg(width: int = 32, height: int = 24, colour: tuple[int, int, int] = (90, 
 
 def voc_object(name: str, difficult: int = 0) -> str:
     parts = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>" if name == "person" else ""
-    return f"<object><name>{name}</name><pose>Unspecified</pose><difficult>{difficult}</difficult><bndbox><xmin>1</xmin></bndbox>{parts}</object>"
+    box = "<bndbox><xmin>1</xmin></bndbox>"
+    return f"<object><name>{name}</name><pose>Unspecified</pose><difficult>{difficult}</difficult>{box}{parts}</object>"
 
 
 def voc_xml(image: str, objects: Sequence[str]) -> str:
-    return f"<annotation><filename>{image}.jpg</filename><size><width>32</width><height>24</height></size>{''.join(objects)}</annotation>"
+    size = "<size><width>32</width><height>24</height></size>"
+    return f"<annotation><filename>{image}.jpg</filename>{size}{''.join(objects)}</annotation>"
 
 
 def write_voc(root: Path, year: str, image_set: str, labels: Mapping[str, Sequence[int]], picture: bytes) -> None:
@@ -46,7 +48,14 @@ def write_json(path: Path, **content: Any) -> Path:
 
 
 def box(image: int, category: int, **more: Any) -> dict[str, Any]:
-    return {"image_id": image, "category_id": category, "bbox": [1.5, 2, 10, 12.25], "area": 60.5, "iscrowd": 0, "segmentation": [[1, 2.5, 3]]} | more
+    return {
+        "image_id": image,
+        "category_id": category,
+        "bbox": [1.5, 2, 10, 12.25],
+        "area": 60.5,
+        "iscrowd": 0,
+        "segmentation": [[1, 2.5, 3]],
+    } | more
 
 
 def write_nus_wide(root: Path, side: str, rows: Mapping[str, Sequence[int]]) -> None:

@@ -116,11 +116,16 @@ def make_run(
     buckets = [item.bucket for item in made.items]
 
     split, model, evaluation, data = (root / name for name in ("split", "model", "evaluation", "data"))
-    frames = [_rows("train", train_labels, np.zeros_like(train_labels), slices), _rows("val", val_labels, np.zeros_like(val_labels), slices)]
+    frames = [
+        _rows("train", train_labels, np.zeros_like(train_labels), slices),
+        _rows("val", val_labels, np.zeros_like(val_labels), slices),
+    ]
     frames.append(_rows("test", labels, unknown, slices))
     contracts.write_split(split / "split.parquet", pd.concat(frames, ignore_index=True))
     contracts.write_classes(split / "classes.json", made)
-    contracts.write_json(split / "split.json", {"method": "pareto", "buckets": [100, 20], "rows": {"train": 530, "test": pictures}})
+    contracts.write_json(
+        split / "split.json", {"method": "pareto", "buckets": [100, 20], "rows": {"train": 530, "test": pictures}}
+    )
     contracts.write_classes(model / "classes.json", made)
 
     adjacency = kinship + rng.uniform(0, 0.2, kinship.shape)
@@ -130,16 +135,37 @@ def make_run(
     np.put_along_axis(sparse, keep, np.take_along_axis(adjacency, keep, axis=1), axis=1)
     adjacency = 0.2 * sparse / np.maximum(sparse.sum(axis=1, keepdims=True), 1e-9)
     np.fill_diagonal(adjacency, 0.8)
-    metadata = {"source": "text", "top_k": 0.775, "s": 0.2, "tau": 0.2, "class_fingerprint": made.fingerprint, "template": "a photo of a {}."}
-    contracts.write_graph(model / "graph.safetensors", contracts.LabelGraph(torch.tensor(adjacency), torch.zeros(classes, 8), metadata))
+    metadata = {
+        "source": "text",
+        "top_k": 0.775,
+        "s": 0.2,
+        "tau": 0.2,
+        "class_fingerprint": made.fingerprint,
+        "template": "a photo of a {}.",
+    }
+    contracts.write_graph(
+        model / "graph.safetensors", contracts.LabelGraph(torch.tensor(adjacency), torch.zeros(classes, 8), metadata)
+    )
 
-    scores = {name: _scores(rng, labels, quality, frequency) for name, quality in VARIANTS.items() if probe or name != "linear_probe"}
+    scores = {
+        name: _scores(rng, labels, quality, frequency)
+        for name, quality in VARIANTS.items()
+        if probe or name != "linear_probe"
+    }
     rows = frames[-1]
     contracts.write_predictions(
         evaluation / "predictions.parquet",
         pd.concat(
             [
-                pd.DataFrame({"image_id": rows["image_id"], "split": "test", "slice": rows["slice"], "variant": name, "scores": list(values)})
+                pd.DataFrame(
+                    {
+                        "image_id": rows["image_id"],
+                        "split": "test",
+                        "slice": rows["slice"],
+                        "variant": name,
+                        "scores": list(values),
+                    }
+                )
                 for name, values in scores.items()
             ],
             ignore_index=True,
@@ -187,7 +213,12 @@ def _scores(rng: np.random.Generator, labels: np.ndarray, quality: float, freque
 def _average_precisions(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray) -> np.ndarray:
     known = ~unknown
     return np.array(
-        [average_precision_score(labels[known[:, c], c], scores[known[:, c], c]) if labels[known[:, c], c].any() else np.nan for c in range(labels.shape[1])]
+        [
+            average_precision_score(labels[known[:, c], c], scores[known[:, c], c])
+            if labels[known[:, c], c].any()
+            else np.nan
+            for c in range(labels.shape[1])
+        ]
     )
 
 
@@ -215,7 +246,11 @@ def _calibration(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, bu
             truth, guess = labels[known], values[known]
             entry[f"brier_{stage}"] = float(brier_score_loss(truth, guess))
             inside = [(low, (guess >= low) & (guess < low + 0.1)) for low in np.arange(10) / 10]
-            entry[stage] = [{"mean": float(guess[m].mean()), "observed": float(truth[m].mean()), "count": int(m.sum())} for _, m in inside if m.any()]
+            entry[stage] = [
+                {"mean": float(guess[m].mean()), "observed": float(truth[m].mean()), "count": int(m.sum())}
+                for _, m in inside
+                if m.any()
+            ]
         content["buckets"][bucket] = entry
     return content
 
@@ -225,9 +260,16 @@ def _metrics(ap: dict[str, np.ndarray], buckets: list[str], names: list[str], sl
     for values in content.values():
         for name in ("CF1", "OF1", "CF1_chosen", "OF1_chosen"):
             values |= {name: 0.41, f"{name}_low": 0.39, f"{name}_high": 0.43}
-    pairs = (("capnet", "zero_shot"), ("capnet", "linear_probe"), ("capnet", "single_view"), ("zero_shot", "zero_shot_single_view"))
+    pairs = (
+        ("capnet", "zero_shot"),
+        ("capnet", "linear_probe"),
+        ("capnet", "single_view"),
+        ("zero_shot", "zero_shot_single_view"),
+    )
     content["differences"] = {
-        f"{one}-{other}": _means(ap[one] - ap[other], buckets, 0.02 if other == "zero_shot" else 0.013) for one, other in pairs if other in ap
+        f"{one}-{other}": _means(ap[one] - ap[other], buckets, 0.02 if other == "zero_shot" else 0.013)
+        for one, other in pairs
+        if other in ap
     }
     if slices is not None:
         content["slices"] = {
@@ -235,14 +277,17 @@ def _metrics(ap: dict[str, np.ndarray], buckets: list[str], names: list[str], sl
             for shift, name in ((0.0, "known artwork"), (0.1, "unseen artwork"))
         }
         content["slice_info"] = {
-            name: {"test_rows": int((slices == name).sum()), "left_out": [], "differences": content["differences"]} for name in content["slices"]
+            name: {"test_rows": int((slices == name).sum()), "left_out": [], "differences": content["differences"]}
+            for name in content["slices"]
         }
     content["bootstrap"] = {"draws": 1000, "seed": 0, "unit": "picture", "units": 300}
     content["left_out"] = [name for name, value in zip(names, ap["capnet"], strict=True) if np.isnan(value)]
     return content
 
 
-def _write_thresholds(path: Path, made: contracts.Classes, thresholds: np.ndarray, counts: np.ndarray, validation: bool) -> None:
+def _write_thresholds(
+    path: Path, made: contracts.Classes, thresholds: np.ndarray, counts: np.ndarray, validation: bool
+) -> None:
     entries = []
     for index, name in enumerate(made.names):
         positives = int(counts[index] // 5)
@@ -275,7 +320,12 @@ def _write_thresholds(path: Path, made: contracts.Classes, thresholds: np.ndarra
 
 
 def _write_per_class(
-    path: Path, made: contracts.Classes, labels: np.ndarray, ap: dict[str, np.ndarray], thresholds: np.ndarray, rng: np.random.Generator
+    path: Path,
+    made: contracts.Classes,
+    labels: np.ndarray,
+    ap: dict[str, np.ndarray],
+    thresholds: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     def text(value: float) -> str:
         return "" if np.isnan(value) else repr(float(value))
@@ -320,7 +370,9 @@ def _write_per_class(
             writer.writerow(row)
 
 
-def _write_model(model: Path, made: contracts.Classes, backbone: str, validation: bool, rng: np.random.Generator) -> None:
+def _write_model(
+    model: Path, made: contracts.Classes, backbone: str, validation: bool, rng: np.random.Generator
+) -> None:
     contracts.write_json(
         model / "config.json",
         {
@@ -343,5 +395,9 @@ def _write_model(model: Path, made: contracts.Classes, backbone: str, validation
         writer.writerow(["epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail"])
         for epoch in range(1, 31):
             rise = 1 - np.exp(-epoch / 7)
-            means = [round(float(base * rise + rng.normal(0, 0.008)), 5) for base in (0.64, 0.72, 0.7, 0.57)] if validation else [""] * 4
+            means = (
+                [round(float(base * rise + rng.normal(0, 0.008)), 5) for base in (0.64, 0.72, 0.7, 0.57)]
+                if validation
+                else [""] * 4
+            )
             writer.writerow([epoch, epoch * 5, round(float(0.35 * np.exp(-epoch / 6) + 0.06), 5), *means])

@@ -17,7 +17,16 @@ class Made:
     scores: np.ndarray
 
 
-def make(pictures: int, classes: int, seed: int = 0, *, gain: float = 2.0, unknown: float = 0.0, levels: int = 0, rarest: float = 0.02) -> Made:
+def make(
+    pictures: int,
+    classes: int,
+    seed: int = 0,
+    *,
+    gain: float = 2.0,
+    unknown: float = 0.0,
+    levels: int = 0,
+    rarest: float = 0.02,
+) -> Made:
     """``levels`` above 0 rounds the scores to so many values, so that many are equal."""
     rng = np.random.default_rng(seed)
     labels = rng.random((pictures, classes)) < np.geomspace(0.4, rarest, classes)

@@ -9,16 +9,32 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from capnet.evaluation.baselines import FOLDS, MOST_CLASSES, Settings, choose_probe, describe, fit_probe, probe_logits, probe_scores, stratified_folds
+from capnet.evaluation.baselines import (
+    FOLDS,
+    MOST_CLASSES,
+    Settings,
+    choose_probe,
+    describe,
+    fit_probe,
+    probe_logits,
+    probe_scores,
+    stratified_folds,
+)
 from capnet.evaluation.metrics import average_precision, mean_over
 
 
-def _data(pictures: int, width: int, classes: int = 4, seed: int = 0, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def _data(
+    pictures: int, width: int, classes: int = 4, seed: int = 0, noise: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Non-negative features as after a ReLU, and labels that depend on them."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(pictures, 6))
-    features = np.maximum(hidden @ np.random.default_rng(99).normal(size=(6, width)) + rng.normal(size=(pictures, width)), 0)
-    logits = hidden @ np.random.default_rng(98).normal(size=(6, classes)) * 2 + noise * rng.normal(size=(pictures, classes))
+    features = np.maximum(
+        hidden @ np.random.default_rng(99).normal(size=(6, width)) + rng.normal(size=(pictures, width)), 0
+    )
+    logits = hidden @ np.random.default_rng(98).normal(size=(6, classes)) * 2 + noise * rng.normal(
+        size=(pictures, classes)
+    )
     return features.astype(np.float32), logits > np.linspace(0.3, 3.0, classes)
 
 
@@ -33,10 +49,14 @@ def test_the_fit_is_scikit_learns(shape: tuple[int, int], standardise: bool, cla
     double = features.astype(np.float64)
     for c in range(4):
         rows = known[:, c]
-        model = LogisticRegression(C=0.5, class_weight=None if class_weight == "none" else class_weight, tol=1e-9, max_iter=10000)
+        model = LogisticRegression(
+            C=0.5, class_weight=None if class_weight == "none" else class_weight, tol=1e-9, max_iter=10000
+        )
         scaled = StandardScaler().fit(double)  # all rows, as unlabelled ones are seen too
         model.fit(scaled.transform(double)[rows] if standardise else double[rows], labels[rows, c])
-        expected = model.decision_function(scaled.transform(new.astype(np.float64)) if standardise else new.astype(np.float64))
+        expected = model.decision_function(
+            scaled.transform(new.astype(np.float64)) if standardise else new.astype(np.float64)
+        )
         np.testing.assert_allclose(probe_logits(probe, new)[:, c], expected, atol=0.02 * expected.std())
 
 
@@ -52,11 +72,20 @@ def test_the_settings_of_the_best_validation_map_are_chosen() -> None:
                 scores = np.zeros(val_labels.shape)
                 for k in range(4):
                     steps = [StandardScaler()] if standardise else []
-                    model = make_pipeline(*steps, LogisticRegression(C=c, class_weight=None if weight == "none" else weight, tol=1e-8, max_iter=5000))
-                    scores[:, k] = model.fit(features.astype(np.float64), labels[:, k]).decision_function(val_features.astype(np.float64))
+                    model = make_pipeline(
+                        *steps,
+                        LogisticRegression(
+                            C=c, class_weight=None if weight == "none" else weight, tol=1e-8, max_iter=5000
+                        ),
+                    )
+                    scores[:, k] = model.fit(features.astype(np.float64), labels[:, k]).decision_function(
+                        val_features.astype(np.float64)
+                    )
                 results[standardise, weight, c] = float(mean_over(average_precision(val_labels, scores)))
     assert found.selection_map == pytest.approx(max(results.values()), abs=2e-3)
-    assert results[found.settings.standardise, found.settings.class_weight, found.settings.c] == pytest.approx(max(results.values()), abs=2e-3)
+    assert results[found.settings.standardise, found.settings.class_weight, found.settings.c] == pytest.approx(
+        max(results.values()), abs=2e-3
+    )
     assert max(results.values()) - min(results.values()) > 0.01, "the choice must matter"
     assert found.chosen_on == "val"
     assert describe(found, 120)["c"] == found.settings.c
@@ -120,7 +149,9 @@ def test_folds_are_stratified_and_cover_known_rows_once() -> None:
 
 
 def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
-    """Labels without any relation to the features: fitted rows are ranked perfectly, held-out rows no better than chance."""
+    """Labels without any relation to the features: fitted rows are ranked perfectly, held-out rows no better than
+    chance.
+    """
     rng = np.random.default_rng(8)
     features, labels = rng.normal(size=(150, 400)).astype(np.float32), rng.random((150, 6)) < 0.3
     chosen = choose_probe(features, labels, np.ones_like(labels), [1.0], None)
@@ -128,7 +159,9 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     assert chosen.chosen_on == "folds"
     assert float(mean_over(average_precision(labels, probe_scores(chosen.probe, features)))) > 0.99
     assert float(mean_over(average_precision(labels, chosen.held_out))) < 0.42
-    assert chosen.selection_map == pytest.approx(float(mean_over(average_precision(labels, chosen.held_out))), abs=2e-5)  # the choice's fits start elsewhere
+    assert chosen.selection_map == pytest.approx(
+        float(mean_over(average_precision(labels, chosen.held_out))), abs=2e-5
+    )  # the choice's fits start elsewhere
 
 
 def test_a_class_with_one_positive_is_not_used_for_the_choice_but_is_fitted() -> None:
@@ -144,14 +177,19 @@ def test_a_class_with_one_positive_is_not_used_for_the_choice_but_is_fitted() ->
 def test_validation_rows_without_positives_lead_to_folds() -> None:
     features, labels = _data(60, 20)
     nothing = np.zeros((10, 4), dtype=bool)
-    assert choose_probe(features, labels, np.ones_like(labels), [1.0], (features[:10], nothing, ~nothing)).chosen_on == "folds"
+    assert (
+        choose_probe(features, labels, np.ones_like(labels), [1.0], (features[:10], nothing, ~nothing)).chosen_on
+        == "folds"
+    )
 
 
 def test_a_constant_feature_does_no_harm() -> None:
     features, labels = _data(60, 20)
     features[:, 3], features[:, 4] = 0.1, 0.0
     for standardise in (False, True):
-        scores = probe_scores(fit_probe(features, labels, np.ones_like(labels), Settings(standardise, "none", 1.0)), features)
+        scores = probe_scores(
+            fit_probe(features, labels, np.ones_like(labels), Settings(standardise, "none", 1.0)), features
+        )
         assert np.isfinite(scores).all()
 
 
@@ -162,4 +200,6 @@ def test_with_very_many_classes_the_settings_are_chosen_on_a_spread_of_them() ->
     found = choose_probe(features, labels, np.ones_like(labels), [0.1, 1.0], (features, labels, np.ones_like(labels)))
     assert found.probe.weight.shape == (20, MOST_CLASSES + 30)
     assert np.isfinite(found.selection_map)
-    np.testing.assert_allclose(found.probe.weight[:, 30], found.probe.weight[:, -1], atol=1e-4)  # solved at once: other roundings
+    np.testing.assert_allclose(
+        found.probe.weight[:, 30], found.probe.weight[:, -1], atol=1e-4
+    )  # solved at once: other roundings

@@ -1,4 +1,6 @@
-"""The choice of what is served: never below a member on the rows of the choice, and by scikit-learn's average precision."""
+"""The choice of what is served: never below a member on the rows of the choice, and by scikit-learn's average
+precision.
+"""
 
 import numpy as np
 import pytest
@@ -12,12 +14,20 @@ MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
 def made(seed, images=120, classes=6, noise=(1.0, 1.5, 2.0, 4.0)):
     rng = np.random.default_rng(seed)
     labels = rng.random((images, classes)) < np.linspace(0.05, 0.4, classes)
-    return {name: 2.0 * labels + level * rng.normal(size=labels.shape) for name, level in zip(MEMBERS, noise, strict=True)}, labels
+    return {
+        name: 2.0 * labels + level * rng.normal(size=labels.shape) for name, level in zip(MEMBERS, noise, strict=True)
+    }, labels
 
 
 def mean_ap(labels, scores, known=None):
     rows = np.ones_like(labels) if known is None else known
-    return np.mean([average_precision_score(labels[rows[:, c], c], scores[rows[:, c], c]) for c in range(labels.shape[1]) if labels[rows[:, c], c].any()])
+    return np.mean(
+        [
+            average_precision_score(labels[rows[:, c], c], scores[rows[:, c], c])
+            for c in range(labels.shape[1])
+            if labels[rows[:, c], c].any()
+        ]
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -43,7 +53,9 @@ def test_the_preferred_mean_is_left_only_where_a_member_alone_is_better(preferre
         values = {name: mean_ap(labels, logits) for name, logits in members.items()}
         mean = mean_ap(labels, np.mean([members[name] for name in preferred], axis=0))
         if max(values.values()) > mean:
-            assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(max(found.candidates.values()), abs=1e-6)
+            assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(
+                max(found.candidates.values()), abs=1e-6
+            )
         else:
             assert found.weights == {name: 1 / len(preferred) for name in preferred}
             kept += 1
@@ -61,7 +73,9 @@ def test_a_member_that_is_far_better_is_served_alone(name):
 def test_unknown_entries_have_no_say():
     members, labels = made(3)
     known = np.random.default_rng(5).random(labels.shape) > 0.4
-    first, second = (choose_blend(members, y, known, np.arange(len(labels)), "val") for y in (labels & known, labels & known))
+    first, second = (
+        choose_blend(members, y, known, np.arange(len(labels)), "val") for y in (labels & known, labels & known)
+    )
     spoiled = {name: np.where(known, logits, 99.0) for name, logits in members.items()}
     third = choose_blend(spoiled, labels & known, known, np.arange(len(labels)), "val")
     assert first == second

@@ -41,7 +41,9 @@ def test_pictures_of_a_group_are_drawn_together() -> None:
 def _plain_loop(made: Made, thresholds: np.ndarray, draws: int) -> dict[str, np.ndarray]:
     """Every mean of every draw, one scikit-learn call at a time."""
     rng, n = np.random.default_rng(0), len(made.labels)
-    found: dict[str, list[float]] = {name: [] for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen", "class0")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen", "class0")
+    }
     for _ in range(draws):
         rows = rng.integers(0, n, n)
         ap, f1 = np.full(4, np.nan), np.full((2, 4), np.nan)
@@ -82,11 +84,15 @@ def test_compare_is_the_plain_loop() -> None:
     first, second = _plain_loop(one, cuts, 60), _plain_loop(other, cuts, 60)
     for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
         values, difference = found.values["capnet"], found.differences["capnet-zero_shot"]
-        assert (values[f"{name}_low"], values[f"{name}_high"]) == pytest.approx(_moved(first[name], values[name]), abs=1e-5)
+        assert (values[f"{name}_low"], values[f"{name}_high"]) == pytest.approx(
+            _moved(first[name], values[name]), abs=1e-5
+        )
         expected = _moved(first[name] - second[name], values[name] - found.values["zero_shot"][name])
         assert (difference[f"{name}_low"], difference[f"{name}_high"]) == pytest.approx(expected, abs=1e-5)
         assert difference[name] == pytest.approx(values[name] - found.values["zero_shot"][name], abs=1e-12)
-    assert (found.ap_low[0], found.ap_high[0]) == pytest.approx(_moved(first["class0"], found.ap["capnet"][0]), abs=1e-5)
+    assert (found.ap_low[0], found.ap_high[0]) == pytest.approx(
+        _moved(first["class0"], found.ap["capnet"][0]), abs=1e-5
+    )
     assert found.values["capnet"]["mAP"] == pytest.approx(np.mean(found.ap["capnet"]), abs=1e-12)
 
 
@@ -117,7 +123,9 @@ def test_groups_of_copies_give_the_interval_of_the_originals() -> None:
     for name, value in once.values["capnet"].items():
         assert together.values["capnet"][name] == pytest.approx(value, abs=1e-5)
     apart = compare(four[0], four[1], {"capnet": Variant(four[2])}, BUCKETS, _units(160), 150).values["capnet"]
-    assert apart["mAP_high"] - apart["mAP_low"] < 0.7 * (together.values["capnet"]["mAP_high"] - together.values["capnet"]["mAP_low"])
+    assert apart["mAP_high"] - apart["mAP_low"] < 0.7 * (
+        together.values["capnet"]["mAP_high"] - together.values["capnet"]["mAP_low"]
+    )
 
 
 def test_pictures_of_one_group_have_figures_and_no_intervals() -> None:
@@ -126,7 +134,9 @@ def test_pictures_of_one_group_have_figures_and_no_intervals() -> None:
     variants = {"capnet": Variant(made.scores), "zero_shot": Variant(1 - made.scores)}
     apart = compare(made.labels, made.known, variants, BUCKETS, _units(60), 100)
     found = compare(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
-    assert found.values["capnet"] == {name: value for name, value in apart.values["capnet"].items() if not name.endswith(("_low", "_high"))}
+    assert found.values["capnet"] == {
+        name: value for name, value in apart.values["capnet"].items() if not name.endswith(("_low", "_high"))
+    }
     assert found.differences["capnet-zero_shot"].keys() == found.values["capnet"].keys()
     assert np.isnan(found.ap_low).all()
     assert np.isfinite(apart.ap_low).any()
@@ -158,18 +168,28 @@ def test_an_interval_stays_inside_its_bounds() -> None:
 
 
 def test_intervals_hold_the_expected_value() -> None:
-    """The mean of 80 test sets lies in about 95 of 100 intervals; unmoved percentiles would hold it in about 60 here."""
+    """The mean of 80 test sets lies in about 95 of 100 intervals; unmoved percentiles would hold it in about 60
+    here.
+    """
     sets = [make(300, 12, seed=seed, gain=0.5, rarest=0.01) for seed in range(80)]
-    values = [compare(s.labels, s.known, {"capnet": Variant(s.scores)}, ["tail"] * 12, _units(300), 200).values["capnet"] for s in sets]
+    values = [
+        compare(s.labels, s.known, {"capnet": Variant(s.scores)}, ["tail"] * 12, _units(300), 200).values["capnet"]
+        for s in sets
+    ]
     expected = np.mean([item["mAP"] for item in values])
     covered = np.mean([item["mAP_low"] <= expected <= item["mAP_high"] for item in values])
     assert 0.85 <= covered <= 1.0, covered
-    assert np.mean([item["mAP_high"] - item["mAP_low"] for item in values]) < 6 * np.std([item["mAP"] for item in values])
+    assert np.mean([item["mAP_high"] - item["mAP_low"] for item in values]) < 6 * np.std(
+        [item["mAP"] for item in values]
+    )
 
 
 def _five(made: Made) -> dict[str, Variant]:
     cuts = np.full(made.labels.shape[1], 0.4, dtype=np.float32)
-    return {name: Variant(made.scores, cuts) for name in ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe")}
+    return {
+        name: Variant(made.scores, cuts)
+        for name in ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe")
+    }
 
 
 def test_a_demo_of_700_pictures_is_measured_in_seconds() -> None:

@@ -89,7 +89,9 @@ def test_calibration_is_monotone_and_its_inverse_leads_back() -> None:
     scores = np.sort(np.random.default_rng(5).random(500)).astype(np.float32)[:, None].repeat(3, axis=1)
     assert (np.diff(calibrate(calibration, scores), axis=0) >= 0).all()
     for probability in (0.05, 0.5, 0.9):
-        np.testing.assert_allclose(calibrate(calibration, uncalibrate(calibration, probability)[None]), probability, atol=1e-6)
+        np.testing.assert_allclose(
+            calibrate(calibration, uncalibrate(calibration, probability)[None]), probability, atol=1e-6
+        )
 
 
 def test_calibration_lowers_the_brier_score_of_other_rows() -> None:
@@ -97,7 +99,11 @@ def test_calibration_lowers_the_brier_score_of_other_rows() -> None:
     labels, scores = _simulated(2400, shifts, 0.3, seed=6)
     known = np.ones_like(labels)
     found = fit_calibration(labels[:400], known[:400], scores[:400], prior=1.0)
-    before, after = (brier(labels[400:], known[400:], values) for values in (scores[400:], calibrate(found, scores[400:])))
+    before, after = (
+        brier(labels[400:], known[400:], values) for values in (scores[400:], calibrate(found, scores[400:]))
+    )
     assert after < before - 0.02
-    assert before == pytest.approx(brier_score_loss(labels[400:].ravel(), scores[400:].ravel().astype(np.float64)), abs=1e-9)
+    assert before == pytest.approx(
+        brier_score_loss(labels[400:].ravel(), scores[400:].ravel().astype(np.float64)), abs=1e-9
+    )
     assert np.isnan(brier(labels, ~known, scores))

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from capnet.evaluation.correlation import MIN_TEST_POSITIVES, check_premise, row_spearman, strongest_neighbours, without_diagonal
+from capnet.evaluation.correlation import (
+    MIN_TEST_POSITIVES,
+    check_premise,
+    row_spearman,
+    strongest_neighbours,
+    without_diagonal,
+)
 from capnet.model.graph import cooccurrence
 
 
@@ -41,7 +47,9 @@ def test_cooccurrence_equals_counting_with_unknown_labels_left_out() -> None:
     assert not found[3].any(), "a class without pictures has no companions"
     unknown_positive = unknown.copy()
     unknown_positive[:, 0] = True
-    assert not cooccurrence(labels, unknown_positive)[0].any(), "unknown labels do not count, whatever the label column says"
+    assert not cooccurrence(labels, unknown_positive)[0].any(), (
+        "unknown labels do not count, whatever the label column says"
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

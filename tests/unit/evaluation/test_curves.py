@@ -46,7 +46,15 @@ def test_table_has_mean_curves_of_buckets_and_curves_of_classes_with_positives()
     made = make(300, 4, seed=2, unknown=0.1)
     labels = made.labels.copy()
     labels[:, 3] = False
-    rows = pr_table("capnet", labels, made.known, made.scores, ["a", "b", "c", "d"], bucket_masks(["head", "tail", "tail", "medium"]), per_class=True)
+    rows = pr_table(
+        "capnet",
+        labels,
+        made.known,
+        made.scores,
+        ["a", "b", "c", "d"],
+        bucket_masks(["head", "tail", "tail", "medium"]),
+        per_class=True,
+    )
     assert {row["name"] for row in rows if row["kind"] == "class"} == {"a", "b", "c"}
     assert {row["name"] for row in rows if row["kind"] == "bucket"} == {"all", "head", "tail"}
     own = pr_curve(labels[made.known[:, 0], 0], made.scores[made.known[:, 0], 0])

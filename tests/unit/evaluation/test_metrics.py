@@ -36,7 +36,13 @@ def reference(shared: Path) -> dict[str, Any]:
     labels, logits = np.array(content["labels"], dtype=bool), np.array(case["logits"])
     counts = np.array(content["class_freq"])
     buckets = ["head" if n >= 100 else "tail" if n < 20 else "medium" for n in counts]
-    return {"labels": labels, "logits": logits, "buckets": buckets, "groups": content["groups"], "expected": case["expected"]}
+    return {
+        "labels": labels,
+        "logits": logits,
+        "buckets": buckets,
+        "groups": content["groups"],
+        "expected": case["expected"],
+    }
 
 
 @pytest.mark.parametrize("levels", [0, 3, 12])
@@ -59,7 +65,9 @@ def test_weighted_ap_is_that_of_repeated_rows(levels: int) -> None:
         for c in range(6):
             rows = np.repeat(np.arange(70), times)
             rows = rows[made.known[rows, c]]
-            assert found[c, draw] == pytest.approx(average_precision_score(made.labels[rows, c], made.scores[rows, c]), abs=1e-6)
+            assert found[c, draw] == pytest.approx(
+                average_precision_score(made.labels[rows, c], made.scores[rows, c]), abs=1e-6
+            )
 
 
 def test_weighted_ap_takes_any_weights() -> None:
@@ -68,7 +76,9 @@ def test_weighted_ap_takes_any_weights() -> None:
     found = weighted_average_precision(rank(made.labels, made.scores), weights)
     for draw in range(3):
         for c in range(4):
-            assert found[c, draw] == pytest.approx(average_precision_score(made.labels[:, c], made.scores[:, c], sample_weight=weights[:, draw]), abs=1e-12)
+            assert found[c, draw] == pytest.approx(
+                average_precision_score(made.labels[:, c], made.scores[:, c], sample_weight=weights[:, draw]), abs=1e-12
+            )
 
 
 def test_ap_at_the_edges() -> None:
@@ -97,7 +107,9 @@ def test_unknown_entries_have_no_effect() -> None:
     labels, scores = made.labels.copy(), made.scores.copy()
     labels[~made.known] = rng.random((~made.known).sum()) < 0.5
     scores[~made.known] = rng.random((~made.known).sum())
-    np.testing.assert_array_equal(average_precision(made.labels, made.scores, made.known), average_precision(labels, scores, made.known))
+    np.testing.assert_array_equal(
+        average_precision(made.labels, made.scores, made.known), average_precision(labels, scores, made.known)
+    )
     one = np.ones((90, 1))
     first, second = (count(y, s >= 0.5, one, made.known) for y, s in ((made.labels, made.scores), (labels, scores)))
     for name in ("hit", "given", "true"):
@@ -117,7 +129,9 @@ def test_f1_is_scikit_learns_under_weights() -> None:
             assert precision(counts)[c, draw] == pytest.approx(precision_score(*pair, sample_weight=sample))
             assert recall(counts)[c, draw] == pytest.approx(recall_score(*pair, sample_weight=sample))
         repeated = np.repeat(np.arange(120), sample.astype(int))
-        assert overall_f1(counts)[draw] == pytest.approx(f1_score(made.labels[repeated], given[repeated], average="micro"))
+        assert overall_f1(counts)[draw] == pytest.approx(
+            f1_score(made.labels[repeated], given[repeated], average="micro")
+        )
 
 
 def test_f1_of_a_class_without_positives_is_left_out_of_cf1_but_its_errors_count_in_of1() -> None:
@@ -146,7 +160,9 @@ def test_reference_ap(reference: dict[str, Any]) -> None:
     np.testing.assert_allclose(found, expected["ap_per_class"], atol=1e-12)
     distinct = np.array([len(set(column)) == len(column) for column in reference["logits"].T])
     assert distinct.sum() >= 6, "the SCPNet-style AP depends on the order of equal scores"
-    np.testing.assert_allclose(100 * found[distinct], np.multiply(100, expected["scpnet_style_ap_per_class"])[distinct], atol=1e-5)
+    np.testing.assert_allclose(
+        100 * found[distinct], np.multiply(100, expected["scpnet_style_ap_per_class"])[distinct], atol=1e-5
+    )
     assert float(mean_over(found)) == pytest.approx(expected["map_total"], abs=1e-12)
     assert 100 * float(mean_over(found)) == pytest.approx(expected["scpnet_style_map_percent"], abs=0.05)
     for name, value in expected["map_groups"].items():
@@ -162,7 +178,9 @@ def test_reference_ap_on_a_softmax_over_classes(reference: dict[str, Any]) -> No
         assert float(mean_over(found, masks[name])) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize(("key", "transform", "cut"), [("f1_at_sigmoid_gt_0_5", expit, 0.5), ("f1_at_softmax_gt_0_3", softmax, 0.3)])
+@pytest.mark.parametrize(
+    ("key", "transform", "cut"), [("f1_at_sigmoid_gt_0_5", expit, 0.5), ("f1_at_softmax_gt_0_3", softmax, 0.3)]
+)
 def test_reference_f1(reference: dict[str, Any], key: str, transform: Any, cut: float) -> None:
     scores = transform(reference["logits"], **({"axis": 1} if transform is softmax else {}))
     counts = count(reference["labels"], scores > cut, ONE)

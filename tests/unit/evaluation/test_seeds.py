@@ -11,7 +11,11 @@ from capnet.errors import ContractError
 from capnet.evaluation.seeds import figures_of, summarise, with_seeds
 
 PAGE = "<html><body><header>x</header>\n<main>\n<section>rest</section></main></body></html>"
-RUNS = [{"mAP": 0.61, "tail": 0.30, "zero_shot_mAP": 0.5}, {"mAP": 0.63, "tail": 0.40, "zero_shot_mAP": 0.5}, {"mAP": 0.59, "tail": 0.20, "zero_shot_mAP": 0.5}]
+RUNS = [
+    {"mAP": 0.61, "tail": 0.30, "zero_shot_mAP": 0.5},
+    {"mAP": 0.63, "tail": 0.40, "zero_shot_mAP": 0.5},
+    {"mAP": 0.59, "tail": 0.20, "zero_shot_mAP": 0.5},
+]
 
 
 def test_figures_are_put_in_the_order_of_the_seeds_however_the_server_gives_them() -> None:

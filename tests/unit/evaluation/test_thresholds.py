@@ -79,7 +79,9 @@ def test_classes_with_enough_positives_choose_for_themselves_and_others_borrow()
     for c in range(6):
         rows = made.known[:, c]
         if not found.borrowed[c]:
-            assert found.threshold[c] == np.float32(choose_cut(made.labels[rows, c], made.scores[rows, c], "f1").threshold)
+            assert found.threshold[c] == np.float32(
+                choose_cut(made.labels[rows, c], made.scores[rows, c], "f1").threshold
+            )
         if made.labels[:, c].any():
             given = made.scores[rows, c] >= found.threshold[c]
             assert found.recall[c] == pytest.approx(recall_score(made.labels[rows, c], given))
@@ -90,10 +92,15 @@ def test_a_borrowed_threshold_has_the_pooled_probability_in_every_class() -> Non
     made = make(200, 5, seed=2)
     found = choose_thresholds(made.labels, made.known, made.scores, "f1", 10**6, 1.0)
     assert found.borrowed.all()
-    np.testing.assert_allclose(calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability, atol=1e-5)
+    np.testing.assert_allclose(
+        calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability, atol=1e-5
+    )
     assert np.ptp(found.threshold) > 0.01, "classes of other frequency need other scores"
     probabilities = calibrate(found.calibration, made.scores)
-    pooled = {cut: f1_score(made.labels.ravel(), probabilities.ravel() >= cut) for cut in np.quantile(probabilities, np.linspace(0, 1, 101))}
+    pooled = {
+        cut: f1_score(made.labels.ravel(), probabilities.ravel() >= cut)
+        for cut in np.quantile(probabilities, np.linspace(0, 1, 101))
+    }
     assert f1_score(made.labels, made.scores >= found.threshold, average="micro") >= max(pooled.values()) - 1e-9
 
 
@@ -132,12 +139,21 @@ def test_no_positive_at_all_gives_one_half_everywhere() -> None:
 
 
 def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
-    made, classes, views = make(100, 4, seed=7), make_classes(["b", "a", "d", "c"]), {"views": 5, "expand": 24, "average": "logits"}
+    made, classes, views = (
+        make(100, 4, seed=7),
+        make_classes(["b", "a", "d", "c"]),
+        {"views": 5, "expand": 24, "average": "logits"},
+    )
     found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.8", 5, 1.0)
     content = thresholds_document(found, classes, "recall>=0.8", views, "val")
     assert [item["name"] for item in content["classes"]] == ["b", "a", "d", "c"]
     assert [np.float32(item["threshold"]) for item in content["classes"]] == found.threshold.tolist()
-    assert (content["views"], content["source"], content["objective"], content["schema"]) == (views, "val", "recall>=0.8", 1)
+    assert (content["views"], content["source"], content["objective"], content["schema"]) == (
+        views,
+        "val",
+        "recall>=0.8",
+        1,
+    )
     assert content["class_fingerprint"] == classes.fingerprint
     assert len(content["calibration"]["shift"]) == 4
     nothing = thresholds_document(no_thresholds(4), classes, "f1", views, "none")

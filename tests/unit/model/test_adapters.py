@@ -57,7 +57,9 @@ def test_a_clip_vit_with_adapters_matches_the_reference(reference):
     image = doubles(case["image"])
     np.testing.assert_allclose(vit(image).detach(), case["projected_without_adapter"], atol=1e-10)
     tuner = {name.removeprefix("adaptformer_list."): doubles(value) for name, value in case["tuner_params"].items()}
-    adapters = BlockAdapters(list(vit.transformer.resblocks), shape["width"], tuner["0.down_proj.weight"].shape[0], 1.0).double()
+    adapters = BlockAdapters(
+        list(vit.transformer.resblocks), shape["width"], tuner["0.down_proj.weight"].shape[0], 1.0
+    ).double()
     adapters.adapters.load_state_dict(tuner)
     np.testing.assert_allclose(vit(image).detach(), case["projected_with_adapter"], atol=1e-10)
     adapters.active = False
@@ -112,7 +114,13 @@ def test_timm_blocks_get_the_adapter_beside_their_mlp(scale):
         x = vit.norm_pre(vit._pos_embed(vit.patch_embed(image)))
         for block, adapter in zip(vit.blocks, adapters.adapters, strict=True):
             u = x + block.attn(block.norm1(x))
-            hidden = block.mlp.fc2(block.mlp.act(block.mlp.fc1(nn.functional.layer_norm(u, (192,), block.norm2.weight, block.norm2.bias, block.norm2.eps))))
+            hidden = block.mlp.fc2(
+                block.mlp.act(
+                    block.mlp.fc1(
+                        nn.functional.layer_norm(u, (192,), block.norm2.weight, block.norm2.bias, block.norm2.eps)
+                    )
+                )
+            )
             x = u + hidden + adapter(u)
         expected = vit.forward_head(vit.norm(x))
         assert torch.allclose(vit(image), expected, atol=1e-4)

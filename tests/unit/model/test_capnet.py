@@ -21,7 +21,9 @@ def build(towers, **settings):
 
 
 def images(towers, count=3):
-    return torch.randn(count, 3, towers.preprocess.size, towers.preprocess.size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        count, 3, towers.preprocess.size, towers.preprocess.size, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-not-causal", "tiny-biomed"])
@@ -55,7 +57,10 @@ def test_zero_shot_ranks_as_plain_cosine_even_with_the_centring_projector(lit):
         ({"prompt": OFF, "gcn": OFF}, {"block_adapters", "logit_scale", "logit_bias"}),
         ({"gcn": OFF, "adapter": OFF, "head": {"bias": False}}, {"prompt", "logit_scale"}),
         ({"prompt": OFF, "gcn": OFF, "adapter": OFF}, {"logit_scale", "logit_bias"}),
-        ({"adapter": {"towers": "image+text"}}, {"prompt", "gcn", "block_adapters", "text_adapters", "logit_scale", "logit_bias"}),
+        (
+            {"adapter": {"towers": "image+text"}},
+            {"prompt", "gcn", "block_adapters", "text_adapters", "logit_scale", "logit_bias"},
+        ),
     ],
 )
 def test_every_part_is_a_switch_and_only_its_tensors_are_trained(settings, parts, make_towers):
@@ -68,7 +73,9 @@ def test_every_part_is_a_switch_and_only_its_tensors_are_trained(settings, parts
     for _ in range(2):  # the second step reaches what starts behind a zero layer
         model(images(towers)).square().mean().backward()
         optimiser.step()
-    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum()]
+    missing = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum()
+    ]
     assert missing == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in towers.image.state_dict().items())
     assert all(torch.equal(tensor, words[name]) for name, tensor in towers.text.state_dict().items())
@@ -101,9 +108,13 @@ def test_views_are_averaged_as_logits_or_as_probabilities_and_mixed_with_zero_sh
     classes = model.class_features()
     views = torch.randn(2, 5, towers.pooled_dim)
     trained = torch.stack([model.logits(model.image_features(views[:, i]), classes.refined) for i in range(5)]).double()
-    plain = torch.stack([model.logits(torch.nn.functional.normalize(views[:, i], dim=-1), classes.zero_shot) for i in range(5)]).double()
+    plain = torch.stack(
+        [model.logits(torch.nn.functional.normalize(views[:, i], dim=-1), classes.zero_shot) for i in range(5)]
+    ).double()
     mixed = 0.75 * trained + 0.25 * plain
     served, zero_shot = model.ensemble(views, classes, "logits")
     assert torch.allclose(served, mixed.mean(dim=0).sigmoid().float(), atol=1e-6)
     assert torch.allclose(zero_shot, plain.mean(dim=0).sigmoid().float(), atol=1e-6)
-    assert torch.allclose(model.ensemble(views, classes, "probabilities")[0], mixed.sigmoid().mean(dim=0).float(), atol=1e-6)
+    assert torch.allclose(
+        model.ensemble(views, classes, "probabilities")[0], mixed.sigmoid().mean(dim=0).float(), atol=1e-6
+    )

@@ -1,4 +1,6 @@
-"""The class head: zero-shot at the start, alone among its parameters trained by its loss, and at the optimum of a convex problem."""
+"""The class head: zero-shot at the start, alone among its parameters trained by its loss, and at the optimum of a
+convex problem.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ def test_before_training_the_head_is_zero_shot_up_to_its_scale_and_bias(lit):
         pooled = lit.image.pooled(images(lit, 5))
         members = model.members(pooled, model.class_features())
         v = torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)
-        t = torch.nn.functional.normalize(lit.centre(lit.text([f"a photo of a {name}." for name in ("dog", "cat", "traffic light", "bus")])), dim=-1)
+        t = torch.nn.functional.normalize(
+            lit.centre(lit.text([f"a photo of a {name}." for name in ("dog", "cat", "traffic light", "bus")])), dim=-1
+        )
     assert torch.allclose(members["class_head"], 7.0 * v @ t.T - 2.0, atol=1e-4)
     assert model.weights == {"capnet": 0.5, "class_head": 0.5}
     assert torch.allclose(model.served(members), (members["capnet"] + members["class_head"]) / 2)
@@ -50,7 +54,9 @@ def test_a_feature_that_never_changes_does_no_harm():
 
 @pytest.mark.parametrize("tower", ["tiny-clip", "lit"])
 def test_the_head_and_the_five_parts_do_not_train_each_other(tower, make_towers, lit):
-    """With the head, the five parts get the gradients that they have without it; its loss reaches nothing but the head."""
+    """With the head, the five parts get the gradients that they have without it; its loss reaches nothing but the
+    head.
+    """
     towers = lit if tower == "lit" else make_towers(tower)
     targets = torch.tensor([[True, False, True, False], [False, True, False, False], [False, False, False, True]])
     counts = targets.sum(dim=0)
@@ -58,7 +64,9 @@ def test_the_head_and_the_five_parts_do_not_train_each_other(tower, make_towers,
     def gradients(settings):
         model = build(towers, prompt=OFF, **settings)
         encoded = model.encode(model.pooled(images(towers)))
-        total, _ = model.losses(encoded, model.class_features(), lambda logits, loss: multilabel_loss(logits, targets, counts, 3, loss))
+        total, _ = model.losses(
+            encoded, model.class_features(), lambda logits, loss: multilabel_loss(logits, targets, counts, 3, loss)
+        )
         total.backward()
         model.release_towers()
         return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -71,9 +79,16 @@ def test_the_head_and_the_five_parts_do_not_train_each_other(tower, make_towers,
 
 
 def test_only_the_heads_matrix_has_its_weight_decay(lit):
-    model = build(lit, class_head={"enabled": True, "weight_decay": 3.0}, optimiser={"weight_decay": 0.5, "lr_class_head": 0.02, "lr_head": 0.03})
+    model = build(
+        lit,
+        class_head={"enabled": True, "weight_decay": 3.0},
+        optimiser={"weight_decay": 0.5, "lr_class_head": 0.02, "lr_head": 0.03},
+    )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {names[id(group["params"][0])]: (group["lr"], group["weight_decay"]) for group in make_optimiser(model, model.settings).param_groups}
+    found = {
+        names[id(group["params"][0])]: (group["lr"], group["weight_decay"])
+        for group in make_optimiser(model, model.settings).param_groups
+    }
     assert found["class_head.weight"] == (0.02, 3.0)
     assert found["class_head.logit_scale"] == found["class_head.logit_bias"] == (0.03, 0.0)
     assert found["gcn.weights.0"][1] == 0.5
@@ -93,7 +108,9 @@ def test_the_start_fits_the_data_whatever_the_towers_geometry(name, offset, spre
     assert scale * spread == pytest.approx(1.0, rel=0.02)
 
     def value(shift):
-        return float(multilabel_loss(scale * cosines.double() + float(shift[0]), targets & known, counts, 400, loss, known))
+        return float(
+            multilabel_loss(scale * cosines.double() + float(shift[0]), targets & known, counts, 400, loss, known)
+        )
 
     best = minimize(value, x0=[-3.0 - scale * offset], method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-12})
     assert bias == pytest.approx(best.x[0], abs=0.01)

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from capnet.model.gcn import LabelGcn
-from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity, linear_adjacency, neighbour_count, softmax_adjacency
+from capnet.model.graph import (
+    adjacency,
+    blend,
+    cooccurrence,
+    cosine_similarity,
+    linear_adjacency,
+    neighbour_count,
+    softmax_adjacency,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +28,18 @@ def test_both_adjacencies_match_the_reference(reference):
         similarity = torch.tensor(case["cosine_relation"], dtype=torch.float64)
         a = linear_adjacency(similarity, case["topk_including_self"], case["s_reweight"])
         np.testing.assert_allclose(a, case["gcn_adjacency"], atol=2e-7, rtol=0)
-        np.testing.assert_allclose(softmax_adjacency(a, case["softmax_temperature"]), case["softmax_prior"], atol=2e-7, rtol=0)
+        np.testing.assert_allclose(
+            softmax_adjacency(a, case["softmax_temperature"]), case["softmax_prior"], atol=2e-7, rtol=0
+        )
 
 
 def test_gcn_forward_matches_the_reference(reference):
     case = reference["gcn_case"]
     features = torch.tensor(case["text_features"], dtype=torch.float64)
     weights = [torch.tensor(weight, dtype=torch.float64) for weight in case["weights"]]
-    gcn = LabelGcn(torch.tensor(case["adjacency"], dtype=torch.float64), features.shape[1], weights[0].shape[1]).double()
+    gcn = LabelGcn(
+        torch.tensor(case["adjacency"], dtype=torch.float64), features.shape[1], weights[0].shape[1]
+    ).double()
     for own, given in zip(gcn.weights, weights, strict=True):
         own.data.copy_(given)
     np.testing.assert_allclose(gcn(features).detach(), case["gcn_output"], atol=1e-12)

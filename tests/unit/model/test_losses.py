@@ -55,7 +55,9 @@ def test_weights_and_shift_match_the_reference(cases):
         weight = rebalanced_weight(targets, counts, config["alpha"], config["beta"], config["mu"])
         np.testing.assert_allclose(weight, expected["class_weight_r"], atol=1e-12)
         if config["kappa_init_bias"] is not None:
-            shift = negative_tolerant_shift(counts, case["train_num"], config["kappa_init_bias"], config["lambda_neg_scale"])
+            shift = negative_tolerant_shift(
+                counts, case["train_num"], config["kappa_init_bias"], config["lambda_neg_scale"]
+            )
             np.testing.assert_allclose(shift, expected["init_bias_nu"], atol=1e-12)
 
 
@@ -63,7 +65,11 @@ def test_lmpt_variant_matches_the_reference(cases):
     for case in (case for case in cases if case["config"]["focal"]):
         logits = torch.tensor(case["logits"], dtype=torch.float64, requires_grad=True)
         loss = multilabel_loss(
-            logits, torch.tensor(case["labels"]), torch.tensor(case["class_freq"]), case["train_num"], loss_settings(case["config"], "db_focal_lmpt")
+            logits,
+            torch.tensor(case["labels"]),
+            torch.tensor(case["class_freq"]),
+            case["train_num"],
+            loss_settings(case["config"], "db_focal_lmpt"),
         )
         loss.backward()
         assert loss.item() == pytest.approx(case["lmpt_variant_float64_scalar"], abs=1e-10), case["name"]
@@ -85,7 +91,10 @@ def test_bce_equals_pytorch_and_focal_equals_its_definition():
     elements = binary_cross_entropy_with_logits(logits, targets, reduction="none")
     assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Loss(name="bce")), elements.mean())
     p = torch.where(targets > 0, logits.sigmoid(), 1 - logits.sigmoid())
-    assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Loss(name="focal", gamma=2)), (2.0 * (1 - p) ** 2 * elements).mean())
+    assert torch.allclose(
+        multilabel_loss(logits, targets, counts, 30, Loss(name="focal", gamma=2)),
+        (2.0 * (1 - p) ** 2 * elements).mean(),
+    )
 
 
 def test_asymmetric_loss_equals_its_definition():
@@ -94,7 +103,9 @@ def test_asymmetric_loss_equals_its_definition():
     p = logits.sigmoid()
     shifted = (p - 0.05).clamp(min=0)
     expected = torch.where(targets > 0, -torch.log(p), -(shifted**4) * torch.log(1 - shifted))
-    assert torch.allclose(multilabel_loss(logits, targets, torch.tensor([3, 3, 3]), 9, Loss(name="asl")), expected.mean())
+    assert torch.allclose(
+        multilabel_loss(logits, targets, torch.tensor([3, 3, 3]), 9, Loss(name="asl")), expected.mean()
+    )
     hard = torch.tensor([[60.0, -60.0]], dtype=torch.float32, requires_grad=True)
     loss = multilabel_loss(hard, torch.tensor([[0, 1]]), torch.tensor([3, 3]), 9, Loss(name="asl"))
     loss.backward()
@@ -139,7 +150,9 @@ def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
     assert torch.isfinite(logits.grad).all()
 
 
-@pytest.mark.parametrize(("gamma_positive", "gamma_negative", "clip"), [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("gamma_positive", "gamma_negative", "clip"), [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0)]
+)
 def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, gamma_negative, clip):
     settings = Loss(name="asl", gamma_positive=gamma_positive, gamma_negative=gamma_negative, clip=clip)
     for target in (0, 1):
@@ -151,7 +164,9 @@ def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, g
 
 
 def test_confident_elements_keep_every_digit_of_float64():
-    logits = np.array([[4.02, 4.1, 20.5, -20.5, 25.0]])  # negative_scale times a logit lies above 20, where torch's softplus rounds
+    logits = np.array(
+        [[4.02, 4.1, 20.5, -20.5, 25.0]]
+    )  # negative_scale times a logit lies above 20, where torch's softplus rounds
     targets = np.array([[0, 0, 1, 1, 1]])
     margins = np.where(targets > 0, -1.0, 5.0) * logits
     values = np.maximum(margins, 0) + np.log1p(np.exp(-np.abs(margins)))

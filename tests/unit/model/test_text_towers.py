@@ -10,7 +10,12 @@ from capnet.model.prompts import PromptLearner, context_place
 from capnet.model.text_towers import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
 
-KINDS = {"tiny-clip": CausalTextTower, "tiny-not-causal": OtherTextTower, "tiny-coca": OtherTextTower, "tiny-biomed": MaskedTextTower}
+KINDS = {
+    "tiny-clip": CausalTextTower,
+    "tiny-not-causal": OtherTextTower,
+    "tiny-coca": OtherTextTower,
+    "tiny-biomed": MaskedTextTower,
+}
 TEXTS = ["a photo of a dog.", "a photo of a traffic light.", "cat"]
 
 

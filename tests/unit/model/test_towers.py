@@ -58,7 +58,9 @@ def test_local_dir_loads(tmp_path):
     model = open_clip.create_model("tiny-clip", pretrained=None)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": tiny.CONFIGS["tiny-clip"], "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}})
+        json.dumps(
+            {"model_cfg": tiny.CONFIGS["tiny-clip"], "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}
+        )
     )
     towers = load_towers(Backbone(name="anything", pretrained=f"local-dir:{folder}"))
     assert torch.equal(towers.image.visual.conv1.weight, model.visual.conv1.weight)
@@ -69,7 +71,9 @@ def test_local_dir_loads(tmp_path):
 
 def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
     tiny.register("tiny-clip", tmp_path / "configs")
-    with pytest.raises(DataError, match=r"nothing\.pt is missing(.|\n)*where: /(.|\n)*put the weights of tiny-clip there"):
+    with pytest.raises(
+        DataError, match=r"nothing\.pt is missing(.|\n)*where: /(.|\n)*put the weights of tiny-clip there"
+    ):
         load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "nothing.pt")))
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no weights")
@@ -109,7 +113,9 @@ def test_openai_weights_demand_the_quickgelu_model(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["tiny-clip", "tiny-resnet"])
-def test_openais_own_files_are_torchscript_archives_and_are_read_where_their_hash_is_known(kind, tmp_path, monkeypatch, caplog):
+def test_openais_own_files_are_torchscript_archives_and_are_read_where_their_hash_is_known(
+    kind, tmp_path, monkeypatch, caplog
+):
     name = f"{kind}-quickgelu"
     monkeypatch.setitem(tiny.CONFIGS, name, {**tiny.CONFIGS[kind], "quick_gelu": True})
     tiny.register(name, tmp_path / "configs")
@@ -128,7 +134,9 @@ def test_openais_own_files_are_torchscript_archives_and_are_read_where_their_has
     images = torch.randn(2, 3, towers.preprocess.size, towers.preprocess.size)
     with torch.no_grad():
         assert torch.allclose(towers.image.project(towers.image.pooled(images)), model.encode_image(images), atol=1e-6)
-        assert torch.allclose(towers.text(["a cat"]), model.encode_text(open_clip.get_tokenizer(name)(["a cat"])), atol=1e-6)
+        assert torch.allclose(
+            towers.text(["a cat"]), model.encode_text(open_clip.get_tokenizer(name)(["a cat"])), atol=1e-6
+        )
 
 
 def test_known_openai_hashes_are_those_in_open_clips_list():
@@ -146,8 +154,8 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from capnet.data.images import test_views as crops
-    from capnet.data.images import to_tensor
+    from capnet.data.images.views import test_views as crops
+    from capnet.data.images.views import to_tensor
     from capnet.model import lit as recipe
 
     names = ["cat", "cup of coffee", "temple", "bus", "flower", "pizza", "boat"]
@@ -171,4 +179,6 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
 def test_the_digest_of_tensors_is_that_of_their_values_however_they_lie_in_memory(shape):
     tensor = torch.randn(shape)
     expected = hashlib.sha256(b"a" + tensor.numpy().tobytes()).hexdigest()
-    assert tensors_digest({"a": tensor}) == tensors_digest({"a": tensor.to(memory_format=torch.channels_last)}) == expected
+    assert (
+        tensors_digest({"a": tensor}) == tensors_digest({"a": tensor.to(memory_format=torch.channels_last)}) == expected
+    )

@@ -13,13 +13,23 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "lay
 
 CONFIGS = {
     "tiny-clip": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT},
-    "tiny-resnet": {"embed_dim": 24, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}, "text_cfg": TEXT},
+    "tiny-resnet": {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": TEXT,
+    },
     # SigLIP: timm ViT with attention pooling, text without causal mask, pooled at the last position
     "tiny-not-causal": {
         "embed_dim": 192,
         "init_logit_bias": -10,
         "custom_text": True,
-        "vision_cfg": {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "none"},
+        "vision_cfg": {
+            "image_size": 224,
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "none",
+        },
         "text_cfg": {**TEXT, "context_length": 20, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
     },
     # CoCa: both towers attend for a caption as well; the text's feature is that of a token put behind it
@@ -33,7 +43,13 @@ CONFIGS = {
     # BiomedCLIP: timm ViT with a linear projection, BERT with the feature of its first token through an MLP
     "tiny-biomed": {
         "embed_dim": 24,
-        "vision_cfg": {"image_size": 224, "timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear"},
+        "vision_cfg": {
+            "image_size": 224,
+            "timm_model_name": "vit_tiny_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+        },
         "text_cfg": {
             "hf_model_name": "BERT",
             "hf_tokenizer_name": "BERT",
@@ -47,7 +63,9 @@ CONFIGS = {
 
 
 def register(name: str, folder: Path) -> None:
-    """Make ``name`` known to open_clip; the BERT folder is the installed MiniLM's config and tokenizer, without its weights' use."""
+    """Make ``name`` known to open_clip; the BERT folder is the installed MiniLM's config and tokenizer, without its
+    weights' use.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(CONFIGS[name]).replace('"BERT"', json.dumps(str(get_model_path())))
     (folder / f"{name}.json").write_text(text)

@@ -78,7 +78,9 @@ def client(no_database: Path, three_versions: Path) -> MlflowClient:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real mlflow server on loopback that proxies artifacts; each test has experiments and models of its own there."""
+    """Address of a real mlflow server on loopback that proxies artifacts; each test has experiments and models of its
+    own there.
+    """
     with _serving(tmp_path_factory.mktemp("shared") / "server") as address:
         yield address
 
@@ -89,8 +91,25 @@ def _serving(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir()
-    stores = ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "artifacts")]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores]
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'server.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        *stores,
+    ]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | settings
     with open(folder / "log.txt", "wb") as log:

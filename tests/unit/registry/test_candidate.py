@@ -23,14 +23,19 @@ def _edit(path: Path, **changes: object) -> None:
 
 def test_content_hash_is_the_sha256_of_sorted_names_and_hashes(make_outputs: Make) -> None:
     paths = make_outputs()
-    files = {f"evaluation/{name}": paths["evaluation"] / name for name in ("thresholds.json", "per_class.csv", "metrics.json")}
+    files = {
+        f"evaluation/{name}": paths["evaluation"] / name
+        for name in ("thresholds.json", "per_class.csv", "metrics.json")
+    }
     for name in ("model.safetensors", "graph.safetensors", "classes.json", "config.json", "history.csv"):
         files[f"model/{name}"] = paths["model"] / name
     pairs = sorted([name, hashlib.sha256(path.read_bytes()).hexdigest()] for name, path in files.items())
     assert content_hash(paths["model"], paths["evaluation"]) == hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(make_outputs: Make, tmp_path: Path) -> None:
+def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(
+    make_outputs: Make, tmp_path: Path
+) -> None:
     paths = make_outputs()
     before = content_hash(paths["model"], paths["evaluation"])
     twin = shutil.copytree(paths["model"].parent, tmp_path / "another place")
@@ -38,7 +43,10 @@ def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(m
     (paths["evaluation"] / "report.html").write_text("another report")
     assert content_hash(paths["model"], paths["evaluation"]) == before
     seen = {before}
-    for path in (*sorted(paths["model"].iterdir()), *(paths["evaluation"] / name for name in ("metrics.json", "per_class.csv", "thresholds.json"))):
+    for path in (
+        *sorted(paths["model"].iterdir()),
+        *(paths["evaluation"] / name for name in ("metrics.json", "per_class.csv", "thresholds.json")),
+    ):
         path.write_bytes(path.read_bytes() + b" ")
         seen.add(content_hash(paths["model"], paths["evaluation"]))
     assert len(seen) == 1 + 5 + 3
@@ -73,16 +81,35 @@ def test_curves_leave_out_what_was_not_measured(make_outputs: Make) -> None:
 
 
 def test_flat_params_name_every_setting() -> None:
-    config = {"train": {"epochs": 3, "loss": {"name": "bce", "gamma": 0.0}}, "tte": {}, "c": [1, 2], "on": True, "text": "a photo"}
-    assert flat_params(config) == {"train.epochs": "3", "train.loss.name": "bce", "train.loss.gamma": "0.0", "c": "[1, 2]", "on": "true", "text": "a photo"}
+    config = {
+        "train": {"epochs": 3, "loss": {"name": "bce", "gamma": 0.0}},
+        "tte": {},
+        "c": [1, 2],
+        "on": True,
+        "text": "a photo",
+    }
+    assert flat_params(config) == {
+        "train.epochs": "3",
+        "train.loss.name": "bce",
+        "train.loss.gamma": "0.0",
+        "c": "[1, 2]",
+        "on": "true",
+        "text": "a photo",
+    }
 
 
 def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Make) -> None:
     text = description(read_candidate(**make_outputs(mAP=0.5)))
     assert text.startswith("mAP 50.0 % over 4 classes, measured on 700 test pictures.\n")
-    assert "| zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp; 20.0 (15.0 to 25.0) |" in text
+    assert (
+        "| zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp;"
+        " 20.0 (15.0 to 25.0) |" in text
+    )
     assert "1 head, 1 medium, 2 tail" in text
-    assert "objective `f1`, chosen on the validation pictures, valid only for 5 test-time views (expand 8 px, average of logits)" in text
+    assert (
+        "objective `f1`, chosen on the validation pictures, valid only for 5 test-time views (expand 8 px, average of"
+        " logits)" in text
+    )
     assert "threshold of their own, so the pooled one is used: `épée`." in text
     assert "no positive test picture): `épée`." in text
 
@@ -91,7 +118,9 @@ def test_description_says_the_size_of_the_views_where_it_is_not_the_backbones_ow
     paths = make_outputs()
     views = {"views": 5, "size": 160, "expand": 8, "average": "logits", "resize": "short"}
     _edit(paths["evaluation"] / "thresholds.json", views=views)
-    with pytest.raises(ContractError, match=r"thresholds hold for the test-time views .*160"):  # of another size than the model
+    with pytest.raises(
+        ContractError, match=r"thresholds hold for the test-time views .*160"
+    ):  # of another size than the model
         read_candidate(**paths)
     _edit(paths["model"] / "config.json", tte=views)
     assert "5 test-time views of 160 px (expand 8 px, average of logits)" in description(read_candidate(**paths))
@@ -99,14 +128,20 @@ def test_description_says_the_size_of_the_views_where_it_is_not_the_backbones_ow
 
 def test_every_disagreement_is_told_at_once(make_outputs: Make) -> None:
     paths = make_outputs()
-    _edit(paths["evaluation"] / "thresholds.json", class_fingerprint="of other classes", views={"views": 1, "expand": 8, "average": "logits"})
+    _edit(
+        paths["evaluation"] / "thresholds.json",
+        class_fingerprint="of other classes",
+        views={"views": 1, "expand": 8, "average": "logits"},
+    )
     _edit(paths["evaluation"] / "metrics.json", capnet={})
     with pytest.raises(ContractError) as caught:
         read_candidate(**paths)
     assert [problem.what for problem in caught.value.problems] == [
         "made for other classes",
-        "thresholds hold for the test-time views {'views': 1, 'expand': 8, 'average': 'logits'}, "
-        "the model is scored with {'average': 'logits', 'expand': 8, 'resize': 'short', 'size': 0, 'views': 5}",
+        (
+            "thresholds hold for the test-time views {'views': 1, 'expand': 8, 'average': 'logits'}, "
+            "the model is scored with {'average': 'logits', 'expand': 8, 'resize': 'short', 'size': 0, 'views': 5}"
+        ),
         "no mAP of the variant capnet",
     ]
 
@@ -137,7 +172,9 @@ def test_a_table_without_its_columns_is_refused(make_outputs: Make) -> None:
 
 def test_slugs_of_long_names_fit_into_names_of_metrics_and_stay_different() -> None:
     long = "a spotted animal that looks to the left " * 8
-    slugs = [item.slug for item in make_classes([long + "near", long + "far", "a b", "a-b", "猫", "犬", "ё" * 300]).items]
+    slugs = [
+        item.slug for item in make_classes([long + "near", long + "far", "a b", "a-b", "猫", "犬", "ё" * 300]).items
+    ]
     assert len(set(slugs)) == len(slugs)
     assert max(map(len, slugs)) <= 110, "with precision/ in front MLflow takes 250 characters"
     assert slugs[:4] == [slugs[0], f"{slugs[0]}-2", "a-b", "a-b-2"]

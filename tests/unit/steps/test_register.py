@@ -32,7 +32,9 @@ def project(tmp_path: Path, make_outputs: Make) -> Path:
 def _capnet(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAPNET_"))}
     command = [sys.executable, "-m", "capnet.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=False, timeout=180)
+    return subprocess.run(
+        command, cwd=folder, env=clean | environment, capture_output=True, text=True, check=False, timeout=180
+    )
 
 
 def test_register_and_check_on_the_default_store(project: Path) -> None:
@@ -41,7 +43,11 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
     record = (project / "outputs" / "registration.json").read_bytes()
     content = json.loads(record)
     assert set(content) == {"schema", "name", "alias", "content_hash", "metrics"}
-    assert (content["name"], content["alias"], content["metrics"]["tail"]) == ("capnet", "challenger", pytest.approx(0.4))
+    assert (content["name"], content["alias"], content["metrics"]["tail"]) == (
+        "capnet",
+        "challenger",
+        pytest.approx(0.4),
+    )
     state = json.loads((project / ".capnet" / "registry" / f"{content['content_hash']}.json").read_text())
     assert (state["version"], state["tracking_uri"]) == (1, "sqlite:///mlflow.db")
     assert state["run_id"] not in record.decode()
@@ -59,9 +65,16 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
 def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
     before, begin = tree_hash(project), time.monotonic()
     for arguments in (("register",), ("register", "--check")):
-        found = _capnet(project, *arguments, MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9", CAPNET_STATE=str(project.parent / "state"))
+        found = _capnet(
+            project,
+            *arguments,
+            MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9",
+            CAPNET_STATE=str(project.parent / "state"),
+        )
         assert (found.returncode, found.stdout) == (1, "")
-        assert found.stderr.startswith("capnet: MLflow error\ncould not register the model: [Errno 111] Connection refused\n")
+        assert found.stderr.startswith(
+            "capnet: MLflow error\ncould not register the model: [Errno 111] Connection refused\n"
+        )
         assert "where: http://someone:***@127.0.0.1:9\n  to do: see that the MLflow server runs" in found.stderr
         assert "Traceback" not in found.stderr
     assert tree_hash(project) == before

@@ -16,7 +16,7 @@ import pytest
 
 from capnet.config import Exponential, Params, Pareto, RequirePositives, Split, Validation
 from capnet.contracts import make_classes, read_classes, read_split, write_classes, write_manifest
-from capnet.data.splits import write_id_list
+from capnet.data.splits.long_tail import write_id_list
 from capnet.errors import ConfigError, DataError
 from capnet.stages import run
 
@@ -81,11 +81,18 @@ def test_voc_lt_comes_out_of_the_stage(shared: Path, tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(len(ids))  # the manifest's order must not matter
     source = manifest(tmp_path / "manifest", labels, 20, given=given, ids=ids, order=order)
     frame, decisions = split(
-        source, tmp_path / "split", method="pareto", pareto=Pareto(max=800, min=1), validation=Validation(source="none"), benchmark="voc-lt"
+        source,
+        tmp_path / "split",
+        method="pareto",
+        pareto=Pareto(max=800, min=1),
+        validation=Validation(source="none"),
+        benchmark="voc-lt",
     )
     expected = json.loads((shared / "reference/split_fixture.json").read_text())["voc"]
     train = frame[frame["split"] == "train"]
-    assert hashlib.sha256("\n".join(train["image_id"]).encode()).hexdigest() == expected["sha256_ids_in_published_order"]
+    assert (
+        hashlib.sha256("\n".join(train["image_id"]).encode()).hexdigest() == expected["sha256_ids_in_published_order"]
+    )
     classes = read_classes(tmp_path / "split/classes.json")
     assert classes.train_counts.tolist() == expected["class_counts"]
     for bucket, members in expected["groups"].items():
@@ -104,7 +111,12 @@ def test_the_published_list_gives_the_same_rows_as_the_draw(shared: Path, tmp_pa
         rows = list(csv.DictReader(file))
     with open(shared / "data/labels/voc_lt_train.csv") as file:
         published = [row["image"] for row in csv.DictReader(file)]
-    source = manifest(tmp_path / "manifest", [[int(c) for c in row["labels"].split()] for row in rows], 20, ids=[row["image"] for row in rows])
+    source = manifest(
+        tmp_path / "manifest",
+        [[int(c) for c in row["labels"].split()] for row in rows],
+        20,
+        ids=[row["image"] for row in rows],
+    )
     write_id_list(source, "train", published)
     frame, decisions = split(source, tmp_path / "split", method="published", validation=Validation(source="pool"))
     assert frame[frame["split"] == "train"]["image_id"].tolist() == published
@@ -122,11 +134,18 @@ def test_every_output_is_equal_whatever_the_manifests_row_order(tmp_path: Path) 
             source = manifest(tmp_path / f"{method}-{name}", labels, 6, order=order)
             split(source, tmp_path / f"{method}-{name}-split", method=method, pareto=Pareto(max=60, min=5))
         for file in ("split.parquet", "classes.json", "split.json"):
-            assert (tmp_path / f"{method}-one-split" / file).read_bytes() == (tmp_path / f"{method}-two-split" / file).read_bytes()
+            assert (tmp_path / f"{method}-one-split" / file).read_bytes() == (
+                tmp_path / f"{method}-two-split" / file
+            ).read_bytes()
 
 
-@pytest.mark.parametrize(("n_rows", "n_classes", "blank", "unsure"), [(1000, 12, 0.7, 0.0), (600, 12, 0.0, 0.1), (60, 3, 0.2, 0.1), (5000, 1000, 0.0, 0.0)])
-def test_blanks_unknowns_few_and_many_classes(tmp_path: Path, n_rows: int, n_classes: int, blank: float, unsure: float) -> None:
+@pytest.mark.parametrize(
+    ("n_rows", "n_classes", "blank", "unsure"),
+    [(1000, 12, 0.7, 0.0), (600, 12, 0.0, 0.1), (60, 3, 0.2, 0.1), (5000, 1000, 0.0, 0.0)],
+)
+def test_blanks_unknowns_few_and_many_classes(
+    tmp_path: Path, n_rows: int, n_classes: int, blank: float, unsure: float
+) -> None:
     labels = random_labels(n_rows, n_classes, 1, blank)
     rng = np.random.default_rng(2)
     unknown = [[c for c in range(min(n_classes, 50)) if c not in row and rng.random() < unsure] for row in labels]
@@ -146,8 +165,15 @@ def test_an_unknown_label_counts_nowhere(tmp_path: Path) -> None:
     labels = [[0, 1]] * 40
     unknown = [[1]] * 30 + [[]] * 10
     frame, _ = split(manifest(tmp_path / "manifest", labels, 2, unknown=unknown), tmp_path / "split")
-    known = sum(1 for image, side in zip(frame["image_id"], frame["split"], strict=True) if side == "train" and int(image[1:]) >= 30)
-    assert read_classes(tmp_path / "split/classes.json").train_counts.tolist() == [(frame["split"] == "train").sum(), known]
+    known = sum(
+        1
+        for image, side in zip(frame["image_id"], frame["split"], strict=True)
+        if side == "train" and int(image[1:]) >= 30
+    )
+    assert read_classes(tmp_path / "split/classes.json").train_counts.tolist() == [
+        (frame["split"] == "train").sum(),
+        known,
+    ]
     assert 0 < known < 10
 
 
@@ -238,10 +264,15 @@ def test_coco_lt_published_list_gives_its_counts_and_groups(shared: Path, tmp_pa
     source = manifest(tmp_path / "manifest", labels, 80, ids=ids)
     for side, listed in lists.items():
         write_id_list(source, side, listed)
-    frame, decisions = split(source, tmp_path / "split", method="published", validation=Validation(source="none"), benchmark="coco-lt")
+    frame, decisions = split(
+        source, tmp_path / "split", method="published", validation=Validation(source="none"), benchmark="coco-lt"
+    )
     expected = json.loads((shared / "reference/split_fixture.json").read_text())["coco"]
     train = frame[frame["split"] == "train"]["image_id"].tolist()
-    assert hashlib.sha256("\n".join(image.lstrip("0") for image in train).encode()).hexdigest() == expected["sha256_ids_in_published_order"]
+    assert (
+        hashlib.sha256("\n".join(image.lstrip("0") for image in train).encode()).hexdigest()
+        == expected["sha256_ids_in_published_order"]
+    )
     assert decisions["rows"] == {"train": 1909, "val": 0, "test": 5000, "left_over": 99}
     classes = read_classes(tmp_path / "split/classes.json")
     assert classes.train_counts.tolist() == expected["class_counts"]
@@ -267,7 +298,13 @@ def test_an_exponential_draw_falls_by_one_factor(tmp_path: Path) -> None:
         exponential=Exponential(max=80, ratio=16),
         validation=Validation(source="none"),
     )
-    assert sorted(read_classes(tmp_path / "split/classes.json").train_counts.tolist(), reverse=True) == [80, 40, 20, 10, 5]
+    assert sorted(read_classes(tmp_path / "split/classes.json").train_counts.tolist(), reverse=True) == [
+        80,
+        40,
+        20,
+        10,
+        5,
+    ]
     assert decisions["exponential"]["reference"] == [80, 40, 20, 10, 5]
     assert (frame["split"] == "train").sum() == 155
 

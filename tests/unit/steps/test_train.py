@@ -12,7 +12,15 @@ from safetensors import safe_open
 from sklearn.metrics import average_precision_score
 
 from capnet.config import parse
-from capnet.contracts import label_matrix, make_classes, read_graph, read_predictions, read_tensors, write_classes, write_split
+from capnet.contracts import (
+    label_matrix,
+    make_classes,
+    read_graph,
+    read_predictions,
+    read_tensors,
+    write_classes,
+    write_split,
+)
 from capnet.errors import ContractError
 from capnet.evaluation.tte import Scorer, score_pictures, view_features
 from capnet.stages import run
@@ -40,7 +48,14 @@ def made(tmp_path, monkeypatch):
         sha256 = hashlib.sha256((tmp_path / "data" / path).read_bytes()).hexdigest()
         side = "train" if number < 20 else "val" if number < 26 else "test"
         rows.append(
-            {"image_id": str(number), "path": path, "labels": labels, "unknown": [0] if number % 7 == 0 and 0 not in labels else [], "width": 60, "height": 48}
+            {
+                "image_id": str(number),
+                "path": path,
+                "labels": labels,
+                "unknown": [0] if number % 7 == 0 and 0 not in labels else [],
+                "width": 60,
+                "height": 48,
+            }
         )
         rows[-1] |= {"sha256": sha256, "group": None, "slice": None, "given_split": None, "split": side}
     return tmp_path, pd.DataFrame(rows)
@@ -49,7 +64,9 @@ def made(tmp_path, monkeypatch):
 def write_inputs(folder, frame, names=NAMES):
     labels = label_matrix(frame["labels"], len(names))[(frame["split"] == "train").to_numpy()]
     (folder / "split").mkdir(exist_ok=True)
-    write_classes(folder / "split" / "classes.json", make_classes(names).with_counts(labels.sum(axis=0).tolist(), (10, 5)))
+    write_classes(
+        folder / "split" / "classes.json", make_classes(names).with_counts(labels.sum(axis=0).tolist(), (10, 5))
+    )
     write_split(folder / "split" / "split.parquet", frame)
     (folder / "validation").mkdir(exist_ok=True)
 
@@ -64,7 +81,9 @@ def run_both(folder, backbone, **train):
     params = parse(settings)
     inputs = {"split": folder / "split", "validation": folder / "validation"}
     run("graph", params, inputs, {"graph": folder / "graph"})
-    return params, run("train", params, {**inputs, "graph": folder / "graph", "data": folder / "data"}, {"model": folder / "model"})
+    return params, run(
+        "train", params, {**inputs, "graph": folder / "graph", "data": folder / "data"}, {"model": folder / "model"}
+    )
 
 
 @pytest.fixture
@@ -86,7 +105,14 @@ def test_full_size_towers_train_one_epoch_on_32_pictures(backbone, adapter_of, m
     saved = folder / "model" / "model.safetensors"
     assert saved.stat().st_size < 30e6
     tensors, _ = read_tensors(saved)
-    assert {name.split(".")[0] for name in tensors} == {"prompt", "gcn", adapter_of, "class_head", "logit_scale", "logit_bias"}
+    assert {name.split(".")[0] for name in tensors} == {
+        "prompt",
+        "gcn",
+        adapter_of,
+        "class_head",
+        "logit_scale",
+        "logit_bias",
+    }
     torch.save(tensors, folder / "again.pt")
     loaded = torch.load(folder / "again.pt", weights_only=True)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
@@ -172,7 +198,9 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
         scores = score_pictures(folder / "model", held, folder / "data", params.runtime).scores["capnet"]
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
-    found = [average_precision_score((labels & ~unknown)[~unknown[:, c], c], scores[~unknown[:, c], c]) for c in range(3)]
+    found = [
+        average_precision_score((labels & ~unknown)[~unknown[:, c], c], scores[~unknown[:, c], c]) for c in range(3)
+    ]
     served = " + ".join(f"{weight:.2f} {name}" for name, weight in chosen["weights"].items())
     assert candidates[served] == pytest.approx(np.mean(found), abs=1e-6)
     assert np.mean(found) >= max(candidates[f"1.00 {name}"] for name in chosen["gains"]) - 1e-6
@@ -187,7 +215,12 @@ def test_the_probe_that_training_fitted_is_the_one_that_the_evaluation_would_fit
     evaluated = []
     for _ in range(2):
         inputs = {"split": folder / "split", "model": folder / "model", "data": folder / "data"}
-        run("evaluate", parse({"runtime": {"threads": 1, "precision": "fp32"}}), inputs, {"evaluation": folder / "evaluation"})
+        run(
+            "evaluate",
+            parse({"runtime": {"threads": 1, "precision": "fp32"}}),
+            inputs,
+            {"evaluation": folder / "evaluation"},
+        )
         evaluated.append(json.loads((folder / "evaluation" / "metrics.json").read_text()))
         (folder / "model" / "probe.safetensors").unlink(missing_ok=True)
     assert evaluated[0]["probe"] == evaluated[1]["probe"]
@@ -195,7 +228,9 @@ def test_the_probe_that_training_fitted_is_the_one_that_the_evaluation_would_fit
     assert "Served is a mean of logits" in (folder / "evaluation" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("weights", [{"capnet": 0.5}, {"capnet": 0.5, "oracle": 0.5}, {"capnet": 1.5, "zero_shot": -0.5}, {"capnet": "all"}])
+@pytest.mark.parametrize(
+    "weights", [{"capnet": 0.5}, {"capnet": 0.5, "oracle": 0.5}, {"capnet": 1.5, "zero_shot": -0.5}, {"capnet": "all"}]
+)
 def test_weights_that_are_no_weights_of_this_model_are_refused(weights, made, tiny_backbone):
     folder, frame = made
     write_inputs(folder, frame)
@@ -223,8 +258,16 @@ def test_train_refuses_a_graph_of_other_prompt_names_or_other_classes(made, tiny
     folder, frame = made
     write_inputs(folder, frame)
     params, _ = run_both(folder, tiny_backbone)
-    train = {"split": folder / "split", "validation": folder / "validation", "graph": folder / "graph", "data": folder / "data"}
-    write_classes(folder / "split" / "classes.json", make_classes(NAMES, {"red square": "crimson box"}).with_counts([9, 9, 9], (10, 5)))
+    train = {
+        "split": folder / "split",
+        "validation": folder / "validation",
+        "graph": folder / "graph",
+        "data": folder / "data",
+    }
+    write_classes(
+        folder / "split" / "classes.json",
+        make_classes(NAMES, {"red square": "crimson box"}).with_counts([9, 9, 9], (10, 5)),
+    )
     with pytest.raises(ContractError, match="other prompt names"):
         run("train", params, train, {"model": folder / "other"})
     write_classes(folder / "split" / "classes.json", make_classes(NAMES[::-1]).with_counts([9, 9, 9], (10, 5)))
@@ -237,7 +280,9 @@ def test_train_refuses_a_graph_of_other_prompt_names_or_other_classes(made, tiny
 def test_every_graph_source_writes_a_stochastic_matrix_with_its_settings(source, made, tiny_backbone):
     folder, frame = made
     write_inputs(folder, frame)
-    params = parse({"backbone": {"name": tiny_backbone, "pretrained": "random"}, "graph": {"source": source, "top_k": 2}})
+    params = parse(
+        {"backbone": {"name": tiny_backbone, "pretrained": "random"}, "graph": {"source": source, "top_k": 2}}
+    )
     run("graph", params, {"split": folder / "split", "validation": folder / "validation"}, {"graph": folder / "graph"})
     graph = read_graph(folder / "graph" / "graph.safetensors", make_classes(NAMES))
     assert torch.allclose(graph.adjacency.sum(dim=1), torch.ones(3))
@@ -254,11 +299,15 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
     names = NAMES
     if case == "70 % blank pictures":
         blank = rng.permutation(32) < 22
-        frame["labels"] = [np.array([], dtype=int) if empty else labels for empty, labels in zip(blank, frame["labels"], strict=True)]
+        frame["labels"] = [
+            np.array([], dtype=int) if empty else labels for empty, labels in zip(blank, frame["labels"], strict=True)
+        ]
         frame.at[25, "labels"] = np.array([0, 1, 2])  # the validation side keeps positives
         frame["unknown"] = [[] for _ in range(32)]
     elif case == "10 % unknown labels":
-        frame["unknown"] = [[c for c in range(3) if c not in labels and rng.random() < 0.2] for labels in frame["labels"]]
+        frame["unknown"] = [
+            [c for c in range(3) if c not in labels and rng.random() < 0.2] for labels in frame["labels"]
+        ]
     else:
         names = [f"kind {number}" for number in range(1000)]
         frame["labels"] = [np.sort(rng.choice(1000, 5, replace=False)) for _ in range(32)]
@@ -269,4 +318,7 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
     losses = pd.read_csv(folder / "model" / "history.csv")["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
     scored = score_pictures(folder / "model", frame[frame["split"] == "test"], folder / "data", params.runtime)
-    assert all(scores.shape == (6, len(names)) and np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all() for scores in scored.scores.values())
+    assert all(
+        scores.shape == (6, len(names)) and np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all()
+        for scores in scored.scores.values()
+    )

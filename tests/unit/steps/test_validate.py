@@ -31,8 +31,22 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         cells = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(cells).resize((64, 64), Image.Resampling.BICUBIC).save(path)
         side = ("train", "train", "val", "test")[number % 4]
-        rows.append((f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, side))
-    columns = ["image_id", "path", "labels", "unknown", "width", "height", "sha256", "group", "slice", "given_split", "split"]
+        rows.append(
+            (f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, side)
+        )
+    columns = [
+        "image_id",
+        "path",
+        "labels",
+        "unknown",
+        "width",
+        "height",
+        "sha256",
+        "group",
+        "slice",
+        "given_split",
+        "split",
+    ]
     write_split(split / "split.parquet", pd.DataFrame(rows, columns=columns))
     write_classes(split / "classes.json", make_classes(["cat", "dog"]).with_counts([3, 3], (100, 20)))
     return {"split": split, "data": data}
@@ -42,7 +56,9 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "validation.json").read_text())
 
 
-def test_warnings_are_logged_and_the_run_goes_on(inputs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_are_logged_and_the_run_goes_on(
+    inputs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, logger="capnet"):
         metrics = run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
     content = read(tmp_path / "validation")
@@ -64,11 +80,17 @@ def test_a_critical_failure_stops_after_writing(inputs: dict[str, Path], tmp_pat
     assert "images/7.png (test)" in str(caught.value)
     content = read(tmp_path / "validation")
     assert content["success"] is False
-    assert [check["name"] for check in content["checks"] if not check["success"] and check["severity"] == "critical"] == ["pictures_present"]
+    assert [
+        check["name"] for check in content["checks"] if not check["success"] and check["severity"] == "critical"
+    ] == ["pictures_present"]
 
 
-@pytest.mark.parametrize(("left", "told"), [([], "no train and no test"), (["train", "val"], "no test"), (["test"], "no train")])
-def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(inputs: dict[str, Path], tmp_path: Path, left: list[str], told: str) -> None:
+@pytest.mark.parametrize(
+    ("left", "told"), [([], "no train and no test"), (["train", "val"], "no test"), (["test"], "no train")]
+)
+def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(
+    inputs: dict[str, Path], tmp_path: Path, left: list[str], told: str
+) -> None:
     frame = read_split(inputs["split"] / "split.parquet")
     write_split(inputs["split"] / "split.parquet", frame[frame["split"].isin(left)])
     with pytest.raises(DataError, match=f"the split has {told} rows"):
@@ -84,7 +106,9 @@ def test_leakage_between_sides_names_both_pictures(inputs: dict[str, Path], tmp_
         run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
 
 
-def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     moved, scratch = tmp_path / "elsewhere", tmp_path / "scratch"
     scratch.mkdir()
     inputs["data"].rename(moved)
@@ -92,8 +116,9 @@ def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing
         if data != moved:
             moved.rename(data)
         code = (
-            "import sys; from capnet.config import Params, Validate; from capnet.stages import run; "
-            "run('validate', Params(validate=Validate(min_positives=0)), {'split': sys.argv[1], 'data': sys.argv[2]}, {'validation': sys.argv[3]})"
+            "import sys; from capnet.config import Params, Validate; from capnet.stages import run; run('validate',"
+            " Params(validate=Validate(min_positives=0)), {'split': sys.argv[1], 'data': sys.argv[2]}, {'validation':"
+            " sys.argv[3]})"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(inputs["split"]), str(data), str(tmp_path / name)],
@@ -106,7 +131,12 @@ def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing
         assert done.stdout == ""
         assert done.stderr == ""
     written = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert [str(path) for path in written] == ["data_docs/classes.html", "data_docs/pictures.html", "validation.html", "validation.json"]
+    assert [str(path) for path in written] == [
+        "data_docs/classes.html",
+        "data_docs/pictures.html",
+        "validation.html",
+        "validation.json",
+    ]
     for path in written:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
         assert str(tmp_path) not in (tmp_path / "one" / path).read_text()
@@ -118,6 +148,13 @@ def test_near_duplicates_are_as_severe_as_the_setting(inputs: dict[str, Path], t
     with Image.open(inputs["data"] / "images/0.png") as image:
         image.resize((64, 64), Image.Resampling.BICUBIC).save(inputs["data"] / "images/3.png", compress_level=1)
     run("validate", Params(validate=Validate(near_duplicates="warning")), inputs, {"validation": tmp_path / "warned"})
-    assert [c["observed"] for c in read(tmp_path / "warned")["checks"] if c["name"] == "near_duplicates_on_one_side"] == [2]
+    assert [
+        c["observed"] for c in read(tmp_path / "warned")["checks"] if c["name"] == "near_duplicates_on_one_side"
+    ] == [2]
     with pytest.raises(GateError, match="look the same"):
-        run("validate", Params(validate=Validate(near_duplicates="critical")), inputs, {"validation": tmp_path / "stopped"})
+        run(
+            "validate",
+            Params(validate=Validate(near_duplicates="critical")),
+            inputs,
+            {"validation": tmp_path / "stopped"},
+        )

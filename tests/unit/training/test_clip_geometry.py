@@ -1,4 +1,6 @@
-"""A tower with CLIP's geometry trains about as well as the same tower without it: real photos, start values from the data."""
+"""A tower with CLIP's geometry trains about as well as the same tower without it: real photos, start values from the
+data.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,17 @@ from capnet.evaluation.metrics import average_precision, mean_over
 from capnet.model.text_towers import TextTower
 from capnet.model.towers import Towers
 
-ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}  # points; two seeds of the benchmark presets differ by up to 3 on these photos
+ALLOWED = {
+    "own": 1.0,
+    "voc-lt": 2.0,
+    "coco-lt": 2.0,
+}  # points; two seeds of the benchmark presets differ by up to 3 on these photos
 SPLITS = {"train2017": "train", "val2017": "test"}
-IMAGE_SHARE, TEXT_SHARE, OVERLAP = 0.6, 0.5, 0.2  # of a unit vector that still tells images and texts apart; their cosine without it
+IMAGE_SHARE, TEXT_SHARE, OVERLAP = (
+    0.6,
+    0.5,
+    0.2,
+)  # of a unit vector that still tells images and texts apart; their cosine without it
 
 
 class Shifted(nn.Module):
@@ -62,8 +72,12 @@ class ShiftedText(TextTower):
 
 
 def clip_like(towers: Towers) -> Towers:
-    """The same towers in another geometry: ranks of zero-shot stay, cosines lie near 0.2 and texts near 0.75 to each other."""
-    return replace(towers, image=Shifted(towers.image), text=ShiftedText(towers), embed_dim=towers.embed_dim + 2, centring=None)
+    """The same towers in another geometry: ranks of zero-shot stay, cosines lie near 0.2 and texts near 0.75 to each
+    other.
+    """
+    return replace(
+        towers, image=Shifted(towers.image), text=ShiftedText(towers), embed_dim=towers.embed_dim + 2, centring=None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +106,36 @@ def sets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
         for preset in ("own", "voc-lt", "coco-lt"):
-            more = ["backbone.name=lit-efflite0-minilm", "backbone.pretrained=wheels", "backbone.centre=true", "runtime.threads=1", "train.views=1"]
-            more += ["split.method=natural", "split.validation.source=train", "split.benchmark=none", "train.prompt.enabled=false"]
+            more = [
+                "backbone.name=lit-efflite0-minilm",
+                "backbone.pretrained=wheels",
+                "backbone.centre=true",
+                "runtime.threads=1",
+                "train.views=1",
+            ]
+            more += [
+                "split.method=natural",
+                "split.validation.source=train",
+                "split.benchmark=none",
+                "train.prompt.enabled=false",
+            ]
             base = override(read(preset).model_dump(mode="json", by_alias=True), more)
             found[preset] = {}
             for geometry in ("plain", "clip"):
-                patch.setattr(ablation_sets, "towers_of", plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)))
+                patch.setattr(
+                    ablation_sets,
+                    "towers_of",
+                    plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)),
+                )
                 found[preset][geometry] = Set("coco-mini", folder, base)
     return found
 
 
 def test_the_geometry_is_that_of_clip_and_zero_shot_ranks_as_before(sets: dict[str, dict[str, Set]]) -> None:
-    data, towers = sets["own"], ablation_sets.towers_of('{"name": "lit-efflite0-minilm", "pretrained": "wheels", "centre": true}', 0)
+    data, towers = (
+        sets["own"],
+        ablation_sets.towers_of('{"name": "lit-efflite0-minilm", "pretrained": "wheels", "centre": true}', 0),
+    )
     pooled = data["plain"].crops["test"].mean(dim=1)
     cosines = {}
     for name, tower in (("plain", towers), ("clip", clip_like(towers))):
@@ -118,16 +150,24 @@ def test_the_geometry_is_that_of_clip_and_zero_shot_ranks_as_before(sets: dict[s
 
 
 @pytest.mark.parametrize("preset", ["own", "voc-lt", "coco-lt"])
-def test_presets_reach_with_clips_geometry_what_they_reach_without(preset: str, sets: dict[str, dict[str, Set]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_reach_with_clips_geometry_what_they_reach_without(
+    preset: str, sets: dict[str, dict[str, Set]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = ablation_sets.towers_of
     reached = {}
     for geometry, data in sets[preset].items():
-        monkeypatch.setattr(ablation_sets, "towers_of", plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)))
+        monkeypatch.setattr(
+            ablation_sets,
+            "towers_of",
+            plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)),
+        )
         labels = data.job({}, 0).labels(data.rows["test"])
         values = []
         for seed in (0, 1):
             trained = data.train({}, seed)
-            scores = data.job({}, seed).combine(trained.members, trained.blend.weights if preset == "own" else {"capnet": 1.0})
+            scores = data.job({}, seed).combine(
+                trained.members, trained.blend.weights if preset == "own" else {"capnet": 1.0}
+            )
             values.append(mean_over(average_precision(labels.targets.numpy(), scores, labels.known.numpy())))
         reached[geometry] = 100 * float(np.mean(values))
     assert reached["clip"] > reached["plain"] - ALLOWED[preset]

@@ -29,13 +29,22 @@ SETTINGS = {
     "backbone": {"name": "tiny-clip", "pretrained": "random"},
     "tte": {"expand": 8},
     "runtime": {"threads": 1, "precision": "fp32", "device": "cpu"},
-    "train": {"epochs": 3, "batch_size": 7, "select": "val_map", "loss": {"name": "db_focal_lmpt"}, "class_head": {"enabled": True}, "blend": "held_out"},
+    "train": {
+        "epochs": 3,
+        "batch_size": 7,
+        "select": "val_map",
+        "loss": {"name": "db_focal_lmpt"},
+        "class_head": {"enabled": True},
+        "blend": "held_out",
+    },
 }
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """33 pictures, of which 21 are for training, so that shares are unequal; settings for a small ViT with adapters in its blocks."""
+    """33 pictures, of which 21 are for training, so that shares are unequal; settings for a small ViT with adapters in
+    its blocks.
+    """
     folder = tmp_path_factory.mktemp("two")
     rng = np.random.default_rng(0)
     rows = []
@@ -48,9 +57,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[y : y + 24, x : x + 24] = COLOURS[c]
         path = folder / "data" / f"{number}.png"
         Image.fromarray(pixels).save(path)
-        row = {"image_id": str(number), "path": path.name, "labels": labels, "unknown": [], "width": 60, "height": 48, "group": None, "slice": None}
+        row = {
+            "image_id": str(number),
+            "path": path.name,
+            "labels": labels,
+            "unknown": [],
+            "width": 60,
+            "height": 48,
+            "group": None,
+            "slice": None,
+        }
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append(row | {"sha256": sha256, "given_split": None, "split": "train" if number < 21 else "val" if number < 27 else "test"})
+        rows.append(
+            row
+            | {
+                "sha256": sha256,
+                "given_split": None,
+                "split": "train" if number < 21 else "val" if number < 27 else "test",
+            }
+        )
     frame = pd.DataFrame(rows)
     outputs = folder / "outputs"
     for name in ("split", "validation"):
@@ -68,7 +93,13 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -
     """What one process does, with the variables that torchrun sets."""
     os.environ |= {"CAPNET_STATE": str(folder / "state"), "OMP_NUM_THREADS": "1"}
     if size > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
     os.chdir(folder)
     tiny.register("tiny-clip", folder / f"configs{rank}")
     loop.SAVE_EVERY_SECONDS = 0.0
@@ -76,7 +107,12 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -
         steps, loss = count(1), loop.multilabel_loss
         loop.multilabel_loss = lambda *given: os._exit(9) if next(steps) == stop else loss(*given)
     described = STAGES[stage]
-    run(stage, parse(SETTINGS), {name: "data" if name == "data" else path for name, path in described.inputs.items()}, described.outputs)
+    run(
+        stage,
+        parse(SETTINGS),
+        {name: "data" if name == "data" else path for name, path in described.inputs.items()},
+        described.outputs,
+    )
 
 
 def together(size: int, folder: Path, stage: str, stop: int = 0) -> None:
@@ -94,14 +130,18 @@ def together(size: int, folder: Path, stage: str, stop: int = 0) -> None:
 
 
 def same_as_one(folder: Path) -> None:
-    found, expected = (read_tensors(path / "model.safetensors")[0] for path in (folder / "outputs" / "model", folder / "one"))
+    found, expected = (
+        read_tensors(path / "model.safetensors")[0] for path in (folder / "outputs" / "model", folder / "one")
+    )
     assert found.keys() == expected.keys()
     assert any(name.startswith("block_adapters.") for name in found)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     histories = [pd.read_csv(path / "history.csv") for path in (folder / "outputs" / "model", folder / "one")]
     np.testing.assert_allclose(histories[0], histories[1], atol=1e-5)
-    assert sorted(path.name for path in (folder / "outputs" / "model").iterdir()) == sorted(path.name for path in (folder / "one").iterdir())
+    assert sorted(path.name for path in (folder / "outputs" / "model").iterdir()) == sorted(
+        path.name for path in (folder / "one").iterdir()
+    )
     assert not list((folder / "outputs").glob(".*"))
     assert not list((folder / "state" / "train").iterdir())
 

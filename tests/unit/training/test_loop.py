@@ -76,7 +76,9 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
     for name, precision in (("full", None), ("half", lambda: torch.autocast("cpu", torch.bfloat16))):
         model, train = make(lit)
         arguments = {} if precision is None else {"prompt_precision": precision}
-        found.append(fit(model, CachedViews(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / name, **arguments))
+        found.append(
+            fit(model, CachedViews(views, torch.device("cpu"), 0), labels, train, 0, tmp_path / name, **arguments)
+        )
         assert model.class_features().refined.dtype == torch.float32
     losses = [[row["loss"] for row in item.history] for item in found]
     assert losses[0] != losses[1]
@@ -84,7 +86,9 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(stop_at, lit, problem, tmp_path, monkeypatch, caplog):
+def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(
+    stop_at, lit, problem, tmp_path, monkeypatch, caplog
+):
     whole = run(lit, problem, tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(loop, "SAVE_PAUSE", 0.0)
@@ -156,11 +160,15 @@ def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):
 
 
 def test_weight_decay_is_on_matrices_only_and_each_part_has_its_rate(lit):
-    model, train = make(lit, optimiser={"lr_prompt": 0.1, "lr_gcn": 0.2, "lr_adapter": 0.3, "lr_head": 0.4, "weight_decay": 0.5})
+    model, train = make(
+        lit, optimiser={"lr_prompt": 0.1, "lr_gcn": 0.2, "lr_adapter": 0.3, "lr_head": 0.4, "weight_decay": 0.5}
+    )
     found = {
         name: (group["rate"], group["weight_decay"])
         for name, group in zip(
-            [name for name, parameter in model.named_parameters() if parameter.requires_grad], loop.make_optimiser(model, train).param_groups, strict=True
+            [name for name, parameter in model.named_parameters() if parameter.requires_grad],
+            loop.make_optimiser(model, train).param_groups,
+            strict=True,
         )
     }
     assert "adapter.mean" not in found

@@ -1,0 +1,191 @@
+"""The Kubernetes API of one cluster, for the few calls that are made here: errors say what to do, nothing waits
+long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from capnet.errors import CapnetError
+
+SECONDS = 4.0  # longest wait for one answer
+REFUSALS = ("denied the request", "exceeded quota")  # 403 of one who may ask
+
+
+class ClusterError(CapnetError):
+    """A cluster lacks what the pipelines need (exit code 7)."""
+
+    exit_code = 7
+    title = "cluster"
+
+
+class NotThere(ClusterError):
+    """404."""
+
+
+class NotAllowed(ClusterError):
+    """403."""
+
+
+class Exists(ClusterError):
+    """409."""
+
+
+class Refused(ClusterError):
+    """The cluster knows who asks, and does not take the object: a wrong field, a quota, a webhook that says no."""
+
+
+class Kubernetes:
+    """The API of the cluster that kubectl's current context names, or of the cluster that this runs in."""
+
+    def __init__(self) -> None:
+        from kubernetes import client, config
+
+        places = [
+            path
+            for path in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
+            if path and Path(path).expanduser().is_file()
+        ]
+        inside = "KUBERNETES_SERVICE_HOST" in os.environ
+        configuration = client.Configuration()
+        try:
+            if places:
+                config.load_kube_config(config_file=os.pathsep.join(places), client_configuration=configuration)
+            elif inside:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                raise ClusterError(
+                    "no cluster is configured",
+                    "KUBECONFIG, ~/.kube/config",
+                    "set up kubectl first: kubectl get namespaces must answer",
+                )
+        except config.ConfigException as error:
+            raise ClusterError(
+                f"kubectl's configuration cannot be used: {error}",
+                os.pathsep.join(places),
+                "kubectl config use-context NAME",
+            ) from None
+        configuration.retries = 0
+        self.host = str(configuration.host)
+        self._api = client.ApiClient(configuration)
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """The object at an API path; raises ClusterError, and NotThere where there is none."""
+        return self._call("GET", path, query, None)
+
+    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object below an API path; raises Exists, Refused, NotAllowed, and NotThere where the cluster does not
+        know the kind.
+        """
+        return self._call("POST", path, {}, dict(body))
+
+    def merge(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of the object at an API path."""
+        return self._call("PATCH", path, {}, dict(body))
+
+    def delete(self, path: str) -> None:
+        """Remove the object at an API path; it stays until all that belongs to it is gone."""
+        self._call("DELETE", path, {"propagationPolicy": "Foreground"}, None)
+
+    def text(self, path: str, **query: str) -> str:
+        """The text at an API path: a log."""
+        return str(self._call("GET", path, query, None, "str"))
+
+    def last_event(self, namespace: str, kind: str, name: str) -> str:
+        """What the cluster said last about an object, in one line; empty where it said nothing, or may not be asked."""
+        try:
+            events = self.get(
+                f"/api/v1/namespaces/{namespace}/events",
+                fieldSelector=f"involvedObject.kind={kind},involvedObject.name={name}",
+            )
+        except ClusterError:
+            return ""
+        items = sorted(events["items"], key=lambda item: item.get("lastTimestamp") or "")
+        return " ".join(str(items[-1].get("message", "")).split()) if items else ""
+
+    def may(self, account: str, namespace: str, right: tuple[str, str, str, str]) -> bool:
+        """Whether an account has a right, as the cluster itself judges."""
+        group, resource, verb, name = right
+        resource, _, part = resource.partition("/")
+        asked = {
+            "namespace": namespace,
+            "group": group,
+            "resource": resource,
+            "subresource": part,
+            "verb": verb,
+            "name": name,
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "LocalSubjectAccessReview",
+            "metadata": {"namespace": namespace},
+            "spec": {
+                "user": f"system:serviceaccount:{namespace}:{account}",
+                "groups": ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"],
+                "resourceAttributes": {key: value for key, value in asked.items() if value},
+            },
+        }
+        answer = self._call(
+            "POST", f"/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", {}, body
+        )
+        return bool(answer["status"].get("allowed"))
+
+    def _call(self, method: str, path: str, query: Mapping[str, str], body: Any, kind: str = "object") -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        header = {
+            "Accept": "application/json, */*",
+            "Content-Type": f"application/{'merge-patch+' if method == 'PATCH' else ''}json",
+        }
+        options = {
+            "auth_settings": ["BearerToken"],
+            "response_type": kind,
+            "_return_http_data_only": True,
+            "_request_timeout": (SECONDS, SECONDS),
+        }
+        try:
+            return self._api.call_api(path, method, {}, list(query.items()), header, body, **options)
+        except ApiException as error:
+            status, told = int(error.status or 0), said(error.body)
+            if status in (400, 422) or (status == 403 and any(words in told for words in REFUSALS)):
+                raise Refused(told or f"the cluster does not take it ({status})", f"{self.host}{path}") from None
+            if status == 409:
+                raise Exists(told or f"it is there already: {path}", self.host) from None
+            if status == 404:
+                raise NotThere(f"there is no {path}", self.host) from None
+            if status == 403:
+                raise NotAllowed(
+                    f"you may not {method.lower()} {path}",
+                    self.host,
+                    "ask for the right, or let an administrator run this",
+                ) from None
+            why = {401: "the cluster does not know you (401)", 503: "nothing stands behind this name (503)"}.get(
+                status, f"the cluster answers {status}"
+            )
+            raise ClusterError(
+                f"{why}: {path}",
+                self.host,
+                "kubectl auth whoami; log in again" if status == 401 else "see the pods: kubectl get pods -A",
+            ) from None
+        except (HTTPError, OSError) as error:
+            reason = (
+                f"no answer within {SECONDS:.0f} s" if "timed out" in str(error) else "the cluster cannot be reached"
+            )
+            raise ClusterError(
+                f"{reason}: {path}",
+                self.host,
+                "is the context right, the network there, a VPN up? kubectl get namespaces",
+            ) from None
+
+
+def said(body: Any) -> str:
+    """The message of the Status object that the API answers a refusal with."""
+    try:
+        return " ".join(str(json.loads(body).get("message") or "").split())
+    except (TypeError, ValueError, AttributeError):
+        return ""

@@ -1,0 +1,51 @@
+"""Names that pipeline, manifests and doctor agree on: secrets with their keys, claims, mount points, service account,
+label.
+"""
+
+from __future__ import annotations
+
+from capnet.errors import Problem
+
+STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
+DATA = "/mnt/data"  # where a volume with pictures is mounted
+S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
+MLFLOW_KEYS = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_S3_ENDPOINT_URL",
+)
+GIT_KEYS = ("GIT_USERNAME", "GIT_PASSWORD")
+S3_SECRET, MLFLOW_SECRET, GIT_SECRET = "capnet-s3", "capnet-mlflow", "capnet-git"
+STATE_CLAIM, DATA_CLAIM = "capnet-state", "capnet-data"
+SERVICE_ACCOUNT = "capnet-pipeline"
+ACCELERATOR = "nvidia.com/gpu"
+POD = {  # of a task that starts pods of its own: environment variable and where Kubernetes has its value
+    "CAPNET_POD": "metadata.name",
+    "CAPNET_POD_UID": "metadata.uid",
+    "CAPNET_NAMESPACE": "metadata.namespace",
+    "CAPNET_ACCOUNT": "spec.serviceAccountName",
+    "CAPNET_RUN": "metadata.labels['pipeline/runid']",
+}
+RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brings along
+NODE_LABEL = (
+    "app.kubernetes.io/component",
+    "training-node",
+)  # of the pods that train together: what their network policy selects
+LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
+NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
+
+
+def on_volume(root: str) -> bool:
+    """Whether ``data.root`` lies on the volume with pictures."""
+    return root == DATA or root.startswith(f"{DATA}/")
+
+
+def unseen(root: str) -> Problem:
+    """What is wrong with pictures in a folder of the machine that submits."""
+    todo = (
+        f"set data.root to s3://BUCKET/PREFIX, to a git address, or to a folder below {DATA} and submit with"
+        " --data-volume"
+    )
+    return Problem(f"data.root = {root} is a folder of this machine, and no pod sees it", "data.root", todo)

@@ -1,0 +1,99 @@
+"""What the task and the pods of its TrainJob give each other, in a folder on the state volume that all of them
+mount.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from capnet.contracts import read_json, write_json
+from capnet.errors import CapnetError, ConfigError, ContractError, DataError, GateError, Problem
+
+JOB, METRICS, MODEL = "job.json", "metrics.json", "model"
+ALIVE, ABANDONED = "alive", "abandoned"
+SECONDS = 60.0  # for a network volume to show what another node wrote
+
+Paths = Mapping[str, str | Path]
+
+
+def put(folder: Path, params: Mapping[str, Any], inputs: Paths, beside: Path | None, accelerators: int) -> None:
+    """Copy the inputs into ``folder`` and say in job.json where they are; pictures are copied only where they lie in
+    ``beside``, the task's own input.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "inputs").mkdir(parents=True)
+    places = {}
+    for name, path in inputs.items():
+        places[name] = str(path)
+        if name != "data" or (beside is not None and Path(path).is_relative_to(beside)):
+            places[name] = str(folder / "inputs" / name)
+            shutil.copytree(path, places[name])
+    write_json(folder / JOB, {"params": dict(params), "inputs": places, "accelerators": accelerators})
+
+
+def beat(folder: Path) -> None:
+    """Let the nodes know that somebody waits for them."""
+    with suppress(OSError):
+        (folder / ALIVE).write_text(str(time.time_ns()))
+
+
+def abandon(folder: Path) -> None:
+    """Let the nodes know at once that nobody does: it takes a moment only, which may be all that is left to a task that
+    is cancelled.
+    """
+    with suppress(OSError):
+        (folder / ABANDONED).touch()
+
+
+def is_abandoned(folder: Path) -> bool:
+    return (folder / ABANDONED).exists()
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / METRICS).is_file()
+
+
+def take(folder: Path, target: Path, claim: str) -> dict[str, float]:
+    """Copy the model to ``target`` and return its metrics; raises ContractError where it does not show."""
+    deadline = time.monotonic() + SECONDS
+    while not is_complete(folder):
+        if time.monotonic() > deadline:
+            what = "the nodes say that training is complete, and their model is not on the state volume"
+            raise ContractError(
+                what,
+                str(folder),
+                f"claim {claim} must be one volume for all nodes (ReadWriteMany), not a folder of each",
+            )
+        os.listdir(folder)  # a look at the folder itself: NFS remembers for a while what was not there
+        time.sleep(0.5)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copytree(folder / MODEL, copy)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(copy, target)
+    return {name: float(value) for name, value in read_json(folder / METRICS).items()}
+
+
+def write_error(folder: Path, rank: int, error: CapnetError) -> None:
+    """Let the task know what a process ended with."""
+    problems = [[problem.what, problem.where, problem.todo] for problem in error.problems]
+    write_json(folder / f"error-{rank}.json", {"exit_code": error.exit_code, "problems": problems})
+
+
+def error_of(folder: Path, where: str) -> CapnetError | None:
+    """What the first process ended with, as the same kind of error; a second try would end with it too."""
+    found = sorted(folder.glob("error-*.json"))
+    if not found:
+        return None
+    content = read_json(found[0])
+    kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, ContractError, GateError)}
+    problems = [Problem(*item) for item in content["problems"]]
+    first = problems[0]
+    problems[0] = Problem(first.what, "; ".join(part for part in (first.where, where) if part), first.todo)
+    return kinds.get(content["exit_code"], CapnetError)(problems=problems)

@@ -1,0 +1,137 @@
+"""Train on several nodes, from the task that waits for them: start or find the TrainJob, follow it, take its model,
+clear up whatever happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
+from capnet.cluster.trainjob_files import Paths, abandon, is_abandoned, is_complete, put, take
+from capnet.cluster.trainjob_spec import Here, job_name, settings_of, train_job
+from capnet.cluster.trainjob_wait import Follower
+from capnet.cluster.trainjobs import Gone, TrainJobs
+from capnet.config import Params
+from capnet.errors import CapnetError
+from capnet.stages import STAGES
+
+OLD_SECONDS = 90.0  # for the pods of an earlier try to go; they have 30 to end
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(CapnetError):
+    """The task was told to end (exit code 143)."""
+
+    exit_code = 143
+    title = "cancelled"
+
+
+def train_on_nodes(
+    params: Params, inputs: Paths, outputs: Paths, nodes: Mapping[str, Any], beside: str = ""
+) -> dict[str, float]:
+    """Stage train as a TrainJob of ``nodes``, with the inputs and outputs of the stage; returns its metrics.
+
+    ``beside``: the task's own input of pictures; those that lie in it are copied for the nodes. Raises what the
+    training raised, ClusterError for what the cluster lacks or did to it, and Cancelled after a SIGTERM. In each case
+    TrainJob and folder are gone then.
+    """
+    wanted, here = settings_of(nodes, params), Here.found()
+    jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
+    jobs.require_shared(wanted.state_claim)
+    if wanted.data_claim:
+        jobs.require_shared(wanted.data_claim, ("ReadWriteMany", "ReadOnlyMany"))
+    folder = here.state / "nodes" / name
+    settings = params.subset((*STAGES["train"].sections, "register"))
+    job = train_job(name, folder, wanted, here, params.runtime.threads)
+    with cancellable(folder):
+        begun = False
+        try:
+            found = adopted(jobs, job, here, folder)
+            begun = True
+            while True:
+                if not found:
+                    put(folder, settings, inputs, Path(beside) if beside else None, wanted.accelerator_count)
+                    jobs.create(job)
+                    log.info(
+                        "TrainJob %s of %d nodes, %d process%s each",
+                        name,
+                        wanted.nodes,
+                        wanted.processes,
+                        "es" if wanted.processes > 1 else "",
+                    )
+                try:
+                    Follower(jobs, name, folder, wanted).wait()
+                    return take(folder, Path(outputs["model"]), wanted.state_claim)
+                except Gone:
+                    if not found:
+                        raise
+                    found = False  # Kubernetes removed it together with the pod that had started it
+                    log.warning(
+                        "TrainJob %s went with the task that had started it: training goes on in a new one", name
+                    )
+        finally:
+            if begun and jobs.remove(name):
+                shutil.rmtree(folder, ignore_errors=True)
+                log.info("TrainJob %s is removed", name)
+
+
+def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:
+    """Whether an earlier try of this task left a TrainJob that does the same and goes on; any other one of that name is
+    removed.
+    """
+    name = job["metadata"]["name"]
+    left = jobs.find(name)
+    if left is None:
+        return False
+    ended = {
+        item.get("type") for item in left.get("status", {}).get("conditions", ()) if item.get("status") == "True"
+    } & {"Complete", "Failed"}
+    useless = ended and not is_complete(folder)  # one without a model failed, or was abandoned
+    if useless or is_abandoned(folder) or "deletionTimestamp" in left["metadata"] or not same(left, job):
+        log.info("TrainJob %s of an earlier try is removed", name)
+        if not jobs.remove(name, OLD_SECONDS):
+            raise ClusterError(
+                "a TrainJob of an earlier try does not go",
+                jobs.where(name),
+                f"kubectl -n {here.namespace} delete trainjob {name}",
+            )
+        return False
+    with suppress(ClusterError):  # then it goes with the earlier pod, and a new one is started
+        jobs.adopt(name, here.owner)
+    log.info("TrainJob %s of an earlier try is followed", name)
+    return True
+
+
+def same(left: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    """Whether a TrainJob was started with these settings; the API adds fields of its own."""
+    ours, theirs = job["spec"]["trainer"], left["spec"].get("trainer", {})
+    return all(
+        theirs.get(key) == ours[key] for key in ("image", "command", "numNodes", "numProcPerNode", "resourcesPerNode")
+    )
+
+
+@contextmanager
+def cancellable(folder: Path) -> Iterator[None]:
+    """A SIGTERM raises Cancelled, once: clearing up is not disturbed by another one. The nodes learn of it first,
+    should this process be killed next.
+    """
+
+    def cancel(*_: Any) -> None:
+        abandon(folder)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Cancelled(
+            "the task was cancelled", "SIGTERM", "start the run again: training goes on at its last checkpoint"
+        )
+
+    before = signal.signal(signal.SIGTERM, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

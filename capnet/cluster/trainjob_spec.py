@@ -1,0 +1,254 @@
+"""The TrainJob of one training: what Kubeflow Trainer, from 2.2 on, is asked to run. Read it as the YAML it becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from capnet.cluster.names import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, NODE_LABEL, POD, RUNTIME, S3_KEYS, STATE
+from capnet.config import Params
+from capnet.errors import CapnetError, ConfigError, Problem
+
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+STEP = "node"  # of the runtime's job, and of its container: Kubeflow Trainer's own word
+MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
+HANDED_ON = (
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_WORKSPACE",
+)  # what Kubeflow Pipelines tells its own pod; no secret is among them
+ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Nodes(BaseModel):
+    """What the pipeline says about the nodes. Every one gets ``cpu``, ``memory`` and ``accelerator_count`` GPUs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: int = Field(ge=1, le=1000)
+    processes_per_node: int = Field(default=0, ge=0, le=64)
+    image: str
+    runtime: str = Field(default=RUNTIME, min_length=1)
+    accelerator_type: str = "nvidia.com/gpu"
+    accelerator_count: int = Field(default=0, ge=0)
+    cpu: str = "2"
+    memory: str = "8Gi"
+    shared_memory: str = "2Gi"
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+    s3_secret: str = "capnet-s3"
+    mlflow_secret: str = "capnet-mlflow"
+    git_secret: str = "capnet-git"
+    state_claim: str = "capnet-state"
+    data_claim: str = ""
+    hours: float = Field(default=24.0, gt=0)
+    start_minutes: float = Field(default=30.0, gt=0)
+
+    @field_validator("tolerations", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Kubeflow Pipelines turns 300 into 300.0."""
+        return [
+            {key: int(item) if isinstance(item, float) and item.is_integer() else item for key, item in one.items()}
+            for one in value
+        ]
+
+    @property
+    def processes(self) -> int:
+        """Of one node: one for each of its GPUs, and one without any."""
+        return self.processes_per_node or max(1, self.accelerator_count)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise ConfigError where there are more processes than pictures in a batch."""
+        processes = self.nodes * self.processes
+        if processes > batch_size:
+            what = (
+                f"{processes} processes ({self.nodes} nodes with {self.processes} each) for batches of {batch_size}"
+                " pictures"
+            )
+            raise ConfigError(
+                what,
+                "train.batch_size, --nodes",
+                "raise train.batch_size, which is that of all processes together, or ask for fewer nodes",
+            )
+
+
+@dataclass(frozen=True)
+class Here:
+    """The pod that starts the TrainJob: whom Kubernetes shall remove it with, and the ``state`` folder that all pods
+    mount.
+    """
+
+    namespace: str
+    pod: str
+    uid: str
+    account: str
+    run: str
+    state: Path
+
+    @staticmethod
+    def found() -> Here:
+        """From the environment; raises ConfigError outside of a cluster."""
+        given = {name: os.environ.get(name, "") for name in POD}
+        namespace = given["CAPNET_NAMESPACE"] or (
+            ACCOUNT_NAMESPACE.read_text().strip() if ACCOUNT_NAMESPACE.is_file() else ""
+        )
+        if not namespace:
+            todo = (
+                "run it on a cluster: python -m pipelines.submit training --nodes 2; here, `torchrun --nproc-per-node 2"
+                " -m capnet.cli train`"
+            )
+            raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
+        state = Path(os.environ.get("CAPNET_STATE", STATE)).absolute()
+        run = given["CAPNET_RUN"] or given["CAPNET_POD_UID"] or given["CAPNET_POD"]
+        return Here(namespace, given["CAPNET_POD"], given["CAPNET_POD_UID"], given["CAPNET_ACCOUNT"], run, state)
+
+    @property
+    def owner(self) -> list[dict[str, Any]]:
+        """This pod as owner; nobody where its uid is not known."""
+        return [{"apiVersion": "v1", "kind": "Pod", "name": self.pod, "uid": self.uid}] if self.pod and self.uid else []
+
+
+def settings_of(given: Mapping[str, Any], params: Params) -> Nodes:
+    """``given`` checked, also against the batch; raises ConfigError naming everything that is wrong."""
+    try:
+        nodes = Nodes.model_validate(dict(given))
+    except ValidationError as error:
+        found = [
+            Problem(
+                f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", "options of the pipeline"
+            )
+            for item in error.errors()
+        ]
+        raise ConfigError(problems=found) from None
+    nodes.check_batch(params.train.batch_size)
+    return nodes
+
+
+def job_name(here: Here, seed: int) -> str:
+    """The same for every try of one task of one run, so that a try finds what the one before it left."""
+    return f"capnet-{hashlib.sha256(f'{here.namespace}/{here.run}'.encode()).hexdigest()[:10]}-s{seed}"
+
+
+def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -> dict[str, Any]:
+    """The TrainJob that trains with what lies in ``folder``, which is below the state folder."""
+    kind, _, runtime = nodes.runtime.rpartition("/")
+    labels = dict((LABEL, NODE_LABEL))
+    gpus = {nodes.accelerator_type: str(nodes.accelerator_count)} if nodes.accelerator_count else {}
+    job = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {
+            "name": name,
+            "namespace": here.namespace,
+            "labels": labels,
+            **({"ownerReferences": here.owner} if here.owner else {}),
+        },
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": kind or "ClusterTrainingRuntime", "name": runtime},
+            "activeDeadlineSeconds": int(nodes.hours * 3600),
+            "trainer": {
+                "image": nodes.image,
+                "command": [
+                    "torchrun",
+                    "-m",
+                    "capnet.cluster.trainjob_node",
+                    str(folder),
+                ],  # how many and where, it reads from PET_* variables
+                "numNodes": nodes.nodes,
+                "numProcPerNode": nodes.processes,
+                "resourcesPerNode": {
+                    "requests": {"cpu": nodes.cpu, "memory": nodes.memory, **gpus},
+                    "limits": {"memory": nodes.memory, **gpus},
+                },
+                "env": environment(nodes, here, threads),
+            },
+            "runtimePatches": [
+                {
+                    "manager": MANAGER,
+                    "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [pods(nodes, here, labels)]}}},
+                }
+            ],
+        },
+    }
+    return known(job)
+
+
+def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
+    """Plain values, and keys of secrets by reference; what a secret lacks stays unset."""
+    values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)} | {
+        name: os.environ[name] for name in HANDED_ON if os.environ.get(name)
+    }
+    secrets = ((nodes.s3_secret, S3_KEYS), (nodes.git_secret, GIT_KEYS), (nodes.mlflow_secret, MLFLOW_KEYS))
+    plain = [{"name": name, "value": value} for name, value in values.items()]
+    return plain + [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
+        for secret, keys in secrets
+        for key in keys
+    ]
+
+
+def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
+    """What the runtime's pods get beyond the TrainJob's own fields: volumes, places, account, the labels that network
+    policies select.
+    """
+    mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | ({"data": DATA} if nodes.data_claim else {})
+    volumes: dict[str, dict[str, Any]] = {
+        "state": {"persistentVolumeClaim": {"claimName": nodes.state_claim}},
+        "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}},
+        "tmp": {"emptyDir": {}},
+    }
+    if nodes.data_claim:
+        volumes["data"] = {"persistentVolumeClaim": {"claimName": nodes.data_claim}}
+    spec = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
+        "containers": [
+            {
+                "name": STEP,
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+            }
+        ],
+        **({"serviceAccountName": here.account} if here.account else {}),
+        **({"nodeSelector": nodes.node_selector} if nodes.node_selector else {}),
+        **({"tolerations": nodes.tolerations} if nodes.tolerations else {}),
+    }
+    return {"name": STEP, "template": {"spec": {"template": {"metadata": {"labels": dict(labels)}, "spec": spec}}}}
+
+
+def known(job: dict[str, Any]) -> dict[str, Any]:
+    """``job`` as Kubeflow Trainer's own models write it; raises ConfigError for a field or value that they do not
+    have.
+    """
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+
+    try:
+        found = TrainerV1alpha1TrainJob.from_dict(job)
+    except ValueError as error:
+        raise ConfigError(
+            f"no TrainJob can be made of this: {error}", "options of the pipeline", "correct the value that is named"
+        ) from None
+    written: dict[str, Any] = found.to_dict() if found else {}
+    if lost := sorted(paths(job) - paths(written)):
+        raise CapnetError(
+            f"Kubeflow Trainer does not know {', '.join(lost)}",
+            "options of the pipeline",
+            "see --tolerations for a misspelled name",
+        )
+    return written
+
+
+def paths(value: Any, at: str = "") -> set[str]:
+    """Where the plain values of nested mappings and lists are."""
+    if isinstance(value, Mapping):
+        return {path for key, item in value.items() for path in paths(item, f"{at}.{key}" if at else str(key))} or {at}
+    if isinstance(value, list):
+        return {path for number, item in enumerate(value) for path in paths(item, f"{at}[{number}]")} or {at}
+    return {at}

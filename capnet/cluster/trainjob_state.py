@@ -1,0 +1,136 @@
+"""What a TrainJob and its pods say about themselves, in words for a log; no request is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from capnet.cluster.trainjob_spec import STEP
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+PULLS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+SHOWN = 300  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One node of the training. ``why`` it is not running, or how it ended; ``exit_code`` of its last end, ``ended``
+    when that was.
+    """
+
+    name: str
+    node: int
+    phase: str
+    why: str = ""
+    exit_code: int | None = None
+    ended: str = ""
+    restarts: int = 0
+
+    @property
+    def broke(self) -> bool:
+        """Its container ended, and not well."""
+        return self.phase == "Failed" or bool(self.exit_code)
+
+    @property
+    def no_image(self) -> bool:
+        return self.phase == "Pending" and self.why.startswith(PULLS)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A TrainJob at one moment."""
+
+    pods: tuple[Pod, ...]
+    nodes: int
+    complete: bool = False
+    failed: str = ""  # why
+    suspended: str = ""
+
+    @property
+    def started(self) -> bool:
+        return len(self.pods) >= self.nodes and all(pod.phase != "Pending" for pod in self.pods)
+
+    @property
+    def first_broken(self) -> Pod | None:
+        """The others end because this one did."""
+        return min((pod for pod in self.pods if pod.broke), key=lambda pod: (pod.ended or "~", pod.node), default=None)
+
+    def words(self) -> str:
+        """One line: how many nodes run, and what the others wait for."""
+        if self.complete:
+            return "complete"
+        if self.failed:
+            return f"failed ({self.failed})"
+        if self.suspended:
+            return f"suspended ({self.suspended})"
+        if not self.pods:
+            return "created, no pod yet"
+        running = sum(pod.phase == "Running" for pod in self.pods)
+        others = [
+            f"node {pod.node} {pod.phase.lower()}{f': {pod.why}' if pod.why else ''}"
+            for pod in self.pods
+            if pod.phase != "Running"
+        ]
+        again = [
+            f"node {pod.node} started again after {pod.why}"
+            for pod in self.pods
+            if pod.phase == "Running" and pod.restarts and pod.why
+        ]
+        return "; ".join([f"{running} of {self.nodes} nodes running", *others, *again])
+
+
+def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> Seen:
+    """From the API's objects."""
+    conditions = {
+        item["type"]: item for item in job.get("status", {}).get("conditions", ()) if item.get("status") == "True"
+    }
+    found = tuple(
+        sorted(
+            (pod_of(item) for item in pods if "deletionTimestamp" not in item["metadata"]),
+            key=lambda pod: (pod.node, pod.name),
+        )
+    )
+    return Seen(
+        found, nodes, "Complete" in conditions, _told(conditions.get("Failed")), _told(conditions.get("Suspended"))
+    )
+
+
+def pod_of(item: Mapping[str, Any]) -> Pod:
+    """One pod, from its phase, its conditions and the state of the container that trains."""
+    meta, status = item["metadata"], item.get("status", {})
+    node = int({**meta.get("annotations", {}), **meta.get("labels", {})}.get(INDEX, 0))
+    container: Mapping[str, Any] = next(
+        (found for found in status.get("containerStatuses", ()) if found.get("name") == STEP), {}
+    )
+    now, before = container.get("state", {}), container.get("lastState", {})
+    end: Mapping[str, Any] = now.get("terminated") or before.get("terminated") or {}
+    unplaced = next(
+        (
+            found
+            for found in status.get("conditions", ())
+            if found.get("type") == "PodScheduled" and found.get("status") == "False"
+        ),
+        None,
+    )
+    why = _told(status) or _told(now.get("waiting")) or _told(unplaced)
+    if not why and end.get("exitCode"):
+        why = f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
+    code = end.get("exitCode")
+    return Pod(
+        meta["name"],
+        node,
+        status.get("phase", "Pending"),
+        why,
+        code,
+        end.get("finishedAt") or "",
+        int(container.get("restartCount", 0)),
+    )
+
+
+def _told(item: Mapping[str, Any] | None) -> str:
+    if not item or not (item.get("reason") or item.get("message")):
+        return ""
+    text = ": ".join(str(item[key]) for key in ("reason", "message") if item.get(key))
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,0 +1,54 @@
+"""Settings: a frozen model for each section of params.yaml, one file a group of sections. Presets are in presets/."""
+
+from capnet.config.base import Int, Section
+from capnet.config.data import (
+    CameraTraps,
+    Coco,
+    Data,
+    Drift,
+    Exponential,
+    Ingest,
+    NusWide,
+    Pareto,
+    RequirePositives,
+    Split,
+    Validate,
+    Validation,
+    Voc,
+)
+from capnet.config.model import Backbone, Runtime, Tte
+from capnet.config.params import Params, load, override, parse, settings_hash
+from capnet.config.results import Evaluate, Register, Report
+from capnet.config.train import Loss, Prompt, Train
+
+__all__ = [
+    "Backbone",
+    "CameraTraps",
+    "Coco",
+    "Data",
+    "Drift",
+    "Evaluate",
+    "Exponential",
+    "Ingest",
+    "Int",
+    "Loss",
+    "NusWide",
+    "Params",
+    "Pareto",
+    "Prompt",
+    "Register",
+    "Report",
+    "RequirePositives",
+    "Runtime",
+    "Section",
+    "Split",
+    "Train",
+    "Tte",
+    "Validate",
+    "Validation",
+    "Voc",
+    "load",
+    "override",
+    "parse",
+    "settings_hash",
+]

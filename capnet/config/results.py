@@ -1,0 +1,95 @@
+"""Sections evaluate and register: what is measured, and what becomes a version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from capnet.config.base import Int, Section
+
+
+class Threshold(Section):
+    objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on validation")
+    min_positives: Int = Field(
+        5, ge=1, description="classes with fewer validation positives borrow the pooled threshold"
+    )
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value == "f1":
+            return value
+        name, mark, number = value.partition(">=")
+        try:
+            fine = name in ("recall", "precision") and mark == ">=" and 0 < float(number) <= 1
+        except ValueError:
+            fine = False
+        if not fine:
+            raise ValueError("allowed are f1, recall>=R and precision>=P with R, P in (0, 1]")
+        return value
+
+
+class Probe(Section):
+    enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
+    c: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.01, 0.1, 1.0, 10.0),
+        min_length=1,
+        description=(
+            "inverse regularisation strengths tried on validation, where train.blend is none; else stage train has"
+            " fitted the probe"
+        ),
+    )
+
+
+class Report(Section):
+    thumbnails: bool = Field(False, description="show the worst pictures; leave off where pictures must not travel")
+    worst: Int = Field(6, ge=1, le=24, description="pictures per bucket")
+
+
+class Evaluate(Section):
+    bootstrap: Int = Field(1000, ge=100, description="bootstrap draws")
+    calibration_prior: float = Field(
+        1.0,
+        gt=0,
+        description=(
+            "a class with k expected validation positives moves about k / (k + prior) of the way from the shared shift"
+            " to its own"
+        ),
+    )
+    threshold: Threshold = Threshold()
+    probe: Probe = Probe()
+    report: Report = Report()
+
+
+class Register(Section):
+    name: str = Field(
+        "capnet",
+        pattern=r"^\w[\w .-]*$",
+        description="registered model name: letters, digits, space, dot, hyphen, underscore",
+    )
+    experiment: str = Field("capnet", min_length=1, max_length=250, description="MLflow experiment")
+    tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1, description="used unless MLFLOW_TRACKING_URI is set")
+    alias: str = Field("challenger", pattern=r"^[\w-]+$", max_length=255, description="alias given to the new version")
+    policy: str = Field(
+        "mlflow/promotion.yaml", min_length=1, description="what a new version must hold against the champion"
+    )
+    data_licence: str = Field(
+        "", description="licence of the pictures, for the data card; empty: what ATTRIBUTION or LICENSE in data/ says"
+    )
+    pack_backbone: bool = Field(
+        False,
+        description=(
+            "put the image tower's weights into the registered model: it loads without weight files and without a"
+            " network"
+        ),
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value.lower() == "latest" or (value[:1] in "vV" and value[1:].isdigit()):
+            raise ValueError("MLflow keeps 'latest' and v1, v2, ... for itself")
+        if value.lower() == "champion":
+            raise ValueError("'champion' is given by `capnet promote`, behind its gate")
+        return value

@@ -1,0 +1,145 @@
+"""Section train: which parts are trained, with which loss, for how long."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from capnet.config.base import Int, Section, Share
+
+
+class Prompt(Section):
+    enabled: bool = Field(True, description="learn class-specific soft prompts")
+    length: Int = Field(4, ge=1, le=32, description="context vectors per class when init is normal")
+    init: Literal["phrase", "normal"] = Field(
+        "phrase", description="start from the words of phrase, or from N(0, 0.02)"
+    )
+    phrase: str = Field("a photo of a", min_length=1, description="words copied to every class at the start")
+    shared: bool = Field(False, description="one context for all classes instead of one per class")
+
+
+class Gcn(Section):
+    enabled: bool = Field(True, description="propagate text features over the label graph")
+    hidden: Int = Field(1024, ge=1, description="hidden width (SCPNet with RN50: 2048, a 34 MB model file)")
+    zero_init: bool = Field(True, description="last layer starts at zero, so training starts at zero-shot")
+
+
+class Adapter(Section):
+    enabled: bool = Field(True, description="train adapters in the image tower")
+    bottleneck: Int = Field(64, ge=1, description="adapter width")
+    scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
+    place: Literal["bridge", "pooled", "joint"] = Field(
+        "bridge",
+        description=(
+            "towers without blocks: adapter from before to behind the projection, all before it, or all behind it"
+        ),
+    )
+    towers: Literal["image", "image+text"] = Field("image", description="which towers get AdaptFormer")
+
+
+class Head(Section):
+    start: Literal["data", "settings"] = Field(
+        "data",
+        description=(
+            "where logit scale and bias start: from the training rows' zero-shot cosines and labels, or from"
+            " logit_scale and bias_init"
+        ),
+    )
+    logit_scale: float = Field(10.0, gt=0, description="start of the trainable logit scale, for start: settings")
+    bias: bool = Field(
+        True, description="one trainable bias shared by all classes; without it scale and bias start from the settings"
+    )
+    bias_init: float = Field(
+        -3.0, description="start of the bias, for start: settings (-3 for DB-focal and ASL, -4 to -5 for BCE)"
+    )
+
+
+class ClassHead(Section):
+    enabled: bool = Field(
+        False, description="also train a visual weight vector for each class, anchored in its text; not in the paper"
+    )
+    weight_decay: float = Field(2.0, ge=0, description="on these weights: what pulls a class back to its text")
+
+
+class Loss(Section):
+    name: Literal["db_focal", "db", "db_focal_lmpt", "focal", "bce", "asl"] = Field(
+        "db_focal", description="training loss"
+    )
+    alpha: float = Field(0.1, description="map of the re-balanced weight: offset")
+    beta: float = Field(10.0, description="map of the re-balanced weight: slope")
+    mu: float = Field(0.2, description="map of the re-balanced weight: centre (VOC-LT 0.3, COCO-LT 0.2)")
+    negative_scale: float = Field(
+        2.0, gt=0, description="lambda of negative-tolerant regularisation (VOC-LT 5, COCO-LT 2)"
+    )
+    kappa: float = Field(0.05, ge=0, description="scale of the class-specific shift nu")
+    gamma: float = Field(2.0, ge=0, description="focal exponent")
+    gamma_positive: float = Field(0.0, ge=0, description="asl: exponent of positives")
+    gamma_negative: float = Field(4.0, ge=0, description="asl: exponent of negatives")
+    clip: Share = Field(0.05, description="asl: probability taken off negatives")
+    blank: Literal["db", "neutral"] = Field(
+        "neutral", description="weight of pictures without labels: the largest (db) or the middle one (neutral)"
+    )
+
+
+class Optimiser(Section):
+    lr_prompt: float = Field(1e-3, ge=0, description="peak learning rate of the prompts")
+    lr_gcn: float = Field(3e-4, ge=0, description="peak learning rate of the GCN")
+    lr_adapter: float = Field(1e-3, ge=0, description="peak learning rate of the adapters")
+    lr_head: float = Field(1e-2, ge=0, description="peak learning rate of logit scale and bias")
+    lr_class_head: float = Field(1e-3, ge=0, description="peak learning rate of the class head's weights")
+    weight_decay: float = Field(0.01, ge=0, description="on matrices only")
+    warmup: Share = Field(0.1, description="share of the steps with rising learning rate, then cosine")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+
+class Train(Section):
+    epochs: Int = Field(30, ge=1, description="passes over the training rows")
+    batch_size: Int = Field(64, ge=1, description="pictures per step")
+    views: Int = Field(
+        4,
+        ge=1,
+        description=(
+            "random views cached per picture beside the test-time views, when the image tower is frozen up to the"
+            " adapter"
+        ),
+    )
+    sampler: Literal["shuffle", "class_aware"] = Field(
+        "shuffle", description="class_aware visits the classes in turn, so rare ones are seen as often"
+    )
+    select: Literal["val_map", "last"] = Field(
+        "val_map", description="epoch that is kept; without validation rows always the last"
+    )
+    validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")
+    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores when there is no validation side")
+    zero_shot_weight: Share = Field(
+        0.0, description="share of zero-shot scores in the final score, where blend is none"
+    )
+    seeds: tuple[Annotated[Int, Field(ge=0)], ...] = Field(
+        (),
+        description=(
+            "a pipeline trains and evaluates once per seed and registers the first; empty, and `capnet train`:"
+            " runtime.seed alone"
+        ),
+    )
+    prompt: Prompt = Prompt()
+    gcn: Gcn = Gcn()
+    adapter: Adapter = Adapter()
+    head: Head = Head()
+    class_head: ClassHead = ClassHead()
+    blend: Literal["none", "held_out"] = Field(
+        "none",
+        description=(
+            "what is served: the trained parts, or the blend of them, a linear probe and zero-shot that ranks held-out"
+            " rows best"
+        ),
+    )
+    loss: Loss = Loss()
+    optimiser: Optimiser = Optimiser()
+
+    @field_validator("seeds")
+    @classmethod
+    def _no_seed_twice(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("the same seed stands there twice, and would give the same model twice")
+        return value

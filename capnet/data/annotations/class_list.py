@@ -1,0 +1,88 @@
+"""classes.csv: the classes, their order, what the text tower reads, and which must never get worse; edited by
+people.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from capnet.config import Ingest
+from capnet.contracts import Classes, make_classes
+from capnet.data.annotations.tables import read_rows
+from capnet.errors import DataError, Problem
+
+CLASS_COLUMNS = ("name", "prompt_name", "critical")
+YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
+MOST_CLASSES = 2**15 - 1  # class indices are int16
+
+Listed = list[tuple[str, str, bool]]  # name, prompt_name, critical
+
+
+def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]:
+    """Rows (name, prompt_name, critical) of classes.csv in its order, and every mistake in it."""
+    table, cells, lines = read_rows(path, CLASS_COLUMNS, ("name",))
+    problems = list(table.problems)
+    rows: Listed = []
+    first: dict[str, int] = {}
+    for row, line in zip(cells, lines, strict=True):
+        name, critical, where = row["name"], row.get("critical", "").lower(), table.where(line)
+        if not name:
+            problems.append(Problem("a class without a name", where, "write its name, or remove the row"))
+        elif separator in name:
+            todo = f"rename the class, or choose another ingest.separator (it is {separator!r})"
+            problems.append(Problem(f"class name {name!r} contains the separator of labels", where, todo))
+        elif name in first:
+            problems.append(
+                Problem(f"class {name!r} is there twice", f"{where}, first in row {first[name]}", "remove one")
+            )
+        if critical not in (*YES, *NO):
+            problems.append(Problem(f"critical = {row['critical']!r}", where, "write true or false"))
+        first.setdefault(name, line)
+        rows.append((name, row.get("prompt_name", ""), critical in YES))
+    if not cells and not problems:
+        problems.append(
+            Problem(
+                "no classes: there is a header and nothing below it",
+                str(path),
+                "write one row a class, or remove the file",
+            )
+        )
+    return rows, problems
+
+
+def from_listed(listed: Listed) -> Classes:
+    """The classes of classes.csv."""
+    return make_classes(
+        [name for name, _, _ in listed],
+        {name: prompt for name, prompt, _ in listed if prompt},
+        [name for name, _, yes in listed if yes],
+    )
+
+
+def published_classes(root: Path, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
+    """The classes of a published format, in its order: classes.csv, where there is one, may add prompt names and
+    ``critical``.
+
+    Raises DataError where classes.csv cannot be read. The order and the names stay the published ones: benchmarks are
+    compared by them.
+    """
+    path = root / settings.classes
+    if not path.is_file():
+        return make_classes(names), []
+    listed, problems = read_classes_csv(path, settings.separator)
+    if not listed:
+        raise DataError(problems=problems)
+    known = set(names)
+    for name, _, _ in listed:
+        if name and name not in known:
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            todo = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+            )
+            problems.append(Problem(f"class {name!r} is not in the annotations", str(path), todo))
+    rows = {name: (name, prompt, critical) for name, prompt, critical in listed}
+    return from_listed([rows.get(name, (name, "", False)) for name in names]), problems

@@ -1,0 +1,88 @@
+"""Labels of many rows in little memory: built row by row, kept as Arrow lists, counted as a sparse matrix."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+
+@dataclass
+class LabelLists:
+    """One list of codes a row, end to end: 4 bytes a label and 8 a row, whatever the number of classes."""
+
+    codes: array[int] = field(default_factory=lambda: array("i"))
+    ends: array[int] = field(default_factory=lambda: array("q", [0]))
+
+    @classmethod
+    def empty(cls, rows: int) -> LabelLists:
+        """``rows`` rows without any label."""
+        return cls(ends=array("q", bytes(8 * (rows + 1))))
+
+    def append(self, row: Iterable[int]) -> None:
+        self.codes.extend(row)
+        self.ends.append(len(self.codes))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def rows_of(self, positions: np.ndarray) -> np.ndarray:
+        """The rows to which the codes at ``positions`` belong, int64."""
+        return np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), positions, side="right") - 1
+
+    def mapped(self, classes: Sequence[int] | np.ndarray) -> pd.Series:
+        """The rows as ascending class indices without repetition, code k standing for ``classes[k]`` (below 0: left
+        away).
+        """
+        codes = np.frombuffer(self.codes, dtype=np.int32) if len(self.codes) else np.zeros(0, dtype=np.int32)
+        found = np.asarray(classes, dtype=np.int64)[codes] if len(codes) else np.zeros(0, dtype=np.int64)
+        ends = np.frombuffer(self.ends, dtype=np.int64)
+        lengths = ends[1:] - ends[:-1]
+        keys = np.repeat(np.arange(len(self), dtype=np.int64), lengths) << 16 | np.maximum(found, 0)
+        keys = np.unique(keys[found >= 0])
+        return list_column(keys & 0xFFFF, np.bincount(keys >> 16, minlength=len(self)))
+
+
+def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
+    """A column of lists (int16, as the manifest has them) from all values end to end and each row's number of them."""
+    import pandas as pd
+    import pyarrow as pa
+
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(values.astype(np.int16)))
+    return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
+
+
+def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr_array:
+    """Sparse bool [row, class] from lists of class indices: a million rows of a thousand classes fit in megabytes."""
+    from scipy.sparse import csr_array
+
+    lengths = np.fromiter((len(item) for item in lists), dtype=np.int64, count=len(lists))
+    columns = (
+        np.concatenate([np.asarray(item, dtype=np.int32) for item in lists])
+        if lengths.sum()
+        else np.zeros(0, dtype=np.int32)
+    )
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    matrix = csr_array((np.ones(len(columns), dtype=bool), columns, ends), shape=(len(lists), n_classes))
+    matrix.sum_duplicates()
+    return matrix
+
+
+def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
+    """Labels that are there for certain, sparse bool [row, class]: an unknown label is none, even where a reader wrote
+    both.
+    """
+    labels, unknown = (label_csr(frame[name], n_classes) for name in ("labels", "unknown"))
+    if not unknown.nnz:
+        return labels
+    known = labels.astype(np.int8) - labels.multiply(unknown).astype(np.int8)
+    known.eliminate_zeros()
+    return known.astype(bool).tocsr()

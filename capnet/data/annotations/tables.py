@@ -1,0 +1,211 @@
+"""Read a table that a person wrote, CSV or Parquet: row by row with its line, every mistake of the file collected."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from capnet.errors import Problem
+
+BATCH = 4096  # rows of a Parquet file in memory at once
+
+
+@dataclass
+class Table:
+    """A table that is read as it is iterated over: (line, cells) per row, cells in the order of ``header``.
+
+    ``problems`` grow while reading. A Parquet file's lines are its rows, from 1; its cells may be lists and numbers.
+    """
+
+    path: Path
+    header: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    kinds: dict[str, str] = field(
+        default_factory=dict
+    )  # columns of a Parquet file that hold something else than text and numbers
+    _rows: Iterable[tuple[int, list[Any]]] = ()
+
+    def where(self, line: int) -> str:
+        """Name of a row for a message."""
+        return f"{self.path.name} row {line}"
+
+    def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
+        return iter(self._rows)
+
+
+def open_table(
+    path: Path, columns: Sequence[str], required: Sequence[str], classes: Sequence[str] = (), either: Sequence[str] = ()
+) -> Table:
+    """Open a table and read its header; ``problems`` says whether that can be used.
+
+    ``columns`` are names that are understood: one that is nearly such a name is a problem, unless it is among
+    ``classes``. Of a column in ``either`` the caller says itself that it is missing.
+    """
+    table = Table(path)
+    rows = _parquet_rows(table) if path.suffix == ".parquet" else _csv_rows(table)
+    if next(rows, None) is None:
+        table.header = []
+        if not table.problems:
+            table.problems.append(
+                Problem(
+                    "the file is empty",
+                    str(path),
+                    f"write the header {','.join((*required, *either))} and one row each",
+                )
+            )
+        return table
+    table.problems.extend(_header_problems(path, table.header, columns, required, classes, either))
+    for name in table.kinds.keys() & {*columns, *classes}:
+        what = f"column {name!r} holds {table.kinds[name]}"
+        table.problems.append(Problem(what, path.name, "write text or numbers; labels may also be lists of them"))
+    if not table.problems:
+        table._rows = rows
+    return table
+
+
+def read_rows(
+    path: Path, columns: Sequence[str], required: Sequence[str]
+) -> tuple[Table, list[dict[str, str]], list[int]]:
+    """A small table at once: rows as text by column, and their lines."""
+    table = open_table(path, columns, required)
+    rows, lines = [], []
+    for line, cells in table:
+        rows.append({name: "" if cell is None else str(cell) for name, cell in zip(table.header, cells, strict=True)})
+        lines.append(line)
+    return table, rows, lines
+
+
+def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
+    """The header's row first, without cells; then every row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(table.path)
+    except (pa.ArrowInvalid, OSError) as error:
+        table.problems.append(
+            Problem(f"not a Parquet file: {' '.join(str(error).split())}", str(table.path), "write it again")
+        )
+        return
+    table.header = list(file.schema_arrow.names)
+    table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
+    yield 0, []
+    row = 0
+    for batch in file.iter_batches(batch_size=BATCH):
+        for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            row += 1
+            yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+
+
+def _is_plain(kind: Any) -> bool:
+    """Is an Arrow type text, a number, true or false, or a list of such?"""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _is_plain(kind.value_type) and not types.is_nested(kind.value_type)
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(
+        is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+    )
+
+
+def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
+    """The header's row first, without cells; then every row that has as many cells as the header."""
+    path = table.path
+    line = 1
+    try:
+        with _text(path) as file:
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                first, line = line, reader.line_num + 1
+                if not any(cell and not cell.isspace() for cell in cells):
+                    continue
+                if not table.header:
+                    table.header = [cell.strip() for cell in cells]
+                    yield first, []
+                elif len(cells) != len(table.header):
+                    what = f"{len(cells)} cells, the header has {len(table.header)}"
+                    table.problems.append(
+                        Problem(
+                            what, table.where(first), 'write every cell, and put cells that hold a comma in "quotes"'
+                        )
+                    )
+                else:
+                    yield first, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        table.problems.append(
+            Problem(f"not a CSV file: {error}", table.where(line), 'look for a missing "quote" from that row on')
+        )
+    except UnicodeDecodeError:
+        byte, number = _bad_byte(path)
+        what = f"not UTF-8 text: byte 0x{byte:02x} in line {number}"
+        table.problems.append(
+            Problem(what, str(path), "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)")
+        )
+    except (EOFError, OSError, zlib.error) as error:
+        table.problems.append(Problem(f"cannot be read: {error}", str(path), "replace the file by a good copy"))
+
+
+def _binary(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+
+
+def _text(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="")
+
+
+def _bad_byte(path: Path) -> tuple[int, int]:
+    """The first byte that is no UTF-8, and its line."""
+    with _binary(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                return line[error.start], number
+    return 0, 0
+
+
+def _header_problems(
+    path: Path,
+    header: Sequence[str],
+    columns: Sequence[str],
+    required: Sequence[str],
+    classes: Sequence[str],
+    either: Sequence[str],
+) -> list[Problem]:
+    where = f"{path.name} row 1"
+    found = f"found {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}"
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        return [Problem("the columns are not separated by commas", where, "save the file as comma separated CSV")]
+    problems = [
+        Problem(f"column {name!r} is there twice", where, "remove one")
+        for name, times in sorted(Counter(header).items())
+        if times > 1
+    ]
+    for name in required:
+        if name not in header:
+            close = difflib.get_close_matches(name, header, n=1, cutoff=0.6)
+            todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
+            problems.append(Problem(f"column {name!r} is missing: {found}", where, todo))
+    known = {*columns, *classes}
+    for name in header:
+        close = [] if name in known else difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)
+        if close and close[0] not in required and not (close[0] in either and close[0] not in header):
+            problems.append(
+                Problem(
+                    f"column {name!r} would be ignored",
+                    where,
+                    f"did you mean {close[0]!r}? give it another name if not",
+                )
+            )
+    return problems

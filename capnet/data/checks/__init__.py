@@ -1,0 +1,1 @@
+"""The data gate: tables, rules and findings. expectations.py is the only importer of great_expectations."""

@@ -1,0 +1,128 @@
+"""Look at every picture file once, in a pool of processes: there, readable, unchanged, and what it looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from capnet.data.images.decode import Unusable, open_picture, to_rgb
+from capnet.data.images.near_duplicates import NO_LOOK, Look, look_of
+from capnet.data.images.shards import file_or_bytes, read_bytes
+from capnet.errors import CapnetError
+from capnet.progress import bar
+
+A = TypeVar("A")
+B = TypeVar("B")
+CHUNK = 64  # pictures sent to a process at once
+FEW = 256  # up to so many items a pool costs more than it saves
+MOST_PROCESSES = 16
+DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture file as it is now: stored size in pixels, sha256 (only where all of it was read), ``look``, and
+    ``fault``: why it cannot be used.
+    """
+
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+    look: Look = NO_LOOK
+    fault: str = ""
+
+
+OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
+
+
+def see(path: str, root: str, full: bool, looks: bool) -> Seen:
+    """Open one picture: its header, all of it where ``full``, and enough of it for its look where ``looks``."""
+    try:
+        place = Path(root, path)
+        source = read_bytes(place) if full else file_or_bytes(place)
+        with open_picture(source) as image:
+            seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
+            pixels = to_rgb(image) if full else image
+            return replace(seen, look=look_of(pixels)) if looks else seen
+    except Unusable as error:
+        return Seen(fault=str(error))
+    except FileNotFoundError:
+        return Seen(fault="missing")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return Seen(fault=f"cannot be read: {error}")
+
+
+def see_all(paths: Sequence[str], root: Path, full: bool, looks: bool, processes: int = 0) -> list[Seen]:
+    """``see`` of every path, in order; a file at which a decoder dies is a fault of that file and not the end of the
+    run.
+    """
+    crash = Seen(fault="does not decode: the decoder crashed")
+    return in_processes(
+        partial(see, root=str(root), full=full, looks=looks), paths, processes, "looking at pictures", crash
+    )
+
+
+def in_processes(
+    function: Callable[[A], B], items: Sequence[A], processes: int, description: str, crashed: B
+) -> list[B]:
+    """``function`` of every item, in order, in ``processes`` (0: one for each CPU that this process may use);
+    ``crashed`` where a process dies of an item.
+
+    ``function`` must raise nothing. Raises CapnetError where no process can be started.
+    """
+    wanted = processes or min(
+        MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    found: dict[int, list[B]] = {}
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    with bar(description, len(items)) as advance:
+        if wanted == 1 or len(items) <= FEW:
+            for number, chunk in enumerate(chunks):
+                found[number] = _each(function, chunk)
+                advance(len(chunk))
+        else:
+            try:
+                with _pool(min(wanted, len(chunks))) as pool:
+                    for number, result in enumerate(pool.map(partial(_each, function), chunks)):
+                        found[number] = result
+                        advance(len(result))
+            except DIED:
+                for number, chunk in enumerate(chunks):
+                    if number not in found:
+                        found[number] = _one_by_one(function, chunk, crashed)
+                        advance(len(chunk))
+    return [item for number in range(len(chunks)) for item in found[number]]
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # spawned: a forked process can hang on a lock that a thread of ours held
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+
+def _each(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    return [function(item) for item in items]
+
+
+def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> list[B]:
+    """Each item in a process of its own kind: only the item at which that process dies gets ``crashed``."""
+    results: list[B] = []
+    while len(results) < len(items):
+        with _pool(1) as pool:
+            try:
+                pool.submit(os.getpid).result()
+            except DIED:
+                raise CapnetError("no worker process can be started", "validate", "set validate.processes: 1") from None
+            try:
+                for item in items[len(results) :]:
+                    results.append(pool.submit(function, item).result())
+            except DIED:
+                results.append(crashed)
+    return results

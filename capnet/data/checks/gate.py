@@ -1,0 +1,123 @@
+"""The data gate: every check of a split in a fixed order, those that were left out named with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from capnet.config import Validate
+from capnet.contracts import Classes
+from capnet.data.checks.drift import compare, drift_rules, measure, read_reference
+from capnet.data.checks.expectations import Judged, judge
+from capnet.data.checks.files import OUTSIDE, see_all
+from capnet.data.checks.published import published_rules, published_table
+from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
+from capnet.data.checks.tables import add_files, add_links, add_looks, class_table, picture_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNMEASURED = {
+    "width_in_limits": ("width",),
+    "height_in_limits": ("height",),
+    "pictures_on_one_side": ("sha256",),
+}  # columns that may be empty
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All checks in order, and the tables that great_expectations judged."""
+
+    checks: list[Check]
+    judged: list[Judged]
+
+
+def check_split(
+    frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside"
+) -> Findings:
+    """Every check on ``frame`` (split.parquet) and on the pictures under ``root``; ``links`` is data.links."""
+    table = picture_table(frame)
+    rules, left_out = [], []
+    for rule in table_rules(len(classes), settings):
+        if rule.column not in table:
+            left_out.append(not_checked(rule.name, rule.demands, "the data names no sequences", rule.severity))
+            continue
+        unknown = (
+            next((name for name in UNMEASURED.get(rule.name, ()) if table[name].isna().all()), "") if len(table) else ""
+        )
+        if unknown:
+            left_out.append(
+                not_checked(
+                    rule.name, rule.demands, f"the table has no {unknown}: no picture was opened", rule.severity
+                )
+            )
+        else:
+            rules.append(rule)
+    looks = settings.near_duplicates != "off"
+    if settings.pictures == "off":
+        left_out += _left_out(file_rules(settings), "validate.pictures is off: no file was opened")
+        left_out += _left_out(likeness_rules("warning"), "validate.pictures is off: no file was opened")
+    else:
+        if links == "inside":
+            add_links(table, root)
+        whole = settings.pictures == "full"
+        inside = np.flatnonzero(table["path_leaves"] == 0)
+        seen = [OUTSIDE] * len(table)
+        for row, one in zip(
+            inside, see_all(table["path"].iloc[inside].tolist(), root, whole, looks, settings.processes), strict=True
+        ):
+            seen[row] = one
+        add_files(table, seen, whole)
+        rules += file_rules(settings)
+        if looks:
+            add_looks(table, seen)
+            rules += likeness_rules(settings.near_duplicates)
+        else:
+            left_out += _left_out(likeness_rules("warning"), "validate.near_duplicates is off")
+    judged = [judge("pictures", table, rules)]
+    if settings.few_positives == "off":
+        left_out += _left_out(
+            class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off"
+        )
+    else:
+        judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
+    if settings.published == "none":
+        left_out.append(
+            not_checked(
+                "published_counts",
+                "the split has the counts of a published benchmark",
+                "validate.published is none",
+                "critical",
+            )
+        )
+    else:
+        judged.append(
+            judge("published", published_table(frame, classes, settings.published), published_rules(settings.published))
+        )
+    reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
+    if reference is None:
+        absent = (
+            f"no file {settings.reference}: `capnet validate --save-reference` writes it"
+            if settings.reference
+            else "validate.reference names no file"
+        )
+        left_out += _left_out(
+            drift_rules("warning"), "validate.drift.severity is off" if settings.drift.severity == "off" else absent
+        )
+    else:
+        judged.append(
+            judge(
+                "drift",
+                compare(reference, measure(frame, classes), settings.drift),
+                drift_rules(settings.drift.severity),
+            )
+        )
+    return Findings([*(check for one in judged for check in one.checks), *left_out], judged)
+
+
+def _left_out(rules: Sequence[Rule], why: str) -> list[Check]:
+    return [not_checked(rule.name, rule.demands, why, rule.severity) for rule in rules]

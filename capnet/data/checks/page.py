@@ -1,0 +1,126 @@
+"""The findings as one HTML page that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from capnet.contracts import SIDES, Classes
+from capnet.data.checks.rules import Check
+from capnet.data.checks.tables import Labels, known_positives
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
+WORDS = {"passed": "passed", "warning": "warning", "critical": "critical", "skipped": "not checked"}
+TITLES = {"path": "Picture", "class": "Class", "figure": "Figure", "split": "Side", "value": "Found"}
+OPEN = 60  # classes shown before the rest is folded away
+
+
+def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documents: Sequence[str]) -> str:
+    """The page; equal findings give equal bytes. ``documents`` are the names of great_expectations' pages beside it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = [_shown(check) for check in checks]
+    failed = [check for check in shown if check["look"] in ("critical", "warning")]
+    return environment.get_template("validation.html").render(
+        glyphs=GLYPHS,
+        look="critical" if any(check["look"] == "critical" for check in failed) else "warning" if failed else "passed",
+        verdict=verdict(checks),
+        failed=sorted(failed, key=lambda check: check["look"] != "critical"),
+        sides=_sides(frame, classes),
+        checks=shown,
+        classes=_classes(frame, classes),
+        documents=documents,
+    )
+
+
+def verdict(checks: Sequence[Check]) -> list[str]:
+    """What a reader must know first, in sentences."""
+    critical, warning = (
+        [check for check in checks if check.status == "failed" and check.severity == severity]
+        for severity in ("critical", "warning")
+    )
+    passed, skipped = (sum(check.status == status for check in checks) for status in ("passed", "not checked"))
+    first = f"Refused: {_counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
+    more = [_counted(passed, "check") + " passed", _counted(len(warning), "warning"), f"{skipped} not checked"]
+    return [first, ", ".join(more) + "."]
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _shown(check: Check) -> dict[str, Any]:
+    look = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
+    keys = [key for key in TITLES if check.offending and key in check.offending[0]]
+    # the value says nothing new where a rule is about the path or the side itself
+    keys = [
+        key
+        for key in keys
+        if key != "value" or any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
+    ]
+    cells = [["" if row[key] is None else row[key] for key in keys] for row in check.offending]
+    plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows")}
+    sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
+    return (
+        plain | sentences | {"look": look, "word": WORDS[look], "titles": [TITLES[key] for key in keys], "cells": cells}
+    )
+
+
+def _sides(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+    row, _ = known_positives(frame, len(classes))
+    per_row = np.bincount(row, minlength=len(frame))
+    side, unsure = (
+        np.asarray(frame["split"], dtype=object),
+        np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame)),
+    )
+    rows = []
+    for name in SIDES:
+        here = side == name
+        pictures = int(here.sum())
+        groups = frame["group"][here].nunique()
+        cells = [f"{pictures:,}", f"{groups:,}" if groups else "-"]
+        cells += (
+            [f"{per_row[here].mean():.2f}", f"{int((per_row[here] == 0).sum()):,}", f"{int(unsure[here].sum()):,}"]
+            if pictures
+            else ["-"] * 3
+        )
+        rows.append({"side": name, "cells": cells})
+    return {"titles": ["Pictures", "Groups", "Labels a picture", "Without a label", "Unknown labels"], "rows": rows}
+
+
+def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+    row, label = known_positives(frame, len(classes))
+    side = np.asarray(frame["split"], dtype=object)
+    sides = [name for name in SIDES if (side == name).any()]
+    counts = (
+        np.stack([np.bincount(label[side[row] == name], minlength=len(classes)) for name in sides])
+        if sides
+        else np.zeros((1, len(classes)), dtype=int)
+    )
+    most = math.log1p(max(1, counts[0].max(initial=0)))
+    rows = [
+        {
+            "name": classes.names[c],
+            "width": f"{100 * math.log1p(counts[0, c]) / most:.1f}",
+            "counts": counts[: len(sides), c].tolist(),
+        }
+        for c in np.argsort(-counts[0], kind="stable")
+    ]
+    parts = [{"folded": "", "rows": rows[:OPEN]}]
+    if len(rows) > OPEN:
+        parts.append({"folded": f"{len(rows) - OPEN} more classes", "rows": rows[OPEN:]})
+    return {"sides": sides, "parts": parts}

@@ -1,0 +1,266 @@
+"""What must hold of a split: one rule a line, with how its failure is told and how severe it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from capnet.config import Validate
+from capnet.contracts import SIDES
+
+AGAIN = "run `capnet ingest` and `capnet split` again"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation on a column: what it ``demands``, what a failure ``says`` and what is ``todo``; ``shown`` is the
+    column that explains a row.
+    """
+
+    name: str
+    column: str
+    expectation: str  # unique, within (minimum, maximum) or one_of (values)
+    demands: str
+    says: str
+    todo: str
+    severity: str = "critical"  # critical or warning
+    shown: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    values: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule's outcome: ``observed`` offending rows of ``rows``, the first of them in ``offending``; ``why`` it was not
+    checked, else empty.
+    """
+
+    name: str
+    severity: str
+    success: bool
+    observed: int
+    rows: int
+    offending: list[dict[str, Any]] = field(default_factory=list)
+    demands: str = ""
+    says: str = ""
+    todo: str = ""
+    why: str = ""
+
+    @property
+    def status(self) -> str:
+        """passed, failed or not checked."""
+        return "not checked" if self.why else "passed" if self.success else "failed"
+
+
+def not_checked(name: str, demands: str, why: str, severity: str = "warning") -> Check:
+    """A check that was left out, and why: nothing is passed over in silence."""
+    return Check(name, severity, True, 0, 0, demands=demands, why=why)
+
+
+def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
+    """What must hold of every row of the table, before any file is opened."""
+    low, high = settings.min_side, settings.max_side
+    size = "replace the picture, take its row out, or change validate.min_side and validate.max_side"
+    group = "correct the split or group column of the data: pictures of one group belong on one side"
+    return [
+        Rule(
+            "cells_filled",
+            "empty_cells",
+            "within",
+            "every row has an id, a path, a side and lists of labels",
+            "a cell is empty",
+            AGAIN,
+            shown="empty",
+            maximum=0,
+        ),
+        Rule(
+            "unique_image_ids",
+            "image_id",
+            "unique",
+            "every image id is there once",
+            "an image id is there twice",
+            AGAIN,
+        ),
+        Rule("unique_paths", "path", "unique", "every path is there once", "a picture is listed twice", AGAIN),
+        Rule(
+            "known_sides",
+            "split",
+            "one_of",
+            f"every row is on a side: {', '.join(SIDES)}",
+            "a row is on no side of the split",
+            AGAIN,
+            values=SIDES,
+        ),
+        Rule(
+            "labels_not_negative",
+            "lowest_label",
+            "within",
+            "no label index is below 0",
+            "a label index is below 0",
+            AGAIN,
+            minimum=0,
+        ),
+        Rule(
+            "labels_in_classes",
+            "highest_label",
+            "within",
+            f"every label index is below {n_classes}, the number of classes",
+            "a label index is beyond the class list",
+            AGAIN,
+            maximum=n_classes - 1,
+        ),
+        Rule(
+            "labels_known_or_unknown",
+            "repeated_labels",
+            "within",
+            "a label of a picture is there once: known or unknown",
+            "a label is both known and unknown, or there twice",
+            AGAIN,
+            maximum=0,
+        ),
+        Rule(
+            "width_in_limits",
+            "width",
+            "within",
+            f"pictures are {low} to {high} pixels wide",
+            f"a picture's width is not within {low} to {high} pixels",
+            size,
+            minimum=low,
+            maximum=high,
+        ),
+        Rule(
+            "height_in_limits",
+            "height",
+            "within",
+            f"pictures are {low} to {high} pixels high",
+            f"a picture's height is not within {low} to {high} pixels",
+            size,
+            minimum=low,
+            maximum=high,
+        ),
+        Rule(
+            "paths_inside_data",
+            "path_leaves",
+            "within",
+            "every path is inside the data folder",
+            "a path leads out of the data folder",
+            "copy the picture into the data folder; where links out of it are meant, set data.links: anywhere",
+            shown="path_fault",
+            maximum=0,
+        ),
+        Rule(
+            "pictures_on_one_side",
+            "sides_of_picture",
+            "within",
+            "no picture (by the sha256 of its bytes) is on two sides of the split",
+            "the same picture is on two sides of the split",
+            "remove one of the copies, or put them into one group (column group of labels.csv)",
+            shown="sha256",
+            maximum=1,
+        ),
+        Rule(
+            "groups_on_one_side",
+            "sides_of_group",
+            "within",
+            "no group (patient, camera site, account) is on two sides of the split",
+            "a group is on two sides of the split",
+            group,
+            shown="group",
+            maximum=1,
+        ),
+        Rule(
+            "sequences_on_one_side",
+            "sides_of_sequence",
+            "within",
+            "no sequence (frames that a camera took in one go) is on two sides of the split",
+            "a sequence of frames is on two sides of the split",
+            "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
+            shown="sequence",
+            maximum=1,
+        ),
+    ]
+
+
+def file_rules(settings: Validate) -> list[Rule]:
+    """What must hold of the picture files: looked at as ``validate.pictures`` says."""
+    full = settings.pictures == "full"
+    return [
+        Rule(
+            "pictures_present",
+            "missing",
+            "within",
+            "every picture file is there",
+            "a picture file is gone",
+            "put it back (dvc checkout), or ingest again",
+            shown="path",
+            maximum=0,
+        ),
+        Rule(
+            "pictures_decode",
+            "broken",
+            "within",
+            "every picture decodes to its last byte" if full else "every file begins as a picture that can be read",
+            "a picture file cannot be used",
+            "replace it by a good copy, or take its row out",
+            shown="fault",
+            maximum=0,
+        ),
+        Rule(
+            "pictures_unchanged",
+            "changed",
+            "within",
+            f"every picture has the {'bytes and ' if full else ''}size that the table says",
+            "a picture file is another one than ingest saw",
+            "put the old file back (dvc checkout), or ingest again",
+            shown="change",
+            maximum=0,
+        ),
+    ]
+
+
+def likeness_rules(severity: str) -> list[Rule]:
+    """What should hold of pictures that look alike, by their perceptual hashes."""
+    todo = "look at them: remove a copy, or put them into one group; validate.near_duplicates sets how severe this is"
+    return [
+        Rule(
+            "near_duplicates_on_one_side",
+            "look_alikes",
+            "within",
+            "no copy of a picture, saved again or scaled, is on another side",
+            "pictures that look the same are on two sides of the split",
+            todo,
+            severity,
+            shown="look_alike",
+            maximum=0,
+        ),
+        Rule(
+            "bursts_on_one_side",
+            "burst_frames",
+            "within",
+            "no frame of a burst (files next to each other that show nearly the same) is on another side",
+            "frames of a burst are on two sides of the split",
+            "give the frames of a sequence or of a camera one group, so that they stay on one side;"
+            " validate.near_duplicates sets how severe this is",
+            severity,
+            shown="burst_frame",
+            maximum=0,
+        ),
+    ]
+
+
+def class_rules(settings: Validate) -> list[Rule]:
+    """What should hold of every class."""
+    return [
+        Rule(
+            "enough_positives",
+            "positives",
+            "within",
+            f"every class has {settings.min_positives} known positives or more on every side",
+            f"a class has fewer than {settings.min_positives} known positives on a side, so its figures there say"
+            " little",
+            "add pictures of these classes, or read their figures with care; validate.min_positives sets the number",
+            severity=settings.few_positives,
+            minimum=settings.min_positives,
+        )
+    ]

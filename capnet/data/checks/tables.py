@@ -1,0 +1,191 @@
+"""The tables that rules look at, from split.parquet: one row a picture, one row a class and side. No loops over rows: a
+million take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from capnet.contracts import SIDES, Classes
+from capnet.data.annotations.paths import Links, path_fault
+from capnet.data.checks.files import OUTSIDE, Seen
+from capnet.data.images.near_duplicates import as_words, burst_frames, look_alikes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILLED = (
+    "image_id",
+    "path",
+    "split",
+    "labels",
+    "unknown",
+)  # width, height and sha256 may be unknown: no file was opened
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label lists end to end: ``row`` and ``label`` of every entry, int64 [entry], of ``rows`` pictures."""
+
+    row: np.ndarray
+    label: np.ndarray
+    rows: int
+
+    @classmethod
+    def of(cls, lists: pd.Series) -> Labels:
+        """From a column of lists (``labels`` or ``unknown``); a missing list is empty."""
+        import pyarrow as pa
+
+        array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        return cls(
+            np.repeat(np.arange(len(lists)), lengths),
+            array.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+            len(lists),
+        )
+
+    def keys(self) -> np.ndarray:
+        """One number for each row and label, sorted, each once."""
+        keys = self.row << 32 | (self.label & 0xFFFFFFFF)
+        return (
+            keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
+        )  # ingest writes ascending lists: nothing to sort
+
+    def lowest(self) -> np.ndarray:
+        """Lowest label index of every row, 0 where it has none."""
+        found = np.zeros(self.rows, dtype=np.int64)
+        np.minimum.at(found, self.row, self.label)
+        return found
+
+    def highest(self) -> np.ndarray:
+        """Highest label index of every row, 0 where it has none."""
+        found = np.zeros(self.rows, dtype=np.int64)
+        np.maximum.at(found, self.row, self.label)
+        return found
+
+
+def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, class), int64 each, of every label that is there for certain: inside the class list and not unknown, each
+    once.
+    """
+    labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
+    keys = labels.keys()
+    if len(unknown.row):
+        keys = np.setdiff1d(keys, unknown.keys(), assume_unique=True)
+    row, label = keys >> 32, keys & 0xFFFFFFFF
+    inside = label < n_classes
+    return row[inside], label[inside]
+
+
+def picture_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a picture with what the rules look at: empty cells, label range, path, and on how many sides its bytes,
+    group and sequence are.
+    """
+    columns = [
+        "image_id",
+        "path",
+        "split",
+        "width",
+        "height",
+        "sha256",
+        "group",
+        *(["sequence"] if "sequence" in frame else []),
+    ]
+    table = frame[columns].reset_index(drop=True)
+    empty = frame[list(FILLED)].isna().to_numpy()
+    table["empty_cells"] = empty.sum(axis=1)
+    table["empty"] = None
+    for row in np.flatnonzero(empty.any(axis=1)):
+        table.loc[row, "empty"] = ", ".join(name for name, gone in zip(FILLED, empty[row], strict=True) if gone)
+    if empty.any():
+        table = table.fillna({"image_id": "", "path": "", "split": ""})
+    labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
+    both = (
+        Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame))
+        if len(unknown.row)
+        else labels
+    )
+    table["lowest_label"], table["highest_label"] = both.lowest(), both.highest()
+    table["repeated_labels"] = np.bincount(both.row, minlength=len(frame)) - np.bincount(
+        both.keys() >> 32, minlength=len(frame)
+    )
+    table["path_fault"] = [path_fault(path) for path in table["path"]]
+    table["path_leaves"] = (table["path_fault"] != "").astype(int)
+    for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):
+        if column in table:
+            table[f"sides_of_{name}"] = sides_sharing(table[column], table["split"])
+    return table
+
+
+def sides_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
+    """On how many sides of the split a row's value occurs, int64 [row]; 1 where it has none."""
+    import pandas as pd
+
+    codes, side = pd.factorize(values)[0].astype(np.int64), pd.factorize(sides)[0].astype(np.int64)
+    n_sides = int(side.max(initial=0)) + 1
+    pairs = np.unique(codes[codes >= 0] * n_sides + side[codes >= 0])
+    counts = np.bincount(pairs // n_sides, minlength=int(codes.max(initial=-1)) + 2)
+    return np.where(codes >= 0, counts[codes], 1)
+
+
+def add_links(table: pd.DataFrame, root: Path) -> None:
+    """Add to the paths that leave the data folder those which a symbolic link leads out of it."""
+    links = Links(root)
+    told = [
+        fault or ("a link leads out of the data folder" if links.lead_out(path) else "")
+        for path, fault in zip(table["path"], table["path_fault"], strict=True)
+    ]
+    table["path_fault"] = told
+    table["path_leaves"] = (table["path_fault"] != "").astype(int)
+
+
+def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
+    """Add what was found in the files: missing, broken, changed since ingest (by size, where ``whole`` by sha256
+    too).
+    """
+    fault = [one.fault for one in seen]
+    table["fault"] = fault
+    table["missing"] = [int(text == "missing") for text in fault]
+    table["broken"] = [int(text not in ("", "missing", OUTSIDE.fault)) for text in fault]
+    change = []
+    for one, width, height, sha256 in zip(seen, table["width"], table["height"], table["sha256"], strict=True):
+        if one.fault:
+            change.append("")
+        elif width == width and height == height and sorted((one.width, one.height)) != sorted((width, height)):
+            change.append(f"{one.width} x {one.height} pixels, the table says {int(width)} x {int(height)}")
+        else:
+            change.append("other bytes" if whole and isinstance(sha256, str) and one.sha256 != sha256 else "")
+    table["change"], table["changed"] = change, [int(bool(text)) for text in change]
+
+
+def add_looks(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
+    """Add which pictures have a look-alike, and which another frame of their burst, on another side: 0 or 1, and its
+    path.
+    """
+    words = as_words([one.look for one in seen])
+    sides, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
+    twin = look_alikes(words, sides, contents)
+    frame = np.where(twin >= 0, -1, burst_frames(words, sides, contents, paths.tolist()))
+    for name, partner in (("look_alike", twin), ("burst_frame", frame)):
+        table[f"{name}s"] = (partner >= 0).astype(np.int64)
+        table[name] = [paths[row] if row >= 0 else None for row in partner]
+
+
+def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
+    """Known positives of every class on every side that has rows: columns class, split, positives."""
+    import pandas as pd
+
+    row, label = known_positives(frame, len(classes))
+    sides = frame["split"].to_numpy(dtype=object)
+    parts = []
+    for side in SIDES:
+        if (sides == side).any():
+            counts = np.bincount(label[sides[row] == side], minlength=len(classes))
+            parts.append(pd.DataFrame({"class": classes.names, "split": side, "positives": counts}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"class": [], "split": [], "positives": []})

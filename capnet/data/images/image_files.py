@@ -1,0 +1,88 @@
+"""Read picture files once: size, hash, and whether they decode to the last byte."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from capnet.data.images.decode import FORMATS as FORMATS
+from capnet.data.images.decode import Unusable, open_picture
+from capnet.data.images.shards import read_bytes
+from capnet.progress import track
+
+T = TypeVar("T")
+AHEAD = 64  # pictures per thread that are read before they are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture file: size in pixels and sha256 of its bytes, or ``fault``: why it cannot be used."""
+
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+    fault: str = ""
+
+
+def map_pictures(
+    function: Callable[[Path], T],
+    paths: Iterable[Path],
+    description: str,
+    threads: int | None = None,
+    total: int | None = None,
+) -> list[T]:
+    """``function`` of every path, in order, on a few threads (Pillow and hashlib let go of the lock), with a progress
+    bar.
+    """
+    count = total if total is not None else len(paths) if isinstance(paths, Sized) else 0
+    return list(track(_in_order(function, paths, threads or min(8, os.cpu_count() or 1)), description, count))
+
+
+def _in_order(function: Callable[[Path], T], paths: Iterable[Path], threads: int) -> Iterator[T]:
+    """A window of futures: a million of them at once would be a gigabyte."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for path in paths:
+            waiting.append(pool.submit(function, path))
+            if len(waiting) > AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def inspect_picture(path: Path) -> Picture:
+    """Decode a picture to its last byte: a truncated file is found here and not in the middle of a training run."""
+    return _inspect(path, decode=True)
+
+
+def inspect_header(path: Path) -> Picture:
+    """Size and hash only: many times faster, and blind to damage behind the header."""
+    return _inspect(path, decode=False)
+
+
+def _inspect(path: Path, decode: bool) -> Picture:
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        return Picture(fault="missing")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return Picture(fault=f"cannot be read: {error}")
+    try:
+        with open_picture(data) as image:
+            width, height = image.size
+            if decode:
+                image.draft(
+                    "L", (max(1, width // 8), max(1, height // 8))
+                )  # JPEG: all bytes are still read, pixels cost less
+                image.load()
+    except Unusable as error:
+        return Picture(fault=str(error))
+    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
+        return Picture(fault=f"does not decode: {error}")
+    return Picture(width, height, hashlib.sha256(data).hexdigest())

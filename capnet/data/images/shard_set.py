@@ -1,0 +1,159 @@
+"""A data folder of tar shards: pictures with their labels beside them in WebDataset layout, and the tables that ingest
+reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capnet.contracts import SIDES, Classes
+from capnet.data.annotations.csv import TEXT_COLUMNS
+from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.shards import add_member, read_bytes
+from capnet.errors import DataError, Problem
+from capnet.progress import Advance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "shards"
+COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, "width", "height")
+
+
+def write_shard_set(
+    out: Path, rows: pd.DataFrame, classes: Classes, root: Path, size: int, separator: str, advance: Advance
+) -> int:
+    """Write shards of about ``size`` bytes, labels.csv and classes.csv into ``out``; the number of shards.
+
+    ``rows`` are manifest or split rows; pictures of one side of the split (or, in a manifest, with one given side)
+    share shards, so that a training run fetches no test picture. In every sample ``NUMBER.json`` holds the labels by
+    name.
+
+    Raises DataError naming every picture that is gone or is not the one that was ingested, and labels that hold the
+    separator.
+    """
+    unfit = [name for name in classes.names if separator in name]
+    if unfit:
+        todo = "set ingest.separator to a character that no class has"
+        raise DataError(
+            problems=[
+                Problem(f"class {name!r} contains the separator of labels, {separator!r}", "classes.json", todo)
+                for name in unfit
+            ]
+        )
+    _write_classes(out / "classes.csv", classes)
+    problems: list[Problem] = []
+    shards = 0
+    with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for side in ("", *SIDES):
+            writer = _Shards(out, side or "all", size)
+            with writer:
+                for row in _rows_of(rows, side):
+                    data = _picture(root, row, problems)
+                    if data is not None:
+                        names = {name: [classes.names[c] for c in row[name]] for name in ("labels", "unknown")}
+                        row |= {name: separator.join(listed) for name, listed in names.items()}
+                        row["path"] = writer.add(data, Path(row["path"]).suffix, {**row, **names})
+                        table.writerow([row[name] for name in COLUMNS])
+                    advance()
+            shards += writer.count
+    if problems:
+        raise DataError(problems=problems)
+    return shards
+
+
+def _rows_of(rows: pd.DataFrame, side: str) -> Iterator[dict[str, Any]]:
+    """Rows of a side as plain values, empty where nothing is known; ``split`` is the side of the split, or the given
+    one.
+    """
+    sides = rows["split"] if "split" in rows else rows["given_split"].fillna("")
+    chosen = rows[sides == side].assign(split=side)
+    for name in COLUMNS:
+        if name not in chosen:
+            chosen = chosen.assign(**{name: ""})
+    for values in chosen[list(COLUMNS)].itertuples(index=False, name=None):
+        row = dict(zip(COLUMNS, values, strict=True))
+        for name in (*TEXT_COLUMNS, "width", "height"):
+            value = row[name]
+            row[name] = "" if value is None or value != value else value if isinstance(value, str) else int(value)
+        yield row
+
+
+def _picture(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
+    """The bytes of a picture, the very ones that were ingested; size and hash are filled in where ingest did not
+    measure them.
+    """
+    path = root / row["path"]
+    todo = "put the picture back (dvc checkout), or run `capnet ingest` again"
+    if row["sha256"]:
+        try:
+            data = read_bytes(path)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(f"picture {row['path']!r} cannot be read: {error}", str(root), todo))
+            return None
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            problems.append(Problem(f"picture {row['path']!r} is not the one that was ingested", str(root), todo))
+            return None
+        return data
+    found = inspect_picture(path)
+    if found.fault:
+        problems.append(Problem(f"picture {row['path']!r}: {found.fault}", str(root), todo))
+        return None
+    row |= {"width": found.width, "height": found.height, "sha256": found.sha256}
+    return read_bytes(path)
+
+
+class _Shards:
+    """Tar files of about ``size`` bytes, one after the other, with samples numbered through."""
+
+    def __init__(self, out: Path, name: str, size: int) -> None:
+        self.out, self.name, self.size = out, name, size
+        self.count = 0
+        self._stack = ExitStack()
+        self._tar: tarfile.TarFile | None = None
+        self._samples = self._filled = 0
+
+    def __enter__(self) -> _Shards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, picture: bytes, suffix: str, label: dict[str, Any]) -> str:
+        """Add a sample; the path of its picture below ``out``."""
+        if self._tar is None or self._filled >= self.size:
+            self._stack.close()
+            self._file = f"{FOLDER}/{self.name}-{self.count:06d}.tar"
+            (self.out / FOLDER).mkdir(exist_ok=True)
+            self._tar = self._stack.enter_context(
+                tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
+            )
+            self.count += 1
+            self._filled = 0
+        key = f"{self._samples:09d}"
+        member = f"{key}{suffix.lower() or '.jpg'}"
+        content = json.dumps(label, sort_keys=True, ensure_ascii=False).encode()
+        add_member(self._tar, member, picture)
+        add_member(self._tar, f"{key}.json", content)
+        self._samples += 1
+        self._filled += len(picture) + len(content)
+        return f"{self._file}/{member}"
+
+
+def _write_classes(path: Path, classes: Classes) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["name", "prompt_name", "critical"])
+        for item in classes.items:
+            table.writerow(
+                [item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else ""]
+            )

@@ -1,0 +1,100 @@
+"""Pictures in tar shards (WebDataset layout): ``shards/train-000000.tar/000000012.jpg`` is a path like any other.
+
+A shard is an uncompressed tar, so a picture is a range of its bytes: the headers are read once, pictures in any order.
+The files of a sample share their name up to the first dot (``000000012.jpg``, ``000000012.json``), as WebDataset
+readers expect.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+ENDING = ".tar"
+
+
+def file_of(path: str) -> str:
+    """The file that holds a picture: its shard, or the picture itself."""
+    head, mark, _ = path.partition(f"{ENDING}/")
+    return head + ENDING if mark else path
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture, from a file or from a shard; raises OSError where it is not there."""
+    shard = _shard(path)
+    if shard is None:
+        return _plain(path).read_bytes()
+    start, size = _range(shard, path)
+    with open(shard, "rb") as file:
+        file.seek(start)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(f"the shard ends after {len(data)} of {size} bytes of the picture")
+    return data
+
+
+def file_or_bytes(path: Path) -> Path | bytes:
+    """What a decoder opens: a plain file itself, or the bytes of a picture in a shard."""
+    return _plain(path) if _shard(path) is None else read_bytes(path)
+
+
+def exists(path: Path) -> bool:
+    """Is the picture there, as a file or in its shard?"""
+    try:
+        shard = _shard(path)
+        if shard is not None:
+            _range(shard, path)
+    except (OSError, ValueError):
+        return False
+    return shard is not None or path.is_file()
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file without an owner or a time, so that equal content gives equal bytes."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+
+
+def _plain(path: Path) -> Path:
+    """``path`` itself; raises OSError where opening it could wait forever."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError("it is a pipe or a device and no file")
+    return path
+
+
+def _shard(path: Path) -> Path | None:
+    """The shard that ``path`` lies in; None for a plain file."""
+    text = path.as_posix()
+    if f"{ENDING}/" not in text:
+        return None
+    for parent in path.parents:
+        if parent.suffix == ENDING and parent.is_file():
+            return parent
+    return None
+
+
+def _range(shard: Path, path: Path) -> tuple[int, int]:
+    state = shard.stat()
+    member = path.relative_to(shard).as_posix()
+    found = _index(shard, state.st_size, state.st_mtime_ns).get(member)
+    if found is None:
+        raise FileNotFoundError(2, f"the shard {shard.name} has no {member}", str(path))
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]]:
+    """Start and length of every plain file in a shard; raises OSError where it is no uncompressed tar. Keyed by size
+    and time of change.
+    """
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.isreg()}
+    except tarfile.TarError as error:
+        raise OSError(f"not an uncompressed tar file: {error}") from None

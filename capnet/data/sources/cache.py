@@ -1,0 +1,350 @@
+"""A copy of remote files in the state folder: fetched in parallel, verified, never half-written, no larger than
+allowed.
+
+An index (SQLite) remembers the version, size, sha256 and last use of every copied file. A file reaches its place by a
+rename after it was verified; an unfinished one stays under ``unfinished/`` and is continued by the next run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from capnet.contracts import sha256_file
+from capnet.errors import DataError, Problem
+from capnet.progress import bar
+
+log = logging.getLogger(__name__)
+
+PICTURES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".jp2",
+    ".j2k",
+    ".jpx",
+)
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z")
+OTHERS = (".mp4", ".avi", ".mov", ".npy", ".npz")
+SCHEMA = """CREATE TABLE IF NOT EXISTS files (
+            folder TEXT, path TEXT, version TEXT, size INTEGER, sha256 TEXT, used INTEGER,
+            PRIMARY KEY (folder, path)) WITHOUT ROWID"""
+COMMIT_EVERY = 200  # files, so that little is forgotten when the machine fails
+UNFINISHED_DAYS = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A remote file: its size in bytes (or the average where only a total is known) and a ``version`` that changes with
+    the content.
+    """
+
+    size: int
+    version: str
+
+
+class Source(Protocol):
+    """Where files come from. ``name`` is what the user wrote; ``folder`` is the place of its copy below the cache."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> PurePosixPath: ...
+
+    def entries(self) -> dict[str, Entry]:
+        """Every file by its path below the root."""
+        ...
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        """Write the file to ``target`` and verify it; goes on where ``target`` already holds the first bytes."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and of what was put aside."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A row of the index."""
+
+    version: str
+    size: int
+    sha256: str
+
+
+def is_label_file(path: str) -> bool:
+    """True for a file that an annotation reader may want: all but pictures, archives, films and arrays."""
+    return not path.lower().endswith(PICTURES + ARCHIVES + OTHERS)
+
+
+def unsafe(path: str) -> str:
+    """Why a remote name cannot become a path below a folder; empty where it can."""
+    parts = path.split("/")
+    if path.startswith("/") or "\0" in path:
+        return "it is no relative path"
+    if any(part in ("", ".", "..") for part in parts):
+        return "it has an empty part, '.' or '..'"
+    return "a part of it is longer than 255 bytes" if any(len(part.encode()) > 255 for part in parts) else ""
+
+
+def megabytes(size: int) -> str:
+    """A size in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+class Cache:
+    """The copies of all remote roots below ``root``, at most ``limit`` bytes together."""
+
+    def __init__(self, root: Path, limit: int, connections: int) -> None:
+        self.root, self.limit, self.connections = root, limit, connections
+
+    def bring(
+        self,
+        source: Source,
+        wanted: Sequence[str] | None = None,
+        sha256: Sequence[str | None] | None = None,
+        strict: bool = True,
+    ) -> Path:
+        """Copy the ``wanted`` files (None: the label files) and return the folder that holds them.
+
+        With ``sha256`` of the wanted files (None: not known), files that are here with that content cost no look at the
+        remote. ``strict`` raises DataError for wanted files that the remote lacks, or whose content is another.
+        """
+        folder = self.root / source.folder
+        with self._locked() as index:
+            known = _known(index, source.folder)
+            if wanted is not None and sha256 is not None:
+                here = [
+                    _is_here(folder, path, known.get(path)) and known[path].sha256 == content
+                    for path, content in zip(wanted, sha256, strict=True)
+                ]
+                if all(here):
+                    _mark_used(index, source.folder, wanted)
+                    return folder
+            entries = source.entries()
+            _forget(index, source.folder, folder, known.keys() - entries.keys())
+            paths = (
+                sorted(path for path in entries if is_label_file(path))
+                if wanted is None
+                else list(dict.fromkeys(wanted))
+            )
+            absent = [path for path in paths if path not in entries]
+            if absent and strict:
+                todo = "put them back, or run `capnet ingest` again after their rows were removed"
+                raise DataError(
+                    problems=[Problem(f"picture {path!r} is not there any more", source.name, todo) for path in absent]
+                )
+            present = [path for path in paths if path in entries]
+            stale = [
+                path
+                for path in present
+                if not (_is_here(folder, path, known.get(path)) and known[path].version == entries[path].version)
+            ]
+            self._check_limit(source, entries, present)
+            _mark_used(index, source.folder, present)
+            _announce(index, source.folder, entries, stale)
+            self._make_room(index, source.folder, present)
+            self._download(index, source, folder, entries, stale)
+            if sha256 is not None and wanted is not None and strict:
+                _check_content(index, source, wanted, sha256)
+        return folder
+
+    def size(self) -> int:
+        """Bytes that all copies take; does not wait for a process that is fetching."""
+        if not (self.root / "index.sqlite").is_file():
+            return 0
+        with closing(sqlite3.connect(self.root / "index.sqlite")) as index:
+            index.execute(SCHEMA)
+            return int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files WHERE version != ''").fetchone()[0])
+
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        """The index, for one process at a time: the lock goes with the process, however it ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process fetches pictures into %s: waiting for it", self.root)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            index = sqlite3.connect(self.root / "index.sqlite")
+            try:
+                index.execute(SCHEMA)
+                yield index
+                index.commit()
+            finally:
+                index.close()
+
+    def _check_limit(self, source: Source, entries: Mapping[str, Entry], present: Sequence[str]) -> None:
+        """Raise DataError where the wanted files never fit together."""
+        needed = sum(entries[path].size for path in present)
+        if needed > self.limit:
+            what = (
+                f"{len(present)} files of {source.name} take {megabytes(needed)}, the cache may take"
+                f" {megabytes(self.limit)}"
+            )
+            raise DataError(
+                what,
+                str(self.root),
+                f"set data.cache_gigabytes to {needed / 1e9 * 1.1:.1f} or more, if the disk allows it",
+            )
+
+    def _make_room(self, index: sqlite3.Connection, ours: PurePosixPath, present: Sequence[str]) -> None:
+        """Delete the longest unused copies until those that are wanted now fit."""
+        surplus = int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files").fetchone()[0]) - self.limit
+        if surplus <= 0:
+            return
+        keep = set(present)
+        for folder, path, size in index.execute(
+            "SELECT folder, path, size FROM files ORDER BY used, folder, path"
+        ).fetchall():
+            if surplus <= 0:
+                break
+            if folder != str(ours) or path not in keep:
+                _delete(self.root / folder / path)
+                index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (folder, path))
+                surplus -= size
+
+    def _download(
+        self,
+        index: sqlite3.Connection,
+        source: Source,
+        folder: Path,
+        entries: Mapping[str, Entry],
+        stale: Sequence[str],
+    ) -> None:
+        if not stale:
+            return
+        unfinished = self.root / "unfinished"
+        unfinished.mkdir(exist_ok=True)
+        for old in unfinished.iterdir():
+            if time.time() - old.stat().st_mtime > UNFINISHED_DAYS * 86400:
+                old.unlink()
+
+        def one(path: str) -> tuple[str, int, str]:
+            entry, place = entries[path], folder / path
+            part = unfinished / hashlib.sha256(f"{folder}\0{path}\0{entry.version}".encode()).hexdigest()
+            source.fetch(path, entry, part)
+            content, size = sha256_file(part), part.stat().st_size
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, place)
+            return path, size, content
+
+        done = 0
+        waiting: deque[Future[tuple[str, int, str]]] = deque()
+        left = iter(stale)
+        total = sum(entries[path].size for path in stale)
+        with ThreadPoolExecutor(self.connections) as pool, bar(f"fetching {megabytes(total)}", len(stale)) as advance:
+            try:
+                while True:
+                    while len(waiting) < 4 * self.connections and (path := next(left, None)) is not None:
+                        waiting.append(pool.submit(one, path))
+                    if not waiting:
+                        break
+                    path, size, content = waiting.popleft().result()
+                    row = (str(source.folder), path, entries[path].version, size, content, int(time.time()))
+                    index.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+                    done += 1
+                    if done % COMMIT_EVERY == 0:
+                        index.commit()
+                    advance()
+            except (DataError, OSError) as error:
+                pool.shutdown(cancel_futures=True)
+                todo = f"make room on the disk, or remove {self.root}: copies come again"
+                problems = (
+                    error.problems
+                    if isinstance(error, DataError)
+                    else [Problem(f"cannot write a copy: {error}", str(folder), todo)]
+                )
+                kept = Problem(
+                    f"{done} of {len(stale)} files were fetched and are kept",
+                    str(self.root),
+                    "run the same command again: it goes on from there",
+                )
+                raise DataError(problems=[*problems, kept]) from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+                index.commit()
+
+
+def _known(index: sqlite3.Connection, folder: PurePosixPath) -> dict[str, Copied]:
+    rows = index.execute("SELECT path, version, size, sha256 FROM files WHERE folder = ?", (str(folder),))
+    return {path: Copied(version, size, sha256) for path, version, size, sha256 in rows}
+
+
+def _is_here(folder: Path, path: str, copied: Copied | None) -> bool:
+    """True where the index knows the copy and the file still has its size."""
+    if copied is None:
+        return False
+    try:
+        return os.stat(folder / path).st_size == copied.size
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _mark_used(index: sqlite3.Connection, folder: PurePosixPath, paths: Sequence[str]) -> None:
+    now = int(time.time())
+    index.executemany(
+        "UPDATE files SET used = ? WHERE folder = ? AND path = ?", ((now, str(folder), path) for path in paths)
+    )
+
+
+def _announce(
+    index: sqlite3.Connection, folder: PurePosixPath, entries: Mapping[str, Entry], stale: Sequence[str]
+) -> None:
+    """Write down what is about to be fetched, without a version, so that a killed run leaves no file that the index
+    does not know.
+    """
+    now = int(time.time())
+    index.executemany(
+        "INSERT OR REPLACE INTO files VALUES (?, ?, '', ?, '', ?)",
+        ((str(folder), path, entries[path].size, now) for path in stale),
+    )
+    index.commit()
+
+
+def _delete(path: Path) -> None:
+    with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):  # a name may have become a folder since
+        path.unlink()
+
+
+def _forget(index: sqlite3.Connection, name: PurePosixPath, folder: Path, paths: set[str]) -> None:
+    """Delete the copies of files that the remote has no more, so that no reader finds a label file of old."""
+    for path in paths:
+        _delete(folder / path)
+        index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (str(name), path))
+
+
+def _check_content(
+    index: sqlite3.Connection, source: Source, wanted: Sequence[str], sha256: Sequence[str | None]
+) -> None:
+    known = _known(index, source.folder)
+    changed = [path for path, content in zip(wanted, sha256, strict=True) if content and known[path].sha256 != content]
+    if changed:
+        todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
+        raise DataError(
+            problems=[
+                Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed
+            ]
+        )

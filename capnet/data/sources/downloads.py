@@ -1,0 +1,332 @@
+"""Published benchmarks over HTTP: downloads that go on where they broke, checked by md5, and extraction that stays in
+its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from capnet.data.sources.cache import megabytes, unsafe
+from capnet.errors import ConfigError, DataError, Problem
+from capnet.progress import bar
+
+CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
+ATTEMPTS = 6  # counted anew whenever bytes arrive
+LONGEST_WAIT = 30.0  # seconds between two attempts
+TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two pieces
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of a benchmark: ``path`` below its base address, size in bytes, md5."""
+
+    path: str
+    size: int
+    md5: str
+
+    @property
+    def file_name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published data set. md5 sums: torchvision's for VOC; for COCO those that its mirrors give."""
+
+    base_url: str
+    archives: tuple[Archive, ...]
+    holds: str  # a path that the extracted data has, shown at the end
+
+
+_VOC_2007 = (
+    Archive("voc2007/VOCtrainval_06-Nov-2007.tar", 460032000, "c52e279531787c972589f7e41ab4ae64"),
+    Archive("voc2007/VOCtest_06-Nov-2007.tar", 451020800, "b6e924de25625d8de591ea690078ad9f"),
+)
+_VOC_2012 = (Archive("voc2012/VOCtrainval_11-May-2012.tar", 1999639040, "6cd6e144f989b92b3379bac3b3de84fd"),)
+_COCO_2017 = (
+    Archive("annotations/annotations_trainval2017.zip", 252907541, "f4bbac642086de4f52a3fdda2de5fa2c"),
+    Archive("zips/val2017.zip", 815585330, "442b8da7639aecaf257c1dceb8ba8c80"),
+    Archive("zips/train2017.zip", 19336861798, "cced6f7f71b7629ddf16f17bbcfab6b2"),
+)
+_VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
+BENCHMARKS = {
+    "voc2007": Benchmark(_VOC_URL, _VOC_2007, "VOCdevkit/VOC2007"),
+    "voc2012": Benchmark(_VOC_URL, _VOC_2012, "VOCdevkit/VOC2012"),
+    "coco2017": Benchmark(
+        "http://images.cocodataset.org", _COCO_2017, "annotations"
+    ),  # its https has another server's certificate
+}
+
+
+# ---------------------------------------------------------------- download
+
+
+def download(url: str, target: Path, md5: str, size: int = 0) -> None:
+    """Fetch ``url`` to ``target``, going on after the bytes of an earlier attempt; the name appears once the md5 is
+    right.
+
+    Raises DataError where the server refuses, stays silent, or serves another file; what arrived is kept for the next
+    run.
+    """
+    if target.is_file() and _md5(target) == md5:
+        return
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for fresh in (False, True):  # a wrong sum after a continued download: once more from the start
+        continued = part.is_file() and part.stat().st_size > 0
+        if fresh:
+            part.unlink(missing_ok=True)
+        _fill(url, part, size)
+        found = _md5(part)
+        if found == md5:
+            os.replace(part, target)
+            return
+        if not continued:
+            break
+    part.unlink()
+    raise DataError(
+        f"the file has md5 {found}, expected is {md5}; it was removed",
+        url,
+        "try again later, or another mirror with --base-url",
+    )
+
+
+def _fill(url: str, part: Path, size: int) -> None:
+    """Append to ``part`` until the server has no more."""
+    import requests
+
+    failed, last = 0, ""
+    with _session() as session, bar(f"downloading {url.rsplit('/', 1)[-1]} (MB)", max(1, size // 10**6)) as advance:
+        shown = 0
+        while failed < ATTEMPTS:
+            have = part.stat().st_size if part.exists() else 0
+            complete = False
+            try:
+                with session.get(
+                    url,
+                    stream=True,
+                    timeout=TIMEOUT,
+                    headers={"Range": f"bytes={have}-", "Accept-Encoding": "identity"},
+                ) as answer:
+                    total = _total(answer, have)
+                    if answer.status_code == 416 and have:  # nothing behind these bytes: all there, or another file's
+                        if total not in (have, 0):
+                            part.unlink()
+                            continue
+                        return
+                    if answer.status_code not in (200, 206):
+                        raise DataError(
+                            f"the server answers {answer.status_code} {answer.reason}",
+                            url,
+                            "try again later, or another mirror with --base-url",
+                        )
+                    _check_room(part.parent, total - have)
+                    arrived = have if answer.status_code == 206 else 0
+                    with open(part, "ab" if arrived else "wb") as file:
+                        for chunk in answer.iter_content(CHUNK):
+                            file.write(chunk)
+                            arrived += len(chunk)
+                            advance(arrived // 10**6 - shown)
+                            shown = arrived // 10**6
+                complete = not total or arrived >= total
+                last = "" if complete else f"{arrived} of {total} bytes arrived"
+            except requests.RequestException as error:
+                last = " ".join(str(error).split())
+            if complete:
+                return
+            grown = (part.stat().st_size if part.exists() else 0) > have
+            failed = 1 if grown else failed + 1
+            time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
+    kept = megabytes(part.stat().st_size) if part.exists() else "nothing"
+    raise DataError(
+        f"the download broke off {ATTEMPTS} times without progress: {last}",
+        f"{url}, {kept} kept in {part}",
+        "run it again: it goes on from there",
+    )
+
+
+@contextmanager
+def _session() -> Iterator[Any]:
+    """A session that repeats what the server asks to repeat later."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
+    with requests.Session() as session:
+        adapter = HTTPAdapter(
+            max_retries=Retry(
+                total=3,
+                connect=0,
+                read=0,
+                status_forcelist=(429, 500, 502, 503, 504),
+                backoff_factor=0.5,
+                raise_on_status=False,
+            )
+        )
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        yield session
+
+
+def _total(answer: Any, have: int) -> int:
+    """Bytes of the whole file as the answer's headers tell; 0 where they do not."""
+    _, _, behind = answer.headers.get("Content-Range", "").partition("/")
+    if behind.isdigit():
+        return int(behind)
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() and answer.status_code == 200 else 0
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left",
+            str(folder),
+            "make room, or choose another folder with --out",
+        )
+
+
+# ---------------------------------------------------------------- extraction
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive: ``kind`` is file, folder, or what else it is."""
+
+    name: str
+    kind: str
+    size: int
+    handle: Any
+
+
+def refuse(members: Sequence[Member]) -> list[Problem]:
+    """Every member that could leave the folder or is no plain file: absolute paths, ``..``, links, devices."""
+    problems = []
+    todo = "take the archive from its publisher; nothing of this one was extracted"
+    for member in members:
+        name = member.name.removesuffix("/").removeprefix("./")
+        fault = unsafe(name) if name not in ("", ".") else ""
+        if "\\" in name or (len(name) > 1 and name[1] == ":"):
+            fault = fault or "it is no relative path"
+        if member.kind not in ("file", "folder"):
+            fault = f"it is a {member.kind}"
+        if fault:
+            problems.append(Problem(f"archive member {member.name!r} is refused: {fault}", "", todo))
+    return problems
+
+
+def extract(archive: Path, out: Path) -> int:
+    """Extract a .zip or .tar (also compressed) below ``out`` and return the number of files.
+
+    All names are looked at before anything is written. Raises DataError for members that could leave ``out``, for a
+    damaged archive, and where the disk is too small.
+    """
+    try:
+        with _opened(archive) as (members, read):
+            problems = [Problem(item.what, str(archive), item.todo) for item in refuse(members)]
+            if problems:
+                raise DataError(problems=problems)
+            out.mkdir(parents=True, exist_ok=True)
+            files = [member for member in members if member.kind == "file"]
+            _check_room(out, sum(member.size for member in files))
+            root = out.resolve()
+            with bar(f"extracting {archive.name}", len(files)) as advance:
+                for member in files:
+                    place = out / member.name.removeprefix("./")
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    if not place.parent.resolve().is_relative_to(root):
+                        where = f"{archive}, through the link {place.parent}"
+                        raise DataError(
+                            f"archive member {member.name!r} would leave {out}",
+                            where,
+                            "remove the link, or choose another folder with --out",
+                        )
+                    beside = place.with_name(f".{place.name[:200]}.{os.getpid()}.tmp")
+                    with read(member.handle) as source, open(beside, "wb") as file:
+                        shutil.copyfileobj(source, file, CHUNK)
+                    os.replace(beside, place)
+                    advance()
+            return len(files)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise DataError(
+            f"the archive cannot be extracted: {error}", str(archive), "remove it and download it again"
+        ) from None
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[Member], Any]]:
+    """Members of an archive, and a function that opens one of them by its handle."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            yield (
+                [Member(item.filename, _zip_kind(item), item.file_size, item) for item in packed.infolist()],
+                packed.open,
+            )
+    else:
+        with tarfile.open(archive) as tar:
+
+            def read(item: tarfile.TarInfo) -> IO[bytes]:
+                file = tar.extractfile(item)
+                assert file is not None
+                return file
+
+            yield [Member(item.name, _tar_kind(item), item.size, item) for item in tar.getmembers()], read
+
+
+def _zip_kind(item: zipfile.ZipInfo) -> str:
+    mode = item.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return "link"
+    return "folder" if item.is_dir() else "file" if not stat.S_IFMT(mode) or stat.S_ISREG(mode) else "device"
+
+
+def _tar_kind(item: tarfile.TarInfo) -> str:
+    return (
+        "file" if item.isreg() else "folder" if item.isdir() else "link" if item.issym() or item.islnk() else "device"
+    )
+
+
+# ---------------------------------------------------------------- a benchmark
+
+
+def fetch_benchmark(benchmark: Benchmark, out: Path, base_url: str = "", keep: bool = False) -> list[str]:
+    """Download and extract every archive below ``out``; returns a line for each. What is done already is not done
+    again.
+    """
+    base = (base_url or benchmark.base_url).rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"--base-url {base!r}", "command line", "write an address that begins with http:// or https://"
+        )
+    lines = []
+    for archive in benchmark.archives:
+        done = out / ".downloads" / f"{archive.file_name}.{archive.md5}"
+        if done.is_file():
+            lines.append(f"{archive.file_name}: already there")
+            continue
+        packed = done.parent / archive.file_name
+        download(f"{base}/{archive.path}", packed, archive.md5, archive.size)
+        files = extract(packed, out)
+        done.touch()
+        if not keep:
+            packed.unlink()
+        lines.append(f"{archive.file_name}: {files} files")
+    return lines

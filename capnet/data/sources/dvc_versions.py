@@ -1,0 +1,246 @@
+"""Data versions through DVC's Python API: the files that a git repository's data.dvc names. The only module that
+imports dvc.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from capnet.data.sources.cache import Entry, unsafe
+from capnet.errors import DataError, Problem
+
+ATTEMPTS = 4
+
+
+def repository_url(root: str) -> str:
+    """The address that git understands: git+https://HOST/REPO is https://HOST/REPO, git+PATH is a path."""
+    return root.removeprefix("git+").removeprefix("file://")
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+@dataclass(frozen=True)
+class DvcSource:
+    """The folder ``path`` of a git repository at ``revision`` (empty: its default branch); files come from its DVC
+    remote.
+    """
+
+    root: str
+    revision: str = ""
+    path: str = "data"
+
+    @property
+    def name(self) -> str:
+        return f"{_without_password(self.root)}@{self.revision or 'HEAD'}:{self.path}"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", _without_password(repository_url(self.root))).strip("-.")[-80:]
+        return PurePosixPath("git", f"{readable}-{hashlib.sha256(f'{self.root} {self.path}'.encode()).hexdigest()[:8]}")
+
+    @cached_property
+    def _files(self) -> Any:
+        """DVC's file system over the repository."""
+        from dvc.api import DVCFileSystem
+
+        with _explained(self.name):
+            return DVCFileSystem(repository_url(self.root), rev=self.revision or None)
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit that ``revision`` names now."""
+        with _explained(self.name):
+            return str(self._files.repo.get_rev())
+
+    def entries(self) -> dict[str, Entry]:
+        """Every file of the folder. Sizes are the average: DVC writes down the folder's total only."""
+        with _explained(self.name):
+            found = self._files.find(self.path, detail=True)
+            size = _average_size(self._files, self.path)
+        if not found:
+            raise DataError(
+                f"the repository has no folder {self.path!r} in this version",
+                self.name,
+                "correct data.path or data.revision",
+            )
+        entries = {}
+        problems = []
+        for name, info in found.items():
+            path = PurePosixPath(name).relative_to(self.path).as_posix()
+            if unsafe(path):
+                problems.append(
+                    Problem(
+                        f"file name {name!r} cannot be used: {unsafe(path)}", self.name, "rename or remove the file"
+                    )
+                )
+            version = info.get("md5") or info.get("md5-dos2unix") or self.commit
+            entries[path] = Entry(int(info["size"] or size), f"md5:{version}" if "md5" in info else str(version))
+        if problems:
+            raise DataError(problems=problems)
+        return entries
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        """Write one file to ``target`` and verify its md5."""
+        last: Exception | None = None
+        for attempt in range(ATTEMPTS):
+            target.unlink(missing_ok=True)
+            try:
+                self._files.get_file(f"{self.path}/{path}", str(target))
+                if target.is_symlink():  # DVC links to its local cache where its settings say so
+                    linked = target.resolve()
+                    target.unlink()
+                    shutil.copyfile(linked, target)
+            except Exception as error:  # what a remote raises depends on its kind
+                last = error
+            else:
+                if not entry.version.startswith("md5:") or _md5(target) == entry.version.removeprefix("md5:"):
+                    return
+                last = ValueError(f"the file has another md5 than data.dvc says ({entry.version})")
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.0))
+        target.unlink(missing_ok=True)
+        with _explained(f"{self.name}/{path}"):
+            raise last or RuntimeError("nothing arrived")
+
+    def close(self) -> None:
+        """Remove the clone that DVC made: outside of its own command it leaves that to the caller."""
+        from dvc.repo.open_repo import clean_repos
+
+        if "_files" in self.__dict__:
+            self._files.close()
+        clean_repos()
+
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _average_size(files: Any, path: str) -> int:
+    """Mean size in bytes of the files of a DVC folder; 0 where the folder is not DVC's."""
+    for output in files.repo.index.outs:
+        if (
+            str(output.fs_path).strip("/").endswith(path.strip("/"))
+            and output.meta
+            and output.meta.size
+            and output.meta.nfiles
+        ):
+            return int(output.meta.size / output.meta.nfiles)
+    return 0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a .dvc file says of a folder: DVC's hash, number of files, bytes."""
+
+    md5: str
+    files: int
+    size: int
+
+    @property
+    def object_name(self) -> str:
+        """Where a remote keeps the list of the folder's files; DVC uploads it after the files."""
+        return f"files/md5/{self.md5[:2]}/{self.md5[2:]}"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A DVC remote with its settings, as .dvc/config and .dvc/config.local have them."""
+
+    name: str
+    url: str
+    default: bool
+    settings: Mapping[str, Any]
+
+
+def load_dvc() -> None:
+    """Import what `remotes` needs of DVC, for who wants to wait for a server and not for that."""
+    import_module("dvc.config")
+
+
+def recorded_version(folder: Path) -> Version | None:
+    """What FOLDER.dvc beside ``folder`` says; None where there is none, or none with a hash."""
+    path = folder.with_name(folder.name + ".dvc")
+    if not path.is_file():
+        return None
+    try:
+        output = yaml.safe_load(path.read_text())["outs"][0]
+        return Version(str(output["md5"]), int(output.get("nfiles", 1)), int(output.get("size", 0)))
+    except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError):
+        return None
+
+
+def remotes(folder: Path) -> list[Remote]:
+    """The remotes of the DVC repository in ``folder``, the default one first. Raises DataError where its settings
+    cannot be read.
+    """
+    from dvc.config import Config
+
+    with _explained(str(folder)):
+        config = Config(dvc_dir=str(folder / ".dvc"))  # a Repo would do, but takes half a second to import
+        default = config["core"].get("remote")
+        found = [Remote(name, str(item["url"]), name == default, dict(item)) for name, item in config["remote"].items()]
+    return sorted(found, key=lambda item: (not item.default, item.name))
+
+
+def listed_files(folder: Path, version: Version) -> list[str] | None:
+    """Names of the files of a version, from DVC's local cache; None where that has not the list."""
+    from dvc.repo import Repo
+
+    with _explained(str(folder)), Repo(str(folder)) as repo:
+        path = Path(repo.cache.local.oid_to_path(version.md5))
+    return [str(item["relpath"]) for item in json.loads(path.read_text())] if path.is_file() else None
+
+
+def remote_has(folder: Path, name: str, version: Version) -> bool:
+    """True where a remote of any kind has the version's list of files."""
+    from dvc.repo import Repo
+
+    with _explained(f"remote {name}"), Repo(str(folder)) as repo:
+        return bool(repo.cloud.get_remote_odb(name).exists(version.md5))
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Turn what git, DVC and the remote raise into a DataError with the innermost message."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+            chain.append(cause)
+        said = list(dict.fromkeys(text for item in chain if (text := " ".join(str(item).split()))))
+        raise DataError(
+            f"DVC: {': '.join(said)[:600] or type(error).__name__}", where, _advice(" ".join(said), chain)
+        ) from None
+
+
+def _advice(said: str, chain: list[BaseException]) -> str:
+    kinds = {type(item).__name__ for item in chain}
+    if "RevError" in kinds:
+        return "correct data.revision: a branch, a tag or a commit of that repository"
+    if kinds & {"CloneError", "SCMError"}:
+        return "can git clone it from here? correct data.root, or give git its credentials"
+    if re.search(r"credential|signature|forbidden|denied|InvalidAccessKey|403", said, flags=re.IGNORECASE):
+        return "correct the credentials of the DVC remote: `capnet doctor` says which ones are found"
+    return "does the remote answer, and was the data pushed (`dvc push` in that repository)? `capnet doctor` looks"

@@ -1,0 +1,84 @@
+"""data.root as a local folder, whatever it is: a folder, s3://BUCKET/PREFIX, or a git repository with a data.dvc."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from capnet.config import Data
+from capnet.data.images.shards import file_of
+from capnet.data.sources.cache import Cache, Source
+from capnet.errors import ConfigError
+from capnet.state import state_dir
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["folder", "s3", "git"]
+
+
+def kind_of(root: str) -> Kind:
+    """What ``data.root`` names; raises ConfigError for another address."""
+    if root.startswith("s3://"):
+        return "s3"
+    if root.startswith(("git+", "git@", "ssh://")) or (root.endswith(".git") and "://" in root):
+        return "git"
+    if "://" in root:
+        raise ConfigError(
+            f"data.root = {root!r}",
+            "params.yaml",
+            "allowed are a folder, s3://BUCKET/PREFIX, and git+https://HOST/REPOSITORY (or git+ssh, git+file)",
+        )
+    return "folder"
+
+
+def open_source(settings: Data) -> Source:
+    """The remote that ``settings.root`` names."""
+    if kind_of(settings.root) == "s3":
+        from capnet.data.sources.s3 import S3Source
+
+        return S3Source(settings.root, settings.connections, settings.anonymous)
+    from capnet.data.sources.dvc_versions import DvcSource
+
+    return DvcSource(settings.root, settings.revision, settings.path)
+
+
+def open_cache(settings: Data) -> Cache:
+    """The cache of remote pictures in the state folder."""
+    return Cache(state_dir("remote"), int(settings.cache_gigabytes * 1e9), settings.connections)
+
+
+def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, strict: bool = True) -> Path:
+    """The folder in which the files of ``data.root`` lie, after those that are asked for were copied there.
+
+    A local folder is returned as ``given``, and so is a folder that a caller names in place of a remote root. ``rows``
+    have ``path`` and, from ingest on, ``sha256``; of a picture in a shard the shard is copied; without rows the label
+    files are. ``strict`` raises DataError where a picture is missing or has another content than the row says.
+    """
+    if not is_remote(settings, given):
+        return given
+    wanted: Sequence[str] | None = None
+    content: Sequence[str | None] | None = None
+    if rows is not None:
+        wanted = [file_of(path) for path in rows["path"]]
+        if "sha256" in rows:  # of the picture, so a shard that holds it has another
+            pairs = zip(rows["path"], wanted, rows["sha256"], strict=True)
+            content = [value if isinstance(value, str) and path == file else None for path, file, value in pairs]
+    try:
+        with closing(open_source(settings)) as source:
+            return open_cache(settings).bring(source, wanted, content, strict)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"data.root needs the package {error.name}, which is not installed",
+            "environment",
+            "pip install 'capnet[data]'",
+        ) from None
+
+
+def is_remote(settings: Data, given: Path) -> bool:
+    """True where ``given`` stands for the remote root of the settings: it is that address, or a pipeline's artifact
+    that names it.
+    """
+    return kind_of(settings.root) != "folder" and (given == Path(settings.root) or (given / "source.json").is_file())

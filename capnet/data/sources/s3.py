@@ -1,0 +1,314 @@
+"""S3 through boto3: list a prefix, fetch objects that can be continued and are verified. The only module that imports
+boto3.
+
+Address, region and credentials come from where boto3 and DVC look for them: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_PROFILE, ~/.aws, a web identity or an instance role.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from capnet.data.sources.cache import Entry, unsafe
+from capnet.errors import CapnetError, ConfigError, DataError, Problem
+
+CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
+ATTEMPTS = 5  # for one object, counted anew whenever bytes arrive
+LONGEST_WAIT = 20.0  # seconds between two attempts
+PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of an object that was put in one piece
+SAYS = {
+    "env": "environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "shared-credentials-file": "the file ~/.aws/credentials",
+    "config-file": "the file ~/.aws/config",
+    "assume-role": "a role named in ~/.aws/config",
+    "assume-role-with-web-identity": "a web identity token (a Kubernetes service account)",
+    "sso": "a single sign-on session",
+    "container-role": "the container's role",
+    "iam-role": "the machine's role",
+    "explicit": "the DVC remote's own settings",
+}
+
+
+@dataclass(frozen=True)
+class S3Address:
+    """How to reach a bucket beyond what the environment says; empty fields leave it to the environment."""
+
+    endpoint: str = ""
+    profile: str = ""
+    region: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+    anonymous: bool = False
+
+
+def load_boto3() -> None:
+    """Import boto3, for who wants to wait for a server and not for that."""
+    import_module("boto3")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
+        raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
+    return bucket, prefix.strip("/")
+
+
+def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[Any, str]:
+    """An S3 client, and where its credentials were found; ``quick`` gives up after seconds.
+
+    Raises DataError where there are no credentials, or no such profile.
+    """
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    times = {"connect_timeout": 2, "read_timeout": 2} if quick else {"connect_timeout": 10, "read_timeout": 60}
+    attempts = 1 if quick else None if os.environ.get("AWS_MAX_ATTEMPTS") else ATTEMPTS
+    config = Config(
+        retries={"mode": "standard", **({"total_max_attempts": attempts} if attempts else {})},
+        max_pool_connections=connections,
+        signature_version=UNSIGNED if address.anonymous else None,
+        **times,
+    )
+    keys = {
+        "aws_access_key_id": address.access_key,
+        "aws_secret_access_key": address.secret_key,
+        "aws_session_token": address.session_token,
+    }
+    try:
+        session = boto3.session.Session(
+            profile_name=address.profile or None,
+            region_name=address.region or None,
+            **{k: v or None for k, v in keys.items()},
+        )
+        client = session.client("s3", endpoint_url=address.endpoint or None, config=config)
+        found = None if address.anonymous else session.get_credentials()
+    except (BotoCoreError, ValueError) as error:
+        raise DataError(
+            f"S3 cannot be set up: {error}", "AWS settings", "look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws/config"
+        ) from None
+    if address.anonymous:
+        return client, "none: data.anonymous is true"
+    if found is None:
+        todo = (
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket set data.anonymous:"
+            " true"
+        )
+        raise DataError("no credentials for S3 were found", "environment, ~/.aws, container and machine roles", todo)
+    where = SAYS.get(str(found.method), str(found.method))
+    return client, f"{where}, profile {session.profile_name}" if "file" in str(found.method) else where
+
+
+def explain(error: Exception, what: str, client: Any, credentials: str) -> Problem:
+    """What S3 answered, in three parts; ``what`` is the address that was asked for."""
+    where = f"{what} at {client.meta.endpoint_url}, credentials: {credentials}"
+    answer: Mapping[str, Any] = getattr(error, "response", {}) or {}
+    code = str(answer.get("Error", {}).get("Code", ""))
+    if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"):
+        return Problem(
+            f"S3 refuses the credentials ({code})",
+            where,
+            "correct the key and its secret, or choose another AWS_PROFILE",
+        )
+    if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"):
+        return Problem(
+            f"S3 does not allow it ({code})",
+            where,
+            "ask for s3:ListBucket and s3:GetObject on this bucket, or use other credentials",
+        )
+    if code in ("NoSuchBucket", "404"):
+        return Problem("there is no such bucket", where, "correct the bucket's name; is this the right server?")
+    if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
+        region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "its own")
+        return Problem("the bucket is in another region", where, f"set AWS_REGION={region}")
+    if code:
+        return Problem(
+            f"S3 answers {code}: {answer['Error'].get('Message', '')}", where, "see the server's log, or try again"
+        )
+    return Problem(
+        f"S3 does not answer: {' '.join(str(error).split())}",
+        where,
+        "is the server running, and AWS_ENDPOINT_URL right?",
+    )
+
+
+@dataclass(frozen=True)
+class S3Source:
+    """The objects below s3://BUCKET/PREFIX."""
+
+    root: str
+    connections: int
+    anonymous: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.root
+
+    @property
+    def folder(self) -> PurePosixPath:
+        bucket, prefix = split_uri(self.root)
+        return PurePosixPath("s3", bucket, *(part for part in prefix.split("/") if part not in ("", ".", "..")))
+
+    @cached_property
+    def _client(self) -> tuple[Any, str]:
+        return connect(S3Address(anonymous=self.anonymous), self.connections)
+
+    def entries(self) -> dict[str, Entry]:
+        """Every object below the prefix. Raises DataError where the list cannot be had, is empty, or has unusable
+        names.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client, credentials = self._client
+        bucket, prefix = split_uri(self.root)
+        start = f"{prefix}/" if prefix else ""
+        found: dict[str, Entry] = {}
+        problems: list[Problem] = []
+        try:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
+                for item in page.get("Contents", []):
+                    path = item["Key"][len(start) :]
+                    if not path or path.endswith("/"):
+                        continue  # a folder's marker
+                    fault = unsafe(path)
+                    if fault:
+                        problems.append(
+                            Problem(
+                                f"object name {item['Key']!r} cannot be used: {fault}",
+                                self.root,
+                                "rename or remove the object",
+                            )
+                        )
+                    found[path] = Entry(int(item["Size"]), item["ETag"].strip('"'))
+        except (ClientError, BotoCoreError) as error:
+            raise DataError(problems=[explain(error, self.root, client, credentials)]) from None
+        if problems:
+            raise DataError(problems=problems)
+        if not found:
+            raise DataError(
+                "nothing is stored there",
+                f"{self.root} at {client.meta.endpoint_url}",
+                "correct data.root, or upload the data folder",
+            )
+        return found
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
+        its size.
+        """
+        client, _ = self._client
+        failed, last = 0, ""
+        while failed < ATTEMPTS:
+            have = target.stat().st_size if target.exists() else 0
+            plain = True
+            if have < entry.size or not target.exists():
+                plain, last = self._append(client, path, entry, target, have)
+            size = target.stat().st_size
+            if size >= entry.size:
+                last = _fault(target, entry, plain)
+                if not last:
+                    return
+                target.unlink()  # what is wrong is not known, so nothing of it is kept
+                size = 0
+            failed = 1 if size > have else failed + 1
+            time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
+        where = f"{self.root}/{path} at {client.meta.endpoint_url}"
+        raise DataError(
+            f"the object could not be fetched in {ATTEMPTS} attempts: {last}",
+            where,
+            "look at the connection and the server, then run it again",
+        )
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client[0].close()
+
+    def _append(self, client: Any, path: str, entry: Entry, target: Path, have: int) -> tuple[bool, str]:
+        """Add the missing bytes; returns whether the ETag can be the content's md5, and why bytes may still be missing.
+
+        Raises DataError where S3 refuses. botocore repeats a request that gets no answer, but no answer that breaks
+        off.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        if not entry.size:
+            target.touch()
+            return True, ""
+        client, credentials = self._client
+        bucket, prefix = split_uri(self.root)
+        more = {"Range": f"bytes={have}-"} if have else {}
+        try:
+            answer = client.get_object(
+                Bucket=bucket, Key=f"{prefix}/{path}" if prefix else path, IfMatch=f'"{entry.version}"', **more
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "PreconditionFailed":
+                raise DataError(
+                    "the object was replaced while it was fetched", f"{self.root}/{path}", "run the same command again"
+                ) from None
+            raise DataError(problems=[explain(error, f"{self.root}/{path}", client, credentials)]) from None
+        except BotoCoreError as error:
+            raise DataError(problems=[explain(error, f"{self.root}/{path}", client, credentials)]) from None
+        plain = not str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+        try:
+            with open(target, "ab" if have and "ContentRange" in answer else "wb") as file:
+                for chunk in answer["Body"].iter_chunks(CHUNK):
+                    file.write(chunk)
+        except (BotoCoreError, HTTPError) as error:
+            return plain, " ".join(str(error).split())
+        return plain, "the answer was too short"
+
+
+def _fault(target: Path, entry: Entry, plain: bool) -> str:
+    size = target.stat().st_size
+    if size != entry.size:
+        return f"{size} bytes arrived, not {entry.size}"
+    if plain and PLAIN_MD5.fullmatch(entry.version):
+        with open(target, "rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if found != entry.version:
+            return f"its md5 is {found}, not {entry.version}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bucket said: the server's address, where credentials were found, whether an object is there, and what is
+    wrong.
+    """
+
+    endpoint: str = ""
+    credentials: str = ""
+    has_object: bool = False
+    problem: Problem | None = None
+
+
+def probe(address: S3Address, uri: str, wanted: str = "") -> Answer:
+    """Ask for one name below ``uri``, and for the object ``wanted`` below it; an answer takes seconds at most."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        bucket, prefix = split_uri(uri)
+        client, credentials = connect(address, 1, quick=True)
+    except CapnetError as error:
+        return Answer(problem=error.problems[0])
+    start = f"{prefix}/" if prefix else ""
+    try:
+        found = client.list_objects_v2(Bucket=bucket, Prefix=start + wanted, MaxKeys=1)
+    except (ClientError, BotoCoreError) as error:
+        return Answer(client.meta.endpoint_url, credentials, False, explain(error, uri, client, credentials))
+    return Answer(client.meta.endpoint_url, credentials, found.get("KeyCount", len(found.get("Contents", []))) > 0)

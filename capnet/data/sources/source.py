@@ -1,0 +1,119 @@
+"""source.json: where the pictures of a run are, and exactly which version; the pictures themselves stay where they
+are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from capnet.config import Data
+from capnet.contracts import SCHEMA, check_schema, read_json, write_json
+from capnet.data.sources.cache import Entry, is_label_file
+from capnet.data.sources.root import kind_of, local_root, open_source
+from capnet.errors import ContractError, DataError
+
+NAME = "source.json"
+FILES = "files"  # folder beside source.json, for pictures of a local folder that tasks elsewhere could not reach
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The pictures of a run. ``root`` is empty where the files lie beside source.json; ``digest`` changes with any
+    file.
+    """
+
+    root: str
+    revision: str
+    path: str
+    digest: str
+    files: int
+
+    def settings(self, given: Data) -> Data:
+        """``given`` with this root and revision."""
+        return given.model_copy(update={"root": self.root or given.root, "revision": self.revision, "path": self.path})
+
+
+def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
+    """Write ``folder``/source.json: the version of ``data.root`` as it is now, and the files too where only this
+    machine has them.
+
+    A branch or tag becomes its commit, so that every task of a run reads the same pictures. A folder below ``volume``
+    is mounted in every task and stays where it is. Raises DataError where the remote cannot be reached or nothing is
+    there.
+    """
+    if kind_of(data.root) == "folder":
+        source = _folder(data, folder, volume)
+    else:
+        local_root(
+            data, Path(data.root)
+        )  # the label files: a wrong address or missing credentials show here, in seconds
+        with closing(open_source(data)) as remote:
+            entries = remote.entries()
+            revision = str(getattr(remote, "commit", ""))
+        source = DataSource(data.root, revision, data.path, digest(entries), len(entries))
+    write_json(folder / NAME, {"schema": SCHEMA, **asdict(source)})
+    return source
+
+
+def read_source(folder: Path) -> DataSource:
+    """What ``describe`` wrote; raises ContractError for anything else."""
+    content = read_json(folder / NAME)
+    check_schema(content, folder / NAME)
+    try:
+        return DataSource(**{key: value for key, value in content.items() if key != "schema"})
+    except TypeError as error:
+        raise ContractError(
+            f"not the description of a data source: {error}", str(folder / NAME), "run the component fetch again"
+        ) from None
+
+
+def digest(entries: Mapping[str, Entry]) -> str:
+    """sha256 over names, sizes and versions of all files, whatever their order."""
+    lines = sorted(f"{path}\0{entry.size}\0{entry.version}\n" for path, entry in entries.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _folder(data: Data, folder: Path, volume: str) -> DataSource:
+    root = Path(data.root)
+    if not root.is_dir():
+        raise DataError(
+            "there is no such folder",
+            data.root,
+            "correct data.root; on a cluster it is s3://BUCKET/PREFIX, a git address or a folder on a volume",
+        )
+    stays = bool(volume) and root.resolve().is_relative_to(Path(volume).resolve())
+    entries: dict[str, Entry] = {}
+    for name, path in _files(root):
+        if not stays:
+            _copy(path, folder / FILES / name, is_label_file(name))
+        stat = path.stat()
+        entries[name] = Entry(stat.st_size, str(stat.st_mtime_ns) if stays else "")
+    if not entries:
+        raise DataError("the folder is empty", data.root, "correct data.root")
+    return DataSource(data.root if stays else "", "", data.path, digest(entries), len(entries))
+
+
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
+    for place, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            yield path.relative_to(root).as_posix(), path
+
+
+def _copy(path: Path, target: Path, whole: bool) -> None:
+    """A second name for a picture where the disk allows it; tables are copied, because people edit them in place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not whole and not path.is_symlink():
+        try:
+            os.link(path, target)
+            return
+        except OSError:
+            pass  # another disk, or one without links
+    shutil.copyfile(path, target)

@@ -1,0 +1,1 @@
+"""Which rows are train, val and test: long-tail construction, assignment, stratification, published lists."""

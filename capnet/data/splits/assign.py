@@ -1,0 +1,236 @@
+"""Which side of the split every row is on: given sides first, then test, train and validation; a group never on two
+sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from capnet.config import Split
+from capnet.contracts import SIDES
+from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
+from capnet.data.splits.stratify import stratified_holdout
+from capnet.errors import ConfigError, DataError, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+FREE, LEFT = "", "left"  # no side yet; out of train and test, at most a validation row
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Row positions per side in the order in which they are written, and where each side came from."""
+
+    train: list[int]
+    val: list[int]
+    test: list[int]
+    validation_source: str  # given, train, pool or none
+    test_source: str  # given, published or share
+    followed: int = 0  # rows without a side that went where the rest of their group was given
+    held_out_of_given: int = 0  # rows given as train that became validation rows
+    draw: LongTailedDraw | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def group_codes(groups: pd.Series) -> np.ndarray:
+    """int64 [row]: equal for rows of one group; a row without a group is a group of its own."""
+    import pandas as pd
+
+    codes = pd.factorize(groups)[0].astype(np.int64)
+    alone = codes < 0
+    codes[alone] = -1 - np.arange(alone.sum())
+    return codes
+
+
+def assign_sides(
+    frame: pd.DataFrame,
+    labels: csr_array | np.ndarray,
+    settings: Split,
+    published: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> Sides:
+    """Give the rows of ``frame`` (manifest columns, ascending image_id) their sides; ``labels`` are known positives,
+    sparse or dense bool [row, class].
+
+    Given sides stay: a row given as val or test is there, and nothing joins a given test side but unsided rows of its
+    own groups. A row given as train may be left out by the Pareto draw or a published list, or become a validation row
+    where rows without a side do not suffice; it is never a test row. With no test rows given, ``test_share`` of the
+    rows without a side is held out before train is drawn, so the test side keeps the natural distribution.
+
+    Raises DataError for an empty train or test side and for lists that contradict given sides, ConfigError for a pool
+    that cannot exist.
+    """
+    groups = group_codes(frame["group"])
+    given = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
+    position = {image: row for row, image in enumerate(frame["image_id"])}
+    listed_train, listed_test = ([position[image] for image in ids] for ids in published)
+    side = given.copy()
+    if settings.method == "published":
+        _refuse_contradictions(frame, given, listed_train, listed_test)
+        side[side == "train"] = LEFT
+        side[listed_train], side[listed_test] = "train", "test"
+        side[(side == FREE) & _grouped_with(groups, np.isin(side, SIDES))] = LEFT
+        followed = 0
+    else:
+        followed = _follow_groups(side, groups)
+    test_source = "published" if listed_test else "given" if (side == "test").any() else "share"
+    if test_source == "share":
+        side[_test_share(side, labels, groups, settings)] = "test"
+    in_list = set(listed_test)
+    test = [*listed_test, *(row for row in np.flatnonzero(side == "test").tolist() if row not in in_list)]
+
+    draw = None
+    train = np.flatnonzero((side == FREE) | (side == "train"))
+    if settings.method in ("pareto", "exponential"):
+        draw = long_tailed_draw(labels[train], reference_counts(labels.shape[1], settings), settings.seed)
+        train = train[draw.rows]
+    elif settings.method == "published":
+        train = np.array(listed_train, dtype=np.int64)
+    if not len(train):
+        raise DataError(
+            "no rows for the train side",
+            f"split.method = {settings.method}, {len(frame)} rows",
+            "give more rows, or lower split.test_share",
+        )
+
+    val, source = np.flatnonzero(side == "val"), "given"
+    if not len(val):
+        source = settings.validation.source
+        if source == "train":
+            val = _from_train(train, given, labels, groups, settings)
+        elif source == "pool":
+            val = _from_pool(train, side, labels, groups, settings)
+    warnings = []
+    if not len(val) and source != "none":
+        reason = (
+            _too_large(groups[train], settings.validation.share, "split.validation.share") if source == "train" else ""
+        )
+        warnings.append(
+            f"no validation rows: split.validation.source = {source} gave none{reason and f' ({reason})'}, so the last"
+            " epoch is kept"
+        )
+        source = "none"
+    held_out = np.isin(train, val)
+    held_out_of_given = int((given[train[held_out]] == "train").sum())
+    return Sides(
+        train[~held_out].tolist(), val.tolist(), test, source, test_source, followed, held_out_of_given, draw, warnings
+    )
+
+
+def reference_counts(n_classes: int, settings: Split) -> np.ndarray:
+    """What the draw aims at, int64 [class in visiting order]."""
+    if settings.method == "exponential":
+        return exponential_curve(n_classes, settings.exponential.max, settings.exponential.ratio)
+    return reference_curve(n_classes, settings.pareto.max, settings.pareto.min, settings.pareto.shape)
+
+
+def _grouped_with(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """bool [row]: in one group with a row where ``rows``, bool [row], is true."""
+    return np.isin(groups, groups[rows])
+
+
+def _follow_groups(side: np.ndarray, groups: np.ndarray) -> int:
+    """Put rows without a side where the rest of their group was given (test before val before train); how many
+    moved.
+    """
+    moved = 0
+    for name in reversed(SIDES):
+        follow = (side == FREE) & _grouped_with(groups, side == name)
+        side[follow] = name
+        moved += int(follow.sum())
+    return moved
+
+
+def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
+    """Positions of the rows without a side that become the test side."""
+    free = np.flatnonzero(side == FREE)
+    wanted = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
+    chosen = free[stratified_holdout(labels[free], wanted, settings.seed, groups[free])]
+    if len(chosen):
+        return chosen
+    if wanted and len(np.unique(groups[free])) == 1:
+        todo = (
+            "give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
+        )
+        raise DataError(
+            "no rows for the test side: all rows without a given side are one group",
+            f"column group, {len(free)} rows",
+            todo,
+        )
+    if wanted and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
+        todo = (
+            f"{reason}, or give pictures that do not belong together groups of their own, or give rows of labels.csv"
+            " the split 'test'"
+        )
+        raise DataError(
+            "no rows for the test side: every group is too large for it", f"column group, {len(free)} rows", todo
+        )
+    raise DataError(
+        "no rows for the test side",
+        f"split.test_share = {settings.test_share}; {len(free)} of {len(side)} rows have no given side",
+        "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share"
+        " above 0",
+    )
+
+
+def _too_large(groups: np.ndarray, share: float, setting: str) -> str:
+    """What to do where no group fits into a ``share`` of the rows; "" where one does, where there is only one, or none
+    at all.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    if len(sizes) < 2 or sizes.max() < 2 or not share or sizes.min() <= round(share * len(groups)):
+        return ""
+    return (
+        f"the smallest group has {sizes.min()} of {len(groups)} rows: raise {setting} from {share} to"
+        f" {math.ceil(100 * sizes.min() / len(groups)) / 100}"
+    )
+
+
+def _from_train(
+    train: np.ndarray, given: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+) -> np.ndarray:
+    """Positions of training rows to hold out; rows given as train only where the others are too few."""
+    wanted = round(settings.validation.share * len(train))
+    unsided = train[~_grouped_with(groups, given == "train")[train]]  # a group with a row given as train stays whole
+    rows = np.sort(unsided if len(unsided) >= wanted else train)
+    return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
+
+
+def _from_pool(
+    train: np.ndarray, side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+) -> np.ndarray:
+    """Positions of rows that neither train nor test took, at most ``cap`` of the training rows, no group shared with
+    either.
+    """
+    if settings.method == "natural":
+        todo = "set split.validation.source to train or none, or split.method to pareto"
+        raise ConfigError(
+            "split.validation.source = pool, but split.method natural leaves no rows over", "params.yaml", todo
+        )
+    taken = side == "test"
+    taken[train] = True
+    rows = np.flatnonzero(~_grouped_with(groups, taken))
+    wanted = min(len(rows), int(min(settings.validation.share, settings.validation.cap) * len(train)))
+    return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
+
+
+def _refuse_contradictions(frame: pd.DataFrame, given: np.ndarray, train: Sequence[int], test: Sequence[int]) -> None:
+    problems = []
+    for name, rows in (("train", train), ("test", test)):
+        for row in rows:
+            if given[row] not in (FREE, name):
+                what = f"image {frame['image_id'].iloc[row]!r} is listed for {name} but given as {given[row]}"
+                problems.append(
+                    Problem(what, f"ingest.{name}_list", "correct the list, or the split column of the data")
+                )
+    for row in sorted(set(train) & set(test)):
+        what = f"image {frame['image_id'].iloc[row]!r} is listed for train and for test"
+        problems.append(Problem(what, "ingest.train_list, ingest.test_list", "remove it from one of the lists"))
+    if problems:
+        raise DataError(problems=problems)

@@ -1,0 +1,220 @@
+"""Which rows form a training list: long-tailed constructions (Pareto, exponential), and published id lists."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from capnet.contracts import replace_file
+from capnet.errors import SHOWN, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy.sparse import csr_array
+
+LAST_TAIL = 0.01  # the last class stands for the 0.99-quantile of the Pareto distribution
+LISTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class LongTailedDraw:
+    """A long-tailed list: drawn ``rows`` in list order; per visited class its index, reference count and rows added (or
+    removed, below 0).
+    """
+
+    rows: list[int]
+    class_order: list[int]
+    reference: list[int]
+    steps: list[int]
+
+
+def reference_curve(n_classes: int, maximum: int, minimum: int, shape: float) -> np.ndarray:
+    """Reference counts, int64 [class], falling from ``maximum`` towards ``minimum`` like a Pareto density.
+
+    Source: Wu et al., ECCV 2020 (distribution-balanced loss), split tool: floor((max - min) x^-(b + 1) + min) at
+    evenly spaced x from the 0-quantile (1) to the 0.99-quantile of Pareto(b).
+    """
+    import numpy as np
+
+    x = np.linspace(1.0, LAST_TAIL ** (-1.0 / shape), n_classes)
+    return np.floor((maximum - minimum) * x ** -(shape + 1.0) + minimum).astype(np.int64)
+
+
+def exponential_curve(n_classes: int, maximum: int, ratio: float) -> np.ndarray:
+    """Reference counts, int64 [class], falling from ``maximum`` to ``maximum / ratio`` by one factor, 1 at least.
+
+    Source: Cui et al., CVPR 2019 (class-balanced loss), the long-tailed CIFAR sets.
+    """
+    import numpy as np
+
+    share = np.arange(n_classes) / max(n_classes - 1, 1)
+    return np.maximum(np.floor(maximum * ratio**-share + 1e-9), 1).astype(np.int64)
+
+
+def dragged_in(labels: csr_array | np.ndarray) -> np.ndarray:
+    """Per class the sum over i of P(class | i), float64 [class]: how much the other classes drag it in; ``labels`` bool
+    [row, class].
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    counts = csr_array(labels, dtype=np.int64)
+    together = (counts.T @ counts).toarray().astype(np.float64)  # [class, class]
+    return (together / np.maximum(np.diag(together), 1.0)[:, None]).sum(axis=0)
+
+
+def class_order(labels: csr_array | np.ndarray) -> np.ndarray:
+    """Classes in the order in which the draw visits them, int64 [class]: the most dragged in first, ties by index."""
+    import numpy as np
+
+    return np.argsort(-dragged_in(labels), kind="stable")
+
+
+def long_tailed_draw(
+    labels: csr_array | np.ndarray, reference: Sequence[int] | np.ndarray, seed: int
+) -> LongTailedDraw:
+    """Draw a long-tailed list from ``labels``, sparse or dense bool [row, class], rows in ascending order of their ids.
+
+    One greedy pass from the most to the least dragged-in class: each class is filled up to its ``reference`` count, int
+    [class in that order], from the rows not yet drawn (as far as they reach), or cut down to it; earlier classes are
+    not visited again, so final counts differ from the reference. Source: METHOD 3.1; Wu et al., ECCV 2020.
+
+    The published lists hang on CPython's iteration order of sets of small integers, here and in the order of the
+    result: the sets below are grown and shrunk one element at a time for that reason, and must stay sets of plain ints.
+    """
+    from scipy.sparse import csc_array, csr_array
+
+    order = [int(c) for c in class_order(labels)]
+    wanted_counts = [int(n) for n in reference]
+    by_row, by_class = csr_array(labels), csc_array(labels)
+    by_row.sort_indices()
+    by_class.sort_indices()
+    drawn: set[int] = set()
+    drawn_of_class: list[set[int]] = [set() for _ in order]
+    generator = random.Random(seed)
+    steps = []
+
+    def classes_of(row: int) -> list[int]:
+        return by_row.indices[by_row.indptr[row] : by_row.indptr[row + 1]].tolist()
+
+    for c, wanted in zip(order, wanted_counts, strict=True):
+        step = wanted - len(drawn_of_class[c])
+        if step > 0:
+            left = tuple(
+                set(by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]].tolist()) - drawn_of_class[c]
+            )
+            step = min(step, len(left))
+            for row in generator.sample(left, step):
+                drawn.add(row)
+                for other in classes_of(row):
+                    drawn_of_class[other].add(row)
+        elif step < 0:
+            for row in generator.sample(tuple(drawn_of_class[c]), -step):
+                drawn.remove(row)
+                for other in classes_of(row):
+                    drawn_of_class[other].remove(row)
+        steps.append(step)
+    return LongTailedDraw(list(drawn), order, wanted_counts, steps)
+
+
+def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> LongTailedDraw:
+    """Draw a list along the Pareto reference curve, as VOC-LT and COCO-LT were drawn."""
+    return long_tailed_draw(labels, reference_curve(labels.shape[1], maximum, minimum, shape), seed)
+
+
+def write_id_list(folder: Path, side: str, ids: Sequence[str]) -> None:
+    """Keep a published list beside the manifest, so that whoever reads the manifest reads the list that belongs to
+    it.
+    """
+    replace_file(folder / f"{side}_list.txt", "\n".join(ids) + "\n")
+
+
+def read_kept_list(folder: Path, side: str) -> list[str]:
+    """The list that ingest kept; empty where there is none."""
+    path = folder / f"{side}_list.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:
+    """Ids of a published list, one a line, in its order, and every mistake in it: unknown and repeated ids, unreadable
+    file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        return [], [
+            Problem(
+                f"not UTF-8 text: {error.reason} at byte {error.start}",
+                str(path),
+                "save the list as UTF-8, one image id a line",
+            )
+        ]
+    except OSError as error:
+        return [], [
+            Problem(f"cannot read the id list: {error.strerror}", str(path), f"correct {setting} in params.yaml")
+        ]
+    ids, problems, first_line = [], [], dict[str, int]()
+    by_name: dict[str, str] = {PurePosixPath(image).name: image for image in known}
+    same = _spellings(known)
+    for number, line in enumerate(lines, start=1):
+        written = line.strip()
+        if not written:
+            continue
+        image = same.get(written, written)
+        if image in first_line:
+            where = f"{path} line {number}, first in line {first_line[image]}"
+            problems.append(Problem(f"image id {written!r} is listed twice", where, "remove one of the lines"))
+            continue
+        first_line[image] = number
+        if written in same:
+            ids.append(image)
+        else:
+            problems.append(
+                Problem(
+                    f"image id {written!r} is not in the data",
+                    f"{path} line {number}",
+                    _advice(written, known, by_name, len(problems)),
+                )
+            )
+    if not first_line and not problems:
+        problems.append(
+            Problem(
+                "the id list is empty",
+                str(path),
+                f"correct {setting} in params.yaml: a text file with one image id a line",
+            )
+        )
+    return ids, problems
+
+
+def _spellings(known: Sequence[str]) -> dict[str, str]:
+    """The image id that a line of a list stands for: itself, or COCO's 000000000009 for 9 where that says one picture
+    only.
+    """
+    numbers = [image for image in known if image.isdigit()]
+    short = {image.lstrip("0"): image for image in numbers}
+    return (short if len(short) == len(numbers) else {}) | {image: image for image in known}
+
+
+def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:
+    if image in by_name:
+        return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
+    bare = PurePosixPath(image.replace("\\", "/"))
+    inside = next(
+        (found for found in (str(bare.with_suffix("")) if bare.name else "", bare.stem) if found in by_name.values()),
+        "",
+    )
+    if inside:
+        return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
+    close = (
+        difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
+    )  # slow: only for what is shown
+    return (
+        f"did you mean {close[0]!r}?"
+        if close
+        else "add the picture to the data, or use the list that belongs to this data"
+    )

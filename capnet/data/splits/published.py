@@ -1,0 +1,152 @@
+"""Published long-tailed benchmarks: how many training pictures every class must have, so that figures compare with the
+papers'.
+
+Source: counted from the lists of Wu et al., ECCV 2020 (distribution-balanced loss); numbers in the order of VOC's and
+    COCO's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from capnet.contracts import Classes
+from capnet.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Training rows, test rows, and training pictures per class."""
+
+    train: int
+    test: int
+    counts: tuple[int, ...]
+
+
+BENCHMARKS = {
+    "voc-lt": Benchmark(1142, 4952, (6, 34, 8, 14, 154, 17, 249, 29, 479, 4, 240, 48, 11, 20, 775, 100, 5, 82, 7, 64)),
+    "coco-lt": Benchmark(
+        1909,
+        5000,
+        (
+            1128,
+            37,
+            276,
+            32,
+            9,
+            41,
+            18,
+            87,
+            20,
+            50,
+            11,
+            13,
+            8,
+            97,
+            19,
+            49,
+            70,
+            17,
+            7,
+            10,
+            8,
+            6,
+            7,
+            7,
+            100,
+            39,
+            189,
+            31,
+            24,
+            11,
+            12,
+            8,
+            35,
+            10,
+            25,
+            21,
+            17,
+            10,
+            20,
+            460,
+            84,
+            498,
+            126,
+            207,
+            173,
+            366,
+            39,
+            35,
+            44,
+            36,
+            29,
+            25,
+            14,
+            45,
+            16,
+            73,
+            585,
+            153,
+            164,
+            44,
+            624,
+            25,
+            200,
+            137,
+            70,
+            89,
+            73,
+            127,
+            91,
+            175,
+            9,
+            237,
+            119,
+            292,
+            87,
+            113,
+            15,
+            21,
+            6,
+            11,
+        ),
+    ),
+}
+
+
+def check_benchmark(name: str, classes: Classes, counts: np.ndarray, rows: Mapping[str, int]) -> None:
+    """Raise DataError naming every class whose training count, int [class], is not the published one; ``name`` none
+    checks nothing.
+    """
+    if name == "none":
+        return
+    expected = BENCHMARKS[name]
+    where = f"split.benchmark = {name}"
+    todo = (
+        "use the published pictures and lists with the preset's settings; or, for a split of your own, set"
+        " split.benchmark: none"
+    )
+    problems = [
+        Problem(f"{rows[side]} {side} rows, published are {number}", where, todo)
+        for side, number in (("train", expected.train), ("test", expected.test))
+        if rows[side] != number
+    ]
+    if len(classes) != len(expected.counts):
+        problems.append(Problem(f"{len(classes)} classes, published are {len(expected.counts)}", where, todo))
+    else:
+        found = zip(classes.names, counts.tolist(), expected.counts, strict=True)
+        different = [f"{label}: {count} instead of {number}" for label, count, number in found if count != number]
+        if different:
+            problems.append(
+                Problem(
+                    f"{len(different)} of {len(classes)} training counts are not the published ones",
+                    "; ".join(different),
+                    todo,
+                )
+            )
+    if problems:
+        raise DataError(problems=problems)

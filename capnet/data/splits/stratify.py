@@ -1,0 +1,87 @@
+"""Hold out rows so that every label keeps its share: iterative stratification for one held-out part, by groups."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+def stratified_holdout(
+    labels: csr_array | np.ndarray, wanted: int, seed: int, groups: Sequence[int] | np.ndarray | None = None
+) -> np.ndarray:
+    """Choose ``wanted`` rows so that every label keeps its share on both sides; bool [row], true where held out.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, algorithm 1) with two subsets whose
+    sizes are kept, so exactly ``wanted`` rows are held out. ``labels`` is sparse or dense bool [row, class]. Rows with
+    equal ``groups`` (int [row]) stay together; then the number may fall short of ``wanted``, never exceed it. None is
+    held out only where every group is larger than ``wanted``. The rarest label goes first and a lone positive stays
+    where more of it is due, which is train for shares below one half.
+    """
+    from scipy.sparse import csc_array, csr_array
+
+    n = labels.shape[0]
+    if wanted <= 0:
+        return np.zeros(n, dtype=bool)
+    unit_of_row, n_units = _units(np.arange(n) if groups is None else np.asarray(groups))
+    order = list(range(n_units))
+    random.Random(seed).shuffle(order)
+    rank = np.empty(n_units, dtype=np.int64)
+    rank[order] = np.arange(n_units)
+    unit_of_row = rank[unit_of_row]  # numbers of units in the shuffled order
+    counts = csr_array((np.ones(n, dtype=np.int64), (unit_of_row, np.arange(n))), shape=(n_units, n)) @ csr_array(
+        labels, dtype=np.int64
+    )  # [unit, class]
+    by_class = csc_array(counts)
+    by_class.sort_indices()
+    sizes = np.bincount(unit_of_row, minlength=n_units).tolist()
+    totals = np.asarray(counts.sum(axis=0)).tolist()
+    due = [
+        [total * (n - wanted) for total in totals],
+        [total * wanted for total in totals],
+    ]  # times n, so that ties are exact
+    room = [n - wanted, wanted]
+    waiting = np.array(totals)
+    held_out, placed = bytearray(n_units), bytearray(n_units)
+
+    def place(unit: int, label: int | None) -> None:
+        size = sizes[unit]
+        if (room[0] >= size) == (room[1] >= size):
+            wishes = [(due[side][label] if label is not None else 0, room[side]) for side in (0, 1)]
+            side = int(wishes[1] > wishes[0]) if room[1] >= size else 0
+        else:
+            side = int(room[1] >= size)
+        room[side] -= size
+        start, end = counts.indptr[unit], counts.indptr[unit + 1]
+        for c, k in zip(counts.indices[start:end].tolist(), counts.data[start:end].tolist(), strict=True):
+            due[side][c] -= k * n
+            waiting[c] -= k
+        held_out[unit], placed[unit] = side, 1
+
+    while waiting.any():
+        rarest = int(np.where(waiting > 0, waiting, np.iinfo(np.int64).max).argmin())
+        for unit in by_class.indices[by_class.indptr[rarest] : by_class.indptr[rarest + 1]].tolist():
+            if not placed[unit]:
+                place(unit, rarest)
+    for unit in range(n_units):
+        if not placed[unit]:
+            place(unit, None)
+    fitting = [unit for unit in range(n_units) if sizes[unit] <= wanted]
+    if fitting and not any(
+        held_out
+    ):  # few large groups: what would have fitted was placed before the others turned out not to
+        held_out[max(fitting, key=sizes.__getitem__)] = 1
+    return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]
+
+
+def _units(groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Each row's group as a number, in the order in which groups first appear, and how many there are."""
+    _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return rank[codes.reshape(-1)], len(first)

@@ -1,0 +1,304 @@
+"""Charts as small inline SVG: no script, colours from the page's style sheet, so they follow its light and dark scheme.
+
+Cells of tables and the overview use percent for x and pixels for y: they fill any width and their text never shrinks.
+The other charts have a view box as wide as a phone. Buckets differ by colour and by marker or dash, never by colour
+alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 360, 268
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 40
+MANY = 300  # points of one series from which on they share one path and have no tooltips
+MARKER_BUCKETS = {"head": "circle", "medium": "square", "tail": "triangle"}
+
+
+def number(value: float) -> str:
+    """A coordinate with at most one decimal: ``12.5``, ``12``."""
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
+
+
+def percent_x(value: float) -> str:
+    """A share of 1 as an x coordinate in percent, two decimals at most."""
+    text = f"{100 * value:.2f}".rstrip("0").rstrip(".")
+    return ("0" if text == "-0" else text) + "%"
+
+
+def finite(*values: float) -> bool:
+    return all(math.isfinite(value) for value in values)
+
+
+def marker(kind: str, x: float, y: float, radius: float) -> str:
+    """The path of a circle, square or triangle centred on (x, y)."""
+    r, d, across, up = (number(part) for part in (radius, 2 * radius, x, y))
+    if kind == "circle":
+        return f"M{number(x - radius)} {up}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0-{d} 0z"
+    if kind == "square":
+        return f"M{number(x - radius)} {number(y - radius)}h{d}v{d}h-{d}z"
+    assert kind == "triangle", kind
+    half = number(1.2 * radius)
+    return f"M{across} {number(y - 1.2 * radius)}l{half} {number(2.1 * radius)}h-{number(2.4 * radius)}z"
+
+
+# ---------------------------------------------------------------- cells of tables
+
+
+def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> Markup:
+    """A horizontal bar on 0 to 1 with its interval; a bar without an interval is pale; ``other`` is a tick (zero-shot).
+
+    Its colour is that of the bucket of the row (or card) around it.
+    """
+    if not finite(value):
+        return Markup("")
+    sure = finite(low, high)
+    parts = [
+        f'<svg class="cell" aria-hidden="true"><rect class="bar{"" if sure else " unsure"}" y="3"'
+        f' width="{percent_x(value)}" height="10"/>'
+    ]
+    if sure:
+        parts.append(f'<line class="whisker" x1="{percent_x(low)}" x2="{percent_x(high)}" y1="8" y2="8"/>')
+    if finite(other):
+        parts.append(f'<line class="other" x1="{percent_x(other)}" x2="{percent_x(other)}" y2="16"/>')
+    return Markup("".join(parts) + "</svg>")
+
+
+def difference_cell(value: float, low: float, high: float, extent: float) -> Markup:
+    """A point with its interval on a scale from -extent to extent, zero marked."""
+    if not finite(value):
+        return Markup("")
+
+    def place(v: float) -> str:
+        return percent_x(0.5 + 0.47 * max(-1.0, min(1.0, v / extent)))
+
+    shown = "same" if not finite(low, high) or low <= 0 <= high else "better" if value > 0 else "worse"
+    whisker = f'<line class="range" x1="{place(low)}" x2="{place(high)}" y1="8" y2="8"/>' if finite(low, high) else ""
+    return Markup(
+        f'<svg class="cell difference {shown}" aria-hidden="true"><line class="zero" x1="50%" x2="50%" y1="0" y2="16"/>'
+        f'{whisker}<circle cx="{place(value)}" cy="8" r="4"/></svg>'
+    )
+
+
+def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) -> Markup:
+    """A dumbbell on ``low`` to ``high``: hollow dot for ``first``, filled dot for ``second``, in the colour of the
+    row.
+    """
+    if not finite(first, second):
+        return Markup("")
+    a, b, zero = (percent_x(0.03 + 0.94 * (max(low, min(high, v)) - low) / (high - low)) for v in (first, second, 0.0))
+    return Markup(
+        f'<svg class="cell pair" aria-hidden="true"><line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="16"/><line'
+        f' class="range" x1="{a}" x2="{b}" y1="8" y2="8"/><circle class="hollow" cx="{a}" cy="8" r="4"/><circle'
+        f' cx="{b}" cy="8" r="4.5"/></svg>'
+    )
+
+
+# ---------------------------------------------------------------- the overview
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One class of the overview; ``train_count`` pictures, average precision in [0, 1] or NaN."""
+
+    name: str
+    bucket: str
+    train_count: int
+    ap: float
+    low: float
+    high: float
+    positives: int
+
+
+OVERVIEW_AP, OVERVIEW_GAP, OVERVIEW_COUNT = 170, 8, 46
+SLOT = 10  # units of x per class
+
+
+def overview(bars: Sequence[Bar]) -> Markup:
+    """AP per class, sorted as given, with intervals above; training counts (log scale) hang below. Stretches to its
+    width.
+    """
+    top, most = 12, max((bar.train_count for bar in bars), default=0)
+    base = top + OVERVIEW_AP
+    below = base + OVERVIEW_GAP
+    height = below + OVERVIEW_COUNT + 4
+    wide = SLOT * max(len(bars), 1)
+    parts = [
+        '<path class="grid"'
+        f' d="{"".join(f"M0 {number(base - share * OVERVIEW_AP)}h{wide}" for share in (0.25, 0.5, 0.75, 1.0))}"/>'
+    ]
+    counts, whiskers = [], []
+    for index, bar in enumerate(bars):
+        x = SLOT * index
+        counts.append(
+            f"M{x + 1}"
+            f" {below}h8v{number(OVERVIEW_COUNT * math.log1p(max(bar.train_count, 0)) / (math.log1p(most) or 1.0))}h-8z"
+        )
+        if finite(bar.ap):
+            sure = finite(bar.low, bar.high)
+            look = f"bar {bar.bucket}" + ("" if sure else " unsure")
+            title = f"{bar.name}: {_ap_words(bar)}; {bar.train_count} training pictures"
+            parts.append(
+                f'<path class="{escape(look)}" d="M{x + 1}'
+                f' {base}V{number(base - OVERVIEW_AP * bar.ap)}h8V{base}z"><title>{escape(title)}</title></path>'
+            )
+            if sure:
+                whiskers.append(
+                    f"M{x + 5} {number(base - OVERVIEW_AP * bar.high)}V{number(base - OVERVIEW_AP * bar.low)}"
+                )
+    parts.append(
+        f'<path class="count" d="{"".join(counts)}"/><path class="whisker" d="{"".join(whiskers)}"/><path class="axis"'
+        f' d="M0 {base}h{wide}"/>'
+    )
+    ticks = "".join(
+        f'<text class="tick" x="30" y="{number(base - share * OVERVIEW_AP + 4)}"'
+        f' text-anchor="end">{100 * share:.0f}</text>'
+        for share in (0, 0.25, 0.5, 0.75, 1)
+    )
+    label = (
+        f"Average precision of {len(bars)} classes, from the most to the fewest training pictures; the table below has"
+        " every number"
+    )
+    return Markup(
+        f'<div class="overview{"" if len(bars) <= MANY else " dense"}" style="max-width:{36 + 44 * len(bars)}px"><svg'
+        f' width="36" height="{height}" aria-hidden="true">{ticks}<text class="tick" x="30"'
+        f' y="{below + OVERVIEW_COUNT}" text-anchor="end">{most}</text></svg><svg class="bars" height="{height}"'
+        f' viewBox="0 0 {wide} {height}" preserveAspectRatio="none" role="img"'
+        f' aria-label="{label}">{"".join(parts)}</svg></div>'
+    )
+
+
+def _ap_words(bar: Bar) -> str:
+    if finite(bar.low, bar.high):
+        return f"AP {100 * bar.ap:.1f} ({100 * bar.low:.1f} to {100 * bar.high:.1f})"
+    return f"AP {100 * bar.ap:.1f}, only {bar.positives} test pictures"
+
+
+# ---------------------------------------------------------------- charts with axes
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis: its range, its ticks and its title."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    title: str
+    percent: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{100 * value:.0f}" if self.percent else f"{value:g}"
+
+    def share(self, value: float) -> float:
+        return (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1.0)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line (``kind`` = line) or points (``kind`` = a marker's name); ``look`` is the CSS class."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    look: str
+    kind: str = "line"
+    titles: Sequence[str] = field(default_factory=tuple)
+    radius: float = 3.6
+
+
+def share_axis(title: str) -> Axis:
+    """0 to 1, written in percent."""
+    return Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), title, percent=True)
+
+
+def nice_axis(
+    values: Iterable[float], title: str, *, from_zero: bool = False, whole: bool = False, percent: bool = False
+) -> Axis:
+    """An axis around ``values`` with four to six round ticks."""
+    found = [value for value in values if finite(value)] or [0.0, 1.0]
+    low, high = (0.0 if from_zero else min(found)), max(found)
+    if high <= low:
+        high = low + (1.0 if whole else abs(low) or 1.0)
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    if whole:
+        step = max(1.0, float(round(step)))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks, title, percent)
+
+
+def chart(
+    x: Axis,
+    y: Axis,
+    series: Iterable[Series],
+    label: str,
+    *,
+    diagonal: bool = False,
+    vertical: float = math.nan,
+    note: str = "",
+) -> Markup:
+    """Lines and points in a frame; ``diagonal`` draws y = x, ``vertical`` a marked x with ``note`` beside it."""
+    wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def place(horizontal: float, upright: float) -> tuple[float, float]:
+        return LEFT + wide * x.share(horizontal), TOP + tall * (1 - y.share(upright))
+
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    for tick in y.ticks:
+        _, up = place(x.low, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{number(up)}" y2="{number(up)}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{number(up + 4)}" text-anchor="end">{y.text(tick)}</text>')
+    for tick in x.ticks:
+        across, _ = place(tick, y.low)
+        parts.append(
+            f'<text class="tick" x="{number(across)}" y="{HEIGHT - BOTTOM + 16}"'
+            f' text-anchor="middle">{x.text(tick)}</text>'
+        )
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
+    parts.append(
+        f'<text class="label" x="{LEFT + wide / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.title)}</text>'
+    )
+    middle = TOP + tall // 2
+    parts.append(
+        f'<text class="label" transform="translate(10 {middle}) rotate(-90)"'
+        f' text-anchor="middle">{escape(y.title)}</text>'
+    )
+    if diagonal:
+        (x1, y1), (x2, y2) = place(x.low, y.low), place(x.high, y.high)
+        parts.append(
+            f'<line class="diagonal" x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"/>'
+        )
+    if finite(vertical):
+        across, _ = place(vertical, y.low)
+        anchor, shift = ("end", -5) if x.share(vertical) > 0.6 else ("start", 5)
+        parts.append(
+            f'<line class="kept" x1="{number(across)}" x2="{number(across)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{number(across + shift)}" y="{TOP + 10}"'
+            f' text-anchor="{anchor}">{escape(note)}</text>'
+        )
+    for one in series:
+        points = [(*place(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
+        if one.kind == "line" and points:
+            path = "M" + "L".join(f"{number(a)} {number(b)}" for a, b, _ in points)
+            parts.append(f'<path class="line {escape(one.look)}" d="{path}"/>')
+        elif points:
+            titles = list(one.titles) or [""] * len(one.x)
+            parts.append(f'<g class="points {escape(one.look)}{"" if len(points) <= MANY else " many"}">')
+            if len(points) <= MANY:
+                parts.extend(
+                    f'<path d="{marker(one.kind, a, b, one.radius)}"><title>{escape(titles[index])}</title></path>'
+                    for a, b, index in points
+                )
+            else:
+                parts.append(f'<path d="{"".join(marker(one.kind, a, b, one.radius) for a, b, _ in points)}"/>')
+            parts.append("</g>")
+    return Markup("".join(parts) + "</svg>")

@@ -1,0 +1,119 @@
+"""The report's curves over the test pictures: precision over recall, and reliability before and after calibration, per
+bucket.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.contracts import BUCKETS
+from capnet.evaluation.curves import pr_curve
+from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.report import charts
+from capnet.evaluation.report.charts import MARKER_BUCKETS, Series, share_axis
+from capnet.evaluation.report.inputs import Inputs
+from capnet.evaluation.report.words import MEANS, percent, significant
+
+RECALLS = np.linspace(0.01, 1.0, 100)
+WORKING = (50, 80, 95)  # recalls in percent whose precision is also given as a number
+FEW = 20  # a reliability point of fewer decisions is drawn pale: its share is mostly chance
+
+
+def bucket_masks(inputs: Inputs) -> dict[str, Bools]:
+    """Class masks [class] of the buckets that have classes, head first."""
+    buckets = np.array([item.bucket for item in inputs.classes.items])
+    return {bucket: buckets == bucket for bucket in BUCKETS if (buckets == bucket).any()}
+
+
+def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools) -> NDArray[np.float64]:
+    """Mean over the classes in ``members`` of the precision at the highest cut that reaches each of RECALLS.
+
+    Not interpolated, so the area under it is the bucket's mAP. Arrays [picture, class], ``members`` [class]; empty
+    where no class has positives.
+    """
+    curves = []
+    for column in np.flatnonzero(members):
+        known = ~unknown[:, column]
+        if labels[known, column].any():
+            recall, precision = pr_curve(labels[known, column], scores[known, column])
+            curves.append(precision[np.searchsorted(recall, RECALLS - 1e-9)])
+    return np.mean(curves, axis=0) if curves else np.empty(0)
+
+
+def precision_recall(inputs: Inputs) -> dict[str, Any]:
+    """One mean precision-recall curve a bucket."""
+    series, legend, rows = [], [], []
+    for bucket, members in bucket_masks(inputs).items():
+        curve = mean_precision(inputs.test.labels, inputs.test.unknown, inputs.scores, members)
+        if len(curve):
+            series.append(Series(RECALLS.tolist(), curve.tolist(), bucket))
+            legend.append(
+                {
+                    "bucket": bucket,
+                    "text": f"{MEANS[bucket]}, area {percent(inputs.metrics.get('capnet', {}).get(bucket))}",
+                }
+            )
+            rows.append(
+                {
+                    "bucket": bucket,
+                    "cells": [
+                        percent(float(curve[np.searchsorted(RECALLS, recall / 100 - 1e-9)])) for recall in WORKING
+                    ],
+                }
+            )
+    if not series:
+        return {}
+    chart = charts.chart(
+        share_axis("recall, %"),
+        share_axis("precision, %"),
+        series,
+        "Precision over recall, mean over the classes of each bucket",
+    )
+    return {"chart": chart, "legend": legend, "rows": rows, "recalls": WORKING}
+
+
+def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
+    """Predicted against observed share of the test decisions of each bucket, raw scores and calibrated ones, with Brier
+    scores.
+    """
+    measured = inputs.metrics.get("calibration", {}).get("buckets", {})
+    found = []
+    for bucket in BUCKETS:
+        if bucket not in measured:
+            continue
+        series = []
+        for key, look in (("raw", "before"), ("calibrated", "after")):
+            bins = measured[bucket][key]
+            series.append(
+                Series([item["mean"] for item in bins], [item["observed"] for item in bins], f"{bucket} {look}")
+            )
+            for few in (False, True):
+                chosen = [item for item in bins if (item["count"] < FEW) == few]
+                titles = [
+                    f"{percent(item['mean'])} % predicted, {percent(item['observed'])} % observed, {item['count']:,}"
+                    " decisions"
+                    for item in chosen
+                ]
+                style = f"{bucket} {look}{' few' if few else ''}"
+                series.append(
+                    Series(
+                        [item["mean"] for item in chosen],
+                        [item["observed"] for item in chosen],
+                        style,
+                        MARKER_BUCKETS[bucket],
+                        titles,
+                    )
+                )
+        label = f"{MEANS[bucket]}: predicted against observed share, before and after calibration"
+        chart = charts.chart(
+            share_axis("predicted probability, %"), share_axis("observed share, %"), series, label, diagonal=True
+        )
+        brier = {
+            "brier_raw": significant(measured[bucket].get("brier_raw")),
+            "brier_calibrated": significant(measured[bucket].get("brier_calibrated")),
+        }
+        found.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
+    return found

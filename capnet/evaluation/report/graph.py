@@ -1,0 +1,126 @@
+"""The label graph in the report: is it a better guide to companions than the training counts, and who are its
+neighbours?
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, strongest_neighbours
+from capnet.evaluation.report import charts
+from capnet.evaluation.report.inputs import Inputs, shown_rows
+from capnet.evaluation.report.words import MEANS, counted, fixed, shorten, significant
+from capnet.model.graph import cooccurrence
+
+NEIGHBOURS = 5
+LONG_NAME, SHORT_NAME = 40, 28  # characters of a neighbour's name; the shorter one above MANY_CLASSES
+MANY_CLASSES = 300
+Part = dict[str, Any]
+
+
+def premise(inputs: Inputs) -> Part:
+    """Does the label graph know the companions of a class better than the training counts do?"""
+    buckets = np.array([item.bucket for item in inputs.classes.items])
+    found = check_premise(
+        inputs.graph.adjacency.numpy(),
+        (inputs.train.labels, inputs.train.unknown),
+        (inputs.test.labels, inputs.test.unknown),
+        buckets,
+    )
+    lowest = min(
+        (value for item in found.values() for value in (item.graph, item.counts) if math.isfinite(value)), default=0.0
+    )
+    ends = (math.floor(min(lowest, 0.0) * 5) / 5, 1.0)
+    rows = []
+    for name, item in found.items():
+        bounds = {"d": item.difference, "d_low": item.low, "d_high": item.high}
+        rows.append(
+            {
+                "bucket": name,
+                "title": "All classes" if name == "all" else MEANS[name],
+                "classes": item.classes,
+                "left_out": item.left_out,
+                "graph": fixed(item.graph, 2),
+                "counts": fixed(item.counts, 2),
+                "difference": fixed(item.difference, 2, sign=True),
+                "interval": (
+                    f"{fixed(bounds['d_low'], 2, sign=True)} to {fixed(bounds['d_high'], 2, sign=True)}"
+                    if math.isfinite(item.low)
+                    else ""
+                ),
+                "pair": charts.pair_cell(item.counts, item.graph, *ends),
+            }
+        )
+    source = str(inputs.graph.metadata.get("source", "text"))
+    words = {
+        "text": "text encoder",
+        "cooccurrence": "training co-occurrence",
+        "blend": "blend of text and co-occurrence",
+    }.get(source, source)
+    return {
+        "rows": rows,
+        "source": words,
+        "sentence": premise_sentence(found, words),
+        "min_positives": MIN_TEST_POSITIVES,
+        "ends": [f"{end:g}" for end in ends],
+    }
+
+
+def premise_sentence(found: Mapping[str, Premise], source: str) -> str:
+    """Which of the two orders the companions of tail classes better here, in one sentence."""
+    name = "tail" if "tail" in found else "all"
+    item, where = found[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"
+    if item.verdict == "unknown":
+        return (
+            f"Too few classes to say which is better {where}: {counted(item.classes, 'class', 'classes')} can be"
+            f" compared, {MIN_ROWS} are needed."
+        )
+    numbers = (
+        f"mean Spearman {fixed(item.graph, 2)} against {fixed(item.counts, 2)} over {item.classes} classes, difference"
+        f" {fixed(item.difference, 2, sign=True)} with 95 % interval {fixed(item.low, 2, sign=True)} to"
+        f" {fixed(item.high, 2, sign=True)}"
+    )
+    start = {
+        "graph": f"Here the label graph ({source}) is the better guide {where}",
+        "counts": (
+            f"Here the training counts are the better guide {where}, so the paper's premise does not hold on these data"
+        ),
+        "even": f"Here neither is shown to be the better guide {where}",
+    }[item.verdict]
+    return f"{start}: {numbers}."
+
+
+def neighbours(inputs: Inputs) -> Part:
+    """The strongest neighbours of every class; those that are also frequent companions in the test labels are
+    marked.
+    """
+    adjacency = inputs.graph.adjacency.numpy()
+    names = inputs.classes.names
+    strongest = strongest_neighbours(adjacency, NEIGHBOURS)
+    companions = [
+        {j for j, _ in row}
+        for row in strongest_neighbours(cooccurrence(inputs.test.labels, inputs.test.unknown), NEIGHBOURS)
+    ]
+    limit = LONG_NAME if len(names) <= MANY_CLASSES else SHORT_NAME
+    index = {name: position for position, name in enumerate(names)}
+    rows = []
+    for row in shown_rows(inputs.per_class).to_dict("records"):
+        i = index[row["class"]]
+        cells = [
+            {"name": shorten(names[j], limit), "weight": significant(weight), "seen": j in companions[i]}
+            for j, weight in strongest[i]
+        ]
+        rows.append({"name": row["class"], "bucket": row["bucket"], "cells": cells})
+    self_weights = np.diagonal(adjacency)
+    marked = sum(j in companions[i] for i, row in enumerate(strongest) for j, _ in row)
+    return {
+        "rows": rows,
+        "own": f"{float(self_weights.mean()):.2g}" if len(names) else "-",
+        "marked": marked,
+        "total": sum(map(len, strongest)),
+        "count": NEIGHBOURS,
+    }

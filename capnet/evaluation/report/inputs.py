@@ -1,0 +1,163 @@
+"""Everything the report shows, read from the files of one run; nothing is measured again that metrics.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from capnet.contracts import (
+    Classes,
+    LabelGraph,
+    check_schema,
+    label_matrix,
+    read_classes,
+    read_graph,
+    read_json,
+    read_predictions,
+    read_split,
+)
+from capnet.errors import ContractError
+
+NUMBERS = (
+    "train_count",
+    "positives",
+    "ap",
+    "ap_low",
+    "ap_high",
+    "ap_single_view",
+    "ap_zero_shot",
+    "ap_linear_probe",
+    "threshold",
+    "precision",
+    "recall",
+    "f1",
+)
+
+
+ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the report
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures of one side with their labels, bool [picture, class]; an unknown label is no label."""
+
+    rows: pd.DataFrame
+    labels: np.ndarray
+    unknown: np.ndarray
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of one run, checked and aligned."""
+
+    classes: Classes
+    metrics: Mapping[str, Any]
+    per_class: pd.DataFrame  # per_class.csv; numbers as float, NaN where there is none
+    thresholds: Mapping[str, Any]
+    config: Mapping[str, Any]
+    history: pd.DataFrame
+    graph: LabelGraph
+    split_notes: Mapping[str, Any]  # split.json, {} where there is none
+    train: Labelled
+    test: Labelled
+    scores: np.ndarray  # float32 [test picture, class] of the variant capnet, rows as in test
+
+
+def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Inputs:
+    """Read and align all files; raises ContractError where one is missing, damaged or made for other classes."""
+    classes = read_classes(split_dir / "classes.json")
+    read_classes(model_dir / "classes.json", classes.fingerprint)
+    config = read_json(model_dir / "config.json")
+    thresholds = read_json(evaluation_dir / "thresholds.json")
+    for content, path in ((config, model_dir / "config.json"), (thresholds, evaluation_dir / "thresholds.json")):
+        check_schema(content, path)
+        if content.get("class_fingerprint") != classes.fingerprint:
+            raise ContractError(
+                "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
+            )
+    rows = read_split(split_dir / "split.parquet")
+    notes = split_dir / "split.json"
+    test = _labelled(rows, "test", classes)
+    return Inputs(
+        classes=classes,
+        metrics=read_json(evaluation_dir / "metrics.json"),
+        per_class=_read_per_class(evaluation_dir / "per_class.csv", classes),
+        thresholds=thresholds,
+        config=config,
+        history=_read_history(model_dir / "history.csv"),
+        graph=read_graph(model_dir / "graph.safetensors", classes),
+        split_notes=read_json(notes) if notes.is_file() else {},
+        train=_labelled(rows, "train", classes),
+        test=test,
+        scores=_scores(evaluation_dir / "predictions.parquet", test.rows, len(classes)),
+    )
+
+
+def _labelled(rows: pd.DataFrame, side: str, classes: Classes) -> Labelled:
+    part = rows[rows["split"] == side].reset_index(drop=True)
+    unknown = label_matrix(part["unknown"], len(classes))
+    return Labelled(part, label_matrix(part["labels"], len(classes)) & ~unknown, unknown)
+
+
+def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
+    """Scores of CapNet in the order of the test rows."""
+    predictions = read_predictions(path)
+    chosen = predictions[(predictions["variant"] == "capnet") & (predictions["split"] == "test")].set_index("image_id")[
+        "scores"
+    ]
+    missing = [name for name in test["image_id"] if name not in chosen.index]
+    if missing or len(chosen) != len(test):
+        raise ContractError(
+            f"{len(chosen)} scored test pictures for {len(test)} test rows"
+            + (f"; without scores: {', '.join(missing[:5])}" if missing else ""),
+            str(path),
+            "run `capnet evaluate` again after `capnet split`",
+        )
+    lengths = {len(item) for item in chosen} - {n_classes}
+    if lengths:
+        raise ContractError(
+            f"{min(lengths)} scores of a picture for {n_classes} classes", str(path), "run `capnet evaluate` again"
+        )
+    return np.array(chosen.loc[list(test["image_id"])].tolist(), dtype=np.float32).reshape(len(test), n_classes)
+
+
+def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
+    """per_class.csv; a class may be called "nan" or "None", so only numbers may be empty."""
+    frame = _read_csv(path, dtype=str, keep_default_na=False)
+    missing = [name for name in ("class", "bucket", "train_count", "positives", "ap") if name not in frame]
+    if missing or sorted(frame["class"]) != sorted(classes.names):
+        what = f"columns are missing: {', '.join(missing)}" if missing else "its classes are not those of classes.json"
+        raise ContractError(what, str(path), "run `capnet evaluate` again")
+    for name in NUMBERS:
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64") if name in frame else np.nan
+    frame["borrowed"] = frame["borrowed"].str.lower().isin(["true", "1", "yes"]) if "borrowed" in frame else False
+    return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    frame = _read_csv(path)
+    for name in ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce") if name in frame else np.nan
+    return frame
+
+
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    if not path.is_file():
+        raise ContractError("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, **options)
+    except (ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
+        raise ContractError(f"not a CSV table: {error}", str(path), "run the stage that writes it again") from None
+    return frame
+
+
+def shown_rows(per_class: pd.DataFrame) -> pd.DataFrame:
+    """All classes, or the most and the least frequent where there are too many for one page."""
+    if len(per_class) <= ROWS_SHOWN:
+        return per_class
+    return pd.concat([per_class.head(ROWS_SHOWN // 3), per_class.tail(ROWS_SHOWN - ROWS_SHOWN // 3)])

@@ -1,0 +1,148 @@
+"""The evaluation report: one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capnet.config import Report
+from capnet.evaluation.report import sections
+from capnet.evaluation.report.curves import precision_recall, reliability_charts
+from capnet.evaluation.report.graph import neighbours, premise
+from capnet.evaluation.report.inputs import Inputs, read_inputs
+from capnet.evaluation.report.thumbnails import PER_CLASS, worst_pictures
+from capnet.evaluation.report.words import GLYPHS, counted, flatten
+
+SORT_SCRIPT = """
+document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {
+  var column = head.cellIndex, button = document.createElement("button");
+  button.type = "button";
+  while (head.firstChild) button.appendChild(head.firstChild);
+  head.appendChild(button);
+  button.addEventListener("click", function () {
+    var table = head.closest("table"), body = table.tBodies[0], down = head.getAttribute("aria-sort") !== "descending";
+    var key = function (row) {
+      var text = row.cells[column].textContent.trim(), number = parseFloat(text);
+      const last = down ? -Infinity : Infinity;
+      return { text: text, number: isNaN(number) ? last : number, words: isNaN(number) && text !== "-" };
+    };
+    var rows = Array.from(body.rows).map(function (row) { return { row: row, key: key(row) }; });
+    rows.sort(function (a, b) {
+      var order = a.key.words && b.key.words ? b.key.text.localeCompare(a.key.text) : a.key.number - b.key.number;
+      return down ? -order : order;
+    });
+    table.querySelectorAll("th[aria-sort]").forEach(function (other) { other.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    rows.forEach(function (item) { body.appendChild(item.row); });
+  });
+});
+"""
+
+
+def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Path, settings: Report) -> str:
+    """The report as HTML under 2 MB. Equal files give equal bytes; pictures are in it only if
+    ``settings.thumbnails``.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    inputs = read_inputs(evaluation_dir, model_dir, split_dir)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        **contents(inputs),
+        pictures=_pictures(inputs, data_root, settings),
+        per_class_pictures=PER_CLASS,
+        glyphs=GLYPHS,
+        script=Markup(SORT_SCRIPT),
+        script_hash=digest,
+    )
+
+
+def contents(inputs: Inputs) -> dict[str, Any]:
+    """Everything the template shows besides the thumbnails."""
+    config = inputs.config
+    tte = inputs.thresholds.get("views") or config.get("tte", {})
+    size = f" of {tte['size']} pixels" if tte.get("size") else ""
+    return {
+        "subtitle": _subtitle(inputs),
+        "notes": sections.notes(inputs),
+        "verdict": sections.verdict(inputs),
+        "cards": sections.summary_cards(inputs),
+        "variants": sections.variant_table(inputs),
+        "overview": sections.overview(inputs),
+        "classes": sections.class_rows(inputs),
+        "class_total": len(inputs.classes),
+        "with_probe": bool(inputs.per_class["ap_linear_probe"].notna().any()),
+        "zero_shot": sections.against_zero_shot(inputs),
+        "ensembling": sections.ensembling(inputs),
+        "views": (
+            f"{tte.get('views', '-')} views{size}, {tte.get('expand', '-')} pixels beyond the crop, average of"
+            f" {tte.get('average', '-')}"
+        ),
+        "slices": sections.slices(inputs),
+        "curves": precision_recall(inputs),
+        "premise": premise(inputs),
+        "neighbours": neighbours(inputs),
+        "training": sections.training(inputs),
+        "reliability": reliability_charts(inputs),
+        "thresholds": {
+            "objective": inputs.thresholds.get("objective", "-"),
+            "source": (
+                {"val": "validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+                    inputs.thresholds.get("source", ""), ""
+                )
+            ),
+            "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
+        },
+        "bootstrap": _bootstrap(inputs),
+        "left_out": list(inputs.metrics.get("left_out", ())),
+        "settings": [
+            ("model", flatten(config)),
+            ("graph", flatten(dict(inputs.graph.metadata))),
+            ("split", flatten(inputs.split_notes)),
+            ("linear probe", flatten(inputs.metrics.get("probe", {}))),
+        ],
+    }
+
+
+def _subtitle(inputs: Inputs) -> list[str]:
+    backbone = inputs.config.get("backbone", {})
+    validation = int(inputs.config.get("validation_rows", 0))
+    return [
+        f"{backbone.get('name', '-')} ({backbone.get('pretrained', '-')})",
+        counted(len(inputs.classes), "class", "classes"),
+        counted(len(inputs.train.rows), "training picture"),
+        counted(validation, "validation picture") if validation else "no validation pictures",
+        counted(len(inputs.test.rows), "test picture"),
+    ]
+
+
+def _bootstrap(inputs: Inputs) -> str:
+    """How the intervals were made."""
+    found = inputs.metrics.get("bootstrap", {})
+    if not found:
+        return "95 % bootstrap intervals"
+    if int(found["units"]) < 2:
+        return "no intervals, because all test pictures are of one group"
+    return f"95 % intervals from {found['draws']:,} bootstrap draws of {counted(int(found['units']), found['unit'])}"
+
+
+def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:
+    if not settings.thumbnails:
+        return []
+    chosen = {item["name"]: float(item["threshold"]) for item in inputs.thresholds.get("classes", ())}
+    names = inputs.classes.names
+    thresholds = np.array([chosen.get(name, 0.5) for name in names])
+    buckets = np.array([item.bucket for item in inputs.classes.items])
+    return worst_pictures(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)

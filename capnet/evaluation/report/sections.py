@@ -1,0 +1,389 @@
+"""The parts of the report as plain values for the template: what to show and in which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from capnet.contracts import BUCKETS, VARIANTS
+from capnet.evaluation.report import charts
+from capnet.evaluation.report.charts import MARKER_BUCKETS, Series, share_axis
+from capnet.evaluation.report.inputs import Inputs, shown_rows
+from capnet.evaluation.report.words import (
+    MEANS,
+    VARIANT_NAMES,
+    as_float,
+    blend_in_words,
+    counted,
+    difference,
+    fixed,
+    interval,
+    percent,
+    points,
+    shorten,
+    whole,
+)
+
+MOVERS = 8  # classes with the largest gains, and as many with the smallest
+FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
+LONG_NAME = 40  # characters of a name in a tooltip
+Part = dict[str, Any]
+
+
+def buckets_present(inputs: Inputs) -> list[str]:
+    """Buckets that have classes, head first."""
+    found = {item.bucket for item in inputs.classes.items}
+    return [bucket for bucket in BUCKETS if bucket in found]
+
+
+# ---------------------------------------------------------------- summary
+
+
+def summary_cards(inputs: Inputs) -> list[Part]:
+    """mAP, head, medium and tail of CapNet with the differences to zero-shot and to the linear probe."""
+    capnet, differences = inputs.metrics.get("capnet", {}), inputs.metrics.get("differences", {})
+    left_out = set(inputs.metrics.get("left_out", ()))
+    cards = []
+    for name, title in MEANS.items():
+        members = [item for item in inputs.classes.items if name in ("mAP", item.bucket)]
+        if not members:
+            continue
+        measured = [item for item in members if item.name not in left_out]
+        counts = [item.train_count for item in members]
+        span = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+        comparisons = [
+            {"against": words, **difference(differences[key], name)}
+            for key, words in (
+                ("capnet-zero_shot", "against zero-shot"),
+                ("capnet-linear_probe", "against the linear probe"),
+            )
+            if key in differences
+        ]
+        cards.append(
+            {
+                "name": name,
+                "title": title,
+                "value": percent(capnet.get(name)),
+                "interval": interval(capnet, name),
+                "classes": (
+                    counted(len(measured), "class", "classes")
+                    + (f" of {len(members)}" if len(measured) < len(members) else "")
+                ),
+                "span": f"{span} training pictures each",
+                "comparisons": [item for item in comparisons if not math.isnan(item["value"])],
+                "bar": charts.bar_cell(*(as_float(capnet.get(key)) for key in (name, f"{name}_low", f"{name}_high"))),
+            }
+        )
+    return cards
+
+
+def verdict(inputs: Inputs) -> list[str]:
+    """The result in sentences."""
+    capnet, differences = inputs.metrics.get("capnet", {}), inputs.metrics.get("differences", {})
+    span = interval(capnet, "mAP")
+    sentences = [
+        f"CapNet reaches a mean average precision of {percent(capnet.get('mAP'))} %"
+        + (f" (95 % interval {span})." if span else ".")
+    ]
+    for key, other in (
+        ("capnet-zero_shot", "the same backbone without training (zero-shot)"),
+        ("capnet-linear_probe", "a linear probe on the same features"),
+    ):
+        if key not in differences:
+            continue
+        parts = []
+        for name, where in (("mAP", "over all classes"), ("tail", "in the tail")):
+            found = difference(differences[key], name)
+            if not math.isnan(found["value"]):
+                parts.append(
+                    f"{found['text']} points {where}"
+                    f" ({'; '.join(filter(None, (found['interval'], found['sentence'])))})"
+                )
+        if parts:
+            sentences.append(f"Against {other}: {', and '.join(parts)}.")
+    return sentences + blend_in_words(inputs.config.get("blend", {}))
+
+
+def variant_table(inputs: Inputs) -> Part:
+    """All variants and all means, as measured."""
+    names = [
+        name
+        for name in ("mAP", *BUCKETS, "CF1", "OF1", "CF1_chosen", "OF1_chosen")
+        if any(name in inputs.metrics.get(v, {}) for v in VARIANTS)
+    ]
+    titles = MEANS | {
+        "mAP": "mAP",
+        "CF1": "CF1 at 0.5",
+        "OF1": "OF1 at 0.5",
+        "CF1_chosen": "CF1, chosen thresholds",
+        "OF1_chosen": "OF1, chosen thresholds",
+    }
+    rows = [
+        {
+            "title": VARIANT_NAMES[variant],
+            "strong": variant == "capnet",
+            "cells": [{"text": percent(values.get(name)), "interval": interval(values, name)} for name in names],
+        }
+        for variant in VARIANTS
+        if (values := inputs.metrics.get(variant))
+    ]
+    return {"titles": [titles[name] for name in names], "rows": rows}
+
+
+def notes(inputs: Inputs) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    config, thresholds = inputs.config, inputs.thresholds
+    backbone = config.get("backbone", {})
+    found = []
+    if str(backbone.get("name", "")).startswith("lit-"):
+        found.append(
+            f"The backbone {backbone['name']} is a LiT-like substitute (an ImageNet EfficientNet joined to MiniLM), not"
+            " CLIP. It exists so that everything runs without a download; its numbers say nothing about the paper's."
+        )
+    if backbone.get("pretrained") == "random":
+        found.append("The backbone has random weights: the numbers below only show that the program runs.")
+    if config.get("validation_extra_labels"):
+        found.append(
+            "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
+            "A method that only sees the training list does not have them, so compare with published rows with care."
+        )
+    units, unit = (inputs.metrics.get("bootstrap", {}).get(key) for key in ("units", "unit"))
+    if unit == "group" and 2 <= int(units) < FEW_GROUPS:
+        found.append(
+            f"The test pictures are of only {int(units)} groups. Intervals from so few are too narrow: what they"
+            " exclude may still be chance."
+        )
+    if units is not None and int(units) < 2:
+        found.append(
+            "All test pictures are of one group, so no interval can be given and no difference is shown to be more than"
+            " chance. Give the test side pictures of several groups, such as sites or patients."
+        )
+    if int(config.get("validation_rows", 0)) == 0:
+        found.append("There were no validation pictures: the last epoch was kept.")
+    if thresholds.get("source") == "out_of_fold":
+        found.append("Thresholds were chosen on out-of-fold scores of the training pictures.")
+    return found
+
+
+# ---------------------------------------------------------------- classes
+
+
+def overview(inputs: Inputs) -> Part:
+    """AP per class, sorted by training pictures."""
+    frame = inputs.per_class
+    bars = [
+        charts.Bar(
+            shorten(row["class"], LONG_NAME),
+            row["bucket"],
+            int(row["train_count"]),
+            row["ap"],
+            row["ap_low"],
+            row["ap_high"],
+            int(row["positives"]),
+        )
+        for row in frame.fillna({"train_count": 0, "positives": 0}).to_dict("records")
+    ]
+    return {
+        "chart": charts.overview(bars),
+        "pale": any(math.isfinite(bar.ap) and not math.isfinite(bar.low) for bar in bars),
+    }
+
+
+def class_rows(inputs: Inputs) -> list[Part]:
+    """One row a class for the table of average precisions and the table of thresholds."""
+    chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
+    rows = []
+    for row in shown_rows(inputs.per_class).to_dict("records"):
+        threshold = chosen.get(row["class"], {})
+        spread = {"ap_low": row["ap_low"], "ap_high": row["ap_high"]}
+        rows.append(
+            {
+                "name": row["class"],
+                "bucket": row["bucket"],
+                "train": whole(row["train_count"]),
+                "positives": whole(row["positives"]),
+                "bar": charts.bar_cell(row["ap"], row["ap_low"], row["ap_high"], row["ap_zero_shot"]),
+                "ap": percent(row["ap"]),
+                "interval": interval(spread, "ap") if math.isfinite(row["ap"]) else "",
+                "single_view": percent(row["ap_single_view"]),
+                "zero_shot": percent(row["ap_zero_shot"]),
+                "probe": percent(row["ap_linear_probe"]),
+                "threshold": fixed(threshold.get("threshold", row["threshold"]), 3),
+                "marks": [
+                    *(["borrowed"] if threshold.get("borrowed", row["borrowed"]) else []),
+                    *([] if threshold.get("reached", True) else ["objective not reached"]),
+                ],
+                "val_positives": whole(threshold.get("positives")),
+                "val_precision": percent(threshold.get("precision")),
+                "val_recall": percent(threshold.get("recall")),
+                "precision": percent(row["precision"]),
+                "recall": percent(row["recall"]),
+                "f1": percent(row["f1"]),
+            }
+        )
+    return rows
+
+
+def against_zero_shot(inputs: Inputs) -> Part:
+    """Zero-shot against CapNet: a point a class, and the classes that moved most."""
+    frame = inputs.per_class.dropna(subset=["ap", "ap_zero_shot"])
+    if frame.empty:
+        return {}
+    series = []
+    for bucket in buckets_present(inputs):
+        part = frame[frame["bucket"] == bucket]
+        titles = [
+            f"{shorten(row['class'], LONG_NAME)}: {percent(row['ap_zero_shot'])} to {percent(row['ap'])}"
+            for row in part.to_dict("records")
+        ]
+        series.append(
+            Series(
+                part["ap_zero_shot"].tolist(),
+                part["ap"].tolist(),
+                bucket,
+                MARKER_BUCKETS[bucket],
+                titles,
+                3.6 if len(frame) <= 200 else 2.4,
+            )
+        )
+    gains = frame.assign(gain=frame["ap"] - frame["ap_zero_shot"]).sort_values("gain", ascending=False, kind="stable")
+    better, worse = int((gains["gain"] > 0).sum()), int((gains["gain"] < 0).sum())
+
+    def listed(part: pd.DataFrame) -> list[Part]:
+        return [
+            {
+                "name": row["class"],
+                "bucket": row["bucket"],
+                "before": percent(row["ap_zero_shot"]),
+                "pair": charts.pair_cell(row["ap_zero_shot"], row["ap"]),
+                "after": percent(row["ap"]),
+                "gain": points(row["gain"]),
+                "positives": whole(row["positives"]),
+            }
+            for row in part.to_dict("records")
+        ]
+
+    groups = (
+        [{"title": "Every class, largest gain first", "rows": listed(gains)}]
+        if len(gains) <= 2 * MOVERS
+        else [
+            {"title": "Largest gains", "rows": listed(gains.head(MOVERS))},
+            {"title": "Smallest gains and losses", "rows": listed(gains.tail(MOVERS))},
+        ]
+    )
+    chart = charts.chart(
+        share_axis("zero-shot AP, %"),
+        share_axis("CapNet AP, %"),
+        series,
+        "Zero-shot against CapNet, one point a class; above the diagonal CapNet is better",
+        diagonal=True,
+    )
+    return {"chart": chart, "better": better, "worse": worse, "equal": len(gains) - better - worse, "groups": groups}
+
+
+# ---------------------------------------------------------------- test-time ensembling and slices
+
+
+def ensembling(inputs: Inputs) -> list[Part]:
+    """With test-time ensembling minus without: CapNet and zero-shot, every mean."""
+    found: dict[str, dict[str, Part]] = {}
+    for many, one in (("capnet", "single_view"), ("zero_shot", "zero_shot_single_view")):
+        first, second = inputs.metrics.get(many, {}), inputs.metrics.get(one, {})
+        paired = inputs.metrics.get("differences", {}).get(f"{many}-{one}", {})
+        shared = [name for name in MEANS if name in first and name in second]
+        if shared:
+            found[many] = {
+                name: {
+                    "title": MEANS[name],
+                    "all_views": percent(first[name]),
+                    "one_view": percent(second[name]),
+                    **difference(paired if name in paired else {name: first[name] - second[name]}, name),
+                }
+                for name in shared
+            }
+    rows = [row for table in found.values() for row in table.values()]
+    extent = (
+        max(
+            (abs(row[key]) for row in rows for key in ("value", "low", "high") if not math.isnan(row[key])), default=0.0
+        )
+        or 0.01
+    )
+    for row in rows:
+        row["cell"] = charts.difference_cell(row["value"], row["low"], row["high"], extent)
+    return [
+        {"title": VARIANT_NAMES[many], "rows": list(table.values()), "extent": fixed(100 * extent)}
+        for many, table in found.items()
+    ]
+
+
+def slices(inputs: Inputs) -> Part:
+    """mAP and tail of every slice of the test pictures, with the paired difference to zero-shot."""
+    measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
+    about: Mapping[str, Any] = inputs.metrics.get("slice_info", {})
+    variants = [
+        variant
+        for variant in ("capnet", "single_view", "zero_shot", "linear_probe")
+        if any(variant in item for item in measured.values())
+    ]
+    rows = []
+    for name in sorted(measured):
+        paired = about.get(name, {}).get("differences", {}).get("capnet-zero_shot", {})
+        lines = []
+        for mean in ("mAP", "tail"):
+            if mean in measured[name].get("capnet", {}):
+                found = [measured[name].get(variant, {}) for variant in variants]
+                cells = [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in found]
+                lines.append({"title": MEANS[mean], "cells": [*cells, difference(paired, mean)]})
+        classes = len(inputs.classes) - len(about.get(name, {}).get("left_out", ()))
+        if lines:
+            rows.append(
+                {
+                    "name": name,
+                    "pictures": whole(about.get(name, {}).get("test_rows")),
+                    "classes": classes,
+                    "lines": lines,
+                }
+            )
+    return (
+        {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"]}
+        if rows
+        else {}
+    )
+
+
+# ---------------------------------------------------------------- training
+
+
+def training(inputs: Inputs) -> Part:
+    """Loss and validation mAP over the epochs, the kept epoch marked."""
+    frame = inputs.history.dropna(subset=["epoch"])
+    frame = frame.groupby("epoch", as_index=False).last() if frame["epoch"].duplicated().any() else frame
+    if frame.empty:
+        return {}
+    epochs = frame["epoch"].tolist()
+    kept = as_float(inputs.config.get("selected_epoch"))
+    axis = charts.nice_axis(epochs, "epoch", whole=True)
+    result: Part = {"kept": whole(kept), "epochs": len(frame), "loss": "", "means": "", "legend": []}
+    if frame["loss"].notna().any():
+        lowest = charts.nice_axis(frame["loss"].tolist(), "training loss", from_zero=True)
+        result["loss"] = charts.chart(
+            axis,
+            lowest,
+            [Series(epochs, frame["loss"].tolist(), "ink")],
+            "Training loss over epochs",
+            vertical=kept,
+            note="kept",
+        )
+    looks = {"val_mAP": "ink", "val_head": "head", "val_medium": "medium", "val_tail": "tail"}
+    series = [Series(epochs, frame[name].tolist(), look) for name, look in looks.items() if frame[name].notna().any()]
+    if series:
+        result["means"] = charts.chart(
+            axis, share_axis("validation mAP, %"), series, "Validation mAP over epochs", vertical=kept, note="kept"
+        )
+        result["legend"] = [
+            {"bucket": one.look, "text": "All classes" if one.look == "ink" else MEANS[one.look]} for one in series
+        ]
+    return result

@@ -1,0 +1,121 @@
+"""The most wrong pictures of each bucket as small thumbnails; only when the settings ask for it, since pictures must
+not travel unasked.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capnet.contracts import BUCKETS
+from capnet.errors import DataError
+from capnet.evaluation.report.inputs import Labelled
+from capnet.evaluation.report.words import fixed, shorten
+
+SIDE = 160  # pixels
+QUALITY = 70
+BUDGET = 500_000  # characters of all thumbnails together, so that the report stays under 2 MB
+PER_CLASS = 2  # pictures about the same class, so that one bad class does not fill the bucket
+LABELS, LONG_NAME = 8, 40  # names shown for a picture, and their length in characters
+SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
+
+
+def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How far each decision lies on the wrong side of its threshold, in logits: float64 [picture, class], negative
+    where right.
+
+    ``labels`` and ``unknown`` are bool, ``scores`` in [0, 1], all [picture, class]; ``thresholds`` [class]. Unknown
+    entries cannot be wrong (-inf). A label is predicted from its threshold on.
+    """
+    clipped, cut = (
+        np.clip(np.asarray(part, dtype=np.float64), SMALLEST, 1 - SMALLEST) for part in (scores, thresholds)
+    )
+    above = np.log(clipped / (1 - clipped)) - np.log(cut / (1 - cut))
+    return np.where(unknown, -np.inf, np.where(labels, -above, above))
+
+
+def worst_pictures(
+    test: Labelled,
+    scores: np.ndarray,
+    thresholds: np.ndarray,
+    names: Sequence[str],
+    buckets: np.ndarray,
+    count: int,
+    root: Path,
+) -> list[dict[str, Any]]:
+    """For each bucket the ``count`` pictures with the most wrong single decision about one of its classes, few a
+    class.
+    """
+    wrong = wrongness(test.labels, test.unknown, scores, thresholds)
+    predicted = (scores >= thresholds.astype(scores.dtype)) & ~test.unknown
+    shown, spent = [], 0
+    for bucket in BUCKETS:
+        columns = np.flatnonzero(buckets == bucket)
+        if not len(columns) or not len(scores):
+            continue
+        worst = wrong[:, columns].max(axis=1)
+        pictures: list[dict[str, Any]] = []
+        shown_of = dict.fromkeys(columns.tolist(), 0)
+        for row in np.argsort(-worst, kind="stable"):
+            if not worst[row] > 0 or len(pictures) == count:
+                break
+            column = int(columns[np.argmax(wrong[row, columns])])
+            shown_of[column] += 1
+            if shown_of[column] > PER_CLASS:
+                continue
+            kind = "missed" if test.labels[row, column] else "false alarm"
+            source = thumbnail(root / str(test.rows["path"].iloc[row])) if spent < BUDGET else ""
+            spent += len(source)
+            pictures.append(
+                {
+                    "id": str(test.rows["image_id"].iloc[row]),
+                    "source": source,
+                    "kind": kind,
+                    "name": shorten(names[column], LONG_NAME),
+                    "score": fixed(float(scores[row, column]), 3),
+                    "threshold": fixed(float(thresholds[column]), 3),
+                    "true": _named(test.labels[row] & ~test.unknown[row], scores[row], predicted[row], names),
+                    "extra": _named(
+                        predicted[row] & ~test.labels[row] & (np.arange(len(names)) != column),
+                        scores[row],
+                        predicted[row],
+                        names,
+                    ),
+                }
+            )
+        shown.append({"bucket": bucket, "pictures": pictures})
+    return shown
+
+
+def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """The chosen classes [class] of one picture, highest score first, and how many more there are."""
+    order = [column for column in np.argsort(-scores, kind="stable").tolist() if chosen[column]]
+    labels = [
+        {"name": shorten(names[column], LONG_NAME), "found": bool(predicted[column])} for column in order[:LABELS]
+    ]
+    return {"labels": labels, "more": max(0, len(order) - LABELS)}
+
+
+def thumbnail(path: Path) -> str:
+    """A data URI of at most 160 x 160 pixels without any metadata of the file; empty where the picture cannot be
+    read.
+    """
+    from PIL import Image
+
+    from capnet.data.images.views import load_rgb
+
+    try:
+        image = load_rgb(path)
+    except DataError:
+        return ""
+    image.thumbnail((SIDE, SIDE))
+    small = Image.new("RGB", image.size)  # pixels only: nothing of the file's EXIF, XMP or colour profile comes along
+    small.paste(image)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

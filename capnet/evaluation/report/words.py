@@ -1,0 +1,150 @@
+"""Numbers and comparisons in words that a person can read; a missing number is a hyphen, never NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "-"
+VARIANT_NAMES = {
+    "capnet": "CapNet",
+    "single_view": "CapNet, one view",
+    "zero_shot": "Zero-shot",
+    "zero_shot_single_view": "Zero-shot, one view",
+    "linear_probe": "Linear probe",
+}
+MEMBER_NAMES = {
+    "capnet": "CapNet's trained parts",
+    "class_head": "the class head",
+    "linear_probe": "a linear probe",
+    "zero_shot": "zero-shot",
+}
+MEANS = {"mAP": "All classes", "head": "Head", "medium": "Medium", "tail": "Tail"}
+GLYPHS = {"head": "\N{BLACK CIRCLE}", "medium": "\N{BLACK SQUARE}", "tail": "\N{BLACK UP-POINTING TRIANGLE}"}
+
+
+def as_float(value: Any) -> float:
+    """A finite float, or NaN for anything else."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan
+
+
+def fixed(value: Any, digits: int = 1, sign: bool = False) -> str:
+    """A number with ``digits`` decimals, without a negative zero; MISSING where there is none."""
+    number = as_float(value)
+    if math.isnan(number):
+        return MISSING
+    number = round(number, digits) + 0.0
+    return f"{number:+.{digits}f}" if sign and number else f"{number:.{digits}f}"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """A fraction of 1 in percent, without the percent sign."""
+    return fixed(100 * as_float(value), digits)
+
+
+def points(value: Any, digits: int = 1) -> str:
+    """A difference of fractions in percentage points, signed."""
+    return fixed(100 * as_float(value), digits, sign=True)
+
+
+def whole(value: Any) -> str:
+    """A count."""
+    return fixed(value, 0)
+
+
+def significant(value: Any) -> str:
+    """Three significant digits."""
+    number = as_float(value)
+    return MISSING if math.isnan(number) else f"{number:.3g}"
+
+
+def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> str:
+    """``62.1 to 66.9`` in percent, or an empty text where no interval was measured."""
+    low, high = as_float(values.get(f"{name}_low")), as_float(values.get(f"{name}_high"))
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    write = points if signed else percent
+    return f"{write(low)} to {write(high)}"
+
+
+def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
+    """What is served and what the choice gained, in sentences; none where nothing was chosen."""
+    weights = blend.get("weights")
+    if not weights:
+        return []
+    where = {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+        str(blend.get("chosen_on")), "held-out pictures"
+    )
+    shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
+    sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
+    gains = [
+        f"{points(item.get('gain'))}"
+        f" ({interval({'x_low': item.get('low'), 'x_high': item.get('high')}, 'x', signed=True)}) over"
+        f" {MEMBER_NAMES.get(name, name)}"
+        for name, item in blend.get("gains", {}).items()
+        if weights.get(name) != 1
+    ]
+    return [sentence + (f" There it gained, in points of mAP: {'; '.join(gains)}." if gains else "")]
+
+
+def reading(value: float, low: float, high: float) -> tuple[str, str]:
+    """What a difference with its interval shows: (better, worse, same or none; the sentence)."""
+    if math.isnan(value):
+        return "none", "not measured"
+    if math.isnan(low) or math.isnan(high):
+        return "none", "no interval was measured"
+    if low > 0 or high < 0:
+        kind = "better" if value > 0 else "worse"
+        return kind, f"{kind}, the interval excludes 0"
+    return "same", "no difference is shown, the interval includes 0"
+
+
+def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """One difference of metrics.json, ready to show."""
+    value, low, high = (as_float(values.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
+    kind, sentence = reading(value, low, high)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "text": points(value),
+        "interval": interval(values, name, signed=True),
+        "kind": kind,
+        "sentence": sentence,
+    }
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as sorted (``a.b``, value) pairs; long lists are counted, not listed."""
+    rows: list[tuple[str, str]] = []
+    for key in sorted(content):
+        value, name = content[key], f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows.extend(flatten(value, f"{name}."))
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"))
+        else:
+            rows.append((name, _plain(value)))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value) if not isinstance(value, Mapping) else "; ".join(f"{key} {item}" for key, item in flatten(value))
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 class``, ``3 classes``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def shorten(name: str, limit: int) -> str:
+    """The name, or its start where it is longer than ``limit``."""
+    return name if len(name) <= limit else name[: limit - 3] + "..."

@@ -1,0 +1,108 @@
+"""Who may read the alias `champion`: a version with a verdict of its own, against today's rival and not red, or with
+the reason of a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from capnet.errors import ConfigError, GateError
+from capnet.promotion import history
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+ALIAS = "champion"
+VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
+OVERRIDE = "gate_override"
+FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag: does the artifact hold the backbone's weights
+NOBODY = "no champion"
+UNCOVERED = "inconclusive: coverage"  # how a rule begins in VERDICT_RULES that needs the reason of a person
+
+
+def identity(name: str, version: str | int) -> str:
+    """How a tag names one version; a copy under another name has another identity, so it does not inherit a verdict."""
+    return f"{name} version {version}" if version else NOBODY
+
+
+def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequence[history.Event]) -> str:
+    """Why this version must not act as champion; "" where it may.
+
+    MLflow copies a version with all its tags, so neither a verdict nor an override counts beside the identity of
+    another version. ``events`` say whom it replaced: a verdict against an older champion says nothing about today's.
+    """
+    own, of = identity(name, version), tags.get(VERDICT_OF, "")
+    if tags.get(OVERRIDE, "").strip() and of in ("", own):
+        return ""
+    verdict = tags.get(VERDICT, "")
+    if not verdict or of != own:
+        return "no verdict of the promotion gate" + (f" (its tags are those of {of})" if of not in ("", own) else "")
+    if verdict not in ("green", "inconclusive"):
+        rules = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail")]
+        return f"a {verdict} verdict of the promotion gate" + (f": {'; '.join(rules)}" if rules else "")
+    uncovered = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith(UNCOVERED)]
+    if uncovered:
+        return f"an inconclusive verdict that needs a reason: {'; '.join(uncovered)}"
+    rivals = [identity(name, number) for number in history.rivals(events, str(version))]
+    if rivals and tags.get(VERDICT_AGAINST, "") not in rivals:
+        return (
+            f"no verdict against {rivals[0]}, which it replaced: its own is against"
+            f" {tags.get(VERDICT_AGAINST) or 'nobody'}"
+        )
+    return ""
+
+
+def overriding(name: str, version: str | int) -> str:
+    """What a person does who wants this version in spite of the gate."""
+    return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
+
+
+def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:
+    """Raise GateError where ``found`` carries the alias `champion` without being allowed to; any other version may be
+    read.
+    """
+    if ALIAS not in found.aliases:
+        return
+    if client is None:  # as models call it that were registered before the history was asked
+        from mlflow import MlflowClient as Usual
+
+        client = Usual()
+    reason = refusal(found.name, found.version, found.tags, history.events(client, found.name))
+    if reason:
+        raise GateError(
+            f"{ALIAS} is {identity(found.name, found.version)}, which has {reason}",
+            f"models:/{found.name}@{ALIAS}",
+            f"run `capnet promote --version {found.version}` (`--force --reason ...` where it must be so), `capnet"
+            f" promote --rollback`, or {overriding(found.name, found.version)}",
+        )
+
+
+def resolve(client: MlflowClient, uri: str) -> ModelVersion:
+    """The version behind ``models:/name@alias``, ``models:/name/3`` or ``models:/name`` (its champion), allowed to be
+    read.
+
+    Raises ConfigError for another address, GateError where the gate refuses, MlflowException where there is no such
+    version.
+    """
+    text = uri.removeprefix("models:/").strip("/")
+    name, at, alias = text.rpartition("@") if "@" in text else (text, "", "")
+    if not uri.startswith("models:/") or not text or (at and not (name and alias)):
+        raise ConfigError(
+            f"{uri!r} is no registered model",
+            "command line",
+            f"write models:/NAME@{ALIAS}, models:/NAME@challenger or models:/NAME/3",
+        )
+    if at:
+        found = client.get_model_version_by_alias(name, alias)
+    elif "/" in text:
+        name, _, number = text.partition("/")
+        if not number.isdigit():
+            raise ConfigError(f"{number!r} is no version", uri, "write a whole number, or an alias behind @")
+        found = client.get_model_version(name, number)
+    else:
+        found = client.get_model_version_by_alias(name, ALIAS)
+    found = client.get_model_version(found.name, found.version)  # with all its aliases
+    check_champion(found, client)
+    return found

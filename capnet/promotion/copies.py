@@ -1,0 +1,70 @@
+"""Versions copied from one registered model to another, such as from staging to production."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from typing import TYPE_CHECKING
+
+from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+COPIED_FROM = "copied_from"
+
+
+def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
+    """The same content under another registered model: the copy that is there, else a new one, without verdict and
+    reason.
+    """
+    wanted = version.tags.get("content_hash", "")
+    there = [
+        item
+        for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{wanted}'")
+        if item.status == "READY"
+    ]
+    there = [item for item in there if item.tags.get(FORM) == version.tags.get(FORM)]
+    if there:
+        return client.get_model_version(name, min((str(item.version) for item in there), key=int))
+    with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
+        made = client.copy_model_version(f"models:/{version.name}/{version.version}", name)
+    for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, OVERRIDE):
+        if key in version.tags:
+            client.delete_model_version_tag(name, made.version, key)
+    client.set_model_version_tag(name, made.version, COPIED_FROM, identity(version.name, version.version))
+    return client.get_model_version(name, made.version)
+
+
+def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
+    """What a person must know of a copy that no champion here is there to be compared with: the gate refused it where
+    it comes from; "" if not.
+
+    A copy made by the UI's button is told by the tags of another version on it; it gets the tag that ours have, before
+    a verdict covers them.
+    """
+    from mlflow.exceptions import MlflowException
+
+    of = version.tags.get(VERDICT_OF, "")
+    if COPIED_FROM not in version.tags and of not in (
+        "",
+        identity(version.name, version.version),
+    ):  # copied by the UI's button
+        client.set_model_version_tag(version.name, version.version, COPIED_FROM, of)
+        version.tags[COPIED_FROM] = of
+    home = re.fullmatch(r"(.+) version (\d+)", version.tags.get(COPIED_FROM, ""))
+    if home is None:
+        return ""
+    try:
+        tags = client.get_model_version(home[1], home[2]).tags
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
+    if tags.get(VERDICT) != "red" or tags.get(VERDICT_OF) != home[0]:
+        return ""
+    return "; ".join(
+        [f"{home[0]}, which it is a copy of, has a red verdict", *tags.get(VERDICT_RULES, "").splitlines()[:1]]
+    )

@@ -1,0 +1,264 @@
+"""The scores that a promotion compares: kept with every run, matched by the pictures' bytes, without rows a champion
+has seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capnet.contracts import (
+    SCHEMA,
+    Classes,
+    check_schema,
+    label_matrix,
+    read_json,
+    read_predictions,
+    read_split,
+    write_json,
+)
+from capnet.errors import ContractError
+from capnet.promotion.policy import Policy
+from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+FOLDER = "gate"  # among the artifacts of a run
+TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
+VARIANT = "capnet"
+Rescore = Callable[["pd.DataFrame"], "np.ndarray"]
+
+
+@dataclass(frozen=True)
+class GateScores:
+    """Test rows of one model: columns sha256, group (hashed), labels, unknown, scores [class]; ``seen``: sha256 and
+    group of train and val rows.
+    """
+
+    classes: Mapping[str, Any]
+    test: pd.DataFrame
+    seen: pd.DataFrame
+
+    @property
+    def names(self) -> list[str]:
+        return [item["name"] for item in self.classes["classes"]]
+
+    @property
+    def critical(self) -> set[str]:
+        return {item["name"] for item in self.classes["classes"] if item["critical"]}
+
+    @property
+    def tail(self) -> list[str]:
+        return [item["name"] for item in self.classes["classes"] if item["bucket"] == "tail"]
+
+
+def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
+    """From the stages' folders, of the model with this content; raises ContractError where a test row has no served
+    scores.
+    """
+    table, found = read_split(split / "split.parquet"), read_predictions(evaluation / "predictions.parquet")
+    served = found[(found["variant"] == VARIANT) & (found["split"] == "test")].set_index("image_id")["scores"]
+    rows = table[table["split"] == "test"].reset_index(drop=True)
+    missing = [name for name in rows["image_id"] if name not in served.index]
+    if missing or len(served) != len(rows):
+        what = f"{len(served)} predictions for {len(rows)} test rows; without: {', '.join(missing[:5]) or 'none'}"
+        raise ContractError(what, str(evaluation / "predictions.parquet"), "run `capnet evaluate` again")
+    test = rows[["sha256", "labels", "unknown"]].assign(
+        group=_hashed(rows["group"]), scores=served.loc[rows["image_id"]].to_numpy()
+    )
+    others = table[table["split"].isin(("train", "val"))]
+    items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
+    about = {"schema": SCHEMA, "classes": items} | ({"content_hash": content_hash} if content_hash else {})
+    return GateScores(about, test, others[["sha256"]].assign(group=_hashed(others["group"])).reset_index(drop=True))
+
+
+def _hashed(groups: pd.Series) -> list[str]:
+    """Groups may be patients: only equality matters, so only a hash travels."""
+    return [
+        hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else "" for value in groups
+    ]
+
+
+def write_gate(folder: Path, scores: GateScores) -> None:
+    """Three files for the run's artifacts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {"labels": pa.list_(pa.int16()), "unknown": pa.list_(pa.int16()), "scores": pa.list_(pa.float32())}
+    for name, frame in ((TEST, scores.test), (SEEN, scores.seen)):
+        schema = pa.schema([(column, kinds.get(column, pa.string())) for column in sorted(frame.columns)])
+        pq.write_table(
+            pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False),
+            folder / name,
+            compression="zstd",
+        )
+    write_json(folder / CLASSES, dict(scores.classes))
+
+
+def read_gate(folder: Path) -> GateScores:
+    """Raises ContractError where a file is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = read_json(folder / CLASSES)
+    check_schema(content, folder / CLASSES)
+    try:
+        return GateScores(content, pq.read_table(folder / TEST).to_pandas(), pq.read_table(folder / SEEN).to_pandas())
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ContractError(
+            f"scores for the gate cannot be read: {error}", str(folder), "register the model again"
+        ) from None
+
+
+def judge(
+    candidate: GateScores,
+    champion: GateScores | None,
+    policy: Policy,
+    rescore: Rescore | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Verdict:
+    """The verdict on a candidate's test rows; without a champion only the minimum is asked for.
+
+    Rows that either of the two was trained or chosen on (same bytes or same group) are left out. ``rescore`` gives the
+    champion's scores of rows it has none for (columns sha256); without it those are left out and a person is asked.
+    Where there are such rows, the champion's own must pass alone, too: what is added must not hide a fall. Other
+    classes are not comparable.
+    """
+    import numpy as np
+
+    candidate, notes = _tested(candidate)
+    own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
+    rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
+    extra = {"policy": policy.model_dump(mode="json"), **(names or {})}
+    if champion is None:
+        last = "there is no champion to compare with" if len(own) else "no test picture is left"
+        return Verdict(tuple(rules), (*notes, last), not len(own), len(own), extra)
+    if champion.names != candidate.names:
+        gone, new = (
+            sorted(set(champion.names) - set(candidate.names)),
+            sorted(set(candidate.names) - set(champion.names)),
+        )
+        change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
+        note = f"not comparable: the champion knows other classes ({change})"
+        uncovered = _coverage(candidate.test[:0], champion, policy)
+        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
+
+    fresh = ~_seen(candidate.test, champion)
+    if not fresh.all():
+        left = len(own) - int(fresh.sum())
+        why = "the champion was trained or chosen on them or their group"
+        notes.append(f"{left} of {len(own)} test pictures are left out: {why}")
+    known = candidate.test["sha256"].isin(champion.test["sha256"]).to_numpy()
+    doubts, added = [], int((fresh & ~known).sum())
+    if added and rescore is None:
+        doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
+        fresh &= known
+    rules = [*_coverage(candidate.test[fresh], champion, policy), *rules]
+    if not fresh.any():
+        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0, extra)
+    theirs = _champion_scores(candidate.test[fresh], champion, rescore)
+    everything, again = _asked(candidate, champion, fresh), known[fresh]
+    rules += compare(everything, own[fresh], theirs, policy)
+    if again.any() and not again.all():
+        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy)
+        rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
+    dropped = sorted(champion.critical - candidate.critical)
+    if dropped:
+        doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
+
+
+def _tested(candidate: GateScores) -> tuple[GateScores, list[str]]:
+    """Its test rows, each picture once and none that it was trained or chosen on; notes on what is left out."""
+    once = candidate.test.drop_duplicates("sha256")
+    kept = once[~_seen(once, candidate)].reset_index(drop=True)
+    counts = {
+        "they are there more than once": len(candidate.test) - len(once),
+        "the candidate was trained or chosen on them or their group": len(once) - len(kept),
+    }
+    notes = [
+        f"{count} of {len(candidate.test)} test pictures are left out: {why}" for why, count in counts.items() if count
+    ]
+    return replace(candidate, test=kept), notes
+
+
+def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
+    """bool [row]: was the model trained or chosen on these bytes or their group?"""
+    groups = set(model.seen["group"]) - {""}
+    return (rows["sha256"].isin(model.seen["sha256"]) | rows["group"].isin(groups)).to_numpy(dtype=bool)
+
+
+def _coverage(compared: pd.DataFrame, champion: GateScores, policy: Policy) -> list[Rule]:
+    """How much of what the champion was tested on is asked again, of rows that it had not seen.
+
+    A picture counts where its labels are those that the champion was tested with, a positive of the tail where it still
+    is one.
+    """
+    tested = _labels(_tested(champion)[0].test)
+    found, none = _labels(compared), (frozenset[int](), frozenset[int]())
+    tail = {number for number, item in enumerate(champion.classes["classes"]) if item["bucket"] == "tail"}
+    pictures = sum(found.get(key) == labels for key, labels in tested.items())
+    positives = [len(labels[0] & tail) for labels in tested.values()]
+    kept = [len(labels[0] & tail & found.get(key, none)[0]) for key, labels in tested.items()]
+    return [
+        *coverage(COVERAGE, pictures, len(tested), "test pictures of the champion", policy),
+        *coverage(
+            f"{COVERAGE} of the tail",
+            sum(kept),
+            sum(positives),
+            "tail positives that the champion was tested on",
+            policy,
+        ),
+    ]
+
+
+def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int]]]:
+    """By sha256: the classes that are on a picture, and those of which it is not known."""
+    unknown = [frozenset(map(int, row)) for row in rows["unknown"]]
+    known = [frozenset(map(int, row)) - left_out for row, left_out in zip(rows["labels"], unknown, strict=True)]
+    return dict(zip(rows["sha256"], zip(known, unknown, strict=True), strict=True))
+
+
+def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
+    """Rows of the candidate, with the champion's tail where it is another one."""
+    import numpy as np
+
+    rows = _rows(candidate, chosen)
+    if champion.tail not in ([], candidate.tail):
+        rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
+    return rows
+
+
+def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> np.ndarray:
+    """float32 [picture, class] in the order of ``rows``; asks ``rescore`` for those that have none."""
+    import numpy as np
+
+    known = dict(zip(champion.test["sha256"], champion.test["scores"], strict=True))
+    missing = rows[~rows["sha256"].isin(known.keys())]
+    if len(missing) and rescore is not None:
+        known |= dict(zip(missing["sha256"], rescore(missing), strict=True))
+    return np.array([np.asarray(known[key], dtype=np.float32) for key in rows["sha256"]], dtype=np.float32)
+
+
+def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
+    import numpy as np
+
+    from capnet.evaluation.bootstrap import unit_codes
+
+    part, items = scores.test[chosen], scores.classes["classes"]
+    unknown = label_matrix(part["unknown"], len(items))
+    labels = label_matrix(part["labels"], len(items)) & ~unknown
+    critical = np.array([bool(item["critical"]) for item in items])
+    return Rows(
+        labels, ~unknown, unit_codes(part["group"].tolist()), scores.names, [item["bucket"] for item in items], critical
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

@@ -1,0 +1,176 @@
+"""What happened to the alias `champion`, one tag of the registered model per event, so that two writers at once lose
+nothing.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from capnet.tracking.store import insist
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+PREFIX = "promotion."
+GATED = ("promoted", "forced", "rolled back")  # kinds of events that went through the gate
+LONGEST = 1500  # characters of a reason or of the failed rules: the value of such a tag may have 5,000
+
+
+@dataclass(frozen=True)
+class Event:
+    """``kind``: promoted, forced, rolled back or found (moved elsewhere, seen by an audit); versions are numbers as
+    text, "" for none.
+    """
+
+    kind: str
+    before: str
+    after: str
+    verdict: str
+    reason: str
+    rules: str
+    by: str
+    at: str
+    done: str = ""  # when the alias had been moved; "" where the writer died before
+    overtaken: str = ""  # the version that another writer put in its place at the same time
+    key: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """True where the alias was moved and stayed there until the next event."""
+        return bool(self.done) and not self.overtaken
+
+    def __str__(self) -> str:
+        move = (
+            f"{'version ' + self.before if self.before else 'none'} ->"
+            f" {'version ' + self.after if self.after else 'none'}"
+        )
+        state = "" if self.counts else f" (overtaken by version {self.overtaken})" if self.done else " (not finished)"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.at}  {self.kind:<11} {move}  verdict {self.verdict or 'missing'}  by {self.by}{state}{why}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def person() -> str:
+    """The account at the store, else at this machine."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def begin(
+    client: MlflowClient,
+    name: str,
+    kind: str,
+    before: str,
+    after: str,
+    verdict: str,
+    reason: str = "",
+    rules: str = "",
+    key: str = "",
+) -> Event:
+    """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
+    at = now()
+    key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
+    event = Event(kind, before, after, verdict, reason[:LONGEST], rules[:LONGEST], person()[:100], at, key=key)
+    _write(client, name, event)
+    return event
+
+
+def found_key(events: Sequence[Event], current: str) -> str:
+    """The tag of a move that was made elsewhere: the same for all who find it, so that it is recorded once."""
+    counting = [event.key for event in events if event.counts]
+    return f"{PREFIX}found.{hashlib.sha256(f'{counting[-1:]} {current}'.encode()).hexdigest()[:16]}"
+
+
+def finish(client: MlflowClient, name: str, event: Event, done: str = "", overtaken: str = "") -> Event:
+    """``done``: when the alias had been moved, usually now."""
+    finished = replace(event, done=done or now(), overtaken=overtaken)
+    _write(client, name, finished)
+    return finished
+
+
+def _write(client: MlflowClient, name: str, event: Event) -> None:
+    content = {key: value for key, value in asdict(event).items() if key != "key"}
+    insist(
+        client.set_registered_model_tag, name, event.key, json.dumps(content, ensure_ascii=False)
+    )  # escaped, a letter may take six characters
+
+
+def read(tags: Mapping[str, str]) -> list[Event]:
+    """All events among a registered model's tags, in the order in which the alias moved."""
+    events = []
+    for key, value in tags.items():
+        if key.startswith(PREFIX):
+            try:
+                events.append(Event(**json.loads(value), key=key))
+            except (ValueError, TypeError):  # someone edited the tag in the UI; the audit names it
+                events.append(
+                    Event(
+                        "unreadable",
+                        "",
+                        "",
+                        "",
+                        value[:200],
+                        "",
+                        "?",
+                        key.removeprefix(PREFIX).rpartition(".")[0],
+                        key=key,
+                    )
+                )
+    return sorted(events, key=lambda event: (event.done or event.at, event.key))
+
+
+def events(client: MlflowClient, name: str) -> list[Event]:
+    return read(client.get_registered_model(name).tags)
+
+
+def expected(events: Sequence[Event]) -> str:
+    """The champion that the finished events lead to; "" for none."""
+    finished = [event for event in events if event.counts]
+    return finished[-1].after if finished else ""
+
+
+def rivals(events: Sequence[Event], version: str) -> list[str]:
+    """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest
+    first; empty: anyone.
+
+    That is the champion before it, also where the alias was taken away from it, "" where there was none; behind one
+    that was set elsewhere without a good verdict also the one before that, since nobody read such a champion.
+    """
+    counting = [event for event in events if event.counts]
+    if any(event.after == version and event.kind in GATED for event in counting):
+        return []
+    while counting and counting[-1].after == version:
+        counting.pop()
+    found: list[str] = []
+    for event in reversed(counting):
+        if not event.after:
+            continue
+        found.append(event.after)
+        if event.kind in GATED or event.verdict in ("green", "inconclusive"):
+            return found
+    return [*found, ""] if found else []
+
+
+def former(events: Sequence[Event], current: str) -> str:
+    """Whom ``current`` replaced: where a rollback leads. Rollbacks do not count, so that two of them go two steps
+    back.
+    """
+    replaced = [
+        event.before
+        for event in events
+        if event.counts and event.after == current and event.kind != "rolled back" and event.before != current
+    ]
+    return replaced[-1] if replaced else ""

@@ -1,0 +1,361 @@
+"""Moving the alias `champion`: the gate's verdict against today's champion, promotion, rollback, audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from capnet.config import Register
+from capnet.errors import ContractError, GateError, Problem
+from capnet.promotion import history
+from capnet.promotion.champion import (
+    ALIAS,
+    OVERRIDE,
+    VERDICT,
+    VERDICT_AGAINST,
+    VERDICT_OF,
+    VERDICT_RULES,
+    identity,
+    refusal,
+)
+from capnet.promotion.copies import refused_at_home
+from capnet.promotion.gate import FOLDER, GateScores, Rescore, judge, read_gate
+from capnet.promotion.history import Event
+from capnet.promotion.policy import Policy
+from capnet.promotion.verdict import Verdict
+from capnet.tracking.store import insist
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+LONGEST_TAG = 4500
+Confirm = Callable[[Verdict], bool]
+MakeRescore = Callable[["ModelVersion"], Rescore | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a promotion or rollback did: versions as text, "" for none; ``now``: the champion afterwards, another where
+    someone was faster.
+    """
+
+    name: str
+    before: str
+    after: str
+    now: str
+    verdict: Verdict | None
+    event: Event | None
+
+
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version under the alias, None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    number = model.aliases.get(ALIAS)
+    return None if number is None else client.get_model_version(name, str(number))
+
+
+def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself
+    or there is none, the one before.
+
+    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse
+    them all it is the latest; None where no other version was ever champion.
+    """
+    known, wanted = history.events(client, name), _current(client, name)
+    seen: set[str] = set()
+    latest = None
+    while wanted not in seen:
+        seen.add(wanted)
+        version = _version(client, name, wanted) if wanted not in ("", number) else None
+        if version is not None and not refusal(name, wanted, version.tags, known):
+            return version
+        latest = latest or version
+        wanted = next(
+            (
+                event.before
+                for event in reversed(known)
+                if event.counts and event.after == wanted and event.before not in seen
+            ),
+            wanted,
+        )
+    return latest
+
+
+def _version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """None where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
+    """The gate's scores among the artifacts of the version's run; raises ContractError where they are not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with TemporaryDirectory() as folder:
+            found = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
+        own = version.tags.get("content_hash")
+        if found.classes.get("content_hash", own) != own:  # two versions of one run that was given from outside
+            raise ContractError("they are those of another version of the same run", FOLDER)
+        return found
+    except (MlflowException, OSError, ContractError) as error:
+        what = (
+            f"{identity(version.name, version.version)} has no scores for the gate:"
+            f" {' '.join(str(error).split())[:200]}"
+        )
+        raise ContractError(
+            what, f"run {version.run_id}, artifacts {FOLDER}/", "register that model again with this version of capnet"
+        ) from error
+
+
+def verdict_on(
+    client: MlflowClient,
+    candidate: GateScores,
+    champion: ModelVersion | None,
+    policy: Policy,
+    rescore: Rescore | None = None,
+) -> Verdict:
+    """Against ``champion``; a champion whose scores are gone cannot be compared with, which needs a person."""
+    if champion is None:
+        return judge(candidate, None, policy)
+    named = {"champion": identity(champion.name, champion.version)}
+    try:
+        theirs = scores_of(client, champion)
+    except ContractError as error:
+        alone = judge(candidate, None, policy, names=named)
+        return Verdict(alone.rules, (f"not comparable: {error.problems[0].what}",), True, alone.rows, alone.extra)
+    return judge(candidate, theirs, policy, rescore, named)
+
+
+def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
+    """What the version's page shows and what readers of the champion ask for."""
+    lines = [
+        *map(str, verdict.broken),
+        *(str(rule) for rule in verdict.rules if rule.outcome != "fail"),
+        *verdict.notes,
+    ]
+    return {
+        VERDICT: verdict.colour,
+        VERDICT_OF: identity(version.name, version.version),
+        VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
+        VERDICT_RULES: "\n".join(lines)[:LONGEST_TAG],
+    }
+
+
+def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        insist(client.set_model_version_tag, version.name, version.version, key, value)
+
+
+def _no_reason() -> GateError:
+    return GateError(
+        "--force needs --reason", "command line", "say in a sentence why this model must serve; it stays in the history"
+    )
+
+
+# ---------------------------------------------------------------- promote
+
+
+def promote(
+    client: MlflowClient,
+    version: ModelVersion,
+    policy: Policy,
+    confirm: Confirm,
+    force: bool = False,
+    reason: str = "",
+    make_rescore: MakeRescore | None = None,
+) -> Outcome:
+    """Make ``version`` the champion of its registered model.
+
+    A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``, and needs a
+    ``reason`` where too few of the champion's test pictures are compared. Moves of the alias made elsewhere are written
+    into the history first. Raises GateError where the gate refuses.
+    """
+    if force and not reason.strip():
+        raise _no_reason()
+    name, number = version.name, str(version.version)
+    follow(client, name)
+    champion = champion_of(client, name)
+    before = str(champion.version) if champion else ""
+    if before == number and not refusal(name, number, version.tags, history.events(client, name)):
+        return Outcome(name, before, number, number, None, None)
+    rival = rival_of(client, name, number)
+    rescore = make_rescore(rival) if make_rescore and rival else None
+    verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
+    doubt = "" if rival else refused_at_home(client, version)
+    if doubt:
+        verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
+    tag(client, version, verdict_tags(version, rival, verdict))
+    if verdict.colour == "red" and not force:
+        problems = [
+            Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again")
+            for rule in verdict.broken
+        ]
+        last = Problem(
+            "the promotion gate refuses this version",
+            identity(name, number),
+            "`--force --reason ...` promotes it all the same, on the record",
+        )
+        raise GateError(problems=[*problems, last])
+    if verdict.needs_reason and not reason.strip():
+        raise GateError(
+            "too few of the champion's test pictures are compared, which needs --reason",
+            f"{identity(name, number)}: {'; '.join(map(str, verdict.uncovered))}",
+            "test on the champion's pictures too and register again, or say in a sentence why this comparison is"
+            " enough: `--reason ...`, it stays in the history",
+        )
+    if verdict.colour == "inconclusive" and not force and not confirm(verdict):
+        open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
+        raise GateError(
+            "the gate cannot decide and nobody confirmed",
+            f"{identity(name, number)}: {'; '.join([*open_rules, *map(str, verdict.notes)])}",
+            "look at both reports, then confirm with --yes, or measure on more test pictures",
+        )
+    since = history.now()
+    if _current(client, name) != before:  # someone was faster: what was measured is no longer today's champion
+        return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
+    kind = "forced" if verdict.colour == "red" else "promoted"
+    event = history.begin(
+        client, name, kind, before, number, verdict.colour, reason, "; ".join(map(str, verdict.broken))
+    )
+    if verdict.colour == "red" or verdict.needs_reason:
+        client.set_model_version_tag(name, number, OVERRIDE, reason)
+    elif OVERRIDE in version.tags:
+        client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
+    return _move(client, event, name, verdict, since)
+
+
+def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None, since: str) -> Outcome:
+    """Set the alias and look again: MLflow has no compare-and-swap, so of two at once the later one stays.
+
+    ``since``: a time before the present champion was looked up; what others finish from then on, we replace.
+    The time of the move is taken between: an alias that is still ours after it was moved by others later, one that is
+    not was moved before.
+    """
+    insist(client.set_registered_model_alias, name, ALIAS, event.after)
+    done = history.now()
+    others = [
+        item
+        for item in history.events(client, name)
+        if item.counts and since < item.done < done and item.after != event.after
+    ]
+    if others:  # finished since we looked: that is the champion that we replaced
+        event = replace(event, before=others[-1].after)
+    now = _current(client, name)
+    finished = history.finish(client, name, event, done, now if now != event.after else "")
+    return Outcome(name, event.before, event.after, _current(client, name), verdict, finished)
+
+
+def _current(client: MlflowClient, name: str) -> str:
+    champion = champion_of(client, name)
+    return str(champion.version) if champion else ""
+
+
+# ---------------------------------------------------------------- back, and what others did
+
+
+def rollback(client: MlflowClient, name: str, force: bool = False, reason: str = "") -> Outcome:
+    """The champion before the present one comes back, at once and without a new test.
+
+    Raises GateError where there was none, or where readers would refuse it and no ``force`` with a ``reason`` is given.
+    """
+    if force and not reason.strip():
+        raise _no_reason()
+    follow(client, name)
+    since = history.now()
+    current, known = _current(client, name), history.events(client, name)
+    version, seen, back = None, {current}, history.former(known, current)
+    while back and back not in seen and version is None:  # versions that were deleted are passed over
+        seen.add(back)
+        version = _version(client, name, back)
+        back = back if version else history.former(known, back)
+    if version is None:
+        raise GateError(
+            f"no champion before {identity(name, current) if current else 'now'} is known",
+            f"models:/{name}",
+            "promote a version instead",
+        )
+    why = refusal(name, back, version.tags, known)
+    if why and not force:
+        raise GateError(
+            f"{identity(name, back)} has {why}",
+            f"models:/{name}/{back}",
+            "`--rollback --force --reason ...` goes back all the same, on the record",
+        )
+    event = history.begin(client, name, "rolled back", current, back, version.tags.get(VERDICT, ""), reason)
+    if why:
+        client.set_model_version_tag(name, back, OVERRIDE, reason)
+    return _move(client, event, name, None, since)
+
+
+def follow(client: MlflowClient, name: str) -> Event | None:
+    """Write a move of the alias that was made elsewhere (in the UI) into the history; None where there was none."""
+    found, known = champion_of(client, name), history.events(client, name)
+    current, last = str(found.version) if found else "", history.expected(known)
+    if current == last:
+        return None
+    begun = [
+        event
+        for event in known
+        if not event.done and (event.before, event.after) == (last, current) and event.kind in history.GATED
+    ]
+    # moved by a promotion that is still at it, or died before it could say so; an older one was not measured against
+    # ``last``
+    if begun:
+        history.finish(client, name, begun[-1])
+        return None
+    tags = found.tags if found else {}
+    rules = refusal(name, current, tags, known) if found else ""
+    red = tags.get(VERDICT) == "red" and tags.get(VERDICT_OF) == identity(name, current)
+    verdict = "red" if red else "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
+    why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
+    event = history.begin(client, name, "found", last, current, verdict, why, rules, key)
+    return history.finish(client, name, event)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All events; ``new`` was found now; ``refused``: why readers refuse the present champion, "" where they accept
+    it.
+    """
+
+    events: list[Event]
+    new: Event | None
+    champion: str
+    refused: str
+
+
+def audit(client: MlflowClient, name: str) -> Audit:
+    """Record moves made elsewhere and say whether the present champion may be read."""
+    new = follow(client, name)
+    champion = champion_of(client, name)
+    known = history.events(client, name)
+    refused = refusal(name, champion.version, champion.tags, known) if champion else ""
+    return Audit(known, new, str(champion.version) if champion else "", refused)
+
+
+def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:
+    """The version with this number, else the one under the setting's alias (`challenger`)."""
+    found = (
+        client.get_model_version(settings.name, number)
+        if number
+        else client.get_model_version_by_alias(settings.name, settings.alias)
+    )
+    return client.get_model_version(found.name, found.version)

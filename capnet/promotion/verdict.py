@@ -1,0 +1,260 @@
+"""The gate's arithmetic: paired bootstrap tests of non-inferiority with three outcomes. Arrays in, rules out; no files,
+no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval, is_single
+from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.promotion.policy import Policy
+
+Outcome = Literal["pass", "inconclusive", "fail"]
+Colour = Literal["green", "inconclusive", "red"]
+COVERAGE = "coverage"
+NO_INTERVAL = (float("nan"), float("nan"))
+UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
+ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One test. ``value`` must not be below ``against`` by more than ``margin``; ``low`` and ``high`` bound ``value -
+    against``.
+    """
+
+    name: str
+    outcome: Outcome
+    value: float
+    against: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    note: str = ""
+
+    def __str__(self) -> str:
+        numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
+        numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
+        allowed = f", may be {100 * self.margin:.1f} lower" if self.margin else ""
+        return f"{self.outcome}: {self.name} {numbers}{allowed}" + (f"; {self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``."""
+
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
+    doubtful: bool = False
+    rows: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def colour(self) -> Colour:
+        outcomes = {rule.outcome for rule in self.rules}
+        if "fail" in outcomes:
+            return "red"
+        return "inconclusive" if self.doubtful or "inconclusive" in outcomes else "green"
+
+    @property
+    def uncovered(self) -> list[Rule]:
+        """The rules that too few of the champion's test pictures were compared for."""
+        return [rule for rule in self.rules if rule.name.startswith(COVERAGE) and rule.outcome != "pass"]
+
+    @property
+    def needs_reason(self) -> bool:
+        return bool(self.uncovered)
+
+    @property
+    def broken(self) -> list[Rule]:
+        return [rule for rule in self.rules if rule.outcome == "fail"]
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; what is not a number is null."""
+        rules = [{key: _plain(value) for key, value in asdict(rule).items()} for rule in self.rules]
+        return {
+            "verdict": self.colour,
+            "needs_reason": self.needs_reason,
+            "rows": self.rows,
+            "rules": rules,
+            "notes": list(self.notes),
+            **self.extra,
+        }
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Test rows that both have scores for: labels and known bool [picture, class], units [picture] drawn together, by
+    class bucket and critical.
+    """
+
+    labels: Bools
+    known: Bools
+    units: NDArray[np.int64]
+    names: Sequence[str]
+    buckets: Sequence[str]
+    critical: Bools
+    former_tail: Bools | None = (
+        # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
+        None
+    )
+
+
+def decide(low: float, high: float, margin: float) -> Outcome:
+    """Non-inferior where the whole interval of the difference is above -margin, inferior where it is below, else not
+    known.
+    """
+    if low > -margin:
+        return "pass"
+    return "fail" if high < -margin else "inconclusive"
+
+
+def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -> list[Rule]:
+    """The rule on how much of the champion's own test is repeated; none where nothing is asked for or there was
+    nothing.
+    """
+    wanted = policy.coverage
+    if wanted <= 0 or not tested:
+        return []
+    share = compared / tested
+    outcome: Outcome = "pass" if share >= wanted else "inconclusive"
+    return [
+        Rule(
+            name,
+            outcome,
+            share,
+            wanted,
+            share - wanted,
+            *NO_INTERVAL,
+            0.0,
+            f"{compared} of {tested} {what} are compared",
+        )
+    ]
+
+
+def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
+    """The rule on the candidate alone, none where nothing is asked for."""
+    wanted = policy.minimum.mAP
+    if wanted <= 0:
+        return []
+    ranking = rank(rows.labels, scores, rows.known)
+    point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
+    draws = np.concatenate(
+        [mean_over(weighted_average_precision(ranking, weights)) for weights in _weights(rows, [ranking], policy)]
+    )
+    return [
+        _rule(
+            "minimum mAP",
+            point,
+            wanted,
+            draws - wanted,
+            0.0,
+            is_single(rows.units),
+            int((rows.labels & rows.known).sum()),
+        )
+    ]
+
+
+def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
+    """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
+    paired test on the same draws of pictures (or groups).
+
+    Scores are [picture, class]. A critical class, and a mean over all its classes, needs MIN_POSITIVES labels to pass
+    or fail: below, the interval is too narrow to be believed, so the rule is inconclusive. So is every rule where all
+    pictures are of one group. Only a model with the very scores of the other is as good beyond that, whatever chance
+    picks.
+    """
+    rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
+    masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
+    if rows.former_tail is not None:
+        masks["tail of the champion"] = rows.former_tail
+    chosen = np.flatnonzero(rows.critical)
+
+    def measure(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
+        ap = weighted_average_precision(ranking, weights)
+        return {name: mean_over(ap, mask) for name, mask in masks.items()}, ap[chosen]
+
+    points = [measure(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
+    drawn: dict[str, list[Floats]] = {name: [] for name in masks}
+    drawn_classes: list[Floats] = []
+    for weights in _weights(rows, rankings, policy):
+        (ours, our_classes), (theirs, their_classes) = (measure(ranking, weights) for ranking in rankings)
+        for name in masks:
+            drawn[name].append(ours[name] - theirs[name])
+        drawn_classes.append(our_classes - their_classes)
+
+    margins, single = policy.may_fall, is_single(rows.units)
+    same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
+    positives = (rows.labels & rows.known).sum(axis=0)
+    rules = []
+    for name, mask in masks.items():
+        value, against = (float(point[0][name][0]) for point in points)
+        margin = margins.mAP if name == "mAP" else margins.tail
+        found = int(positives[mask].sum())
+        rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, single, found, same))
+    by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
+    for index, c in enumerate(chosen):
+        value, against = (float(point[1][index, 0]) for point in points)
+        name, found = f"critical class {rows.names[int(c)]}", int(positives[c])
+        rules.append(_rule(name, value, against, by_class[index], margins.critical, single, found, same))
+    return rules
+
+
+def unseen(positives: int) -> float:
+    """The share of positives that a model may lose although it lost none of these: more would have shown with a chance
+    of 97.5 %.
+    """
+    return float(1 - UNSEEN ** (1 / positives))
+
+
+def _rule(
+    name: str,
+    value: float,
+    against: float,
+    draws: Floats,
+    margin: float,
+    single: bool,
+    positives: int,
+    same: bool = False,
+) -> Rule:
+    """Asks for positives before anything can pass; ``same``: both models gave the very same scores."""
+
+    def rule(outcome: Outcome, low: float, high: float, note: str = "") -> Rule:
+        return Rule(name, outcome, value, against, difference, low, high, margin, note)
+
+    difference = value - against
+    if not np.isfinite(difference):
+        return rule("inconclusive", *NO_INTERVAL, "no positive test picture")
+    low, high = NO_INTERVAL if single else interval(draws, difference, (-1.0, 1.0))
+    pictures = f"only {positives} positive test picture{'' if positives == 1 else 's'}"
+    if positives < MIN_POSITIVES:
+        return rule("inconclusive", low, high, f"{pictures}, {MIN_POSITIVES} are needed to decide")
+    if same:
+        return rule("pass", difference, difference)
+    if single:
+        return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
+    outcome, hidden = decide(low, high, margin), unseen(positives)
+    if outcome != decide(difference - hidden, difference + hidden, margin):  # draws of few show less than others would
+        note = (
+            f"{pictures}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
+            if outcome != "inconclusive"
+            else ""
+        )
+        return rule("inconclusive", low, high, note)
+    return rule(outcome, low, high)
+
+
+def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Any:
+    widest = max(*rows.labels.shape, *(int(item.starts[-1]) for item in rankings))
+    return draw_weights(rows.units, policy.draws, max(1, min(policy.draws, BLOCK // widest)), policy.seed)

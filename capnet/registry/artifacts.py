@@ -1,0 +1,150 @@
+"""What a run and its model hold in the store: figures, report, cards, gate scores, and the model's own files."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from capnet.contracts import replace_file, write_json
+from capnet.promotion.champion import FORM, PACKED, REFERENCED
+from capnet.promotion.gate import FOLDER, write_gate
+from capnet.registry.candidate import (
+    EVALUATION_FILES,
+    MODEL_FILES,
+    Candidate,
+    curves,
+    figures,
+    flat_params,
+)
+from capnet.registry.reference import reference
+from capnet.registry.run import told_points
+from capnet.tracking.provenance import requirements
+from capnet.tracking.store import StoreError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+def log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
+    """All params and metrics in one call, without what training has told; the headline also belongs to the logged
+    model, whose page shows it.
+    """
+    from mlflow.entities import LoggedModelOutput, Metric, Param
+
+    now = int(time.time() * 1000)
+    headline = {f"capnet/{name}" for name in candidate.headline}
+    points = list(curves(candidate))
+    told = told_points(client, run_id, {name for name, *_ in points} | headline)
+    there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
+    # what was told with the same time is the same point: it is not there twice, and the model gets it, too
+    metrics = [
+        Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None)
+        for name, value in figures(candidate).items()
+        if name in headline or there.get(name) != value
+    ]
+    metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
+    params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
+    client.log_batch(run_id, metrics=metrics, params=params)
+    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+
+def log_artifacts(
+    client: MlflowClient, run_id: str, candidate: Candidate, report: Path, cards: Mapping[str, str]
+) -> None:
+    """Report, evaluation files, both cards, and the scores that later versions are compared with."""
+    for path in (report, *(candidate.evaluation / name for name in EVALUATION_FILES)):
+        if path.is_file():
+            with _storing(path.name):
+                client.log_artifact(run_id, str(path))
+    for name, text in cards.items():
+        with _storing(name):
+            client.log_text(run_id, text, name)
+    with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
+        write_gate(Path(folder), candidate.gate)
+        client.log_artifacts(run_id, folder, FOLDER)
+
+
+def log_model(
+    client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool
+) -> None:
+    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    from capnet.serving import pyfunc as serving
+
+    example, signature = serving.input_example(), serving.signature()
+    with TemporaryDirectory() as folder:
+        target, model = Path(folder, "packed"), Path(folder, "model")  # mlflow keeps the name of the latter
+        model.mkdir()
+        for name in MODEL_FILES:  # not out-of-fold scores: only what loads
+            shutil.copyfile(candidate.model / name, model / name)
+        if packed:
+            _pack(model)
+        write_json(Path(folder, "reference.json"), reference(candidate))
+        mlflow.pyfunc.save_model(
+            path=str(target),
+            python_model=serving.__file__,
+            artifacts={
+                "model": str(model),
+                "thresholds": str((candidate.evaluation / "thresholds.json").resolve()),
+                "reference": str(Path(folder, "reference.json")),
+            },
+            signature=signature,
+            input_example=example,
+            pip_requirements=requirements("" if packed else str(candidate.config.get("backbone", {}).get("name", ""))),
+            metadata={
+                FORM: PACKED if packed else REFERENCED,
+                "content_hash": candidate.content_hash,
+                "classes": candidate.classes.names,
+                "tte": dict(candidate.config["tte"]),
+            },
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                run_id=run_id,
+                model_id=logged.model_id,
+                model_uuid=logged.model_id,
+            ),
+        )
+        for name, text in cards.items():
+            replace_file(target / name, text)
+        with _storing("the model"):
+            client.log_model_artifacts(logged.model_id, str(target))
+
+
+def _pack(model: Path) -> None:
+    """In the process and not on a GPU: class features are encoded in full precision, so that machines agree."""
+    from capnet.config import Runtime
+    from capnet.model.folder import pack
+    from capnet.runtime import prepare
+
+    pack(model, prepare(Runtime(device="cpu", precision="fp32")))
+
+
+@contextmanager
+def _storing(what: str) -> Iterator[None]:
+    """Which library stores artifacts (and which errors it raises) is the user's choice of store, so every error is
+    told.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError):
+        raise  # explained where the store is opened
+    except Exception as error:
+        message, todo = (
+            " ".join(str(error).split())[:400],
+            (
+                "see that the artifact store can be reached from here with your credentials, then run `capnet register`"
+                " again"
+            ),
+        )
+        raise StoreError(
+            f"could not store {what}: {type(error).__name__}: {message}", "the run's artifacts", todo
+        ) from error

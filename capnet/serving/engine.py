@@ -1,0 +1,145 @@
+"""A packed model at work: pictures -> scores -> a table of decisions. Serving, batch prediction and the gate use the
+same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from capnet.config import Register, Runtime
+from capnet.contracts import read_classes, read_json, read_split
+from capnet.errors import ContractError, DataError
+from capnet.evaluation.calibration import Calibration, calibrate
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from torch import Tensor
+
+    from capnet.evaluation.tte import Scorer
+
+DECISIONS = ("picture", "class", "score", "probability", "threshold", "decision")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded model with its thresholds; the class embeddings are computed once, when it is loaded."""
+
+    scorer: Scorer
+    names: list[str]
+    thresholds: Mapping[str, Any]
+
+    @property
+    def limits(self) -> np.ndarray:
+        """float32 [class]."""
+        return np.array([item["threshold"] for item in self.thresholds["classes"]], dtype=np.float32)
+
+    def scores(self, paths: Sequence[Path]) -> np.ndarray:
+        """float32 [picture, class] in [0, 1]. Nothing of the pictures is kept: an evaluation's cache would grow with
+        every request.
+        """
+        from capnet.data.images.features import live_features
+
+        if not paths:
+            return np.empty((0, len(self.names)), dtype=np.float32)
+        model, scorer = self.scorer.loaded.model, self.scorer
+        rows = pd.DataFrame(
+            {"path": [str(path.absolute()) for path in paths], "sha256": ""}
+        )  # absolute: the root below adds nothing
+
+        def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
+            return live_features(pooled, rows, Path("/"), scorer.look, scorer.machine, scorer.threads, "given").to(
+                scorer.machine.device
+            )
+
+        plain = features(lambda images: model.pooled(images, adapted=False)) if model.needs_plain_features else None
+        served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
+        return served.cpu().numpy()
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Calibrated, float64 [picture, class]."""
+        fitted = self.thresholds["calibration"]
+        return calibrate(Calibration(fitted["temperature"], np.array(fitted["shift"])), scores)
+
+    def decisions(self, scores: np.ndarray) -> pd.DataFrame:
+        """One row per picture and class, classes in their order: DECISIONS, with the picture's number in the input."""
+        pictures, n = scores.shape
+        return pd.DataFrame(
+            {
+                "picture": np.repeat(np.arange(pictures), n),
+                "class": np.tile(np.array(self.names, dtype=object), pictures),
+                "score": scores.ravel().astype(np.float64),
+                "probability": self.probabilities(scores).ravel(),
+                "threshold": np.tile(self.limits.astype(np.float64), pictures),
+                "decision": (scores >= self.limits).ravel(),
+            }
+        )
+
+
+def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -> Served:
+    """Load a model folder and its thresholds.json, in the precision it was trained in unless ``runtime`` names one.
+
+    Raises ContractError where the thresholds were made for other classes or for other test-time views.
+    """
+    from capnet.evaluation.tte import Scorer
+
+    limits, config = read_json(thresholds), read_json(model / "config.json")
+    names = read_classes(model / "classes.json", limits["class_fingerprint"]).names
+    if limits.get("views") != config.get("tte"):
+        what = (
+            f"thresholds hold for the test-time views {limits.get('views')}, the model is scored with"
+            f" {config.get('tte')}"
+        )
+        raise ContractError(
+            what,
+            str(thresholds),
+            "train and evaluate again with the views that you want to serve; other views need other thresholds",
+        )
+    runtime = runtime or Runtime()
+    if runtime.precision == "auto":
+        runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
+    return Served(Scorer(model, runtime), names, limits)
+
+
+def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
+    """Download a registered version that may be read below ``folder``; its own files, and its name for messages."""
+    from capnet.promotion.champion import identity, resolve
+    from capnet.tracking.store import store
+
+    with store(settings, "get the model") as client:
+        version = resolve(client, address)
+        place = download(version, folder)
+    return place, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
+
+
+def download(version: ModelVersion, folder: Path) -> Path:
+    """The artifact's own files (model/, thresholds.json, reference.json) of a registered version, below ``folder``."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(folder))) / "artifacts"
+
+
+def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Scores float32 [picture, class] of a registered version for rows with a sha256, whose pictures ``split`` places
+    under ``root``.
+    """
+
+    def rescore(rows: pd.DataFrame) -> np.ndarray:
+        table = read_split(split / "split.parquet")
+        places = dict(zip(table["sha256"], table["path"], strict=True))
+        missing = [key for key in rows["sha256"] if key not in places]
+        if missing:
+            what = f"{len(missing)} test pictures of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
+            raise DataError(what, str(split), "give the split that the candidate was evaluated on (--split)")
+        with TemporaryDirectory() as folder:
+            place = download(champion, Path(folder))
+            served = load_served(place / "model", place / "thresholds.json", runtime)
+            return served.scores([root / places[key] for key in rows["sha256"]])
+
+    return rescore

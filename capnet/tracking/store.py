@@ -1,0 +1,247 @@
+"""One MLflow store: where it is, how to talk to it quietly and with patience, and what went wrong in words."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from capnet.config import Register
+from capnet.errors import CapnetError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+# mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
+FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class StoreError(CapnetError):
+    """The MLflow store cannot be reached, refuses, or lost its files."""
+
+    title = "MLflow"
+
+
+def tracking_uri(settings: Register) -> str:
+    """MLFLOW_TRACKING_URI where set, else the setting."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a ``sqlite:///`` URI; None for any other store."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+@contextmanager
+def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
+    """A client of the store that answered once; inside, mlflow is quiet and its errors become a StoreError.
+
+    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards.
+    """
+    uri = tracking_uri(settings)
+    with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
+        try:
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+            from requests import RequestException
+            from sqlalchemy.exc import SQLAlchemyError
+        except ModuleNotFoundError as error:
+            raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
+        with _low_voice():
+            try:
+                with first_contact(), _alone(sqlite_file(uri)):
+                    client = _first_contact(MlflowClient, uri, doing)
+                with _environment(TRANSFER):
+                    yield client
+            except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+                raise explain(error, uri, doing) from error
+
+
+def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
+    try:
+        client = make(uri)
+    except ImportError as error:  # a database driver that mlflow does not bring along
+        raise StoreError(
+            f"could not {doing}: {error}",
+            masked(uri),
+            "install the driver of this kind of store in the same environment",
+        ) from error
+    client.search_experiments(max_results=1)
+    return client
+
+
+@contextmanager
+def _alone(database: Path | None) -> Iterator[None]:
+    """One process at a time looks at a database file first: MLflow makes its tables then, and two at once leave a
+    broken file.
+    """
+    if database is None or not database.parent.is_dir():
+        yield
+        return
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # on the folder, so that no file of a lock is left
+        yield
+    finally:
+        os.close(folder)
+
+
+def experiment_id(client: MlflowClient, settings: Register) -> str:
+    """Id of the experiment, made where missing. Beside a sqlite file artifacts go to ``mlruns/`` next to it.
+
+    A sqlite store keeps absolute paths. When its folder was moved or copied the old artifacts are out of reach: the
+    experiment is then set aside under another name, so that nothing is written to the old place.
+    """
+    from mlflow.exceptions import MlflowException
+
+    database = sqlite_file(tracking_uri(settings))
+    home = database.resolve().parent / "mlruns" if database else None
+    found = client.get_experiment_by_name(settings.experiment)
+    if found and found.lifecycle_stage != "active":
+        what, todo = (
+            f"the experiment {settings.experiment!r} was deleted",
+            "restore it (`mlflow experiments restore`), or set register.experiment to another name",
+        )
+        raise StoreError(what, masked(tracking_uri(settings)), todo)
+    if found and home:
+        place = local_path(found.artifact_location)
+        if place and not place.exists() and not place.is_relative_to(home):
+            client.rename_experiment(found.experiment_id, f"{settings.experiment} (artifacts were in {place})")
+            found = None
+    if found:
+        return found.experiment_id
+    # The location is given because mlflow would take the working directory, which is not where the database is.
+    location = (home / settings.experiment.replace("/", "-")).as_uri() if home else None
+    try:
+        return client.create_experiment(settings.experiment, artifact_location=location)
+    except MlflowException as error:
+        made = client.get_experiment_by_name(settings.experiment)  # by another process since we looked
+        if made is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return made.experiment_id
+
+
+def insist(write: Callable[..., Any], *arguments: Any) -> None:
+    """Write a tag, an alias or a data set. MLflow inserts what it did not find, which fails for one of two writers at
+    once; then the row is there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments)
+    except MlflowException:
+        write(*arguments)
+
+
+def local_path(location: str) -> Path | None:
+    """The folder behind a plain path or a file URI; None for any other address."""
+    parts = urlsplit(location)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None if parts.scheme else Path(location)
+
+
+def masked(uri: str) -> str:
+    """The URI without its password."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def explain(error: Exception, uri: str, doing: str) -> StoreError:
+    """The three-part message for an error of mlflow, of the network or of the database."""
+    password, cause = urlsplit(uri).password, _innermost(error)
+    reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
+    reason = reason.replace(password, "***") if password else reason
+    status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
+    if re.search(r"(?i)registered model.* not found|model version .*not found|alias \S+ not found", reason):
+        todo = (
+            "correct the name, version or alias (`capnet register` makes versions, `capnet promote` makes one the"
+            " champion), or set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it; `capnet"
+            " predict --model outputs` takes what was trained last"
+        )
+    elif not uri.startswith(("http://", "https://")):
+        todo = (
+            "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or"
+            " register.tracking_uri) to another store"
+        )
+        if "Detected out-of-date database schema" in reason:
+            todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
+    elif status in (401, 403):
+        todo = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
+            " may write there"
+        )
+    elif re.search(
+        r"\b5\d\d error|error code 5\d\d", reason
+    ):  # the status alone says nothing: mlflow gives 500 to any connection that failed
+        todo = (
+            "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is"
+            " full; then try again"
+        )
+    else:
+        todo = (
+            "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI"
+            " (or register.tracking_uri) to another; then try again"
+        )
+    return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong first: 'Connection refused', where mlflow's own message is ten lines about retries."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+@contextmanager
+def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[None]:
+    """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if replace or before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def first_contact() -> Iterator[None]:
+    """Time-outs with which a wrong address is noticed in seconds."""
+    with _environment(FIRST_CONTACT):
+        yield
+
+
+@contextmanager
+def _low_voice() -> Iterator[None]:
+    """Only errors of mlflow and of its database migrations reach the terminal, unless MLFLOW_LOGGING_LEVEL asks for
+    more.
+    """
+    names = () if "MLFLOW_LOGGING_LEVEL" in os.environ else ("mlflow", "alembic")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,188 @@
+"""The camera-trap reader: sites stay together, blanks are kept, what nobody looked at is not taken for blank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from unit.data.native import jpeg, write_json
+
+from capnet.config import CameraTraps, Data, Ingest, Params, Split
+from capnet.contracts import read_manifest, read_split
+from capnet.data.annotations.camera_traps import read
+from capnet.errors import DataError
+from capnet.stages import run
+
+CATEGORIES = [
+    {"id": 0, "name": "empty"},
+    {"id": 3, "name": "roe deer"},
+    {"id": 1, "name": "red fox"},
+    {"id": 9, "name": "unidentified"},
+]
+
+
+def image(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"id-{number}",
+        "file_name": f"site/{number}.jpg",
+        "location": 7,
+        "seq_id": f"s{number // 3}",
+        "frame_num": number % 3,
+    } | more
+
+
+def seen(number: int, category: int) -> dict[str, Any]:
+    return {"id": f"{number}/{category}", "image_id": f"id-{number}", "category_id": category}
+
+
+def write(root: Path, images: list[dict], annotations: list[dict], categories: list[dict] | None = None) -> Path:
+    write_json(
+        root / "annotations.json",
+        info={"version": "1"},
+        images=images,
+        annotations=annotations,
+        categories=categories or CATEGORIES,
+    )
+    return root
+
+
+def settings(**more: Any) -> Ingest:
+    return Ingest(camera_traps=CameraTraps.model_validate({"unsure": ["unidentified"]} | more))
+
+
+def test_location_is_the_group_and_sequences_are_kept(tmp_path: Path) -> None:
+    images = [image(0), image(1, location=None), image(2, location="", seq_id=None), image(3, width=64, height=48)]
+    found = read(
+        write(
+            tmp_path,
+            images,
+            [seen(0, 1), seen(0, 3), seen(0, 3), seen(1, 0), seen(2, 0), seen(2, 1), seen(3, 9), seen(3, 3)],
+        ),
+        settings(),
+    )
+    assert found.problems == []
+    assert found.classes.names == ["red fox", "roe deer"]
+    rows = found.rows
+    assert rows["image_id"].tolist() == ["id-0", "id-1", "id-2", "id-3"]
+    assert rows["labels"].tolist() == [[0, 1], [], [0], [1]]
+    assert rows["unknown"].tolist() == [[], [], [], [0]]
+    assert [None if value != value else value for value in rows["group"]] == ["7", "sequence s0", None, "7"]
+    assert [None if value != value else value for value in rows["sequence"]] == ["s0", "s0", None, "s1"]
+    assert rows["width"].isna().tolist() == [True, True, True, False]
+
+
+def test_what_nobody_looked_at_and_corrupt_files_are_left_out_and_counted(tmp_path: Path) -> None:
+    images = [image(0), image(1), image(2, corrupt=True), image(3)]
+    found = read(write(tmp_path, images, [seen(0, 1), seen(2, 1), seen(3, 0)]), settings())
+    assert found.problems == []
+    assert found.rows["image_id"].tolist() == ["id-0", "id-3"]
+    assert found.left_out == {"no annotation, so nobody looked": 1, "marked corrupt in the annotations": 1}
+
+
+def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:
+    images = [image(0), image(1), image(2), image(3)]
+    root = write(tmp_path, images, [seen(0, 0), seen(1, 1), seen(2, 3), seen(3, 0)])
+    assert read(root, settings()).rows["labels"].tolist() == [[], [0], [1], []]
+    assert read(root, settings(sequence_maximum=True)).rows["labels"].tolist() == [[0, 1], [0, 1], [0, 1], []]
+
+
+def test_sequences_that_every_location_numbers_anew_are_told_apart(tmp_path: Path) -> None:
+    images = [
+        image(0, location="A", seq_id=1),
+        image(1, location="A", seq_id=1),
+        image(2, location="B", seq_id=1),
+        image(3, location=None, seq_id=2),
+    ]
+    root = write(tmp_path, images, [seen(0, 1), seen(1, 0), seen(2, 3), seen(3, 0)])
+    rows = read(root, settings(sequence_maximum=True)).rows
+    assert rows["labels"].tolist() == [[0], [0], [1], []]
+    assert rows["sequence"].tolist() == ["A / 1", "A / 1", "B / 1", "2"]
+
+
+def test_the_usual_blank_category_is_known_however_it_is_spelt_and_a_class_is_needed(tmp_path: Path) -> None:
+    root = write(
+        tmp_path, [image(0), image(1)], [seen(0, 0), seen(1, 1)], [{"id": 0, "name": "Empty"}, {"id": 1, "name": "fox"}]
+    )
+    found = read(root, Ingest())
+    assert (found.classes.names, found.rows["labels"].tolist()) == (["fox"], [[], [0]])
+    with pytest.raises(DataError, match="so there are no classes"):
+        read(write(tmp_path, [image(0)], [seen(0, 0)], CATEGORIES[:1]), Ingest())
+
+
+def test_fifty_sites_with_seventy_percent_blanks_share_no_site_between_sides(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(2000):
+        site = int(rng.integers(50))
+        images.append(
+            image(
+                number,
+                id=f"id-{number}",
+                file_name=f"{site}/{number}.jpg",
+                location=f"site {site}",
+                seq_id=f"s{number}",
+                width=64,
+                height=48,
+            )
+        )
+        annotations.append(seen(number, 0 if rng.random() < 0.7 else int(rng.choice([1, 3]))))
+    write(tmp_path / "data", images, annotations)
+    params = Params(
+        data=Data(format="camera_traps"),
+        ingest=settings().model_copy(update={"pictures": "listed"}),
+        split=Split(test_share=0.2),
+    )
+    run("ingest", params, {"data": tmp_path / "data"}, {"manifest": tmp_path / "manifest"})
+    run("split", params, {"manifest": tmp_path / "manifest"}, {"split": tmp_path / "split"})
+    frame = read_split(tmp_path / "split/split.parquet")
+    assert len(frame) == 2000
+    assert frame.groupby("group")["split"].nunique().max() == 1
+    assert set(frame["split"]) == {"train", "val", "test"}
+    blank = frame["labels"].map(len) == 0
+    assert 0.65 < blank.mean() < 0.75
+    for side in ("train", "test"):
+        assert 0.5 < blank[frame["split"] == side].mean() < 0.9
+    assert frame["sequence"].notna().all()
+    assert read_manifest(tmp_path / "manifest/manifest.parquet")["width"].eq(64).all()
+
+
+def test_every_mistake_is_named(tmp_path: Path) -> None:
+    images = [
+        image(0),
+        image(0),
+        image(1, file_name="site/0.jpg"),
+        image(2, file_name="/etc/passwd"),
+        image(3, file_name=4),
+        {"file_name": "a.jpg"},
+    ]
+    found = read(write(tmp_path, images, [seen(0, 1), seen(0, 77), seen(99, 1)]), settings())
+    assert [problem.what.split("{")[0] for problem in found.problems] == [
+        "image id-0 is there twice",
+        "path 'site/0.jpg' is there twice, first in image id-0",
+        "path '/etc/passwd' is absolute",
+        "image ",
+        "image ",
+        "annotation 0/77 names category 77, which is not there",
+        "annotation 99/1 names image id-99, which is not there",
+    ]
+
+
+def test_a_category_that_is_not_there_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path, [image(0)], [seen(0, 1)])
+    with pytest.raises(DataError, match="no category 'blank'") as caught:
+        read(root, settings(blank=["blank"]))
+    assert "red fox" in caught.value.problems[0].todo
+    without = write(tmp_path, [image(0)], [seen(0, 1)], [{"id": 1, "name": "red fox"}])
+    assert read(without, Ingest()).classes.names == ["red fox"]  # a set without blanks needs no setting
+
+
+def test_utf_8_names_and_spaces(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "Bilder alt").mkdir(parents=True)
+    (root / "Bilder alt/Füchse 1.jpg").write_bytes(jpeg())
+    write(root, [image(0, file_name="Füchse 1.jpg")], [seen(0, 1)])
+    params = Params(data=Data(format="camera_traps"), ingest=settings(images="Bilder alt"))
+    run("ingest", params, {"data": root}, {"manifest": tmp_path / "manifest"})
+    assert read_manifest(tmp_path / "manifest/manifest.parquet")["path"].tolist() == ["Bilder alt/Füchse 1.jpg"]

@@ -1,0 +1,174 @@
+"""The COCO reader against counts by hand and real labels; the box filter; damaged and hostile files; memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from unit.data.native import box, write_json
+
+from capnet.config import Coco, Ingest
+from capnet.data.annotations.coco import read
+from capnet.errors import DataError
+
+CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
+IMAGES = [
+    {"id": 25, "file_name": "000000000025.jpg", "width": 640, "height": 426},
+    {"id": 9, "file_name": "000000000009.jpg", "width": 480, "height": 640},
+]
+
+
+def write(
+    root: Path, images: list[dict], annotations: list[dict], categories: list[dict] | None = None, name: str = "train"
+) -> Ingest:
+    write_json(root / f"{name}.json", images=images, annotations=annotations, categories=categories or CATEGORIES)
+    return Ingest(coco=Coco(train="train.json", test="test.json" if name == "test" else ""))
+
+
+def test_rows_come_in_the_order_of_ids_and_classes_in_that_of_categories(tmp_path: Path) -> None:
+    settings = write(tmp_path, IMAGES, [box(25, 90), box(25, 1), box(25, 90)])
+    write(tmp_path, [{"id": 7, "file_name": "000000000007.jpg"}], [box(7, 18)], name="test")
+    found = read(tmp_path, settings.model_copy(update={"coco": Coco(train="train.json", test="test.json")}))
+    assert found.problems == []
+    assert found.classes.names == ["person", "dog", "toothbrush"]
+    assert found.rows["image_id"].tolist() == ["000000000009", "000000000025", "000000000007"]
+    assert found.rows["path"].tolist() == [
+        "train2017/000000000009.jpg",
+        "train2017/000000000025.jpg",
+        "val2017/000000000007.jpg",
+    ]
+    assert found.rows["labels"].tolist() == [[], [0, 2], [1]]
+    assert found.rows["given_split"].tolist() == ["train", "train", "test"]
+    assert found.rows["width"].iloc[:2].tolist() == [480, 640]
+
+
+FILTERED = [{"area": 0}, {"bbox": [1, 1, 0.5, 9]}, {"bbox": [1, 1, 9, 0.99]}, {"ignore": 1}]
+
+
+@pytest.mark.parametrize("change", FILTERED)
+def test_boxes_that_the_published_loader_skips(tmp_path: Path, change: dict) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 1, **change), box(25, 1)])
+    assert read(tmp_path, settings).rows["labels"].tolist() == [[], [0]]
+    off = Ingest(coco=Coco(train="train.json", test="", box_filter=False))
+    assert read(tmp_path, off).rows["labels"].tolist() == [[0], [0]]
+
+
+def test_crowds_count_unless_the_setting_says_no(tmp_path: Path) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 1, iscrowd=1)])
+    assert read(tmp_path, settings).rows["labels"].tolist() == [[0], []]
+    assert read(tmp_path, Ingest(coco=Coco(train="train.json", test="", crowd=False))).rows["labels"].tolist() == [
+        [],
+        [],
+    ]
+
+
+def test_real_labels_come_back(shared: Path, tmp_path: Path) -> None:
+    """COCO's val2017 written as instances JSON: 80 categories with COCO's gaps in their ids, 48 pictures without a
+    box.
+    """
+    names = (shared / "data/labels/coco80_classes.txt").read_text().splitlines()
+    ids = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+    with open(shared / "data/labels/coco2017_val.csv") as file:
+        rows = {row["image"]: [int(c) for c in row["labels"].split()] for row in csv.DictReader(file)}
+    images = [{"id": int(image), "file_name": f"{image}.jpg"} for image in rows]
+    boxes = [box(int(image), ids[c]) for image, present in rows.items() for c in present]
+    settings = write(
+        tmp_path, images, boxes, [{"id": number, "name": name} for number, name in zip(ids, names, strict=True)]
+    )
+    found = read(tmp_path, settings)
+    assert found.classes.names == names
+    assert dict(zip(found.rows["image_id"], found.rows["labels"], strict=True)) == rows
+    assert (found.rows["labels"].map(len) == 0).sum() == 48
+
+
+def test_every_mistake_is_named(tmp_path: Path) -> None:
+    images = [
+        *IMAGES,
+        {"id": 9, "file_name": "x.jpg"},
+        {"id": 1},
+        {"id": 2, "file_name": "../../x.jpg"},
+        {"id": 3, "file_name": "a/000000000025.jpg"},
+    ]
+    boxes = [box(77, 1), box(9, 5), box(9, 1, bbox=[1, 2]), box(9, 1, area="big"), {"image_id": [], "category_id": 1}]
+    found = read(tmp_path, write(tmp_path, images, boxes))
+    text = "\n".join(f"{problem.what} | {problem.where}" for problem in found.problems)
+    for part in (
+        "image 9 is there twice",
+        "needs an id and a file_name",
+        "path 'train2017/../../x.jpg' leaves the data folder | train.json image 2",
+        "image id '000000000025' is there twice",
+        "names image 77, which is not there",
+        "names category 5, which is not there",
+    ):
+        assert part in text
+    assert text.count("is damaged") == 3
+    assert len(found.problems) == 9
+
+
+def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: Path) -> None:
+    settings = write(tmp_path, IMAGES, [box(9, 90) | {"image_id": 9.0, "category_id": 90.0}])
+    path = tmp_path / "train.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(tmp_path, settings).rows["labels"].tolist() == [[2], []]
+    (problem,) = read(tmp_path, write(tmp_path, IMAGES, [])).problems
+    assert "there are no annotations" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"images": [', "not valid JSON"),
+        (b'{"images": [], "annotations": [], "categories": []}', "there are no categories"),
+        (b'{"categories": [{"id": 1, "name": "a"}], "images": [1]}', "which is no object"),
+        (b'{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "is there twice"),
+        (b'{"categories": [{"id": "one", "name": "a"}]}', "needs an id and a name"),
+        (b'{"categories": [{"id": 1, "name": "k\xe4se"}]}', "not valid JSON"),
+        (None, "cannot read the annotations"),
+    ],
+)
+def test_broken_files_are_one_clear_error(tmp_path: Path, content: bytes | None, what: str) -> None:
+    if content is not None:
+        (tmp_path / "train.json").write_bytes(content)
+    with pytest.raises(DataError, match=what):
+        read(tmp_path, Ingest(coco=Coco(train="train.json", test="")))
+
+
+def test_train_and_test_must_have_the_same_categories(tmp_path: Path) -> None:
+    write(tmp_path, IMAGES, [])
+    write(tmp_path, [{"id": 7, "file_name": "7.jpg"}], [], [{"id": 1, "name": "person"}], name="test")
+    with pytest.raises(DataError, match="other categories"):
+        read(tmp_path, Ingest(coco=Coco(train="train.json", test="test.json")))
+
+
+def test_a_large_file_is_streamed(tmp_path: Path) -> None:
+    """40 MB of polygons take a few megabytes of memory; loaded at once they would take hundreds."""
+    polygon = [[round(0.37 * number, 2) for number in range(400)]]
+    with open(tmp_path / "train.json", "w") as file:
+        file.write(
+            '{"images": ['
+            + ",".join(json.dumps({"id": n, "file_name": f"{n:012d}.jpg"}) for n in range(1000))
+            + '], "annotations": ['
+        )
+        for number in range(16000):
+            file.write(("," if number else "") + json.dumps(box(number % 1000, 1, segmentation=polygon)))
+        file.write('], "categories": ' + json.dumps(CATEGORIES) + "}")
+    assert (tmp_path / "train.json").stat().st_size > 35e6
+    program = """
+import resource, sys
+from pathlib import Path
+from capnet.config import Coco, Ingest
+import pandas, pyarrow, ijson
+from capnet.data.annotations.coco import read
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = read(Path(sys.argv[1]), Ingest(coco=Coco(train="train.json", test=""))).rows
+print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    rows, kilobytes = map(int, result.stdout.split())
+    assert rows == 1000
+    assert kilobytes < 60_000

@@ -1,0 +1,88 @@
+"""Every file is looked at once, in other processes, and a decoder that dies takes one picture with it."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
+
+from capnet.contracts import sha256_file
+from capnet.data.checks.files import FEW, in_processes, see, see_all
+from capnet.data.images.near_duplicates import NO_LOOK
+from capnet.errors import CapnetError
+
+
+@pytest.fixture
+def hostile_folder(tmp_path: Path) -> Path:
+    bomb(tmp_path / "bomb.png", 60_000)
+    truncated_jpeg(tmp_path / "cut.jpg")
+    (tmp_path / "zero.jpg").touch()
+    animated_gif(tmp_path / "moving.gif")
+    turned(tmp_path / "turned.jpg", 6, "JPEG")
+    arrow().save(tmp_path / "Füchse im Schnee 狐.png")
+    return tmp_path
+
+
+REASONS = {"bomb.png": "178,956,970 pixels", "zero.jpg": "empty file", "gone.jpg": "missing"}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, full: bool) -> None:
+    names = [*sorted(path.name for path in hostile_folder.iterdir()), "gone.jpg"]
+    seen = dict(zip(names, see_all(names, hostile_folder, full, looks=False), strict=True))
+    reasons = {**REASONS, **({"cut.jpg": "truncated"} if full else {})}
+    for name, one in seen.items():
+        assert reasons.get(name, "") in one.fault
+        assert bool(one.fault) == (name in reasons)
+        assert one.sha256 == (sha256_file(hostile_folder / name) if full and not one.fault else "")
+        assert one.look == NO_LOOK
+    assert (seen["turned.jpg"].width, seen["turned.jpg"].height) == (40, 60), (
+        "the size as it is stored, as ingest has it"
+    )
+    assert (seen["moving.gif"].width, seen["moving.gif"].height) == (30, 20)
+
+
+def test_a_pool_and_this_process_see_the_same(tmp_path: Path) -> None:
+    names = []
+    for number in range(FEW + 10):
+        arrow((60 + number % 7, 40)).save(tmp_path / f"{number}.png")
+        names.append(f"{number}.png")
+    pooled = see_all(names, tmp_path, full=True, looks=True, processes=2)
+    assert pooled == [see(name, str(tmp_path), full=True, looks=True) for name in names]
+    assert [one.width for one in pooled] == [60 + number % 7 for number in range(FEW + 10)]
+
+
+def process_id(item: int) -> int:
+    time.sleep(0.002)
+    return os.getpid()
+
+
+def die_at(item: int, deadly: tuple[int, ...]) -> int:
+    if item in deadly:
+        os._exit(1)
+    return item * 2
+
+
+def test_the_work_is_shared_out() -> None:
+    used = in_processes(process_id, range(FEW * 3), 2, "counting", -1)
+    assert len(set(used)) == 2
+    assert os.getpid() not in used
+    assert set(in_processes(process_id, range(10), 2, "counting", -1)) == {os.getpid()}
+    assert set(in_processes(process_id, range(FEW * 2), 1, "counting", -1)) == {os.getpid()}
+
+
+def test_a_decoder_that_dies_takes_one_picture_with_it() -> None:
+    deadly = (3, 4, 200, FEW + 43)
+    result = in_processes(partial(die_at, deadly=deadly), range(FEW + 44), 2, "dying", -1)
+    assert result == [-1 if item in deadly else item * 2 for item in range(FEW + 44)]
+
+
+def test_no_process_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes that cannot even start, as where the interpreter is not allowed to start itself."""
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", b"/bin/false")
+    with pytest.raises(CapnetError, match=r"validate\.processes: 1"):
+        in_processes(process_id, range(FEW * 2), 2, "failing", -1)

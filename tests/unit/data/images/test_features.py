@@ -1,0 +1,125 @@
+"""Cached features equal those computed directly, and are made again when anything they depend on changes."""
+
+import hashlib
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from capnet.config import Runtime, Tte
+from capnet.data.images import features
+from capnet.data.images.features import Look, live_features, pooled_features
+from capnet.errors import DataError
+from capnet.runtime import prepare
+
+LOOK = Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=5, expand=4))
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    rng = np.random.default_rng(0)
+    for number in range(7):
+        Image.fromarray(rng.integers(0, 255, (20 + number, 30, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    hashes = [hashlib.sha256((tmp_path / f"{number}.png").read_bytes()).hexdigest() for number in range(7)]
+    return pd.DataFrame({"path": [f"{number}.png" for number in range(7)], "sha256": hashes}), tmp_path
+
+
+class Tower:
+    calls = 0
+
+    def __call__(self, images):
+        self.calls += len(images)
+        return images.mean(dim=(2, 3))
+
+
+def compute(tower, pictures, look=LOOK, weights="w"):
+    rows, root = pictures
+    return pooled_features(tower, weights, rows, root, look, prepare(Runtime(precision="fp32")), 2, "test")
+
+
+def test_features_are_those_of_each_view_in_order(pictures):
+    rows, root = pictures
+    found = compute(Tower(), pictures)
+    assert found.shape == (7, 5, 3)
+    for number, (path, sha256) in enumerate(zip(rows["path"], rows["sha256"], strict=True)):
+        assert torch.allclose(found[number], LOOK.tensor(root, path, sha256).mean(dim=(2, 3)), atol=1e-6)
+    assert torch.equal(live_features(Tower(), rows, root, LOOK, prepare(Runtime(precision="fp32")), 2, "test"), found)
+
+
+def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
+    rows, root = pictures
+    tower = Tower()
+    first = compute(tower, pictures)
+    assert tower.calls == 35
+    assert torch.equal(compute(tower, pictures), first)
+    assert tower.calls == 35
+    compute(tower, pictures, weights="other")
+    assert tower.calls == 70
+    compute(tower, pictures, Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=1, expand=4)))
+    assert tower.calls == 77
+    compute(tower, (rows.iloc[:3], root))
+    assert tower.calls == 92
+
+
+def test_random_views_depend_on_seed_and_content_not_on_order(pictures):
+    rows, root = pictures
+    look = Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=5)
+    found = compute(Tower(), pictures, look)
+    backwards = compute(Tower(), (rows.iloc[::-1], root), look)
+    assert torch.allclose(found, backwards.flip(0))
+    other = compute(Tower(), pictures, Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=6))
+    assert not torch.allclose(found, other)
+
+
+def test_features_that_are_not_finite_name_the_picture_and_are_not_kept(pictures):
+    def tower(images):
+        return torch.full((len(images), 2), float("inf"))
+
+    with pytest.raises(DataError, match=r"0\.png"):
+        compute(tower, pictures)
+    with pytest.raises(DataError, match=r"0\.png"):
+        compute(tower, pictures)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, monkeypatch, precision):
+    rows, root = pictures
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False)
+    seen = []
+
+    def tower(images):
+        seen.append((threading.get_ident(), torch.get_num_threads(), torch.is_grad_enabled(), len(images)))
+        time.sleep(0.02 if images.sum() > 0 else 0.001)  # the first are not the first to be ready
+        return network(images)
+
+    monkeypatch.setattr(features, "BATCH_VIEWS", 4)
+    machine = prepare(Runtime(precision=precision, threads=2))
+    first = pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test")
+    assert {(threads, grad) for _, threads, grad, _ in seen} == {(2, False)}
+    assert [size for *_, size in seen] == [4] * 8 + [3]
+    seen.clear()
+    second = pooled_features(tower, "of another cache entry", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+    assert torch.equal(first, second)
+    assert {(threads, grad) for _, threads, grad, _ in seen} == {(1, False)}
+    assert len({place for place, *_ in seen}) == 2
+    assert sorted(size for *_, size in seen) == [3] + [4] * 8
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_one_of_the_threads_is_raised_and_nothing_is_kept(pictures, tmp_path):
+    def tower(images):
+        raise ValueError("no kernel for this")
+
+    rows, root = pictures
+    machine = prepare(Runtime(precision="fp32", threads=2))
+    with pytest.raises(ValueError, match="no kernel"):
+        pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+    assert torch.get_num_threads() == 2
+    assert not list((tmp_path / "state").rglob("*.safetensors"))

@@ -1,0 +1,212 @@
+"""Tar shards: what WebDataset's own reader finds in them, and what the stages read from them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from capnet.cli import main
+from capnet.commands.preset import render
+from capnet.config import Data, Ingest, Params, Split
+from capnet.contracts import read_classes, read_manifest, read_split
+from capnet.data.images.features import Look, picture_tensors
+from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.shards import add_member, exists, file_of, read_bytes
+from capnet.data.images.views import load_rgb
+from capnet.errors import DataError
+from capnet.stages import run
+
+
+def noise(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="PNG" if seed % 2 else "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty pictures after ingest and split, with settings in params.yaml; the working folder."""
+    root = tmp_path / "data"
+    lines = ["path,labels,unknown,group,slice,sequence,image_id,split"]
+    for number in range(40):
+        path = f"bilder/ä {number}.{'png' if number % 2 else 'JPG'}"
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(noise(number))
+        labels, unknown = (["red fox|deer", ""], ["deer", "red fox"], ["", ""])[number % 3]
+        lines.append(
+            f"{path},{labels},{unknown},site {number // 4},night,b{number // 2},no."
+            f" {number},{'test' if number > 30 else ''}"
+        )
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    (root / "classes.csv").write_text("name,prompt_name,critical\nred fox,a fox,true\ndeer,,\n")
+    params = Params(split=Split.model_validate({"validation": {"source": "none"}, "method": "natural"}))
+    (tmp_path / "params.yaml").write_text(render(params, "test"))
+    monkeypatch.chdir(tmp_path)
+    stages(params, Path("data"), Path("outputs"))
+    return tmp_path
+
+
+def stages(params: Params, data: Path, out: Path) -> None:
+    run("ingest", params, {"data": data}, {"manifest": out / "manifest"})
+    run("split", params, {"manifest": out / "manifest"}, {"split": out / "split"})
+
+
+def shard(*options: str) -> str:
+    result = CliRunner().invoke(main, ["shard", "--out", "shards-of-data", *options])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+LISTED = {"data": Data(root="shards-of-data"), "ingest": Ingest(pictures="listed")}
+
+
+def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Path) -> None:
+    params = Params(split=Split.model_validate({"validation": {"source": "none"}}))
+    assert "40 pictures in 2 shards" in shard()  # rows with a given side, and rows without
+    stages(params.model_copy(update=LISTED), place / "shards-of-data", place / "again")
+    before, after = (
+        read_split(place / name / "split/split.parquet").set_index("image_id") for name in ("outputs", "again")
+    )
+    for name in ("split", "width", "height", "sha256", "group", "slice", "sequence"):
+        assert before[name].to_dict() == after[name].to_dict(), name
+    for name in ("labels", "unknown"):
+        assert {image: list(row) for image, row in before[name].items()} == {
+            image: list(row) for image, row in after[name].items()
+        }
+    assert read_classes(place / "outputs/split/classes.json") == read_classes(place / "again/split/classes.json")
+    look = Look(32, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=2)
+    tensors = [
+        list(picture_tensors(rows, root, look, 2))
+        for rows, root in ((before, place / "data"), (after.loc[before.index], place / "shards-of-data"))
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*tensors, strict=True))
+
+
+def test_ingest_decodes_pictures_in_shards(place: Path) -> None:
+    shard()
+    params = Params(data=Data(root="shards-of-data"))
+    run("ingest", params, {"data": place / "shards-of-data"}, {"manifest": place / "decoded"})
+    run("ingest", params.model_copy(update=LISTED), {"data": place / "shards-of-data"}, {"manifest": place / "listed"})
+    assert (place / "decoded/manifest.parquet").read_bytes() == (place / "listed/manifest.parquet").read_bytes()
+    (tar,) = (place / "shards-of-data/shards").glob("test-*.tar")
+    tar.write_bytes(tar.read_bytes()[:3000])
+    with pytest.raises(DataError) as caught:
+        run("ingest", params, {"data": place / "shards-of-data"}, {"manifest": place / "cut"})
+    assert {str(problem).split(".tar/")[0] for problem in caught.value.problems} == {"picture 'shards/test-000000"}
+
+
+def test_webdataset_reads_them(place: Path) -> None:
+    import webdataset
+
+    shard("--size", "1")
+    shards = sorted(str(path) for path in (place / "shards-of-data/shards").glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
+    manifest = read_manifest(place / "outputs/manifest/manifest.parquet").set_index("image_id")
+    assert len(samples) == 40
+    for sample in samples:
+        label = json.loads(sample["json"])
+        row = manifest.loc[label["image_id"]]
+        picture = sample["png"] if "png" in sample else sample["jpg"]
+        assert picture == (place / "data" / row["path"]).read_bytes()
+        assert [["red fox", "deer"].index(name) for name in label["labels"]] == list(row["labels"])
+        assert label["group"] == row["group"]
+
+
+def test_a_split_is_sharded_by_side_and_small_shards_follow_each_other(place: Path) -> None:
+    from capnet.data.images.shard_set import write_shard_set
+
+    shard("--split", "outputs/split")
+    names = sorted(path.name for path in (place / "shards-of-data/shards").iterdir())
+    assert names == ["test-000000.tar", "train-000000.tar"]
+    rows, classes = (
+        read_split(place / "outputs/split/split.parquet"),
+        read_classes(place / "outputs/split/classes.json"),
+    )
+    for name in ("one", "two"):
+        (place / name).mkdir()
+        assert (
+            write_shard_set(place / name, rows, classes, place / "data", 20_000, "|", lambda steps=1, *, note="": None)
+            > 4
+        )
+    for path in (place / "one").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (place / "two" / path.relative_to(place / "one")).read_bytes()
+    table = (place / "one/labels.csv").read_text().splitlines()
+    assert len(table) == 41
+    assert len({line.split(",")[0] for line in table}) == 41
+    stages(
+        Params(ingest=Ingest(pictures="listed"), split=Split.model_validate({"validation": {"source": "none"}})),
+        place / "one",
+        place / "from-one",
+    )
+    again = read_split(place / "from-one/split/split.parquet")
+    assert again.set_index("image_id")["split"].to_dict() == rows.set_index("image_id")["split"].to_dict()
+
+
+def test_changed_and_missing_pictures_are_named_and_nothing_is_left(place: Path) -> None:
+    (place / "data/bilder/ä 3.png").write_bytes(noise(99))
+    (place / "data/bilder/ä 4.JPG").unlink()
+    with pytest.raises(DataError) as caught:
+        shard()
+    assert {problem.what.split(":")[0] for problem in caught.value.problems} == {
+        "picture 'bilder/ä 3.png' is not the one that was ingested",
+        "picture 'bilder/ä 4.JPG' cannot be read",
+    }
+    assert not (place / "shards-of-data").exists()
+    (place / "shards-of-data").mkdir()
+    (place / "shards-of-data/mine.txt").write_text("keep")
+    with pytest.raises(DataError, match="never overwrite"):
+        shard()
+
+
+def test_a_separator_within_a_class_name_is_refused(place: Path) -> None:
+    text = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(text.replace("separator: '|'", "separator: ' '"))
+    with pytest.raises(DataError, match="'red fox' contains the separator"):
+        shard()
+
+
+def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add_member(tar, "x/1.jpg", b"one")
+        add_member(tar, "2.jpg", b"")
+        link = tarfile.TarInfo("3.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "folder.tar/plain.jpg").write_bytes(b"plain")
+    (tmp_path / "no.tar").write_bytes(b"this is no tar file" * 100)
+    assert read_bytes(tmp_path / "a.tar/x/1.jpg") == b"one"
+    assert read_bytes(tmp_path / "folder.tar/plain.jpg") == b"plain"
+    assert [exists(tmp_path / name) for name in ("a.tar/x/1.jpg", "a.tar/2.jpg", "folder.tar/plain.jpg")] == [True] * 3
+    for name in ("a.tar/9.jpg", "a.tar/3.jpg", "a.tar/x", "a.tar", "b.tar/1.jpg", "no.tar/1.jpg", "folder.tar"):
+        assert exists(tmp_path / name) == (name == "a.tar")
+    assert inspect_picture(tmp_path / "a.tar/9.jpg").fault == "missing"
+    assert inspect_picture(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
+    assert "not an uncompressed tar" in inspect_picture(tmp_path / "no.tar/1.jpg").fault
+    with pytest.raises(DataError, match=r"9\.jpg"):
+        load_rgb(tmp_path / "a.tar/9.jpg")
+    assert [file_of(path) for path in ("shards/a.tar/1.jpg", "images/1.jpg", "a.tar")] == [
+        "shards/a.tar",
+        "images/1.jpg",
+        "a.tar",
+    ]
+
+
+def test_a_shard_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            add_member(tar, "0.json", content * 300)
+            add_member(tar, "1.jpg", content)
+        assert read_bytes(tmp_path / "a.tar/1.jpg") == content

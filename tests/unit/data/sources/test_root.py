@@ -1,0 +1,128 @@
+"""What data.root may name."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from unit.data.sources.test_cache import Folder
+
+from capnet.config import Data
+from capnet.data.images.shards import add_member, read_bytes
+from capnet.data.sources import root as roots
+from capnet.data.sources.dvc_versions import DvcSource, recorded_version, repository_url
+from capnet.data.sources.root import is_remote, kind_of, local_root
+from capnet.data.sources.s3 import S3Source, split_uri
+from capnet.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize(
+    ("root", "kind"),
+    [
+        ("data", "folder"),
+        ("/mnt/pictures", "folder"),
+        ("data.git", "folder"),
+        ("s3://bucket", "s3"),
+        ("git+https://host/team/pictures", "git"),
+        ("git+ssh://git@host/pictures.git", "git"),
+        ("git@host:team/pictures.git", "git"),
+        ("https://host/team/pictures.git", "git"),
+        ("git+/srv/pictures", "git"),
+    ],
+)
+def test_kinds(root: str, kind: str) -> None:
+    assert kind_of(root) == kind
+
+
+def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Folder(tmp_path / "remote")
+    remote.root.mkdir()
+    rows = []
+    for shard in ("a.tar", "b.tar"):
+        with tarfile.open(remote.root / shard, "w") as tar:
+            for number in range(3):
+                content = f"{shard} {number}".encode()
+                add_member(tar, f"{number}.jpg", content)
+                rows.append((f"{shard}/{number}.jpg", hashlib.sha256(content).hexdigest()))
+    (remote.root / "plain.jpg").write_bytes(b"plain")
+    rows.append(("plain.jpg", hashlib.sha256(b"plain").hexdigest()))
+    monkeypatch.setattr(roots, "open_source", lambda settings: remote)
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    settings, table = Data(root="s3://bucket/x"), pd.DataFrame(rows, columns=["path", "sha256"])
+    place = local_root(settings, Path(settings.root), table)
+    assert sorted(remote.fetched) == ["a.tar", "b.tar", "plain.jpg"]
+    assert [hashlib.sha256(read_bytes(place / path)).hexdigest() for path, _ in rows] == [
+        content for _, content in rows
+    ]
+    table.loc[6, "sha256"] = "0" * 64
+    with pytest.raises(DataError, match=r"plain\.jpg"):
+        local_root(settings, Path(settings.root), table)
+
+
+@pytest.mark.parametrize("root", ["gs://bucket", "https://host/pictures.zip", "azure://x"])
+def test_another_address_says_what_is_allowed(root: str) -> None:
+    with pytest.raises(ConfigError, match="s3://BUCKET/PREFIX"):
+        local_root(Data(root=root), Path(root))
+
+
+def test_a_folder_is_left_alone_and_a_folder_that_is_given_wins(tmp_path: Path) -> None:
+    assert local_root(Data(root="data"), Path("elsewhere")) == Path("elsewhere")
+    assert local_root(Data(root="s3://bucket/x"), tmp_path) == tmp_path
+    assert is_remote(Data(root="s3://bucket/x"), Path("s3://bucket/x"))
+    assert not is_remote(Data(root="s3://bucket/x"), tmp_path / "nothing"), (
+        "a folder that is not there is a mistake to be told"
+    )
+    (tmp_path / "source.json").write_text("{}")
+    assert is_remote(Data(root="s3://bucket/x"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [("s3://b-1.x", ("b-1.x", "")), ("s3://bucket/a/b/", ("bucket", "a/b")), ("s3://bucket//a", ("bucket", "a"))],
+)
+def test_bucket_and_prefix(uri: str, parts: tuple[str, str]) -> None:
+    assert split_uri(uri) == parts
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///a", "s3://../a", "s3://b/"])
+def test_an_address_without_a_bucket_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="BUCKET"):
+        split_uri(uri)
+
+
+def test_copies_of_different_roots_lie_apart_and_below_the_cache() -> None:
+    roots = ["git+https://host/a", "git+https://host/b", "git+https://user:secret@host/a", "git+/../../etc"]
+    folders = [DvcSource(root).folder for root in roots] + [
+        DvcSource(roots[0], path="other").folder,
+        S3Source("s3://bucket/../../x", 1).folder,
+    ]
+    assert len(set(folders)) == len(folders)
+    for folder in folders:
+        assert not folder.is_absolute()
+        assert ".." not in folder.parts
+    assert "secret" not in str(folders[2]) + DvcSource(roots[2]).name, (
+        "a password must not become a folder's name or stand in a message"
+    )
+
+
+def test_addresses_for_git() -> None:
+    assert repository_url("git+https://host/a") == "https://host/a"
+    assert repository_url("git+file:///srv/a") == "/srv/a"
+    assert repository_url("git@host:a.git") == "git@host:a.git"
+
+
+@pytest.mark.parametrize("text", ["", "outs: []", "outs:\n- path: data\n", "[1", "outs:\n- md5: a\n  nfiles: many\n"])
+def test_a_dvc_file_that_says_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.dvc").write_text(text)
+    assert recorded_version(tmp_path / "data") is None
+
+
+def test_what_a_dvc_file_says(repository: Path) -> None:
+    version = recorded_version(repository / "data")
+    assert version is not None
+    assert version.md5.endswith(".dir")
+    assert version.files > 1
+    assert version.object_name == f"files/md5/{version.md5[:2]}/{version.md5[2:]}"

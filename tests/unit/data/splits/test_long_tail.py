@@ -1,0 +1,163 @@
+"""The Pareto construction against the published VOC-LT list and the reference curves."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from capnet.data.splits.long_tail import (
+    class_order,
+    dragged_in,
+    exponential_curve,
+    long_tailed_draw,
+    pareto_draw,
+    read_id_list,
+    reference_curve,
+)
+
+
+def read_labels(path: Path, n_classes: int) -> tuple[list[str], np.ndarray]:
+    with open(path) as file:
+        rows = list(csv.DictReader(file))
+    labels = np.zeros((len(rows), n_classes), dtype=bool)
+    for number, row in enumerate(rows):
+        labels[number, [int(index) for index in row["labels"].split()]] = True
+    return [row["image"] for row in rows], labels
+
+
+@pytest.fixture(scope="module")
+def fixture(shared: Path) -> dict:
+    return json.loads((shared / "reference" / "split_fixture.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def voc(shared: Path) -> tuple[list[str], np.ndarray]:
+    return read_labels(shared / "data/labels/voc2012_trainval.csv", 20)
+
+
+def test_reference_curves_are_the_published_ones(fixture: dict) -> None:
+    for name, n_classes in (("voc", 20), ("coco", 80)):
+        curve = reference_curve(n_classes, fixture[name]["max"], fixture[name]["min"], fixture["pareto"]["shape_b"])
+        assert curve.tolist() == fixture[name]["ref_dist"]
+
+
+def test_reference_curve_starts_at_the_maximum_falls_and_stays_above_the_minimum() -> None:
+    for n_classes, maximum, minimum, shape in ((1, 50, 3, 6.0), (7, 50, 50, 6.0), (1000, 500, 0, 2.0)):
+        curve = reference_curve(n_classes, maximum, minimum, shape)
+        assert curve[0] == maximum
+        assert (np.diff(curve) <= 0).all()
+        assert curve.min() >= minimum
+
+
+def test_voc_lt_is_the_published_list_in_the_published_order(
+    shared: Path, fixture: dict, voc: tuple[list[str], np.ndarray]
+) -> None:
+    ids, labels = voc
+    assert ids == sorted(ids)
+    draw = pareto_draw(labels, 800, 1, 6.0, seed=0)
+    drawn = [ids[row] for row in draw.rows]
+    published, published_labels = read_labels(shared / "data/labels/voc_lt_train.csv", 20)
+    assert drawn == published
+    assert hashlib.sha256("\n".join(drawn).encode()).hexdigest() == fixture["voc"]["sha256_ids_in_published_order"]
+    assert draw.class_order == fixture["voc"]["class_rank"]
+    assert draw.reference == fixture["voc"]["ref_dist"]
+    assert draw.steps == fixture["voc"]["draw_steps_in_rank_order"]
+    assert labels[draw.rows].sum(axis=0).tolist() == fixture["voc"]["class_counts"]
+    assert (labels[draw.rows] == published_labels).all()
+
+
+def test_class_score_is_the_sum_of_conditional_probabilities(fixture: dict, voc: tuple[list[str], np.ndarray]) -> None:
+    np.testing.assert_allclose(dragged_in(voc[1]), fixture["voc"]["co_prob_column_sums"], rtol=1e-13)
+    labels = np.random.default_rng(1).random((60, 7)) < 0.3
+    expected = [sum((labels[:, i] & labels[:, j]).sum() / labels[:, i].sum() for i in range(7)) for j in range(7)]
+    np.testing.assert_allclose(dragged_in(labels), expected, rtol=1e-13)
+    assert class_order(labels).tolist() == sorted(range(7), key=lambda c: -expected[c])
+
+
+def test_another_seed_draws_another_list_of_the_same_shape(voc: tuple[list[str], np.ndarray]) -> None:
+    first, second = (pareto_draw(voc[1], 800, 1, 6.0, seed) for seed in (0, 1))
+    assert first.rows != second.rows
+    assert first.class_order == second.class_order
+    assert first.steps[:1] == second.steps[:1] == [800]
+
+
+def replay(
+    draw_steps: Sequence[int], order: Sequence[int], reference: Sequence[int], labels: np.ndarray, rows: Sequence[int]
+) -> None:
+    """What must hold whatever was drawn: the first class reaches its count or all it has, no row twice."""
+    assert len(set(rows)) == len(rows)
+    first = order[0]
+    assert draw_steps[0] == min(reference[0], labels[:, first].sum())
+    assert labels[list(rows)].any(axis=1).all()  # a blank row has no class that could draw it
+
+
+@pytest.mark.parametrize(("n_rows", "n_classes", "density"), [(400, 3, 0.2), (3000, 1000, 0.002), (200, 40, 0.08)])
+def test_pools_that_run_short_are_used_up_and_never_overdrawn(n_rows: int, n_classes: int, density: float) -> None:
+    labels = np.random.default_rng(n_classes).random((n_rows, n_classes)) < density
+    labels[: int(0.7 * n_rows)] = False  # 70 % blank pictures
+    draw = pareto_draw(labels, 5000, 4, 6.0, seed=3)
+    replay(draw.steps, draw.class_order, draw.reference, labels, draw.rows)
+    last = draw.class_order[-1]  # visited last, so nothing can change it afterwards
+    assert labels[draw.rows][:, last].sum() == min(draw.reference[-1], labels[:, last].sum())
+
+
+def test_id_list_keeps_its_order_and_reports_every_mistake(tmp_path: Path) -> None:
+    known = ["images/a1", "images/b2", "c3", "deer_0004"]
+    path = tmp_path / "train.txt"
+    path.write_text("\ufeffc3\n\n  images/a1 \n")
+    assert read_id_list(path, known, "ingest.train_list") == (["c3", "images/a1"], [])
+    path.write_text("c3\nc3\nb2\ndeer_0005\nzzz\n")
+    ids, problems = read_id_list(path, known, "ingest.train_list")
+    assert ids == ["c3"]
+    assert [problem.where.split(",")[0] for problem in problems] == [f"{path} line {n}" for n in (2, 3, 4, 5)]
+    assert "images/b2" in problems[1].todo
+    assert "deer_0004" in problems[2].todo
+    path.write_text("images/a1.jpg\nval\\c3.png\n")
+    first, second = read_id_list(path, known, "ingest.train_list")[1]
+    assert "did you mean 'images/a1'" in first.todo
+    assert "did you mean 'c3'" in second.todo
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(b"", "empty"), (b"\n \n", "empty"), (b"\xff\xfe\x00", "UTF-8"), (None, "cannot read")]
+)
+def test_broken_id_lists_are_problems(tmp_path: Path, content: bytes | None, part: str) -> None:
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    ids, problems = read_id_list(path, ["a"], "ingest.train_list")
+    assert ids == []
+    assert len(problems) == 1
+    assert part in problems[0].what
+
+
+def test_the_exponential_curve_is_the_long_tailed_cifars() -> None:
+    """CIFAR-10-LT with ratio 100: the ten counts that are printed in papers."""
+    assert exponential_curve(10, 5000, 100).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert exponential_curve(1, 7, 100).tolist() == [7]
+    assert exponential_curve(4, 8, 8).tolist() == [8, 4, 2, 1]
+    assert exponential_curve(3, 10, 1000).tolist() == [10, 1, 1]
+
+
+def test_sparse_labels_give_the_same_list(voc: tuple[list[str], np.ndarray]) -> None:
+    from scipy.sparse import csr_array
+
+    reference = reference_curve(20, 800, 1, 6.0)
+    assert long_tailed_draw(csr_array(voc[1]), reference, 0) == long_tailed_draw(voc[1], reference, 0)
+
+
+def test_lists_of_numbers_stand_for_padded_ids_where_that_is_clear(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    path.write_text("25\n000000000009\n9\n")
+    ids, problems = read_id_list(path, ["000000000009", "000000000025"], "ingest.train_list")
+    assert ids == ["000000000025", "000000000009"]
+    assert [problem.what for problem in problems] == ["image id '9' is listed twice"]
+    assert (
+        len(read_id_list(path, ["9", "09", "25"], "ingest.train_list")[1]) == 1
+    )  # 9 is a picture of its own, 000000000009 is none

@@ -1,0 +1,34 @@
+"""Numbers and comparisons in words."""
+
+from __future__ import annotations
+
+import json
+
+from capnet.evaluation.report.words import counted, difference, fixed, flatten, reading, shorten, significant
+
+
+def test_numbers_in_words() -> None:
+    assert fixed(float("nan")) == fixed(None) == fixed(float("inf")) == fixed("x") == "-"
+    assert (fixed(-0.04), fixed(0.04, sign=True), fixed(1.25, 1, sign=True)) == ("0.0", "0.0", "+1.2")
+    assert reading(0.1, 0.05, 0.2)[0] == "better"
+    assert reading(-0.1, -0.2, -0.05)[0] == "worse"
+    assert reading(0.1, -0.05, 0.2) == ("same", "no difference is shown, the interval includes 0")
+    assert reading(0.1, float("nan"), 0.2)[0] == "none"
+    assert difference({"tail": 0.0123, "tail_low": 0.001, "tail_high": 0.02}, "tail")["interval"] == "+0.1 to +2.0"
+    assert difference({}, "tail")["text"] == "-"
+
+
+def test_settings_are_flattened() -> None:
+    assert flatten({"b": {"y": [1, 2], "x": True}, "a": None, "c": list(range(9)), "d": {}}) == [
+        ("a", "-"),
+        ("b.x", "yes"),
+        ("b.y", "1, 2"),
+        ("c", "9 values"),
+    ]
+    json.dumps(flatten({"a": float("nan")}), allow_nan=False)
+
+
+def test_counts_and_names() -> None:
+    assert [counted(n, "class", "classes") for n in (0, 1, 1234)] == ["0 classes", "1 class", "1,234 classes"]
+    assert [shorten("abcdef", n) for n in (5, 6)] == ["ab...", "abcdef"]
+    assert [significant(value) for value in (0.012345, 12.0, None, float("nan"))] == ["0.0123", "12", "-", "-"]

@@ -1,0 +1,152 @@
+"""Which rows a candidate and a champion are compared on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from capnet.contracts import read_classes, read_predictions, read_split, write_predictions, write_split
+from capnet.errors import ConfigError, ContractError
+from capnet.promotion.gate import GateScores, gate_scores, judge, read_gate, write_gate
+from capnet.promotion.policy import Policy, read_policy
+
+Make = Callable[..., dict[str, Path]]
+POLICY = Policy(draws=200)
+WRONG = [f"coverage: {value}" for value in ("1.1", "-0.1", "true", "99", "'0.9'")]
+
+
+def _scores(paths: dict[str, Path]) -> GateScores:
+    return gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+
+
+def test_the_files_hold_test_rows_and_what_was_seen_without_names_of_groups(make_outputs: Make, tmp_path: Path) -> None:
+    paths = make_outputs(critical=("cat",))
+    table = read_split(paths["split"] / "split.parquet").assign(
+        group=lambda frame: [f"patient {n // 2}" for n in range(len(frame))]
+    )
+    write_split(paths["split"] / "split.parquet", table)
+    write_gate(tmp_path / "gate", _scores(paths))
+    found = read_gate(tmp_path / "gate")
+    predictions = read_predictions(paths["evaluation"] / "predictions.parquet")
+    test = table[table["split"] == "test"]
+    assert found.test["sha256"].tolist() == test["sha256"].tolist()
+    np.testing.assert_array_equal(
+        np.stack(found.test["scores"]), np.stack(predictions[predictions["split"] == "test"]["scores"])
+    )
+    assert [list(row) for row in found.test["labels"]] == [list(row) for row in test["labels"]]
+    assert found.seen["sha256"].tolist() == table[table["split"] != "test"]["sha256"].tolist()
+    assert found.test["group"].nunique() == test["group"].nunique()
+    assert not any(b"patient" in path.read_bytes() for path in (tmp_path / "gate").iterdir())
+    assert [item["critical"] for item in found.classes["classes"]] == [False, True, False, False]
+
+
+def test_a_test_row_without_scores_is_refused(make_outputs: Make) -> None:
+    paths = make_outputs()
+    path = paths["evaluation"] / "predictions.parquet"
+    write_predictions(path, read_predictions(path).query("image_id != 'p31'"))
+    with pytest.raises(ContractError, match="399 predictions for 400 test rows; without: p31"):
+        _scores(paths)
+
+
+def test_without_a_champion_only_the_minimum_counts(make_outputs: Make) -> None:
+    scores = _scores(make_outputs())
+    assert judge(scores, None, POLICY).colour == "green"
+    verdict = judge(
+        scores, None, POLICY.model_copy(update={"minimum": POLICY.minimum.model_copy(update={"mAP": 0.99})})
+    )
+    assert (verdict.colour, [rule.name for rule in verdict.broken]) == ("red", ["minimum mAP"])
+
+
+def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_outputs: Make) -> None:
+    scores = _scores(make_outputs())
+    hashes = [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(400)]
+    candidate = replace(scores, test=scores.test.assign(group=["g"] * 5 + hashes[5:]))
+    seen = pd.DataFrame({"sha256": [scores.test["sha256"][9], "elsewhere"], "group": ["", "g"]})
+    verdict = judge(candidate, replace(candidate, seen=seen), POLICY)
+    assert (verdict.rows, verdict.colour) == (394, "green")
+    assert verdict.notes[0].startswith("6 of 400 test pictures are left out")
+    without_groups = judge(scores, replace(scores, seen=seen.assign(group="")), POLICY)
+    assert without_groups.rows == 399, "rows without a group are no group"
+
+
+def test_other_test_rows_need_a_person_unless_the_champion_scores_them(make_outputs: Make) -> None:
+    scores = _scores(make_outputs())
+    champion = replace(scores, test=scores.test.iloc[3:].reset_index(drop=True))
+    verdict = judge(scores, champion, POLICY)
+    assert (verdict.colour, verdict.rows, {rule.outcome for rule in verdict.rules}) == ("inconclusive", 397, {"pass"})
+    assert verdict.notes == ("the champion has no scores for 3 of 400 test pictures, which are left out",)
+    asked: list[str] = []
+
+    def rescore(rows: pd.DataFrame) -> np.ndarray:
+        asked.extend(rows["sha256"])
+        return np.stack(scores.test["scores"].iloc[:3])
+
+    verdict = judge(scores, champion, POLICY, rescore)
+    assert asked == scores.test["sha256"].iloc[:3].tolist()
+    compared = {rule.name: rule.difference for rule in verdict.rules if "coverage" not in rule.name}
+    assert (verdict.colour, verdict.rows) == ("green", 400)
+    assert compared == {name + of: 0.0 for of in ("", " on the champion's test pictures") for name in ("mAP", "tail")}
+
+
+def test_scores_are_matched_by_content_and_not_by_order(make_outputs: Make) -> None:
+    scores = _scores(make_outputs())
+    champion = replace(scores, test=scores.test.sample(frac=1, random_state=1).reset_index(drop=True))
+    rules = {rule.name: rule for rule in judge(scores, champion, POLICY).rules}
+    assert [rules[name].difference for name in ("mAP", "tail")] == [0.0, 0.0]
+    assert [rules[name].value for name in ("coverage", "coverage of the tail")] == [1.0, 1.0]
+
+
+def test_other_classes_and_no_rows_left_are_not_comparable(make_outputs: Make, tmp_path: Path) -> None:
+    scores, other = _scores(make_outputs()), _scores(make_outputs(tmp_path / "other", n_classes=3))
+    assert judge(scores, other, POLICY).notes == (
+        "not comparable: the champion knows other classes (gone: none; new: épée)",
+    )
+    turned = replace(scores, classes={**scores.classes, "classes": scores.classes["classes"][::-1]})
+    assert judge(scores, turned, POLICY).notes == (
+        "not comparable: the champion knows other classes (the same in another order)",
+    )
+    verdict = judge(scores, replace(scores, seen=scores.test[["sha256", "group"]]), POLICY)
+    assert (verdict.colour, verdict.notes[-1]) == ("inconclusive", "not comparable: no test picture is left")
+
+
+def test_damaged_files_are_named(make_outputs: Make, tmp_path: Path) -> None:
+    write_gate(tmp_path / "gate", _scores(make_outputs()))
+    (tmp_path / "gate" / "test.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ContractError, match="scores for the gate cannot be read"):
+        read_gate(tmp_path / "gate")
+
+
+def test_the_policy_of_the_repository_is_the_usual_one(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_policy(repository / "mlflow" / "promotion.yaml") == Policy()
+    monkeypatch.chdir(tmp_path)
+    assert read_policy(Path("mlflow/promotion.yaml")) == Policy()
+    with pytest.raises(ConfigError, match="no promotion policy"):
+        read_policy(Path("other.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "may_fall: {mAP: 0}",
+        "may_fall: {tial: 0.1}",
+        "minimum: {mAP: 50}",
+        "draws: 1",
+        "{",
+        "- 1",
+        "may_fall: {mAP: true}",
+        "[]",
+        *WRONG,
+    ],
+)
+def test_a_wrong_policy_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        read_policy(tmp_path / "p.yaml")

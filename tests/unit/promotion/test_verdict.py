@@ -1,0 +1,231 @@
+"""The gate's arithmetic: against scikit-learn on the same draws, and over many simulated promotions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from capnet.promotion.policy import Minimum, Policy
+from capnet.promotion.verdict import Rows, Verdict, compare, decide, minimum
+
+Floats = NDArray[np.floating]
+CLASSES, ROWS = 40, 2000
+PREVALENCE = np.geomspace(0.3, 0.01, CLASSES)
+BUCKETS = ["head"] * 15 + ["medium"] * 10 + ["tail"] * 15
+POLICY = Policy(draws=400)
+
+
+def draw(rng: np.random.Generator, pictures: int) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
+    """Labels, noise that both models share (the same pictures are hard) and noise of each, all [picture, class]."""
+    shape = (pictures, CLASSES)
+    return (
+        rng.random(shape) < PREVALENCE,
+        rng.standard_normal(shape),
+        rng.standard_normal(shape),
+        rng.standard_normal(shape),
+    )
+
+
+def score(labels: NDArray[np.bool_], shared: Floats, own: Floats, skill: Floats | float) -> Floats:
+    return (1 / (1 + np.exp(-(labels * skill + np.sqrt(0.8) * shared + np.sqrt(0.2) * own - 3)))).astype(np.float32)
+
+
+def rows(labels: NDArray[np.bool_], critical: tuple[int, ...] = ()) -> Rows:
+    n = labels.shape[1]
+    names, buckets = [f"class {c}" for c in range(n)], BUCKETS if n == CLASSES else ["head", *["tail"] * (n - 1)]
+    return Rows(labels, np.ones_like(labels), np.arange(len(labels)), names, buckets, np.isin(np.arange(n), critical))
+
+
+def mean_ap(labels: NDArray[np.bool_], scores: Floats, chosen: slice = slice(None)) -> float:
+    return float(np.mean([average_precision_score(labels[:, c], scores[:, c]) for c in np.arange(CLASSES)[chosen]]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (-0.009, 0.02, "pass"),
+        (-0.011, 0.02, "inconclusive"),
+        (-0.05, -0.009, "inconclusive"),
+        (-0.05, -0.011, "fail"),
+        (-0.01, -0.01, "inconclusive"),
+    ],
+)
+def test_three_outcomes(low: float, high: float, outcome: str) -> None:
+    assert decide(low, high, 0.01) == outcome
+
+
+def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.random((60, 3)) < [0.5, 0.3, 0.3]
+    ours, theirs = (rng.random((60, 3)).astype(np.float32) + 0.3 * labels for _ in range(2))
+    found = {rule.name: rule for rule in compare(rows(labels, critical=(2,)), ours, theirs, Policy(draws=200, seed=7))}
+    assert set(found) == {"mAP", "tail", "critical class class 2"}
+
+    def differences(weights: Floats) -> list[float]:
+        ap = [
+            [average_precision_score(labels[:, c], scores[:, c], sample_weight=weights) for c in range(3)]
+            for scores in (ours, theirs)
+        ]
+        each = np.array(ap[0]) - np.array(ap[1])
+        return [float(each.mean()), float(each[1:].mean()), float(each[2])]
+
+    generator = np.random.default_rng(7)
+    picked = generator.integers(0, 60, (200, 60))
+    samples = np.array([differences(np.bincount(row, minlength=60).astype(float)) for row in picked])
+    points = differences(np.ones(60))
+    for column, name in enumerate(found):
+        low, high = np.quantile(samples[:, column], [0.025, 0.975]) + points[column] - samples[:, column].mean()
+        assert (found[name].difference, found[name].low, found[name].high) == pytest.approx(
+            (points[column], low, high), abs=1e-6
+        )
+        assert found[name].difference == pytest.approx(found[name].value - found[name].against)
+
+
+def weaker(worse_by: float) -> float:
+    """The skill at which the mean AP of a model is lower by this much in the population (100,000 pictures), the
+    champion having 2.5.
+    """
+    population = draw(np.random.default_rng(99), 100_000)
+    champion = mean_ap(population[0], score(*population[:2], population[2], 2.5))
+    low, high = 1.5, 2.5
+    for _ in range(9):
+        middle = (low + high) / 2
+        fallen = champion - mean_ap(population[0], score(*population[:2], population[3], middle))
+        low, high = (low, middle) if fallen < worse_by else (middle, high)
+    return (low + high) / 2
+
+
+def test_twenty_worse_and_twenty_equal_candidates() -> None:
+    """Worse by twice the margin of mAP: at most one passes. Equal: none is red. Two critical classes are asked about,
+    too.
+    """
+    skill = weaker(2 * POLICY.may_fall.mAP)
+    colours: dict[str, list[str]] = {"worse": [], "equal": []}
+    for seed in range(20):
+        for kind, given in (("worse", skill), ("equal", 2.5)):
+            labels, shared, one, other = draw(np.random.default_rng([seed, len(kind), ord(kind[0])]), ROWS)
+            found = compare(
+                rows(labels, critical=(5, 35)),
+                score(labels, shared, one, given),
+                score(labels, shared, other, 2.5),
+                POLICY,
+            )
+            colours[kind].append(Verdict(tuple(found)).colour)
+    assert colours["worse"].count("green") <= 1, colours
+    assert "red" not in colours["equal"], colours
+    assert "red" in colours["worse"], "a gate that never refuses would pass this test"
+
+
+def test_better_in_the_mean_but_worse_in_the_tail_fails_by_the_tail_alone() -> None:
+    labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
+    skill = np.where(np.array(BUCKETS) == "tail", 2.0, 4.5)
+    found = {
+        rule.name: rule
+        for rule in compare(rows(labels), score(labels, shared, one, skill), score(labels, shared, other, 2.5), POLICY)
+    }
+    assert found["mAP"].outcome == "pass"
+    assert found["mAP"].difference > 0
+    assert found["tail"].outcome == "fail"
+    verdict = Verdict(tuple(found.values()))
+    assert verdict.colour == "red"
+    assert [rule.name for rule in verdict.broken] == ["tail"]
+    assert f"{100 * found['tail'].difference:+.1f}" in str(found["tail"])
+    assert "may be 3.0 lower" in str(found["tail"])
+
+
+def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
+    labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
+    labels[:, 39] = False
+    labels[:9, 39] = True
+    labels[:, 38] = False
+    found = {
+        rule.name: rule
+        for rule in compare(
+            rows(labels, critical=(38, 39)), score(labels, shared, one, 0.0), score(labels, shared, other, 5.0), POLICY
+        )
+        if "critical" in rule.name
+    }
+    assert {rule.outcome for rule in found.values()} == {"inconclusive"}
+    assert found["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
+    assert found["critical class class 38"].note == "no positive test picture"
+    assert Verdict(tuple(found.values())).document()["rules"][0]["low"] is None, "NaN is no JSON"
+    same = compare(
+        rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
+    )
+    assert [rule.outcome for rule in same] == ["pass", "pass", "inconclusive"], (
+        "nine positives pass nothing, whoever is asked"
+    )
+    labels[9, 39] = True
+    same = compare(
+        rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
+    )
+    assert [rule.outcome for rule in same] == ["pass"] * 3, "a model is never worse than itself"
+
+
+@pytest.mark.parametrize("skill", [0.0, 5.0])
+def test_one_group_decides_nothing(skill: float) -> None:
+    labels, shared, one, other = draw(np.random.default_rng(2), 400)
+    together = replace(rows(labels, critical=(0,)), units=np.zeros(400, dtype=np.int64))
+    ours, theirs = score(labels, shared, one, skill), score(labels, shared, other, 2.5)
+    found = [
+        *compare(together, ours, theirs, POLICY),
+        *minimum(together, ours, Policy(draws=200, minimum=Minimum(mAP=0.5))),
+    ]
+    assert [rule.outcome for rule in found] == ["inconclusive"] * 4
+    assert "one group" in str(found[0])
+    assert "nan" not in str(found[0])
+    assert [rule.outcome for rule in compare(together, ours, ours, POLICY)] == ["pass"] * 3, (
+        "a model is never worse than itself"
+    )
+
+
+def test_a_tail_with_few_positives_is_left_to_a_person() -> None:
+    labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
+    tail = np.array(BUCKETS) == "tail"
+    for positives, outcome in ((9, "inconclusive"), (10, "fail")):
+        labels[:, tail] = False
+        labels[np.arange(positives), np.flatnonzero(tail)[np.arange(positives) % 3]] = True
+        found = {
+            rule.name: rule
+            for rule in compare(
+                rows(labels), score(labels, shared, one, 0.0), score(labels, shared, other, 8.0), POLICY
+            )
+        }
+        assert (found["tail"].outcome, found["mAP"].outcome) == (outcome, "fail")
+        assert found["tail"].high < -POLICY.may_fall.tail
+        assert found["tail"].note == (
+            "only 9 positive test pictures, 10 are needed to decide" if positives == 9 else ""
+        )
+
+
+def test_unknown_labels_and_groups_count() -> None:
+    labels, shared, one, other = draw(np.random.default_rng(2), 400)
+    plain = rows(labels)
+    scores = score(labels, shared, one, 2.0), score(labels, shared, other, 2.5)
+    single = {rule.name: rule for rule in compare(plain, *scores, POLICY)}["mAP"]
+    in_groups = {rule.name: rule for rule in compare(replace(plain, units=np.arange(400) // 40), *scores, POLICY)}[
+        "mAP"
+    ]
+    assert in_groups.difference == single.difference
+    assert in_groups.high - in_groups.low != single.high - single.low
+    known = np.ones_like(labels)
+    known[:200] = False
+    half = {rule.name: rule for rule in compare(replace(plain, labels=labels & known, known=known), *scores, POLICY)}[
+        "mAP"
+    ]
+    there = [c for c in range(CLASSES) if labels[200:, c].any()]
+    expected = [np.mean([average_precision_score(labels[200:, c], part[200:, c]) for c in there]) for part in scores]
+    assert (half.value, half.against) == pytest.approx(tuple(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(("wanted", "outcome"), [(0.3, "pass"), (0.9, "fail"), (0.0, None)])
+def test_the_minimum_is_asked_of_the_candidate_alone(wanted: float, outcome: str | None) -> None:
+    labels, shared, one, _ = draw(np.random.default_rng(1), ROWS)
+    found = minimum(rows(labels), score(labels, shared, one, 2.5), Policy(draws=200, minimum=Minimum(mAP=wanted)))
+    assert [rule.outcome for rule in found] == ([outcome] if outcome else [])
+    if found:
+        assert found[0].value == pytest.approx(mean_ap(labels, score(labels, shared, one, 2.5)), abs=1e-6)

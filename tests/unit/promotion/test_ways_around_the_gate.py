@@ -1,0 +1,318 @@
+"""Ways to make a model champion without the gate's consent: each is refused by whoever reads it, or is on the
+record.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from sklearn.metrics import average_precision_score
+
+from capnet.config import Register
+from capnet.contracts import label_matrix, read_classes
+from capnet.errors import ContractError, GateError
+from capnet.promotion import history
+from capnet.promotion import promote as promotion
+from capnet.promotion.champion import resolve
+from capnet.promotion.gate import gate_scores, judge
+from capnet.promotion.history import Event
+from capnet.promotion.policy import Policy
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import register_version
+
+Make = Callable[..., dict[str, Path]]
+POLICY = Policy(draws=200)
+CHAMPION = "models:/capnet@champion"
+
+
+def promote(client: MlflowClient, number: str, force: bool = False, reason: str = "") -> promotion.Outcome:
+    return promotion.promote(
+        client, client.get_model_version("capnet", number), POLICY, lambda verdict: False, force, reason
+    )
+
+
+def click(client: MlflowClient, number: str, name: str = "capnet") -> None:
+    """What the page of MLflow does."""
+    client.set_registered_model_alias(name, "champion", number)
+
+
+def test_a_green_verdict_against_an_older_champion_says_nothing_about_todays(client: MlflowClient) -> None:
+    assert client.get_model_version("capnet", "1").tags["verdict"] == "green", (
+        "there was no champion when it was registered"
+    )
+    promote(client, "3")
+    click(client, "1")
+    with pytest.raises(
+        GateError, match="no verdict against capnet version 3, which it replaced: its own is against no champion"
+    ):
+        resolve(client, CHAMPION)
+    assert promotion.audit(client, "capnet").refused.startswith("no verdict against capnet version 3")
+    with pytest.raises(GateError, match="no verdict against"):
+        resolve(client, CHAMPION)  # that it stands in the history now makes it no better
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "1")  # measured against the version that it replaced
+    click(client, "3")
+    assert str(resolve(client, CHAMPION).version) == "3", "back to one that went through the gate"
+
+
+def test_what_is_registered_is_measured_against_the_champion_of_the_day(
+    client: MlflowClient, make_outputs: Make
+) -> None:
+    promote(client, "1")
+    click(client, "3")
+    paths = make_outputs(mAP=0.9, skill=2.5)
+    found = register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    assert found.tags["verdict_against"] == "capnet version 1", (
+        "readers refuse version 3, so version 1 is the last champion that served"
+    )
+    assert [event.after for event in history.events(client, "capnet")] == ["1", "3"]
+    click(client, str(found.version))
+    assert resolve(client, CHAMPION).version == found.version
+
+
+def test_a_bad_model_that_was_clicked_is_no_measure_for_the_next(client: MlflowClient) -> None:
+    promote(client, "3")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    click(client, "2")
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "1")
+    assert client.get_model_version("capnet", "1").tags["verdict_against"] == "capnet version 3"
+    click(client, "1")
+    assert promotion.audit(client, "capnet").refused.startswith("a red verdict")
+
+
+def test_taking_the_alias_away_first_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.delete_registered_model_alias("capnet", "champion")
+    with pytest.raises(GateError, match="fail: tail"):
+        promote(client, "2")
+    assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 3"
+    click(client, "1")  # green on the day of its registration, when there was no champion
+    with pytest.raises(GateError, match="no verdict against capnet version 3"):
+        resolve(client, CHAMPION)
+    with pytest.raises(GateError, match="fail: mAP"):
+        promote(client, "1")
+    client.delete_registered_model_alias("capnet", "champion")
+    assert promote(client, "3").now == "3"
+
+
+def test_renaming_the_registered_model_helps_no_bad_model(client: MlflowClient) -> None:
+    promote(client, "3")
+    client.rename_registered_model("capnet", "renamed")  # verdicts name the old one, so none of them counts
+    click(client, "2", "renamed")
+    with pytest.raises(GateError, match="fail: tail"):
+        promotion.promote(client, client.get_model_version("renamed", "2"), POLICY, lambda verdict: False)
+    with pytest.raises(GateError, match="red verdict"):
+        resolve(client, "models:/renamed@champion")
+    assert promotion.promote(client, client.get_model_version("renamed", "3"), POLICY, lambda verdict: False).now == "3"
+
+
+def test_all_tags_of_a_good_version_copied_by_hand(client: MlflowClient) -> None:
+    promote(client, "1")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    good = client.get_model_version("capnet", "1").tags
+    promotion.tag(client, client.get_model_version("capnet", "2"), good)
+    click(client, "2")
+    with pytest.raises(GateError, match=r"no verdict.*those of capnet version 1"):
+        resolve(client, CHAMPION)
+    client.set_model_version_tag("capnet", "2", "gate_override", "a reason beside the identity of another version")
+    with pytest.raises(GateError, match="those of capnet version 1"):
+        resolve(client, CHAMPION)
+
+
+def test_a_red_champion_is_not_loaded_by_its_run_or_its_place_either(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(client, "1")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    version = client.get_model_version("capnet", "2")
+    model_id = str(version.source).removeprefix("models:/")
+    ways = [f"models:/{model_id}", client.get_logged_model(model_id).artifact_location, "models:/capnet/2"]
+    for way in ways:
+        assert mlflow.pyfunc.load_model(way) is not None, "a red version may be looked at"
+    click(client, "2")
+    monkeypatch.setenv(
+        "CAPNET_UNCHECKED_CHAMPION", "baked into an image"
+    )  # for where no registry answers: this one does
+    for way in (*ways, CHAMPION):
+        with pytest.raises(Exception, match=r"champion is capnet version 2, which has a red verdict"):
+            mlflow.pyfunc.load_model(way)
+
+
+def test_a_red_champion_is_not_loaded_by_its_place_from_the_usual_store_either(
+    client: MlflowClient, no_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(client, "1")
+    with pytest.raises(GateError):
+        promote(client, "2")
+    click(client, "2")
+    place = str(
+        shutil.copytree(
+            str(client.get_model_version_download_uri("capnet", "2")).removeprefix("file://"), tmp_path / "copied"
+        )
+    )
+    (Path(place) / "registered_model_meta").unlink(missing_ok=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    monkeypatch.chdir(usual)
+    assert mlflow.pyfunc.load_model(place) is not None
+    assert not list(usual.iterdir()), "asking makes no store"
+    shutil.copy(no_database, usual / "mlflow.db")
+    with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):
+        mlflow.pyfunc.load_model(place)
+
+
+def test_scores_of_another_version_of_the_same_run_are_not_believed(
+    database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    place = (database.parent / "there").as_uri()
+    monkeypatch.setenv(
+        "MLFLOW_RUN_ID", client.create_run(client.create_experiment("pipeline", artifact_location=place)).info.run_id
+    )
+    for number, skill in enumerate((1.0, 3.0)):
+        paths = make_outputs(tmp_path / str(number), mAP=0.5 + number / 10, skill=skill)
+        register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    with pytest.raises(ContractError, match="another version of the same run"):
+        promote(client, "1")
+    assert promote(client, "2").now == "2"
+
+
+def test_a_class_that_is_not_critical_any_more_needs_a_person(make_outputs: Make, tmp_path: Path) -> None:
+    before, after = make_outputs(tmp_path / "before", critical=("cat",)), make_outputs(tmp_path / "after", skill=9.0)
+    champion, candidate = (
+        gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+        for paths in (before, after)
+    )
+    verdict = judge(candidate, champion, POLICY)
+    assert (verdict.colour, verdict.notes) == (
+        "inconclusive",
+        ("classes that the champion marks as critical are not marked any more: cat",),
+    )
+    assert judge(champion, candidate, POLICY).notes == ()
+
+
+@pytest.mark.parametrize("bucket", ["head", "tail"])  # what split.buckets: [0, 0] gives, and [9999, 9999]
+def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(
+    make_outputs: Make, tmp_path: Path, bucket: str
+) -> None:
+    paths = make_outputs(tmp_path / "outputs")
+    champion = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
+    classes = {**champion.classes, "classes": [item | {"bucket": bucket} for item in champion.classes["classes"]]}
+    tail = np.array([name in champion.tail for name in champion.names])
+    assert 0 < tail.sum() < len(tail)
+    scores = np.stack(champion.test["scores"].tolist())
+    noise = np.random.default_rng(0).random(scores.shape).astype(np.float32)
+    worse = replace(champion, classes=classes, test=champion.test.assign(scores=list(np.where(tail, noise, scores))))
+    verdict = judge(worse, champion, POLICY)
+    rules = {rule.name: rule for rule in verdict.rules}
+    labels = label_matrix(champion.test["labels"], len(tail))
+    expected = np.mean([average_precision_score(labels[:, c], noise[:, c]) for c in np.flatnonzero(tail)])
+    assert (verdict.colour, rules["tail of the champion"].outcome) == ("red", "fail")
+    assert rules["tail of the champion"].value == pytest.approx(expected, abs=1e-6)
+    assert ("tail" in rules) == (bucket == "tail")
+    assert judge(replace(champion, classes=classes), champion, POLICY).colour == "green"
+    names = [rule.name for rule in judge(champion, champion, POLICY).rules]
+    assert names == ["coverage", "coverage of the tail", "mAP", "tail"], "one rule where both have the same tail"
+
+
+def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client: MlflowClient) -> None:
+    for number in ("1", "3"):
+        promote(client, number)
+    promote(client, "2", force=True, reason="a test")
+    client.delete_model_version("capnet", "2")  # the alias goes with it
+    assert promotion.audit(client, "capnet").champion == ""
+    client.delete_model_version("capnet", "3")
+    assert promotion.rollback(client, "capnet").now == "1"
+    with pytest.raises(GateError, match="no champion before"):
+        promotion.rollback(client, "capnet")
+
+
+def test_the_way_back_to_a_version_whose_override_was_withdrawn(client: MlflowClient) -> None:
+    promote(client, "1")
+    promote(client, "2", force=True, reason="for a day")
+    promote(client, "3")
+    client.delete_model_version_tag("capnet", "2", "gate_override")
+    with pytest.raises(GateError, match=r"capnet version 2 has a red verdict.*fail: tail"):
+        promotion.rollback(client, "capnet")
+    assert promotion.rollback(client, "capnet", force=True, reason="for another day").now == "2"
+    assert client.get_model_version("capnet", "2").tags["gate_override"] == "for another day"
+
+
+def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_once(client: MlflowClient) -> None:
+    promote(client, "1")
+    history.begin(client, "capnet", "promoted", "1", "3", "green")
+    click(client, "3")  # what a promotion does next; then it dies
+    assert promotion.audit(client, "capnet").new is None
+    assert [(event.kind, event.after, event.counts) for event in history.events(client, "capnet")] == [
+        ("promoted", "1", True),
+        ("promoted", "3", True),
+    ]
+    history.begin(
+        client, "capnet", "promoted", "1", "2", "green"
+    )  # one that died long before, measured against another champion
+    click(client, "2")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: promotion.audit(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), "capnet"), range(4)))
+    assert [event.kind for event in history.events(client, "capnet") if event.counts] == [
+        "promoted",
+        "promoted",
+        "found",
+    ]
+
+
+def event(kind: str, before: str, after: str, number: int, verdict: str = "green", **more: str) -> Event:
+    at = f"2026-01-01T00:00:{number:02}Z"
+    return replace(Event(kind, before, after, verdict, "", "", "someone", at, at, key=f"promotion.{number}"), **more)
+
+
+@pytest.mark.parametrize(
+    ("events", "rivals"),
+    [
+        ([], []),
+        ([event("promoted", "", "1", 1)], ["1"]),
+        ([event("promoted", "", "1", 1), event("found", "1", "7", 2)], ["1"]),
+        ([event("promoted", "", "1", 1), event("found", "1", "2", 2, "red"), event("found", "2", "7", 3)], ["2", "1"]),
+        ([event("promoted", "", "1", 1), event("found", "1", "2", 2), event("found", "2", "7", 3)], ["2"]),
+        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], ["1"]),
+        ([event("found", "", "2", 1, ""), event("found", "2", "7", 2)], ["2", ""]),
+        ([event("promoted", "", "7", 1), event("promoted", "7", "1", 2), event("found", "1", "7", 3)], []),
+        (
+            [
+                event("promoted", "", "1", 1),
+                event("promoted", "1", "7", 2, overtaken="2"),
+                event("promoted", "1", "2", 3),
+            ],
+            ["2"],
+        ),
+        ([event("promoted", "", "1", 1), event("promoted", "1", "7", 2, done="")], ["1"]),
+    ],
+)
+def test_whom_a_verdict_on_version_seven_must_be_against(events: list[Event], rivals: list[str]) -> None:
+    assert history.rivals(events, "7") == rivals
+
+
+def test_a_refused_champion_does_not_hide_behind_a_missing_registry(
+    client: MlflowClient, three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(client.get_model_version_download_uri("capnet", "1"))
+    copied = Path(shutil.copytree(place.removeprefix("file://"), tmp_path / "copied"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (copied / "registered_model_meta").unlink(missing_ok=True)
+    assert mlflow.pyfunc.load_model(str(copied)) is not None, "plain files: there is nobody to ask"
+    (copied / "registered_model_meta").write_text("model_name: capnet\nmodel_version: '1'\n")
+    with pytest.raises(Exception, match="cannot ask the registry"):
+        mlflow.pyfunc.load_model(str(copied))

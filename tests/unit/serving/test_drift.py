@@ -1,0 +1,66 @@
+"""Drift: silent where nothing changed, named where a label or its scores moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capnet.serving.drift import drift_report, reference_document
+
+NAMES = [f"c{number}" for number in range(30)]
+LIMITS = np.full(30, 0.7)
+
+
+def _scores(seed: int, rows: int, shift: float = 0.0) -> np.ndarray:
+    scores = np.random.default_rng(seed).beta(2, 4, (rows, 30)).astype(np.float32)
+    scores[:, 4] = np.clip(scores[:, 4] + shift, 0, 1)
+    return scores
+
+
+def _reference(rows: int = 1000) -> dict[str, Any]:
+    return reference_document(NAMES, np.full(30, 0.1), _scores(0, rows), LIMITS, "val")
+
+
+def test_equal_batches_are_silent_in_forty_trials() -> None:
+    reference = _reference()
+    named = sum(
+        item["drifted"]
+        for seed in range(1, 41)
+        for item in drift_report(reference, _scores(seed, 400), LIMITS)["classes"]
+    )
+    assert named <= 2  # of 1,200 comparisons
+
+
+@pytest.mark.parametrize("shift", [0.25, -0.2])
+def test_a_class_whose_scores_moved_is_named_alone(shift: float) -> None:
+    report = drift_report(_reference(), _scores(7, 400, shift), LIMITS)
+    assert [item["name"] for item in report["classes"] if item["drifted"]] == ["c4"]
+    found = report["classes"][4]
+    assert found["decided_rate"] == pytest.approx(float((_scores(7, 400, shift)[:, 4] >= 0.7).mean()))
+    assert (found["z"] > 0) == (shift > 0)
+
+
+def test_psi_is_the_textbook_sum() -> None:
+    reference, scores = _reference(), _scores(3, 500, 0.1)
+    item = reference["classes"][4]
+    now, _ = np.histogram(scores[:, 4], [-np.inf, *item["edges"], np.inf])
+    p, q = ((np.asarray(counts) + 0.5) / (np.sum(counts) + 5) for counts in (item["counts"], now))
+    assert drift_report(reference, scores, LIMITS)["classes"][4]["psi"] == pytest.approx(
+        float(np.sum((q - p) * np.log(q / p))), rel=1e-6
+    )
+
+
+def test_few_or_no_pictures_say_nothing() -> None:
+    for rows in (0, 20):
+        report = drift_report(_reference(), _scores(1, rows, 0.3), LIMITS)
+        assert not report["enough_pictures"]
+        assert not any(item["drifted"] for item in report["classes"])
+    assert not drift_report(_reference(20), _scores(1, 500, 0.3), LIMITS)["enough_pictures"]
+
+
+def test_a_class_that_always_scores_alike_is_no_error() -> None:
+    scores = np.full((200, 30), 0.2, dtype=np.float32)
+    report = drift_report(reference_document(NAMES, np.zeros(30), scores, LIMITS, "val"), scores, LIMITS)
+    assert not any(item["drifted"] for item in report["classes"])

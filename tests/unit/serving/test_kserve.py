@@ -1,0 +1,198 @@
+"""`capnet deploy`: which versions it refuses, where KServe fetches them, and that equal versions give equal bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from mlflow.tracking import MlflowClient
+
+from capnet.cli import main
+from capnet.errors import CapnetError, ConfigError, GateError
+from capnet.serving.kserve import Deployment, label, manifest, render, serve_image, service_name, storage_address
+
+IMAGE = f"registry.example.org/team/capnet-serve@sha256:{'a' * 64}"
+SOURCE = "s3://models/1/models/m-1/artifacts"
+
+
+@pytest.fixture
+def client(database: Path) -> MlflowClient:
+    """A store with version 1 of `capnet demo`, as registered at a server with S3, without a verdict; it is the
+    champion.
+    """
+    found = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    found.create_registered_model("capnet demo")
+    tags = {"content_hash": "0123456789abcdef" * 4, "backbone": "packed", "git_revision": "1" * 40}
+    found.create_model_version("capnet demo", SOURCE, tags=tags)
+    found.set_registered_model_alias("capnet demo", "champion", "1")
+    Path("params.yaml").write_text("register: {name: capnet demo}\n")
+    return found
+
+
+def verdict(client: MlflowClient, **tags: str) -> None:
+    for key, value in (
+        {"verdict": "green", "verdict_of": "capnet demo version 1", "verdict_against": "no champion"} | tags
+    ).items():
+        client.set_model_version_tag("capnet demo", "1", key, value)
+
+
+def deploy(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["deploy", "--image", IMAGE, *arguments])
+
+
+def error(result: Result) -> str:
+    assert isinstance(result.exception, CapnetError), result
+    return str(result.exception)
+
+
+def test_the_manifest_names_version_content_and_address(client: MlflowClient) -> None:
+    verdict(client)
+    result = deploy()
+    assert result.exit_code == 0, result.exception
+    path = Path("deploy/kserve/capnet-demo.yaml")
+    assert result.stdout == f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
+    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    assert found["metadata"]["annotations"] == {
+        "capnet/model": "capnet demo version 1",
+        "capnet/content-hash": "0123456789abcdef" * 4,
+        "capnet/verdict": "green",
+        "capnet/verdict-against": "no champion",
+        "capnet/backbone": "packed",
+        "capnet/git-revision": "1" * 40,
+    }
+    labels = found["metadata"]["labels"]
+    assert (labels["app.kubernetes.io/version"], labels["capnet/model"], labels["capnet/content"]) == (
+        "1",
+        "capnet-demo",
+        "0123456789abcdef",
+    )
+    (container,) = found["spec"]["predictor"]["containers"]
+    assert (container["name"], container["image"]) == ("kserve-container", IMAGE)
+    assert {"name": "STORAGE_URI", "value": SOURCE} in container["env"]
+    assert "--model-uri=/mnt/models" in container["args"]
+    first = path.read_bytes()
+    assert deploy("--out", "-").stdout.encode() == first, "equal versions give equal bytes"
+    more = yaml.safe_load(
+        deploy(
+            "--out",
+            "-",
+            "--gpus",
+            "1",
+            "--memory",
+            "4Gi",
+            "--namespace",
+            "wildlife",
+            "--name",
+            "traps",
+            "--replicas",
+            "0",
+        ).stdout
+    )
+    assert more["spec"]["predictor"]["containers"][0]["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
+    assert (more["metadata"]["namespace"], more["metadata"]["name"], more["spec"]["predictor"]["minReplicas"]) == (
+        "wildlife",
+        "traps",
+        0,
+    )
+
+
+def test_the_committed_example_is_what_is_written(repository: Path) -> None:
+    text = (repository / "deploy/kserve/capnet.yaml.example").read_text()
+    notes = yaml.safe_load(text)["metadata"]["annotations"]
+    names = {
+        "content_hash": "content-hash",
+        "verdict_against": "verdict-against",
+        "data_md5": "data-md5",
+        "git_revision": "git-revision",
+    }
+    tags = {tag: notes[f"capnet/{names.get(tag, tag)}"] for tag in (*names, "verdict", "backbone")}
+    version: Any = SimpleNamespace(name="capnet", version="7", tags=tags)
+    image = f"registry.example.com/team/capnet-serve@sha256:{'0' * 64}"
+    assert (
+        render(manifest(version, "s3://mlflow/1/models/m-5f1d7a84db00d2fc/artifacts", Deployment("capnet", image)))
+        == text
+    )
+
+
+def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -> None:
+    assert "champion is capnet demo version 1, which has no verdict of the promotion gate" in error(deploy())
+    verdict(client, verdict="red", verdict_rules="fail mAP: -0.1")
+    assert "a red verdict of the promotion gate: fail mAP: -0.1" in error(deploy())
+    assert not Path("deploy").exists()
+    client.delete_registered_model_alias("capnet demo", "champion")
+    result = deploy("--model", "models:/capnet demo/1")
+    assert isinstance(result.exception, GateError), "nor by its number, past the alias"
+    verdict(client, verdict="green", verdict_of="capnet production version 1")
+    assert "no verdict of the promotion gate" in error(deploy("--model", "models:/capnet demo/1"))
+    verdict(client, verdict="red", gate_override="the cameras changed\nkind: Secret")
+    result = deploy("--model", "models:/capnet demo/1", "--out", "-")
+    assert result.exit_code == 0, result.exception
+    (found,) = yaml.safe_load_all(result.stdout)
+    assert found["metadata"]["annotations"]["capnet/gate-override"] == "the cameras changed\nkind: Secret"
+    assert found["metadata"]["annotations"]["capnet/verdict"] == "red"
+
+
+def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> None:
+    verdict(client, backbone="referenced")
+    result = deploy()
+    assert result.exit_code == 0
+    assert "the image must have them" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "behind", "wanted"),
+    [
+        ("s3://models/1/m", "", "s3://models/1/m"),
+        ("gs://models/1/m", "s3://ignored", "gs://models/1/m"),
+        ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow", "s3://mlflow/1/models/m-1/artifacts"),
+        ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow/deep/", "s3://mlflow/deep/1/models/m-1/artifacts"),
+        ("mlflow-artifacts://mlflow.example.org:5000/1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
+    ],
+)
+def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, wanted: str) -> None:
+    version = client.create_model_version("capnet demo", source)
+    assert storage_address(client, version, behind) == wanted
+
+
+def test_addresses_that_kserve_cannot_read(client: MlflowClient) -> None:
+    for source, behind, reason in (
+        ("mlflow-artifacts:/1/m", "", "come through the MLflow server"),
+        ("file:///data/mlruns/1/m", "", "KServe cannot read file:///data"),
+        ("mlflow-artifacts:/1/m", "/srv/artifacts", "KServe cannot read /srv/artifacts/1/m"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            storage_address(client, client.create_model_version("capnet demo", source), behind)
+
+
+def test_the_image_comes_from_the_lock_by_digest(tmp_path: Path) -> None:
+    lock = tmp_path / "images.lock.yaml"
+    for content in (
+        None,
+        "",
+        "[]",
+        "images: {}",
+        "images:\n  serve: {tag: 'r/capnet-serve:1'}\n",
+        "images:\n  serve: {digest: 'sha256:abc', tag: 'r/s:1'}\n",
+    ):
+        if content is not None:
+            lock.write_text(content)
+        with pytest.raises(ConfigError, match="no digest of the image `serve`"):
+            serve_image(lock)
+    lock.write_text(
+        f"schema: 1\nimages:\n  serve: {{tag: 'registry:5000/capnet-serve:1', digest: 'sha256:{'b' * 64}'}}\n"
+    )
+    assert serve_image(lock) == f"registry:5000/capnet-serve@sha256:{'b' * 64}"
+
+
+@pytest.mark.parametrize("name", ["capnet", "capnet demo", "7 classes", "Wald_und.Wiese", "x" * 200, "ß-Ü", "_"])
+def test_names_and_labels_are_ones_that_kubernetes_takes(name: str) -> None:
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", service_name(name))
+    assert len(service_name(name)) <= 40
+    assert re.fullmatch(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", label(name))
+    assert len(label(name)) <= 63

@@ -1,0 +1,110 @@
+"""One ONNX file: the scores of capnet, in another runtime, with all that a program needs to know beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from capnet.config import Runtime
+from capnet.errors import ConfigError, ContractError
+from capnet.serving import onnx_export
+from capnet.serving.engine import Served, load_served
+from capnet.serving.onnx_export import export
+
+Make = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    places = [tmp_path / f"{number}.png" for number in range(3)]
+    for place, size in zip(places, ((50, 40), (64, 64), (33, 90)), strict=True):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(place)
+    return places
+
+
+def load(paths: dict[str, Path]) -> Served:
+    return load_served(paths["model"], paths["evaluation"] / "thresholds.json", Runtime(precision="fp32", threads=1))
+
+
+@pytest.mark.parametrize(
+    "weighted",
+    [
+        {},
+        {"capnet": 0.7, "zero_shot": 0.3},
+        {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1},
+        {"class_head": 1.0},
+    ],
+)
+def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
+    make_outputs: Make,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weighted: dict[str, float],
+) -> None:
+    """With adapters in the blocks; the mixed score runs the tower twice, once without them."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    served, out = load(make_outputs(weighted=weighted)), tmp_path / "there" / "model.onnx"
+    measured = export(served, "capnet version 1", out, pictures)
+    assert max(measured.single, measured.averaged) < 1e-5
+    assert sorted(path.name for path in out.parent.iterdir()) == ["model.json", "model.onnx"]
+    about = json.loads((out.parent / "model.json").read_text())
+    (note,) = onnx.load(str(out)).metadata_props
+    assert (note.key, json.loads(note.value)) == ("capnet", about)
+
+    # from here on nothing of capnet: resize, crops, mean and threshold as the file says
+    entry, views = about["input"], about["views"]
+    side, session = entry["shape"][-1], onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    assert (views["views"], views["average"], views["resize"]) == (5, "logits", "short")
+    found = []
+    for place in pictures:
+        picture = Image.open(place).convert("RGB")
+        scale = (side + views["expand"]) / min(picture.size)
+        picture = picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
+        )
+        right, bottom = picture.width - side, picture.height - side
+        corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
+        crops = (
+            np.stack([np.asarray(picture.crop((x, y, x + side, y + side)), dtype=np.float32) for x, y in corners]) / 255
+        )
+        values = ((crops - np.array(entry["mean"])) / np.array(entry["std"])).transpose(0, 3, 1, 2).astype(np.float32)
+        logits = session.run([about["output"]["name"]], {entry["name"]: values})[0]
+        found.append(1 / (1 + np.exp(-logits.mean(axis=0))))
+    expected = served.scores(pictures)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [item["name"] for item in about["classes"]] == served.names
+    assert (np.stack(found) >= [item["threshold"] for item in about["classes"]]).tolist() == (
+        expected >= served.limits
+    ).tolist()
+
+
+def test_a_graph_that_scores_otherwise_is_not_written(
+    make_outputs: Make, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    served, write = load(make_outputs()), onnx_export.write_graph
+
+    def wrong(*arguments: object) -> None:
+        features = served.scorer.class_features
+        before = features.refined.clone()
+        features.refined.copy_(torch.roll(before, 1, dims=0))  # classes in another order
+        write(*arguments)
+        features.refined.copy_(before)
+
+    monkeypatch.setattr(onnx_export, "write_graph", wrong)
+    out = tmp_path / "there" / "model.onnx"
+    with pytest.raises(ContractError, match="scores of the ONNX graph differ by"):
+        export(served, "capnet version 1", out, pictures)
+    assert list(out.parent.iterdir()) == []
+    with pytest.raises(ConfigError, match=r"end it in \.onnx"):
+        export(served, "capnet version 1", tmp_path / "model.pt", pictures)

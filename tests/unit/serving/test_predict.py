@@ -1,0 +1,188 @@
+"""Batch prediction: what is listed, what is written, what a broken picture and an interruption do."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capnet.config import Runtime
+from capnet.errors import ConfigError, DataError
+from capnet.evaluation.tte import score_pictures
+from capnet.serving import predict as prediction
+from capnet.serving.engine import Served, load_served
+from capnet.serving.predict import list_pictures, predict
+
+Make = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def served(make_outputs: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Served:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    return load_served(paths["model"], paths["evaluation"] / "thresholds.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven pictures in two folders, one of them damaged, and a file that is none."""
+    random = np.random.default_rng(0)
+    place = tmp_path / "pictures"
+    for number in range(7):
+        path = place / f"camera {number % 2}" / f"é{number}.JPG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path, format="JPEG")
+    broken = place / "camera 1" / "é3.JPG"
+    broken.write_bytes(broken.read_bytes()[:500])
+    (place / "notes.txt").write_text("x")
+    return place
+
+
+def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named(
+    served: Served, folder: Path, tmp_path: Path
+) -> None:
+    source = list_pictures(str(folder))
+    assert source.names == [f"camera 0/é{n}.JPG" for n in (0, 2, 4, 6)] + [f"camera 1/é{n}.JPG" for n in (1, 3, 5)]
+    predict(served, "capnet version 1", source, tmp_path / "out.parquet", part=3)
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    assert found["path"].tolist() == source.names
+    good = found[found["fault"] == ""]
+    assert found[found["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
+    rows = pd.DataFrame({"path": good["path"], "sha256": [f"{n:064}" for n in range(6)]})
+    expected = score_pictures(tmp_path / "outputs" / "model", rows, folder, Runtime()).scores["capnet"]
+    columns = [f"score {name}" for name in served.names]
+    np.testing.assert_allclose(good[columns].to_numpy(), expected, atol=1e-6)
+    for labels, row in zip(good["labels"], good[columns].to_numpy(), strict=True):
+        assert list(labels) == [
+            name for name, score, limit in zip(served.names, row, served.limits, strict=True) if score >= limit
+        ]
+    assert found[found["fault"] != ""][columns].isna().all(axis=None)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+
+
+def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Path, tmp_path: Path) -> None:
+    source = list_pictures(str(folder))
+    for name in ("out.parquet", "out.csv", "out.json"):
+        predict(served, "capnet version 1", source, tmp_path / name)
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == source.names
+    assert [row["labels"] for row in rows] == ["|".join(labels) for labels in table["labels"]]
+    assert [np.float32(row["score cat"]) for row in rows if not row["fault"]] == table[table["fault"] == ""][
+        "score cat"
+    ].tolist()
+
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["info"]["format_version"] == "1.4"
+    assert all(key.isdigit() for key in (*content["classification_categories"], *content["detection_categories"]))
+    assert [image["file"] for image in content["images"]] == source.names
+    for image, labels, fault in zip(content["images"], table["labels"], table["fault"], strict=True):
+        if fault:
+            assert image["detections"] is None
+            assert fault in image["failure"]
+            continue
+        boxes = image["detections"]
+        assert {content["classification_categories"][key] for box in boxes for key, _ in box["classifications"]} == set(
+            labels
+        )
+        for box in boxes:
+            confidences = [number for _, number in box["classifications"]]
+            assert confidences == sorted(confidences, reverse=True)
+            assert (box["category"], box["bbox"], box["conf"]) == ("1", [0.0, 0.0, 1.0, 1.0], confidences[0])
+            assert 0 <= confidences[-1] <= confidences[0] <= 1
+
+
+def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = list_pictures(str(folder))
+    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    scored: list[str] = []
+    original = prediction.score_part
+
+    def until_the_third(served: Served, names: list[str], root: Path) -> pd.DataFrame:
+        if len(scored) >= 4:
+            raise KeyboardInterrupt
+        scored.extend(names)
+        return original(served, names, root)
+
+    monkeypatch.setattr(prediction, "score_part", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", source, tmp_path / "out.csv", part=2)
+    assert not (tmp_path / "out.csv").exists()
+    again: list[str] = []
+    monkeypatch.setattr(
+        prediction, "score_part", lambda served, names, root: again.extend(names) or original(served, names, root)
+    )
+    predict(served, "m", source, tmp_path / "out.csv", part=2)
+    assert scored + again == source.names
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_of_another_model_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = list_pictures(str(folder))
+    parts = tmp_path / ".out.csv.parts"
+    parts.mkdir()
+    (parts / "key.json").write_text("{")
+    (parts / f"{0:012}.parquet").write_bytes(b"scores of another model")
+    predict(served, "m", source, tmp_path / "out.csv")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+
+
+def test_parts_of_another_folder_with_the_same_names_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two memory cards of cameras that both number from 1."""
+    other = tmp_path / "other"
+    for path in (folder / "camera 0").iterdir():
+        (other / path.name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 50), (200, 0, 0)).save(other / path.name, format="JPEG")
+    predict(served, "m", list_pictures(str(other)), tmp_path / "expected.csv")
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", list_pictures(str(folder / "camera 0")), tmp_path / "out.csv")
+    monkeypatch.undo()
+    predict(served, "m", list_pictures(str(other)), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+@pytest.mark.parametrize("column", ["path", "image", "file"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_tables_name_pictures_beside_them(folder: Path, column: str, kind: str) -> None:
+    frame = pd.DataFrame({"note": ["x", "y", "z"], column: ["camera 0/é2.JPG", "gone.jpg", "camera 0/é2.JPG"]})
+    frame.to_csv(folder / "list.csv", index=False) if kind == "csv" else frame.to_parquet(folder / "list.parquet")
+    source = list_pictures(str(folder / f"list.{kind}"))
+    assert (source.names, source.root) == (["camera 0/é2.JPG", "gone.jpg"], folder)
+
+
+def test_a_missing_picture_of_a_table_is_named(served: Served, folder: Path, tmp_path: Path) -> None:
+    (folder / "list.csv").write_text("path\ngone.jpg\n/etc/passwd\n")
+    frame = predict(served, "m", list_pictures(str(folder / "list.csv")), tmp_path / "out.csv")
+    assert frame["fault"].tolist()[0] == "missing"
+    assert all(frame["fault"])
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("gone.jpg,,missing,")
+
+
+def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "t.csv").write_text("name\nx\n")
+    (tmp_path / "t.parquet").write_text("x")
+    for place, text in (
+        ("empty", "no pictures"),
+        ("nowhere", "neither a folder nor a file"),
+        ("t.csv", "no column path"),
+        ("t.parquet", "not a table"),
+    ):
+        with pytest.raises(DataError, match=text):
+            list_pictures(str(tmp_path / place))
+    with pytest.raises(ConfigError, match="unknown kind of output"):
+        prediction.format_of(Path("out.xlsx"))

@@ -1,0 +1,183 @@
+"""The registered model, loaded back by MLflow: the same scores as capnet's own scorer, from paths and from base64."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from capnet.config import Register, Runtime
+from capnet.contracts import read_json, sha256_file
+from capnet.errors import ContractError, DataError, GateError
+from capnet.evaluation.tte import score_pictures
+from capnet.model.capnet import CapNet
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import register_version
+from capnet.serving.engine import load_served
+from capnet.serving.pyfunc import check_gate
+from capnet.serving.request import picture_files
+
+Make = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Three pictures of noise, one of them PNG with a name that says nothing."""
+    random = np.random.default_rng(0)
+    paths = [tmp_path / name for name in ("a.jpg", "b b.jpg", "c")]
+    for path, size in zip(paths, ((50, 40), (64, 64), (33, 90)), strict=True):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(
+            path, format="PNG" if path.suffix == "" else "JPEG"
+        )
+    return paths
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "weighted",
+    [
+        {},
+        {"capnet": 0.7, "zero_shot": 0.3},
+        {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1},
+        {"class_head": 1.0},
+    ],
+)
+def test_the_registered_model_gives_the_scores_of_the_evaluation(
+    database: Path, make_outputs: Make, pictures: list[Path], tmp_path: Path, weighted: dict[str, float]
+) -> None:
+    paths = make_outputs(weighted=weighted)
+    register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
+    scored = score_pictures(paths["model"], rows, Path("/"), Runtime())
+    expected = scored.scores["capnet"]
+    assert np.abs(expected - scored.scores["zero_shot"]).max() > 0.01
+
+    loaded: Any = mlflow.pyfunc.load_model("models:/capnet@challenger")
+    found = loaded.predict(pd.DataFrame({"image": [str(path) for path in pictures]}))
+
+    thresholds = read_json(paths["evaluation"] / "thresholds.json")
+    names = [item["name"] for item in thresholds["classes"]]
+    assert list(found.columns) == ["picture", "class", "score", "probability", "threshold", "decision"]
+    assert found["picture"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert found["class"].tolist() == names * 3
+    np.testing.assert_allclose(
+        found["score"], expected.ravel(), atol=1e-6
+    )  # the evaluation sends other batches through the tower
+    limits = [item["threshold"] for item in thresholds["classes"]] * 3
+    assert found["threshold"].tolist() == limits
+    assert found["decision"].tolist() == [score >= limit for score, limit in zip(found["score"], limits, strict=True)]
+    logits = np.log(found["score"] / (1 - found["score"]))
+    shifted = logits / thresholds["calibration"]["temperature"] + np.tile(thresholds["calibration"]["shift"], 3)
+    np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-shifted)), atol=1e-6)
+
+    state = tmp_path / "state"
+    kept = sorted(state.rglob("*"))
+    mixed = pd.DataFrame(
+        {"image": [_base64(pictures[0]), f"data:image/jpeg;base64,{_base64(pictures[1])}", pictures[2].read_bytes()]}
+    )
+    pd.testing.assert_frame_equal(loaded.predict(mixed), found)
+    decided = loaded.predict(mixed, params={"decided_only": True})
+    pd.testing.assert_frame_equal(decided, found[found["decision"]].reset_index(drop=True))
+    assert sorted(state.rglob("*")) == kept, "nothing of a served picture is kept"
+    pd.testing.assert_frame_equal(
+        loaded.predict({"image": [base64.encodebytes(path.read_bytes()).decode() for path in pictures]}), found
+    )
+    assert loaded.predict(mixed.iloc[:0]).empty
+    assert loaded.predict(loaded.input_example)["class"].tolist() == names
+    with pytest.raises(MlflowException, match="image"):
+        loaded.predict(pd.DataFrame({"picture": ["a.jpg"]}))
+    with pytest.raises(MlflowException, match=r"row 1") as caught:
+        loaded.predict(pd.DataFrame({"image": [str(pictures[0]), pictures[1].read_bytes()[:200]]}))
+    assert caught.value.get_http_status_code() == 400
+    assert "does not decode" in str(caught.value)
+
+
+def test_class_embeddings_are_computed_once(
+    make_outputs: Make, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    calls = []
+    original = CapNet.class_features
+    monkeypatch.setattr(CapNet, "class_features", lambda model: calls.append(1) or original(model))
+    served = load_served(paths["model"], paths["evaluation"] / "thresholds.json")
+    for _ in range(3):
+        served.scores(pictures)
+    assert len(calls) == 1
+
+
+def test_thresholds_of_other_views_are_refused(
+    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    paths = make_outputs()
+    path = paths["evaluation"] / "thresholds.json"
+    path.write_text(json.dumps(read_json(path) | {"views": {"views": 1, "expand": 8, "average": "logits"}}))
+    with pytest.raises(ContractError, match="thresholds hold for the test-time views"):
+        load_served(paths["model"], path)
+
+
+def test_every_row_that_is_no_picture_is_named(tmp_path: Path, pictures: list[Path]) -> None:
+    postscript = base64.b64encode(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    ).decode()  # Pillow would start another program
+    text = tmp_path / "secret.txt"
+    text.write_text("not for you")
+    values: list[object] = [
+        str(pictures[0]),
+        "missing.jpg",
+        "%%%",
+        "",
+        None,
+        base64.b64encode(b"no picture").decode(),
+        "x" * 5000,
+        str(tmp_path),
+        postscript,
+    ]
+    values += [b"", b"no picture", pictures[0].read_bytes()[:100], 3.5, str(text), "data:image/png;base64,", "a\0b"]
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    with pytest.raises(DataError) as caught:
+        picture_files(pd.DataFrame({"image": values}), folder)
+    assert [problem.where for problem in caught.value.problems] == [f"row {number}" for number in range(1, 16)]
+    assert max(len(problem.what) for problem in caught.value.problems) < 160
+    assert "not for you" not in str(caught.value)
+
+
+def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
+    assert picture_files(pd.DataFrame({"image": []}), tmp_path) == []
+    with pytest.raises(DataError, match="no column 'image'"):
+        picture_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path)
+
+
+def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
+    found = picture_files(
+        pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]}), tmp_path
+    )
+    assert [path.read_bytes() for path in found] == [buffer.getvalue()] * 2
+
+
+def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_gate(tmp_path)  # not from a registry: nothing to ask
+    (tmp_path / "registered_model_meta").write_text("model_name: capnet\nmodel_version: '1'\n")
+    with pytest.raises(GateError, match="cannot ask the registry whether capnet version 1 may serve"):
+        check_gate(tmp_path)
+    monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "an image without a registry")
+    check_gate(tmp_path)

@@ -1,0 +1,136 @@
+"""Talking to a store that is not there, refuses, or is of another kind: a message in three parts, soon."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from capnet.config import Register, parse
+from capnet.errors import ConfigError
+from capnet.tracking.store import StoreError, local_path, masked, sqlite_file, store, tracking_uri
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """What a server behind a login answers to anybody."""
+
+    def _refuse(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = _refuse
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    """Port of a server that answers 401."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def _message(uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StoreError) as caught, store(Register(), "register the model"):
+        pytest.fail("the store answered")
+    assert [problem.where for problem in caught.value.problems] == [masked(uri)]
+    assert caught.value.exit_code == 1
+    return str(caught.value)
+
+
+def test_no_server_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        begin = time.monotonic()
+        text = _message(f"http://127.0.0.1:{port}", monkeypatch)
+    assert text.startswith("could not register the model: [Errno 111] Connection refused\n")
+    assert "to do: see that the MLflow server runs at this address" in text
+    assert time.monotonic() - begin < 30
+
+
+def test_a_server_that_never_answers_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # what the user has set wins
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        begin = time.monotonic()
+        text = _message(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+    assert "timed out" in text
+    assert time.monotonic() - begin < 20
+
+
+def test_wrong_credentials_name_the_variables_and_keep_the_password(
+    refusing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _message(f"http://someone:hunter2@127.0.0.1:{refusing}", monkeypatch)
+    assert "401" in text
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in text
+    assert f"http://someone:***@127.0.0.1:{refusing}" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("ftp://127.0.0.1/store", "unsupported URI"),
+        ("sqlite:////dev/null/mlflow.db", "could not register the model: "),
+        ("postgresql+nosuchdriver://someone:hunter2@127.0.0.1/mlflow", "could not register the model: "),
+    ],
+)
+def test_other_wrong_addresses(uri: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _message(uri, monkeypatch)
+    assert part in text
+    assert "hunter2" not in text
+
+
+def test_the_environment_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Register(tracking_uri="sqlite:///own.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking_uri(settings) == "sqlite:///own.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert tracking_uri(settings) == "http://127.0.0.1:1"
+
+
+def test_sqlite_files_and_local_folders_are_told_from_addresses() -> None:
+    assert sqlite_file("sqlite:///mlflow.db") == Path("mlflow.db")
+    assert sqlite_file("sqlite:////a/b.db?timeout=3") == Path("/a/b.db")
+    assert [sqlite_file(uri) for uri in ("sqlite://", "postgresql://h/mlflow.db", "http://h", "./mlruns")] == [None] * 4
+    assert local_path("file:///my%20store/mlruns") == Path("/my store/mlruns")
+    assert local_path("/plain") == Path("/plain")
+    assert [local_path(uri) for uri in ("s3://b/x", "mlflow-artifacts:/1")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alias": "latest"},
+        {"alias": "Latest"},
+        {"alias": "v12"},
+        {"alias": "a b"},
+        {"name": "a/b"},
+        {"name": "a:b"},
+        {"name": "it's"},
+        {"name": ""},
+    ],
+)
+def test_names_that_mlflow_refuses_are_refused_before_training(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=rf"register\.{next(iter(wrong))}"):
+        parse({"register": wrong})
+
+
+@pytest.mark.parametrize("fine", [{"alias": "vega"}, {"alias": "challenger-2"}, {"name": "Vögel 2.0"}])
+def test_names_that_mlflow_accepts(fine: dict[str, str]) -> None:
+    parse({"register": fine})
