@@ -83,11 +83,15 @@ def test_nodes_learn_that_the_task_was_cancelled_although_it_is_killed_at_once(p
 def test_a_node_ends_by_itself_once_nobody_waits(tmp_path: Path, repository: Path, said: str) -> None:
     if said == "abandoned":
         files.abandon(tmp_path)
-    code = (
-        "import sys, time; from pathlib import Path; from capnet.cluster import node; node.EVERY, node.PATIENCE = 0.05,"
-        " 1.0; import threading; threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),),"
-        " daemon=True).start(); time.sleep(1.8); sys.exit(5)"
-    )
+    code = """
+import sys, threading, time
+from pathlib import Path
+from capnet.cluster import trainjob_node as node
+node.EVERY, node.PATIENCE = 0.05, 1.0
+threading.Thread(target=node.leave_when_nobody_waits, args=(Path(sys.argv[1]),), daemon=True).start()
+time.sleep(1.8)
+sys.exit(5)
+"""
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=repository, stderr=subprocess.PIPE, text=True
     )

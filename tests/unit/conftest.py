@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from unit.stores import client, database, empty_database, no_database, server, three_versions  # noqa: F401
 
 Make = Callable[..., dict[str, Path]]
 NAMES = ["traffic light", "cat", "Hund/Welpe", "épée"]  # names that are no safe file or metric names as they are

