@@ -79,11 +79,8 @@ ROWS: dict[str, Row] = {
     "trained parts, BCE": Row({"train": BCE}, FIVE),
     "trained parts, ASL": Row({"train": {"loss": {"name": "asl"}}}, FIVE),
 }
-THRESHOLDS = (
-    "served",
-    "linear probe",
-    "before the class head",
-)  # rows of which thresholds and calibration are looked at
+# rows of which thresholds and calibration are looked at
+THRESHOLDS = ("served", "linear probe", "before the class head")
 BASE = ("served", "zero-shot", "linear probe")
 Draws = dict[str, np.ndarray]  # by mean (mAP, head, medium, tail): the point and then one value a draw
 
@@ -248,12 +245,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             gaps[data.name] = {
                 row: {mean: bounds(values[mean], against[mean]) for mean in values} for row, values in measured.items()
             }
-            arguments.out.with_suffix(".json").write_text(
-                json.dumps(gaps, indent=1)
-            )  # differences to the first of --against
-            arguments.out.write_text(
-                "\n".join(lines)
-            )  # after each set: a run of hours that is cut off keeps what it has
+            # differences to the first of --against
+            arguments.out.with_suffix(".json").write_text(json.dumps(gaps, indent=1))
+            # after each set: a run of hours that is cut off keeps what it has
+            arguments.out.write_text("\n".join(lines))
     if len(found) > 1:
         every = together(found)
         lines += [f"**all {len(found)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]

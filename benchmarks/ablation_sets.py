@@ -15,7 +15,7 @@ import torch
 from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file
-from capnet.data.splits.assign import assign_sides
+from capnet.data.splits.assign import assign_splits
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.bootstrap import unit_codes
@@ -74,7 +74,7 @@ class Set:
         params = parse(self.settings)
         frame, classes, labels = read_folder(folder)
         frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
-        sides = assign_sides(
+        sides = assign_splits(
             frame.sort_values("image_id", ignore_index=True),
             labels[np.argsort(frame["image_id"].to_numpy(), kind="stable")],
             params.split,
@@ -97,10 +97,9 @@ class Set:
         plain = Job(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
         counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
         self.classes: Classes = classes.with_counts(counts, params.split.buckets)
-        random = plain.look(params.train.views)
-        features = torch.cat(
-            [plain.features(frame, plain.look(), name), plain.features(frame, random, f"{name} (random views)")], dim=1
-        )
+        random = plain.transform(params.train.views)
+        crops = plain.features(frame, plain.transform(), name)
+        features = torch.cat([crops, plain.features(frame, random, f"{name} (random views)")], dim=1)
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
         self.views = features[parts["train"]]
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())

@@ -42,11 +42,8 @@ from capnet.errors import CapnetError, DataError
 from capnet.model.graph import cosine_similarity
 from capnet.model.towers import Towers, load_towers
 
-SPOKEN = {
-    "diningtable": "dining table",
-    "pottedplant": "potted plant",
-    "tvmonitor": "TV monitor",
-}  # VOC writes one word
+# VOC writes one word
+SPOKEN = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "TV monitor"}
 TITLES = {"ndcg": "nDCG@5", "strict": "order", "spearman": "Spearman", "lift": "lift"}
 TAIL_CURVE = Curve("exponential", 500, 100.0)  # of a set that has no tail by itself; the product's default
 CONTROLS = ("permuted", "uniform", "frequency", "text", "counted", "backed", "blend", "large sample")

@@ -183,9 +183,8 @@ def _voc(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
 
 def _coco(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
     train, test = (made_labels(80, 0, 3, "000000", first, train=part) for first, part in ((1, True), (1001, False)))
-    more = {
-        f"{900 + number:012}": [number, number + 1] for number in range(5)
-    }  # images of train2017 that the list does not name
+    # images of train2017 that the list does not name
+    more = {f"{900 + number:012}": [number, number + 1] for number in range(5)}
     names = [{"id": c + 1, "name": "person" if c == 0 else f"made class {c}"} for c in range(80)]
     for file, folder, labels in ((COCO_TRAIN, "train2017", train | more), (COCO_VAL, "val2017", test)):
         images = [{"id": int(image), "file_name": f"{image}.jpg", "width": 40, "height": 40} for image in labels]
@@ -205,10 +204,8 @@ def _nus_wide(data: Path) -> tuple[list[str], bool, int, tuple[Labels, Labels]]:
     person = nus_wide.CLASSES.index("person")
     train, test = (made_labels(81, person, 3, "made/", first, train=part) for first, part in ((1, True), (1001, False)))
     for part, labels in (("Train", train), ("Test", test)):
-        listed = {
-            **labels,
-            **{f"made/{part}{number}": [] for number in range(3)},
-        }  # images without a concept, which are left out
+        # images without a concept, which are left out
+        listed = {**labels, **{f"made/{part}{number}": [] for number in range(3)}}
         _text(data / "ImageList" / f"{part}Imagelist.txt", (f"{image}.jpg".replace("/", "\\") for image in listed))
         for c, concept in enumerate(nus_wide.CLASSES):
             _text(

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Figures = tuple[
-    float | None, float | None, float | None, float | None
-]  # mAP, head, medium, tail in percent; None: not known
+# mAP, head, medium, tail in percent; None: not known
+Figures = tuple[float | None, float | None, float | None, float | None]
 STATED, RECALLED, INFERRED = "stated", "recalled", "inferred"
 MARKS = {
     STATED: "read in the source that is named",

@@ -58,9 +58,8 @@ def train(rows: int, epochs: int, seed: int = 0) -> None:
             means = {f"val/{name}": float(mean_over(ap, mask)[0]) for name, mask in masks.items()}
             log({"train/loss": float(loss.detach()), "train/learning_rate": 1e-3, **means}, epoch)
     seconds = time.perf_counter() - begin
-    used = [
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]  # children: those that have ended
+    # children: those that have ended
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(json.dumps({"seconds": seconds, "processor": sum(usage.ru_utime + usage.ru_stime for usage in used)}))
 
 

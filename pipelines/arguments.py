@@ -48,10 +48,8 @@ def prediction_arguments(
     data = params.data.model_copy(update={"root": pictures}) if pictures else params.data
     settings = {**params.subset(("runtime", "register")), "data": data.model_dump(mode="json")}
     address = model or f"models:/{params.register_.name}@champion"
-    parts = {
-        "shards": list(range(shards)),
-        "shard_count": shards,
-    }  # inside a loop KFP has the items of its list, and no longer the list
+    # inside a loop KFP has the items of its list, and no longer the list
+    parts = {"shards": list(range(shards)), "shard_count": shards}
     return {
         "fetch": {"data": settings["data"]},
         "predict": settings,

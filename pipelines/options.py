@@ -132,9 +132,8 @@ def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> Pipel
     A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for
     it.
     """
-    name = task.name.removesuffix("-2").removesuffix(
-        "-nodes"
-    )  # kfp's name for the second task of a component; train on several nodes
+    # kfp's name for the second task of a component; train on several nodes
+    name = task.name.removesuffix("-2").removesuffix("-nodes")
     if options.images is not None:
         task.set_container_image(options.images.of(task.container_spec.image))
     task.set_caching_options(options.cached(name, order))
@@ -159,7 +158,7 @@ def retried(task: PipelineTask, options: Options) -> PipelineTask:
     return task
 
 
-def with_pictures(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
+def with_images(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
     """What a task needs to read pictures: credentials, the state volume with their copies, the volume that has them."""
     if not options.cluster:
         return task

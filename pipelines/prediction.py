@@ -17,7 +17,7 @@ from pipelines.options import (
     heavy,
     place,
     retried,
-    with_pictures,
+    with_images,
     with_store,
 )
 
@@ -80,13 +80,13 @@ def prediction(options: Options) -> Any:
                     shards=shard_count,
                     accelerators=accelerator_count,
                 )
-                with_pictures(
+                with_images(
                     heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster
                 )
             merged = merge_task(champion=found, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
                 place(task, options, ORDER)
-            with_pictures(retried(fetched, options), options, cluster)
+            with_images(retried(fetched, options), options, cluster)
             with_store(retried(loaded, options), options, cluster)
 
     return capnet_prediction

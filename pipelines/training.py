@@ -26,7 +26,7 @@ from pipelines.options import (
     retried,
     waiting,
     with_curves,
-    with_pictures,
+    with_images,
     with_state,
     with_store,
 )
@@ -100,7 +100,7 @@ def training(options: Options) -> Any:
             def alone(task: Any) -> Any:
                 """A task that does its work in its own pod."""
                 return with_curves(
-                    with_pictures(
+                    with_images(
                         heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster
                     ),
                     options,
@@ -146,7 +146,7 @@ def training(options: Options) -> Any:
             for task in (fetched, read, drawn, checked, linked, shown, registered):
                 place(task, options, ORDER)
             for task in (fetched, read, checked):
-                with_pictures(task, options, cluster)
+                with_images(task, options, cluster)
             for task in (fetched, read, registered):
                 retried(task, options)
             with_store(with_state(registered, options, cluster), options, cluster)

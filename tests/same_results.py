@@ -13,14 +13,8 @@ from capnet.stages import STAGES
 
 EQUAL_BYTES = ("split/split.parquet", "split/classes.json", "graph/graph.safetensors")
 METRICS = "evaluation/metrics.json"
-COMPARED = (
-    "manifest",
-    "split",
-    "validation",
-    "graph",
-    "model",
-    "evaluation",
-)  # registration.json names the version in its own store
+# registration.json names the version in its own store
+COMPARED = ("manifest", "split", "validation", "graph", "model", "evaluation")
 
 
 def of_shell(outputs: Path) -> dict[str, Path]:

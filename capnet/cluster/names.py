@@ -29,10 +29,8 @@ POD = {  # of a task that starts pods of its own: environment variable and where
     "CAPNET_RUN": "metadata.labels['pipeline/runid']",
 }
 RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brings along
-NODE_LABEL = (
-    "app.kubernetes.io/component",
-    "training-node",
-)  # of the pods that train together: what their network policy selects
+# of the pods that train together: what their network policy selects
+NODE_LABEL = ("app.kubernetes.io/component", "training-node")
 LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
 

@@ -18,11 +18,8 @@ from capnet.errors import CapnetError, ConfigError, Problem
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 STEP = "node"  # of the runtime's job, and of its container: Kubeflow Trainer's own word
 MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
-HANDED_ON = (
-    "MLFLOW_RUN_ID",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_WORKSPACE",
-)  # what Kubeflow Pipelines tells its own pod; no secret is among them
+# what Kubeflow Pipelines tells its own pod; no secret is among them
+HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
 ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -155,12 +152,8 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
             "activeDeadlineSeconds": int(nodes.hours * 3600),
             "trainer": {
                 "image": nodes.image,
-                "command": [
-                    "torchrun",
-                    "-m",
-                    "capnet.cluster.trainjob_node",
-                    str(folder),
-                ],  # how many and where, it reads from PET_* variables
+                # how many and where, it reads from PET_* variables
+                "command": ["torchrun", "-m", "capnet.cluster.trainjob_node", str(folder)],
                 "numNodes": nodes.nodes,
                 "numProcPerNode": nodes.processes,
                 "resourcesPerNode": {

@@ -86,9 +86,8 @@ class Follower:
         first = next((pod for pod in now.pods if pod.node == 0 and pod.phase != "Pending"), None)
         if first is None:
             return
-        query = (
-            {"sinceTime": re.sub(r"\.\d+", "", self.line)} if self.line else {}
-        )  # whole seconds, in the node's own time zone
+        # whole seconds, in the node's own time zone
+        query = {"sinceTime": re.sub(r"\.\d+", "", self.line)} if self.line else {}
         for line in self.jobs.lines(first, timestamps="true", **query):
             stamp, _, text = line.partition(" ")
             if stamp > self.line:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from capnet.config import Data
     from capnet.data.sources.dvc_versions import Remote, Version
 
-DEADLINE = (
-    3.5  # seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
-)
+# seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
+DEADLINE = 3.5
 SHOWN = 3
 
 
@@ -57,9 +56,8 @@ def examine(checks: dict[str, Callable[[], Iterable[Finding]]], deadline: float 
                 )
             ]
 
-    threads = {
-        name: threading.Thread(target=run, args=(name,), daemon=True) for name in checks
-    }  # daemons: a silent server holds nobody up
+    # daemons: a silent server holds nobody up
+    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in checks}
     end = time.monotonic() + deadline
     for thread in threads.values():
         thread.start()

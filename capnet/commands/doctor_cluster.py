@@ -19,11 +19,8 @@ from capnet.commands.doctor_nodes import check_trainer
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
-ROLES = (
-    "eks.amazonaws.com/role-arn",
-    "iam.gke.io/gcp-service-account",
-    "azure.workload.identity/client-id",
-)  # annotations that give an account a cloud's role
+# annotations that give an account a cloud's role
+ROLES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id")
 RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do with the account of a pod
     ("argoproj.io", "workflowtaskresults", "create", ""),
     ("argoproj.io", "workflowtaskresults", "patch", ""),
@@ -72,7 +69,7 @@ def cluster_checks(wanted: Wanted) -> dict[str, Callable[[], Iterable[Finding]]]
     several = {"nodes": partial(check_trainer, api, wanted)} if wanted.nodes > 1 else {}
     return {
         "cluster": partial(check_namespace, api, wanted, answer),
-        "pictures": partial(check_pictures, wanted),
+        "pictures": partial(check_images, wanted),
         "secrets": partial(check_secrets, api, wanted),
         "volumes": partial(check_claims, api, wanted),
         "account": partial(check_account, api, wanted),
@@ -102,7 +99,7 @@ def check_namespace(api: Kubernetes, wanted: Wanted, answer: Finding) -> Iterabl
     yield answer
 
 
-def check_pictures(wanted: Wanted) -> Iterable[Finding]:
+def check_images(wanted: Wanted) -> Iterable[Finding]:
     """Whether pods can see what data.root names."""
     if kind(wanted.root) == "folder" and not on_volume(wanted.root):
         yield Finding("pictures", "", unseen(wanted.root))

@@ -50,14 +50,13 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
     from capnet.commands.predict import model
     from capnet.config import load
     from capnet.serving import onnx_export
-    from capnet.serving.predict import list_pictures
+    from capnet.serving.predict import list_images
 
-    loaded = load(
-        Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32")
-    )  # the graph has one precision
+    # the graph has one precision
+    loaded = load(Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32"))
     pictures = []
     if check:
-        source = list_pictures(check, loaded.data)
+        source = list_images(check, loaded.data)
         pictures = [source.root / name for name in source.names]
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, _):
         found = onnx_export.export(served, key, Path(out), pictures)

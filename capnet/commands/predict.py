@@ -66,7 +66,7 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
 
     loaded, target = load(Path(params), settings), Path(out)
     prediction.format_of(target)
-    source = prediction.list_pictures(given, loaded.data)
+    source = prediction.list_images(given, loaded.data)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         frame = prediction.predict(served, key, source, target)

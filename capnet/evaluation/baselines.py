@@ -61,9 +61,8 @@ class Chosen:
     held_out_known: Bools | None = None
 
 
-_Judge = Callable[
-    [str, list[int], Sequence[float]], Floats
-]  # class weight, classes, strengths -> logits [strength, judged image, class]
+# class weight, classes, strengths -> logits [strength, judged image, class]
+_Judge = Callable[[str, list[int], Sequence[float]], Floats]
 
 
 @dataclass(frozen=True)

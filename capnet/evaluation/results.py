@@ -21,7 +21,7 @@ NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
 
 
 @dataclass(frozen=True)
-class Side:
+class SplitRows:
     """The rows of one side of the split; labels and known bool [picture, class], scores float32 [picture, class] by
     variant.
     """
@@ -33,18 +33,18 @@ class Side:
     scores: dict[str, Floats]
 
 
-def make_side(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> Side:
+def make_split(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> SplitRows:
     """One side with its labels; raises ContractError for scores of another shape, DataError for scores that are no
     numbers.
     """
     rows = table[table["split"] == name].reset_index(drop=True)
     unknown = label_matrix(rows["unknown"], len(classes))
-    side = Side(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
+    side = SplitRows(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
     check_scores(side)
     return side
 
 
-def check_scores(side: Side) -> None:
+def check_scores(side: SplitRows) -> None:
     """Every variant must have one score in [0, 1] for each row and class; pictures with bad scores are named."""
     problems = []
     for variant, scores in side.scores.items():
@@ -68,7 +68,7 @@ def check_scores(side: Side) -> None:
         raise DataError(problems=problems)
 
 
-def require_positives(test: Side) -> None:
+def require_positives(test: SplitRows) -> None:
     """Without a single positive there is nothing to measure."""
     if test.rows.empty:
         raise DataError(
@@ -89,7 +89,7 @@ def slices(rows: pd.DataFrame) -> dict[str, Bools]:
 
 
 def measure(
-    test: Side, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None
+    test: SplitRows, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None
 ) -> Comparison:
     """Compare all variants on the test rows, or on the ``chosen`` ones."""
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
@@ -102,7 +102,7 @@ def measure(
 
 
 def metrics_document(
-    test: Side, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int
+    test: SplitRows, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int
 ) -> dict[str, Any]:
     """The measured part of metrics.json: variants, differences, slices, left-out classes, and what was drawn."""
     units = len(set(unit_codes(test.rows["group"].tolist())))
@@ -136,7 +136,7 @@ def _without_positives(labels: Bools, classes: Classes) -> list[str]:
     return [classes.names[c] for c in np.flatnonzero(~labels.any(axis=0))]
 
 
-def calibration_document(test: Side, thresholds: Thresholds, classes: Classes) -> dict[str, Any]:
+def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Classes) -> dict[str, Any]:
     """Brier score and reliability of the test entries per bucket, raw and calibrated (the fit has not seen them)."""
     raw = test.scores["capnet"].astype(np.float64)
     probabilities = calibrate(thresholds.calibration, raw)
@@ -154,7 +154,7 @@ def calibration_document(test: Side, thresholds: Thresholds, classes: Classes) -
     return content
 
 
-def per_class(test: Side, whole: Comparison, thresholds: Thresholds, classes: Classes) -> pd.DataFrame:
+def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classes: Classes) -> pd.DataFrame:
     """One row a class by falling train_count; precision, recall and f1 are those of the test rows at the chosen
     threshold.
     """
@@ -180,7 +180,7 @@ def per_class(test: Side, whole: Comparison, thresholds: Thresholds, classes: Cl
     return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def predictions(sides: list[Side]) -> pd.DataFrame:
+def predictions(sides: list[SplitRows]) -> pd.DataFrame:
     """Rows of predictions.parquet: every variant of every picture of these sides."""
     parts = [
         side.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
@@ -190,7 +190,7 @@ def predictions(sides: list[Side]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(PREDICTION_COLUMNS)]
 
 
-def pr_curves(test: Side, classes: Classes) -> pd.DataFrame:
+def pr_curves(test: SplitRows, classes: Classes) -> pd.DataFrame:
     """Rows of pr_curves.csv: mean curves per bucket for every variant, class curves for capnet."""
     masks = bucket_masks([item.bucket for item in classes.items])
     rows = []

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Runtime
-from capnet.data.images.features import Look, live_features, pooled_features
+from capnet.data.images.features import Transform, live_features, pooled_features
 from capnet.data.images.views import centre_index
 from capnet.model.folder import LoadedModel, load_model
 from capnet.runtime import Machine, prepare
@@ -35,7 +35,7 @@ class Scorer:
         self.threads = runtime.threads
         self.loaded: LoadedModel = load_model(model_dir, self.machine)
         preprocess = self.loaded.model.towers.preprocess
-        self.look = Look(
+        self.transform = Transform(
             preprocess.size,
             preprocess.mean,
             preprocess.std,
@@ -54,11 +54,11 @@ class Scorer:
             model.towers.weight_hash,
             rows,
             root,
-            self.look,
+            self.transform,
             self.machine,
             self.threads,
             what,
-            side_by_side=model.towers.image.stands_several_callers,
+            concurrent=model.towers.image.thread_safe,
         )
 
     def score(self, rows: pd.DataFrame, root: Path, what: str) -> Scored:
@@ -68,7 +68,7 @@ class Scorer:
         adapted = (
             plain
             if model.tower_is_frozen
-            else live_features(model.pooled, rows, root, self.look, self.machine, self.threads, what)
+            else live_features(model.pooled, rows, root, self.transform, self.machine, self.threads, what)
         )
         centre = centre_index(self.loaded.tte.views)
         scores = self._variants(adapted, plain, "capnet", "zero_shot")
@@ -90,7 +90,7 @@ class Scorer:
         return {name: torch.cat(bucket).numpy() for name, bucket in zip((served, zero_shot), outputs, strict=True)}
 
 
-def score_pictures(model_dir: Path, rows: pd.DataFrame, root: Path, runtime: Runtime, what: str = "test") -> Scored:
+def score_images(model_dir: Path, rows: pd.DataFrame, root: Path, runtime: Runtime, what: str = "test") -> Scored:
     """Score the pictures of a table (columns path and sha256, relative to ``root``)."""
     return Scorer(model_dir, runtime).score(rows, root, what)
 

@@ -28,12 +28,8 @@ from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
 Precision = Callable[[], AbstractContextManager[object]]
-MEMBERS = (
-    "capnet",
-    "class_head",
-    "linear_probe",
-    "zero_shot",
-)  # whose logits are blended; capnet: the paper's five parts
+# whose logits are blended; capnet: the paper's five parts
+MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
 
 
 HEAD_LOSS = Loss(name="bce")  # of the class head: balancing cost it a point in the tail (docs/results.md)

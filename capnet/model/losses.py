@@ -40,9 +40,8 @@ def negative_tolerant_shift(counts: Tensor, n_images: int, kappa: float, negativ
 def negative_tolerant_bce(logits: Tensor, targets: Tensor, shift: Tensor, negative_scale: float) -> Tensor:
     """Elements [image, class]: softplus(-z) for positives, softplus(lambda * z) for negatives, z = logit + nu."""
     z = logits + shift
-    return -torch.where(
-        targets > 0, logsigmoid(z), logsigmoid(-negative_scale * z)
-    )  # torch's softplus is 2e-9 off from 20 on
+    # torch's softplus is 2e-9 off from 20 on
+    return -torch.where(targets > 0, logsigmoid(z), logsigmoid(-negative_scale * z))
 
 
 def focal_factor(elements: Tensor, gamma: float) -> Tensor:

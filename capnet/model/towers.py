@@ -55,7 +55,7 @@ class ImageTower(nn.Module):
         return list(blocks) if blocks is not None and is_vit else []
 
     @property
-    def stands_several_callers(self) -> bool:
+    def thread_safe(self) -> bool:
         """Whether threads may run it at once: adapters in blocks keep the stream of the picture that is on its way."""
         return not self.blocks
 
@@ -84,12 +84,10 @@ class Towers:
     embed_dim: int
     pooled_dim: int
     weight_hash: str
-    centring: tuple[Tensor, Tensor] | None = (
-        None  # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
-    )
-    architecture: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what the image tower is built from: open_clip's, and resized (px, 0: not)
+    # (mean [embed], orthogonal projector [embed, embed]) of the lit towers
+    centring: tuple[Tensor, Tensor] | None = None
+    # what the image tower is built from: open_clip's, and resized (px, 0: not)
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
     def centre(self, text_features: Tensor) -> Tensor:
         """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""

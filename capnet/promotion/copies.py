@@ -48,10 +48,8 @@ def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
     from mlflow.exceptions import MlflowException
 
     of = version.tags.get(VERDICT_OF, "")
-    if COPIED_FROM not in version.tags and of not in (
-        "",
-        identity(version.name, version.version),
-    ):  # copied by the UI's button
+    # copied by the UI's button
+    if COPIED_FROM not in version.tags and of not in ("", identity(version.name, version.version)):
         client.set_model_version_tag(version.name, version.version, COPIED_FROM, of)
         version.tags[COPIED_FROM] = of
     home = re.fullmatch(r"(.+) version (\d+)", version.tags.get(COPIED_FROM, ""))

@@ -103,9 +103,8 @@ def finish(client: MlflowClient, name: str, event: Event, done: str = "", overta
 
 def _write(client: MlflowClient, name: str, event: Event) -> None:
     content = {key: value for key, value in asdict(event).items() if key != "key"}
-    insist(
-        client.set_registered_model_tag, name, event.key, json.dumps(content, ensure_ascii=False)
-    )  # escaped, a letter may take six characters
+    # escaped, a letter may take six characters
+    insist(client.set_registered_model_tag, name, event.key, json.dumps(content, ensure_ascii=False))
 
 
 def read(tags: Mapping[str, str]) -> list[Event]:

@@ -10,13 +10,12 @@ from pydantic import Field, ValidationError
 
 from capnet.config import Int, Section
 from capnet.errors import ConfigError, Problem
-from capnet.inline import text_and_place
+from capnet.inline import text_and_path
 from capnet.yaml_text import read_yaml
 
 DEFAULT = "mlflow/promotion.yaml"
-Margin = Annotated[
-    float, Field(gt=0.0, le=1.0, strict=True)
-]  # strict: `true` would be a margin of 1, which asks for nothing
+# strict: `true` would be a margin of 1, which asks for nothing
+Margin = Annotated[float, Field(gt=0.0, le=1.0, strict=True)]
 
 
 class Minimum(Section):
@@ -59,7 +58,7 @@ def read_policy(setting: str | Path) -> Policy:
 
     Raises ConfigError naming every wrong key.
     """
-    text, path = text_and_place(setting, "register.policy")
+    text, path = text_and_path(setting, "register.policy")
     if text is None and path == Path(DEFAULT):
         return Policy()  # outside the repository
     if text is None:

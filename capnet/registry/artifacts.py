@@ -22,7 +22,7 @@ from capnet.registry.candidate import (
     flat_params,
 )
 from capnet.registry.reference import reference
-from capnet.registry.run import told_points
+from capnet.registry.run import logged_points
 from capnet.tracking.provenance import requirements
 from capnet.tracking.store import StoreError
 
@@ -39,7 +39,7 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Can
     now = int(time.time() * 1000)
     headline = {f"capnet/{name}" for name in candidate.headline}
     points = list(curves(candidate))
-    told = told_points(client, run_id, {name for name, *_ in points} | headline)
+    told = logged_points(client, run_id, {name for name, *_ in points} | headline)
     there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
     # what was told with the same time is the same point: it is not there twice, and the model gets it, too
     metrics = [

@@ -18,19 +18,11 @@ from capnet.errors import ContractError, Problem
 from capnet.promotion.gate import GateScores, gate_scores
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
-EVALUATION_FILES = (
-    "metrics.json",
-    "per_class.csv",
-    "thresholds.json",
-)  # they decide about the content; predictions follow from it
+# they decide about the content; predictions follow from it
+EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")
 HEADLINE = ("mAP", *BUCKETS)
-PER_CLASS = {
-    "ap": "ap",
-    "precision": "precision",
-    "recall": "recall",
-    "threshold": "threshold",
-    "support": "positives",
-}  # metric: column of per_class.csv
+# metric: column of per_class.csv
+PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}
 TITLES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from capnet.contracts import BUCKETS, SIDES, VARIANTS, read_split
+from capnet.contracts import BUCKETS, SPLITS, VARIANTS, read_split
 from capnet.evaluation.report.words import blend_in_words
 from capnet.model.openai_weights import OPENAI_WEIGHTS
 from capnet.promotion.champion import PACKED
@@ -31,11 +31,11 @@ FEW = 10  # test positives below which an average precision says little; the eva
 LONGEST_TABLE = 300  # classes
 
 
-def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, said_licence: str) -> dict[str, str]:
+def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str) -> dict[str, str]:
     """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or
     referenced.
     """
-    licence = data_licence(said_licence, Path("data"))
+    licence = data_licence(stated_licence, Path("data"))
     return {
         MODEL_CARD: model_card(candidate, form),
         DATA_CARD: data_card(candidate, data_md5, place, licence),
@@ -250,7 +250,7 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
     """Source, licence, rows of each side, classes, what the data check found."""
     frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
     counts, hidden, rows = {}, {}, []
-    for side in SIDES:
+    for side in SPLITS:
         part = frame[frame["split"] == side]
         counts[side], hidden[side] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
         groups = part["group"].replace("", None).nunique()
@@ -304,12 +304,12 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         [
             code(item.name),
             item.bucket,
-            *(int(counts[side][n]) for side in SIDES),
-            int(sum(hidden[side][n] for side in SIDES)),
+            *(int(counts[side][n]) for side in SPLITS),
+            int(sum(hidden[side][n] for side in SPLITS)),
         ]
         for n, item in enumerate(classes.items)
     ]
-    lines += table(["class", "bucket", *SIDES, "unknown"], columns[:LONGEST_TABLE])
+    lines += table(["class", "bucket", *SPLITS, "unknown"], columns[:LONGEST_TABLE])
     if len(columns) > LONGEST_TABLE:
         lines += ["", f"And {len(columns) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
     return "\n".join(lines) + "\n"

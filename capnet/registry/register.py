@@ -17,7 +17,7 @@ from capnet.promotion.promote import follow, rival_of, tag, verdict_on, verdict_
 from capnet.registry.artifacts import log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
-from capnet.registry.run import begun_run, complete_twin, dvc_place, fingerprints, given_run, log_data_set, put_tags
+from capnet.registry.run import begun_run, complete_twin, dvc_location, fingerprints, given_run, log_data_set, put_tags
 from capnet.tracking.provenance import git_revision
 from capnet.tracking.store import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
@@ -160,7 +160,9 @@ def _new_version(
         FORM: PACKED if settings.pack_backbone else REFERENCED,
     } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
     text = description(candidate)
-    cards = card_texts(candidate, tags[FORM], data_md5, dvc_place(Path(".dvc/config"), data_md5), settings.data_licence)
+    cards = card_texts(
+        candidate, tags[FORM], data_md5, dvc_location(Path(".dvc/config"), data_md5), settings.data_licence
+    )
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     notes = tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"} | fingerprints(candidate)
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
@@ -181,9 +183,8 @@ def _new_version(
             raise
         client.finalize_logged_model(logged.model_id, "READY")
         if not given_run():
-            client.set_terminated(
-                run_id, "FINISHED"
-            )  # before the version: what comes after it could fail and leave it behind
+            # before the version: what comes after it could fail and leave it behind
+            client.set_terminated(run_id, "FINISHED")
         advance(note="version")
         text += card_links(experiment, run_id)
         buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
@@ -256,9 +257,8 @@ def _create_version(
         with suppress(Exception):
             if created is not None:
                 client.delete_model_version(settings.name, created.version)
-            if fresh and not client.search_model_versions(
-                f"name = '{settings.name}'"
-            ):  # nobody else registered there meanwhile
+            # nobody else registered there meanwhile
+            if fresh and not client.search_model_versions(f"name = '{settings.name}'"):
                 client.delete_registered_model(settings.name)
         raise
 

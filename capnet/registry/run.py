@@ -88,7 +88,7 @@ def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def told_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
+def logged_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
     """{(metric, step): time} of what the run has already."""
     there = client.get_run(run_id).data.metrics
     return {
@@ -113,7 +113,7 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    place = dvc_place(Path(".dvc/config"), data_md5)
+    place = dvc_location(Path(".dvc/config"), data_md5)
     digest = data_md5 or sha256_file(candidate.split / "split.parquet")
     counts = {
         "classes": len(candidate.classes),
@@ -127,7 +127,7 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
     insist(client.log_inputs, run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 
 
-def dvc_place(config: Path, md5: str) -> str:
+def dvc_location(config: Path, md5: str) -> str:
     """Where the default DVC remote keeps what has this md5, "" without one: REMOTE/files/md5/ab/cdef."""
     parser = configparser.ConfigParser()
     try:

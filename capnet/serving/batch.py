@@ -16,7 +16,7 @@ from capnet.contracts import read_json, write_json
 from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError
 from capnet.serving.drift import drift_report
-from capnet.serving.predict import SCORE, Source, list_pictures, predict, remote_pictures
+from capnet.serving.predict import SCORE, Source, list_images, predict, remote_images
 
 TABLE = "predictions.parquet"
 
@@ -32,7 +32,7 @@ def fetch_model(params: Params, address: str, folder: Path) -> str:
     return name
 
 
-def model_place(folder: Path) -> tuple[Path, str]:
+def model_location(folder: Path) -> tuple[Path, str]:
     """Where ``fetch_model`` put the model, and its name."""
     source = read_json(folder / "source.json")
     return folder / source["folder"], str(source["name"])
@@ -43,8 +43,8 @@ def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
     same parts.
     """
     if is_remote(params.data, root):
-        return remote_pictures(params.data, part, parts)
-    whole = list_pictures(str(root))
+        return remote_images(params.data, part, parts)
+    whole = list_images(str(root))
     return Source(whole.names[part::parts], whole.root)
 
 
@@ -53,7 +53,7 @@ def predict_part(params: Params, model: Path, root: Path, part: int, parts: int,
     from capnet.serving.engine import load_served
 
     out.mkdir(parents=True, exist_ok=True)
-    place, name = model_place(model)
+    place, name = model_location(model)
     source = part_of(params, root, part, parts)
     if not source.names:
         return {"pictures": 0.0, "not_read": 0.0}
@@ -76,7 +76,7 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     table.to_parquet(out / TABLE, index=False)
     good = table[table["fault"] == ""]
     figures = {"pictures": float(len(table)), "not_read": float(len(table) - len(good))}
-    place, _ = model_place(model)
+    place, _ = model_location(model)
     if (place / "reference.json").is_file():
         limits = np.array([float(item["threshold"]) for item in read_json(place / "thresholds.json")["classes"]])
         scores = good[[name for name in table.columns if name.startswith(SCORE)]].to_numpy(dtype=np.float32)

@@ -49,12 +49,11 @@ class Served:
         if not paths:
             return np.empty((0, len(self.names)), dtype=np.float32)
         model, scorer = self.scorer.loaded.model, self.scorer
-        rows = pd.DataFrame(
-            {"path": [str(path.absolute()) for path in paths], "sha256": ""}
-        )  # absolute: the root below adds nothing
+        # absolute: the root below adds nothing
+        rows = pd.DataFrame({"path": [str(path.absolute()) for path in paths], "sha256": ""})
 
         def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
-            return live_features(pooled, rows, Path("/"), scorer.look, scorer.machine, scorer.threads, "given").to(
+            return live_features(pooled, rows, Path("/"), scorer.transform, scorer.machine, scorer.threads, "given").to(
                 scorer.machine.device
             )
 

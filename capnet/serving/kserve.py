@@ -21,15 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-STORES = (
-    "s3://",
-    "gs://",
-    "hdfs://",
-    "webhdfs://",
-    "https://",
-    "http://",
-    "pvc://",
-)  # what KServe's storage initializer reads
+# what KServe's storage initializer reads
+STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "https://", "http://", "pvc://")
 PROXIED = "mlflow-artifacts:"
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080

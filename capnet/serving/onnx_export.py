@@ -178,7 +178,7 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
     """Both on the same pictures, through the same views."""
     running, scorer = session(path, served.scorer.threads), served.scorer
     model, average = scorer.loaded.model, scorer.loaded.tte.average
-    places = list(pictures) or _noise(folder, scorer.look.size)
+    places = list(pictures) or _noise(folder, scorer.transform.size)
 
     def theirs(views: Tensor) -> np.ndarray:
         return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
@@ -187,7 +187,7 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
     their_scores, single = [], 0.0
     clocks, calls = [0.0, 0.0], (graph.forward, theirs)
     for number, place in enumerate(places):
-        views = scorer.look.tensor(Path("/"), str(place.absolute()), "")
+        views = scorer.transform.tensor(Path("/"), str(place.absolute()), "")
         logits = theirs(views).astype(np.float64)
         their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
         with torch.no_grad():

@@ -20,7 +20,7 @@ import pandas as pd
 from capnet.config import Data
 from capnet.contracts import read_json, replace_file, write_json
 from capnet.data.images.decode import SUFFIXES
-from capnet.data.images.image_files import inspect_picture, map_pictures
+from capnet.data.images.image_files import inspect_image, map_images
 from capnet.errors import CapnetError, ConfigError, DataError
 from capnet.progress import bar
 
@@ -41,7 +41,7 @@ class Source:
     root: Path
 
 
-def list_pictures(given: str, remote: Data | None = None) -> Source:
+def list_images(given: str, remote: Data | None = None) -> Source:
     """A folder (all pictures below it, sorted), a table with a column path, image or file, one picture, or
     s3://BUCKET/PREFIX.
 
@@ -51,7 +51,7 @@ def list_pictures(given: str, remote: Data | None = None) -> Source:
     """
     place = Path(given)
     if given.startswith("s3://"):
-        source = remote_pictures((remote or Data()).model_copy(update={"root": given}))
+        source = remote_images((remote or Data()).model_copy(update={"root": given}))
     elif place.is_dir():
         names = sorted(
             path.relative_to(place).as_posix()
@@ -74,7 +74,7 @@ def list_pictures(given: str, remote: Data | None = None) -> Source:
     return source
 
 
-def remote_pictures(settings: Data, part: int = 0, parts: int = 1) -> Source:
+def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
     """Every ``parts``-th picture from number ``part`` on of the remote ``settings.root``, sorted and copied to the
     state folder.
 
@@ -166,7 +166,7 @@ def score_part(served: Served, names: Sequence[str], root: Path) -> pd.DataFrame
     try:
         return pd.DataFrame({"path": list(names), "fault": "", "scores": list(served.scores(paths))})
     except DataError:
-        faults = [picture.fault for picture in map_pictures(inspect_picture, paths, "read", served.scorer.threads)]
+        faults = [picture.fault for picture in map_images(inspect_image, paths, "read", served.scorer.threads)]
     good = [number for number, fault in enumerate(faults) if not fault]
     scores: list[Any] = [None] * len(names)
     for number, row in zip(good, served.scores([paths[number] for number in good]), strict=True):

@@ -24,7 +24,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from capnet.errors import CapnetError, GateError
 from capnet.promotion.champion import check_champion, identity
 from capnet.serving.engine import DECISIONS, load_served
-from capnet.serving.request import COLUMN, picture_files
+from capnet.serving.request import COLUMN, request_files
 
 META = "registered_model_meta"  # written by MLflow beside a model that came from the registry
 UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
@@ -51,7 +51,7 @@ class CapnetModel(PythonModel):
         """
         try:
             with TemporaryDirectory() as folder:
-                table = self._served.decisions(self._served.scores(picture_files(model_input, Path(folder))))
+                table = self._served.decisions(self._served.scores(request_files(model_input, Path(folder))))
         except CapnetError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return table[table["decision"]].reset_index(drop=True) if (params or {}).get("decided_only") else table
@@ -115,9 +115,8 @@ def _check_address(folder: Path) -> None:
             for item in client.search_model_versions(f"run_id = '{run_id}'")
         ]
     for version in found:
-        if version.source == f"models:/{model_id}" or not str(version.source).startswith(
-            "models:/m-"
-        ):  # a copy names a version
+        # a copy names a version
+        if version.source == f"models:/{model_id}" or not str(version.source).startswith("models:/m-"):
             check_champion(version, client)
 
 

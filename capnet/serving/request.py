@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.image_files import inspect_image
 from capnet.errors import DataError, Problem
 
 COLUMN = "image"
 LONGEST_PATH = 4096
 
 
-def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
+def request_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
     """A readable file per row; content is written to ``folder``. Raises DataError naming every row that is no
     picture.
     """
@@ -37,7 +37,7 @@ def picture_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
         if content is not None:
             path.write_bytes(content)
         fault = (
-            inspect_picture(path).fault
+            inspect_image(path).fault
             if content is not None or _is_file(value)
             else "neither a picture in base64 nor a file"
         )
@@ -73,9 +73,8 @@ def _content(value: Any) -> bytes | None:
     elif _is_file(value):
         return None  # a short name may be base64 as well
     try:
-        return (
-            base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None
-        )  # some encoders break lines
+        # some encoders break lines
+        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None
     except (binascii.Error, ValueError):
         return None
 

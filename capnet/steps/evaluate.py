@@ -28,10 +28,10 @@ from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores, read_probe
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.results import (
-    Side,
+    SplitRows,
     calibration_document,
     check_scores,
-    make_side,
+    make_split,
     measure,
     metrics_document,
     per_class,
@@ -42,7 +42,7 @@ from capnet.evaluation.results import (
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
 
-class ScoredPictures(Protocol):
+class ScoredImages(Protocol):
     """Scores float32 [picture, class] by variant, and frozen pooled features float32 [picture, view, feature] of the
     same views.
     """
@@ -72,7 +72,7 @@ def evaluate(
     read_classes(model_dir / "classes.json", classes.fingerprint)
     table = read_split(split_dir / "split.parquet")
     sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
-    require_positives(make_side(table, "test", classes, {}))  # before minutes of scoring
+    require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
     wanted = params.evaluate.probe.enabled and not sides["train"].empty
     probe = read_probe(model_dir / "probe.safetensors") if wanted else None
@@ -86,9 +86,8 @@ def evaluate(
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
 
-    with threadpool_limits(
-        1
-    ):  # many small problems: more threads are slower, and another number of them gives other bits
+    # many small problems: more threads are slower, and another number of them gives other bits
+    with threadpool_limits(1):
         found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
     write_results(out, found)
     if log is not None:
@@ -107,8 +106,8 @@ def evaluate(
 def evaluate_scores(
     split_table: pd.DataFrame,
     classes: Classes,
-    scored_val: ScoredPictures | None,
-    scored_test: ScoredPictures,
+    scored_val: ScoredImages | None,
+    scored_test: ScoredImages,
     train_features: np.ndarray | None,
     config: Evaluate,
     out_of_fold: pd.DataFrame | None,
@@ -121,10 +120,10 @@ def evaluate_scores(
     linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
     thresholds where there are no validation rows.
     """
-    test = make_side(split_table, "test", classes, scored_test.scores)
+    test = make_split(split_table, "test", classes, scored_test.scores)
     require_positives(test)
-    val = make_side(split_table, "val", classes, scored_val.scores if scored_val else {})
-    train = make_side(split_table, "train", classes, {})
+    val = make_split(split_table, "val", classes, scored_val.scores if scored_val else {})
+    train = make_split(split_table, "train", classes, {})
     if probe is None and train_features is not None and config.probe.enabled:
         probe = fit(train, train_features, val, scored_val, config)
     if probe is not None:
@@ -163,20 +162,22 @@ def write_results(out: Path, found: Mapping[str, Any]) -> None:
         replace_file(out / f"{name}.csv", found[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
 
 
-def fit(train: Side, features: Floats, val: Side, scored_val: ScoredPictures | None, config: Evaluate) -> Chosen:
+def fit(
+    train: SplitRows, features: Floats, val: SplitRows, scored_val: ScoredImages | None, config: Evaluate
+) -> Chosen:
     """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows."""
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
     return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows)
 
 
 def thresholds(
-    train: Side, val: Side, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate
+    train: SplitRows, val: SplitRows, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate
 ) -> tuple[dict[str, Thresholds], str]:
     """Thresholds by variant and where they come from: val, out_of_fold or none. A variant without scores on those rows
     has none.
     """
 
-    def choose(side: Side, scores: Floats, known: Bools) -> Thresholds:
+    def choose(side: SplitRows, scores: Floats, known: Bools) -> Thresholds:
         return choose_thresholds(
             side.labels & known,
             known,
@@ -204,7 +205,7 @@ def thresholds(
     return chosen, "out_of_fold"
 
 
-def held_out_scores(train: Side, out_of_fold: pd.DataFrame) -> np.ndarray:
+def held_out_scores(train: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
     """Out-of-fold scores float32 [picture, class] in the order of the training rows; raises ContractError where rows
     differ.
     """
@@ -217,7 +218,7 @@ def held_out_scores(train: Side, out_of_fold: pd.DataFrame) -> np.ndarray:
         )
         raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
     scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in train.rows["image_id"]])
-    check_scores(Side("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
+    check_scores(SplitRows("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
     return scores
 
 

@@ -32,14 +32,8 @@ INSIDE = {  # settings that name files, by format
     "nus_wide": ("nus_wide.images", "nus_wide.clean_train", "nus_wide.clean_test"),
     "camera_traps": ("camera_traps.file", "camera_traps.images"),
 }
-NOTHING = {
-    "blank",
-    "empty",
-    "nothing",
-    "none",
-    "no animal",
-    "no finding",
-}  # what people call a picture without any class
+# what people call a picture without any class
+NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
@@ -118,7 +112,7 @@ def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.Data
     """The rows with width, height and sha256, and per bad picture its row and what is wrong with it."""
     import pandas as pd
 
-    from capnet.data.images.image_files import inspect_header, inspect_picture, map_pictures
+    from capnet.data.images.image_files import inspect_header, inspect_image, map_images
 
     rows = found.rows
     if settings.pictures == "listed":
@@ -126,8 +120,8 @@ def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.Data
             if name not in rows:
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
-    inspect = inspect_picture if settings.pictures == "decode" else inspect_header
-    pictures = map_pictures(inspect, (root / path for path in rows["path"]), "reading pictures", total=len(rows))
+    inspect = inspect_image if settings.pictures == "decode" else inspect_header
+    pictures = map_images(inspect, (root / path for path in rows["path"]), "reading pictures", total=len(rows))
     faults: list[tuple[int, Problem]] = []
     for row, picture in enumerate(pictures):
         if picture.fault:

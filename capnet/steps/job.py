@@ -13,13 +13,13 @@ from torch import Tensor
 
 from capnet.config import Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.images.features import Look, live_features, pooled_features
+from capnet.data.images.features import Transform, live_features, pooled_features
 from capnet.model.capnet import CapNet
 from capnet.model.towers import Towers
 from capnet.runtime import Machine
-from capnet.training.distributed import ALONE, Group
+from capnet.training.distributed import ALONE, ProcessGroup
 from capnet.training.loop import Fit, Labels, Pictures, fit
-from capnet.training.pictures import CachedViews, DecodedPictures
+from capnet.training.pictures import CachedViews, DecodedImages
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[CapNet], dict[str, float]]
@@ -35,7 +35,7 @@ class Job:
     towers: Towers
     machine: Machine
     root: Path
-    group: Group = ALONE
+    group: ProcessGroup = ALONE
 
     def model(self) -> CapNet:
         torch.manual_seed(self.params.runtime.seed)
@@ -43,20 +43,20 @@ class Job:
             self.towers, self.classes.prompt_names, self.graph.adjacency, self.graph.text_features, self.params.train
         ).to(self.machine.device)
 
-    def look(self, random_views: int = 0) -> Look:
+    def transform(self, random_views: int = 0) -> Transform:
         preprocess = self.towers.preprocess
         tte = None if random_views else self.params.tte
         seed, resize = self.params.runtime.seed, self.params.tte.resize
-        return Look(
+        return Transform(
             preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation, tte, random_views, seed, resize
         )
 
-    def features(self, rows: pd.DataFrame, look: Look, what: str) -> Tensor:
+    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
         """Features of ``rows``; of several processes the first one makes them, and the others find them in a state
         folder that they share.
         """
-        if not self.group.leads:
-            self.group.told(b"")
+        if not self.group.is_main_process:
+            self.group.broadcast(b"")
         threads = self.params.runtime.threads
         tower = self.towers.image
         found = pooled_features(
@@ -64,14 +64,14 @@ class Job:
             self.towers.weight_hash,
             rows,
             self.root,
-            look,
+            transform,
             self.machine,
             threads,
             what,
-            side_by_side=tower.stands_several_callers,
+            concurrent=tower.thread_safe,
         )
-        if self.group.leads:
-            self.group.told(b"")
+        if self.group.is_main_process:
+            self.group.broadcast(b"")
         return found
 
     def labels(self, rows: pd.DataFrame) -> Labels:
@@ -84,8 +84,8 @@ class Job:
         seed = self.params.runtime.seed
         if views is not None:
             return CachedViews(views, self.machine.device, seed)
-        return DecodedPictures(
-            model, rows, self.root, self.look(random_views=1), self.machine, seed, self.params.runtime.threads
+        return DecodedImages(
+            model, rows, self.root, self.transform(random_views=1), self.machine, seed, self.params.runtime.threads
         )
 
     def fit(
@@ -161,7 +161,7 @@ class Job:
             lambda images: model.pooled(images, adapted),
             rows,
             self.root,
-            self.look(),
+            self.transform(),
             self.machine,
             self.params.runtime.threads,
             what,

@@ -7,14 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.config import Params, Split
-from capnet.contracts import SCHEMA, SIDES, Classes, read_classes, read_manifest, write_classes, write_json, write_split
+from capnet.contracts import (
+    SCHEMA,
+    SPLITS,
+    Classes,
+    read_classes,
+    read_manifest,
+    write_classes,
+    write_json,
+    write_split,
+)
 from capnet.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from capnet.data.splits.assign import Sides
+    from capnet.data.splits.assign import Assignment
 
 log = logging.getLogger(__name__)
 
@@ -29,26 +38,26 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     import pandas as pd
 
     from capnet.data.annotations.label_lists import known_positives
-    from capnet.data.splits.assign import assign_sides
+    from capnet.data.splits.assign import assign_splits
     from capnet.data.splits.published import check_benchmark
 
     settings = params.split
     classes = read_classes(inputs["manifest"] / "classes.json")
     frame = read_manifest(inputs["manifest"] / "manifest.parquet").sort_values("image_id", ignore_index=True)
     labels = known_positives(frame, len(classes))
-    sides = assign_sides(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
+    sides = assign_splits(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
     rows = {"train": sides.train, "val": sides.val, "test": sides.test}
-    counts = {name: labels[rows[name]].sum(axis=0) for name in SIDES}
-    check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SIDES})
+    counts = {name: labels[rows[name]].sum(axis=0) for name in SPLITS}
+    check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SPLITS})
     warnings = [*sides.warnings, *check_positives(classes, counts, labels.sum(axis=0), sides, settings)]
     for warning in warnings:
         log.warning("%s", warning)
 
-    table = pd.concat([frame.iloc[rows[name]].assign(split=name) for name in SIDES], ignore_index=True)
+    table = pd.concat([frame.iloc[rows[name]].assign(split=name) for name in SPLITS], ignore_index=True)
     write_split(outputs["split"] / "split.parquet", table)
     write_classes(outputs["split"] / "classes.json", classes.with_counts(counts["train"].tolist(), settings.buckets))
     write_json(outputs["split"] / "split.json", _decisions(classes, counts, sides, settings, len(frame), warnings))
-    return {f"{name}_rows": float(len(rows[name])) for name in SIDES}
+    return {f"{name}_rows": float(len(rows[name])) for name in SPLITS}
 
 
 def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[str], list[str]]:
@@ -79,7 +88,7 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
 
 
 def check_positives(
-    classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Sides, settings: Split
+    classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Assignment, settings: Split
 ) -> list[str]:
     """Warnings on classes short of positives; ``counts`` are known positives per side and ``total`` those of all rows,
     int [class].
@@ -90,7 +99,7 @@ def check_positives(
     """
     warnings, problems = [], []
     drawn = {"train": True, "val": sides.validation_source != "given", "test": sides.test_source == "share"}
-    for name in SIDES:
+    for name in SPLITS:
         required = int(getattr(settings.require_positives, name))
         short = [c for c in range(len(classes)) if counts[name][c] < required]
         if short and drawn[name]:
@@ -110,7 +119,7 @@ def check_positives(
     return warnings
 
 
-def _help(name: str, sides: Sides, settings: Split, enough: bool) -> str:
+def _help(name: str, sides: Assignment, settings: Split, enough: bool) -> str:
     """What would help; ``enough``: in all rows some of these classes have the positives that the side lacks."""
     fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
     if name == "train":
@@ -133,7 +142,12 @@ def _without(classes: Classes, counts: np.ndarray) -> list[str]:
 
 
 def _decisions(
-    classes: Classes, counts: dict[str, np.ndarray], sides: Sides, settings: Split, n_rows: int, warnings: list[str]
+    classes: Classes,
+    counts: dict[str, np.ndarray],
+    sides: Assignment,
+    settings: Split,
+    n_rows: int,
+    warnings: list[str],
 ) -> dict[str, Any]:
     """What split.json says: where rows came from, how many, and what to mind."""
     rows = {"train": len(sides.train), "val": len(sides.val), "test": len(sides.test)}
@@ -145,8 +159,8 @@ def _decisions(
         "extra_labels": settings.method != "natural" and sides.validation_source in ("given", "pool"),
         "test_source": sides.test_source,
         "rows": {**rows, "left_over": n_rows - sum(rows.values())},
-        "labels": {name: int(counts[name].sum()) for name in SIDES},
-        "without_positives": {name: _without(classes, counts[name]) for name in SIDES if rows[name]},
+        "labels": {name: int(counts[name].sum()) for name in SPLITS},
+        "without_positives": {name: _without(classes, counts[name]) for name in SPLITS if rows[name]},
         "followed_their_group": sides.followed,
         "validation_rows_given_as_train": sides.held_out_of_given,
         "warnings": warnings,

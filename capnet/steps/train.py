@@ -41,7 +41,7 @@ from capnet.model.towers import load_towers
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
 from capnet.steps.job import Job, Log, Validate
-from capnet.training.distributed import Group, joined
+from capnet.training.distributed import ProcessGroup, process_group
 from capnet.training.loop import Fit
 
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
@@ -56,12 +56,17 @@ def train(
     processes train one model, and the first one writes it.
     """
     machine = prepare(params.runtime)
-    with joined(machine.device) as group:
+    with process_group(machine.device) as group:
         return _train(params, inputs, outputs, machine, group, log)
 
 
 def _train(
-    params: Params, inputs: dict[str, Path], outputs: dict[str, Path], machine: Machine, group: Group, log: Log | None
+    params: Params,
+    inputs: dict[str, Path],
+    outputs: dict[str, Path],
+    machine: Machine,
+    group: ProcessGroup,
+    log: Log | None,
 ) -> dict[str, float]:
     classes = read_classes(inputs["split"] / "classes.json")
     table = read_split(inputs["split"] / "split.parquet")
@@ -86,21 +91,20 @@ def _train(
     model = job.model()
     frozen, blended = model.tower_is_frozen, params.train.blend == "held_out"
     wanted = frozen or blended or params.train.class_head.enabled or params.train.head.start == "data"
-    plain = (
-        job.features(rows, job.look(), "training") if wanted else None
-    )  # the test-time views, which the probe needs too
+    # the test-time views, which the probe needs too
+    plain = job.features(rows, job.transform(), "training") if wanted else None
     views = (
-        torch.cat([plain, job.features(rows, job.look(params.train.views), "training (random views of)")], dim=1)
+        torch.cat([plain, job.features(rows, job.transform(params.train.views), "training (random views of)")], dim=1)
         if frozen and plain is not None
         else None
     )
-    val_plain = job.features(val, job.look(), "validation") if len(val) and (frozen or blended) else None
+    val_plain = job.features(val, job.transform(), "validation") if len(val) and (frozen or blended) else None
     result = job.fit(model, rows, views, folder / "main", plain, validate=validator(job, val, val_plain), log=log)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
     out, tensors, chosen = outputs["model"], dict(result.tensors), None
     if len(val):
-        if group.leads and blended:
+        if group.is_main_process and blended:
             assert plain is not None
             assert val_plain is not None
             probe = fitted_probe(job, rows, plain, val, val_plain)
@@ -111,7 +115,7 @@ def _train(
     else:
         model.release_towers()
         members = out_of_fold(job, rows, views, plain, folder)
-        if group.leads:
+        if group.is_main_process:
             weights = model.weights
             if blended:
                 assert plain is not None
@@ -126,7 +130,7 @@ def _train(
                     split="train", variant="capnet", scores=list(job.combine(members, weights))
                 ),
             )
-    if group.leads:
+    if group.is_main_process:
         if chosen:
             write_probe(out / "probe.safetensors", probe)
             write_json(out / "blend.json", {"schema": SCHEMA, **chosen.document(), "candidates": chosen.candidates})
@@ -139,7 +143,7 @@ def _train(
         )
         replace_file(out / "history.csv", history_csv(result))
     group.wait()  # nobody removes what another one still reads
-    if group.leads:
+    if group.is_main_process:
         shutil.rmtree(folder)
     group.wait()
     shutil.rmtree(folder, ignore_errors=True)  # of a process with a state folder of its own
@@ -186,10 +190,8 @@ def chosen_blend(
     labels = job.labels(rows)
     known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
     means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
-    trained = (
-        "capnet",
-        "class_head",
-    )  # whose features a tower with adapters gives in one pass; the probe would take another, for every image
+    # whose features a tower with adapters gives in one pass; the probe would take another, for every image
+    trained = ("capnet", "class_head")
     preferred = trained if job.towers.image.blocks and job.params.train.adapter.enabled else (*trained, "linear_probe")
     return choose_blend(
         means, labels.targets.numpy() & known, known, unit_codes(rows["group"].tolist()), where, preferred
@@ -249,7 +251,7 @@ def out_of_fold(
             part_plain,
             what=f"fold {fold + 1} of {job.params.train.folds}",
         )
-        if job.group.leads:
+        if job.group.is_main_process:
             for name, logits in job.member_logits(
                 model, held, None if plain is None else plain[outside], "held-out"
             ).items():

@@ -110,13 +110,8 @@ class RestStore:
                     raise
                 where = self._experiment(experiment)  # made by another process since we looked
         tags = [{"key": tag, "value": value} for tag, value in {KEY_TAG: key, **SOURCE}.items()]
-        content = {
-            "experiment_id": where,
-            "start_time": started,
-            "run_name": name,
-            "tags": tags,
-            "user_id": "unknown",
-        }  # as MLflow's client says it
+        # as MLflow's client says it
+        content = {"experiment_id": where, "start_time": started, "run_name": name, "tags": tags, "user_id": "unknown"}
         made = self._call("POST", "runs/create", json=content)
         return str(made["run"]["info"]["run_id"])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capnet.contracts import read_tensors, write_tensors
 from capnet.errors import CapnetError
-from capnet.training.distributed import Group
+from capnet.training.distributed import ProcessGroup
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -75,14 +75,14 @@ def load(path: Path, parameters: dict[str, Tensor], optimiser: torch.optim.Optim
     return Progress(**known, best=best)
 
 
-def share(path: Path, group: Group) -> None:
+def share(path: Path, group: ProcessGroup) -> None:
     """Give every process the state that the first one finds at ``path``; on other machines there is none, or an old
     one.
     """
     if group.size == 1:
         return
-    content = group.told(path.read_bytes() if group.leads and path.is_file() else b"")
-    if group.leads:
+    content = group.broadcast(path.read_bytes() if group.is_main_process and path.is_file() else b"")
+    if group.is_main_process:
         return
     path.unlink(missing_ok=True)
     if content:

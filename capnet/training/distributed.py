@@ -20,15 +20,13 @@ from torch import Tensor, distributed
 
 from capnet.errors import ConfigError
 
-IMAGE_SIDE = (
-    "block_adapters.",
-    "adapter.",
-)  # parameters before the exchange: a process knows the gradient of its own pictures only
+# parameters before the exchange: a process knows the gradient of its own pictures only
+IMAGE_SIDE = ("block_adapters.", "adapter.")
 PATIENCE = timedelta(hours=2)  # the others wait while the first one validates
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """The processes that train together; ``rank`` 0 validates, logs and writes. A group of one does nothing but return
     what it is given.
     """
@@ -37,7 +35,7 @@ class Group:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         return self.rank == 0
 
     def features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
@@ -76,7 +74,7 @@ class Group:
             gradient.copy_(flat[: gradient.numel()].view_as(gradient))
             flat = flat[gradient.numel() :]
 
-    def told(self, content: bytes) -> bytes:
+    def broadcast(self, content: bytes) -> bytes:
         """What the first process says, to all of them."""
         if self.size == 1:
             return content
@@ -85,7 +83,7 @@ class Group:
         distributed.broadcast(length, src=0)
         data = (
             torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
-            if self.leads and content
+            if self.is_main_process and content
             else torch.empty(int(length), dtype=torch.uint8, device=device)
         )
         if int(length):
@@ -98,11 +96,11 @@ class Group:
             distributed.barrier()
 
 
-ALONE = Group()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """The group that torchrun started this process in, by its environment variables; elsewhere a group of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -112,6 +110,6 @@ def joined(device: torch.device) -> Iterator[Group]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Group(distributed.get_rank(), distributed.get_world_size())
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()

@@ -23,13 +23,12 @@ from capnet.model.capnet import CapNet, Precision
 from capnet.model.losses import multilabel_loss
 from capnet.progress import bar
 from capnet.training import checkpoint
-from capnet.training.distributed import ALONE, Group
+from capnet.training.distributed import ALONE, ProcessGroup
 from capnet.training.samplers import class_aware, shuffled
 
 SAVE_EVERY_SECONDS = 2.0  # between two checkpoints
-SAVE_PAUSE = (
-    30.0  # and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
-)
+# and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
+SAVE_PAUSE = 30.0
 
 said = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def fit(
     what: str = "training",
     prompt_precision: Precision = nullcontext,
     log: Callable[[Mapping[str, float], int], None] | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> Fit:
     """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
@@ -90,21 +89,20 @@ def fit(
         return model.encode(pictures.pooled(rows, epoch))
 
     parameters: dict[str, Tensor] = dict(model.named_parameters())
-    clipped = [
-        parameter for name, parameter in parameters.items() if not name.startswith("class_head.")
-    ]  # which has a loss of its own
+    # which has a loss of its own
+    clipped = [parameter for name, parameter in parameters.items() if not name.startswith("class_head.")]
     optimiser = make_optimiser(model, settings)
     device = model.logit_scale.device
     targets, known, counts = labels.targets.to(device), labels.known.to(device), labels.counts.to(device)
     n_rows = len(targets)
     steps_per_epoch = math.ceil(n_rows / settings.batch_size)
     total_steps = steps_per_epoch * settings.epochs
-    folder = folder if group.leads else folder / f"process{group.rank}"
+    folder = folder if group.is_main_process else folder / f"process{group.rank}"
     path = folder / "checkpoint.safetensors"
     with checkpoint.lock(folder), bar(what, total_steps) as advance:
         checkpoint.share(path, group)
         progress = checkpoint.load(path, parameters, optimiser)
-        if progress.step and group.leads:
+        if progress.step and group.is_main_process:
             said.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total_steps)
         advance(progress.step)
         saved, pause = time.monotonic(), SAVE_EVERY_SECONDS
@@ -112,7 +110,7 @@ def fit(
         def keep() -> None:
             nonlocal saved, pause
             now = time.monotonic()
-            if group.leads and now - saved > pause:
+            if group.is_main_process and now - saved > pause:
                 checkpoint.save(path, progress, parameters, optimiser)
                 saved = time.monotonic()
                 pause = max(SAVE_EVERY_SECONDS, SAVE_PAUSE * (saved - now))
@@ -143,7 +141,9 @@ def fit(
                 keep()
             row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
             if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
-                row |= json.loads(group.told(json.dumps(validate(model)).encode() if group.leads else b""))
+                row |= json.loads(
+                    group.broadcast(json.dumps(validate(model)).encode() if group.is_main_process else b"")
+                )
                 if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                     progress.best_value, progress.best_epoch, progress.best = (
                         row["val_mAP"],
@@ -152,10 +152,10 @@ def fit(
                     )
             progress.history.append(row)
             progress.epoch, progress.losses = epoch, []
-            if log is not None and group.leads:
+            if log is not None and group.is_main_process:
                 log(_told(row, optimiser), epoch)
             keep()
-        if group.leads:
+        if group.is_main_process:
             checkpoint.save(path, progress, parameters, optimiser)
     if progress.best:
         model.load_trained(progress.best, str(path))

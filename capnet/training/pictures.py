@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from capnet.data.images.features import Look
+from capnet.data.images.features import Transform
 from capnet.data.images.views import in_threads, load_rgb, random_view, to_tensor
 from capnet.model.capnet import CapNet
 from capnet.runtime import Machine
@@ -35,13 +35,13 @@ class CachedViews:
 
 
 @dataclass
-class DecodedPictures:
+class DecodedImages:
     """Pictures of the table, decoded once while memory lasts, cropped anew each epoch and sent through the tower."""
 
     model: CapNet
     rows: pd.DataFrame
     root: Path
-    look: Look
+    transform: Transform
     machine: Machine
     seed: int
     threads: int
@@ -57,16 +57,18 @@ class DecodedPictures:
 
     def _view(self, row: int, epoch: int) -> Tensor:
         rng = np.random.default_rng([self.seed, epoch, row])
-        look = self.look
+        transform = self.transform
         return to_tensor(
-            [random_view(self._picture(row), look.size, look.interpolation, rng, look.resize)], look.mean, look.std
+            [random_view(self._picture(row), transform.size, transform.interpolation, rng, transform.resize)],
+            transform.mean,
+            transform.std,
         )
 
     def _picture(self, row: int) -> Image.Image:
         if row in self._cache:
             return self._cache[row]
         image = load_rgb(self.root / self.rows["path"].iloc[row])
-        scale = self.look.size * KEPT_SIDE / min(image.size)
+        scale = self.transform.size * KEPT_SIDE / min(image.size)
         if scale < 1:
             image = image.resize(
                 (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC, reducing_gap=3.0

@@ -24,7 +24,7 @@ from services.s3_server import S3Server
 
 from capnet.commands.preset import read, render
 from capnet.config import parse
-from capnet.data.demo.image_set import class_rows, total, write_pictures
+from capnet.data.demo.image_set import class_rows, total, write_images
 from components.images import Images, read_lock
 from components.revision import git_revision
 
@@ -112,7 +112,7 @@ def place(begun: Future[Workplace]) -> Workplace:
 def reproduce(root: Path) -> Workplace:
     data = root / "data"
     (data / "images").mkdir(parents=True)
-    rows = write_pictures(data, 0, range(0, total(), EVERY))
+    rows = write_images(data, 0, range(0, total(), EVERY))
     for name, table in (
         ("labels.csv", [["path", "labels", "split", "slice"], *rows]),
         ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()]),

@@ -38,9 +38,8 @@ class State:
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
-    story: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # what GET runs/ID answers, one after the other, then the last
+    # what GET runs/ID answers, one after the other, then the last
+    story: list[dict[str, Any]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)  # paths that get no answer
     broken: dict[str, int] = field(default_factory=dict)  # path -> status

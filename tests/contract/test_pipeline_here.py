@@ -156,9 +156,8 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path, repository: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a shell's background job hands down an ignored SIGINT
+        # a shell's background job hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     lines = []

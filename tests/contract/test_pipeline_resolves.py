@@ -15,9 +15,8 @@ from kfp.dsl.structures import ResourceSpec
 from pipelines import compiling
 
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}")
-KFP_INPUTS = set(
-    ResourceSpec.__dataclass_fields__
-)  # inputs that kfp adds to a task whose resources are parameters, over those of the same name
+# inputs that kfp adds to a task whose resources are parameters, over those of the same name
+KFP_INPUTS = set(ResourceSpec.__dataclass_fields__)
 Documents = tuple[dict[str, Any], dict[str, Any]]
 
 

@@ -386,9 +386,8 @@ def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(
 
 
 def test_pictures_in_s3_and_on_the_volume_are_taken(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "AWS_ENDPOINT_URL", "http://127.0.0.1:9"
-    )  # nobody is there: a machine that does not reach the cluster's store
+    # nobody is there: a machine that does not reach the cluster's store
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     server.good(pictures=("--set", "data.root=s3://birds/set", "--set", "data.anonymous=true"))
     server.good("--pictures", "/mnt/data/new", pipeline="prediction", pictures=("--data-volume",))

@@ -16,19 +16,18 @@ from typing import Any
 GROUP = "trainer.kubeflow.org"
 KINDS = ("ClusterTrainingRuntime", "TrainingRuntime")  # pkg/runtime/core/registry.go
 MANAGED_BY = (f"{GROUP}/trainjob-controller", "kueue.x-k8s.io/multikueue")
-INITIALIZERS = {
-    "dataset": "dataset-initializer",
-    "model": "model-initializer",
-}  # pkg/constants/constants.go, as are the names below
+# pkg/constants/constants.go, as are the names below
+INITIALIZERS = {"dataset": "dataset-initializer", "model": "model-initializer"}
 NO_ENVS = (*INITIALIZERS.values(), "node")
 RESERVED = {
     "torch": {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"},
+    # 2.3
     "mpi": {
         "OMPI_MCA_orte_default_hostfile",
         "OMPI_MCA_plm_rsh_args",
         "OMPI_MCA_orte_keep_fqdn_hostnames",
         "OMPI_MCA_orte_set_default_slots",
-    },  # 2.3
+    },
     "xgboost": {"DMLC_TRACKER_URI", "DMLC_TRACKER_PORT", "DMLC_TASK_ID", "DMLC_NUM_WORKER"},
 }
 TUNED = ("llama3_2/1B", "llama3_2/3B", "llama3_3/70B", "qwen2_5/1.5B")

@@ -150,9 +150,8 @@ def test_the_terminal_says_in_a_screen_what_happened_and_what_is_next(place: Wor
     lines = trained.output.splitlines()
     assert len(lines) < 45, trained.output
     before = ["fetch", "ingest", "split", "validate", "graph"]
-    seeds = [
-        f"{task}, seed {seed}" for seed in SEEDS for task in ("train", "evaluate")
-    ]  # in whatever order KFP takes them
+    # in whatever order KFP takes them
+    seeds = [f"{task}, seed {seed}" for seed in SEEDS for task in ("train", "evaluate")]
     found = [match[1] for line in lines if (match := re.match(r"(\S.*?) +\d+\.\d s  (?!FAILED)", line))]
     assert found[:5] == before
     assert sorted(found[5:9]) == sorted(seeds)

@@ -18,7 +18,7 @@ from services.test_s3_root import tree
 from capnet.commands.preset import read, render
 from capnet.config import load, parse
 from capnet.contracts import read_split
-from capnet.data.demo.image_set import class_rows, total, write_pictures
+from capnet.data.demo.image_set import class_rows, total, write_images
 from capnet.stages import STAGES, run
 
 SMALL = {
@@ -42,7 +42,7 @@ def place(s3: S3Server, bucket: str, tmp_path: Path) -> Workplace:
     """Every 40th picture of the demo, in a folder and in a bucket; the settings name the bucket."""
     data = tmp_path / "data"
     (data / "images").mkdir(parents=True)
-    rows = write_pictures(data, 0, range(0, total(), 40))
+    rows = write_images(data, 0, range(0, total(), 40))
     for name, table in (
         ("labels.csv", [["path", "labels", "split", "slice"], *rows]),
         ("classes.csv", [["name", "prompt_name", "critical"], *class_rows()]),

@@ -164,9 +164,8 @@ def _model(
     torch.manual_seed(0)
     model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     trained = model.trained_tensors()
-    tensors = {
-        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()
-    }  # no part is at its start
+    # no part is at its start
+    tensors = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in trained.items()}
     config_json = {
         "backbone": backbone.model_dump(mode="json"),
         "weight_hash": towers.weight_hash,

@@ -81,9 +81,8 @@ def read(root: Path, settings: Ingest) -> Annotations:
         present = sorted(index[number] for number in frame.seen if number in index)
         labels.append(present)
         unknown.append(sorted(set(range(len(names))) - set(present)) if frame.seen & kinds["unsure"] else ())
-        group = frame.location or (
-            f"sequence {frame.sequence}" if frame.sequence else None
-        )  # a burst without a site stays together, too
+        # a burst without a site stays together, too
+        group = frame.location or (f"sequence {frame.sequence}" if frame.sequence else None)
         values = (image, frame.path, group, frame.sequence, frame.width, frame.height, f"{choices.file} image {image}")
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)

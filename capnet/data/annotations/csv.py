@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.config import Ingest
-from capnet.contracts import SIDES, Classes, make_classes
+from capnet.contracts import SPLITS, Classes, make_classes
 from capnet.data.annotations import Annotations
 from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed, read_classes_csv
 from capnet.data.annotations.label_lists import LabelLists
@@ -140,7 +140,7 @@ class _Rows:
             )
             for name, number in text:
                 value = _text(cells[number])
-                if name == "split" and value and value not in SIDES:
+                if name == "split" and value and value not in SPLITS:
                     self._wrong_split(value, line)
                 if name == "sha256" and value and self.settings.pictures == "listed":
                     value = self._hash(value, line)
@@ -221,7 +221,7 @@ class _Rows:
         return value.lower()
 
     def _wrong_split(self, value: str, line: int) -> None:
-        close = difflib.get_close_matches(value.lower(), SIDES, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(value.lower(), SPLITS, n=1, cutoff=0.4)
         todo = f"did you mean {close[0]!r}? " if close else ""
         self.problems.append(
             Problem(f"split = {value!r}", self.table.where(line), f"{todo}allowed are train, val, test, or nothing")

@@ -8,9 +8,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-_PLAIN = re.compile(
-    r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.]+\.[A-Za-z0-9]+"
-)  # nearly every path: nothing to normalise, a name and one suffix
+# nearly every path: nothing to normalise, a name and one suffix
+_PLAIN = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.]+\.[A-Za-z0-9]+")
 TODO = "write the path relative to the data folder, with / between folders"
 
 

@@ -28,9 +28,8 @@ class Table:
     path: Path
     header: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    kinds: dict[str, str] = field(
-        default_factory=dict
-    )  # columns of a Parquet file that hold something else than text and numbers
+    # columns of a Parquet file that hold something else than text and numbers
+    kinds: dict[str, str] = field(default_factory=dict)
     _rows: Iterable[tuple[int, list[Any]]] = ()
 
     def where(self, line: int) -> str:

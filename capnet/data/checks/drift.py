@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capnet.config import Drift
-from capnet.contracts import SCHEMA, SIDES, Classes, check_schema
+from capnet.contracts import SCHEMA, SPLITS, Classes, check_schema
 from capnet.data.checks.rules import Rule
 from capnet.data.checks.tables import known_positives
 from capnet.errors import ContractError
-from capnet.inline import text_and_place
+from capnet.inline import text_and_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, label = known_positives(frame, len(classes))
     side = np.asarray(frame["split"], dtype=object)
     sides: dict[str, Any] = {}
-    for name in SIDES:
+    for name in SPLITS:
         on_side = np.flatnonzero(side == name)
         if not len(on_side):
             continue
@@ -73,7 +73,7 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
 
     Raises ContractError where it is damaged or of another version.
     """
-    text, path = text_and_place(setting, "validate.reference")
+    text, path = text_and_path(setting, "validate.reference")
     if text is None:
         return None
     try:
@@ -112,7 +112,7 @@ def compare(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift)
     import pandas as pd
 
     rows: list[tuple[str, str, str, float]] = [("classes", "all", *_classes(reference["classes"], now["classes"]))]
-    for side in SIDES:
+    for side in SPLITS:
         before, after = reference["sides"].get(side), now["sides"].get(side)
         if before is None or after is None:
             if before is not None or after is not None:

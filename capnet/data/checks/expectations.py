@@ -59,17 +59,15 @@ def judge(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Judged:
             return ExpectColumnValuesToBeInSet(value_set=list(rule.values), **common)
         return ExpectColumnValuesToBeBetween(min_value=rule.minimum, max_value=rule.maximum, **common)
 
-    stores = InMemoryStoreBackendDefaults(
-        init_temp_docs_sites=False
-    )  # else every context leaves a folder in the system's temporary one
+    # else every context leaves a folder in the system's temporary one
+    stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
     settings = DataContextConfig(
         store_backend_defaults=stores, analytics_enabled=False, progress_bars=ProgressBarsConfig(globally=False)
     )
     context = gx.get_context(mode="ephemeral", project_config=settings)
     asset = context.data_sources.add_pandas("capnet").add_dataframe_asset(name)
-    seen = table[
-        sorted({rule.column for rule in rules})
-    ]  # it hashes all that it is given: a million strings take a second
+    # it hashes all that it is given: a million strings take a second
+    seen = table[sorted({rule.column for rule in rules})]
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": seen})
     suite = gx.ExpectationSuite(name, expectations=[expectation(number, rule) for number, rule in enumerate(rules)])
     # not COMPLETE: naming every offending row takes a minute where all of a million offend

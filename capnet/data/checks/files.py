@@ -1,4 +1,4 @@
-"""Look at every picture file once, in a pool of processes: there, readable, unchanged, and what it looks like."""
+"""Look at every picture file once, in a pool of processes: there, readable, unchanged, and what it dhashes like."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from capnet.data.images.decode import Unusable, open_picture, to_rgb
-from capnet.data.images.near_duplicates import NO_LOOK, Look, look_of
+from capnet.data.images.decode import Unusable, open_image, to_rgb
+from capnet.data.images.near_duplicates import NO_DHASH, DHash, dhash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
 from capnet.progress import bar
@@ -36,22 +36,22 @@ class Seen:
     width: int = 0
     height: int = 0
     sha256: str = ""
-    look: Look = NO_LOOK
+    dhash: DHash = NO_DHASH
     fault: str = ""
 
 
 OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
 
 
-def see(path: str, root: str, full: bool, looks: bool) -> Seen:
-    """Open one picture: its header, all of it where ``full``, and enough of it for its look where ``looks``."""
+def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
+    """Open one picture: its header, all of it where ``full``, and enough of it for its look where ``dhashes``."""
     try:
         place = Path(root, path)
         source = read_bytes(place) if full else file_or_bytes(place)
-        with open_picture(source) as image:
+        with open_image(source) as image:
             seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
             pixels = to_rgb(image) if full else image
-            return replace(seen, look=look_of(pixels)) if looks else seen
+            return replace(seen, dhash=dhash(pixels)) if dhashes else seen
     except Unusable as error:
         return Seen(fault=str(error))
     except FileNotFoundError:
@@ -60,13 +60,13 @@ def see(path: str, root: str, full: bool, looks: bool) -> Seen:
         return Seen(fault=f"cannot be read: {error}")
 
 
-def see_all(paths: Sequence[str], root: Path, full: bool, looks: bool, processes: int = 0) -> list[Seen]:
+def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[Seen]:
     """``see`` of every path, in order; a file at which a decoder dies is a fault of that file and not the end of the
     run.
     """
     crash = Seen(fault="does not decode: the decoder crashed")
     return in_processes(
-        partial(see, root=str(root), full=full, looks=looks), paths, processes, "looking at pictures", crash
+        partial(see, root=str(root), full=full, dhashes=dhashes), paths, processes, "looking at pictures", crash
     )
 
 

@@ -16,16 +16,13 @@ from capnet.data.checks.expectations import Judged, judge
 from capnet.data.checks.files import OUTSIDE, see_all
 from capnet.data.checks.published import published_rules, published_table
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
-from capnet.data.checks.tables import add_files, add_links, add_looks, class_table, picture_table
+from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UNMEASURED = {
-    "width_in_limits": ("width",),
-    "height_in_limits": ("height",),
-    "pictures_on_one_side": ("sha256",),
-}  # columns that may be empty
+# columns that may be empty
+UNMEASURED = {"width_in_limits": ("width",), "height_in_limits": ("height",), "pictures_on_one_side": ("sha256",)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def check_split(
     frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside"
 ) -> Findings:
     """Every check on ``frame`` (split.parquet) and on the pictures under ``root``; ``links`` is data.links."""
-    table = picture_table(frame)
+    table = image_table(frame)
     rules, left_out = [], []
     for rule in table_rules(len(classes), settings):
         if rule.column not in table:
@@ -74,7 +71,7 @@ def check_split(
         add_files(table, seen, whole)
         rules += file_rules(settings)
         if looks:
-            add_looks(table, seen)
+            add_dhashes(table, seen)
             rules += likeness_rules(settings.near_duplicates)
         else:
             left_out += _left_out(likeness_rules("warning"), "validate.near_duplicates is off")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capnet.contracts import SIDES, Classes
+from capnet.contracts import SPLITS, Classes
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import Labels, known_positives
 
@@ -88,7 +88,7 @@ def _sides(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
         np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame)),
     )
     rows = []
-    for name in SIDES:
+    for name in SPLITS:
         here = side == name
         pictures = int(here.sum())
         groups = frame["group"][here].nunique()
@@ -105,7 +105,7 @@ def _sides(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, label = known_positives(frame, len(classes))
     side = np.asarray(frame["split"], dtype=object)
-    sides = [name for name in SIDES if (side == name).any()]
+    sides = [name for name in SPLITS if (side == name).any()]
     counts = (
         np.stack([np.bincount(label[side[row] == name], minlength=len(classes)) for name in sides])
         if sides

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capnet.config import Validate
-from capnet.contracts import SIDES
+from capnet.contracts import SPLITS
 
 AGAIN = "run `capnet ingest` and `capnet split` again"
 
@@ -87,10 +87,10 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "known_sides",
             "split",
             "one_of",
-            f"every row is on a side: {', '.join(SIDES)}",
+            f"every row is on a side: {', '.join(SPLITS)}",
             "a row is on no side of the split",
             AGAIN,
-            values=SIDES,
+            values=SPLITS,
         ),
         Rule(
             "labels_not_negative",

@@ -11,21 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capnet.contracts import SIDES, Classes
+from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.paths import Links, path_fault
 from capnet.data.checks.files import OUTSIDE, Seen
-from capnet.data.images.near_duplicates import as_words, burst_frames, look_alikes
+from capnet.data.images.near_duplicates import as_words, burst_frames, near_duplicates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILLED = (
-    "image_id",
-    "path",
-    "split",
-    "labels",
-    "unknown",
-)  # width, height and sha256 may be unknown: no file was opened
+# width, height and sha256 may be unknown: no file was opened
+FILLED = ("image_id", "path", "split", "labels", "unknown")
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,8 @@ class Labels:
     def keys(self) -> np.ndarray:
         """One number for each row and label, sorted, each once."""
         keys = self.row << 32 | (self.label & 0xFFFFFFFF)
-        return (
-            keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
-        )  # ingest writes ascending lists: nothing to sort
+        # ingest writes ascending lists: nothing to sort
+        return keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
 
     def lowest(self) -> np.ndarray:
         """Lowest label index of every row, 0 where it has none."""
@@ -83,7 +77,7 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np
     return row[inside], label[inside]
 
 
-def picture_table(frame: pd.DataFrame) -> pd.DataFrame:
+def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a picture with what the rules look at: empty cells, label range, path, and on how many sides its bytes,
     group and sequence are.
     """
@@ -119,11 +113,11 @@ def picture_table(frame: pd.DataFrame) -> pd.DataFrame:
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):
         if column in table:
-            table[f"sides_of_{name}"] = sides_sharing(table[column], table["split"])
+            table[f"sides_of_{name}"] = splits_sharing(table[column], table["split"])
     return table
 
 
-def sides_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
+def splits_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
     """On how many sides of the split a row's value occurs, int64 [row]; 1 where it has none."""
     import pandas as pd
 
@@ -164,13 +158,13 @@ def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
     table["change"], table["changed"] = change, [int(bool(text)) for text in change]
 
 
-def add_looks(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
+def add_dhashes(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
     """Add which pictures have a look-alike, and which another frame of their burst, on another side: 0 or 1, and its
     path.
     """
-    words = as_words([one.look for one in seen])
+    words = as_words([one.dhash for one in seen])
     sides, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
-    twin = look_alikes(words, sides, contents)
+    twin = near_duplicates(words, sides, contents)
     frame = np.where(twin >= 0, -1, burst_frames(words, sides, contents, paths.tolist()))
     for name, partner in (("look_alike", twin), ("burst_frame", frame)):
         table[f"{name}s"] = (partner >= 0).astype(np.int64)
@@ -184,7 +178,7 @@ def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     row, label = known_positives(frame, len(classes))
     sides = frame["split"].to_numpy(dtype=object)
     parts = []
-    for side in SIDES:
+    for side in SPLITS:
         if (sides == side).any():
             counts = np.bincount(label[sides[row] == side], minlength=len(classes))
             parts.append(pd.DataFrame({"class": classes.names, "split": side, "positives": counts}))

@@ -14,9 +14,8 @@ CANVAS = SIDE * SCALE
 
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
-Bands = dict[
-    str, tuple[int, int]
-]  # band -> first and last y (finished pixels) of an object's foot, or of its middle in sky, deep and wall
+# band -> first and last y (finished pixels) of an object's foot, or of its middle in sky, deep and wall
+Bands = dict[str, tuple[int, int]]
 
 DAYTIMES: dict[str, tuple[Colour, Colour]] = {  # sky at the top, sky at the horizon
     "morning": ((150, 198, 236), (255, 226, 196)),

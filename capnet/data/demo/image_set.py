@@ -20,7 +20,7 @@ import yaml
 from PIL import Image, features
 
 from capnet.data.demo.catalogue import KINDS, SCENES, SIDE_ROWS
-from capnet.data.demo.scenes import draw, font_path, side_and_slice
+from capnet.data.demo.scenes import draw, font_path, split_and_slice
 from capnet.errors import DataError
 from capnet.progress import Advance
 
@@ -56,14 +56,14 @@ def encode(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_pictures(folder: Path, seed: int, indices: Sequence[int]) -> list[list[str]]:
+def write_images(folder: Path, seed: int, indices: Sequence[int]) -> list[list[str]]:
     """Draw the pictures ``indices`` into ``folder``/images; returns their rows of labels.csv."""
     rows = []
     for index in indices:
         picture, labels = draw(seed, index)
         path = f"images/{index:04d}.jpg"
         (folder / path).write_bytes(encode(picture))
-        rows.append([path, "|".join(labels), *side_and_slice(index)])
+        rows.append([path, "|".join(labels), *split_and_slice(index)])
     return rows
 
 
@@ -84,7 +84,7 @@ def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> 
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     try:
         with deaf_children():
-            parts = pool.map(write_pictures, [folder] * len(chunks), [seed] * len(chunks), chunks)
+            parts = pool.map(write_images, [folder] * len(chunks), [seed] * len(chunks), chunks)
         for chunk, drawn in zip(chunks, parts, strict=True):
             rows.extend(drawn)
             advance(len(chunk))

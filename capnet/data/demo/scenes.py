@@ -79,7 +79,7 @@ class Arrangement:
     labels: tuple[str, ...]
 
 
-def side_and_slice(index: int) -> tuple[str, str]:
+def split_and_slice(index: int) -> tuple[str, str]:
     """The side of the split that picture ``index`` belongs to, and its slice; every second test picture is unseen
     artwork.
     """
@@ -158,10 +158,8 @@ def _colours(rng: Random) -> tuple[float, ...]:
     black.
     """
     t = rng.uniform(-0.09, 0.09)
-    cos, sin = (
-        (1 - t * t) / (1 + t * t),
-        2 * t / (1 + t * t),
-    )  # a rational rotation: no library function, equal bits everywhere
+    # a rational rotation: no library function, equal bits everywhere
+    cos, sin = ((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t))
     saturation, brightness = rng.uniform(0.75, 1.2), rng.uniform(0.86, 1.1)
     luma = (0.299, 0.587, 0.114)
     matrix = []
@@ -187,9 +185,8 @@ def _sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Im
     if rng.random() < 0.5:
         double = double.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     angle = (rng.randint(-tilt, tilt) + rng.randint(-tilt, tilt)) / 2
-    turned = (
-        double.rotate(angle, Image.Resampling.BILINEAR, expand=True).reduce(2).convert("RGBA")
-    )  # turned at double size: smooth outlines
+    # turned at double size: smooth outlines
+    turned = double.rotate(angle, Image.Resampling.BILINEAR, expand=True).reduce(2).convert("RGBA")
     alpha = turned.getchannel("A")
     sprite = turned.convert("RGB").convert("RGB", _colours(rng))
     if band == "water":  # the lowest quarter sinks in
@@ -226,9 +223,8 @@ def _place(
     far, near = SIZES[band]
     best, least = None, 2.0
     drawing = pictogram(code)
-    slim = min(
-        2.2, max(drawing.size) / min(drawing.size)
-    )  # what is long and thin may be longer, so that all look equally large
+    # what is long and thin may be longer, so that all look equally large
+    slim = min(2.2, max(drawing.size) / min(drawing.size))
     factor = (kind.size if kind else 0.9) * (0.7 + 0.24 * slim) * rng.uniform(0.86, 1.14)
     depth = rng.random()
     size = min(LARGEST, max(SMALLEST, round((far + (near - far) * depth) * factor)))
@@ -259,7 +255,7 @@ def _wanted(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
 
 def arrange(seed: int, index: int) -> Arrangement:
     """Choose a place and what is in it; picture ``index`` of the set ``seed`` depends on these two numbers alone."""
-    unseen = side_and_slice(index)[1] == UNSEEN
+    unseen = split_and_slice(index)[1] == UNSEEN
     rng = Random(f"capnet-demo/{seed}/{index}")
     scene = rng.choices(SCENES, [scene.share for scene in SCENES])[0]
     backdrop = paint(scene.name, rng)

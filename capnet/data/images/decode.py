@@ -48,7 +48,7 @@ class Unusable(Exception):
     """A picture file cannot be used; the text says why."""
 
 
-def open_picture(source: Path | bytes) -> Image.Image:
+def open_image(source: Path | bytes) -> Image.Image:
     """Open a picture and read its header only; the caller closes it.
 
     Raises:

@@ -23,7 +23,7 @@ BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of i
 
 
 @dataclass(frozen=True)
-class Look:
+class Transform:
     """What is fed to a tower: preprocessing, and either test-time views or a number of random training views."""
 
     size: int
@@ -54,9 +54,9 @@ class Look:
         )
 
 
-def picture_tensors(rows: pd.DataFrame, root: Path, look: Look, threads: int) -> Iterator[Tensor]:
+def image_tensors(rows: pd.DataFrame, root: Path, transform: Transform, threads: int) -> Iterator[Tensor]:
     """Views [view, 3, size, size] of each row, decoded ahead in threads."""
-    return in_threads(zip(rows["path"], rows["sha256"], strict=True), lambda row: look.tensor(root, *row), threads)
+    return in_threads(zip(rows["path"], rows["sha256"], strict=True), lambda row: transform.tensor(root, *row), threads)
 
 
 @torch.no_grad()
@@ -65,15 +65,15 @@ def pooled_features(
     weight_hash: str,
     rows: pd.DataFrame,
     root: Path,
-    look: Look,
+    transform: Transform,
     machine: Machine,
     threads: int,
     what: str,
-    side_by_side: bool = False,
+    concurrent: bool = False,
 ) -> Tensor:
     """Float features [picture, view, pooled] of a frozen tower, from the state folder where they are already there.
 
-    With ``side_by_side`` a CPU runs as many batches at once as there are threads, each in one of them: for a small
+    With ``concurrent`` a CPU runs as many batches at once as there are threads, each in one of them: for a small
     convolutional tower that takes three quarters of the time of threads that share each batch, and gives the same bits
     (measured). ``pooled`` then has to stand several callers.
     """
@@ -86,7 +86,7 @@ def pooled_features(
         {
             "rows": list(rows["sha256"]),
             "weights": weight_hash,
-            "look": look.key(),
+            "look": transform.key(),
             "bf16": machine.bf16,
             "device": machine.device.type,
         }
@@ -96,9 +96,9 @@ def pooled_features(
     if cached is not None:
         return cached["features"]
     on_cpu = machine.device.type == "cpu"
-    views = track(picture_tensors(rows, root, look, threads), f"features of {what} pictures", len(rows))
+    views = track(image_tensors(rows, root, transform, threads), f"features of {what} pictures", len(rows))
     batches = _batches(views, BATCH_VIEWS if on_cpu else 256)
-    if side_by_side and on_cpu and threads > 1:
+    if concurrent and on_cpu and threads > 1:
         try:
             parts = list(in_threads(batches, lambda batch: _alone(pooled, batch, machine), threads, ahead=2 * threads))
         finally:
@@ -137,13 +137,13 @@ def live_features(
     pooled: Callable[[Tensor], Tensor],
     rows: pd.DataFrame,
     root: Path,
-    look: Look,
+    transform: Transform,
     machine: Machine,
     threads: int,
     what: str,
 ) -> Tensor:
     """Float features [picture, view, pooled] of a tower whose adapters are trained, so nothing is kept."""
-    views = track(picture_tensors(rows, root, look, threads), f"features of {what} pictures", len(rows))
+    views = track(image_tensors(rows, root, transform, threads), f"features of {what} pictures", len(rows))
     return torch.stack([_forward(pooled, part, machine) for part in views])
 
 

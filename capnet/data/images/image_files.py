@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from capnet.data.images.decode import FORMATS as FORMATS
-from capnet.data.images.decode import Unusable, open_picture
+from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.shards import read_bytes
 from capnet.progress import track
 
@@ -30,7 +30,7 @@ class Picture:
     fault: str = ""
 
 
-def map_pictures(
+def map_images(
     function: Callable[[Path], T],
     paths: Iterable[Path],
     description: str,
@@ -56,7 +56,7 @@ def _in_order(function: Callable[[Path], T], paths: Iterable[Path], threads: int
             yield waiting.popleft().result()
 
 
-def inspect_picture(path: Path) -> Picture:
+def inspect_image(path: Path) -> Picture:
     """Decode a picture to its last byte: a truncated file is found here and not in the middle of a training run."""
     return _inspect(path, decode=True)
 
@@ -74,12 +74,11 @@ def _inspect(path: Path, decode: bool) -> Picture:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         return Picture(fault=f"cannot be read: {error}")
     try:
-        with open_picture(data) as image:
+        with open_image(data) as image:
             width, height = image.size
             if decode:
-                image.draft(
-                    "L", (max(1, width // 8), max(1, height // 8))
-                )  # JPEG: all bytes are still read, pixels cost less
+                # JPEG: all bytes are still read, pixels cost less
+                image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
     except Unusable as error:
         return Picture(fault=str(error))

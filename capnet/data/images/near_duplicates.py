@@ -12,12 +12,11 @@ from PIL import Image
 
 from capnet.data.images.decode import to_rgb
 
-Look = bytes  # 64 coarse and 256 fine bits; NO_LOOK where a picture has too little structure
-NO_LOOK: Look = bytes(40)
+DHash = bytes  # 64 coarse and 256 fine bits; NO_DHASH where a picture has too little structure
+NO_DHASH: DHash = bytes(40)
 COARSE, FINE = 8, 16  # cells a side
-COARSE_DISTANCE = (
-    7  # bits in which look-alikes may differ: copies saved again differ in 0 to 7, unrelated photos in 11 and more
-)
+# bits in which look-alikes may differ: copies saved again differ in 0 to 7, unrelated photos in 11 and more
+COARSE_DISTANCE = 7
 FINE_DISTANCE = 56  # the same for the fine bits: frames of a burst differ in 10 to 56, unrelated photos in 65 and more
 LEAST_STRUCTURE = 8  # coarse bits of the rarer kind that a look needs: nearly flat pictures all look the same
 NEIGHBOURS = 8  # files before and after in which frames of a burst are looked for
@@ -26,9 +25,9 @@ PAIRS = 1 << 21  # pairs compared at once
 DIGITS = re.compile(r"(\d+)")
 
 
-def look_of(image: Image.Image) -> Look:
-    """What a picture looks like: is each of 8 x 8, and of 16 x 16, grey cells brighter than its left neighbour, row by
-    row.
+def dhash(image: Image.Image) -> DHash:
+    """The difference hash of an image: is each of 8 x 8, and of 16 x 16, grey cells brighter than its left neighbour,
+    row by row.
 
     Raises Unusable where the file does not decode. Source: N. Krawetz, "Kind of Like That" (2013), the dHash.
     """
@@ -36,7 +35,7 @@ def look_of(image: Image.Image) -> Look:
     grey = to_rgb(image).convert("L")
     coarse = difference_bits(grey, COARSE)
     if min(coarse.sum(), coarse.size - coarse.sum()) < LEAST_STRUCTURE:
-        return NO_LOOK
+        return NO_DHASH
     return np.packbits(coarse).tobytes() + np.packbits(difference_bits(grey, FINE)).tobytes()
 
 
@@ -48,17 +47,17 @@ def difference_bits(grey: Image.Image, cells: int) -> np.ndarray:
     return values[:, 1:] > values[:, :-1]
 
 
-def as_words(looks: Sequence[Look]) -> np.ndarray:
+def as_words(dhashes: Sequence[DHash]) -> np.ndarray:
     """uint64 [picture, 5]: the coarse bits in the first word, the fine bits in the other four."""
-    return np.frombuffer(b"".join(looks), dtype=">u8").reshape(-1, 5).astype(np.uint64)
+    return np.frombuffer(b"".join(dhashes), dtype=">u8").reshape(-1, 5).astype(np.uint64)
 
 
-def look_alikes(words: np.ndarray, sides: np.ndarray, contents: np.ndarray) -> np.ndarray:
-    """Per row the first row on another side with another content that looks the same, int64 [row]; -1 where there is
+def near_duplicates(words: np.ndarray, sides: np.ndarray, contents: np.ndarray) -> np.ndarray:
+    """Per row the first row on another side with another content that dhashes the same, int64 [row]; -1 where there is
     none.
 
     ``words`` is uint64 [row, 5] of as_words, ``sides`` and ``contents`` are any values that tell sides and equal files
-    apart; equal contents have equal words. No pair is missed, and the work grows with the number of different looks.
+    apart; equal contents have equal words. No pair is missed, and the work grows with the number of different dhashes.
     """
     _, sides = np.unique(sides, return_inverse=True)
     _, contents = np.unique(contents, return_inverse=True)
@@ -67,35 +66,35 @@ def look_alikes(words: np.ndarray, sides: np.ndarray, contents: np.ndarray) -> n
     usable = np.flatnonzero(words[:, 0])
     if len(usable) < 2:
         return found
-    looks, look = np.unique(words[usable], axis=0, return_inverse=True)
-    look = look.reshape(-1)
+    dhashes, dhash = np.unique(words[usable], axis=0, return_inverse=True)
+    dhash = dhash.reshape(-1)
     # per look and side: the first row, and the first one with another content than that
-    first = np.full((len(looks), sides.max() + 1), nobody, dtype=np.int64)
+    first = np.full((len(dhashes), sides.max() + 1), nobody, dtype=np.int64)
     second = first.copy()
     side = sides[usable]
-    np.minimum.at(first, (look, side), usable)
-    others = contents[first[look, side]] != contents[usable]
-    np.minimum.at(second, (look[others], side[others]), usable[others])
-    near = np.full_like(first, nobody)  # first row per look and side among the other looks that are near
-    for one, other in _near_pairs(looks):
+    np.minimum.at(first, (dhash, side), usable)
+    others = contents[first[dhash, side]] != contents[usable]
+    np.minimum.at(second, (dhash[others], side[others]), usable[others])
+    near = np.full_like(first, nobody)  # first row per look and side among the other dhashes that are near
+    for one, other in _near_pairs(dhashes):
         for a, b in ((one, other), (other, one)):
             np.minimum.at(near, a, first[b])
     for elsewhere in range(first.shape[1]):
-        own = np.append(contents, -1)[first[look, elsewhere]] == contents[usable]
-        partner = np.minimum(near[look, elsewhere], np.where(own, second[look, elsewhere], first[look, elsewhere]))
+        own = np.append(contents, -1)[first[dhash, elsewhere]] == contents[usable]
+        partner = np.minimum(near[dhash, elsewhere], np.where(own, second[dhash, elsewhere], first[dhash, elsewhere]))
         better = (side != elsewhere) & (partner < nobody) & ((found[usable] < 0) | (partner < found[usable]))
         found[usable[better]] = partner[better]
     return found
 
 
-def _near_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of different looks within both distances, in blocks; a pair may come more than once.
+def _near_pairs(dhashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of different dhashes within both distances, in blocks; a pair may come more than once.
 
     Codes that differ in at most 7 of 64 bits agree, but for one bit, in one of four bands of 16 bits: only such pairs
     are compared.
     """
     for band in range(BANDS):
-        key = ((looks[:, 0] >> np.uint64(BAND_BITS * band)) & np.uint64((1 << BAND_BITS) - 1)).astype(np.int64)
+        key = ((dhashes[:, 0] >> np.uint64(BAND_BITS * band)) & np.uint64((1 << BAND_BITS) - 1)).astype(np.int64)
         order = np.argsort(key, kind="stable")
         ends = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=1 << BAND_BITS))])
         for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
@@ -108,9 +107,9 @@ def _near_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 other = order[np.repeat(start[low:high], length[low:high]) + within]
                 once = one < other
                 one, other = one[once], other[once]
-                close = np.bitwise_count(looks[one, 0] ^ looks[other, 0]) <= COARSE_DISTANCE
+                close = np.bitwise_count(dhashes[one, 0] ^ dhashes[other, 0]) <= COARSE_DISTANCE
                 one, other = one[close], other[close]
-                close = fine_distance(looks[one], looks[other]) <= FINE_DISTANCE
+                close = fine_distance(dhashes[one], dhashes[other]) <= FINE_DISTANCE
                 yield one[close], other[close]
 
 
@@ -125,7 +124,7 @@ def _blocks(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def fine_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Fine bits in which two looks differ, int [row], from uint64 [row, 5] each."""
+    """Fine bits in which two dhashes differ, int [row], from uint64 [row, 5] each."""
     return np.bitwise_count(one[:, 1:] ^ other[:, 1:]).sum(axis=1, dtype=np.int64)
 
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capnet.contracts import SIDES, Classes
+from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.csv import TEXT_COLUMNS
-from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
 from capnet.progress import Advance
@@ -54,7 +54,7 @@ def write_shard_set(
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for side in ("", *SIDES):
+        for side in ("", *SPLITS):
             writer = _Shards(out, side or "all", size)
             with writer:
                 for row in _rows_of(rows, side):
@@ -104,7 +104,7 @@ def _picture(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes 
             problems.append(Problem(f"picture {row['path']!r} is not the one that was ingested", str(root), todo))
             return None
         return data
-    found = inspect_picture(path)
+    found = inspect_image(path)
     if found.fault:
         problems.append(Problem(f"picture {row['path']!r}: {found.fault}", str(root), todo))
         return None

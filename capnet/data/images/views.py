@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from capnet.data.images.decode import Unusable, open_picture, to_rgb
+from capnet.data.images.decode import Unusable, open_image, to_rgb
 from capnet.data.images.shards import file_or_bytes
 from capnet.errors import DataError
 
@@ -29,7 +29,7 @@ def load_rgb(path: Path) -> Image.Image:
     Raises DataError naming the file where it cannot be used.
     """
     try:
-        with open_picture(file_or_bytes(path)) as image:
+        with open_image(file_or_bytes(path)) as image:
             return to_rgb(image)
     except (Unusable, OSError, ValueError) as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else error

@@ -64,9 +64,8 @@ _VOC_URL = "https://thor.robots.ox.ac.uk/pascal/VOC"
 BENCHMARKS = {
     "voc2007": Benchmark(_VOC_URL, _VOC_2007, "VOCdevkit/VOC2007"),
     "voc2012": Benchmark(_VOC_URL, _VOC_2012, "VOCdevkit/VOC2012"),
-    "coco2017": Benchmark(
-        "http://images.cocodataset.org", _COCO_2017, "annotations"
-    ),  # its https has another server's certificate
+    # its https has another server's certificate
+    "coco2017": Benchmark("http://images.cocodataset.org", _COCO_2017, "annotations"),
 }
 
 

@@ -50,9 +50,8 @@ def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
     if kind_of(data.root) == "folder":
         source = _folder(data, folder, volume)
     else:
-        local_root(
-            data, Path(data.root)
-        )  # the label files: a wrong address or missing credentials show here, in seconds
+        # the label files: a wrong address or missing credentials show here, in seconds
+        local_root(data, Path(data.root))
         with closing(open_source(data)) as remote:
             entries = remote.entries()
             revision = str(getattr(remote, "commit", ""))

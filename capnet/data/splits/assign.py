@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.config import Split
-from capnet.contracts import SIDES
+from capnet.contracts import SPLITS
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
@@ -25,7 +25,7 @@ FREE, LEFT = "", "left"  # no side yet; out of train and test, at most a validat
 
 
 @dataclass(frozen=True)
-class Sides:
+class Assignment:
     """Row positions per side in the order in which they are written, and where each side came from."""
 
     train: list[int]
@@ -49,12 +49,12 @@ def group_codes(groups: pd.Series) -> np.ndarray:
     return codes
 
 
-def assign_sides(
+def assign_splits(
     frame: pd.DataFrame,
     labels: csr_array | np.ndarray,
     settings: Split,
     published: tuple[Sequence[str], Sequence[str]] = ((), ()),
-) -> Sides:
+) -> Assignment:
     """Give the rows of ``frame`` (manifest columns, ascending image_id) their sides; ``labels`` are known positives,
     sparse or dense bool [row, class].
 
@@ -75,7 +75,7 @@ def assign_sides(
         _refuse_contradictions(frame, given, listed_train, listed_test)
         side[side == "train"] = LEFT
         side[listed_train], side[listed_test] = "train", "test"
-        side[(side == FREE) & _grouped_with(groups, np.isin(side, SIDES))] = LEFT
+        side[(side == FREE) & _grouped_with(groups, np.isin(side, SPLITS))] = LEFT
         followed = 0
     else:
         followed = _follow_groups(side, groups)
@@ -118,7 +118,7 @@ def assign_sides(
         source = "none"
     held_out = np.isin(train, val)
     held_out_of_given = int((given[train[held_out]] == "train").sum())
-    return Sides(
+    return Assignment(
         train[~held_out].tolist(), val.tolist(), test, source, test_source, followed, held_out_of_given, draw, warnings
     )
 
@@ -140,7 +140,7 @@ def _follow_groups(side: np.ndarray, groups: np.ndarray) -> int:
     moved.
     """
     moved = 0
-    for name in reversed(SIDES):
+    for name in reversed(SPLITS):
         follow = (side == FREE) & _grouped_with(groups, side == name)
         side[follow] = name
         moved += int(follow.sum())

@@ -210,9 +210,8 @@ def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: i
     )
     if inside:
         return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
-    close = (
-        difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
-    )  # slow: only for what is shown
+    # slow: only for what is shown
+    close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
     return (
         f"did you mean {close[0]!r}?"
         if close

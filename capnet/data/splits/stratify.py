@@ -34,17 +34,16 @@ def stratified_holdout(
     rank = np.empty(n_units, dtype=np.int64)
     rank[order] = np.arange(n_units)
     unit_of_row = rank[unit_of_row]  # numbers of units in the shuffled order
+    # [unit, class]
     counts = csr_array((np.ones(n, dtype=np.int64), (unit_of_row, np.arange(n))), shape=(n_units, n)) @ csr_array(
         labels, dtype=np.int64
-    )  # [unit, class]
+    )
     by_class = csc_array(counts)
     by_class.sort_indices()
     sizes = np.bincount(unit_of_row, minlength=n_units).tolist()
     totals = np.asarray(counts.sum(axis=0)).tolist()
-    due = [
-        [total * (n - wanted) for total in totals],
-        [total * wanted for total in totals],
-    ]  # times n, so that ties are exact
+    # times n, so that ties are exact
+    due = [[total * (n - wanted) for total in totals], [total * wanted for total in totals]]
     room = [n - wanted, wanted]
     waiting = np.array(totals)
     held_out, placed = bytearray(n_units), bytearray(n_units)
@@ -72,9 +71,8 @@ def stratified_holdout(
         if not placed[unit]:
             place(unit, None)
     fitting = [unit for unit in range(n_units) if sizes[unit] <= wanted]
-    if fitting and not any(
-        held_out
-    ):  # few large groups: what would have fitted was placed before the others turned out not to
+    # few large groups: what would have fitted was placed before the others turned out not to
+    if fitting and not any(held_out):
         held_out[max(fitting, key=sizes.__getitem__)] = 1
     return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]
 

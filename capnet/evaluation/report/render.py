@@ -14,7 +14,7 @@ from capnet.evaluation.report import sections
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
-from capnet.evaluation.report.thumbnails import PER_CLASS, worst_pictures
+from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import GLYPHS, counted, flatten
 
 SORT_SCRIPT = """
@@ -145,4 +145,4 @@ def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, An
     names = inputs.classes.names
     thresholds = np.array([chosen.get(name, 0.5) for name in names])
     buckets = np.array([item.bucket for item in inputs.classes.items])
-    return worst_pictures(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)
+    return worst_images(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)

@@ -39,7 +39,7 @@ def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thres
     return np.where(unknown, -np.inf, np.where(labels, -above, above))
 
 
-def worst_pictures(
+def worst_images(
     test: Labelled,
     scores: np.ndarray,
     thresholds: np.ndarray,

@@ -241,9 +241,8 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # a shell's background job hands down an ignored SIGINT
+        # a shell's background job hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     beside = tmp_path / ".data.drawing"
     deadline = time.monotonic() + 60

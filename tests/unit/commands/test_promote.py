@@ -62,9 +62,8 @@ def promote(project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     monkeypatch.chdir(project)
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "CAPNET_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}"
-    )  # mlflow keeps a connection to each address
+    # mlflow keeps a connection to each address
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["capnet", "promote", *arguments])

@@ -159,9 +159,8 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     assert chosen.chosen_on == "folds"
     assert float(mean_over(average_precision(labels, probe_scores(chosen.probe, features)))) > 0.99
     assert float(mean_over(average_precision(labels, chosen.held_out))) < 0.42
-    assert chosen.selection_map == pytest.approx(
-        float(mean_over(average_precision(labels, chosen.held_out))), abs=2e-5
-    )  # the choice's fits start elsewhere
+    # the choice's fits start elsewhere
+    assert chosen.selection_map == pytest.approx(float(mean_over(average_precision(labels, chosen.held_out))), abs=2e-5)
 
 
 def test_a_class_with_one_positive_is_not_used_for_the_choice_but_is_fitted() -> None:
@@ -200,6 +199,5 @@ def test_with_very_many_classes_the_settings_are_chosen_on_a_spread_of_them() ->
     found = choose_probe(features, labels, np.ones_like(labels), [0.1, 1.0], (features, labels, np.ones_like(labels)))
     assert found.probe.weight.shape == (20, MOST_CLASSES + 30)
     assert np.isfinite(found.selection_map)
-    np.testing.assert_allclose(
-        found.probe.weight[:, 30], found.probe.weight[:, -1], atol=1e-4
-    )  # solved at once: other roundings
+    # solved at once: other roundings
+    np.testing.assert_allclose(found.probe.weight[:, 30], found.probe.weight[:, -1], atol=1e-4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from capnet.config import Backbone, Tte, parse
-from capnet.data.images.features import Look
+from capnet.data.images.features import Transform
 from capnet.errors import ConfigError
 from capnet.model.adapters import BlockAdapters
 from capnet.model.towers import load_towers
@@ -79,10 +79,10 @@ def test_a_convolutional_tower_takes_any_size(lit):
 
 def test_cached_features_are_of_one_size():
     looks = [
-        Look(size, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(size=given))
+        Transform(size, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(size=given))
         for size, given in ((224, 0), (160, 160), (160, 0))
     ]
-    assert len({look.key() for look in looks}) == 3
+    assert len({transform.key() for transform in looks}) == 3
 
 
 @pytest.mark.parametrize("size", [-1, 31, 5000, 160.5])

@@ -164,9 +164,8 @@ def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, g
 
 
 def test_confident_elements_keep_every_digit_of_float64():
-    logits = np.array(
-        [[4.02, 4.1, 20.5, -20.5, 25.0]]
-    )  # negative_scale times a logit lies above 20, where torch's softplus rounds
+    # negative_scale times a logit lies above 20, where torch's softplus rounds
+    logits = np.array([[4.02, 4.1, 20.5, -20.5, 25.0]])
     targets = np.array([[0, 0, 1, 1, 1]])
     margins = np.where(targets > 0, -1.0, 5.0) * logits
     values = np.maximum(margins, 0) + np.log1p(np.exp(-np.abs(margins)))

@@ -140,9 +140,8 @@ def test_a_good_version_that_was_clicked_is_followed(client: MlflowClient) -> No
     promote(client, "1")
     third = client.get_model_version("capnet", "3")
     against = client.get_model_version("capnet", "1")
-    verdict = promotion.verdict_on(
-        client, promotion.scores_of(client, third), against, POLICY
-    )  # as if it had been registered now
+    # as if it had been registered now
+    verdict = promotion.verdict_on(client, promotion.scores_of(client, third), against, POLICY)
     promotion.tag(client, third, promotion.verdict_tags(third, against, verdict))
     client.set_registered_model_alias("capnet", "champion", "3")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"

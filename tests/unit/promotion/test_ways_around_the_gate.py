@@ -143,9 +143,8 @@ def test_a_red_champion_is_not_loaded_by_its_run_or_its_place_either(
     for way in ways:
         assert mlflow.pyfunc.load_model(way) is not None, "a red version may be looked at"
     click(client, "2")
-    monkeypatch.setenv(
-        "CAPNET_UNCHECKED_CHAMPION", "baked into an image"
-    )  # for where no registry answers: this one does
+    # for where no registry answers: this one does
+    monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "baked into an image")
     for way in (*ways, CHAMPION):
         with pytest.raises(Exception, match=r"champion is capnet version 2, which has a red verdict"):
             mlflow.pyfunc.load_model(way)
@@ -261,9 +260,8 @@ def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_o
         ("promoted", "1", True),
         ("promoted", "3", True),
     ]
-    history.begin(
-        client, "capnet", "promoted", "1", "2", "green"
-    )  # one that died long before, measured against another champion
+    # one that died long before, measured against another champion
+    history.begin(client, "capnet", "promoted", "1", "2", "green")
     click(client, "2")
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: promotion.audit(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), "capnet"), range(4)))

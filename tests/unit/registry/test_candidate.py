@@ -118,9 +118,8 @@ def test_description_says_the_size_of_the_views_where_it_is_not_the_backbones_ow
     paths = make_outputs()
     views = {"views": 5, "size": 160, "expand": 8, "average": "logits", "resize": "short"}
     _edit(paths["evaluation"] / "thresholds.json", views=views)
-    with pytest.raises(
-        ContractError, match=r"thresholds hold for the test-time views .*160"
-    ):  # of another size than the model
+    # of another size than the model
+    with pytest.raises(ContractError, match=r"thresholds hold for the test-time views .*160"):
         read_candidate(**paths)
     _edit(paths["model"] / "config.json", tte=views)
     assert "5 test-time views of 160 px (expand 8 px, average of logits)" in description(read_candidate(**paths))

@@ -14,10 +14,10 @@ from PIL import Image
 
 from capnet.config import Runtime
 from capnet.errors import ConfigError, DataError
-from capnet.evaluation.tte import score_pictures
+from capnet.evaluation.tte import score_images
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served, load_served
-from capnet.serving.predict import list_pictures, predict
+from capnet.serving.predict import list_images, predict
 
 Make = Callable[..., dict[str, Path]]
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named(
     served: Served, folder: Path, tmp_path: Path
 ) -> None:
-    source = list_pictures(str(folder))
+    source = list_images(str(folder))
     assert source.names == [f"camera 0/é{n}.JPG" for n in (0, 2, 4, 6)] + [f"camera 1/é{n}.JPG" for n in (1, 3, 5)]
     predict(served, "capnet version 1", source, tmp_path / "out.parquet", part=3)
     found = pd.read_parquet(tmp_path / "out.parquet")
@@ -55,7 +55,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
     good = found[found["fault"] == ""]
     assert found[found["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
     rows = pd.DataFrame({"path": good["path"], "sha256": [f"{n:064}" for n in range(6)]})
-    expected = score_pictures(tmp_path / "outputs" / "model", rows, folder, Runtime()).scores["capnet"]
+    expected = score_images(tmp_path / "outputs" / "model", rows, folder, Runtime()).scores["capnet"]
     columns = [f"score {name}" for name in served.names]
     np.testing.assert_allclose(good[columns].to_numpy(), expected, atol=1e-6)
     for labels, row in zip(good["labels"], good[columns].to_numpy(), strict=True):
@@ -67,7 +67,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
 
 
 def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Path, tmp_path: Path) -> None:
-    source = list_pictures(str(folder))
+    source = list_images(str(folder))
     for name in ("out.parquet", "out.csv", "out.json"):
         predict(served, "capnet version 1", source, tmp_path / name)
     table = pd.read_parquet(tmp_path / "out.parquet")
@@ -102,7 +102,7 @@ def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Pa
 def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = list_pictures(str(folder))
+    source = list_images(str(folder))
     predict(served, "m", source, tmp_path / "whole.csv", part=2)
     scored: list[str] = []
     original = prediction.score_part
@@ -129,7 +129,7 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
 def test_parts_of_another_model_are_not_used(
     served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = list_pictures(str(folder))
+    source = list_images(str(folder))
     parts = tmp_path / ".out.csv.parts"
     parts.mkdir()
     (parts / "key.json").write_text("{")
@@ -146,12 +146,12 @@ def test_parts_of_another_folder_with_the_same_names_are_not_used(
     for path in (folder / "camera 0").iterdir():
         (other / path.name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 50), (200, 0, 0)).save(other / path.name, format="JPEG")
-    predict(served, "m", list_pictures(str(other)), tmp_path / "expected.csv")
+    predict(served, "m", list_images(str(other)), tmp_path / "expected.csv")
     monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
     with pytest.raises(KeyboardInterrupt):
-        predict(served, "m", list_pictures(str(folder / "camera 0")), tmp_path / "out.csv")
+        predict(served, "m", list_images(str(folder / "camera 0")), tmp_path / "out.csv")
     monkeypatch.undo()
-    predict(served, "m", list_pictures(str(other)), tmp_path / "out.csv")
+    predict(served, "m", list_images(str(other)), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
 
@@ -160,13 +160,13 @@ def test_parts_of_another_folder_with_the_same_names_are_not_used(
 def test_tables_name_pictures_beside_them(folder: Path, column: str, kind: str) -> None:
     frame = pd.DataFrame({"note": ["x", "y", "z"], column: ["camera 0/é2.JPG", "gone.jpg", "camera 0/é2.JPG"]})
     frame.to_csv(folder / "list.csv", index=False) if kind == "csv" else frame.to_parquet(folder / "list.parquet")
-    source = list_pictures(str(folder / f"list.{kind}"))
+    source = list_images(str(folder / f"list.{kind}"))
     assert (source.names, source.root) == (["camera 0/é2.JPG", "gone.jpg"], folder)
 
 
 def test_a_missing_picture_of_a_table_is_named(served: Served, folder: Path, tmp_path: Path) -> None:
     (folder / "list.csv").write_text("path\ngone.jpg\n/etc/passwd\n")
-    frame = predict(served, "m", list_pictures(str(folder / "list.csv")), tmp_path / "out.csv")
+    frame = predict(served, "m", list_images(str(folder / "list.csv")), tmp_path / "out.csv")
     assert frame["fault"].tolist()[0] == "missing"
     assert all(frame["fault"])
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("gone.jpg,,missing,")
@@ -183,6 +183,6 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
         ("t.parquet", "not a table"),
     ):
         with pytest.raises(DataError, match=text):
-            list_pictures(str(tmp_path / place))
+            list_images(str(tmp_path / place))
     with pytest.raises(ConfigError, match="unknown kind of output"):
         prediction.format_of(Path("out.xlsx"))

@@ -19,13 +19,13 @@ from PIL import Image
 from capnet.config import Register, Runtime
 from capnet.contracts import read_json, sha256_file
 from capnet.errors import ContractError, DataError, GateError
-from capnet.evaluation.tte import score_pictures
+from capnet.evaluation.tte import score_images
 from capnet.model.capnet import CapNet
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 from capnet.serving.engine import load_served
 from capnet.serving.pyfunc import check_gate
-from capnet.serving.request import picture_files
+from capnet.serving.request import request_files
 
 Make = Callable[..., dict[str, Path]]
 
@@ -61,7 +61,7 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     paths = make_outputs(weighted=weighted)
     register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
-    scored = score_pictures(paths["model"], rows, Path("/"), Runtime())
+    scored = score_images(paths["model"], rows, Path("/"), Runtime())
     expected = scored.scores["capnet"]
     assert np.abs(expected - scored.scores["zero_shot"]).max() > 0.01
 
@@ -73,9 +73,8 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     assert list(found.columns) == ["picture", "class", "score", "probability", "threshold", "decision"]
     assert found["picture"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert found["class"].tolist() == names * 3
-    np.testing.assert_allclose(
-        found["score"], expected.ravel(), atol=1e-6
-    )  # the evaluation sends other batches through the tower
+    # the evaluation sends other batches through the tower
+    np.testing.assert_allclose(found["score"], expected.ravel(), atol=1e-6)
     limits = [item["threshold"] for item in thresholds["classes"]] * 3
     assert found["threshold"].tolist() == limits
     assert found["decision"].tolist() == [score >= limit for score, limit in zip(found["score"], limits, strict=True)]
@@ -151,22 +150,22 @@ def test_every_row_that_is_no_picture_is_named(tmp_path: Path, pictures: list[Pa
     folder = tmp_path / "rows"
     folder.mkdir()
     with pytest.raises(DataError) as caught:
-        picture_files(pd.DataFrame({"image": values}), folder)
+        request_files(pd.DataFrame({"image": values}), folder)
     assert [problem.where for problem in caught.value.problems] == [f"row {number}" for number in range(1, 16)]
     assert max(len(problem.what) for problem in caught.value.problems) < 160
     assert "not for you" not in str(caught.value)
 
 
 def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
-    assert picture_files(pd.DataFrame({"image": []}), tmp_path) == []
+    assert request_files(pd.DataFrame({"image": []}), tmp_path) == []
     with pytest.raises(DataError, match="no column 'image'"):
-        picture_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path)
+        request_files(pd.DataFrame({"picture": ["a.jpg"]}), tmp_path)
 
 
 def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
-    found = picture_files(
+    found = request_files(
         pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]}), tmp_path
     )
     assert [path.read_bytes() for path in found] == [buffer.getvalue()] * 2

@@ -309,7 +309,7 @@ def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tm
     signal.alarm(20)
     try:
         assert ingest(data, tmp_path / "manifest", bad_pictures=1.0)["left_out"] == 1.0
-        assert "pipe" in see("images/pipe.jpg", str(data), full=False, looks=True).fault
+        assert "pipe" in see("images/pipe.jpg", str(data), full=False, dhashes=True).fault
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -22,7 +22,7 @@ from capnet.cli import main
 from capnet.config import Params, Register
 from capnet.registry.candidate import figures, read_candidate
 from capnet.registry.register import register_version
-from capnet.registry.run import dvc_place
+from capnet.registry.run import dvc_location
 from capnet.tracking import live
 from capnet.tracking.live import tracked
 from capnet.tracking.spool import Spool, open_spool, spools
@@ -348,5 +348,5 @@ def test_only_one_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_the_place_of_the_data_comes_from_dvcs_settings(tmp_path: Path, text: str, place: str) -> None:
     (tmp_path / "config").write_text(text)
-    assert dvc_place(tmp_path / "config", "0123.dir") == place
-    assert dvc_place(tmp_path / "nothing", "0123.dir") == ""
+    assert dvc_location(tmp_path / "config", "0123.dir") == place
+    assert dvc_location(tmp_path / "nothing", "0123.dir") == ""

@@ -23,17 +23,11 @@ from capnet.evaluation.metrics import average_precision, mean_over
 from capnet.model.text_towers import TextTower
 from capnet.model.towers import Towers
 
-ALLOWED = {
-    "own": 1.0,
-    "voc-lt": 2.0,
-    "coco-lt": 2.0,
-}  # points; two seeds of the benchmark presets differ by up to 3 on these photos
+# points; two seeds of the benchmark presets differ by up to 3 on these photos
+ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}
 SPLITS = {"train2017": "train", "val2017": "test"}
-IMAGE_SHARE, TEXT_SHARE, OVERLAP = (
-    0.6,
-    0.5,
-    0.2,
-)  # of a unit vector that still tells images and texts apart; their cosine without it
+# of a unit vector that still tells images and texts apart; their cosine without it
+IMAGE_SHARE, TEXT_SHARE, OVERLAP = (0.6, 0.5, 0.2)
 
 
 class Shifted(nn.Module):
@@ -42,7 +36,7 @@ class Shifted(nn.Module):
     def __init__(self, image: Any) -> None:
         super().__init__()
         self.image = image
-        self.blocks, self.stands_several_callers = image.blocks, image.stands_several_callers
+        self.blocks, self.thread_safe = image.blocks, image.thread_safe
 
     def pooled(self, images: Tensor) -> Tensor:
         return self.image.pooled(images)

@@ -20,7 +20,7 @@ from capnet.contracts import label_matrix, make_classes, read_tensors, write_cla
 from capnet.errors import ConfigError
 from capnet.stages import STAGES, run
 from capnet.training import loop
-from capnet.training.distributed import Group
+from capnet.training.distributed import ProcessGroup
 from tests.unit.model import tiny
 
 NAMES = ["red square", "green square", "blue square"]
@@ -159,15 +159,15 @@ def test_two_processes_go_on_where_two_stopped(place: Path) -> None:
 
 
 def test_a_group_of_one_changes_nothing() -> None:
-    group, weight = Group(), torch.ones(3, requires_grad=True)
+    group, weight = ProcessGroup(), torch.ones(3, requires_grad=True)
     rows = np.array([2, 0, 1])
     features = group.features(rows, lambda share: weight[torch.from_numpy(share)][:, None])
     features.sum().backward()
     group.sum_gradients({"adapter.weight": weight})
     assert torch.equal(weight.grad, torch.ones(3))
-    assert group.told(b"x") == b"x"
+    assert group.broadcast(b"x") == b"x"
 
 
 def test_more_processes_than_pictures_in_a_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match="a batch of 2 pictures for 3 processes"):
-        Group(0, 3).features(np.arange(2), lambda share: torch.zeros(len(share), 4))
+        ProcessGroup(0, 3).features(np.arange(2), lambda share: torch.zeros(len(share), 4))

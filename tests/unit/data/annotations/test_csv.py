@@ -323,9 +323,8 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[0, 1], [], []]
     frame.assign(labels=[1, 0, 1]).to_parquet(tmp_path / "labels.parquet")
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[1], [0], [1]]
-    frame.assign(labels=[0.0, 1.0, None]).to_parquet(
-        tmp_path / "labels.parquet"
-    )  # one empty cell, and pandas makes floats of all
+    # one empty cell, and pandas makes floats of all
+    frame.assign(labels=[0.0, 1.0, None]).to_parquet(tmp_path / "labels.parquet")
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[0], [1], []]
     for strange in ([b"fox", b"", b""], [{"fox": 1}] * 3, [[["fox"]], [], []]):
         frame.assign(labels=strange).to_parquet(tmp_path / "labels.parquet")

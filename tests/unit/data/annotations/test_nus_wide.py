@@ -50,9 +50,8 @@ def test_official_lists(tmp_path: Path) -> None:
 def test_the_real_test_labels_are_read_within_ten_seconds(shared: Path, tmp_path: Path) -> None:
     shutil.copy(shared / "data/labels/nuswide81_test.csv.gz", tmp_path / "nus_test.csv.gz")
     rng = np.random.default_rng(0)
-    lines = "".join(
-        f"made_{number}_m.jpg,{rng.integers(81)}\n" for number in range(3000)
-    )  # the train list is not public
+    # the train list is not public
+    lines = "".join(f"made_{number}_m.jpg,{rng.integers(81)}\n" for number in range(3000))
     (tmp_path / "nus_train.csv").write_text("image,labels\n" + lines)
     start = time.perf_counter()
     found = read(tmp_path, Ingest(nus_wide=NusWide(lists="clean", clean_test="nus_test.csv.gz")))

@@ -12,7 +12,7 @@ from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet.contracts import sha256_file
 from capnet.data.checks.files import FEW, in_processes, see, see_all
-from capnet.data.images.near_duplicates import NO_LOOK
+from capnet.data.images.near_duplicates import NO_DHASH
 from capnet.errors import CapnetError
 
 
@@ -33,13 +33,13 @@ REASONS = {"bomb.png": "178,956,970 pixels", "zero.jpg": "empty file", "gone.jpg
 @pytest.mark.parametrize("full", [False, True])
 def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, full: bool) -> None:
     names = [*sorted(path.name for path in hostile_folder.iterdir()), "gone.jpg"]
-    seen = dict(zip(names, see_all(names, hostile_folder, full, looks=False), strict=True))
+    seen = dict(zip(names, see_all(names, hostile_folder, full, dhashes=False), strict=True))
     reasons = {**REASONS, **({"cut.jpg": "truncated"} if full else {})}
     for name, one in seen.items():
         assert reasons.get(name, "") in one.fault
         assert bool(one.fault) == (name in reasons)
         assert one.sha256 == (sha256_file(hostile_folder / name) if full and not one.fault else "")
-        assert one.look == NO_LOOK
+        assert one.dhash == NO_DHASH
     assert (seen["turned.jpg"].width, seen["turned.jpg"].height) == (40, 60), (
         "the size as it is stored, as ingest has it"
     )
@@ -51,8 +51,8 @@ def test_a_pool_and_this_process_see_the_same(tmp_path: Path) -> None:
     for number in range(FEW + 10):
         arrow((60 + number % 7, 40)).save(tmp_path / f"{number}.png")
         names.append(f"{number}.png")
-    pooled = see_all(names, tmp_path, full=True, looks=True, processes=2)
-    assert pooled == [see(name, str(tmp_path), full=True, looks=True) for name in names]
+    pooled = see_all(names, tmp_path, full=True, dhashes=True, processes=2)
+    assert pooled == [see(name, str(tmp_path), full=True, dhashes=True) for name in names]
     assert [one.width for one in pooled] == [60 + number % 7 for number in range(FEW + 10)]
 
 

@@ -91,9 +91,8 @@ def test_a_reader_sees_what_was_found() -> None:
 def test_the_split_in_figures() -> None:
     text = Text(page([PASSED], frame(), make_classes(["cat", "dog", "bird"]), [])).text()
     assert "The split may be used. 1 check passed, 0 warnings, 0 not checked." in text
-    assert (
-        "train 3 1 1.00 1 1 val 0 - - - - test 2 2 1.00 0 1" in text
-    )  # pictures, groups, labels a picture, without a label, unknown labels
+    # pictures, groups, labels a picture, without a label, unknown labels
+    assert "train 3 1 1.00 1 1 val 0 - - - - test 2 2 1.00 0 1" in text
     assert "Class train test cat 2 0 dog 1 1 bird 0 1" in text  # an unknown label is no positive
     assert "What was found" not in text
 

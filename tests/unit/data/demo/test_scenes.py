@@ -29,7 +29,7 @@ from capnet.data.demo.scenes import (
     draw,
     font_path,
     pictogram,
-    side_and_slice,
+    split_and_slice,
 )
 from capnet.errors import DataError
 
@@ -120,7 +120,7 @@ def test_unseen_artwork_is_in_its_slice_and_nowhere_else(arrangements: dict[int,
     held_back = {code for kind in catalogue.KINDS for code in kind.unseen}
     seen = Counter()
     for index, arrangement in arrangements.items():
-        side, part = side_and_slice(index)
+        side, part = split_and_slice(index)
         drawings = {thing.code for thing in arrangement.things} - BYSTANDERS
         seen[side, part] += 1
         if part == catalogue.UNSEEN:
@@ -251,12 +251,12 @@ def test_pictures_are_jpeg_of_224_pixels() -> None:
     ],
 )
 def test_sides_and_slices_follow_the_number(index: int, expected: tuple[str, str]) -> None:
-    assert side_and_slice(index) == expected
+    assert split_and_slice(index) == expected
 
 
 def test_there_is_no_picture_beyond_the_last() -> None:
     with pytest.raises(ValueError, match="3100 pictures"):
-        side_and_slice(3100)
+        split_and_slice(3100)
 
 
 def test_without_the_pictograms_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

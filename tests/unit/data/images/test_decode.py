@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 from unit.data.hostile import animated_gif, arrow, bomb, png_chunk, truncated_jpeg, turned
 
-from capnet.data.images.decode import FORMATS, Unusable, open_picture, to_rgb
-from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.decode import FORMATS, Unusable, open_image, to_rgb
+from capnet.data.images.image_files import inspect_image
 from capnet.data.images.views import load_rgb
 from capnet.errors import DataError
 
@@ -122,7 +122,7 @@ def test_names_do_not_matter(tmp_path: Path, name: str) -> None:
     kind = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}.get(name.rpartition(".")[2], "PNG")
     arrow().save(tmp_path / name, kind)
     assert load_rgb(tmp_path / name).size == (60, 40)
-    assert inspect_picture(tmp_path / name).fault == ""
+    assert inspect_image(tmp_path / name).fault == ""
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -136,7 +136,7 @@ def refusals(path: Path) -> tuple[str, str]:
     with pytest.raises(DataError) as caught:
         load_rgb(path)
     assert caught.value.problems[0].where == str(path)
-    return inspect_picture(path).fault, caught.value.problems[0].what
+    return inspect_image(path).fault, caught.value.problems[0].what
 
 
 @pytest.mark.parametrize("kind", ["PPM", "JPEG2000", "ICO", "PCX", "EPS", "PDF"])
@@ -191,5 +191,5 @@ def test_every_cut_of_a_file_is_a_picture_or_a_reason(tmp_path: Path) -> None:
             data = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.5 else whole)
             for place in rng.integers(0, len(data), rng.integers(0, 4)):
                 data[place] = rng.integers(256)
-            with contextlib.suppress(Unusable), open_picture(bytes(data)) as image:
+            with contextlib.suppress(Unusable), open_image(bytes(data)) as image:
                 assert to_rgb(image).mode == "RGB"

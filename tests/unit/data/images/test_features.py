@@ -13,11 +13,11 @@ from torch import nn
 
 from capnet.config import Runtime, Tte
 from capnet.data.images import features
-from capnet.data.images.features import Look, live_features, pooled_features
+from capnet.data.images.features import Transform, live_features, pooled_features
 from capnet.errors import DataError
 from capnet.runtime import prepare
 
-LOOK = Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=5, expand=4))
+LOOK = Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=5, expand=4))
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ class Tower:
         return images.mean(dim=(2, 3))
 
 
-def compute(tower, pictures, look=LOOK, weights="w"):
+def compute(tower, pictures, transform=LOOK, weights="w"):
     rows, root = pictures
-    return pooled_features(tower, weights, rows, root, look, prepare(Runtime(precision="fp32")), 2, "test")
+    return pooled_features(tower, weights, rows, root, transform, prepare(Runtime(precision="fp32")), 2, "test")
 
 
 def test_features_are_those_of_each_view_in_order(pictures):
@@ -61,7 +61,7 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
     assert tower.calls == 35
     compute(tower, pictures, weights="other")
     assert tower.calls == 70
-    compute(tower, pictures, Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=1, expand=4)))
+    compute(tower, pictures, Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", tte=Tte(views=1, expand=4)))
     assert tower.calls == 77
     compute(tower, (rows.iloc[:3], root))
     assert tower.calls == 92
@@ -69,11 +69,11 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
 
 def test_random_views_depend_on_seed_and_content_not_on_order(pictures):
     rows, root = pictures
-    look = Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=5)
-    found = compute(Tower(), pictures, look)
-    backwards = compute(Tower(), (rows.iloc[::-1], root), look)
+    transform = Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=5)
+    found = compute(Tower(), pictures, transform)
+    backwards = compute(Tower(), (rows.iloc[::-1], root), transform)
     assert torch.allclose(found, backwards.flip(0))
-    other = compute(Tower(), pictures, Look(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=6))
+    other = compute(Tower(), pictures, Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=6))
     assert not torch.allclose(found, other)
 
 
@@ -105,7 +105,7 @@ def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, mon
     assert {(threads, grad) for _, threads, grad, _ in seen} == {(2, False)}
     assert [size for *_, size in seen] == [4] * 8 + [3]
     seen.clear()
-    second = pooled_features(tower, "of another cache entry", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+    second = pooled_features(tower, "of another cache entry", rows, root, LOOK, machine, 2, "test", concurrent=True)
     assert torch.equal(first, second)
     assert {(threads, grad) for _, threads, grad, _ in seen} == {(1, False)}
     assert len({place for place, *_ in seen}) == 2
@@ -120,6 +120,6 @@ def test_an_error_in_one_of_the_threads_is_raised_and_nothing_is_kept(pictures, 
     rows, root = pictures
     machine = prepare(Runtime(precision="fp32", threads=2))
     with pytest.raises(ValueError, match="no kernel"):
-        pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test", side_by_side=True)
+        pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test", concurrent=True)
     assert torch.get_num_threads() == 2
     assert not list((tmp_path / "state").rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Look-alikes against brute force, and looks against a direct count and real photos: copies, bursts, strangers."""
+"""Look-alikes against brute force, and dhashes against a direct count and real photos: copies, bursts, strangers."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from PIL import Image, ImageEnhance
 from scipy.spatial.distance import cdist
 
 from capnet.data.checks.files import see
-from capnet.data.images.decode import Unusable, open_picture
+from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.near_duplicates import (
     COARSE_DISTANCE,
     FINE_DISTANCE,
     NEIGHBOURS,
-    NO_LOOK,
+    NO_DHASH,
     as_words,
     burst_frames,
-    look_alikes,
-    look_of,
+    dhash,
     natural_key,
+    near_duplicates,
 )
 
 
-def look(path: Path) -> bytes:
-    with open_picture(path) as image:
-        return look_of(image)
+def dhash_of(path: Path) -> bytes:
+    with open_image(path) as image:
+        return dhash(image)
 
 
 def save(image: Image.Image, path: Path, quality: int = 80) -> bytes:
     image.save(path, quality=quality)
-    return look(path)
+    return dhash_of(path)
 
 
-def bits(looks: list[bytes], cells: int) -> np.ndarray:
+def bits(dhashes: list[bytes], cells: int) -> np.ndarray:
     """bool [picture, bit] of the coarse (8) or fine (16) part."""
     part = slice(0, 8) if cells == 8 else slice(8, 40)
     return np.unpackbits(
-        np.frombuffer(b"".join(one[part] for one in looks), dtype=np.uint8).reshape(len(looks), -1), axis=1
+        np.frombuffer(b"".join(one[part] for one in dhashes), dtype=np.uint8).reshape(len(dhashes), -1), axis=1
     ).astype(bool)
 
 
@@ -84,7 +84,7 @@ def test_look_alikes_equal_brute_force(seed: int) -> None:
             <= FINE_DISTANCE
         ]
         expected.append(near[0] if near else -1)
-    assert look_alikes(words, sides, contents).tolist() == expected
+    assert near_duplicates(words, sides, contents).tolist() == expected
     assert 10 < sum(row >= 0 for row in expected) < 290
 
 
@@ -92,12 +92,12 @@ def test_many_equal_looks_cost_little() -> None:
     """A camera that sees the same empty scene a hundred thousand times."""
     words = np.full((100_000, 5), 0x0F0F0F0F0F0F0F0F, dtype=np.uint64)
     sides = np.array(["train"] * 99_999 + ["test"], dtype=object)
-    assert look_alikes(words, sides, np.arange(100_000)).tolist() == [99_999] * 99_999 + [0]
+    assert near_duplicates(words, sides, np.arange(100_000)).tolist() == [99_999] * 99_999 + [0]
 
 
 def test_nothing_has_no_look_alike() -> None:
     empty = np.zeros((0, 5), dtype=np.uint64)
-    assert look_alikes(empty, np.array([], dtype=object), np.array([])).tolist() == []
+    assert near_duplicates(empty, np.array([], dtype=object), np.array([])).tolist() == []
     assert burst_frames(empty, np.array([], dtype=object), np.array([]), []).tolist() == []
 
 
@@ -113,7 +113,7 @@ def test_a_look_equals_a_direct_count(tmp_path: Path) -> None:
                 str(int(grey[row, column + 1] > grey[row, column]))
                 for row, column in itertools.product(range(size), range(size))
             )
-        assert int.from_bytes(look(tmp_path / "x.png"), "big") == int(expected, 2)
+        assert int.from_bytes(dhash_of(tmp_path / "x.png"), "big") == int(expected, 2)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +122,12 @@ def photos(shared: Path) -> list[Image.Image]:
 
 
 def test_other_photos_are_far_apart(shared: Path) -> None:
-    looks = [look(path) for path in sorted((shared / "data/coco_mini").glob("*/*.jpg"))]
-    above = np.triu_indices(len(looks), 1)
-    assert len(looks) == 310
-    assert NO_LOOK not in looks
-    assert distances(looks, looks, 8)[above].min() > COARSE_DISTANCE + 2
-    assert distances(looks, looks, 16)[above].min() > FINE_DISTANCE + 4
+    dhashes = [dhash_of(path) for path in sorted((shared / "data/coco_mini").glob("*/*.jpg"))]
+    above = np.triu_indices(len(dhashes), 1)
+    assert len(dhashes) == 310
+    assert NO_DHASH not in dhashes
+    assert distances(dhashes, dhashes, 8)[above].min() > COARSE_DISTANCE + 2
+    assert distances(dhashes, dhashes, 16)[above].min() > FINE_DISTANCE + 4
 
 
 COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], float]] = {
@@ -147,11 +147,11 @@ COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], float]] = {
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_of_photos_are_found(photos: list[Image.Image], tmp_path: Path, name: str) -> None:
     change, share = COPIES[name]
-    looks = [save(image, tmp_path / "a.jpg", 95) for image in photos] + [
+    dhashes = [save(image, tmp_path / "a.jpg", 95) for image in photos] + [
         save(change(image), tmp_path / "b.jpg", 65) for image in photos
     ]
     sides = np.repeat(np.array(["train", "test"], dtype=object), len(photos))
-    found = look_alikes(as_words(looks), sides, np.arange(len(looks)))
+    found = near_duplicates(as_words(dhashes), sides, np.arange(len(dhashes)))
     partner = np.concatenate([np.arange(len(photos)) + len(photos), np.arange(len(photos))])
     assert set(found[found != partner]) <= {-1}, "another photo was taken for a copy"
     assert (found == partner).mean() >= share
@@ -178,15 +178,15 @@ def test_bursts_across_sides_are_found_and_strangers_are_not(photos: list[Image.
     the test side, too.
     """
     rng = np.random.default_rng(0)
-    looks, sides, paths, burst = [], [], [], []
+    dhashes, sides, paths, burst = [], [], [], []
     for number, photo in enumerate(photos[:60]):
         shots = [*frames(photo, photos[(number * 7 + 3) % len(photos)], rng), photos[-1 - number % 40]]
         for shot, side in zip(shots, ("train", "train", "test", "test"), strict=True):
-            looks.append(save(shot, tmp_path / "a.jpg"))
+            dhashes.append(save(shot, tmp_path / "a.jpg"))
             sides.append(side)
             paths.append(f"site/IMG_{len(paths)}.JPG")
             burst.append(number if shot is not shots[-1] else -1)
-    found = burst_frames(as_words(looks), np.array(sides, dtype=object), np.arange(len(looks)), paths)
+    found = burst_frames(as_words(dhashes), np.array(sides, dtype=object), np.arange(len(dhashes)), paths)
     burst_of = np.array(burst)
     hits = found >= 0
     assert (burst_of[hits] == burst_of[found[hits]]).all(), "a stranger was taken for a frame"
@@ -211,14 +211,14 @@ def test_flat_and_nearly_flat_pictures_have_no_look(tmp_path: Path) -> None:
     flat.save(tmp_path / "flat.png")
     flat.paste("black", (42, 42, 48, 48))
     flat.save(tmp_path / "dot.png")
-    assert [look(tmp_path / name) for name in ("flat.png", "dot.png")] == [NO_LOOK, NO_LOOK]
+    assert [dhash_of(tmp_path / name) for name in ("flat.png", "dot.png")] == [NO_DHASH, NO_DHASH]
 
 
 def test_a_file_that_does_not_decode_has_a_fault_and_no_look(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:5000])
     with pytest.raises(Unusable):
-        look(tmp_path / "a.jpg")
-    seen = see("a.jpg", str(tmp_path), full=False, looks=True)
+        dhash_of(tmp_path / "a.jpg")
+    seen = see("a.jpg", str(tmp_path), full=False, dhashes=True)
     assert "truncated" in seen.fault
-    assert seen.look == NO_LOOK
+    assert seen.dhash == NO_DHASH

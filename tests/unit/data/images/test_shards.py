@@ -17,8 +17,8 @@ from capnet.cli import main
 from capnet.commands.preset import render
 from capnet.config import Data, Ingest, Params, Split
 from capnet.contracts import read_classes, read_manifest, read_split
-from capnet.data.images.features import Look, picture_tensors
-from capnet.data.images.image_files import inspect_picture
+from capnet.data.images.features import Transform, image_tensors
+from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, exists, file_of, read_bytes
 from capnet.data.images.views import load_rgb
 from capnet.errors import DataError
@@ -85,9 +85,9 @@ def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Pat
             image: list(row) for image, row in after[name].items()
         }
     assert read_classes(place / "outputs/split/classes.json") == read_classes(place / "again/split/classes.json")
-    look = Look(32, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=2)
+    transform = Transform(32, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=2)
     tensors = [
-        list(picture_tensors(rows, root, look, 2))
+        list(image_tensors(rows, root, transform, 2))
         for rows, root in ((before, place / "data"), (after.loc[before.index], place / "shards-of-data"))
     ]
     assert all(torch.equal(one, other) for one, other in zip(*tensors, strict=True))
@@ -192,9 +192,9 @@ def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None
     assert [exists(tmp_path / name) for name in ("a.tar/x/1.jpg", "a.tar/2.jpg", "folder.tar/plain.jpg")] == [True] * 3
     for name in ("a.tar/9.jpg", "a.tar/3.jpg", "a.tar/x", "a.tar", "b.tar/1.jpg", "no.tar/1.jpg", "folder.tar"):
         assert exists(tmp_path / name) == (name == "a.tar")
-    assert inspect_picture(tmp_path / "a.tar/9.jpg").fault == "missing"
-    assert inspect_picture(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
-    assert "not an uncompressed tar" in inspect_picture(tmp_path / "no.tar/1.jpg").fault
+    assert inspect_image(tmp_path / "a.tar/9.jpg").fault == "missing"
+    assert inspect_image(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
+    assert "not an uncompressed tar" in inspect_image(tmp_path / "no.tar/1.jpg").fault
     with pytest.raises(DataError, match=r"9\.jpg"):
         load_rgb(tmp_path / "a.tar/9.jpg")
     assert [file_of(path) for path in ("shards/a.tar/1.jpg", "images/1.jpg", "a.tar")] == [

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from capnet.config import Pareto, Split, Validation
-from capnet.data.splits.assign import Sides, assign_sides, group_codes
+from capnet.data.splits.assign import Assignment, assign_splits, group_codes
 from capnet.errors import ConfigError, DataError
 
 
@@ -38,7 +38,7 @@ def table(
     ), labels
 
 
-def check(frame: pd.DataFrame, sides: Sides) -> dict[str, set[int]]:
+def check(frame: pd.DataFrame, sides: Assignment) -> dict[str, set[int]]:
     """What must hold for every split."""
     rows = {"train": set(sides.train), "val": set(sides.val), "test": set(sides.test)}
     assert sum(len(side) for side in rows.values()) == len(sides.train) + len(sides.val) + len(sides.test)
@@ -77,9 +77,9 @@ def test_every_combination_keeps_the_promises(method: str, source: str, groups: 
             validation=Validation(source=source, share=0.25, cap=0.2),
             seed=seed,
         )
-        sides = assign_sides(frame, labels, settings)
+        sides = assign_splits(frame, labels, settings)
         rows = check(frame, sides)
-        assert assign_sides(frame, labels, settings) == sides
+        assert assign_splits(frame, labels, settings) == sides
         given_rows = {name: set(np.flatnonzero((frame["given_split"] == name).to_numpy())) for name in ("val", "test")}
         if method == "natural":
             assert sum(map(len, rows.values())) == len(frame)
@@ -107,12 +107,12 @@ def test_every_combination_keeps_the_promises(method: str, source: str, groups: 
 def test_the_pareto_list_is_drawn_without_the_test_rows_and_keeps_its_order() -> None:
     frame, labels = table(800, 5)
     settings = Split(method="pareto", pareto=Pareto(max=60, min=2), validation=Validation(source="none"))
-    sides = assign_sides(frame, labels, settings)
+    sides = assign_splits(frame, labels, settings)
     assert len(sides.test) == round(0.2 * 800)
     pool = np.setdiff1d(np.arange(800), sides.test)
     assert sides.draw is not None
     assert sides.train == pool[sides.draw.rows].tolist()
-    with_val = assign_sides(frame, labels, settings.model_copy(update={"validation": Validation(source="train")}))
+    with_val = assign_splits(frame, labels, settings.model_copy(update={"validation": Validation(source="train")}))
     kept = set(with_val.train)
     assert with_val.train == [row for row in sides.train if row in kept]
     assert set(with_val.val) == set(sides.train) - kept
@@ -121,11 +121,11 @@ def test_the_pareto_list_is_drawn_without_the_test_rows_and_keeps_its_order() ->
 def test_rows_given_as_train_are_held_out_only_where_others_do_not_suffice() -> None:
     frame, labels = table(400, 1)
     frame["given_split"] = ["test"] * 100 + ["train"] * 200 + [None] * 100
-    sides = assign_sides(frame, labels, Split(validation=Validation(share=0.2)))
+    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
     assert sides.held_out_of_given == 0
     assert set(sides.val) <= set(range(300, 400))
     frame["given_split"] = ["test"] * 100 + ["train"] * 300
-    sides = assign_sides(frame, labels, Split(validation=Validation(share=0.2)))
+    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
     assert sides.held_out_of_given == len(sides.val) == 60
 
 
@@ -134,13 +134,13 @@ def test_published_lists_keep_their_order_and_given_rows_stay() -> None:
     frame["given_split"] = ["val"] * 5 + ["test"] + ["train"] * 4 + [None] * 40
     ids = frame["image_id"].tolist()
     train, test = [ids[row] for row in (30, 12, 44, 7)], [ids[row] for row in (20, 11)]
-    sides = assign_sides(frame, labels, Split(method="published"), (train, test))
+    sides = assign_splits(frame, labels, Split(method="published"), (train, test))
     assert sides.train == [30, 12, 44, 7]
     assert sides.test == [20, 11, 5]
     assert sides.val == [0, 1, 2, 3, 4]
     assert (sides.test_source, sides.validation_source) == ("published", "given")
     with pytest.raises(DataError) as caught:
-        assign_sides(frame, labels, Split(method="published"), ([ids[5], ids[30], ids[0]], [ids[30], ids[8]]))
+        assign_splits(frame, labels, Split(method="published"), ([ids[5], ids[30], ids[0]], [ids[30], ids[8]]))
     assert [problem.what for problem in caught.value.problems] == [
         "image 'p00005' is listed for train but given as test",
         "image 'p00000' is listed for train but given as val",
@@ -156,7 +156,7 @@ def test_published_with_groups_shares_none_between_sides(source: str) -> None:
         codes = group_codes(frame["group"])
         chosen = np.isin(codes, np.unique(codes)[::3])
         train = frame["image_id"][chosen].sample(frac=0.7, random_state=seed).tolist()
-        sides = assign_sides(
+        sides = assign_splits(
             frame, labels, Split(method="published", validation=Validation(source=source)), (train, [])
         )
         check(frame, sides)
@@ -168,17 +168,17 @@ def test_published_with_groups_shares_none_between_sides(source: str) -> None:
 def test_impossible_settings_say_what_to_do() -> None:
     frame, labels = table(100, 0)
     with pytest.raises(ConfigError, match="leaves no rows over"):
-        assign_sides(frame, labels, Split(validation=Validation(source="pool")))
+        assign_splits(frame, labels, Split(validation=Validation(source="pool")))
     with pytest.raises(DataError, match="no rows for the test side"):
-        assign_sides(frame, labels, Split(test_share=0.0))
+        assign_splits(frame, labels, Split(test_share=0.0))
     with pytest.raises(DataError, match="all rows without a given side are one group"):
-        assign_sides(frame.assign(group="one"), labels, Split())
+        assign_splits(frame.assign(group="one"), labels, Split())
     with pytest.raises(DataError, match="no rows for the test side"):
-        assign_sides(frame.assign(given_split="train"), labels, Split())
+        assign_splits(frame.assign(given_split="train"), labels, Split())
     with pytest.raises(DataError, match="no rows for the train side"):
-        assign_sides(frame.assign(given_split="test"), labels, Split())
+        assign_splits(frame.assign(given_split="test"), labels, Split())
     with pytest.raises(DataError, match="no rows for the train side"):
-        assign_sides(frame, np.zeros_like(labels), Split(method="pareto"))
+        assign_splits(frame, np.zeros_like(labels), Split(method="pareto"))
 
 
 @pytest.mark.parametrize(("sites", "share", "raised"), [(2, 0.2, 0.5), (3, 0.2, 0.34), (4, 0.2, 0.25)])
@@ -191,8 +191,8 @@ def test_groups_that_are_all_too_large_are_named_with_a_share_that_works(
         DataError,
         match=f"the smallest group has {60 // sites} of 60 rows: raise split.test_share from {share} to {raised},",
     ):
-        assign_sides(frame, labels, Split(test_share=share))
-    sides = assign_sides(frame, labels, Split(test_share=raised))
+        assign_splits(frame, labels, Split(test_share=share))
+    sides = assign_splits(frame, labels, Split(test_share=raised))
     assert len(sides.test) == 60 // sites
     check(frame, sides)
 
@@ -200,14 +200,14 @@ def test_groups_that_are_all_too_large_are_named_with_a_share_that_works(
 def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
     frame, labels = table(60, 0)
     frame["group"] = [f"site {row % 5}" for row in range(60)]
-    sides = assign_sides(frame, labels, Split())
+    sides = assign_splits(frame, labels, Split())
     assert not sides.val
     assert "the smallest group has 12 of 48 rows: raise split.validation.share from 0.2 to 0.25" in sides.warnings[0]
-    sides = assign_sides(frame, labels, Split(validation=Validation(share=0.25)))
+    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.25)))
     assert len(sides.val) == 12
     assert sides.warnings == []
     alone = frame.iloc[:3].assign(group=None)
-    assert "group" not in assign_sides(alone, labels[:3], Split()).warnings[0]
+    assert "group" not in assign_splits(alone, labels[:3], Split()).warnings[0]
 
 
 def test_rows_without_a_group_are_groups_of_their_own() -> None:

@@ -158,6 +158,5 @@ def test_lists_of_numbers_stand_for_padded_ids_where_that_is_clear(tmp_path: Pat
     ids, problems = read_id_list(path, ["000000000009", "000000000025"], "ingest.train_list")
     assert ids == ["000000000025", "000000000009"]
     assert [problem.what for problem in problems] == ["image id '9' is listed twice"]
-    assert (
-        len(read_id_list(path, ["9", "09", "25"], "ingest.train_list")[1]) == 1
-    )  # 9 is a picture of its own, 000000000009 is none
+    # 9 is a picture of its own, 000000000009 is none
+    assert len(read_id_list(path, ["9", "09", "25"], "ingest.train_list")[1]) == 1

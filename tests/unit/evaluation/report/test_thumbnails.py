@@ -15,7 +15,7 @@ from unit.evaluation.made_run import make_run
 from unit.evaluation.report.page import Page, html_of
 
 from capnet.evaluation.report.inputs import Labelled
-from capnet.evaluation.report.thumbnails import LABELS, PER_CLASS, thumbnail, worst_pictures, wrongness
+from capnet.evaluation.report.thumbnails import LABELS, PER_CLASS, thumbnail, worst_images, wrongness
 
 
 def test_pictures_never_travel_unasked(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_worst_pictures_are_those_furthest_on_the_wrong_side() -> None:
     assert wrong[2, 0] == pytest.approx(np.log(1.5), abs=1e-6)
     assert wrong[3, 0] == -np.inf, "what is unknown cannot be wrong"
     rows = pd.DataFrame({"image_id": list("abcd"), "path": list("abcd")})
-    groups = worst_pictures(
+    groups = worst_images(
         Labelled(rows, labels, unknown), scores, thresholds, ["x", "y"], np.array(["head", "tail"]), 3, Path("nowhere")
     )
     assert [group["bucket"] for group in groups] == ["head", "tail"]
@@ -90,7 +90,7 @@ def test_labels_of_a_picture_are_the_highest_scored_ones_and_the_rest_is_counted
     scores = np.linspace(0.1, 0.9, classes, dtype=np.float32)[None, :]
     rows = pd.DataFrame({"image_id": ["a"], "path": ["a"]})
     names = [f"c{i}" for i in range(classes)]
-    groups = worst_pictures(
+    groups = worst_images(
         Labelled(rows, labels, ~labels),
         scores,
         np.full(classes, 0.5),
@@ -111,7 +111,7 @@ def test_one_bad_class_does_not_fill_its_bucket() -> None:
     scores = np.stack([np.linspace(0.9, 0.95, 8), np.linspace(0.6, 0.65, 8)], axis=1).astype(np.float32)
     scores[6:, 0] = 0.1  # two pictures are only wrong about the second class
     rows = pd.DataFrame({"image_id": list("abcdefgh"), "path": list("abcdefgh")})
-    groups = worst_pictures(
+    groups = worst_images(
         Labelled(rows, labels, labels),
         scores,
         np.full(2, 0.5),
