@@ -17,7 +17,8 @@ from contract.kubernetes_server import Cluster, serving
 from capnet.cli import main
 from capnet.cluster import names
 from capnet.cluster.kubernetes_api import ClusterError
-from capnet.commands import doctor_cluster, doctor_nodes
+from capnet.commands.doctor import cluster as doctor_cluster
+from capnet.commands.doctor import nodes as doctor_nodes
 
 SPACE = names.NAMESPACE
 VALUE = "a-value-that-nobody-may-see"
@@ -91,7 +92,7 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
     assert all(line.startswith("ok     ") for line in lines)
     assert [line[7:].split(":")[0] for line in lines] == [
         "cluster",
-        "pictures",
+        "images",
         "secret capnet-s3",
         "secret capnet-mlflow",
         "secret capnet-git",

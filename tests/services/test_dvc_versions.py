@@ -19,7 +19,7 @@ import pytest
 from services.s3_server import S3Server
 from services.test_s3_root import tree
 
-from capnet.commands.doctor import DEADLINE
+from capnet.commands.doctor.data import DEADLINE
 from capnet.config import Data
 from capnet.data.sources.root import local_root
 from capnet.errors import CapnetError, DataError

@@ -1,0 +1,61 @@
+"""`capnet doctor`: its options; data.py checks this machine, cluster.py and nodes.py a cluster, findings.py reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from capnet.cluster import names
+from capnet.errors import DataError
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--params", default="params.yaml", help="Settings file.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+@click.option("--cluster", is_flag=True, help="Check the cluster of kubectl's context; the options below are for that.")
+@click.option(
+    "--namespace",
+    default=names.NAMESPACE,
+    help="Where the pipelines' pods run: your profile, if Kubeflow has several.",
+)
+@click.option("--kfp-namespace", default=names.NAMESPACE, help="Where Kubeflow Pipelines is installed.")
+@click.option("--service-account", default=names.SERVICE_ACCOUNT, help="Account of the tasks.")
+@click.option("--s3-secret", default=names.S3_SECRET, help="Secret with the bucket's credentials.")
+@click.option("--mlflow-secret", default=names.MLFLOW_SECRET, help="Secret with the MLflow server's credentials.")
+@click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials.")
+@click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state.")
+@click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images.")
+@click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
+@click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
+@click.option("--nodes", default=1, help="Nodes that a run will train on.")
+@click.option("--training-runtime", default=names.RUNTIME, help="Runtime of Kubeflow Trainer for several nodes.")
+def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
+    """Check the data: is it complete, does its remote answer, which credentials are in use. Takes at most 5 seconds.
+
+    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines. Takes at most 10
+    seconds; no value of a secret is shown.
+
+    \b
+    Examples:
+      capnet doctor
+      capnet doctor --set data.root=s3://bucket/birds
+      capnet doctor --cluster --accelerator-count 1
+      capnet doctor --cluster --nodes 2
+    """
+    from capnet.commands.doctor.findings import Needs, examine, report
+    from capnet.config import load
+
+    data = load(Path(params), settings).data
+    if cluster:
+        from capnet.cluster.kubernetes_api import ClusterError
+        from capnet.commands.doctor.cluster import DEADLINE, cluster_checks
+
+        report(examine(cluster_checks(Needs(data.root, data.anonymous, **needs)), DEADLINE), ClusterError)
+    else:
+        from capnet.commands.doctor.data import DEADLINE, data_checks
+
+        report(examine(data_checks(data), DEADLINE), DataError)

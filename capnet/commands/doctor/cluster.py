@@ -1,0 +1,257 @@
+"""Does a cluster have what the pipelines' pods need: `capnet doctor --cluster`. Asks the Kubernetes API only, and shows
+no value of a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
+from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
+from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
+from capnet.commands.doctor.nodes import check_trainer
+from capnet.errors import Problem
+
+DEADLINE = 8.0  # for all checks, once the API has answered
+# annotations that give an account a cloud's role
+ROLES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id")
+RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do with the account of a pod
+    ("argoproj.io", "workflowtaskresults", "create", ""),
+    ("argoproj.io", "workflowtaskresults", "patch", ""),
+    ("argoproj.io", "workflowtasksets", "list", ""),
+    ("argoproj.io", "workflowtasksets", "watch", ""),
+    ("argoproj.io", "workflowtasksets/status", "patch", ""),
+    ("", "configmaps", "get", "kfp-launcher"),
+    ("", "secrets", "get", "mlpipeline-minio-artifact"),
+    ("", "pods", "get", ""),
+    ("", "pods", "list", ""),
+    ("", "pods", "watch", ""),
+)
+DEPLOY = "make deploy, or kubectl apply -k deploy/overlays/standalone"
+
+
+def cluster_checks(needs: Needs) -> Checks:
+    """The checks by name, to be run side by side; raises ClusterError where the API does not answer at all."""
+    api = Kubernetes()
+    version = api.get("/version").get("gitVersion", "of unknown version")
+    answer = Finding("cluster", f"Kubernetes {version} at {api.host}, namespace {needs.namespace}")
+    several = {"nodes": partial(check_trainer, api, needs)} if needs.nodes > 1 else {}
+    return {
+        "cluster": partial(check_namespace, api, needs, answer),
+        "images": partial(check_images, needs),
+        "secrets": partial(check_secrets, api, needs),
+        "volumes": partial(check_claims, api, needs),
+        "account": partial(check_account, api, needs),
+        "gpu": partial(check_nodes, api, needs),
+        **several,
+        "pipelines": partial(check_pipelines, api, needs),
+    }
+
+
+def check_namespace(api: Kubernetes, needs: Needs, answer: Finding) -> Iterable[Finding]:
+    """The server's version, and whether the namespace exists."""
+    try:
+        api.get(f"/api/v1/namespaces/{needs.namespace}")
+    except NotAllowed:
+        pass  # whoever may not see namespaces may see what is in them
+    except NotThere:
+        todo = "install Kubeflow Pipelines, or name yours: --namespace"
+        yield wrong("cluster", f"there is no namespace {needs.namespace}", api.host, todo)
+        return
+    yield answer
+
+
+def check_images(needs: Needs) -> Iterable[Finding]:
+    """Whether pods can read what data.root names."""
+    mounted = on_volume(needs.root)
+    if kind(needs.root) == "folder" and not mounted:
+        yield Finding("images", "", unseen(needs.root))
+        return
+    yield Finding("images", f"data.root is {needs.root}" + (": submit with --data-volume" if mounted else ""))
+
+
+def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Each secret: does it exist, has it the keys that tasks need, are these spelled right and free of stray blanks."""
+    source = kind(needs.root)
+    keys = source == "s3" and not needs.anonymous and not has_role(api, needs)
+    secrets = {
+        needs.s3_secret: (S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys),
+        needs.mlflow_secret: (MLFLOW_KEYS, ("MLFLOW_TRACKING_URI",), True),
+        needs.git_secret: (GIT_KEYS, ("GIT_USERNAME", "GIT_PASSWORD"), False),
+    }
+    for name, (known, basic, needed) in secrets.items():
+        about, where = f"secret {name}", needs.where("secret", name)
+        fill = f"fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
+        try:
+            data = api.get(f"/api/v1/namespaces/{needs.namespace}/secrets/{name}").get("data") or {}
+        except NotThere:
+            without = "not needed"
+            if source == "git" and name == needs.git_secret:
+                without = "only public repositories can be read"
+            problem = Problem(f"there is no secret {name}", where, fill) if needed else None
+            yield Finding(about, f"does not exist; {without} for data.root = {needs.root}", problem)
+            continue
+        except NotAllowed as error:
+            yield Finding(about, "", error.problems[0])
+            continue
+        problems = list(wrong_keys(data, known, basic, needed))
+        yield from (wrong(about, what, where, fill) for what in problems)
+        if not problems:
+            present = ", ".join(key for key in known if key in data)
+            yield Finding(about, f"has {present or 'no key, and none is needed'}")
+
+
+def wrong_keys(data: Mapping[str, str], known: tuple[str, ...], basic: tuple[str, ...], needed: bool) -> Iterable[str]:
+    """What is wrong with the keys of a secret, without any of its values."""
+    for key in sorted(data.keys() - set(known)):
+        near = difflib.get_close_matches(key, known, 1, 0.7)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        yield f"no task reads the key {key}; {hint}"
+    for key in basic:
+        if key not in data and (needed or data.keys() & set(basic)):
+            yield f"the key {key} is missing"
+    for key in known:
+        value = base64.b64decode(data.get(key) or "")
+        if key in data and not value:
+            yield f"the key {key} is empty, and would hide what a pod has from elsewhere"
+        elif value != value.strip():
+            yield f"the value of {key} begins or ends with a blank or a line break"
+
+
+def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """The volume claims: bound, or waiting for their first pod if their storage class works that way."""
+    names = [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]
+    for name in names:
+        about, where = f"claim {name}", needs.where("claim", name)
+        try:
+            claim = api.get(f"/api/v1/namespaces/{needs.namespace}/persistentvolumeclaims/{name}")
+        except NotThere:
+            alternative = ", or submit with --no-state-volume" if name == needs.state_claim else ""
+            yield wrong(about, f"there is no claim {name}", where, DEPLOY + alternative)
+            continue
+        modes, phase = claim["spec"].get("accessModes", []), claim.get("status", {}).get("phase", "unknown")
+        note = ""
+        if "ReadWriteMany" not in modes:
+            note = f"; {', '.join(modes)}: pods that use it at the same time share a node"
+        if phase == "Bound":
+            yield Finding(about, f"bound, {claim['status'].get('capacity', {}).get('storage', 'size unknown')}{note}")
+        elif phase == "Pending" and waits(api, claim):
+            yield Finding(about, f"waits for its first pod, as its storage class asks{note}")
+        else:
+            event = api.last_event(needs.namespace, "PersistentVolumeClaim", name)
+            what = f"claim {name} is {phase}" + (f": {event}" if event else "")
+            todo = (
+                f"kubectl -n {needs.namespace} describe pvc {name}; name a storage class of the cluster in an overlay"
+            )
+            yield wrong(about, what, where, todo)
+
+
+def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Whether the tasks' service account exists and may do what KFP does with it."""
+    name = needs.service_account
+    about, where = f"service account {name}", needs.where("service account", name)
+    try:
+        api.get(f"/api/v1/namespaces/{needs.namespace}/serviceaccounts/{name}")
+    except NotThere:
+        todo = f"{DEPLOY}; or name another: --service-account"
+        yield wrong(about, f"there is no service account {name}", where, todo)
+        return
+    try:
+        lacking = [right for right in RIGHTS if not api.may(name, needs.namespace, right)]
+    except NotAllowed:
+        yield Finding(about, "exists; its rights were not checked, because you may not ask for those of others")
+        return
+    for group, resource, verb, item in lacking:
+        what = f"{name} may not {verb} {resource}{f' {item}' if item else ''}{f' of {group}' if group else ''}"
+        yield wrong(about, what, where, f"{DEPLOY}; or name an account that may: --service-account")
+    if not lacking:
+        yield Finding(about, f"may do all {len(RIGHTS)} things that a task needs")
+
+
+def check_nodes(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Whether a ready node has the accelerators; a problem only where the run asks for some."""
+    resource, count = needs.accelerator_type, max(1, needs.accelerator_count)
+    try:
+        nodes = api.get("/api/v1/nodes")["items"]
+    except NotAllowed:
+        yield Finding("gpu", "not checked, because you may not see nodes")
+        return
+    accelerators = [int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes]
+    fit = [node for node, has in zip(nodes, accelerators, strict=True) if has >= count and ready(node)]
+    if not fit:
+        most = max(accelerators, default=0)
+        what = f"no ready node of {len(nodes)} has {count} {resource}; the most that one has is {most}"
+        todo = "install the device plugin of the GPU's maker, add a node, or ask for fewer"
+        problem = Problem(what, "nodes", todo) if needs.accelerator_count else None
+        yield Finding("gpu", f"none: {resource} is on no ready node, so tasks run on the CPU", problem)
+        return
+    taints = sorted(
+        {
+            f"{item['key']}:{item['effect']}"
+            for node in fit
+            for item in node["spec"].get("taints", ())
+            if item["effect"] != "PreferNoSchedule"
+        }
+    )
+    note = f"; some are tainted ({', '.join(taints)}): give --tolerations" if taints else ""
+    yield Finding("gpu", f"{len(fit)} of {len(nodes)} nodes have {resource}{note}")
+
+
+def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Whether Kubeflow Pipelines answers, asked through the Kubernetes API so that no port-forward is needed."""
+    about, space = "pipelines", needs.kfp_namespace
+    where = f"service ml-pipeline, namespace {space}"
+    try:
+        answer = api.get(f"/api/v1/namespaces/{space}/services/ml-pipeline:8888/proxy/apis/v2beta1/healthz")
+    except NotAllowed:
+        yield Finding(about, "not checked, because you may not reach a service through the API; pipelines.submit will")
+        return
+    except NotThere:
+        todo = "install it (docs/on-kubernetes.md), or say where it is: --kfp-namespace"
+        yield wrong(about, "Kubeflow Pipelines is not there", where, todo)
+        return
+    except ClusterError as error:
+        what = f"Kubeflow Pipelines does not answer: {error.problems[0].what}"
+        yield wrong(about, what, where, f"kubectl -n {space} get pods; kubectl -n {space} logs deployment/ml-pipeline")
+        return
+    if answer.get("multi_user") and needs.namespace == space:
+        what = "this Kubeflow has profiles, and runs nothing in its own namespace"
+        yield wrong(about, what, where, "name your profile: --namespace")
+        return
+    yield Finding(about, f"Kubeflow Pipelines {answer.get('tag_name') or 'of unknown version'} answers")
+
+
+def kind(root: str) -> str:
+    from capnet.data.sources.root import kind_of
+
+    return kind_of(root)
+
+
+def has_role(api: Kubernetes, needs: Needs) -> bool:
+    """Whether the account has a role of a cloud, which stands in for keys."""
+    try:
+        account = api.get(f"/api/v1/namespaces/{needs.namespace}/serviceaccounts/{needs.service_account}")
+    except ClusterError:
+        return False
+    return bool(set(ROLES) & (account["metadata"].get("annotations") or {}).keys())
+
+
+def ready(node: Mapping[str, Any]) -> bool:
+    conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
+    return conditions.get("Ready") == "True" and not node["spec"].get("unschedulable")
+
+
+def waits(api: Kubernetes, claim: Mapping[str, Any]) -> bool:
+    """Whether the claim's storage class binds it only once a pod uses it."""
+    name = claim["spec"].get("storageClassName")
+    if not name:
+        return False
+    try:
+        mode = api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}").get("volumeBindingMode")
+    except ClusterError:
+        return False
+    return bool(mode == "WaitForFirstConsumer")

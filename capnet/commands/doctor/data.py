@@ -1,0 +1,135 @@
+"""Does the data's remote answer, with which credentials, and is the data complete: `capnet doctor` on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capnet.commands.doctor.findings import Checks, Finding, wrong
+from capnet.errors import Problem
+
+if TYPE_CHECKING:
+    from capnet.config import Data
+    from capnet.data.sources.dvc_versions import Remote, Version
+
+# seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
+DEADLINE = 3.5
+SHOWN = 3
+
+
+def data_checks(data: Data) -> Checks:
+    """The checks of this machine by name; what they import is loaded before the clock runs."""
+    from capnet.data.sources.dvc_versions import load_dvc
+    from capnet.data.sources.root import is_remote
+    from capnet.data.sources.s3 import load_boto3
+
+    os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
+    root = Path(data.root)
+    remote = is_remote(data, root)
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "data": lambda: check_root(data) if remote else check_folder(root)
+    }
+    if remote:
+        checks["cache"] = lambda: check_cache(data)
+    if Path(".dvc").is_dir():
+        checks["dvc remotes"] = lambda: check_remotes(root if not remote else Path("data"))
+    for load in (load_boto3, load_dvc):
+        with suppress(ModuleNotFoundError):  # the check that needs it says so
+            load()
+    return checks
+
+
+def check_folder(folder: Path) -> Iterable[Finding]:
+    """Whether a local data folder holds everything that its .dvc file lists."""
+    from capnet.data.sources.dvc_versions import listed_files, recorded_version
+
+    version = recorded_version(folder)
+    if not folder.is_dir():
+        todo = "put your images there, correct data.root, or draw the demo: capnet demo-data"
+        yield wrong("data", f"there is no folder {folder}", "data.root", "dvc pull" if version else todo)
+        return
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    size = sum(files.values())
+    content = f"{len(files)} files, {size / 1e6:.1f} MB in {folder}"
+    if version is None:
+        yield Finding("data", f"{content}; not under DVC: `dvc add {folder}` remembers exactly these")
+        return
+    if (len(files), size) == (version.files, version.size):
+        yield Finding("data", f"{content}, as many as {folder.name}.dvc says")
+        return
+    what = f"{content}, but {folder.name}.dvc says {version.files} files, {version.size / 1e6:.1f} MB"
+    missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
+    if missing:
+        what += f"; missing are {', '.join(missing[:SHOWN])}"
+    if len(missing) > SHOWN:
+        what += f" and {len(missing) - SHOWN} more"
+    yield wrong("data", what, f"{folder}.dvc", "dvc pull fetches what is missing; dvc add takes the folder as it is")
+
+
+def check_root(data: Data) -> Iterable[Finding]:
+    """Whether a remote root answers, and how many files it has."""
+    from capnet.data.sources.root import kind_of, open_source
+    from capnet.data.sources.s3 import S3Address, probe
+
+    if kind_of(data.root) == "s3":
+        answer = probe(S3Address(anonymous=data.anonymous), data.root)
+        empty = Problem("nothing is stored there", data.root, "correct data.root, or upload the data folder")
+        problem = answer.problem or (None if answer.has_object else empty)
+        yield Finding("data", f"{data.root} answers at {answer.endpoint}, credentials: {answer.credentials}", problem)
+        return
+    with closing(open_source(data)) as source:
+        yield Finding("data", f"{source.name} has {len(source.entries())} files")
+
+
+def check_cache(data: Data) -> Iterable[Finding]:
+    """How much of the image cache is used."""
+    from capnet.data.sources.root import open_cache
+
+    cache = open_cache(data)
+    yield Finding("cache", f"{cache.size() / 1e9:.2f} of {data.cache_gigabytes:g} GB used in {cache.root}")
+
+
+def check_remotes(folder: Path) -> Iterable[Finding]:
+    """Whether each DVC remote answers and has the data version of this commit."""
+    from capnet.data.sources.dvc_versions import recorded_version, remotes
+
+    version = recorded_version(folder)
+    configured = remotes(Path())
+    if not configured:
+        none = "no remote: the images exist on this machine only; add one: make data-remote URL=s3://bucket/dvc"
+        yield Finding("dvc", none)
+    for remote in configured:
+        yield check_remote(remote, version)
+
+
+def check_remote(remote: Remote, version: Version | None) -> Finding:
+    """One DVC remote. S3 is asked through boto3, which says where credentials come from; others through DVC."""
+    from capnet.data.sources.dvc_versions import remote_has
+    from capnet.data.sources.s3 import S3Address, probe
+
+    about = f"dvc remote {remote.name}{' (default)' if remote.default else ''}"
+    todo = "dvc push, from a machine that has the data"
+    missing = Problem(f"{remote.url} lacks this data version", f"{about}, data.dvc", todo)
+    if not remote.url.startswith("s3://"):
+        complete = version is None or remote_has(Path(), remote.name, version)
+        message = f"{remote.url} answers" + (" and has this data version" if version else "")
+        return Finding(about, message, None if complete else missing)
+    settings = {key: str(value) for key, value in remote.settings.items() if value}
+    address = S3Address(
+        endpoint=settings.get("endpointurl", ""),
+        profile=settings.get("profile", ""),
+        region=settings.get("region", ""),
+        access_key=settings.get("access_key_id", ""),
+        secret_key=settings.get("secret_access_key", ""),
+        session_token=settings.get("session_token", ""),
+        anonymous=settings.get("allow_anonymous_login", "").lower() == "true",
+    )
+    answer = probe(address, remote.url, version.object_name if version else "")
+    message = f"{remote.url} answers at {answer.endpoint}, credentials: {answer.credentials}"
+    if version:
+        message += "; it has this data version"
+    complete = answer.has_object or version is None
+    return Finding(about, message, answer.problem or (None if complete else missing))
