@@ -1,0 +1,126 @@
+"""classes.json: the ordered classes, their names in prompts and files, their training counts and buckets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from capnet.contracts.files import SCHEMA, check_schema, read_json, write_json
+from capnet.errors import ContractError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BUCKETS = ("head", "medium", "tail")
+LONGEST_SLUG = 100  # MLflow takes 250 characters for a metric's name, a file system 255 bytes
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One label. ``train_count`` and ``bucket`` are set by the split stage (-1 and "" before)."""
+
+    name: str
+    prompt_name: str
+    slug: str
+    critical: bool = False
+    train_count: int = -1
+    bucket: str = ""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The ordered labels; their order is the order of every column of scores."""
+
+    items: tuple[ClassInfo, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def names(self) -> list[str]:
+        return [item.name for item in self.items]
+
+    @property
+    def prompt_names(self) -> list[str]:
+        return [item.prompt_name for item in self.items]
+
+    @property
+    def train_counts(self) -> np.ndarray:
+        """int64 [class]."""
+        import numpy as np
+
+        return np.array([item.train_count for item in self.items], dtype=np.int64)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the ordered names: equal only for the same classes in the same order."""
+        return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()
+
+    def prompt_fingerprint(self, template: str, weight_hash: str) -> str:
+        """sha256 over prompt names, template and backbone weights: what a label graph depends on."""
+        return hashlib.sha256(json.dumps([self.prompt_names, template, weight_hash]).encode()).hexdigest()
+
+    def with_counts(self, counts: Sequence[int], buckets: tuple[int, int]) -> Classes:
+        """The same classes with training counts: head from ``buckets[0]`` on, tail below ``buckets[1]``."""
+        head, tail = buckets
+
+        def bucket(count: int) -> str:
+            if count >= head:
+                return "head"
+            return "medium" if count >= tail else "tail"
+
+        pairs = zip(self.items, counts, strict=True)
+        return Classes(tuple(replace(item, train_count=int(n), bucket=bucket(n)) for item, n in pairs))
+
+
+def slugify(name: str) -> str:
+    """Up to LONGEST_SLUG lower-case ASCII letters, digits and hyphens: safe in file names and metric names."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST_SLUG].rstrip("-")
+    return slug or hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def make_classes(
+    names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()
+) -> Classes:
+    """Classes in the given order with unique slugs; ``prompt_names`` overrides the name in prompts."""
+    items, used = [], set()
+    for name in names:
+        base = slug = slugify(name)
+        number = 2
+        while slug in used:
+            slug = f"{base}-{number}"
+            number += 1
+        used.add(slug)
+        items.append(ClassInfo(name, (prompt_names or {}).get(name) or name, slug, name in critical))
+    return Classes(tuple(items))
+
+
+def write_classes(path: Path, classes: Classes) -> None:
+    """classes.json, with the fingerprint of the names in their order."""
+    items = [asdict(item) for item in classes.items]
+    write_json(path, {"schema": SCHEMA, "class_fingerprint": classes.fingerprint, "classes": items})
+
+
+def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
+    """Read classes.json; raises ContractError for another schema, a broken or an unexpected fingerprint."""
+    content = read_json(path)
+    check_schema(content, path)
+    try:
+        classes = Classes(tuple(ClassInfo(**item) for item in content["classes"]))
+    except (KeyError, TypeError) as error:
+        todo = "run `capnet ingest` and `capnet split` again"
+        raise ContractError(f"not a class list: {error}", str(path), todo) from None
+    if classes.fingerprint != content.get("class_fingerprint"):
+        todo = "edit data/classes.csv instead and run `dvc repro`"
+        raise ContractError("class names were edited by hand", str(path), todo)
+    if expected_fingerprint and classes.fingerprint != expected_fingerprint:
+        todo = "run `dvc repro`: all stages must see the same class list"
+        raise ContractError("made for other classes", str(path), todo)
+    return classes

@@ -1,0 +1,77 @@
+"""Bytes and JSON on disk: hashes, files that are written whole, the schema version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from capnet.errors import ContractError
+
+SCHEMA = 1
+AGAIN = "run the stage that writes it again"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    yield temporary
+    os.replace(temporary, path)
+
+
+def replace_file(path: Path, data: bytes | str) -> None:
+    """Write a whole file; see replacing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys, so that equal content gives equal bytes; NaN is refused."""
+    replace_file(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises ContractError where the file is missing or damaged."""
+    check_exists(path)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ContractError(f"not valid JSON: {error}", str(path), AGAIN) from None
+
+
+def check_exists(path: Path) -> None:
+    """Raise ContractError where the file is missing."""
+    if not path.is_file():
+        raise ContractError("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
+
+
+def check_schema(content: Any, path: Path) -> None:
+    """Raise ContractError unless ``content`` is a mapping of this program's schema version."""
+    version = content.get("schema") if isinstance(content, Mapping) else None
+    if version is None or int(version) != SCHEMA:
+        raise ContractError(f"schema version {version!r}, this program reads {SCHEMA}", str(path), AGAIN)
+
+
+def tree_hash(root: Path) -> str:
+    """DVC's md5 of a folder ('....dir'): of the JSON list of (md5, relative path), sorted by path."""
+    entries = []
+    for path in root.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                entries.append(
+                    {"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()}
+                )
+    entries.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
