@@ -3,9 +3,9 @@
     python -m benchmarks graph --labels LISTS --data corel5k=FOLDER ucmerced=FOLDER --page docs/graph.md
     python -m benchmarks graph --labels LISTS --backbone ViT-B-16-quickgelu --pretrained openai --page clip.md
 
-LISTS holds tables image,labels of PASCAL VOC, COCO and NUS-WIDE and their class names (LISTS in benchmarks/graph.py has
-the names of the files); every other FOLDER holds labels.csv and images. The command prints its tables; with --page it
-puts them between the page's marks as well, with --figure it draws them.
+LISTS holds tables image,labels of PASCAL VOC, COCO and NUS-WIDE and their class names (benchmarks/graph_lists.py has
+the names of the files). Every other FOLDER holds labels.csv and images. The command prints its tables; with --page it
+also puts them between the page's marks, with --figure it draws them.
 """
 
 from __future__ import annotations
@@ -16,352 +16,29 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.graph_rows import (
-    BINS,
-    MEASURES,
-    MIN_CLASSES,
-    Curve,
-    Mean,
-    Measured,
-    Sample,
-    by_chance,
-    halved,
-    mean,
-    measure,
+from benchmarks.graph_lists import LISTS, curve_of, measure_folder, measure_lists, read_names
+from benchmarks.graph_means import Measured
+from benchmarks.graph_rows import MEASURES
+from benchmarks.graph_tables import (
+    TITLES,
+    bucket_table,
+    chance_table,
+    control_table,
+    figure,
+    image_table,
+    tail_table,
+    training_table,
 )
-from benchmarks.graph_training import ROWS, Result, compare, read_folder, read_set, scores
+from benchmarks.graph_training import ROWS, compare, read_folder, read_set, scores
 from capnet.config import Params, parse
-from capnet.contracts import label_matrix, replace_file
-from capnet.errors import CapnetError, DataError
-from capnet.model.graph import cosine_similarity
-from capnet.model.towers import Towers, load_towers
-
-# VOC writes one word
-SPOKEN = {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "TV monitor"}
-TITLES = {"ndcg": "nDCG@5", "strict": "order", "spearman": "Spearman", "lift": "lift"}
-TAIL_CURVE = Curve("exponential", 500, 100.0)  # of a set that has no tail by itself; the product's default
-CONTROLS = ("permuted", "uniform", "frequency", "text", "counted", "backed", "blend", "large sample")
-COMPARED = ("text", "counted", "blend")
-COLOURS = {"text": "#0072b2", "counted": "#e69f00", "blend": "#009e73"}
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Files of one published set in the folder of label lists."""
-
-    title: str
-    classes: str
-    pool: str  # long tails are drawn from half of it
-    truth: str = ""  # further images that are truth only
-    published: str = ""  # a published long-tailed list
-    published_title: str = ""
-    curves: tuple[Curve, ...] = ()
-
-
-LISTS = {
-    "voc": Lists(
-        "VOC",
-        "voc20_classes.txt",
-        "voc2012_trainval.csv",
-        "voc2007_test.csv",
-        "voc_lt_train.csv",
-        "VOC-LT's list",
-        (Curve("pareto", 800, 1), Curve("exponential", 500, 100)),
-    ),
-    "coco": Lists(
-        "COCO",
-        "coco80_classes.txt",
-        "coco2017_val.csv",
-        "",
-        "coco_lt_train.csv",
-        "COCO-LT's list",
-        (Curve("pareto", 1200, 1), Curve("exponential", 500, 100)),
-    ),
-    "nus-wide": Lists(
-        "NUS-WIDE",
-        "nuswide81_classes.txt",
-        "nuswide81_test.csv.gz",
-        curves=(Curve("pareto", 1200, 1), Curve("exponential", 500, 100)),
-    ),
-}
-
-
-def read_list(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image ids [image] and labels bool [image, class] of a table image,labels (indices with spaces between them).
-
-    Raises DataError where the file is missing or holds something else.
-    """
-    import pandas as pd
-
-    if not path.is_file():
-        raise DataError("a label list is missing", str(path), "give the folder of label lists with --labels")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = [[int(index) for index in cell.split()] for cell in table["labels"]]
-        return table["image"].to_numpy(), label_matrix(rows, n_classes)
-    except (KeyError, ValueError, IndexError) as error:
-        raise DataError(f"not a label list: {error}", str(path), "columns are image, labels (class indices)") from None
-
-
-def read_names(path: Path) -> list[str]:
-    """Class names, one a line, as a text tower should read them."""
-    if not path.is_file():
-        raise DataError("a list of classes is missing", str(path), "give the folder of label lists with --labels")
-    return [SPOKEN.get(name, name) for name in path.read_text(encoding="utf-8").splitlines() if name]
-
-
-def similarity(towers: Towers, names: Sequence[str], template: str) -> np.ndarray:
-    """Cosines of the class names' text features, float64 [class, class], as stage graph has them."""
-    with torch.no_grad():
-        features = towers.text([template.format(name) for name in names]).float().cpu()
-    return cosine_similarity(features).double().numpy()
-
-
-def drawn(
-    pool: np.ndarray,
-    extra: np.ndarray,
-    text: np.ndarray,
-    curve: Curve,
-    draws: int,
-    blend_count: float,
-) -> Measured:
-    """Measure ``draws`` lists drawn from halves of ``pool``; see halved and measure."""
-    found, images = [], []
-    for seed in range(draws):
-        sample, half = halved(pool, extra, curve, seed)
-        found.append(measure(text, sample, blend_count, half))
-        images.append(sample.train.sum(axis=0))
-    return Measured.of(found, images)
-
-
-def measure_lists(
-    folder: Path,
-    lists: Lists,
-    towers: Towers,
-    params: Params,
-    draws: int,
-    chance: dict[str, dict[str, tuple[float, np.ndarray]]],
-) -> dict[str, Measured]:
-    """One published set: its published list, if it has one, and draws along each of its curves.
-
-    What chance gives on the published list goes into ``chance``; see by_chance.
-    """
-    names = read_names(folder / lists.classes)
-    text = similarity(towers, names, params.graph.template)
-    ids, pool = read_list(folder / lists.pool, len(names))
-    extra = read_list(folder / lists.truth, len(names))[1] if lists.truth else pool[:0]
-    found = {}
-    if lists.published:
-        listed, train = read_list(folder / lists.published, len(names))
-        truth = np.concatenate([pool[~np.isin(ids, listed)], extra])
-        one = measure(text, Sample(train, truth), params.graph.blend_count)
-        chance[lists.published_title] = by_chance(text, Sample(train, truth))
-        found[lists.published_title] = Measured.of([one], [train.sum(axis=0)])
-    for curve in lists.curves:
-        title = f"{lists.title}, {curve.kind}"
-        found[title] = drawn(pool, extra, text, curve, draws, params.graph.blend_count)
-    return found
-
-
-def curve_of(labels: np.ndarray) -> Curve:
-    """Natural where half of the images, labels bool [image, class], have a tail by themselves, else TAIL_CURVE."""
-    rare = (labels.sum(axis=0) > 0) & (labels.sum(axis=0) / 2 < 20)
-    return Curve("natural") if rare.sum() >= MIN_CLASSES else TAIL_CURVE
-
-
-def measure_folder(name: str, folder: Path, towers: Towers, params: Params, draws: int) -> dict[str, Measured]:
-    """A folder with labels.csv: draws along its curve."""
-    _, classes, labels = read_folder(folder)
-    text, curve = similarity(towers, classes.prompt_names, params.graph.template), curve_of(labels)
-    return {f"{name}, {curve.kind}": drawn(labels, labels[:0], text, curve, draws, params.graph.blend_count)}
-
-
-# ---------------------------------------------------------------- tables
-
-
-def value(number: float, sign: bool = False) -> str:
-    """Two decimals, empty for NaN."""
-    return "" if math.isnan(number) else f"{number:+.2f}" if sign else f"{number:.2f}"
-
-
-def bracket(pair: tuple[float, float]) -> str:
-    """``[low, high]``, empty for NaN."""
-    return "" if math.isnan(pair[0]) else f"[{value(pair[0])}, {value(pair[1])}]"
-
-
-def trio(found: Measured, kind: str, chosen: np.ndarray) -> str:
-    """``text / counted / blend`` of one measure over ``chosen`` bool [draw, class]."""
-    return " / ".join(value(mean(found.values[kind][name], chosen).value) for name in COMPARED)
-
-
-def difference(found: Measured, kind: str, one: str, other: str, chosen: np.ndarray) -> Mean:
-    """Mean of the paired difference of two sources over ``chosen`` bool [draw, class]."""
-    return mean(found.values[kind][one] - found.values[kind][other], chosen)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
-    """Text, counted and blend in the tail, with both intervals of text minus counted, and blend minus counted."""
-    head = ["sample", "classes", "text / counted / blend", "text - counted", "over draws", "blend - counted"]
-    rows = []
-    for title, found in measured.items():
-        tail = found.bucket("tail")
-        first = difference(found, kind, "text", "counted", tail)
-        if not first.classes:
-            continue
-        second = difference(found, kind, "blend", "counted", tail)
-        rows.append(
-            [
-                title,
-                f"{first.classes:.0f}",
-                trio(found, kind, tail),
-                f"{value(first.value, True)} {bracket(first.over_classes)}".strip(),
-                bracket(first.over_draws),
-                f"{value(second.value, True)} {bracket(second.over_classes)}".strip(),
-            ]
-        )
-    return table(head, rows)
-
-
-def bucket_table(measured: Mapping[str, Measured]) -> list[str]:
-    """Head and medium classes: text / counted / blend by every measure."""
-    rows = []
-    for title, found in measured.items():
-        for bucket in ("head", "medium"):
-            chosen = found.bucket(bucket)
-            classes = mean(found.values["ndcg"]["text"], chosen).classes
-            if classes:
-                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
-                rows.append([title, bucket, f"{classes:.0f}", *cells])
-    return table(["sample", "bucket", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
-
-
-def image_table(measured: Mapping[str, Measured]) -> list[str]:
-    """Text / counted / blend by the number of training images."""
-    rows = []
-    for title, found in measured.items():
-        for first, last in BINS:
-            chosen = found.within(first, last)
-            classes = mean(found.values["ndcg"]["text"], chosen).classes
-            if classes:
-                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
-                rows.append([title, bin_title(first, last), f"{classes:.1f}", *cells])
-    return table(["sample", "images", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
-
-
-def bin_title(first: int, last: int) -> str:
-    """``5-9``, or ``100+`` for the last one."""
-    return f"{first}-{last}" if last < 10**9 else f"{first}+"
-
-
-def control_table(measured: Mapping[str, Measured]) -> list[str]:
-    """Every source in the tail, controls first and the best that counts can do last."""
-    rows = []
-    for title, found in measured.items():
-        tail = found.bucket("tail")
-        for kind in ("ndcg", "strict"):
-            values = found.values[kind]
-            if mean(values["text"], tail).classes:
-                cells = (value(mean(values[name], tail).value) if name in values else "" for name in CONTROLS)
-                rows.append([title, TITLES[kind], *cells])
-    return table(["sample", "measure", *CONTROLS], rows)
-
-
-def chance_table(chance: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]) -> list[str]:
-    """Text against its own class names mixed up, in the tail of each published list."""
-    rows = []
-    for title, found in chance.items():
-        for kind, (own, mixed) in found.items():
-            low, high = np.quantile(mixed, [0.025, 0.975]).tolist()
-            rows.append([title, TITLES[kind], value(own), value(float(mixed.mean())), bracket((low, high))])
-    return table(["sample", "measure", "text", "mixed up", "middle 95 % of them"], rows)
-
-
-def percent(triple: tuple[float, float, float]) -> str:
-    """``+1.2 [0.3, 2.1]`` in points."""
-    return f"{100 * triple[0]:+.1f} [{100 * triple[1]:.1f}, {100 * triple[2]:.1f}]"
-
-
-def training_table(against: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """Rows of one set: means, and differences to each row in ``against``, which has the results by that row."""
-    first = next(iter(against.values()))
-    names = list(next(iter(first.values())).means)
-    last = names[-1]
-    head = ["graph", " / ".join(names)]
-    head += [f"{what} - {other}" for other in against for what in ("mAP", last)]
-    rows = []
-    for row, result in first.items():
-        cells = []
-        for other, found in against.items():
-            cells += ["" if row == other else percent(found[row].differences[what]) for what in ("mAP", last)]
-        rows.append([row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
-    return table(head, rows)
-
-
-def put(page: str, name: str, lines: Sequence[str]) -> str:
-    """``page`` with ``lines`` between the marks of table ``name``; a page without the mark gets them at its end."""
-    block = f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
-    found = re.compile(rf"<!-- table: {re.escape(name)} -->\n.*?<!-- end -->", re.DOTALL)
-    return found.sub(lambda _: block, page) if found.search(page) else f"{page.rstrip()}\n\n{block}\n".lstrip()
-
-
-# ---------------------------------------------------------------- the figure
-
-
-def figure(measured: Mapping[str, Measured]) -> str:
-    """An SVG: nDCG@5 above, order below, over training images; one column a sample, one line a source."""
-    wide, tall, left, top, gap = 150, 120, 60, 44, 18
-    width, height = left + len(measured) * (wide + gap), top + 2 * (tall + 34) + 22
-    font = 'font-family="sans-serif" font-size="11"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {font}>',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for index, name in enumerate(COMPARED):
-        parts.append(f'<text x="{left + 110 * index}" y="16" fill="{COLOURS[name]}" font-weight="bold">{name}</text>')
-    for column, (title, found) in enumerate(measured.items()):
-        x0 = left + column * (wide + gap)
-        parts.append(f'<text x="{x0 + wide / 2:g}" y="36" text-anchor="middle">{title}</text>')
-        for row, kind in enumerate(("ndcg", "strict")):
-            y0 = top + row * (tall + 34)
-            parts.append(f'<rect x="{x0}" y="{y0}" width="{wide}" height="{tall}" fill="none" stroke="#ccc"/>')
-            if not column:
-                for tick in (0, 0.5, 1):
-                    y = y0 + tall * (1 - tick) + 4
-                    parts.append(f'<text x="{x0 - 6}" y="{y:g}" text-anchor="end">{tick:g}</text>')
-                middle = y0 + tall / 2
-                turned = f'transform="translate(14 {middle:g}) rotate(-90)"'
-                parts.append(f'<text {turned} text-anchor="middle">{TITLES[kind]}</text>')
-            for place, (first, last) in enumerate(BINS):
-                x = x0 + wide * (place + 0.5) / len(BINS)
-                label = bin_title(first, last)
-                spot = f'x="{x:.1f}" y="{y0 + tall + 13}"'
-                parts.append(f'<text {spot} text-anchor="middle" font-size="8">{label}</text>')
-            for name in COMPARED:
-                points = []
-                for place, (first, last) in enumerate(BINS):
-                    point = mean(found.values[kind][name], found.within(first, last)).value
-                    if not math.isnan(point):
-                        x = x0 + wide * (place + 0.5) / len(BINS)
-                        points.append(f"{x:.1f},{y0 + tall * (1 - min(max(point, 0.0), 1.0)):.1f}")
-                look = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2"'
-                parts.append(f'<polyline points="{" ".join(points)}" {look}/>')
-    middle = left + (width - left) / 2
-    parts.append(f'<text x="{middle:g}" y="{height - 6}" text-anchor="middle">training images of the class</text>')
-    return "\n".join([*parts, "</svg>", ""])
-
-
-# ---------------------------------------------------------------- the command
+from capnet.contracts import replace_file
+from capnet.errors import CapnetError
+from capnet.model.towers import load_towers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -466,3 +143,10 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
 def shown(title: str) -> bool:
     """Is a sample in the figure? Of two draws from one published set the Pareto one is."""
     return title not in {f"{lists.title}, exponential" for lists in LISTS.values()}
+
+
+def put(page: str, name: str, lines: Sequence[str]) -> str:
+    """``page`` with ``lines`` between the marks of table ``name``; a page without the mark gets them at its end."""
+    block = f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
+    found = re.compile(rf"<!-- table: {re.escape(name)} -->\n.*?<!-- end -->", re.DOTALL)
+    return found.sub(lambda _: block, page) if found.search(page) else f"{page.rstrip()}\n\n{block}\n".lstrip()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from capnet.contracts import BUCKETS
 from capnet.data.annotations.label_lists import label_csr
 from capnet.data.splits.long_tail import exponential_curve, long_tailed_draw, reference_curve
 from capnet.evaluation.correlation import row_spearman, without_diagonal
@@ -17,10 +15,7 @@ from capnet.model.graph import blend, cooccurrence
 MIN_TRUE = 10  # a true row of fewer images is mostly chance
 NEIGHBOURS = 5  # how far down the list of neighbours nDCG looks
 PERMUTATIONS = 10  # of the class names, for the control
-CLASS_DRAWS = 1000  # bootstrap draws of classes
-MIN_CLASSES = 5  # fewer classes in a bucket allow no interval over classes
 CUTS = (100, 20)  # head from the first training count on, tail below the second
-BINS = ((1, 4), (5, 9), (10, 19), (20, 49), (50, 99), (100, 10**9))  # training images, first and last
 MEASURES = ("spearman", "strict", "ndcg", "lift")
 
 
@@ -274,75 +269,3 @@ def by_chance(text: np.ndarray, sample: Sample, permutations: int = 1000) -> dic
         mixed.append(reached(text[np.ix_(names, names)]))
     own, others = reached(text), np.array(mixed)
     return {"ndcg": (own[0], others[:, 0]), "strict": (own[1], others[:, 1])}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All draws of one set: ``values[measure][source]`` float64 and training ``images`` int64, both [draw, class]."""
-
-    values: Mapping[str, Mapping[str, np.ndarray]]
-    images: np.ndarray
-
-    @classmethod
-    def of(cls, draws: Sequence[dict[str, dict[str, np.ndarray]]], images: Sequence[np.ndarray]) -> Measured:
-        """Put draws on top of each other."""
-        values: dict[str, dict[str, np.ndarray]] = {}
-        for name in MEASURES:
-            values[name] = {source: np.stack([draw[name][source] for draw in draws]) for source in draws[0][name]}
-        return cls(values, np.stack(images).astype(np.int64))
-
-    def within(self, first: int, last: int) -> np.ndarray:
-        """bool [draw, class]: classes with that many training images."""
-        return (self.images >= first) & (self.images <= last)
-
-    def bucket(self, name: str) -> np.ndarray:
-        """bool [draw, class]: classes of one bucket; a class may change its bucket from draw to draw."""
-        head, tail = CUTS
-        return {
-            "head": self.within(head, 10**9),
-            "medium": self.within(tail, head - 1),
-            "tail": self.within(1, tail - 1),
-        }[name]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over classes, then over draws, with its 95 % interval over classes and the middle 95 % of the draws."""
-
-    value: float
-    classes: float  # mean number of classes a draw
-    over_classes: tuple[float, float]
-    over_draws: tuple[float, float]  # NaN where there is one draw
-
-
-def mean(values: np.ndarray, chosen: np.ndarray, seed: int = 0) -> Mean:
-    """Mean of the ``chosen`` entries of ``values``, both [draw, class]; entries that are NaN are left out.
-
-    The interval over classes draws classes with replacement, the same ones in every draw of the list. Below MIN_CLASSES
-    classes there is none.
-    """
-    used = chosen & ~np.isnan(values)
-    filled, weights = np.where(used, values, 0.0), used.astype(np.float64)
-    rows = used.any(axis=1)
-    nothing = (float("nan"), float("nan"))
-    if not rows.any():
-        return Mean(float("nan"), 0.0, nothing, nothing)
-    filled, weights = filled[rows], weights[rows]
-    points = filled.sum(axis=1) / weights.sum(axis=1)
-    over_draws = tuple(np.quantile(points, [0.025, 0.975]).tolist()) if len(points) > 1 else nothing
-    over_classes = nothing
-    ever = np.flatnonzero(used.any(axis=0))
-    if len(ever) >= MIN_CLASSES:
-        picked = np.random.default_rng(seed).integers(0, len(ever), (CLASS_DRAWS, len(ever)))
-        times = np.stack([np.bincount(row, minlength=len(ever)) for row in picked]).astype(np.float64)
-        above, below = times @ filled[:, ever].T, times @ weights[:, ever].T  # [bootstrap, draw]
-        ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-        kept = ratio[~np.isnan(ratio).all(axis=1)]
-        over_classes = tuple(np.quantile(np.nanmean(kept, axis=1), [0.025, 0.975]).tolist())
-    return Mean(float(points.mean()), float(weights.sum(axis=1).mean()), over_classes, over_draws)
-
-
-def buckets_of(images: np.ndarray) -> list[str]:
-    """The bucket of each class by its training images, int [class]."""
-    head, tail = CUTS
-    return [BUCKETS[0] if n >= head else BUCKETS[2] if n < tail else BUCKETS[1] for n in images]

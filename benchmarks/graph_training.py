@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.graph_rows import Curve, buckets_of, counted
+from benchmarks.graph_means import buckets_of
+from benchmarks.graph_rows import Curve, counted
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file
 from capnet.data.annotations import csv

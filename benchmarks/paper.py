@@ -27,10 +27,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.paper_lists import PUBLISHED
-from benchmarks.paper_run import DRY, WORDS, Paper, run_paper
-from benchmarks.paper_trees import FAULTS, make, put
+from benchmarks.paper_run import DRY, WORDS, Paper
+from benchmarks.paper_steps import run_paper
+from benchmarks.paper_trees import FAULTS, make
 from capnet.errors import CapnetError, ConfigError
 
 BACKBONES = ("RN50", "ViT-B-16")
@@ -186,10 +188,10 @@ def _dry(
         f"{WORDS}: small images of noise and random weights in {data}; changed settings: {', '.join(DRY)}", flush=True
     )
     made = make(name, data, arguments.damage or "")
-    stack.enter_context(put(OPENAI_WEIGHTS, made.hashes))
+    stack.enter_context(patch.dict(OPENAI_WEIGHTS, made.hashes))
     if name in BENCHMARKS:
-        stack.enter_context(put(BENCHMARKS, {name: made.counts}))
-    stack.enter_context(put(os.environ, {"CAPNET_STATE": str(place / "state")}))
+        stack.enter_context(patch.dict(BENCHMARKS, {name: made.counts}))
+    stack.enter_context(patch.dict(os.environ, {"CAPNET_STATE": str(place / "state")}))
     own: dict[str, Path | str] = {**made.weights, **weights}
     return Paper(
         name, data, arguments.out or place / "out", own, arguments.seeds, made.published, machine, made.models, dry=True

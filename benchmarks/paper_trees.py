@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from benchmarks.paper_lists import COCO_LIST, ListFile, Published, find, ids_hash, list_ids
 from capnet.contracts import sha256_file, write_json
@@ -27,7 +27,6 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 HEAD, MEDIUM = 110, 24  # training images of the one head class, and of each medium class
 COCO_TRAIN, COCO_VAL = "annotations/instances_train2017.json", "annotations/instances_val2017.json"
-Value = TypeVar("Value")
 Labels = dict[str, list[int]]
 
 
@@ -51,18 +50,6 @@ class Made:
 
 def model_name(backbone: str) -> str:
     return f"dry-run-{backbone}-quickgelu"
-
-
-@contextmanager
-def put(table: MutableMapping[str, Value], entries: Mapping[str, Value]) -> Iterator[None]:
-    """``table`` with other ``entries`` for as long as the block runs."""
-    before = dict(table)
-    table.update(entries)
-    try:
-        yield
-    finally:
-        table.clear()
-        table.update(before)
 
 
 def make(name: str, data: Path, fault: str = "") -> Made:

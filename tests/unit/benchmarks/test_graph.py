@@ -14,20 +14,21 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from benchmarks import graph
+from benchmarks.graph_lists import read_list
+from benchmarks.graph_means import Measured, mean
 from benchmarks.graph_rows import (
     MEASURES,
     Curve,
-    Measured,
     Sample,
     by_chance,
     counted,
     halved,
-    mean,
     measure,
     row_ndcg,
     sources,
     strict_spearman,
 )
+from benchmarks.graph_tables import difference
 from benchmarks.graph_training import Set, compare, graphs
 from capnet.config import Params
 from capnet.contracts import make_classes
@@ -132,8 +133,8 @@ def test_the_text_graph_wins_in_the_tail_where_it_is_right_and_loses_where_it_is
     tail = found.bucket("tail")
     assert tail.any(axis=1).all()
     for kind in MEASURES:
-        difference = graph.difference(found, kind, "text", "counted", tail)
-        low, high = difference.over_classes
+        apart = difference(found, kind, "text", "counted", tail)
+        low, high = apart.over_classes
         assert low > 0 if knows else high < 0
         assert mean(found.values[kind]["large sample"], tail).value > mean(found.values[kind]["counted"], tail).value
 
@@ -281,4 +282,4 @@ def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path, capsys: 
     assert "list of classes is missing" in capsys.readouterr().err
     (tmp_path / "broken.csv").write_text("image,labels\n1,cat\n")
     with pytest.raises(Exception, match="not a label list"):
-        graph.read_list(tmp_path / "broken.csv", 3)
+        read_list(tmp_path / "broken.csv", 3)

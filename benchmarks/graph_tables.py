@@ -1,0 +1,182 @@
+"""The graph benchmark's tables in Markdown, and its figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.graph_means import BINS, Mean, Measured, mean
+from benchmarks.graph_training import Result
+
+TITLES = {"ndcg": "nDCG@5", "strict": "order", "spearman": "Spearman", "lift": "lift"}
+CONTROLS = ("permuted", "uniform", "frequency", "text", "counted", "backed", "blend", "large sample")
+COMPARED = ("text", "counted", "blend")
+COLOURS = {"text": "#0072b2", "counted": "#e69f00", "blend": "#009e73"}
+
+
+def value(number: float, sign: bool = False) -> str:
+    """Two decimals, empty for NaN."""
+    return "" if math.isnan(number) else f"{number:+.2f}" if sign else f"{number:.2f}"
+
+
+def bracket(pair: tuple[float, float]) -> str:
+    """``[low, high]``, empty for NaN."""
+    return "" if math.isnan(pair[0]) else f"[{value(pair[0])}, {value(pair[1])}]"
+
+
+def trio(found: Measured, kind: str, chosen: np.ndarray) -> str:
+    """``text / counted / blend`` of one measure over ``chosen`` bool [draw, class]."""
+    return " / ".join(value(mean(found.values[kind][name], chosen).value) for name in COMPARED)
+
+
+def difference(found: Measured, kind: str, one: str, other: str, chosen: np.ndarray) -> Mean:
+    """Mean of the paired difference of two sources over ``chosen`` bool [draw, class]."""
+    return mean(found.values[kind][one] - found.values[kind][other], chosen)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
+    """Text, counted and blend in the tail, with both intervals of text minus counted, and blend minus counted."""
+    head = ["sample", "classes", "text / counted / blend", "text - counted", "over draws", "blend - counted"]
+    rows = []
+    for title, found in measured.items():
+        tail = found.bucket("tail")
+        first = difference(found, kind, "text", "counted", tail)
+        if not first.classes:
+            continue
+        second = difference(found, kind, "blend", "counted", tail)
+        rows.append(
+            [
+                title,
+                f"{first.classes:.0f}",
+                trio(found, kind, tail),
+                f"{value(first.value, True)} {bracket(first.over_classes)}".strip(),
+                bracket(first.over_draws),
+                f"{value(second.value, True)} {bracket(second.over_classes)}".strip(),
+            ]
+        )
+    return table(head, rows)
+
+
+def bucket_table(measured: Mapping[str, Measured]) -> list[str]:
+    """Head and medium classes: text / counted / blend by every measure."""
+    rows = []
+    for title, found in measured.items():
+        for bucket in ("head", "medium"):
+            chosen = found.bucket(bucket)
+            classes = mean(found.values["ndcg"]["text"], chosen).classes
+            if classes:
+                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
+                rows.append([title, bucket, f"{classes:.0f}", *cells])
+    return table(["sample", "bucket", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
+
+
+def image_table(measured: Mapping[str, Measured]) -> list[str]:
+    """Text / counted / blend by the number of training images."""
+    rows = []
+    for title, found in measured.items():
+        for first, last in BINS:
+            chosen = found.within(first, last)
+            classes = mean(found.values["ndcg"]["text"], chosen).classes
+            if classes:
+                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
+                rows.append([title, bin_title(first, last), f"{classes:.1f}", *cells])
+    return table(["sample", "images", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
+
+
+def bin_title(first: int, last: int) -> str:
+    """``5-9``, or ``100+`` for the last one."""
+    return f"{first}-{last}" if last < 10**9 else f"{first}+"
+
+
+def control_table(measured: Mapping[str, Measured]) -> list[str]:
+    """Every source in the tail, controls first and the best that counts can do last."""
+    rows = []
+    for title, found in measured.items():
+        tail = found.bucket("tail")
+        for kind in ("ndcg", "strict"):
+            values = found.values[kind]
+            if mean(values["text"], tail).classes:
+                cells = (value(mean(values[name], tail).value) if name in values else "" for name in CONTROLS)
+                rows.append([title, TITLES[kind], *cells])
+    return table(["sample", "measure", *CONTROLS], rows)
+
+
+def chance_table(chance: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]) -> list[str]:
+    """Text against its own class names mixed up, in the tail of each published list."""
+    rows = []
+    for title, found in chance.items():
+        for kind, (own, mixed) in found.items():
+            low, high = np.quantile(mixed, [0.025, 0.975]).tolist()
+            rows.append([title, TITLES[kind], value(own), value(float(mixed.mean())), bracket((low, high))])
+    return table(["sample", "measure", "text", "mixed up", "middle 95 % of them"], rows)
+
+
+def percent(triple: tuple[float, float, float]) -> str:
+    """``+1.2 [0.3, 2.1]`` in points."""
+    return f"{100 * triple[0]:+.1f} [{100 * triple[1]:.1f}, {100 * triple[2]:.1f}]"
+
+
+def training_table(against: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Rows of one set: means, and differences to each row in ``against``, which has the results by that row."""
+    first = next(iter(against.values()))
+    names = list(next(iter(first.values())).means)
+    last = names[-1]
+    head = ["graph", " / ".join(names)]
+    head += [f"{what} - {other}" for other in against for what in ("mAP", last)]
+    rows = []
+    for row, result in first.items():
+        cells = []
+        for other, found in against.items():
+            cells += ["" if row == other else percent(found[row].differences[what]) for what in ("mAP", last)]
+        rows.append([row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
+    return table(head, rows)
+
+
+def figure(measured: Mapping[str, Measured]) -> str:
+    """An SVG: nDCG@5 above, order below, over training images; one column a sample, one line a source."""
+    wide, tall, left, top, gap = 150, 120, 60, 44, 18
+    width, height = left + len(measured) * (wide + gap), top + 2 * (tall + 34) + 22
+    font = 'font-family="sans-serif" font-size="11"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {font}>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for index, name in enumerate(COMPARED):
+        parts.append(f'<text x="{left + 110 * index}" y="16" fill="{COLOURS[name]}" font-weight="bold">{name}</text>')
+    for column, (title, found) in enumerate(measured.items()):
+        x0 = left + column * (wide + gap)
+        parts.append(f'<text x="{x0 + wide / 2:g}" y="36" text-anchor="middle">{title}</text>')
+        for row, kind in enumerate(("ndcg", "strict")):
+            y0 = top + row * (tall + 34)
+            parts.append(f'<rect x="{x0}" y="{y0}" width="{wide}" height="{tall}" fill="none" stroke="#ccc"/>')
+            if not column:
+                for tick in (0, 0.5, 1):
+                    y = y0 + tall * (1 - tick) + 4
+                    parts.append(f'<text x="{x0 - 6}" y="{y:g}" text-anchor="end">{tick:g}</text>')
+                middle = y0 + tall / 2
+                turned = f'transform="translate(14 {middle:g}) rotate(-90)"'
+                parts.append(f'<text {turned} text-anchor="middle">{TITLES[kind]}</text>')
+            for place, (first, last) in enumerate(BINS):
+                x = x0 + wide * (place + 0.5) / len(BINS)
+                label = bin_title(first, last)
+                spot = f'x="{x:.1f}" y="{y0 + tall + 13}"'
+                parts.append(f'<text {spot} text-anchor="middle" font-size="8">{label}</text>')
+            for name in COMPARED:
+                points = []
+                for place, (first, last) in enumerate(BINS):
+                    point = mean(found.values[kind][name], found.within(first, last)).value
+                    if not math.isnan(point):
+                        x = x0 + wide * (place + 0.5) / len(BINS)
+                        points.append(f"{x:.1f},{y0 + tall * (1 - min(max(point, 0.0), 1.0)):.1f}")
+                look = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2"'
+                parts.append(f'<polyline points="{" ".join(points)}" {look}/>')
+    middle = left + (width - left) / 2
+    parts.append(f'<text x="{middle:g}" y="{height - 6}" text-anchor="middle">training images of the class</text>')
+    return "\n".join([*parts, "</svg>", ""])
