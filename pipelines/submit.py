@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from components.revision import git_revision, short
+from pipelines.submit_options import with_options
 
 EPILOG = """\b
 Examples:
@@ -25,236 +25,105 @@ Examples:
   python -m pipelines.submit training --local docker     in containers: with make images push and an MLflow server"""
 
 
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    wrong = [value for value in values if "=" not in value]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
-    return dict(value.split("=", 1) for value in values)
-
-
-def _list(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
-    try:
-        content = json.loads(value)
-    except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}") from None
-    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise click.BadParameter('write a list of objects, as in a pod: [{"key": "gpu", "operator": "Exists"}]')
-    return content
-
-
-def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
-    """KFP counts seconds first; five fields, as everywhere else, are taken too."""
-    fields = value.split()
-    if value and len(fields) not in (5, 6):
-        raise click.BadParameter(f"{value!r} has {len(fields)} fields; write minute hour day month weekday")
-    return " ".join(fields if len(fields) != 5 else ["0", *fields])
-
-
 @click.command(
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.argument("pipeline", type=click.Choice(["training", "prediction"]))
-@click.option("--params", default="params.yaml", help="Settings file.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
-@click.option(
-    "--way",
-    type=click.Choice(["auto", "in-cluster", "port-forward", "token"]),
-    default="auto",
-    help="How the server is reached.",
-)
-@click.option(
-    "--host",
-    envvar="KF_PIPELINES_ENDPOINT",
-    default="",
-    help="The server's address; usual is http://localhost:8080, a port-forward.",
-)
-@click.option("--namespace", default="", help="Your profile, where the server has several.")
-@click.option("--token-file", default="", help="File with a token; or the variable KF_PIPELINES_TOKEN.")
-@click.option("--experiment", default="", help="KFP experiment; usual is register.experiment.")
-@click.option("--service-account", default="", help="Kubernetes service account of the tasks.")
-@click.option("--wait", is_flag=True, help="Show progress, and end with the run's outcome.")
-@click.option("--schedule", default="", callback=_cron, metavar="CRON", help="Run at these times instead of now.")
-@click.option("--dry-run", is_flag=True, help="Compile, print the pipeline, start nothing.")
-@click.option("--local", type=click.Choice(["subprocess", "docker"]), default=None, help="Run on this machine.")
-@click.option(
-    "--network",
-    default="host",
-    help="Docker network of the tasks of --local docker; host reaches servers on this machine.",
-)
-@click.option("--runs", default="runs", help="Folder of local runs.")
-@click.option("--no-cache", is_flag=True, help="Take nothing from earlier runs.")
-@click.option("--no-cache-from", default="", metavar="STAGE", help="Take nothing from earlier runs from this stage on.")
-@click.option("--lock", default="components/images.lock.yaml", help="Images by digest, as make push writes it.")
-@click.option("--allow-tags", is_flag=True, help="Accept images that are named by tag only.")
-@click.option("--data-volume", is_flag=True, help="The pictures are on a volume, mounted at /mnt/data.")
-@click.option(
-    "--state-volume/--no-state-volume", default=True, help="Keep checkpoints and copies of pictures on a volume."
-)
-@click.option("--shared-memory", default="2Gi", help="Size of /dev/shm.")
-@click.option(
-    "--retries",
-    default=None,
-    type=int,
-    help="Attempts after a failure, usual are 2, here none; the data gate is never tried again.",
-)
-@click.option("--hours", default=2.0, help="Longest time of a task.")
-@click.option("--train-hours", default=24.0, help="Longest time of train, evaluate and predict.")
-@click.option(
-    "--nodes",
-    default=1,
-    help=(
-        "training: pods that train one model together. More than one takes Kubeflow Trainer and a ReadWriteMany state"
-        " volume."
-    ),
-)
-@click.option(
-    "--processes-per-node", default=0, help="With --nodes: processes of each; 0 is one a GPU, and one without any."
-)
-@click.option(
-    "--training-runtime",
-    default="torch-distributed",
-    help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace.",
-)
-@click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start.")
-@click.option("--accelerator-type", default="nvidia.com/gpu", help="Resource name of the GPU.")
-@click.option(
-    "--accelerator-count",
-    default=0,
-    type=click.IntRange(min=0),
-    help="GPUs of train, evaluate and predict; with --nodes, of each node.",
-)
-@click.option("--cpu", default="2", help="CPUs that these ask for.")
-@click.option("--memory", default="8Gi", help="Memory that these get.")
-@click.option(
-    "--node-selector",
-    multiple=True,
-    callback=_pairs,
-    metavar="KEY=VALUE",
-    help="Label of their nodes; may be repeated.",
-)
-@click.option("--tolerations", default="[]", callback=_list, metavar="JSON", help="Their tolerations, as in a pod.")
-@click.option("--s3-secret", default="capnet-s3", help="Secret with the bucket's credentials.")
-@click.option(
-    "--mlflow-secret", default="capnet-mlflow", help="Secret with the MLflow server's address and credentials."
-)
-@click.option("--git-secret", default="capnet-git", help="Secret with git's credentials.")
-@click.option("--state-claim", default="capnet-state", help="Volume claim for state.")
-@click.option("--data-claim", default="capnet-data", help="Volume claim with pictures.")
-@click.option(
-    "--pictures", default="", metavar="PLACE", help="prediction: folder or s3://BUCKET/PREFIX; usual is data.root."
-)
-@click.option(
-    "--model", default="", help="prediction: models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion."
-)
-@click.option(
-    "--shards",
-    default=None,
-    type=click.IntRange(1, 1000),
-    help="prediction: parts labelled side by side, usual are 4, here one.",
-)
-def command(pipeline: str, **given: Any) -> None:
+@with_options
+def command(pipeline: str, **options: Any) -> None:
     """Run a pipeline on a Kubeflow cluster, or on this machine.
 
     The version on the server is named by the git revision and the compiled content: submitting the same again uploads
     nothing.
     """
     from capnet.config import load
-    from pipelines.checks import check_options, check_place
+    from pipelines.checks import check_options, check_root
 
-    check_options(pipeline, given)
-    params = load(Path(given["params"]), given["settings"])
-    pictures = ""
-    if given["local"] == "docker":
-        params, pictures = _in_containers(params, given)
-    elif not given["local"] and not given["dry_run"]:
-        check_place(given["pictures"] or params.data.root, given["data_volume"])
-    _check_nodes(pipeline, params, given)
-    options = _options(params, given)
-    function = _function(pipeline)(options)
-    arguments = _arguments(pipeline, params, given)
-    if given["local"]:
-        _run_here(function, arguments, pictures, given)
+    check_options(pipeline, options)
+    params = load(Path(options["params"]), options["settings"])
+    folder = ""  # of images, mounted into containers of this machine
+    if options["local"] == "docker":
+        params, folder = _in_containers(params, options)
+    elif not options["local"] and not options["dry_run"]:
+        check_root(options["pictures"] or params.data.root, options["data_volume"])
+    _check_nodes(pipeline, params, options)
+    function = _function(pipeline)(_compile_options(params, options))
+    arguments = _arguments(pipeline, params, options)
+    if options["local"]:
+        _run_here(function, arguments, folder, options)
         return
     from pipelines.compiling import compile_text
 
     text = compile_text(function)
-    if given["dry_run"]:
+    if options["dry_run"]:
         click.echo(text, nl=False)
         return
-    _run_there(f"capnet-{pipeline}", text, arguments | _cluster(given), params.register_.experiment, given)
+    _run_there(f"capnet-{pipeline}", text, arguments | _cluster(options), params.register_.experiment, options)
 
 
-def _options(params: Any, given: dict[str, Any]) -> Any:
+def _compile_options(params: Any, options: dict[str, Any]) -> Any:
     from components.images import read_lock
     from pipelines.options import Options
 
-    lock = None if given["local"] == "subprocess" else read_lock(Path(given["lock"]), given["allow_tags"])
+    local = options["local"]
+    same = (
+        "state_volume",
+        "data_volume",
+        "shared_memory",
+        "hours",
+        "train_hours",
+        "no_cache_from",
+        "nodes",
+        "processes_per_node",
+        "training_runtime",
+        "start_minutes",
+    )
+    retries = 0 if local else 2
     return Options(
-        images=lock,
-        cluster=given["local"] is None,
-        state_volume=given["state_volume"],
-        data_volume=given["data_volume"],
+        images=None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
+        cluster=local is None,
         further_seeds=len(params.train.seeds) > 1,
-        shared_memory=given["shared_memory"],
-        retries=(0 if given["local"] else 2) if given["retries"] is None else given["retries"],
-        backoff_seconds=1 if given["local"] else 30,
-        hours=given["hours"],
-        train_hours=given["train_hours"],
-        cache=not given["no_cache"]
-        and not given["schedule"],  # a schedule has one word for the pictures, whatever they become
-        no_cache_from=given["no_cache_from"],
-        nodes=given["nodes"],
-        processes_per_node=given["processes_per_node"],
-        training_runtime=given["training_runtime"],
-        start_minutes=given["start_minutes"],
+        retries=retries if options["retries"] is None else options["retries"],
+        backoff_seconds=1 if local else 30,
+        # a schedule has one name for the images, whatever they become
+        cache=not options["no_cache"] and not options["schedule"],
+        **{name: options[name] for name in same},
     )
 
 
-def _check_nodes(pipeline: str, params: Any, given: dict[str, Any]) -> None:
-    """What the nodes would say after the data was prepared, said before anything starts."""
+def _check_nodes(pipeline: str, params: Any, options: dict[str, Any]) -> None:
+    """Refuse before anything starts what the nodes would refuse after the data was prepared."""
     from capnet.cluster.trainjob_spec import settings_of
     from capnet.errors import ConfigError
 
-    if given["nodes"] > 1 and pipeline == "prediction":
-        raise ConfigError(
-            f"nodes = {given['nodes']}", "--nodes", "it is for training; a prediction is spread with --shards"
-        )
-    if given["nodes"] > 1:
-        settings_of(
-            {"image": "", **{name: given[name] for name in ("nodes", "processes_per_node", "accelerator_count")}},
-            params,
-        )
+    if options["nodes"] == 1:
+        return
+    if pipeline == "prediction":
+        todo = "it is for training; a prediction is divided with --shards"
+        raise ConfigError(f"nodes = {options['nodes']}", "--nodes", todo)
+    per_node = {name: options[name] for name in ("nodes", "processes_per_node", "accelerator_count")}
+    settings_of({"image": "", **per_node}, params)
 
 
-def _in_containers(params: Any, given: dict[str, Any]) -> tuple[Any, str]:
-    """Settings as containers see this machine, and the folder of pictures to mount; ``given`` learns that there is
-    one.
-    """
+def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
+    """Settings as containers see this machine, and the folder of images to mount, which ``options`` then mention."""
+    from capnet.cluster.names import DATA
     from capnet.data.sources.root import kind_of
     from capnet.errors import ConfigError, DataError
     from capnet.tracking.store import sqlite_file, tracking_uri
-    from pipelines.options import DATA
 
     if sqlite_file(uri := tracking_uri(params.register_)):
-        todo = (
-            "start one with `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local"
-            " subprocess"
-        )
-        raise ConfigError(
-            f"containers need an MLflow server, and the store is the file {uri}",
-            "MLFLOW_TRACKING_URI, register.tracking_uri",
-            todo,
-        )
-    pictures = given["pictures"] or params.data.root
-    if kind_of(pictures) != "folder":
+        what = f"containers need an MLflow server, and the store is the file {uri}"
+        todo = "start `mlflow server` and set MLFLOW_TRACKING_URI=http://127.0.0.1:5000, or take --local subprocess"
+        raise ConfigError(what, "MLFLOW_TRACKING_URI, register.tracking_uri", todo)
+    root = options["pictures"] or params.data.root
+    if kind_of(root) != "folder":
         return params, ""
-    if not Path(pictures).is_dir():
-        raise DataError("there is no such folder", pictures, "correct data.root (or --pictures)")
-    given["data_volume"], given["pictures"] = True, ""
-    return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), pictures
+    if not Path(root).is_dir():
+        raise DataError("there is no such folder", root, "correct data.root (or --pictures)")
+    options["data_volume"], options["pictures"] = True, ""
+    return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), root
 
 
 def _function(name: str) -> Any:
@@ -263,55 +132,52 @@ def _function(name: str) -> Any:
     return PIPELINES[name]
 
 
-def _arguments(pipeline: str, params: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str, Any]:
     from pipelines.arguments import data_version, prediction_arguments, training_arguments
 
-    version = (lambda data: "not asked") if given["local"] or given["dry_run"] else data_version
+    version = (lambda data: "not asked") if options["local"] or options["dry_run"] else data_version
     if pipeline == "prediction":
-        shards = given["shards"] or (1 if given["local"] else 4)
-        return prediction_arguments(params, given["pictures"], given["model"], shards, version)
+        shards = options["shards"] or (1 if options["local"] else 4)
+        return prediction_arguments(params, options["pictures"], options["model"], shards, version)
     return training_arguments(params, version(params.data))
 
 
-def _cluster(given: dict[str, Any]) -> dict[str, Any]:
+def _cluster(options: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
     from pipelines.options import CLUSTER
 
-    return {name: given[name] for name in CLUSTER} | {"accelerator_count": str(given["accelerator_count"])}
+    return {name: options[name] for name in CLUSTER} | {"accelerator_count": str(options["accelerator_count"])}
 
 
-def _run_here(function: Any, arguments: dict[str, Any], pictures: str, given: dict[str, Any]) -> None:
+def _run_here(function: Any, arguments: dict[str, Any], folder: str, options: dict[str, Any]) -> None:
     from pipelines.local import docker_runner, run_here, subprocess_runner
     from pipelines.summary import summary
 
-    runs = Path(given["runs"]).resolve()
-    runner = (
-        subprocess_runner()
-        if given["local"] == "subprocess"
-        else docker_runner(runs / "state", pictures, given["network"])
-    )
+    runs = Path(options["runs"]).resolve()
+    if options["local"] == "subprocess":
+        runner = subprocess_runner()
+    else:
+        runner = docker_runner(runs / "state", folder, options["network"])
     for line in summary(run_here(function, arguments, runner, runs)):
         click.echo(line)
 
 
-def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, given: dict[str, Any]) -> None:
+def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str, options: dict[str, Any]) -> None:
     from pipelines.server import Server
     from pipelines.ways import choose
 
-    server = Server(choose(given["way"], given["host"], given["namespace"], given["token_file"]))
+    server = Server(choose(options["way"], options["host"], options["namespace"], options["token_file"]))
     revision = git_revision()
     version = server.upload(name, text, version_name(revision, text), f"git revision {revision}")
     click.echo(f"version {version.name} of {name}: {'uploaded' if version.new else 'already there'}")
-    place = given["experiment"] or experiment
-    if given["schedule"]:
-        found = server.schedule(
-            version, f"{name} {given['schedule']}", place, arguments, given["schedule"], given["service_account"]
-        )
-        click.echo(f"schedule {given['schedule']!r}: {server.way.host}/#/recurringrun/details/{found}")
+    experiment, account, cron = options["experiment"] or experiment, options["service_account"], options["schedule"]
+    if cron:
+        schedule = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
+        click.echo(f"schedule {cron!r}: {server.way.host}/#/recurringrun/details/{schedule}")
         return
-    run = server.start(version, f"{name} {version.name}", place, arguments, given["service_account"])
+    run = server.start(version, f"{name} {version.name}", experiment, arguments, account)
     click.echo(f"run: {server.address(run)}")
-    if given["wait"]:
+    if options["wait"]:
         server.wait(run, click.echo)
         click.echo("the run succeeded")
 
