@@ -11,30 +11,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capnet import __version__
+from capnet.stages import STAGES, process_rank, run
 
 if TYPE_CHECKING:
     from capnet.config import Params
 
-# a test compares it with STAGES
-STAGE_NAMES = ("ingest", "split", "validate", "graph", "train", "evaluate", "register")
 COMMANDS = {
-    "demo-data": "Draw the built-in demo pictures.",
+    "demo-data": "Draw the built-in demo images.",
     "preset": "Print a complete settings file.",
-    "predict": "Label pictures with a registered model.",
+    "predict": "Label images with a registered model.",
     "deploy": "Write a KServe manifest of a model version.",
-    "promote": "Make a model version the champion, behind the gate.",
+    "promote": "Make a model version the champion if it passes the gate.",
     "export": "Write a model as one ONNX file.",
-    "shard": "Write the pictures as tar shards (WebDataset layout).",
+    "shard": "Write the images as tar shards (WebDataset layout).",
     "sync": "Send tracking records that a server has missed.",
     "summary": "Print the results of the last run as a table.",
-    "download": "Get a published benchmark.",
-    "doctor": "Look at the data and its remote, or with --cluster at the cluster: what is missing, and what to do.",
-    "fetch": "Copy remote pictures ahead of time.",
+    "download": "Download a published benchmark.",
+    "doctor": "Check the data and its remote, or with --cluster the cluster: what is missing, and what to do.",
+    "fetch": "Copy remote images ahead of time.",
 }
 EPILOG = """\b
 Examples:
-  capnet demo-data --out data                    draw the demo pictures
-  capnet preset own > params.yaml                settings for your own pictures
+  capnet demo-data --out data                    draw the demo images
+  capnet preset own > params.yaml                settings for your own images
   dvc repro                                      run all stages that changed
   capnet train --set train.epochs=3              run one stage with another setting"""
 
@@ -43,10 +42,10 @@ class _Lazy(click.Group):
     """Lists every command without importing it, so that --help answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*STAGE_NAMES, *COMMANDS]
+        return [*STAGES, *COMMANDS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in STAGE_NAMES:
+        if name in STAGES:
             return _stage_command(name)
         if name in COMMANDS:
             command: click.Command = import_module(f"capnet.commands.{name.replace('-', '_')}").command
@@ -55,7 +54,7 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Stages, in order"):
-            formatter.write_text(" ".join(STAGE_NAMES))
+            formatter.write_dl([(stage.name, stage.summary) for stage in STAGES.values()])
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -77,8 +76,6 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 
 
 def _stage_command(name: str) -> click.Command:
-    from capnet.stages import STAGES, process_rank, run
-
     stage = STAGES[name]
 
     def execute(
@@ -87,18 +84,17 @@ def _stage_command(name: str) -> click.Command:
         from capnet.config import load
 
         loaded = load(Path(params), settings)
-        usual = dict(stage.inputs)
-        if "data" in usual:
-            usual["data"] = loaded.data.root
+        sources = {**stage.inputs, **({"data": loaded.data.root} if "data" in stage.inputs else {}), **inputs}
+        targets = {**stage.outputs, **outputs}
         if options.get("check"):
             from capnet.registry.register import registered
 
-            places = {**usual, **stage.outputs, **inputs, **outputs}
-            if registered(loaded.register_, *(Path(places[key]) for key in ("registration", "model", "evaluation"))):
+            paths = (targets["registration"], sources["model"], sources["evaluation"])
+            if registered(loaded.register_, *map(Path, paths)):
                 click.echo("register: the store has this model version")
                 return
-        with _reference(loaded, {**usual, **inputs}["split"]) if options.get("save_reference") else nullcontext():
-            metrics = run(name, loaded, {**usual, **inputs}, {**stage.outputs, **outputs})
+        with _reference(loaded, sources["split"]) if options.get("save_reference") else nullcontext():
+            metrics = run(name, loaded, sources, targets)
         figures = "  ".join(
             f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}"
             for key, value in metrics.items()
@@ -119,14 +115,14 @@ def _stage_command(name: str) -> click.Command:
             multiple=True,
             callback=_pairs,
             metavar="NAME=PATH",
-            help=f"Another place for an input ({', '.join(stage.inputs)}).",
+            help=f"Another path of an input ({', '.join(stage.inputs)}).",
         ),
         click.Option(
             ["--output", "outputs"],
             multiple=True,
             callback=_pairs,
             metavar="NAME=PATH",
-            help=f"Another place for an output ({', '.join(stage.outputs)}).",
+            help=f"Another path of an output ({', '.join(stage.outputs)}).",
         ),
     ]
     if name == "register":

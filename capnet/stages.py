@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from capnet.config import Params, parse
 from capnet.errors import CapnetError, ContractError, GateError
+
+if TYPE_CHECKING:
+    from capnet.config import Params
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ def run(
 ) -> dict[str, float]:
     """Run one stage and return its scalar metrics.
 
-    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written beside their place and renamed, so a
+    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written under a temporary name and renamed, so a
     failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several
     processes that torchrun started, the first one publishes.
     """
+    from capnet.config import Params, parse  # here, so that the command line reads the table at once
+
     stage = STAGES[name]
     settings = params if isinstance(params, Params) else parse(params)
     sources = _paths(stage, "input", stage.inputs, inputs)
@@ -120,21 +124,21 @@ def run(
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
-    beside = {
+    temporary = {
         key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()
     }
     try:
-        for path in beside.values():
+        for path in temporary.values():
             _prepare(path)
         try:
-            metrics: dict[str, float] = _execute(name, step, settings, sources, beside)
+            metrics: dict[str, float] = _execute(name, step, settings, sources, temporary)
         except GateError:
-            _publish(beside, targets)
+            _publish(temporary, targets)
             raise
         if rank == 0:
-            _publish(beside, targets)
+            _publish(temporary, targets)
     finally:
-        for path in beside.values():
+        for path in temporary.values():
             if path.exists():
                 _remove(path)
     return metrics
@@ -163,15 +167,15 @@ def process_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _paths(stage: Stage, kind: str, expected: Mapping[str, str], given: Mapping[str, str | Path]) -> dict[str, Path]:
-    unknown, missing = sorted(set(given) - set(expected)), sorted(set(expected) - set(given))
+def _paths(stage: Stage, kind: str, expected: Mapping[str, str], paths: Mapping[str, str | Path]) -> dict[str, Path]:
+    unknown, missing = sorted(set(paths) - set(expected)), sorted(set(expected) - set(paths))
     if unknown or missing:
         raise CapnetError(
             f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}",
             "stages.run",
             "name every one",
         )
-    return {key: Path(given[key]) for key in expected}
+    return {key: Path(paths[key]) for key in expected}
 
 
 def _prepare(path: Path) -> None:
@@ -181,7 +185,7 @@ def _prepare(path: Path) -> None:
         (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CapnetError(
-            f"no output can be written there: {error.strerror}",
+            f"no output can be written here: {error.strerror}",
             str(path.parent),
             "make it a folder that you may write to",
         ) from None
@@ -194,8 +198,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _publish(beside: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
+def _publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
     for key, path in targets.items():
-        if beside[key].exists():
+        if temporary[key].exists():
             _remove(path)
-            os.replace(beside[key], path)
+            os.replace(temporary[key], path)

@@ -1,6 +1,6 @@
 """`capnet preset NAME`: a complete settings file, every setting with its meaning.
 
-A file in capnet/presets holds what the preset decides; all else, and the help texts, come from capnet/config.py, so
+A file in capnet/presets holds what the preset decides; everything else, and the help texts, come from capnet/config, so
 that neither can fall behind.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 import yaml
 
-from capnet.config import Params, Section, parse
+from capnet.config import Params, Section, override, parse
 from capnet.errors import ConfigError
 
 _FOLDER = files("capnet").joinpath("presets")
@@ -46,7 +46,7 @@ def read(name: str) -> Params:
 
 
 def render(params: Params, title: str) -> str:
-    """A complete settings file: every setting with its help text beside it."""
+    """A complete settings file: every setting with its help text behind it."""
     lines = [f"# {title}"]
     for name, field in Params.model_fields.items():
         lines += ["", f"{field.alias or name}:", *_lines(getattr(params, name), "  ")]
@@ -60,39 +60,40 @@ def _lines(section: Section, indent: str) -> list[str]:
         if isinstance(value, Section):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
             continue
-        choices = (
-            [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
-        )
-        text = "; ".join(
-            part
-            for part in (field.description or "", f"one of: {', '.join(choices)}" if len(choices) > 1 else "")
-            if part
-        )
+        text = field.description or ""
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        if len(choices) > 1:
+            text += f"{'; ' if text else ''}one of: {', '.join(map(str, choices))}"
         lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
     return lines
 
 
 def _scalar(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
-    return (
-        yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
-        .removesuffix("\n")
-        .removesuffix("\n...")
-    )
+    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 @click.command()
 @click.argument("name", required=False)
-def command(name: str | None) -> None:
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."
+)
+def command(name: str | None, settings: tuple[str, ...]) -> None:
     """Print the complete settings file of a preset; without NAME, list the presets.
 
     \b
     Examples:
       capnet preset
       capnet preset own > params.yaml
+      capnet preset own --set train.epochs=3 > params.yaml
     """
     if name is None:
+        if settings:
+            raise click.UsageError("--set changes a preset: name one")
         for known in names():
             click.echo(f"{known:<12}{heading(known)}")
         return
-    click.echo(render(read(name), heading(name)), nl=False)
+    params = parse(override(yaml.safe_load(source(name)), settings), f"preset {name}")
+    title = "; ".join([heading(name).removesuffix("."), f"with {', '.join(settings)}"]) if settings else heading(name)
+    click.echo(render(params, title), nl=False)

@@ -14,7 +14,6 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from capnet.cli import STAGE_NAMES
 from capnet.cluster.names import POD
 from capnet.config import parse
 from capnet.errors import ConfigError, ContractError
@@ -62,12 +61,12 @@ def containers(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_pipeline_runs_the_stages_in_order() -> None:
-    assert [name for name in ORDER if name in STAGES] == list(STAGE_NAMES)
+    assert [name for name in ORDER if name in STAGES] == list(STAGES)
     assert [name for name in ORDER if name not in STAGES] == ["fetch", "report"]
     assert set(readme.names()) >= {*ORDER, "outcome"}
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_component_takes_and_gives_what_its_stage_does(name: str) -> None:
     spec, stage = readme.component(name).component_spec, STAGES[name]
     artifacts = {key for key, item in spec.inputs.items() if "@" in item.type}
@@ -79,7 +78,7 @@ def test_a_component_takes_and_gives_what_its_stage_does(name: str) -> None:
     assert SECTIONS[name] == stage.sections
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_edges_of_the_pipeline_are_those_of_the_stage_table(compiled: tuple[dict[str, Any], Any], name: str) -> None:
     producers = {output: stage.name for stage in STAGES.values() for output in stage.outputs} | {"data": "fetch"}
     inputs = tasks(compiled[0])[name]["inputs"]

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from capnet.cli import main
 from capnet.commands.preset import names, read, render, source
 from capnet.config import Params, Section, load, parse, settings_hash
+from capnet.errors import ConfigError
 
 NAMES = ["capnet", "coco-lt", "coco-mini", "demo", "nus-wide", "own", "recommended", "voc-lt"]
 
@@ -68,6 +69,23 @@ def test_a_preset_file_only_says_what_differs(name: str) -> None:
         for path in idle
         if not path.startswith(("train.loss.", "split.buckets", "split.pareto.", "graph.", "backbone."))
     }
+
+
+def test_a_preset_can_be_printed_with_other_values(tmp_path: Path) -> None:
+    changes = {"backbone.name": "lit-efflite0-minilm", "backbone.pretrained": "wheels", "train.epochs": 3}
+    arguments = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["preset", "own", *arguments])
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "params.yaml"
+    path.write_text(result.output)
+    before, after = leaves(settings(read("own"))), leaves(settings(load(path)))
+    assert {key: after[key] for key in after if after[key] != before[key]} == changes
+    assert all(f"{key}={value}" in result.output.splitlines()[0] for key, value in changes.items())
+
+
+def test_a_setting_that_no_preset_has_is_refused() -> None:
+    assert isinstance(CliRunner().invoke(main, ["preset", "own", "--set", "train.epoch=3"]).exception, ConfigError)
+    assert CliRunner().invoke(main, ["preset", "--set", "train.epochs=3"]).exit_code == 2
 
 
 def test_params_yaml_is_the_demo(repository: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from capnet.cli import COMMANDS, STAGE_NAMES, main
+from capnet.cli import COMMANDS, main
 from capnet.config import Params, Validate
 from capnet.errors import ContractError
 from capnet.stages import STAGES, run
@@ -40,15 +40,21 @@ def dvc(repository: Path) -> dict[str, Any]:
 
 
 def test_the_command_line_names_the_stages_in_order() -> None:
-    assert tuple(STAGES) == STAGE_NAMES
     assert list(main.list_commands(None)) == [*STAGES, *COMMANDS]
+
+
+def test_help_lists_every_stage_with_its_summary() -> None:
+    output = CliRunner().invoke(main, ["--help"], terminal_width=200).output
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    for name, summary in [*((stage.name, stage.summary) for stage in STAGES.values()), *COMMANDS.items()]:
+        assert f"{name} {summary}" in lines
 
 
 def test_dvc_names_the_stages_in_order(dvc: dict[str, Any]) -> None:
     assert list(dvc["stages"]) == list(STAGES)
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_dvc_says_what_the_table_says(dvc: dict[str, Any], name: str) -> None:
     written, stage = dvc["stages"][name], STAGES[name]
     assert written["cmd"] == f"capnet {name}"
@@ -116,13 +122,13 @@ def test_a_dependency_that_is_missing_or_too_much_is_seen(repository: Path) -> N
         assert rewritten(wrong, repository) == text
 
 
-@pytest.mark.parametrize("name", STAGE_NAMES)
+@pytest.mark.parametrize("name", STAGES)
 def test_every_stage_has_its_function(name: str) -> None:
     module, function = STAGES[name].function.split(":")
     assert callable(getattr(import_module(module), function))
 
 
-@pytest.mark.parametrize("name", [*STAGE_NAMES, *COMMANDS])
+@pytest.mark.parametrize("name", [*STAGES, *COMMANDS])
 def test_every_command_explains_itself(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0, result.output
