@@ -29,9 +29,12 @@ TOOLS = {
     "mlflow": {"ui"},
     "pip": {"install", "download"},
 }
+WRITERS = {"-m pipelines.dvc_file", "-m pipelines.compiling", "-m components.readme"}  # of generated files
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/method.md",
     "docs/data-formats.md",
     "docs/data-versions.md",
     "docs/your-own-data.md",
@@ -75,6 +78,8 @@ def check_command(line: str, repository: Path) -> None:
             check_capnet(arguments[arguments.index("capnet.cli") + 1 :])
         elif program == "python" and arguments[:3] == ["-m", "benchmarks", "graph"]:
             graph.parser().parse_args(arguments[3:])
+        elif program == "python" and " ".join(arguments) in WRITERS:
+            assert (repository / arguments[1].replace(".", "/")).with_suffix(".py").is_file()
         elif program == "python" and arguments[:2] == ["-m", "pipelines.submit"]:
             with submit.command.make_context("submit", arguments[2:]) as parsed:
                 parse(override({}, parsed.params["settings"]), "a document")
@@ -175,6 +180,34 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
                 node = node[key]
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (repository / document).parent.joinpath(target).exists(), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_python_files_exist(document: str, repository: Path) -> None:
+    text = (repository / document).read_text()
+    names = re.findall(r"`((?:capnet|components|pipelines|benchmarks|tests)/[\w/]+\.py)`", text)
+    assert len(names) > 10 or document != "docs/architecture.md"
+    assert [name for name in names if not (repository / name).exists()] == []
+
+
+def test_the_rooms_of_the_architecture_are_the_folders_of_the_library(repository: Path) -> None:
+    folders = {path.name for path in (repository / "capnet").iterdir() if path.is_dir() and path.name[0] not in "._"}
+    text = (repository / "docs" / "architecture.md").read_text()
+    assert set(re.findall(r"^\| `capnet/(\w+)/` \|", text, flags=re.MULTILINE)) == folders
+    picture = (repository / "docs" / "images" / "rooms.svg").read_text()
+    assert folders - {"presets"} <= set(re.findall(r"\w+", " ".join(re.findall(r">([^<]+)</text>", picture))))
+
+
+def test_the_way_of_an_image_passes_every_stage(repository: Path) -> None:
+    from capnet.stages import STAGES
+
+    text = (repository / "docs" / "architecture.md").read_text()
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| `(capnet/steps/\w+\.py)`.* \| `(outputs/[\w/.]+)`", text, flags=re.MULTILINE
+    )
+    assert [(name, step) for name, step, _ in rows] == [(name, f"capnet/steps/{name}.py") for name in STAGES]
+    for name, _, output in rows:
+        assert any(output.startswith(path) for path in STAGES[name].outputs.values())
 
 
 def test_the_table_of_secrets_names_every_key_and_who_reads_it(repository: Path) -> None:
