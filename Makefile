@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: env  ## Draw the demo pictures, train, evaluate, register; show the results
+demo: env  ## Draw the demo images, train, evaluate, register; show the results
 	@if [ -z "$$(ls -A data 2>/dev/null)" ]; then capnet demo-data --out data; fi
 	dvc repro
 	@capnet register --check
@@ -64,11 +64,11 @@ data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder,
 	@echo "Commit .dvc/config. Credentials stay in the environment or in ~/.aws; capnet doctor says which ones are found."
 
 .PHONY: data-push
-data-push: env  ## Upload the pictures that data.dvc names to the remote
+data-push: env  ## Upload the images that data.dvc names to the remote
 	dvc push data.dvc
 
 .PHONY: data-pull
-data-pull: env  ## Fetch the pictures that data.dvc names from the remote
+data-pull: env  ## Fetch the images that data.dvc names from the remote
 	dvc pull data.dvc
 
 .PHONY: data-version
@@ -93,6 +93,10 @@ lint: env  ## Style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+.PHONY: test-fast
+test-fast: env  ## Unit and contract tests that train nothing and start no server
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) -m "not slow" tests/unit tests/contract
 
 .PHONY: test
 test: lint  ## All tests that need neither servers nor root

@@ -22,7 +22,7 @@ def test_the_folder_mlflow_never_shadows_the_package(repository: Path) -> None:
 
 
 def test_outputs_data_and_state_stay_out_of_git(repository: Path) -> None:
-    assert tracked(repository, "data", "outputs", ".capnet", "mlflow.db", "mlruns", "mlartifacts") == []
+    assert tracked(repository, "data", "outputs", ".capnet", "mlflow.db", "mlruns", "mlartifacts", "dvc.lock") == []
     paths = [
         "data/labels.csv",
         "outputs/model/model.safetensors",
@@ -77,6 +77,21 @@ def test_metrics_and_plots_lie_in_outputs(repository: Path) -> None:
     text = yaml.safe_dump(content.get("plots", []))
     for path in re.findall(r"outputs/[\w/.]+", text):
         assert path.startswith(("outputs/evaluation/", "outputs/model/"))
+
+
+def test_the_record_of_a_run_is_not_ignored_because_dvc_would_refuse_it(repository: Path) -> None:
+    command = ["git", "check-ignore", "dvc.lock"]
+    assert subprocess.run(command, cwd=repository, capture_output=True, check=False).returncode == 1
+
+
+def test_hooks_before_a_commit_are_those_of_make_lint_and_fetch_nothing(repository: Path) -> None:
+    repos = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    assert all(hook["language"] == "system" for hook in repos[0]["hooks"])
+    entries = [hook["entry"].removeprefix(".venv/bin/").split(" --")[0] for hook in repos[0]["hooks"]]
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (repository / "Makefile").read_text(), flags=re.MULTILINE)
+    assert lint is not None
+    assert entries == [re.sub(r" (\.|--check \.)$", "", line.strip()) for line in lint[1].splitlines()]
 
 
 @pytest.mark.parametrize("path", [".ci/run"])
