@@ -1,4 +1,4 @@
-"""One picture of ablation tables: what is served minus the linear probe, a line a set, from the JSON that the benchmark
+"""One figure of ablation tables: what is served minus the linear probe, a line a set, from the JSON that the benchmark
 writes.
 
 python -m benchmarks.ablation_figure ablation.json shares.json --out docs/images/results.svg
@@ -16,7 +16,7 @@ COLOURS = {"mAP": "#1f5fbf", "tail": "#b5451b"}
 
 
 def draw(found: dict[str, dict[str, list[float]]], out: Path) -> None:
-    """Write the picture.
+    """Write the figure.
 
     Args:
         found: by set and mean (mAP, tail): difference in points, its low and its high end.

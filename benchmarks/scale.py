@@ -1,6 +1,6 @@
 """How long ingest, split and validate take for tables of many rows: `python benchmarks/scale.py --rows 100000 1000000`.
 
-The table is made: long-tailed labels of 1,000 classes, three a row on average, and pictures that are never opened
+The table is made: long-tailed labels of 1,000 classes, three a row on average, and images that are never opened
 (`ingest.pictures: listed`). Prints a Markdown table with seconds and the largest memory of each stage.
 """
 

@@ -1,6 +1,6 @@
 """What tracking costs: `python benchmarks/tracking.py` trains with and without a real MLflow server in turn.
 
-The set is made: 1,000 classes, features of pictures as a frozen tower gives them, and 20 epochs of the training loop
+The set is made: 1,000 classes, features of images as a frozen tower gives them, and 20 epochs of the training loop
 with the usual sizes of model and batch. Both sides validate and log alike; only one has an address. Counted are
 seconds, and processor seconds of the training process and of the process that sends; the server's own are left out, as
 it is another machine elsewhere. A relay in front of the server counts the requests for per-class metrics: they are one
@@ -101,7 +101,7 @@ def spread(values: list[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=6000, help="training pictures")
+    parser.add_argument("--rows", type=int, default=6000, help="training images")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)

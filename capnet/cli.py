@@ -64,7 +64,7 @@ class _Lazy(click.Group):
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 @click.pass_context
 def main(ctx: click.Context, traceback: bool) -> None:
-    """Long-tailed multi-label recognition with CLIP: from pictures to a registered model."""
+    """Long-tailed multi-label recognition with CLIP: from images to a registered model."""
     ctx.obj = {"traceback": traceback}
 
 

@@ -51,7 +51,7 @@ class ConfigError(CapnetError):
 
 
 class DataError(CapnetError):
-    """The user's pictures, labels or weights cannot be read or used (exit code 3)."""
+    """The user's images, labels or weights cannot be read or used (exit code 3)."""
 
     exit_code = 3
     title = "data"

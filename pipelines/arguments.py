@@ -1,4 +1,4 @@
-"""What a run is started with: params.yaml as one dict a stage, the seeds, and which pictures these are."""
+"""What a run is started with: params.yaml as one dict a stage, the seeds, and which images these are."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def prediction_arguments(
 
 
 def data_version(data: Data) -> str:
-    """A word that changes when the pictures do: the commit, a digest of the bucket's list, or the time where neither
+    """A word that changes when the images do: the commit, a digest of the bucket's list, or the time where neither
     can be had.
 
-    It is part of KFP's cache key: with a word that is never the same again, nothing stale is taken for these pictures.
+    It is part of KFP's cache key: with a word that is never the same again, nothing stale is taken for these images.
     """
     from capnet.data.sources.root import kind_of, open_source
     from capnet.data.sources.source import digest

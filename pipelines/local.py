@@ -99,7 +99,7 @@ def subprocess_runner() -> Any:
 
 def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any:
     """Tasks are containers that run as this user; ``state`` stands for the state volume, a folder ``pictures`` for the
-    volume with pictures.
+    volume with images.
 
     Raises ConfigError where Docker does not answer.
     """

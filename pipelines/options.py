@@ -159,7 +159,7 @@ def retried(task: PipelineTask, options: Options) -> PipelineTask:
 
 
 def with_images(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """What a task needs to read pictures: credentials, the state volume with their copies, the volume that has them."""
+    """What a task needs to read images: credentials, the state volume with their copies, the volume that has them."""
     if not options.cluster:
         return task
     secret(task, cluster.s3_secret, S3_KEYS)

@@ -32,7 +32,7 @@ def prediction(options: Options) -> Any:
     @dsl.pipeline(
         name=NAME,
         description=(
-            "Label many pictures with a registered model, and say whether they look like those it was chosen on."
+            "Label many images with a registered model, and say whether they look like those it was chosen on."
         ),
     )
     def capnet_prediction(

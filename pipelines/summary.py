@@ -36,7 +36,7 @@ def _training(run: Path) -> dict[str, str]:
 def _prediction(run: Path) -> dict[str, str]:
     folder, counts = run / "merge" / "predictions", figures(run / "merge")
     lines = {
-        "labelled": f"{counts['pictures'] - counts['not_read']:.0f} pictures, {counts['not_read']:.0f} not read",
+        "labelled": f"{counts['pictures'] - counts['not_read']:.0f} images, {counts['not_read']:.0f} not read",
         "table": shortest(folder / "predictions.parquet"),
     }
     if not (folder / "drift.json").is_file():
@@ -45,4 +45,4 @@ def _prediction(run: Path) -> dict[str, str]:
     drifted = [item["name"] for item in report["classes"] if item["drifted"]]
     named = ": " + ", ".join(drifted[:SHOWN]) + (" ..." if len(drifted) > SHOWN else "") if drifted else ""
     told = f"{len(drifted)} of {len(report['classes'])} classes differ from the reference{named}"
-    return {**lines, "drift": told if report["enough_pictures"] else "too few pictures to tell"}
+    return {**lines, "drift": told if report["enough_pictures"] else "too few images to tell"}

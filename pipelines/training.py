@@ -41,7 +41,7 @@ def training(options: Options) -> Any:
     """
 
     @dsl.pipeline(
-        name=NAME, description="From pictures to a registered model: long-tailed multi-label recognition with CapNet."
+        name=NAME, description="From images to a registered model: long-tailed multi-label recognition with CapNet."
     )
     def capnet_training(
         fetch: dict,

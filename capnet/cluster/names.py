@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from capnet.errors import Problem
 
-STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote pictures
-DATA = "/mnt/data"  # where a volume with pictures is mounted
+STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote images
+DATA = "/mnt/data"  # where a volume with images is mounted
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 MLFLOW_KEYS = (
     "MLFLOW_TRACKING_URI",
@@ -36,12 +36,12 @@ NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
 
 
 def on_volume(root: str) -> bool:
-    """Whether ``data.root`` lies on the volume with pictures."""
+    """Whether ``data.root`` lies on the volume with images."""
     return root == DATA or root.startswith(f"{DATA}/")
 
 
 def unseen(root: str) -> Problem:
-    """What is wrong with pictures in a folder of the machine that submits."""
+    """What is wrong with images in a folder of the machine that submits."""
     todo = (
         f"set data.root to s3://BUCKET/PREFIX, to a git address, or to a folder below {DATA} and submit with"
         " --data-volume"

@@ -23,7 +23,7 @@ Paths = Mapping[str, str | Path]
 
 
 def put(folder: Path, params: Mapping[str, Any], inputs: Paths, beside: Path | None, accelerators: int) -> None:
-    """Copy the inputs into ``folder`` and say in job.json where they are; pictures are copied only where they lie in
+    """Copy the inputs into ``folder`` and say in job.json where they are; images are copied only where they lie in
     ``beside``, the task's own input.
     """
     shutil.rmtree(folder, ignore_errors=True)

@@ -38,7 +38,7 @@ def train_on_nodes(
 ) -> dict[str, float]:
     """Stage train as a TrainJob of ``nodes``, with the inputs and outputs of the stage; returns its metrics.
 
-    ``beside``: the task's own input of pictures; those that lie in it are copied for the nodes. Raises what the
+    ``beside``: the task's own input of images; those that lie in it are copied for the nodes. Raises what the
     training raised, ClusterError for what the cluster lacks or did to it, and Cancelled after a SIGTERM. In each case
     TrainJob and folder are gone then.
     """

@@ -62,12 +62,12 @@ class Nodes(BaseModel):
         return self.processes_per_node or max(1, self.accelerator_count)
 
     def check_batch(self, batch_size: int) -> None:
-        """Raise ConfigError where there are more processes than pictures in a batch."""
+        """Raise ConfigError where there are more processes than images in a batch."""
         processes = self.nodes * self.processes
         if processes > batch_size:
             what = (
                 f"{processes} processes ({self.nodes} nodes with {self.processes} each) for batches of {batch_size}"
-                " pictures"
+                " images"
             )
             raise ConfigError(
                 what,

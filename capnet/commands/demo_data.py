@@ -1,4 +1,4 @@
-"""`capnet demo-data`: draw the built-in demo pictures, and see that they are the ones data.dvc describes."""
+"""`capnet demo-data`: draw the built-in demo images, and see that they are the ones data.dvc describes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
             ),
         )
     raise DataError(
-        f"the demo pictures have the tree hash {found}, data.dvc says {wanted}; nothing was written",
+        f"the demo images have the tree hash {found}, data.dvc says {wanted}; nothing was written",
         "data.dvc",
-        "if data.dvc describes your own pictures, fetch them: dvc pull; to draw the demo beside them: capnet demo-data"
+        "if data.dvc describes your own images, fetch them: dvc pull; to draw the demo beside them: capnet demo-data"
         " --out demo; if it should describe the demo: git checkout data.dvc",
     )
 
@@ -54,7 +54,7 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Another seed draws other pictures of the same kind.",
+    help="Another seed draws other images of the same kind.",
 )
 def command(out: Path, seed: int) -> None:
     """Draw the demo set: scenes of OpenMoji pictograms with labels.csv, classes.csv and the attribution.
@@ -74,4 +74,4 @@ def command(out: Path, seed: int) -> None:
         note, warning = compare(folder, out) if seed == SEED else ("", "")
     if warning:
         click.echo(f"demo-data: warning: {warning}", err=True)
-    click.echo(f"demo-data: {total()} pictures of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{note}")
+    click.echo(f"demo-data: {total()} images of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{note}")

@@ -82,8 +82,8 @@ def command(
     with store(register, "find the version to deploy") as client:
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
         kserve.check_verdict(client, version)
-        place = kserve.storage_address(client, version, artifacts)
-    wanted = kserve.Deployment(
+        storage = kserve.storage_address(client, version, artifacts)
+    deployment = kserve.Deployment(
         name or kserve.service_name(version.name),
         image or kserve.serve_image(Path(LOCK)),
         namespace,
@@ -93,7 +93,7 @@ def command(
         gpus,
         replicas,
     )
-    text = kserve.render(kserve.manifest(version, place, wanted))
+    text = kserve.render(kserve.manifest(version, storage, deployment))
     if kserve.needs_weights(version):
         click.echo(
             "note: the backbone's weights are not in this version, so the image must have them; register.pack_backbone:"
@@ -103,6 +103,6 @@ def command(
     if out == "-":
         click.echo(text, nl=False)
         return
-    target = Path(out or f"deploy/kserve/{wanted.name}.yaml")
+    target = Path(out or f"deploy/kserve/{deployment.name}.yaml")
     replace_file(target, text)
-    click.echo(f"deploy: {version.name} version {version.version} from {place}, in {target}")
+    click.echo(f"deploy: {version.name} version {version.version} from {storage}, in {target}")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-NUS_WIDE = """NUS-WIDE cannot be downloaded by a program: its publisher wants to know who uses the pictures.
+NUS_WIDE = """NUS-WIDE cannot be downloaded by a program: its publisher wants to know who uses the images.
 
   where: https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html
   to do: 1. download Groundtruth and Image List there (free)
-         2. fill in the Agreement and Disclaimer Form and send it; the pictures come by e-mail
+         2. fill in the Agreement and Disclaimer Form and send it; the images come by e-mail
          3. put all of it into one folder, and name the folder as data.root in params.yaml"""
 
 

@@ -10,7 +10,7 @@ EPILOG = """\b
 Examples:
   capnet export --out model.onnx                              the champion
   capnet export --model outputs --out model.onnx              what was trained last, without a registry
-  capnet export --model models:/capnet/7 --check data/images  compared on pictures of your own"""
+  capnet export --model models:/capnet/7 --check data/images  compared on images of your own"""
 
 
 @click.command("export", epilog=EPILOG)
@@ -25,14 +25,14 @@ Examples:
     "address",
     default="",
     metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion.",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
 )
 @click.option(
     "--check",
     "check",
     default="",
-    metavar="PLACE",
-    help="Pictures to compare both on, as for predict; usual are eight of noise.",
+    metavar="LOCATION",
+    help="Images to compare both on, as for predict; default: eight of noise.",
 )
 @click.option(
     "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
@@ -41,7 +41,7 @@ Examples:
     "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
 def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
-    """Write the image tower and the class matrix as one ONNX graph: pictures in, logits out, for programs without
+    """Write the image tower and the class matrix as one ONNX graph: images in, logits out, for programs without
     Python.
 
     The file is compared with capnet's own scores before it is written, with one view and with the averaged views.
@@ -59,13 +59,14 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
         source = list_images(check, loaded.data)
         pictures = [source.root / name for name in source.names]
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, _):
-        found = onnx_export.export(served, key, Path(out), pictures)
-    on = f"{found.pictures} pictures" if found.pictures else "pictures of noise"
-    click.echo(f"export: {key} in {out}, {found.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}")
+        measured = onnx_export.export(served, key, Path(out), pictures)
+    on = f"{measured.pictures} images" if measured.pictures else "images of noise"
     click.echo(
-        f"scores on {on} differ by at most {found.single:.1g} (one view) and {found.averaged:.1g} (averaged views)"
+        f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}"
     )
+    differences = f"{measured.single:.1g} (one view) and {measured.averaged:.1g} (averaged views)"
+    click.echo(f"scores on {on} differ by at most {differences}")
     click.echo(
-        f"one view takes {found.theirs:.1f} ms in ONNX Runtime, {found.ours:.1f} ms in capnet, on"
+        f"one view takes {measured.theirs:.1f} ms in ONNX Runtime, {measured.ours:.1f} ms in capnet, on"
         f" {loaded.runtime.threads} threads"
     )

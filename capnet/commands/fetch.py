@@ -1,4 +1,4 @@
-"""`capnet fetch`: copy remote pictures ahead of time, with the same checks as the stages."""
+"""`capnet fetch`: copy remote images ahead of time, with the same checks as the stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import click
     help="Only these rows of outputs/split; may be repeated.",
 )
 def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> None:
-    """Copy the pictures of a remote data.root into the state folder, so that stages find them there.
+    """Copy the images of a remote data.root into the state folder, so that stages find them there.
 
     Which ones: those of outputs/split, else those of outputs/manifest, else (before ingest) the label files.
 
@@ -53,5 +53,5 @@ def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> N
             )
         rows = rows[rows["split"].isin(sides)]
     root = local_root(data, given, rows)
-    what = "label files" if rows is None else f"{len(rows)} pictures"
+    what = "label files" if rows is None else f"{len(rows)} images"
     click.echo(f"fetch: the {what} of {data.root} are in {root}")

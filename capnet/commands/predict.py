@@ -1,4 +1,4 @@
-"""`capnet predict`: a registered model over a folder or a table of pictures."""
+"""`capnet predict`: a registered model over a folder or a table of images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SHOWN = 10  # drifted classes
 EPILOG = """\b
 Examples:
-  capnet predict --input new-pictures                        the champion, into predictions.parquet
-  capnet predict --input new.csv --out labels.csv            pictures named in a table
+  capnet predict --input new-images                        the champion, into predictions.parquet
+  capnet predict --input new.csv --out labels.csv            images named in a table
   capnet predict --input camera7 --out camera7.json          MegaDetector JSON for camera-trap viewers
   capnet predict --model models:/capnet/7 --input folder     one version
   capnet predict --model outputs --input folder              what was trained last, without a registry"""
@@ -27,10 +27,10 @@ Examples:
 @click.command("predict", epilog=EPILOG)
 @click.option(
     "--input",
-    "given",
+    "source_address",
     required=True,
-    metavar="PLACE",
-    help="Folder of pictures, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or a picture.",
+    metavar="LOCATION",
+    help="Folder of images, table (.csv, .parquet; column path), s3://BUCKET/PREFIX or an image.",
 )
 @click.option(
     "--out",
@@ -43,7 +43,7 @@ Examples:
     "address",
     default="",
     metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; usual is the champion.",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
 )
 @click.option(
     "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
@@ -51,10 +51,10 @@ Examples:
 @click.option(
     "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
-def command(given: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
-    """Label pictures with a registered model.
+def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
+    """Label images with a registered model.
 
-    An interrupted call goes on where it stopped. Pictures that cannot be read are named in the output and do not stop
+    An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
     it.
     Label rates and scores are compared with those that the model was chosen on: OUT.drift.json.
     """
@@ -66,7 +66,7 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
 
     loaded, target = load(Path(params), settings), Path(out)
     prediction.format_of(target)
-    source = prediction.list_images(given, loaded.data)
+    source = prediction.list_images(source_address, loaded.data)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         frame = prediction.predict(served, key, source, target)
@@ -75,10 +75,12 @@ def command(given: str, out: str, address: str, params: str, settings: tuple[str
     faults = frame[frame["fault"] != ""]
     for path, fault in zip(faults["path"][:SHOWN], faults["fault"][:SHOWN], strict=True):
         click.echo(f"not read: {path}: {fault}", err=True)
-    click.echo(f"predict: {len(frame) - len(faults)} pictures labelled by {key}, {len(faults)} not read, in {target}")
+    click.echo(f"predict: {len(frame) - len(faults)} images labelled by {key}, {len(faults)} not read, in {target}")
     if len(faults) and len(faults) == len(frame):
         raise DataError(
-            f"none of the {len(frame)} pictures could be read", given, f"{target} says for each what is wrong with it"
+            f"none of the {len(frame)} images could be read",
+            source_address,
+            f"{target} says for each what is wrong with it",
         )
     if report:
         write_json(target.with_name(f"{target.name}.drift.json"), report)
@@ -96,19 +98,19 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:
-        place, name = fetch_version(params.register_, address, Path(temporary))
-        reference = read_json(place / "reference.json") if (place / "reference.json").is_file() else {}
-        yield load_served(place / "model", place / "thresholds.json", params.runtime), name, reference
+        artifacts, name = fetch_version(params.register_, address, Path(temporary))
+        reference = read_json(artifacts / "reference.json") if (artifacts / "reference.json").is_file() else {}
+        yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
 
 
 def show_drift(report: Mapping[str, Any]) -> None:
     if not report["enough_pictures"]:
-        click.echo("drift: too few pictures to tell")
+        click.echo("drift: too few images to tell")
         return
     drifted = sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
     for item in drifted[:SHOWN]:
         rates = (
-            f"{100 * item['decided_rate']:.1f} % of the pictures, {100 * item['reference_rate']:.1f} % in the reference"
+            f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")

@@ -56,7 +56,7 @@ Examples:
     "--data",
     default="",
     metavar="FOLDER",
-    help="Pictures, to score with the champion what it was not tested on (with --split).",
+    help="Images, to score with the champion what it was not tested on (with --split).",
 )
 @click.option(
     "--split",
@@ -64,7 +64,7 @@ Examples:
     default="outputs/split",
     show_default=True,
     metavar="FOLDER",
-    help="Split that says where those pictures are.",
+    help="Split that says where those images are.",
 )
 def command(
     params: str,
@@ -81,9 +81,9 @@ def command(
 ) -> None:
     """Make a version the champion of its registered model, if it holds what mlflow/promotion.yaml asks for.
 
-    The gate compares it with the present champion on the same test pictures: each rule passes, fails or cannot be
+    The gate compares it with the present champion on the same test images: each rule passes, fails or cannot be
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
-    Where too few of the champion's test pictures are compared, --reason must say why that is enough.
+    Where too few of the champion's test images are compared, --reason must say why that is enough.
     """
     from capnet.config import load
     from capnet.errors import CapnetError
@@ -133,7 +133,7 @@ def command(
 def show_verdict(verdict: Verdict) -> None:
     for line in (*map(str, verdict.rules), *verdict.notes):
         click.echo(line)
-    click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test pictures")
+    click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test images")
 
 
 def ask(verdict: Verdict) -> bool:
@@ -144,27 +144,27 @@ def ask(verdict: Verdict) -> bool:
     return click.confirm("The gate cannot decide. Promote?", default=False)
 
 
-def show_audit(found: object, name: str) -> None:
+def show_audit(history: object, name: str) -> None:
     """Print the history; GateError where readers refuse the present champion."""
     from capnet.errors import GateError
     from capnet.promotion.champion import identity
     from capnet.promotion.promote import Audit
 
-    assert isinstance(found, Audit)
-    for event in found.events:
+    assert isinstance(history, Audit)
+    for event in history.events:
         click.echo(str(event))
         if event.rules:
             click.echo(f"  {event.rules}")
-    if not found.events:
+    if not history.events:
         click.echo(f"{name} has no history yet")
-    if found.new is not None:
+    if history.new is not None:
         click.echo(
             "new: the alias was moved outside capnet promote, to"
-            f" {'version ' + found.champion if found.champion else 'none'}"
+            f" {'version ' + history.champion if history.champion else 'none'}"
         )
-    if found.refused:
+    if history.refused:
         raise GateError(
-            f"the champion is refused by its readers: {identity(name, found.champion)} has {found.refused}",
+            f"the champion is refused by its readers: {identity(name, history.champion)} has {history.refused}",
             f"models:/{name}@champion",
             "`capnet promote --rollback`, or promote a version that passes, or `--force --reason ...`",
         )

@@ -1,4 +1,4 @@
-"""`capnet shard`: the pictures as tar shards in WebDataset layout, with the tables that ingest reads."""
+"""`capnet shard`: the images as tar shards in WebDataset layout, with the tables that ingest reads."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ import click
     default="outputs/manifest",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="Pictures that ingest has listed.",
+    help="Images that ingest has listed.",
 )
 @click.option(
     "--split",
     type=click.Path(path_type=Path),
-    help="Only the pictures of a split, such as outputs/split, each side in shards of its own.",
+    help="Only the images of a split, such as outputs/split, each side in shards of its own.",
 )
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
 def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:
-    """Write pictures as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
+    """Write images as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
     set data.root to it, data.format to csv and ingest.pictures to listed.
 
     \b
@@ -59,6 +59,6 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
             folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance
         )
     click.echo(
-        f"shard: {len(rows)} pictures in {count} shards in {out}; set data.root: {out}, data.format: csv,"
+        f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"
         " ingest.pictures: listed"
     )

@@ -1,4 +1,4 @@
-"""Batch prediction in parts: one model for all, every part its share of the pictures, one table and one drift report at
+"""Batch prediction in parts: one model for all, every part its share of the images, one table and one drift report at
 the end.
 """
 
@@ -27,8 +27,8 @@ def fetch_model(params: Params, address: str, folder: Path) -> str:
     """
     from capnet.serving.engine import fetch_version
 
-    place, name = fetch_version(params.register_, address, folder)
-    write_json(folder / "source.json", {"name": name, "folder": place.relative_to(folder).as_posix()})
+    artifacts, name = fetch_version(params.register_, address, folder)
+    write_json(folder / "source.json", {"name": name, "folder": artifacts.relative_to(folder).as_posix()})
     return name
 
 
@@ -39,7 +39,7 @@ def model_location(folder: Path) -> tuple[Path, str]:
 
 
 def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
-    """Every ``parts``-th picture from number ``part`` on, copied here where the root is remote; the same list gives the
+    """Every ``parts``-th image from number ``part`` on, copied here where the root is remote; the same list gives the
     same parts.
     """
     if is_remote(params.data, root):
@@ -49,15 +49,15 @@ def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
 
 
 def predict_part(params: Params, model: Path, root: Path, part: int, parts: int, out: Path) -> dict[str, float]:
-    """Write ``out``/predictions.parquet for one part; a part without pictures writes nothing."""
+    """Write ``out``/predictions.parquet for one part; a part without images writes nothing."""
     from capnet.serving.engine import load_served
 
     out.mkdir(parents=True, exist_ok=True)
-    place, name = model_location(model)
+    location, name = model_location(model)
     source = part_of(params, root, part, parts)
     if not source.names:
         return {"pictures": 0.0, "not_read": 0.0}
-    served = load_served(place / "model", place / "thresholds.json", params.runtime)
+    served = load_served(location / "model", location / "thresholds.json", params.runtime)
     frame = predict(served, name, source, out / TABLE)
     return {"pictures": float(len(frame)), "not_read": float((frame["fault"] != "").sum())}
 
@@ -68,7 +68,7 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     """
     tables = [pd.read_parquet(folder / TABLE) for folder in parts if (folder / TABLE).is_file()]
     if not tables:
-        raise DataError("no part has a picture", "predict", "correct --pictures")
+        raise DataError("no part has an image", "predict", "correct --pictures")
     if len({tuple(table.columns) for table in tables}) != 1:
         raise ContractError("the parts name different classes", "predict", "run the whole pipeline again")
     table = pd.concat(tables, ignore_index=True).sort_values("path", ignore_index=True)
@@ -76,11 +76,11 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     table.to_parquet(out / TABLE, index=False)
     good = table[table["fault"] == ""]
     figures = {"pictures": float(len(table)), "not_read": float(len(table) - len(good))}
-    place, _ = model_location(model)
-    if (place / "reference.json").is_file():
-        limits = np.array([float(item["threshold"]) for item in read_json(place / "thresholds.json")["classes"]])
+    location, _ = model_location(model)
+    if (location / "reference.json").is_file():
+        limits = np.array([float(item["threshold"]) for item in read_json(location / "thresholds.json")["classes"]])
         scores = good[[name for name in table.columns if name.startswith(SCORE)]].to_numpy(dtype=np.float32)
-        report: dict[str, Any] = drift_report(read_json(place / "reference.json"), scores, limits)
+        report: dict[str, Any] = drift_report(read_json(location / "reference.json"), scores, limits)
         write_json(out / "drift.json", report)
         figures["drifted_classes"] = float(sum(item["drifted"] for item in report["classes"]))
     return figures

@@ -1,4 +1,4 @@
-"""Does a batch of pictures look like the ones the model was chosen on? Label rates and score distributions, class by
+"""Does a batch of images look like the ones the model was chosen on? Label rates and score distributions, class by
 class.
 """
 
@@ -14,7 +14,7 @@ from capnet.contracts import SCHEMA
 from capnet.evaluation.metrics import Floats
 
 BINS = 10  # deciles of the reference
-FEWEST = 50  # pictures below which nothing is said
+FEWEST = 50  # images below which nothing is said
 LARGE_PSI = 0.25  # the usual mark of a population that changed
 ALPHA = 0.01  # chance that any class is named although nothing changed
 
@@ -22,7 +22,7 @@ ALPHA = 0.01  # chance that any class is named although nothing changed
 def reference_document(
     names: list[str], label_rates: Floats, scores: Floats, limits: Floats, source: str
 ) -> dict[str, Any]:
-    """What travels with the model: ``label_rates`` [class] of the training rows, served scores [picture, class] of rows
+    """What travels with the model: ``label_rates`` [class] of the training rows, served scores [image, class] of rows
     it was not fitted to.
 
     ``source``: val, out_of_fold or test.
@@ -49,7 +49,7 @@ def drift_report(reference: Mapping[str, Any], scores: Floats, limits: Floats) -
     reference.
 
     A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance gives at
-    these sizes. With fewer than FEWEST pictures nothing is marked.
+    these sizes. With fewer than FEWEST images nothing is marked.
     """
     from scipy.stats import norm
 
@@ -93,6 +93,6 @@ def _histogram(values: Floats, edges: Floats) -> NDArray[np.int64]:
 
 
 def _psi(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
-    """Population stability index of two histograms, half a picture added to every bin."""
+    """Population stability index of two histograms, half an image added to every bin."""
     p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (before, now))
     return float(((q - p) * np.log(q / p)).sum())

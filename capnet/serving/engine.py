@@ -1,4 +1,4 @@
-"""A packed model at work: pictures -> scores -> a table of decisions. Serving, batch prediction and the gate use the
+"""A packed model at work: images -> scores -> a table of decisions. Serving, batch prediction and the gate use the
 same code.
 """
 
@@ -41,7 +41,7 @@ class Served:
         return np.array([item["threshold"] for item in self.thresholds["classes"]], dtype=np.float32)
 
     def scores(self, paths: Sequence[Path]) -> np.ndarray:
-        """float32 [picture, class] in [0, 1]. Nothing of the pictures is kept: an evaluation's cache would grow with
+        """float32 [image, class] in [0, 1]. Nothing of the images is kept: an evaluation's cache would grow with
         every request.
         """
         from capnet.data.images.features import live_features
@@ -53,29 +53,29 @@ class Served:
         rows = pd.DataFrame({"path": [str(path.absolute()) for path in paths], "sha256": ""})
 
         def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
-            return live_features(pooled, rows, Path("/"), scorer.transform, scorer.machine, scorer.threads, "given").to(
-                scorer.machine.device
-            )
+            return live_features(
+                pooled, rows, Path("/"), scorer.transform, scorer.machine, scorer.threads, "predict"
+            ).to(scorer.machine.device)
 
         plain = features(lambda images: model.pooled(images, adapted=False)) if model.needs_plain_features else None
         served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
         return served.cpu().numpy()
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Calibrated, float64 [picture, class]."""
+        """Calibrated, float64 [image, class]."""
         fitted = self.thresholds["calibration"]
         return calibrate(Calibration(fitted["temperature"], np.array(fitted["shift"])), scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
-        """One row per picture and class, classes in their order: DECISIONS, with the picture's number in the input."""
-        pictures, n = scores.shape
+        """One row per image and class, classes in their order: DECISIONS, with the image's number in the input."""
+        images, n = scores.shape
         return pd.DataFrame(
             {
-                "picture": np.repeat(np.arange(pictures), n),
-                "class": np.tile(np.array(self.names, dtype=object), pictures),
+                "picture": np.repeat(np.arange(images), n),
+                "class": np.tile(np.array(self.names, dtype=object), images),
                 "score": scores.ravel().astype(np.float64),
                 "probability": self.probabilities(scores).ravel(),
-                "threshold": np.tile(self.limits.astype(np.float64), pictures),
+                "threshold": np.tile(self.limits.astype(np.float64), images),
                 "decision": (scores >= self.limits).ravel(),
             }
         )
@@ -107,14 +107,14 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
-    """Download a registered version that may be read below ``folder``; its own files, and its name for messages."""
+    """Download a registered version below ``folder``; returns its own files, and its name for messages."""
     from capnet.promotion.champion import identity, resolve
     from capnet.tracking.store import store
 
     with store(settings, "get the model") as client:
         version = resolve(client, address)
-        place = download(version, folder)
-    return place, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
+        artifacts = download(version, folder)
+    return artifacts, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
 
 
 def download(version: ModelVersion, folder: Path) -> Path:
@@ -125,20 +125,20 @@ def download(version: ModelVersion, folder: Path) -> Path:
 
 
 def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
-    """Scores float32 [picture, class] of a registered version for rows with a sha256, whose pictures ``split`` places
-    under ``root``.
+    """Scores float32 [image, class] of a registered version for rows with a sha256; ``split`` has the paths of
+    their images below ``root``.
     """
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:
         table = read_split(split / "split.parquet")
-        places = dict(zip(table["sha256"], table["path"], strict=True))
-        missing = [key for key in rows["sha256"] if key not in places]
+        paths = dict(zip(table["sha256"], table["path"], strict=True))
+        missing = [key for key in rows["sha256"] if key not in paths]
         if missing:
-            what = f"{len(missing)} test pictures of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
+            what = f"{len(missing)} test images of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
             raise DataError(what, str(split), "give the split that the candidate was evaluated on (--split)")
         with TemporaryDirectory() as folder:
-            place = download(champion, Path(folder))
-            served = load_served(place / "model", place / "thresholds.json", runtime)
-            return served.scores([root / places[key] for key in rows["sha256"]])
+            artifacts = download(champion, Path(folder))
+            served = load_served(artifacts / "model", artifacts / "thresholds.json", runtime)
+            return served.scores([root / paths[key] for key in rows["sha256"]])
 
     return rescore

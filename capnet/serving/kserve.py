@@ -97,13 +97,13 @@ def serve_image(lock: Path) -> str:
     return image
 
 
-def manifest(version: ModelVersion, address: str, wanted: Deployment) -> dict[str, Any]:
+def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dict[str, Any]:
     """The InferenceService: one container that runs `mlflow models serve` on what KServe's storage initializer has
     fetched.
     """
     tags = version.tags
     labels = {
-        "app.kubernetes.io/name": wanted.name,
+        "app.kubernetes.io/name": deployment.name,
         "app.kubernetes.io/part-of": "capnet",
         "app.kubernetes.io/version": label(str(version.version)),
         "capnet/model": label(version.name),
@@ -120,14 +120,14 @@ def manifest(version: ModelVersion, address: str, wanted: Deployment) -> dict[st
         "capnet/git-revision": tags.get("git_revision", ""),
     }
     resources: dict[str, dict[str, str]] = {
-        "requests": {"cpu": wanted.cpu, "memory": wanted.memory},
-        "limits": {"memory": wanted.memory},
+        "requests": {"cpu": deployment.cpu, "memory": deployment.memory},
+        "limits": {"memory": deployment.memory},
     }
-    if wanted.gpus:
-        resources["limits"]["nvidia.com/gpu"] = str(wanted.gpus)
+    if deployment.gpus:
+        resources["limits"]["nvidia.com/gpu"] = str(deployment.gpus)
     container = {
         "name": "kserve-container",  # the name tells KServe which container serves
-        "image": wanted.image,
+        "image": deployment.image,
         "command": ["mlflow", "models", "serve"],
         "args": [f"--model-uri={MODELS}", "--env-manager=local", "--host=0.0.0.0", f"--port={PORT}", "--workers=1"],
         "env": [{"name": name, "value": value} for name, value in _environment(address).items()],
@@ -137,20 +137,20 @@ def manifest(version: ModelVersion, address: str, wanted: Deployment) -> dict[st
         "resources": resources,
         "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    place = {"namespace": wanted.namespace} if wanted.namespace else {}
+    place = {"namespace": deployment.namespace} if deployment.namespace else {}
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {
-            "name": wanted.name,
+            "name": deployment.name,
             **place,
             "labels": labels,
             "annotations": {key: text for key, text in notes.items() if text},
         },
         "spec": {
             "predictor": {
-                "serviceAccountName": wanted.service_account,
-                "minReplicas": wanted.replicas,
+                "serviceAccountName": deployment.service_account,
+                "minReplicas": deployment.replicas,
                 "containers": [container],
             }
         },

@@ -1,6 +1,6 @@
-"""A packed model as one ONNX graph: the image tower with its adapters and the class matrix, pictures in, logits out.
+"""A packed model as one ONNX graph: the image tower with its adapters and the class matrix, images in, logits out.
 
-What lies outside the graph (decoding, views, their average, thresholds) is described in a JSON file beside it.
+What lies outside the graph (decoding, views, their average, thresholds) is described in a JSON file of the same name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TIMED = 20
 
 
 class Graph(nn.Module):
-    """Pictures [picture, 3, size, size] -> served logits [picture, class]; class features are constants."""
+    """Images [image, 3, size, size] -> served logits [image, class]; class features are constants."""
 
     def __init__(self, model: CapNet, classes: ClassFeatures) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class Graph(nn.Module):
         self.register_buffer("refined", classes.refined)
         self.register_buffer("zero_shot", classes.zero_shot)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         from capnet.model.capnet import ClassFeatures
 
         refined, zero_shot, model = self.refined, self.zero_shot, self.model
         assert isinstance(refined, Tensor)
         assert isinstance(zero_shot, Tensor)
-        pooled = model.pooled(pictures)
-        plain = model.pooled(pictures, adapted=False) if model.needs_plain_features else None
+        pooled = model.pooled(images)
+        plain = model.pooled(images, adapted=False) if model.needs_plain_features else None
         return model.score(pooled, ClassFeatures(refined, zero_shot), plain)[0]
 
 
@@ -69,7 +69,7 @@ class Measured:
 
 
 def about(served: Served, key: str) -> dict[str, Any]:
-    """What a program needs to give the graph pictures and to read its logits."""
+    """What a program needs to give the graph images and to read its logits."""
     loaded, preprocess = served.scorer.loaded, served.scorer.loaded.model.towers.preprocess
     limits = served.thresholds
     return {
@@ -96,10 +96,10 @@ def _score_in_words(average: str) -> str:
     return "sigmoid of the mean logit of the views" if average == "logits" else "mean of the views' sigmoid"
 
 
-def export(served: Served, key: str, out: Path, pictures: Sequence[Path]) -> Measured:
-    """Write ``out`` and the JSON file beside it, once both gave the same scores; returns what was measured.
+def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measured:
+    """Write ``out`` and the JSON file of the same name, once both gave the same scores; returns what was measured.
 
-    Without ``pictures`` the scores of seeded noise are compared. Raises ContractError where a score differs by more
+    Without ``images`` the scores of seeded noise are compared. Raises ContractError where a score differs by more
     than PARITY.
     """
     if out.suffix.lower() != ".onnx":
@@ -108,15 +108,15 @@ def export(served: Served, key: str, out: Path, pictures: Sequence[Path]) -> Mea
     described = about(served, key)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
-        beside = Path(folder, out.name)
-        write_graph(served, beside, described)
-        measured = compare(served, beside, pictures, Path(folder))
+        temporary = Path(folder, out.name)
+        write_graph(served, temporary, described)
+        measured = compare(served, temporary, images, Path(folder))
         worst = max(measured.single, measured.averaged)
         if not worst <= PARITY:
             what = f"scores of the ONNX graph differ by {worst:.2g}, allowed are {PARITY:.0e}"
             raise ContractError(what, str(out), "use the versions in constraints.txt; nothing was written")
         write_json(out.with_suffix(".json"), described)
-        beside.replace(out)
+        temporary.replace(out)
     return measured
 
 
@@ -174,11 +174,11 @@ def session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) -> Measured:
-    """Both on the same pictures, through the same views."""
+def compare(served: Served, path: Path, images: Sequence[Path], folder: Path) -> Measured:
+    """Both on the same images, through the same views."""
     running, scorer = session(path, served.scorer.threads), served.scorer
     model, average = scorer.loaded.model, scorer.loaded.tte.average
-    places = list(pictures) or _noise(folder, scorer.transform.size)
+    paths = list(images) or _noise(folder, scorer.transform.size)
 
     def theirs(views: Tensor) -> np.ndarray:
         return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
@@ -186,8 +186,8 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
     graph = Graph(model, scorer.class_features).eval()
     their_scores, single = [], 0.0
     clocks, calls = [0.0, 0.0], (graph.forward, theirs)
-    for number, place in enumerate(places):
-        views = scorer.transform.tensor(Path("/"), str(place.absolute()), "")
+    for number, image_path in enumerate(paths):
+        views = scorer.transform.tensor(Path("/"), str(image_path.absolute()), "")
         logits = theirs(views).astype(np.float64)
         their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
         with torch.no_grad():
@@ -199,22 +199,22 @@ def compare(served: Served, path: Path, pictures: Sequence[Path], folder: Path) 
                 with torch.no_grad():
                     call(views[:1])
                 clocks[which] += time.perf_counter() - begin
-    averaged = float(np.abs(served.scores(places) - np.stack(their_scores)).max())
-    ours, of_onnx = (1000 * clock / min(len(places), TIMED) for clock in clocks)
-    return Measured(len(places) if pictures else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
+    averaged = float(np.abs(served.scores(paths) - np.stack(their_scores)).max())
+    ours, of_onnx = (1000 * clock / min(len(paths), TIMED) for clock in clocks)
+    return Measured(len(paths) if images else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
 
 
 def _noise(folder: Path, size: int) -> list[Path]:
-    """Eight pictures of seeded noise, coarse and fine."""
+    """Eight images of seeded noise, coarse and fine."""
     from PIL import Image
 
-    rng, places = np.random.default_rng(0), []
+    rng, paths = np.random.default_rng(0), []
     for number in range(8):
         cells = 4 << number % 4
-        picture = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((size + 9, size + 30))
-        places.append(folder / f"{number}.png")
-        picture.save(places[-1])
-    return places
+        image = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((size + 9, size + 30))
+        paths.append(folder / f"{number}.png")
+        image.save(paths[-1])
+    return paths
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The registered model: pictures in, decisions out. MLflow copies this file into the model and runs it there
+"""The registered model: images in, decisions out. MLflow copies this file into the model and runs it there
 (models-from-code).
 
 The copy needs an installed capnet. Nothing is pickled: the model folder and thresholds.json travel as they are.
@@ -31,7 +31,7 @@ UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
 
 
 class CapnetModel(PythonModel):
-    """Scores pictures with the test-time views of the model's config.json and decides by its thresholds."""
+    """Scores images with the test-time views of the model's config.json and decides by its thresholds."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or
@@ -44,7 +44,7 @@ class CapnetModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per picture (its number in the input) and class: score, calibrated probability, threshold, decision.
+        """One row per image (its number in the input) and class: score, calibrated probability, threshold, decision.
 
         ``model_input`` has a column ``image``: bytes, base64 or paths. The parameter ``decided_only`` leaves out what
         is not decided. Raises MlflowException naming every bad row; a server answers it with status 400.
@@ -128,7 +128,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def signature() -> ModelSignature:
-    """Input: ``image`` (bytes or text); output: a row per picture and class."""
+    """Input: ``image`` (bytes or text); output: a row per image and class."""
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types import schema as untyped
 
@@ -142,7 +142,7 @@ def signature() -> ModelSignature:
 
 
 def input_example() -> pd.DataFrame:
-    """A grey square in base64: real input, and nobody's picture."""
+    """A grey square in base64: real input, and nobody's image."""
     from PIL import Image
 
     buffer = io.BytesIO()

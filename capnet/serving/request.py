@@ -1,4 +1,4 @@
-"""Pictures as a request brings them: bytes, base64 (also as a data: URI) or paths. Every one is decoded before any is
+"""Images as a request brings them: bytes, base64 (also as a data: URI) or paths. Every one is decoded before any is
 scored.
 """
 
@@ -22,7 +22,7 @@ LONGEST_PATH = 4096
 
 def request_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
     """A readable file per row; content is written to ``folder``. Raises DataError naming every row that is no
-    picture.
+    image.
     """
     if COLUMN not in getattr(model_input, "columns", ()):
         raise DataError(
@@ -39,14 +39,14 @@ def request_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
         fault = (
             inspect_image(path).fault
             if content is not None or _is_file(value)
-            else "neither a picture in base64 nor a file"
+            else "neither an image in base64 nor a file"
         )
         if fault:
             problems.append(
                 Problem(
                     f"{fault}: {_shown(value)}",
                     f"row {number}",
-                    "send the bytes of a picture file, their base64, or a path that exists here",
+                    "send the bytes of an image file, their base64, or a path that exists here",
                 )
             )
         paths.append(path.absolute())
@@ -56,7 +56,7 @@ def request_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _values(column: pd.Series) -> Iterator[Any]:
-    """One value a picture: MLflow makes one row of a request's {"inputs": {"image": [...]}}, with the list in its
+    """One value an image: MLflow makes one row of a request's {"inputs": {"image": [...]}}, with the list in its
     cell.
     """
     for value in column:

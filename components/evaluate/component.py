@@ -22,7 +22,7 @@ def evaluate(
     Args:
         split: What split wrote.
         model: What train wrote.
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data, runtime and evaluate.
         seed: What the model was trained with; it stands with the figures.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.

@@ -8,12 +8,12 @@ from components import images
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def fetch(params: dict, version: str, volume: str, data: Output[Dataset], metrics: Output[Metrics]) -> None:
-    """Find out which version of the pictures this run reads, and write it down as source.json.
+    """Find out which version of the images this run reads, and write it down as source.json.
 
     Args:
         params: Settings of section data.
-        version: What the pictures are now, as far as the submitter knows; another value is another cache entry.
-        volume: Folder that is mounted in every task; pictures below it are not copied.
+        version: What the images are now, as far as the submitter knows; another value is another cache entry.
+        volume: Folder that is mounted in every task; images below it are not copied.
         data: source.json; with a folder that no volume holds also its files.
         metrics: Number of files.
     """

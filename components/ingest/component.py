@@ -11,10 +11,10 @@ def ingest(data: Input[Dataset], params: dict, manifest: Output[Dataset], metric
     """Read native annotations into one table.
 
     Args:
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data and ingest.
         manifest: manifest.parquet and classes.json.
-        metrics: Pictures, classes, pictures without a label.
+        metrics: Images, classes, images without a label.
     """
     from capnet.stages import run
     from capnet.tasks import task

@@ -15,8 +15,8 @@ def merge(
     Args:
         champion: What champion downloaded.
         parts: What predict wrote, part by part.
-        predictions: predictions.parquet with every picture, and drift.json.
-        metrics: Pictures, how many could not be read, classes that drifted.
+        predictions: predictions.parquet with every image, and drift.json.
+        metrics: Images, how many could not be read, classes that drifted.
     """
     from pathlib import Path
 

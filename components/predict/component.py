@@ -17,17 +17,17 @@ def predict(
     predictions: Output[Dataset],
     metrics: Output[Metrics],
 ) -> None:
-    """Label one part of the pictures with a registered model.
+    """Label one part of the images with a registered model.
 
     Args:
         champion: What champion downloaded.
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data, runtime and register.
         shard: Number of this part.
         shards: How many parts there are.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
-        predictions: predictions.parquet with labels, scores, and what is wrong with a picture that could not be read.
-        metrics: Pictures, and how many could not be read.
+        predictions: predictions.parquet with labels, scores, and what is wrong with an image that could not be read.
+        metrics: Images, and how many could not be read.
     """
     from pathlib import Path
 

@@ -24,7 +24,7 @@ def train(
         split: What split wrote.
         validation: What validate wrote.
         graph: What graph wrote.
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data, backbone, tte, runtime and train.
         seed: Takes the place of runtime.seed.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.

@@ -43,7 +43,7 @@ def train_nodes(
         split: What split wrote.
         validation: What validate wrote.
         graph: What graph wrote.
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data, backbone, tte, runtime and train.
         seed: Takes the place of runtime.seed.
         nodes: Pods that train together.
@@ -61,7 +61,7 @@ def train_nodes(
         mlflow_secret: Secret with the MLflow server's address and credentials.
         git_secret: Secret with git's credentials.
         state_claim: Claim of the state volume, which must be ReadWriteMany.
-        data_claim: Claim of the volume with pictures; empty where there is none.
+        data_claim: Claim of the volume with images; empty where there is none.
         hours: Longest time of the training.
         start_minutes: Longest wait for the pods to start.
         model: The model folder; it loads alone.

@@ -14,7 +14,7 @@ def validate(
 
     Args:
         split: What split wrote.
-        data: Where the pictures are: source.json.
+        data: Where the images are: source.json.
         params: Settings of sections data and validate.
         validation: validation.json and its documents.
         metrics: Number of checks and of failures.

@@ -395,7 +395,7 @@ def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
         submit.command,
         ["training", "--nodes", "8", "--accelerator-count", "8", "--set", "train.batch_size=32", "--dry-run"],
     )
-    assert "64 processes (8 nodes with 8 each) for batches of 32 pictures" in str(result.exception)
+    assert "64 processes (8 nodes with 8 each) for batches of 32 images" in str(result.exception)
 
 
 def test_here_nothing_of_a_cluster_is_left() -> None:

@@ -259,6 +259,6 @@ def test_parts_put_together_are_what_capnet_predict_writes(place: Workplace, tra
     scores = [name for name in expected.columns if name.startswith("score ")]
     np.testing.assert_allclose(found[scores], expected[scores], rtol=0, atol=1e-6)
     assert_same_metrics(read_json(place.root / "whole.parquet.drift.json"), read_json(folder / "drift.json"))
-    assert "labelled:    6 pictures, 1 not read" in output
-    assert "drift:       too few pictures to tell" in output
+    assert "labelled:    6 images, 1 not read" in output
+    assert "drift:       too few images to tell" in output
     assert f"table:       runs/{folder.parents[1].name}/merge/predictions/predictions.parquet" in output

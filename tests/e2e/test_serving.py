@@ -160,7 +160,7 @@ def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server:
     [
         ("corrupt", "does not decode"),
         ("text", "not a picture"),
-        ("missing.jpg", "neither a picture in base64 nor a file"),
+        ("missing.jpg", "neither an image in base64 nor a file"),
         (None, "neither"),
         (7, "neither"),
     ],
@@ -194,8 +194,8 @@ def test_broken_requests_get_an_answer(server: str, body: bytes) -> None:
 def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame) -> None:
     pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "list.csv", index=False)
     text = place.capnet("predict", "--input", "list.csv", "--out", "found.parquet")
-    assert text.startswith(f"predict: {PICTURES} pictures labelled by capnet version 1 (")
-    assert "drift: too few pictures to tell" in text
+    assert text.startswith(f"predict: {PICTURES} images labelled by capnet version 1 (")
+    assert "drift: too few images to tell" in text
     found = pd.read_parquet(place.root / "found.parquet")
     names = read_classes(place.root / "outputs/split/classes.json").names
     np.testing.assert_allclose(
@@ -211,7 +211,7 @@ def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame
     (place.root / "broken/a.jpg").write_bytes(b"<html>")
     none = place.run("capnet", "predict", "--model", "outputs", "--input", "broken", "--out", "none.csv")
     assert (none.returncode, (place.root / "none.csv").is_file()) == (3, True)
-    assert "none of the 1 pictures could be read" in none.stderr
+    assert "none of the 1 images could be read" in none.stderr
 
 
 ISOLATED = """

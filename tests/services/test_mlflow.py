@@ -173,7 +173,7 @@ def test_what_people_see_and_click_has_effect(
     until(lambda: str(client.get_registered_model("capnet").aliases.get("champion")) == champion)
 
     text = place.capnet("predict", "--input", "data/images", "--out", "found.parquet")
-    assert f"30 pictures labelled by capnet version {champion} (" in text
+    assert f"30 images labelled by capnet version {champion} (" in text
     assert len(pd.read_parquet(place.root / "found.parquet")) == 30
     assert "new: the alias was moved outside capnet promote, to version 2" in place.capnet("promote", "--audit")
 
@@ -222,7 +222,7 @@ def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) ->
     ]
     done = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("predict: 5 pictures labelled by capnet version 1 ("), done.stdout
+    assert done.stdout.startswith("predict: 5 images labelled by capnet version 1 ("), done.stdout
     found = pd.read_parquet(place.root / "s3.parquet").set_index("path")
     assert found["fault"]["zz.jpg"]
     place.capnet("predict", "--model", "models:/capnet/1", "--input", "data/images", "--out", "local.parquet")

@@ -88,7 +88,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterato
 def test_the_set_in_git_is_drawn_and_one_line_says_so(drawn: Drawn) -> None:
     assert drawn.result.returncode == 0, drawn.result.stderr
     (line,) = drawn.result.stdout.splitlines()
-    assert line.startswith("demo-data: 3100 pictures of 44 classes in 12 kinds of scenes in data")
+    assert line.startswith("demo-data: 3100 images of 44 classes in 12 kinds of scenes in data")
     if EXACT:
         assert line.endswith("byte for byte as data.dvc describes them")
         assert drawn.result.stderr == ""

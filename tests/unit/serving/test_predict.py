@@ -177,7 +177,7 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name\nx\n")
     (tmp_path / "t.parquet").write_text("x")
     for place, text in (
-        ("empty", "no pictures"),
+        ("empty", "no images"),
         ("nowhere", "neither a folder nor a file"),
         ("t.csv", "no column path"),
         ("t.parquet", "not a table"),

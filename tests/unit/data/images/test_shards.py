@@ -73,7 +73,7 @@ LISTED = {"data": Data(root="shards-of-data"), "ingest": Ingest(pictures="listed
 
 def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Path) -> None:
     params = Params(split=Split.model_validate({"validation": {"source": "none"}}))
-    assert "40 pictures in 2 shards" in shard()  # rows with a given side, and rows without
+    assert "40 images in 2 shards" in shard()  # rows with a given side, and rows without
     stages(params.model_copy(update=LISTED), place / "shards-of-data", place / "again")
     before, after = (
         read_split(place / name / "split/split.parquet").set_index("image_id") for name in ("outputs", "again")
