@@ -42,12 +42,15 @@ class Trained:
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``change`` put over it, section by section."""
+    """``base`` with ``change`` put over it, section by section; a loss of another name takes its own defaults."""
     result = dict(base)
     for key, value in change.items():
-        result[key] = (
-            merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value
-        )
+        old: Any = result.get(key)
+        mergeable = isinstance(value, Mapping) and isinstance(old, Mapping)
+        if not mergeable or (key == "loss" and value["name"] != old["name"]):
+            result[key] = value
+        else:
+            result[key] = merged(old, value)
     return result
 
 

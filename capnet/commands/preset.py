@@ -1,7 +1,7 @@
 """`capnet preset NAME`: a complete settings file, every setting with its meaning.
 
-A file in capnet/presets holds what the preset decides; everything else, and the help texts, come from capnet/config, so
-that neither can fall behind.
+A file in capnet/presets holds what the preset decides; all else, and the help texts, come from capnet/config, so that
+neither can fall behind. Of the losses only the chosen one's settings are printed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 import yaml
+from pydantic.fields import FieldInfo
 
 from capnet.config import Params, Section, override, parse
 from capnet.errors import ConfigError
@@ -53,19 +54,26 @@ def render(params: Params, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lines(section: Section, indent: str) -> list[str]:
+def _lines(section: Section, indent: str, union: FieldInfo | None = None) -> list[str]:
+    """A line for each setting; ``union`` is the field of ``section`` where a discriminator chooses its type."""
     lines = []
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ", field if field.discriminator else None)]
             continue
-        text = field.description or ""
-        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        if len(choices) > 1:
-            text += f"{'; ' if text else ''}one of: {', '.join(map(str, choices))}"
+        meaning, choices = field.description, get_args(field.annotation) if _is_choice(field) else ()
+        if union is not None and name == union.discriminator:
+            meaning = union.description
+            choices = tuple(kind.model_fields[name].default for kind in get_args(union.annotation))
+        listed = f"one of: {', '.join(map(str, choices))}" if len(choices) > 1 else ""
+        text = "; ".join(part for part in (meaning or "", listed) if part)
         lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
     return lines
+
+
+def _is_choice(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) is Literal
 
 
 def _scalar(value: Any) -> str:

@@ -1,6 +1,5 @@
 """Settings: a frozen model for each section of params.yaml, one file a group of sections. Presets are in presets/."""
 
-from capnet.config.base import Int, Section
 from capnet.config.data import (
     CameraTraps,
     Coco,
@@ -19,7 +18,9 @@ from capnet.config.data import (
 from capnet.config.model import Backbone, Runtime, Tte
 from capnet.config.params import Params, load, override, parse, settings_hash
 from capnet.config.results import Evaluate, Register, Report
-from capnet.config.train import Loss, Prompt, Train
+from capnet.config.train import Prompt, Train
+from capnet.model.losses import Loss
+from capnet.section import Int, Section
 
 __all__ = [
     "Backbone",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from capnet.config.base import Int, Section, Share
+from capnet.section import Int, Section, Share
 
 
 class Data(Section):

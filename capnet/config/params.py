@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from capnet.config.base import Section
 from capnet.config.data import Data, Ingest, Split, Validate
 from capnet.config.model import Backbone, Graph, Runtime, Tte
 from capnet.config.results import Evaluate, Register
-from capnet.config.train import Train
+from capnet.config.train import DEFAULT_LOSS, Train
 from capnet.errors import ConfigError, Problem
+from capnet.model.losses import LOSSES
+from capnet.section import Section
 from capnet.yaml_text import read_yaml
 
 
@@ -49,34 +50,64 @@ class Params(Section):
         return {name: self.section(name).model_dump(mode="json") for name in sections}
 
 
-def _type_hint(error: Mapping[str, Any]) -> str:
+RENAMED: dict[str, str] = {"train.adapter.place": "train.adapter.location"}  # old name: new name
+LOSS_NAME = "train.loss.name"
+
+
+def _type_hint(error: Mapping[str, Any], path: str) -> str:
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
-        return "remove it, or look up the name: `capnet preset own` prints every setting"
+        return _unknown_hint(error["loc"], path)
     if error["type"] == "tuple_type":
         return f"write a list: [{error.get('input')}]"
-    return (
-        f"allowed: {context['expected']}"
-        if "expected" in context
-        else "see `capnet preset own` for every setting and its meaning"
-    )
+    allowed = context.get("expected", context.get("expected_tags"))
+    return f"allowed: {allowed}" if allowed else "see `capnet preset own` for every setting and its meaning"
+
+
+def _unknown_hint(loc: tuple[str | int, ...], path: str) -> str:
+    """What to do about a setting that does not exist: under a new name, of another loss, or nowhere."""
+    if path in RENAMED:
+        return f"write {RENAMED[path]}: the setting was renamed"
+    if loc[:2] == ("train", "loss"):
+        loss, key = str(loc[2]), str(loc[3])
+        own = ", ".join(name for name in LOSSES[loss].model_fields if name != "name") or "none"
+        others = ", ".join(name for name, kind in LOSSES.items() if key in kind.model_fields)
+        if others:
+            return f"remove it: it is a setting of {others}, and {LOSS_NAME} is {loss}; settings of {loss}: {own}"
+        return f"remove it; settings of {loss}: {own}"
+    return "remove it, or look up the name: `capnet preset own` prints every setting"
+
+
+def _problem(item: Mapping[str, Any], where: str) -> Problem:
+    """One finding of pydantic in three parts."""
+    loc = tuple(item["loc"])
+    keys = (*loc[:2], *loc[3:]) if loc[:2] == ("train", "loss") else loc  # the third is the loss's name, no key
+    path, value, message = ".".join(map(str, keys)), item.get("input"), item["msg"]
+    if item["type"] == "union_tag_invalid":
+        path, value, message = LOSS_NAME, item["ctx"]["tag"], "no loss has this name"
+    shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    message = message.removeprefix("Value error, ").replace("valid tuple", "valid list")
+    if item["type"] == "extra_forbidden":
+        what = f"unknown setting {path}{shown}"
+    else:
+        what = f"{path}{shown}: {message}" if path else message
+    return Problem(what, where, _type_hint(item, path))
 
 
 def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
-    """Validate ``raw`` ({section: {...}}); raises ConfigError naming every bad key at once."""
+    """Check settings and fill in the defaults.
+
+    Args:
+        raw: {section: {setting: value}}.
+        where: what errors name as the place of the mistake.
+
+    Raises:
+        ConfigError: naming every bad key and value at once.
+    """
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            path = ".".join(str(part) for part in item["loc"])
-            unknown = item["type"] == "extra_forbidden"
-            value = item.get("input")
-            shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
-            message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-            what = f"unknown setting {path}{shown}" if unknown else f"{path}{shown}: {message}" if path else message
-            problems.append(Problem(what, where, _type_hint(item)))
-        raise ConfigError(problems=problems) from None
+        raise ConfigError(problems=[_problem(item, where) for item in error.errors()]) from None
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:
@@ -102,32 +133,47 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of ``raw`` with each ``a.b=value`` applied."""
+    """A copy of ``raw`` with each ``a.b=value`` applied.
+
+    Another ``train.loss.name`` than that of ``raw`` drops the loss settings of ``raw``: the new loss starts from its
+    own defaults and from what is overridden with it.
+    """
     result: dict[str, Any] = copy.deepcopy(dict(raw))
-    for item in overrides:
-        path, equals, value = item.partition("=")
+    values = [_override_value(item) for item in overrides]
+    names = [value for path, value in values if path == LOSS_NAME]
+    train = result.get("train")
+    loss = train.get("loss") if isinstance(train, dict) else None
+    if names and isinstance(loss, dict) and loss.get("name", DEFAULT_LOSS.name) != names[-1]:
+        loss.clear()
+    for path, value in values:
         *parents, last = path.split(".")
-        if not equals or not parents or not last:
-            raise ConfigError(f"cannot read --set {item!r}", "command line", "write --set section.key=value")
         node = result
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(
-                    f"{parent} in --set {item!r} is a value, not a section",
+                    f"{parent} in --set {path} is a value, not a section",
                     "command line",
                     "write --set section.key=value",
                 )
-        try:
-            node[last] = read_yaml(value)
-        except (yaml.YAMLError, ValueError) as error:
-            what = f"the value in --set {item!r} is not valid YAML"
-            raise ConfigError(
-                what,
-                f"command line: {' '.join(str(error).split())}",
-                "put quotes around it, such as --set 'section.key=\"value\"'",
-            ) from None
+        node[last] = value
     return result
+
+
+def _override_value(item: str) -> tuple[str, Any]:
+    """``a.b=value`` as the dotted name and the value."""
+    path, equals, text = item.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not parents or not last:
+        raise ConfigError(f"cannot read --set {item!r}", "command line", "write --set section.key=value")
+    try:
+        return path, read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"the value in --set {item!r} is not valid YAML",
+            f"command line: {' '.join(str(error).split())}",
+            "put quotes around it, such as --set 'section.key=\"value\"'",
+        ) from None
 
 
 def settings_hash(*sections: Section | Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from capnet.config.base import Int, Section
+from capnet.section import Int, Section
 
 
 class Threshold(Section):

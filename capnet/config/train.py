@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from capnet.config.base import Int, Section, Share
+from capnet.model.losses import LOSSES, Loss
+from capnet.model.losses.distribution_balanced import DbFocal
+from capnet.section import Int, Section, Share
 
 
 class Prompt(Section):
@@ -29,7 +34,7 @@ class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
     bottleneck: Int = Field(64, ge=1, description="adapter width")
     scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
-    place: Literal["bridge", "pooled", "joint"] = Field(
+    location: Literal["bridge", "pooled", "joint"] = Field(
         "bridge",
         description=(
             "towers without blocks: adapter from before to behind the projection, all before it, or all behind it"
@@ -62,24 +67,20 @@ class ClassHead(Section):
     weight_decay: float = Field(2.0, ge=0, description="on these weights: what pulls a class back to its text")
 
 
-class Loss(Section):
-    name: Literal["db_focal", "db", "db_focal_lmpt", "focal", "bce", "asl"] = Field(
-        "db_focal", description="training loss"
-    )
-    alpha: float = Field(0.1, description="map of the re-balanced weight: offset")
-    beta: float = Field(10.0, description="map of the re-balanced weight: slope")
-    mu: float = Field(0.2, description="map of the re-balanced weight: centre (VOC-LT 0.3, COCO-LT 0.2)")
-    negative_scale: float = Field(
-        2.0, gt=0, description="lambda of negative-tolerant regularisation (VOC-LT 5, COCO-LT 2)"
-    )
-    kappa: float = Field(0.05, ge=0, description="scale of the class-specific shift nu")
-    gamma: float = Field(2.0, ge=0, description="focal exponent")
-    gamma_positive: float = Field(0.0, ge=0, description="asl: exponent of positives")
-    gamma_negative: float = Field(4.0, ge=0, description="asl: exponent of negatives")
-    clip: Share = Field(0.05, description="asl: probability taken off negatives")
-    blank: Literal["db", "neutral"] = Field(
-        "neutral", description="weight of pictures without labels: the largest (db) or the middle one (neutral)"
-    )
+def _named_loss(value: Any) -> Any:
+    """Settings without a name are those of the default loss."""
+    if isinstance(value, Mapping):
+        return {"name": DEFAULT_LOSS.name, **value}
+    if not isinstance(value, Loss):
+        raise ValueError("a loss is a section: a name and settings of its own")
+    return value
+
+
+DEFAULT_LOSS = DbFocal()
+if TYPE_CHECKING:
+    AnyLoss = Loss
+else:
+    AnyLoss = Annotated[reduce(or_, LOSSES.values()), Field(discriminator="name"), BeforeValidator(_named_loss)]
 
 
 class Optimiser(Section):
@@ -134,7 +135,9 @@ class Train(Section):
             " rows best"
         ),
     )
-    loss: Loss = Loss()
+    loss: AnyLoss = Field(
+        DEFAULT_LOSS, description="training loss; --set train.loss.name=NAME takes the defaults of that loss"
+    )
     optimiser: Optimiser = Optimiser()
 
     @field_validator("seeds")

@@ -24,6 +24,7 @@ from capnet.errors import ConfigError, ContractError
 from capnet.model.adapters import AdaptFormer, BlockAdapters, BridgeAdapter
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.gcn import LabelGcn
+from capnet.model.losses.cross_entropy import Bce
 from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
@@ -32,7 +33,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
 
 
-HEAD_LOSS = Loss(name="bce")  # of the class head: balancing cost it a point in the tail (docs/results.md)
+HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
 
 
 class Probe(nn.Module):
@@ -100,10 +101,10 @@ class CapNet(nn.Module):
         bottleneck, scale = settings.adapter.bottleneck, settings.adapter.scale
         if towers.image.blocks:
             self.block_adapters = BlockAdapters(towers.image.blocks, towers.image.block_width, bottleneck, scale)
-        elif settings.adapter.place == "bridge":
+        elif settings.adapter.location == "bridge":
             self.adapter = BridgeAdapter(towers.pooled_dim, towers.embed_dim, bottleneck, scale)
         else:
-            place_width = towers.pooled_dim if settings.adapter.place == "pooled" else towers.embed_dim
+            place_width = towers.pooled_dim if settings.adapter.location == "pooled" else towers.embed_dim
             self.adapter = AdaptFormer(place_width, bottleneck, scale)
         if settings.adapter.towers == "image+text":
             blocks = towers.text.blocks
@@ -209,11 +210,11 @@ class CapNet(nn.Module):
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
         """Unit image features [picture, embed] of pooled features."""
         adapter = self.adapter if adapted else None
-        if adapter is not None and self.settings.adapter.place == "pooled":
+        if adapter is not None and self.settings.adapter.location == "pooled":
             pooled = pooled + adapter(pooled)
         v = normalize(self.towers.image.project(pooled), dim=-1)
-        if adapter is not None and self.settings.adapter.place != "pooled":
-            v = normalize(v + adapter(pooled if self.settings.adapter.place == "bridge" else v), dim=-1)
+        if adapter is not None and self.settings.adapter.location != "pooled":
+            v = normalize(v + adapter(pooled if self.settings.adapter.location == "bridge" else v), dim=-1)
         return v
 
     # ------------------------------------------------------------ logits

@@ -47,6 +47,39 @@ def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None
     assert "command line" in message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["train.loss.name=asl", "train.loss.gamma=2"],
+            ["unknown setting train.loss.gamma = 2", "a setting of db_focal, db_focal_lmpt, focal", "gamma_negative"],
+        ),
+        (["train.loss.nothing=2"], ["unknown setting train.loss.nothing = 2", "settings of db_focal: alpha"]),
+        (["train.loss.name=hinge"], ["train.loss.name = 'hinge'", "'asl', 'bce'"]),
+        (["train.loss.name=asl", "train.loss.clip=3"], ["train.loss.clip = 3: Input should be less"]),
+        (["train.loss=asl"], ["train.loss = 'asl': a loss is a section"]),
+        (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "write train.adapter.location"]),
+    ],
+)
+def test_a_setting_of_another_loss_or_another_time_is_refused_by_name(
+    tmp_path: Path, overrides: list[str], words: list[str]
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  loss: {gamma: 0.5}\n")
+    message = refused(path, *overrides)
+    assert [word for word in words if word not in message] == []
+
+
+def test_another_loss_by_its_name_starts_from_its_own_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  loss: {alpha: 0.3, gamma: 0.5}\n")  # of db_focal, the default
+    assert load(path, ["train.loss.name=bce"]).train.loss.model_dump() == {"name": "bce"}
+    assert load(path, ["train.loss.name=focal"]).train.loss.model_dump() == {"name": "focal", "gamma": 2.0}
+    assert load(path, ["train.loss.gamma=1", "train.loss.name=focal"]).train.loss.model_dump()["gamma"] == 1.0
+    same = load(path, ["train.loss.name=db_focal", "train.loss.alpha=0.2"]).train.loss.model_dump()
+    assert (same["alpha"], same["gamma"]) == (0.2, 0.5)
+
+
 def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("train: &same\n  epochs: 3\n")

@@ -7,8 +7,18 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from capnet.config import Loss
-from capnet.model.losses import multilabel_loss, negative_tolerant_bce, negative_tolerant_shift, rebalanced_weight
+from capnet.config import parse
+from capnet.model import losses
+from capnet.model.losses import LOSSES, multilabel_loss
+from capnet.model.losses.asymmetric import Asymmetric
+from capnet.model.losses.cross_entropy import Bce, Focal, bce_elements
+from capnet.model.losses.distribution_balanced import (
+    Balanced,
+    Db,
+    DbFocal,
+    negative_tolerant_shift,
+    rebalanced_weight,
+)
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -18,11 +28,12 @@ def cases(shared):
     return json.loads((shared / "reference" / "db_loss_fixture.json").read_text())["cases"]
 
 
-def loss_settings(config, name=None):
+def loss_settings(config, name="db_focal"):
     tolerant = config["kappa_init_bias"] is not None
     plain = config["reweight"] is None
-    return Loss(
-        name=name or ("bce" if plain else "db_focal"),
+    if plain:
+        return Bce()
+    return LOSSES[name](
         alpha=config["alpha"],
         beta=config["beta"],
         mu=config["mu"],
@@ -76,7 +87,7 @@ def test_lmpt_variant_matches_the_reference(cases):
         np.testing.assert_allclose(logits.grad, case["lmpt_variant_float64_grad"], atol=1e-10)
 
 
-def test_a_picture_without_labels_gets_the_largest_or_the_middle_weight():
+def test_an_image_without_labels_gets_the_largest_or_the_middle_weight():
     counts = torch.tensor([120.0, 40.0, 2.0])
     blank = torch.zeros(1, 3)
     assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 10.0, 0.3, "db"), torch.tensor(1.1))
@@ -89,10 +100,10 @@ def test_bce_equals_pytorch_and_focal_equals_its_definition():
     targets = (torch.rand(7, 5, generator=generator) < 0.3).double()
     counts = torch.full((5,), 3)
     elements = binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Loss(name="bce")), elements.mean())
+    assert torch.allclose(multilabel_loss(logits, targets, counts, 30, Bce()), elements.mean())
     p = torch.where(targets > 0, logits.sigmoid(), 1 - logits.sigmoid())
     assert torch.allclose(
-        multilabel_loss(logits, targets, counts, 30, Loss(name="focal", gamma=2)),
+        multilabel_loss(logits, targets, counts, 30, Focal(gamma=2)),
         (2.0 * (1 - p) ** 2 * elements).mean(),
     )
 
@@ -103,17 +114,15 @@ def test_asymmetric_loss_equals_its_definition():
     p = logits.sigmoid()
     shifted = (p - 0.05).clamp(min=0)
     expected = torch.where(targets > 0, -torch.log(p), -(shifted**4) * torch.log(1 - shifted))
-    assert torch.allclose(
-        multilabel_loss(logits, targets, torch.tensor([3, 3, 3]), 9, Loss(name="asl")), expected.mean()
-    )
+    assert torch.allclose(multilabel_loss(logits, targets, torch.tensor([3, 3, 3]), 9, Asymmetric()), expected.mean())
     hard = torch.tensor([[60.0, -60.0]], dtype=torch.float32, requires_grad=True)
-    loss = multilabel_loss(hard, torch.tensor([[0, 1]]), torch.tensor([3, 3]), 9, Loss(name="asl"))
+    loss = multilabel_loss(hard, torch.tensor([[0, 1]]), torch.tensor([3, 3]), 9, Asymmetric())
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(hard.grad).all()
 
 
-@pytest.mark.parametrize("name", ["db_focal", "db", "db_focal_lmpt", "focal", "bce", "asl"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_unknown_entries_have_no_effect_at_all(name):
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(6, 4, dtype=torch.float64, generator=generator)
@@ -123,7 +132,7 @@ def test_unknown_entries_have_no_effect_at_all(name):
 
     def value(x, y):
         x = x.clone().requires_grad_()
-        loss = multilabel_loss(x, y, counts, 20, Loss(name=name), known)
+        loss = multilabel_loss(x, y, counts, 20, LOSSES[name](), known)
         loss.backward()
         return loss.detach(), x.grad
 
@@ -134,10 +143,10 @@ def test_unknown_entries_have_no_effect_at_all(name):
     assert (gradient[~known] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["db_focal", "db", "asl"])
-def test_classes_in_no_or_every_picture_and_large_logits_stay_finite(name):
+@pytest.mark.parametrize("name", LOSSES)
+def test_classes_in_no_or_every_image_and_large_logits_stay_finite(name):
     logits = torch.tensor([[80.0, -80.0, 0.0], [-80.0, 80.0, 30.0]], requires_grad=True)
-    loss = multilabel_loss(logits, torch.tensor([[0, 1, 0], [1, 1, 0]]), torch.tensor([0, 10, 5]), 10, Loss(name=name))
+    loss = multilabel_loss(logits, torch.tensor([[0, 1, 0], [1, 1, 0]]), torch.tensor([0, 10, 5]), 10, LOSSES[name]())
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -146,7 +155,7 @@ def test_classes_in_no_or_every_picture_and_large_logits_stay_finite(name):
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
     logits = torch.tensor([[-200.0, 200.0, -200.0]], requires_grad=True)
-    multilabel_loss(logits, torch.tensor([[0, 1, 1]]), torch.tensor([3, 3, 3]), 9, Loss(gamma=gamma)).backward()
+    multilabel_loss(logits, torch.tensor([[0, 1, 1]]), torch.tensor([3, 3, 3]), 9, DbFocal(gamma=gamma)).backward()
     assert torch.isfinite(logits.grad).all()
 
 
@@ -154,7 +163,7 @@ def test_elements_that_underflow_have_a_finite_gradient_for_every_gamma(gamma):
     ("gamma_positive", "gamma_negative", "clip"), [(0.5, 0.5, 0.05), (0.0, 4.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.5, 1.0)]
 )
 def test_asymmetric_loss_is_finite_for_every_exponent_and_clip(gamma_positive, gamma_negative, clip):
-    settings = Loss(name="asl", gamma_positive=gamma_positive, gamma_negative=gamma_negative, clip=clip)
+    settings = Asymmetric(gamma_positive=gamma_positive, gamma_negative=gamma_negative, clip=clip)
     for target in (0, 1):
         logits = torch.tensor([[-200.0, -8.0, 0.0, 8.0, 17.0, 40.0, 200.0]], requires_grad=True)
         loss = multilabel_loss(logits, torch.full((1, 7), target), torch.full((7,), 3), 9, settings)
@@ -172,7 +181,7 @@ def test_confident_elements_keep_every_digit_of_float64():
     slopes = np.where(targets > 0, -1.0, 5.0) / (1 + np.exp(-margins))
     weight = np.where(targets > 0, 1.0, 0.2)  # alpha is 1 and the sigmoid of the re-balanced weight is 0
     x = torch.tensor(logits, requires_grad=True)
-    settings = Loss(name="db", alpha=1.0, beta=1000.0, mu=1000.0, kappa=0.0, negative_scale=5.0)
+    settings = Db(alpha=1.0, beta=1000.0, mu=1000.0, kappa=0.0, negative_scale=5.0)
     loss = multilabel_loss(x, torch.from_numpy(targets), torch.full((5,), 3), 9, settings)
     loss.backward()
     np.testing.assert_allclose(loss.item(), (weight * values).mean(), rtol=1e-14)
@@ -181,5 +190,36 @@ def test_confident_elements_keep_every_digit_of_float64():
 
 def test_negatives_are_tolerated_by_their_scale():
     z = torch.tensor([[1.0, 1.0]])
-    elements = negative_tolerant_bce(z, torch.tensor([[1.0, 0.0]]), torch.zeros(2), 5.0)
+    elements = bce_elements(z, torch.tensor([[1.0, 0.0]]), 5.0)
     assert torch.allclose(elements, torch.nn.functional.softplus(torch.tensor([[-1.0, 5.0]])))
+
+
+def test_a_loss_takes_one_file(tmp_path, monkeypatch):
+    """A file put into the package is found, and the settings of its loss are its own."""
+    (tmp_path / "hinge.py").write_text(
+        "from typing import Literal\n\nfrom capnet.model.losses.base import Loss, masked_mean\n\n\n"
+        "class Hinge(Loss):\n"
+        "    name: Literal['hinge'] = 'hinge'\n"
+        "    margin: float = 1.0\n\n"
+        "    def compute(self, logits, targets, counts, n_images, known):\n"
+        "        return masked_mean((self.margin - (2 * targets - 1) * logits).clamp(min=0), known)\n"
+    )
+    monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
+    found = losses.discover()
+    assert found.keys() - LOSSES.keys() == {"hinge"}
+    logits, targets = torch.tensor([[2.0, 0.5]]), torch.tensor([[1, 0]])
+    assert multilabel_loss(logits, targets, torch.ones(2), 1, found["hinge"](margin=2.0)) == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_complete(name):
+    kind = LOSSES[name]
+    assert kind.__doc__
+    assert kind.compute is not losses.Loss.compute
+    assert [field for field, info in kind.model_fields.items() if field != "name" and not info.description] == []
+    arrived = parse({"train": {"loss": dict(reversed(kind().model_dump(mode="json").items()))}}).train.loss
+    assert (type(arrived), arrived) == (kind, kind())
+
+
+def test_a_family_without_a_name_is_no_loss():
+    assert Balanced not in LOSSES.values()

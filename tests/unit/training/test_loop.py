@@ -64,9 +64,9 @@ def test_the_features_statistics_are_saved_but_never_trained(lit, problem, tmp_p
         assert not torch.equal(loaded.image_features(views[0]), loaded.image_features(views[0], adapted=False))
 
 
-@pytest.mark.parametrize("place", ["bridge", "pooled", "joint"])
-def test_every_place_of_the_adapter_learns(place, lit, problem, tmp_path):
-    history = run(lit, problem, tmp_path / "a", epochs=8, adapter={"place": place}).history
+@pytest.mark.parametrize("location", ["bridge", "pooled", "joint"])
+def test_every_location_of_the_adapter_learns(location, lit, problem, tmp_path):
+    history = run(lit, problem, tmp_path / "a", epochs=8, adapter={"location": location}).history
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 
 
