@@ -14,7 +14,15 @@ import numpy as np
 
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
 from capnet.config import Params
-from capnet.contracts import label_matrix, read_classes, read_json, read_predictions, read_split, read_tensors
+from capnet.contracts import (
+    label_matrix,
+    read_classes,
+    read_evaluation,
+    read_json,
+    read_predictions,
+    read_split,
+    read_tensors,
+)
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 
 NAMES = ("mAP", "head", "medium", "tail")
@@ -70,7 +78,7 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         By variant: mAP, head, medium and tail as fractions of 1, with their limits NAME_low and NAME_high where
         evaluate gave them.
     """
-    metrics = read_json(evaluation / "metrics.json")
+    metrics = read_evaluation(evaluation)
     wanted = [f"{name}{suffix}" for name in NAMES for suffix in ("", "_low", "_high")]
     found = {
         row: {name: float(metrics[row][name]) for name in wanted if name in metrics[row]}

@@ -12,7 +12,7 @@ import pytest
 from capnet.stages import STAGES
 
 EQUAL_BYTES = ("split/split.parquet", "split/classes.json", "graph/graph.safetensors")
-METRICS = "evaluation/metrics.json"
+METRICS = "evaluation/evaluation.json"
 # registration.json names the version in its own store
 COMPARED = ("manifest", "split", "validation", "graph", "model", "evaluation")
 

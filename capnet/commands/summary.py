@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capnet.contracts import VARIANTS, read_json
+from capnet.contracts import VARIANTS, read_evaluation
 from capnet.errors import ContractError
 
 COLUMNS = ("mAP", "head", "medium", "tail", "CF1", "OF1")
@@ -32,11 +32,10 @@ def command(evaluation: str) -> None:
     pictures, the tail classes and the path of the report.
     """
     folder = Path(evaluation)
-    metrics = read_json(folder / "metrics.json")
-    if not isinstance(metrics, dict) or "capnet" not in metrics:
-        raise ContractError(
-            "no results of the variant capnet", str(folder / "metrics.json"), "run `capnet evaluate` again"
-        )
+    metrics = read_evaluation(folder)
+    if "capnet" not in metrics:
+        where = str(folder / "evaluation.json")
+        raise ContractError("no results of the variant capnet", where, "run `capnet evaluate` again")
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)

@@ -13,6 +13,7 @@ from capnet.contracts.classes import (
 from capnet.contracts.files import (
     SCHEMA,
     check_schema,
+    read_evaluation,
     read_json,
     replace_file,
     sha256_file,
@@ -55,6 +56,7 @@ __all__ = [
     "make_classes",
     "read_cached_tensors",
     "read_classes",
+    "read_evaluation",
     "read_graph",
     "read_json",
     "read_manifest",

@@ -75,3 +75,24 @@ def tree_hash(root: Path) -> str:
                 )
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Everything that stage evaluate measured: evaluation.json of its output folder.
+
+    Args:
+        folder: what `capnet evaluate` wrote.
+
+    Returns:
+        Means by variant (fractions of 1), their differences, slices, calibration, and how all that was measured.
+
+    Raises:
+        ContractError: The file is missing, damaged or of another schema.
+    """
+    path = folder / "evaluation.json"
+    if not path.is_file() and (folder / "metrics.json").is_file():
+        what = "an older capnet wrote this folder: it has metrics.json, but no evaluation.json"
+        raise ContractError(what, str(folder), "run `capnet evaluate` again")
+    content: dict[str, Any] = read_json(path)
+    check_schema(content, path)
+    return content

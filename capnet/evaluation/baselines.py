@@ -282,7 +282,7 @@ def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int =
 
 
 def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:
-    """How the probe was chosen, for metrics.json."""
+    """How the probe was chosen, for evaluation.json."""
     content: dict[str, Any] = {
         "standardise": chosen.settings.standardise,
         "class_weight": chosen.settings.class_weight,

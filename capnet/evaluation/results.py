@@ -1,4 +1,4 @@
-"""The evaluation's tables from scored pictures: metrics.json, per_class.csv, predictions.parquet, pr_curves.csv."""
+"""The evaluation's files from scored images: evaluation.json, per_class.csv, predictions.parquet, pr_curves.csv."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import PREDICTION_COLUMNS, Classes, label_matrix
+from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare, unit_codes
 from capnet.evaluation.calibration import brier, calibrate
@@ -101,12 +101,13 @@ def measure(
     return compare(test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws)
 
 
-def metrics_document(
+def evaluation_document(
     test: SplitRows, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int
 ) -> dict[str, Any]:
-    """The measured part of metrics.json: variants, differences, slices, left-out classes, and what was drawn."""
+    """The measured part of evaluation.json: variants, differences, slices, left-out classes, and what was drawn."""
     units = len(set(unit_codes(test.rows["group"].tolist())))
     content: dict[str, Any] = {
+        "schema": SCHEMA,
         **whole.values,
         "differences": whole.differences,
         "left_out": _without_positives(test.labels, classes),

@@ -37,7 +37,7 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Can
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
     now = int(time.time() * 1000)
-    headline = {f"capnet/{name}" for name in candidate.headline}
+    headline = set(candidate.headline)
     points = list(curves(candidate))
     told = logged_points(client, run_id, {name for name, *_ in points} | headline)
     there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures

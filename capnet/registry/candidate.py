@@ -7,20 +7,30 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from capnet.contracts import BUCKETS, VARIANTS, Classes, check_schema, read_classes, read_json, sha256_file, slugify
+from capnet.contracts import (
+    BUCKETS,
+    VARIANTS,
+    Classes,
+    check_schema,
+    read_classes,
+    read_evaluation,
+    read_json,
+    sha256_file,
+    slugify,
+)
 from capnet.errors import ContractError, Problem
+from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.promotion.gate import GateScores, gate_scores
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 # they decide about the content; predictions follow from it
-EVALUATION_FILES = ("metrics.json", "per_class.csv", "thresholds.json")
-HEADLINE = ("mAP", *BUCKETS)
+EVALUATION_FILES = ("evaluation.json", "per_class.csv", "thresholds.json")
 # metric: column of per_class.csv
 PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}
 TITLES = {
@@ -54,7 +64,7 @@ class Candidate:
     @property
     def headline(self) -> dict[str, float]:
         """mAP and the buckets that have classes, of the served variant, in fractions of 1."""
-        return {name: float(self.metrics["capnet"][name]) for name in HEADLINE if name in self.metrics["capnet"]}
+        return means(self.metrics)
 
     @cached_property
     def gate(self) -> GateScores:
@@ -74,25 +84,25 @@ def content_hash(model: Path, evaluation: Path) -> str:
 
 def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path) -> Candidate:
     """Read and cross-check the four folders; raises ContractError naming every disagreement at once."""
-    wanted = (
-        (split, ("split.parquet",)),
-        (validation, ("validation.json",)),
-        (model, MODEL_FILES),
-        (evaluation, (*EVALUATION_FILES, "predictions.parquet")),
+    expected = (
+        (split, "split", ("split.parquet",)),
+        (validation, "validate", ("validation.json",)),
+        (model, "train", MODEL_FILES),
+        (evaluation, "evaluate", (*EVALUATION_FILES, "predictions.parquet")),
     )
-    missing = [path for folder, names in wanted for path in (folder / name for name in names) if not path.is_file()]
+    missing = [
+        Problem("a stage's output is missing", str(folder / name), f"run `capnet {stage}` again, or `dvc repro`")
+        for folder, stage, names in expected
+        for name in names
+        if not (folder / name).is_file()
+    ]
     if missing:
-        raise ContractError(
-            problems=[
-                Problem("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
-                for path in missing
-            ]
-        )
+        raise ContractError(problems=missing)
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
     config, thresholds, metrics = (
         read_json(model / "config.json"),
         read_json(evaluation / "thresholds.json"),
-        read_json(evaluation / "metrics.json"),
+        read_evaluation(evaluation),
     )
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
@@ -115,9 +125,8 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         )
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
     if "mAP" not in metrics.get("capnet", {}):
-        problems.append(
-            Problem("no mAP of the variant capnet", str(evaluation / "metrics.json"), "run `capnet evaluate` again")
-        )
+        where = str(evaluation / "evaluation.json")
+        problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
     history = _rows(model / "history.csv", ("epoch",))
@@ -165,29 +174,26 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def figures(candidate: Candidate) -> dict[str, float]:
-    """What the metric table shows, by name: ``capnet/mAP``, ``capnet-zero_shot/tail_low``, ``slice-unseen/capnet/mAP``,
-    ``ap/<slug>``, ``support/<slug>``.
+    """The metrics of the run, by name.
 
-    Interval bounds are given for mAP and buckets only; metrics.json, an artifact of the run, has all of them.
+    Args:
+        candidate: what is registered.
+
+    Returns:
+        The headline figures (``mAP``, ``tail_low``, ``gain``), the means of the baselines (``zero_shot/tail``) and of
+        CapNet on every slice (``slice-unseen/mAP``), and what per_class.csv says of every class (``ap/<slug>``,
+        ``support/<slug>``). Everything else is in evaluation.json, an artifact of the run.
     """
-    metrics, bounds = candidate.metrics, [f"{name}{end}" for name in HEADLINE for end in ("", "_low", "_high")]
-    named = _picked(metrics, VARIANTS, [*bounds, "CF1", "OF1", "CF1_chosen", "OF1_chosen"])
-    named |= _picked(metrics.get("differences", {}), metrics.get("differences", {}), bounds)
-    for label, variants in metrics.get("slices", {}).items():
-        named |= {
-            f"slice-{slugify(label)}/{name}": value for name, value in _picked(variants, VARIANTS, HEADLINE).items()
-        }
+    evaluation = candidate.metrics
+    named: dict[str, float] = headline_figures(evaluation)
+    named |= {f"{variant}/{name}": value for variant in BASELINES for name, value in means(evaluation, variant).items()}
+    for label, variants in evaluation.get("slices", {}).items():
+        named |= {f"slice-{slugify(label)}/{name}": value for name, value in means(variants).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
-    named |= {
-        f"{kind}/{slugs[row['class']]}": row.get(column)
-        for row in candidate.per_class
-        for kind, column in PER_CLASS.items()
-    }
-    return {name: number for name, value in named.items() if (number := _number(value)) is not None}
-
-
-def _picked(groups: Mapping[str, Any], keys: Iterable[str], names: Sequence[str]) -> dict[str, Any]:
-    return {f"{key}/{name}": groups[key][name] for key in keys for name in names if name in groups.get(key, {})}
+    for row in candidate.per_class:
+        values = {f"{kind}/{slugs[row['class']]}": _number(row.get(column)) for kind, column in PER_CLASS.items()}
+        named |= {name: value for name, value in values.items() if value is not None}
+    return named
 
 
 def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:

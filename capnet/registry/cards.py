@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS, SPLITS, VARIANTS, read_split
+from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import blend_in_words
 from capnet.model.openai_weights import OPENAI_WEIGHTS
 from capnet.promotion.champion import PACKED
 from capnet.registry.candidate import (
-    HEADLINE,
     TITLES,
     Candidate,
     code,

@@ -26,14 +26,15 @@ from capnet.contracts import (
 from capnet.data.sources.root import local_root
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores, read_probe
+from capnet.evaluation.headline import compared_figures, means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.results import (
     SplitRows,
     calibration_document,
     check_scores,
+    evaluation_document,
     make_split,
     measure,
-    metrics_document,
     per_class,
     pr_curves,
     predictions,
@@ -88,19 +89,12 @@ def evaluate(
 
     # many small problems: more threads are slower, and another number of them gives other bits
     with threadpool_limits(1):
-        found = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
-    write_results(out, found)
+        results = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
+    write_results(out, results)
     if log is not None:
-        log(
-            {
-                f"capnet/{name}": found["metrics"]["capnet"][name]
-                for name in ("mAP", "head", "medium", "tail")
-                if name in found["metrics"]["capnet"]
-            },
-            0,
-        )
+        log(means(results["evaluation"]), 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
-    return headline(found["metrics"])
+    return stage_figures(results["evaluation"])
 
 
 def evaluate_scores(
@@ -114,7 +108,7 @@ def evaluate_scores(
     views: Mapping[str, Any],
     probe: Chosen | None = None,
 ) -> dict[str, Any]:
-    """All of the evaluation on arrays: frames predictions, per_class, pr_curves and documents metrics, thresholds.
+    """All of the evaluation on arrays: tables predictions, per_class, pr_curves; JSON evaluation, metrics, thresholds.
 
     Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the
     linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
@@ -134,32 +128,33 @@ def evaluate_scores(
     chosen, source = thresholds(train, val, probe, out_of_fold, config)
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = measure(test, chosen, classes, config.bootstrap)
-    metrics = metrics_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
-    metrics["threshold"] = {
+    evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
+    evaluation["threshold"] = {
         "objective": config.threshold.objective,
         "source": source,
         "borrowed": int(served.borrowed.sum()),
     }
     if source != "none":
-        metrics["calibration"] = calibration_document(test, served, classes)
+        evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        metrics["probe"] = describe(probe, len(train.rows))
+        evaluation["probe"] = describe(probe, len(train.rows))
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
-        "metrics": metrics,
+        "evaluation": evaluation,
+        "metrics": compared_figures(evaluation),
         "per_class": per_class(test, whole, served, classes),
         "thresholds": thresholds_document(served, classes, config.threshold.objective, views, source),
         "pr_curves": pr_curves(test, classes),
     }
 
 
-def write_results(out: Path, found: Mapping[str, Any]) -> None:
+def write_results(out: Path, results: Mapping[str, Any]) -> None:
     """Write what ``evaluate_scores`` returned; nine digits hold a float32 exactly."""
-    write_predictions(out / "predictions.parquet", found["predictions"])
-    for name in ("metrics", "thresholds"):
-        write_json(out / f"{name}.json", found[name])
+    write_predictions(out / "predictions.parquet", results["predictions"])
+    for name in ("evaluation", "metrics", "thresholds"):
+        write_json(out / f"{name}.json", results[name])
     for name in ("per_class", "pr_curves"):
-        replace_file(out / f"{name}.csv", found[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+        replace_file(out / f"{name}.csv", results[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
 
 
 def fit(
@@ -220,13 +215,3 @@ def held_out_scores(train: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
     scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in train.rows["image_id"]])
     check_scores(SplitRows("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
     return scores
-
-
-def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """mAP, head, medium, tail of CapNet, and the mAP of zero-shot and of the linear probe; what does not exist is left
-    out.
-    """
-    result = {name: metrics["capnet"][name] for name in ("mAP", "head", "medium", "tail") if name in metrics["capnet"]}
-    return result | {
-        f"{name}_mAP": metrics[name]["mAP"] for name in ("zero_shot", "linear_probe") if "mAP" in metrics.get(name, {})
-    }

@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from capnet.tracking.sender import KEY_TAG, SOURCE, Point
+from capnet.tracking.store import EXPERIMENT_TAGS
 
 # ways to log in, or to be told apart, that only MLflow's own client knows
 OTHER_LOGINS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_WORKSPACE")
@@ -104,7 +105,9 @@ class RestStore:
         where = self._experiment(experiment)
         if not where:
             try:
-                where = str(self._call("POST", "experiments/create", json={"name": experiment})["experiment_id"])
+                tags = [{"key": key, "value": value} for key, value in EXPERIMENT_TAGS.items()]
+                made = self._call("POST", "experiments/create", json={"name": experiment, "tags": tags})
+                where = str(made["experiment_id"])
             except Refused as error:
                 if error.code != THERE:
                     raise

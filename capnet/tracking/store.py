@@ -30,6 +30,7 @@ QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
     "GIT_PYTHON_REFRESH": "quiet",
 }
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else it opens among pages for chat models
 
 
 class StoreError(CapnetError):
@@ -130,7 +131,7 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
     # The location is given because mlflow would take the working directory, which is not where the database is.
     location = (home / settings.experiment.replace("/", "-")).as_uri() if home else None
     try:
-        return client.create_experiment(settings.experiment, artifact_location=location)
+        return client.create_experiment(settings.experiment, artifact_location=location, tags=EXPERIMENT_TAGS)
     except MlflowException as error:
         made = client.get_experiment_by_name(settings.experiment)  # by another process since we looked
         if made is None or error.error_code != "RESOURCE_ALREADY_EXISTS":

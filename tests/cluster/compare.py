@@ -1,5 +1,6 @@
-"""Compare a metrics.json with that of a registered model: python tests/cluster/compare.py FILE MODEL ALIAS [--tolerance
-1e-6].
+"""Compare an evaluation.json with that of a registered model.
+
+`python tests/cluster/compare.py FILE MODEL ALIAS [--tolerance 1e-6]`
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def differences(ours: Any, theirs: Any, tolerance: float) -> list[str]:
 
 
 def registered(model: str, alias: str) -> Any:
-    """metrics.json of the run that a registered version came from."""
+    """evaluation.json of the run that a registered version came from."""
     import mlflow
 
     version = mlflow.MlflowClient().get_model_version_by_alias(model, alias)
     return json.loads(
-        Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="metrics.json")).read_text()
+        Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="evaluation.json")).read_text()
     )
 
 

@@ -28,7 +28,7 @@ from services.s3_server import free_ports
 from capnet.contracts import read_json, read_predictions, read_split
 
 NAME = "capnet-demo"
-CALIBRATED = {f"evaluation/{name}" for name in ("metrics.json", "thresholds.json", "report.html")}
+CALIBRATED = {f"evaluation/{name}" for name in ("evaluation.json", "metrics.json", "thresholds.json", "report.html")}
 
 
 @pytest.fixture(scope="module")

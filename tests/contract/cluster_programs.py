@@ -105,7 +105,7 @@ def make(words: list[str]) -> None:
         Path(lock).write_text("of the cluster test")
     if "demo" in words:
         Path("outputs/evaluation").mkdir(parents=True, exist_ok=True)
-        Path("outputs/evaluation/metrics.json").write_text("{}")
+        Path("outputs/evaluation/evaluation.json").write_text("{}")
     if "deploy" in words:
         if Path(lock).read_text() != "of the cluster test":
             refuse("these are other images than those that were pushed")

@@ -51,7 +51,7 @@ def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workplace) -> 
     from sklearn.metrics import average_precision_score
 
     folder = finished.root / "outputs"
-    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     split = read_split(folder / "split" / "split.parquet").set_index("image_id")
     predictions = read_predictions(folder / "evaluation" / "predictions.parquet")
     assert {"capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"} <= set(

@@ -65,12 +65,12 @@ def test_zero_shot_sees_what_is_in_photos(photos: Workplace) -> None:
     """An untrained tower or mixed-up class names give 7 to 8 % here; this backbone was measured at 53.5 % with five
     crops.
     """
-    metrics = json.loads((photos.root / "outputs" / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((photos.root / "outputs" / "evaluation" / "evaluation.json").read_text())
     assert metrics["zero_shot"]["mAP"] == pytest.approx(0.535, abs=0.02)
 
 
 def test_training_helps_where_there_are_pictures(photos: Workplace) -> None:
-    metrics = json.loads((photos.root / "outputs" / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((photos.root / "outputs" / "evaluation" / "evaluation.json").read_text())
     assert metrics["capnet"]["head"] > metrics["zero_shot"]["head"] + 0.05
     assert metrics["capnet"]["mAP"] > metrics["zero_shot"]["mAP"] - 0.02
 
@@ -89,7 +89,7 @@ def test_buckets_are_the_means_of_their_classes(photos: Workplace) -> None:
         np.stack(rows["scores"].to_list()),
     )
     precision = {c: average_precision_score(truth[:, c], scores[:, c]) for c in np.flatnonzero(truth.any(0))}
-    metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     for bucket in ("head", "medium", "tail"):
         expected = np.mean([value for c, value in precision.items() if classes.items[c].bucket == bucket])
         assert metrics["capnet"][bucket] == pytest.approx(expected, abs=1e-6)

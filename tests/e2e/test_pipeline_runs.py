@@ -105,7 +105,7 @@ def test_a_run_killed_and_tried_again_gives_the_bytes_of_an_uninterrupted_dvc_re
 
 
 def test_the_comparison_sees_a_difference(place: Workplace) -> None:
-    metrics = read_json(place.root / "outputs" / "evaluation" / "metrics.json")
+    metrics = read_json(place.root / "outputs" / "evaluation" / "evaluation.json")
     changed = json.loads(json.dumps(metrics))
     changed["capnet"]["mAP"] += 2e-6
     with pytest.raises(AssertionError):
@@ -115,7 +115,7 @@ def test_the_comparison_sees_a_difference(place: Workplace) -> None:
 def test_the_first_seed_is_registered_and_the_report_has_mean_and_deviation(place: Workplace, trained: Run) -> None:
     further = trained.folder / "for-loop-2-iteration-0" / "evaluate-2" / "evaluation"
     folders = (trained.folder / "evaluate" / "evaluation", further)
-    metrics = [read_json(folder / "metrics.json")["capnet"] for folder in folders]
+    metrics = [read_json(folder / "evaluation.json")["capnet"] for folder in folders]
     assert metrics[0] != metrics[1], "both seeds gave the same: was the seed used?"
     page = (trained.folder / "report.html").read_text()
     section = page[page.index('<section id="seeds">') : page.index("</section>", page.index('<section id="seeds">'))]

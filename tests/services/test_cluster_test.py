@@ -34,8 +34,8 @@ def test_the_figures_of_a_registered_version_are_those_of_its_run(
     figures = {"capnet": {"mAP": 0.5}}
     client = mlflow.MlflowClient()
     run = client.create_run(client.create_experiment("birds", artifact_location=(tmp_path / "artifacts").as_uri()))
-    (tmp_path / "metrics.json").write_text(json.dumps(figures))
-    client.log_artifact(run.info.run_id, str(tmp_path / "metrics.json"))
+    (tmp_path / "evaluation.json").write_text(json.dumps(figures))
+    client.log_artifact(run.info.run_id, str(tmp_path / "evaluation.json"))
     client.create_registered_model("birds")
     version = client.create_model_version("birds", f"{run.info.artifact_uri}/model", run.info.run_id)
     client.set_registered_model_alias("birds", "challenger", version.version)

@@ -81,22 +81,22 @@ def test_the_run_and_the_version_are_complete(
     for kind in ("ap", "support", "threshold"):
         assert {f"{kind}/{item.slug}" for item in classes.items} <= run.data.metrics.keys()
     assert {
-        "capnet/mAP",
-        "capnet/head",
+        "mAP",
+        "head",
         "zero_shot/mAP",
         "train/loss",
         "train/learning_rate",
         "system/process_memory_megabytes",
     } <= run.data.metrics.keys()
     assert [point.step for point in client.get_metric_history(version.run_id, "train/loss")] == [1, 2, 3]
-    assert [len(client.get_metric_history(version.run_id, name)) for name in ("capnet/mAP", "ap/lemon")] == [1, 1]
+    assert [len(client.get_metric_history(version.run_id, name)) for name in ("mAP", "ap/lemon")] == [1, 1]
     assert (run.info.status, len(client.search_runs([run.info.experiment_id]))) == ("FINISHED", 2), (
         "one run for each of two trainings"
     )
     assert run.inputs.dataset_inputs[0].dataset.name == "data"
     assert {item.path for item in client.list_artifacts(version.run_id)} == {
         "report.html",
-        "metrics.json",
+        "evaluation.json",
         "per_class.csv",
         "thresholds.json",
         "gate",
@@ -134,13 +134,13 @@ def test_what_people_see_and_click_has_effect(
     version = client.get_model_version("capnet", "1")
     run = client.get_run(version.run_id)
     browser.open(f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}")
-    browser.wait("capnet/mAP")
+    browser.wait("mAP")
     browser.click("button[data-component-id='mlflow.assistant.chat_panel.close']")
     browser.click("[role=tab], a", "^Model metrics$")
     browser.wait("ap\n(4)", "support\n(4)", "threshold\n(4)", "zero_shot")
     keep(browser, "mlflow-charts.jpg")
     browser.open(f"{tracking.address}/#/experiments/{run.info.experiment_id}/runs/{version.run_id}")
-    text = browser.wait("ap/lemon", "ap/strawberry", "capnet/mAP", "support/lemon")
+    text = browser.wait("ap/lemon", "ap/strawberry", "mAP", "support/lemon")
     shown = re.search(r"^ap/lemon\s+([\d.]+)", text, re.MULTILINE)
     assert shown, text
     digits = len(shown[1].partition(".")[2])

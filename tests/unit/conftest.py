@@ -224,8 +224,9 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
 
     names, n = classes.names, len(classes)
     write_json(
-        folder / "metrics.json",
+        folder / "evaluation.json",
         {
+            "schema": 1,
             "capnet": variant(mAP),
             "single_view": variant(mAP - 0.02),
             "zero_shot": variant(mAP - 0.2),

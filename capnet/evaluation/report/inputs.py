@@ -1,4 +1,4 @@
-"""Everything the report shows, read from the files of one run; nothing is measured again that metrics.json holds."""
+"""Everything the report shows, read from the files of one run; nothing is measured again that evaluation.json holds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from capnet.contracts import (
     check_schema,
     label_matrix,
     read_classes,
+    read_evaluation,
     read_graph,
     read_json,
     read_predictions,
@@ -85,7 +86,7 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
     test = _labelled(rows, "test", classes)
     return Inputs(
         classes=classes,
-        metrics=read_json(evaluation_dir / "metrics.json"),
+        metrics=read_evaluation(evaluation_dir),
         per_class=_read_per_class(evaluation_dir / "per_class.csv", classes),
         thresholds=thresholds,
         config=config,

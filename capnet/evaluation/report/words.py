@@ -102,7 +102,7 @@ def reading(value: float, low: float, high: float) -> tuple[str, str]:
 
 
 def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """One difference of metrics.json, ready to show."""
+    """One difference of evaluation.json, ready to show."""
     value, low, high = (as_float(values.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
     kind, sentence = reading(value, low, high)
     return {

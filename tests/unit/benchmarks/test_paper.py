@@ -118,7 +118,7 @@ def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path
     assert content["settings_sha256"] in text
     assert content["settings"]["train"]["select"] == "last"
     ours = content["ours"][0]["figures"]["mAP"]
-    metrics = json.loads((voc_lt / "out/RN50/seed0/evaluation/metrics.json").read_text())["capnet"]
+    metrics = json.loads((voc_lt / "out/RN50/seed0/evaluation/evaluation.json").read_text())["capnet"]
     assert ours["mean"] == pytest.approx(100 * metrics["mAP"])
     assert (ours["sd"], ours["low"]) == (None, pytest.approx(100 * metrics["mAP_low"]))
     assert "95 % bootstrap interval over test images" in text

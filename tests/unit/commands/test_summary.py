@@ -41,11 +41,11 @@ def evaluation(tmp_path: Path) -> Path:
         "zero_shot_single_view": 0.19,
         "linear_probe": 0.55,
     }
-    metrics: dict[str, Any] = {name: _values(value) for name, value in variants.items()}
+    metrics: dict[str, Any] = {"schema": 1} | {name: _values(value) for name, value in variants.items()}
     metrics |= {"test_rows": 700, "left_out": ["owl"], "differences": {}}
     metrics["slices"] = {"[unseen] artwork": {"capnet": _values(0.4), "zero_shot": _values(0.1)}}
     metrics["slice_info"] = {"[unseen] artwork": {"test_rows": 350}}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "evaluation.json").write_text(json.dumps(metrics))
     (tmp_path / "per_class.csv").write_text(PER_CLASS)
     return tmp_path
 
@@ -92,7 +92,7 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
 def test_a_narrow_terminal_cuts_nothing(evaluation: Path) -> None:
     output = io.StringIO()
     console = Console(width=80, file=output)
-    console.print(results(json.loads((evaluation / "metrics.json").read_text()), "Results", narrow=True))
+    console.print(results(json.loads((evaluation / "evaluation.json").read_text()), "Results", narrow=True))
     text = output.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
@@ -102,10 +102,17 @@ def test_a_narrow_terminal_cuts_nothing(evaluation: Path) -> None:
 def test_missing_or_foreign_files_are_contract_errors(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="missing"):
         _summary(tmp_path)
-    (tmp_path / "metrics.json").write_text('{"zero_shot": {}}')
+    (tmp_path / "metrics.json").write_text('{"capnet": {"mAP": 0.5}}')
+    with pytest.raises(ContractError, match=r"no evaluation\.json") as raised:
+        _summary(tmp_path)
+    assert "run `capnet evaluate` again" in str(raised.value)
+    (tmp_path / "evaluation.json").write_text('{"schema": 2, "capnet": {"mAP": 0.5}}')
+    with pytest.raises(ContractError, match="schema version 2"):
+        _summary(tmp_path)
+    (tmp_path / "evaluation.json").write_text('{"schema": 1, "zero_shot": {}}')
     with pytest.raises(ContractError, match="no results of the variant capnet"):
         _summary(tmp_path)
-    (tmp_path / "metrics.json").write_text('{"capnet": {"mAP": 0.5}}')
+    (tmp_path / "evaluation.json").write_text('{"schema": 1, "capnet": {"mAP": 0.5}}')
     with pytest.raises(ContractError, match="missing"):
         _summary(tmp_path)
 

@@ -173,9 +173,13 @@ def make_run(
     )
     ap = {name: _average_precisions(labels, unknown, values) for name, values in scores.items()}
     thresholds = np.clip(0.3 + rng.normal(0, 0.08, classes), 0.05, 0.9).astype(np.float32)
-    metrics = _metrics(ap, buckets, names, rows["slice"] if slices else None) | {"test_rows": pictures}
+    metrics = (
+        {"schema": contracts.SCHEMA}
+        | _metrics(ap, buckets, names, rows["slice"] if slices else None)
+        | {"test_rows": pictures}
+    )
     metrics["calibration"] = _calibration(labels, unknown, scores["capnet"], buckets)
-    contracts.write_json(evaluation / "metrics.json", metrics)
+    contracts.write_json(evaluation / "evaluation.json", metrics)
     _write_thresholds(evaluation / "thresholds.json", made, thresholds, train_labels.sum(axis=0), validation)
     _write_per_class(evaluation / "per_class.csv", made, labels, ap, thresholds, rng)
     _write_model(model, made, backbone, validation, rng)

@@ -25,7 +25,7 @@ def test_content_hash_is_the_sha256_of_sorted_names_and_hashes(make_outputs: Mak
     paths = make_outputs()
     files = {
         f"evaluation/{name}": paths["evaluation"] / name
-        for name in ("thresholds.json", "per_class.csv", "metrics.json")
+        for name in ("thresholds.json", "per_class.csv", "evaluation.json")
     }
     for name in ("model.safetensors", "graph.safetensors", "classes.json", "config.json", "history.csv"):
         files[f"model/{name}"] = paths["model"] / name
@@ -45,7 +45,7 @@ def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(
     seen = {before}
     for path in (
         *sorted(paths["model"].iterdir()),
-        *(paths["evaluation"] / name for name in ("metrics.json", "per_class.csv", "thresholds.json")),
+        *(paths["evaluation"] / name for name in ("evaluation.json", "per_class.csv", "thresholds.json")),
     ):
         path.write_bytes(path.read_bytes() + b" ")
         seen.add(content_hash(paths["model"], paths["evaluation"]))
@@ -58,13 +58,20 @@ def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:
     paths = make_outputs(mAP=0.5)
     candidate = read_candidate(**paths)
     found = figures(candidate)
-    assert found["capnet/mAP"] == 0.5
-    assert found["capnet/tail_low"] == pytest.approx(0.35)
+    assert found["mAP"] == 0.5
+    assert found["tail_low"] == pytest.approx(0.35)
     assert found["zero_shot/head"] == pytest.approx(0.4)
-    assert found["capnet-zero_shot/mAP_high"] == 0.25
-    assert found["slice-unseen-artwork/capnet/mAP"] == pytest.approx(0.4)
-    assert found["capnet/CF1_chosen"] == 0.45
-    assert not {"slice-unseen-artwork/capnet/mAP_low", "capnet/CF1_low"} & set(found)
+    assert found["gain_high"] == 0.25
+    assert found["slice-unseen-artwork/mAP"] == pytest.approx(0.4)
+    assert found["CF1"] == 0.45, "at the chosen thresholds"
+    flat = {name for name in found if "/" not in name}
+    assert flat == {"CF1", "OF1", "gain", "gain_high", "gain_low", "head", "mAP", "mAP_high", "mAP_low"} | {
+        "medium",
+        "tail",
+        "tail_high",
+        "tail_low",
+    }
+    assert not [name for name in found if "-zero_shot" in name or name.startswith("single_view")]
     assert {name: value for name, value in found.items() if name.startswith("ap/")} == {
         "ap/traffic-light": 0.25,
         "ap/cat": 0.375,
@@ -132,7 +139,7 @@ def test_every_disagreement_is_told_at_once(make_outputs: Make) -> None:
         class_fingerprint="of other classes",
         views={"views": 1, "expand": 8, "average": "logits"},
     )
-    _edit(paths["evaluation"] / "metrics.json", capnet={})
+    _edit(paths["evaluation"] / "evaluation.json", capnet={})
     with pytest.raises(ContractError) as caught:
         read_candidate(**paths)
     assert [problem.what for problem in caught.value.problems] == [
@@ -154,7 +161,11 @@ def test_a_model_for_other_classes_than_the_split_is_refused(make_outputs: Make,
 
 def test_all_missing_files_are_named(make_outputs: Make) -> None:
     paths = make_outputs()
-    gone = [paths["model"] / "history.csv", paths["model"] / "model.safetensors", paths["evaluation"] / "metrics.json"]
+    gone = [
+        paths["model"] / "history.csv",
+        paths["model"] / "model.safetensors",
+        paths["evaluation"] / "evaluation.json",
+    ]
     for path in gone:
         path.unlink()
     with pytest.raises(ContractError) as caught:

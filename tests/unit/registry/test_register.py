@@ -89,7 +89,7 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
     ]
     assert {item.path for item in client.list_artifacts(version.run_id)} == {
         "report.html",
-        "metrics.json",
+        "evaluation.json",
         "per_class.csv",
         "thresholds.json",
         "gate",
@@ -106,9 +106,7 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
         assert Path(copy).read_bytes() == (paths["evaluation"] / name).read_bytes()
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert logged.status == "READY"
-    assert {metric.key: metric.value for metric in logged.metrics} == {
-        f"capnet/{name}": value for name, value in candidate.headline.items()
-    }
+    assert {metric.key: metric.value for metric in logged.metrics} == candidate.headline
 
 
 def test_a_sqlite_store_holds_run_figures_artifacts_and_version(
@@ -214,7 +212,7 @@ def test_another_name_or_alias_or_edited_outputs_are_not_registered(database: Pa
     assert not _registered(paths)
     config.write_bytes(before)
     assert _registered(paths)
-    (paths["evaluation"] / "metrics.json").unlink()
+    (paths["evaluation"] / "evaluation.json").unlink()
     assert not _registered(paths)
 
 

@@ -22,6 +22,7 @@ from capnet.contracts import (
     label_matrix,
     make_classes,
     read_classes,
+    read_evaluation,
     read_json,
     read_predictions,
     sha256_file,
@@ -129,7 +130,7 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
         scores = _stored(found, variant, "test")
         columns = [(labels[known[:, c], c], scores[known[:, c], c]) for c in range(6)]
         ap = np.array([average_precision_score(*pair) for pair in columns])
-        values = found["metrics"][variant]
+        values = found["evaluation"][variant]
         assert values["mAP"] == pytest.approx(ap.mean(), abs=1e-9)
         for bucket in ("head", "medium", "tail"):
             assert values[bucket] == pytest.approx(ap[buckets == bucket].mean(), abs=1e-9)
@@ -142,10 +143,10 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
         assert 0.02 < values["mAP_high"] - values["mAP_low"] < 0.4
     cuts = np.array([item["threshold"] for item in found["thresholds"]["classes"]], dtype=np.float32)
     given = _stored(found, "capnet", "test") >= cuts
-    assert found["metrics"]["capnet"]["OF1_chosen"] == pytest.approx(f1_score(labels[known], given[known]), abs=1e-9)
-    difference = found["metrics"]["differences"]["capnet-linear_probe"]
+    assert found["evaluation"]["capnet"]["OF1_chosen"] == pytest.approx(f1_score(labels[known], given[known]), abs=1e-9)
+    difference = found["evaluation"]["differences"]["capnet-linear_probe"]
     assert difference["mAP"] == pytest.approx(
-        found["metrics"]["capnet"]["mAP"] - found["metrics"]["linear_probe"]["mAP"], abs=1e-9
+        found["evaluation"]["capnet"]["mAP"] - found["evaluation"]["linear_probe"]["mAP"], abs=1e-9
     )
     assert difference["mAP_low"] < difference["mAP"] < difference["mAP_high"]
 
@@ -184,7 +185,14 @@ def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -
             folder, make_case(slices=("x", "y"), names=["plain", "nan", 'quo"te', "com,ma", "é", "None"]).evaluate()
         )
     names = sorted(path.name for path in folders[0].iterdir())
-    assert names == ["metrics.json", "per_class.csv", "pr_curves.csv", "predictions.parquet", "thresholds.json"]
+    assert names == [
+        "evaluation.json",
+        "metrics.json",
+        "per_class.csv",
+        "pr_curves.csv",
+        "predictions.parquet",
+        "thresholds.json",
+    ]
     for name in names:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     with open(folders[0] / "per_class.csv", newline="", encoding="utf-8") as file:
@@ -198,16 +206,16 @@ def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -
 def test_slices_are_measured_apart_and_only_where_there_are_several() -> None:
     case = make_case(sizes=(60, 40, 120), slices=("known", "unseen", None))
     found = case.evaluate()
-    assert list(found["metrics"]["slices"]) == ["known", "no slice", "unseen"]
+    assert list(found["evaluation"]["slices"]) == ["known", "no slice", "unseen"]
     test = case.table[case.table["split"] == "test"].reset_index(drop=True)
     rows = (test["slice"] == "unseen").to_numpy()
     labels, scores = case.labels("test")[rows], _stored(found, "zero_shot", "test")[rows]
     ap = [average_precision_score(labels[:, c], scores[:, c]) for c in range(6) if labels[:, c].any()]
-    assert found["metrics"]["slices"]["unseen"]["zero_shot"]["mAP"] == pytest.approx(np.mean(ap), abs=1e-9)
-    info = found["metrics"]["slice_info"]["unseen"]
+    assert found["evaluation"]["slices"]["unseen"]["zero_shot"]["mAP"] == pytest.approx(np.mean(ap), abs=1e-9)
+    info = found["evaluation"]["slice_info"]["unseen"]
     assert info["test_rows"] == rows.sum()
     assert "mAP_low" in info["differences"]["capnet-zero_shot"]
-    assert make_case(slices=("only",)).evaluate()["metrics"]["slices"] == {}
+    assert make_case(slices=("only",)).evaluate()["evaluation"]["slices"] == {}
 
 
 def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> None:
@@ -216,17 +224,17 @@ def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> Non
     case.table["labels"] = [
         np.array([], dtype=int) if b else labels for b, labels in zip(blank, case.table["labels"], strict=True)
     ]
-    found = case.evaluate()["metrics"]
+    found = case.evaluate()["evaluation"]
     assert list(found["slices"]) == ["a"]
     assert found["slice_info"]["b"]["left_out"] == case.classes.names
 
 
 def test_groups_widen_the_intervals() -> None:
     case = make_case()
-    alone = case.evaluate()["metrics"]
+    alone = case.evaluate()["evaluation"]
     assert alone["bootstrap"] == {"draws": 100, "seed": 0, "unit": "picture", "units": 80}
     case.table["group"] = [f"patient {row // 40}" for row in range(len(case.table))]
-    together = case.evaluate()["metrics"]
+    together = case.evaluate()["evaluation"]
     assert together["bootstrap"]["unit"] == "group"
     assert together["capnet"]["mAP"] == alone["capnet"]["mAP"]
     assert together["capnet"]["mAP_low"] != alone["capnet"]["mAP_low"]
@@ -239,11 +247,11 @@ def test_classes_without_test_positives_are_named_and_in_no_mean() -> None:
         labels[labels != 2] if t else labels for t, labels in zip(test, case.table["labels"], strict=True)
     ]
     found = case.evaluate()
-    assert found["metrics"]["left_out"] == ["class 2"]
+    assert found["evaluation"]["left_out"] == ["class 2"]
     row = found["per_class"].set_index("class").loc["class 2"]
     assert np.isnan(row["ap"])
     assert np.isnan(row["f1"])
-    assert found["metrics"]["capnet"]["mAP"] == pytest.approx(found["per_class"]["ap"].mean(), abs=1e-9)
+    assert found["evaluation"]["capnet"]["mAP"] == pytest.approx(found["per_class"]["ap"].mean(), abs=1e-9)
 
 
 def test_unknown_test_entries_have_no_effect() -> None:
@@ -258,14 +266,14 @@ def test_unknown_test_entries_have_no_effect() -> None:
     ]
     after = case.evaluate()
     for name in ("capnet", "zero_shot", "linear_probe", "differences", "threshold"):
-        assert json.dumps(before["metrics"][name]) == json.dumps(after["metrics"][name])
+        assert json.dumps(before["evaluation"][name]) == json.dumps(after["evaluation"][name])
 
 
 def test_calibration_is_measured_on_the_test_rows() -> None:
     case = make_case(unknown=0.1, sizes=(60, 300, 300))
     found = case.evaluate()
     labels, known, scores = case.labels("test"), case.known("test"), _stored(found, "capnet", "test")
-    buckets = found["metrics"]["calibration"]["buckets"]
+    buckets = found["evaluation"]["calibration"]["buckets"]
     assert list(buckets) == ["all", "head", "medium", "tail"]
     assert buckets["all"]["brier_raw"] == pytest.approx(
         brier_score_loss(labels[known], scores[known].astype(float)), abs=1e-9
@@ -300,18 +308,18 @@ def test_without_validation_rows_thresholds_come_from_out_of_fold_scores() -> No
     cut = np.float32(found["thresholds"]["classes"][0]["threshold"])
     best = max(f1_score(case.labels("train")[:, 0], scores[:, 0] >= value) for value in scores[:, 0])
     assert f1_score(case.labels("train")[:, 0], scores[:, 0] >= cut) == pytest.approx(best)
-    has = {variant for variant in (*GAIN, "linear_probe") if "CF1_chosen" in found["metrics"][variant]}
+    has = {variant for variant in (*GAIN, "linear_probe") if "CF1_chosen" in found["evaluation"][variant]}
     assert has == {"capnet", "linear_probe"}
-    assert found["metrics"]["probe"]["chosen_on"] == "folds"
+    assert found["evaluation"]["probe"]["chosen_on"] == "folds"
     assert set(found["predictions"]["split"]) == {"test"}
 
 
 def test_without_any_rows_to_choose_on_the_thresholds_are_one_half_and_say_so() -> None:
     found = make_case(sizes=(80, 0, 60)).evaluate()
-    assert found["thresholds"]["source"] == found["metrics"]["threshold"]["source"] == "none"
+    assert found["thresholds"]["source"] == found["evaluation"]["threshold"]["source"] == "none"
     assert {item["threshold"] for item in found["thresholds"]["classes"]} == {0.5}
-    assert "CF1_chosen" not in found["metrics"]["capnet"]
-    assert "calibration" not in found["metrics"]
+    assert "CF1_chosen" not in found["evaluation"]["capnet"]
+    assert "calibration" not in found["evaluation"]
 
 
 def test_out_of_fold_scores_of_other_rows_are_refused() -> None:
@@ -357,16 +365,16 @@ def test_no_test_rows_are_refused() -> None:
 
 def test_an_empty_bucket_is_left_out(tmp_path: Path) -> None:
     found = make_case(buckets=(1000, 1)).evaluate()
-    assert not {"head", "tail"} & set(found["metrics"]["capnet"])
-    assert found["metrics"]["capnet"]["medium"] == found["metrics"]["capnet"]["mAP"]
-    assert list(found["metrics"]["calibration"]["buckets"]) == ["all", "medium"]
+    assert not {"head", "tail"} & set(found["evaluation"]["capnet"])
+    assert found["evaluation"]["capnet"]["medium"] == found["evaluation"]["capnet"]["mAP"]
+    assert list(found["evaluation"]["calibration"]["buckets"]) == ["all", "medium"]
     write_results(tmp_path, found)  # refuses NaN
 
 
 def test_the_probe_can_be_left_out() -> None:
     found = make_case().evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": {"enabled": False}}))
-    assert "linear_probe" not in found["metrics"]
-    assert "capnet-linear_probe" not in found["metrics"]["differences"]
+    assert "linear_probe" not in found["evaluation"]
+    assert "capnet-linear_probe" not in found["evaluation"]["differences"]
     assert found["per_class"]["ap_linear_probe"].isna().all()
 
 
@@ -435,6 +443,7 @@ def test_the_whole_stage_with_a_tiny_model(
     run("evaluate", params, inputs, {"evaluation": second})
     names = {path.name for path in first.iterdir()}
     assert names == {
+        "evaluation.json",
         "metrics.json",
         "per_class.csv",
         "pr_curves.csv",
@@ -444,7 +453,7 @@ def test_the_whole_stage_with_a_tiny_model(
     }
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    content = read_json(first / "metrics.json")
+    content = read_evaluation(first)
     assert metrics["mAP"] == content["capnet"]["mAP"]
     assert {"zero_shot_mAP", "linear_probe_mAP"} <= set(metrics)
     assert set(content["slices"]) == {"a", "b"}

@@ -221,7 +221,7 @@ def test_the_probe_that_training_fitted_is_the_one_that_the_evaluation_would_fit
             inputs,
             {"evaluation": folder / "evaluation"},
         )
-        evaluated.append(json.loads((folder / "evaluation" / "metrics.json").read_text()))
+        evaluated.append(json.loads((folder / "evaluation" / "evaluation.json").read_text()))
         (folder / "model" / "probe.safetensors").unlink(missing_ok=True)
     assert evaluated[0]["probe"] == evaluated[1]["probe"]
     assert evaluated[0]["linear_probe"] == pytest.approx(evaluated[1]["linear_probe"], abs=1e-6)

@@ -107,7 +107,7 @@ def test_training_evaluation_and_registration_make_one_complete_run(
     check_complete(server, own)
     candidate = read_candidate(**paths)
     with tracked("evaluate", own, {"model": paths["model"]}, {}) as log:
-        log({f"capnet/{name}": value for name, value in candidate.headline.items()}, 0)
+        log(candidate.headline, 0)
     version = register_version(
         own.register_, candidate, paths["evaluation"] / "report.html", "0123456789abcdef0123456789abcdef.dir"
     )
@@ -181,7 +181,7 @@ def test_training_again_what_is_registered_completes_its_own_run(database: Path,
         [client.get_run(first.run_id).info.experiment_id], "tags.same_as = 'capnet version 1'"
     )
     assert other.info.run_id != first.run_id
-    assert other.data.metrics["capnet/mAP"] == 0.5
+    assert other.data.metrics["mAP"] == 0.5
 
 
 def test_a_given_run_is_adopted_and_left_open(
@@ -309,7 +309,7 @@ def test_a_model_is_registered_again_where_the_run_that_trained_it_is_gone(
     assert again.run_id != first.run_id
     metrics = client.get_run(again.run_id).data.metrics
     assert "train/loss" in metrics
-    assert "capnet/mAP" in metrics
+    assert "mAP" in metrics
     assert ("late" in metrics) == (late and gone == "database"), "an empty database is told everything"
 
 

@@ -119,7 +119,7 @@ def test_a_thousand_classes_stay_under_two_megabytes(tmp_path: Path) -> None:
 
 
 def test_summary_and_variants_are_those_of_metrics_json(run: MadeRun, page: Page) -> None:
-    metrics = contracts.read_json(run.evaluation / "metrics.json")
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
     for name in ("mAP", "head", "medium", "tail"):
         capnet = metrics["capnet"]
         assert f"95 % interval {percent(capnet[f'{name}_low'])} to {percent(capnet[f'{name}_high'])}" in page.text
@@ -203,7 +203,7 @@ def test_neighbours_are_the_strongest_of_the_graph(run: MadeRun, page: Page) -> 
 
 
 def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
-    metrics = contracts.read_json(run.evaluation / "metrics.json")
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
     rows = page.tables["slices"][0][1:]
     first = next(index for index, row in enumerate(rows) if row[0] == "unseen artwork")
     measured, paired = (
@@ -222,7 +222,7 @@ def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
 
 
 def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -> None:
-    metrics = contracts.read_json(run.evaluation / "metrics.json")
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
     for bucket in ("head", "medium", "tail"):
         members = np.array([item == bucket for item in run.buckets])
         curve = mean_precision(run.labels, run.unknown, run.scores["capnet"], members)
@@ -239,7 +239,7 @@ def test_curve_does_not_see_unknown_entries() -> None:
 
 
 def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
-    buckets = contracts.read_json(run.evaluation / "metrics.json")["calibration"]["buckets"]
+    buckets = contracts.read_json(run.evaluation / "evaluation.json")["calibration"]["buckets"]
     for bucket in ("head", "medium", "tail"):
         found = buckets[bucket]
         assert (
@@ -297,12 +297,12 @@ def test_nothing_optional_is_needed(tmp_path: Path) -> None:
     )
     (made.split / "split.json").unlink()
     (made.model / "history.csv").write_text("epoch,step,loss,val_mAP,val_head,val_medium,val_tail\n")
-    metrics = contracts.read_json(made.evaluation / "metrics.json")
+    metrics = contracts.read_json(made.evaluation / "evaluation.json")
     for variant in ("single_view", "zero_shot_single_view"):
         del metrics[variant]
     metrics["differences"] = {}
     del metrics["calibration"], metrics["bootstrap"]
-    contracts.write_json(made.evaluation / "metrics.json", metrics)
+    contracts.write_json(made.evaluation / "evaluation.json", metrics)
     html = html_of(made)
     page = Page(html)
     assert page.problems == []
@@ -344,10 +344,10 @@ def test_hostile_names_are_text_and_never_markup(tmp_path: Path) -> None:
     rows = contracts.read_split(made.split / "split.parquet")
     rows["slice"] = rows["slice"].replace("known artwork", "<script>slice</script>")
     contracts.write_split(made.split / "split.parquet", rows)
-    metrics = contracts.read_json(made.evaluation / "metrics.json")
+    metrics = contracts.read_json(made.evaluation / "evaluation.json")
     metrics["slices"]["<script>slice</script>"] = metrics["slices"].pop("known artwork")
     metrics["left_out"] = ["<script>left</script>"]
-    contracts.write_json(made.evaluation / "metrics.json", metrics)
+    contracts.write_json(made.evaluation / "evaluation.json", metrics)
     html = html_of(made, thumbnails=True)
     page = Page(html)
     assert page.problems == []
@@ -383,7 +383,7 @@ def test_scores_that_do_not_belong_to_the_test_rows_are_refused(tmp_path: Path) 
         html_of(made)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "per_class.csv", "thresholds.json", "predictions.parquet"])
+@pytest.mark.parametrize("name", ["evaluation.json", "per_class.csv", "thresholds.json", "predictions.parquet"])
 def test_missing_or_damaged_files_are_contract_errors(tmp_path: Path, name: str) -> None:
     made = make_run(tmp_path, 6, 40)
     path = made.evaluation / name
@@ -416,7 +416,7 @@ def test_notes_warn(tmp_path: Path, backbone: str, config: dict[str, object], ex
 
 def test_test_pictures_of_one_group_are_said_to_have_no_intervals(tmp_path: Path) -> None:
     made = make_run(tmp_path, 6, 40)
-    path = made.evaluation / "metrics.json"
+    path = made.evaluation / "evaluation.json"
     drawn = {"draws": 1000, "seed": 0, "unit": "group"}
 
     def without_bounds(content: dict[str, object]) -> dict[str, object]:
