@@ -19,8 +19,9 @@ from capnet.data.splits.assign import assign_splits
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.bootstrap import unit_codes
+from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
-from capnet.model.towers import Towers, load_towers
+from capnet.model.towers import Towers
 from capnet.runtime import prepare
 from capnet.steps.job import Job
 from capnet.steps.train import chosen_blend, probe_tensors, validator

@@ -38,7 +38,7 @@ from benchmarks.graph_training import ROWS, compare, read_folder, read_set, scor
 from capnet.config import Params, parse
 from capnet.contracts import replace_file
 from capnet.errors import CapnetError
-from capnet.model.towers import load_towers
+from capnet.model.backbones import find_backbone, load_towers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data", nargs="*", default=[], metavar="NAME=FOLDER", help="folders with labels.csv")
     result.add_argument("--parts", nargs="*", default=["rows", "training"], choices=["rows", "training"])
     result.add_argument("--backbone", default="lit-efflite0-minilm")
-    result.add_argument("--pretrained", default="", help="open_clip tag or file; default wheels for lit-*, else openai")
+    result.add_argument("--pretrained", default="", help="open_clip tag or file; default the backbone's usual one")
     result.add_argument("--template", default=Params().graph.template)
     result.add_argument("--draws", type=int, default=20, help="long tails drawn from each set")
     result.add_argument("--train", nargs="*", metavar="NAME", help="sets of --data to train on; default all")
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str, list[str]]:
     """All tables that the command line asks for, by name; draws the figure too."""
-    pretrained = arguments.pretrained or ("wheels" if arguments.backbone.startswith("lit-") else "openai")
+    pretrained = arguments.pretrained or find_backbone(arguments.backbone).pretrained
     settings = {
         "backbone": {"name": arguments.backbone, "pretrained": pretrained},
         "graph": {"template": arguments.template},

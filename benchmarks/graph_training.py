@@ -20,8 +20,8 @@ from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import DataError
 from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
 from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cosine_similarity
-from capnet.model.towers import load_towers
 from capnet.runtime import prepare
 from capnet.steps.job import Job
 

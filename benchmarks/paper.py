@@ -179,7 +179,7 @@ def _dry(
     closes.
     """
     from capnet.data.splits.published import BENCHMARKS
-    from capnet.model.openai_weights import OPENAI_WEIGHTS
+    from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
     name = arguments.benchmark
     place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="capnet-dry-run-")))

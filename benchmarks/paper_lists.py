@@ -14,7 +14,7 @@ from pathlib import Path
 
 from capnet.contracts import sha256_file
 from capnet.errors import ConfigError, DataError, Problem
-from capnet.model.openai_weights import OPENAI_WEIGHTS
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
 COCO_LIST = "coco_lt_train.txt"
 

@@ -11,16 +11,20 @@ from capnet.section import Int, Section
 
 class Backbone(Section):
     name: str = Field(
-        "ViT-B-16", description="an open_clip model (ViT-B-16, RN50, ...), or lit-efflite0-minilm, lit-efflite2-minilm"
+        "ViT-B-16",
+        description=(
+            "an open_clip model (ViT-B-16, RN50, ...), or another entry of capnet/model/backbones, such as"
+            " lit-efflite0-minilm"
+        ),
     )
     pretrained: str = Field(
         "openai",
         description=(
-            "an open_clip tag, a .pt or .safetensors file, local-dir:FOLDER, 'wheels' for the lit-* backbones, or"
+            "an open_clip tag, a .pt or .safetensors file, local-dir:FOLDER, 'wheels' for the offline backbones, or"
             " 'random' (tests only)"
         ),
     )
-    centre: bool = Field(True, description="centre text features; only the lit-* backbones ship a centring projector")
+    centre: bool = Field(True, description="centre text features; only the offline backbones have a centring projector")
 
 
 class Tte(Section):

@@ -28,9 +28,10 @@ from capnet.contracts import (
     write_tensors,
 )
 from capnet.errors import ContractError
+from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.packed import PACKED_FILE, read_backbone, write_backbone
-from capnet.model.towers import Towers, load_towers
+from capnet.model.towers import Towers
 from capnet.runtime import Machine
 
 

@@ -19,9 +19,9 @@ from capnet.config import Prompt, Train
 from capnet.contracts import read_tensors, sha256_file, write_tensors
 from capnet.errors import ContractError
 from capnet.model.capnet import CapNet, ClassFeatures
-from capnet.model.image_size import set_image_size
-from capnet.model.text_towers import TextTower
 from capnet.model.towers import ImageTower, Preprocess, Towers, tensors_digest
+from capnet.model.towers.image_size import set_image_size
+from capnet.model.towers.text import TextTower
 
 PACKED_FILE = "packed.safetensors"
 IMAGE, REFINED, ZERO_SHOT = "image.", "classes.refined", "classes.zero_shot"

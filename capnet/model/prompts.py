@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from capnet.config import Prompt
 from capnet.errors import ConfigError
-from capnet.model.text_towers import TextTower
+from capnet.model.towers.text import TextTower
 
 PLACEHOLDER = "x"  # one token in every tokenizer used here; its embedding is replaced
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import replace_file, write_json
+from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import FORM, PACKED, REFERENCED
 from capnet.promotion.gate import FOLDER, write_gate
 from capnet.registry.candidate import (
@@ -82,6 +83,7 @@ def log_model(
     with TemporaryDirectory() as folder:
         target, model = Path(folder, "packed"), Path(folder, "model")  # mlflow keeps the name of the latter
         model.mkdir()
+        backbone = find_backbone(str(candidate.config.get("backbone", {}).get("name", "")))
         for name in MODEL_FILES:  # not out-of-fold scores: only what loads
             shutil.copyfile(candidate.model / name, model / name)
         if packed:
@@ -97,7 +99,7 @@ def log_model(
             },
             signature=signature,
             input_example=example,
-            pip_requirements=requirements("" if packed else str(candidate.config.get("backbone", {}).get("name", ""))),
+            pip_requirements=requirements(() if packed else backbone.requirements),
             metadata={
                 FORM: PACKED if packed else REFERENCED,
                 "content_hash": candidate.content_hash,

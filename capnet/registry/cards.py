@@ -13,7 +13,8 @@ import numpy as np
 from capnet.contracts import BUCKETS, SPLITS, VARIANTS, read_split
 from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import blend_in_words
-from capnet.model.openai_weights import OPENAI_WEIGHTS
+from capnet.model.backbones import find_backbone
+from capnet.model.backbones.entry import UNKNOWN
 from capnet.promotion.champion import PACKED
 from capnet.registry.candidate import (
     TITLES,
@@ -24,7 +25,7 @@ from capnet.registry.candidate import (
     source_of_thresholds,
     views_in_words,
 )
-from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
+from capnet.registry.licences import data_licence
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
@@ -216,9 +217,8 @@ def _every_class(candidate: Candidate) -> list[str]:
 def _made_of(candidate: Candidate, form: str) -> list[str]:
     config = candidate.config
     backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
-    licence = backbone_licence(
-        str(backbone.get("name", "")), str(backbone.get("pretrained", "")), digest in OPENAI_WEIGHTS
-    )
+    entry = find_backbone(str(backbone.get("name", "")))
+    licence = entry.licence(str(backbone.get("pretrained", "")), digest)
     holding = (
         "in the artifact (image tower and class features)"
         if form == PACKED
@@ -231,7 +231,7 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
         ),
         (
             f"- Backbone: {code(str(backbone.get('name', '?')))} / {code(str(backbone.get('pretrained', '?')))}, sha256"
-            f" {code(digest or '?')}."
+            f" {code(digest or '?')}: {entry.description}."
         ),
         f"- Licence of the backbone: {licence}.",
         f"- Backbone weights: {holding}.",

@@ -8,8 +8,8 @@ import torch
 
 from capnet.config import Params
 from capnet.contracts import LabelGraph, label_matrix, read_classes, read_split, write_graph
+from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
-from capnet.model.towers import load_towers
 from capnet.runtime import prepare
 
 

@@ -35,9 +35,9 @@ from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe, write_p
 from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.bootstrap import unit_codes
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
+from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
-from capnet.model.towers import load_towers
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
 from capnet.steps.job import Job, Log, Validate

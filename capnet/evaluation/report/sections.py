@@ -26,6 +26,7 @@ from capnet.evaluation.report.words import (
     shorten,
     whole,
 )
+from capnet.model.backbones import find_backbone
 
 MOVERS = 8  # classes with the largest gains, and as many with the smallest
 FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
@@ -138,11 +139,8 @@ def notes(inputs: Inputs) -> list[str]:
     config, thresholds = inputs.config, inputs.thresholds
     backbone = config.get("backbone", {})
     found = []
-    if str(backbone.get("name", "")).startswith("lit-"):
-        found.append(
-            f"The backbone {backbone['name']} is a LiT-like substitute (an ImageNet EfficientNet joined to MiniLM), not"
-            " CLIP. It exists so that everything runs without a download; its numbers say nothing about the paper's."
-        )
+    if warning := find_backbone(str(backbone.get("name", ""))).warning:
+        found.append(warning)
     if backbone.get("pretrained") == "random":
         found.append("The backbone has random weights: the numbers below only show that the program runs.")
     if config.get("validation_extra_labels"):

@@ -19,7 +19,7 @@ from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
 from capnet.data.splits.published import BENCHMARKS
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.metrics import average_precision
-from capnet.model.openai_weights import OPENAI_WEIGHTS
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
 CHECKS = [
     "check weights",

@@ -3,7 +3,7 @@
 import pytest
 
 from capnet.config import Backbone
-from capnet.model.towers import load_towers
+from capnet.model.backbones import load_towers
 from tests.unit.model import tiny
 
 

@@ -8,7 +8,7 @@ from capnet.config import Backbone, Tte, parse
 from capnet.data.images.features import Transform
 from capnet.errors import ConfigError
 from capnet.model.adapters import BlockAdapters
-from capnet.model.towers import load_towers
+from capnet.model.backbones import load_towers
 
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-biomed"])

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from capnet.config import Backbone
+from capnet.model.backbones import load_towers
 from capnet.model.packed import build_visual
-from capnet.model.towers import ImageTower, load_towers
+from capnet.model.towers import ImageTower
 
 
 @pytest.mark.parametrize(("name", "size"), [("tiny-clip", 48), ("tiny-biomed", 160), ("RN50-quickgelu", 160)])

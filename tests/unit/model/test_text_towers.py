@@ -7,7 +7,7 @@ import torch
 from capnet.config import Prompt
 from capnet.errors import ConfigError
 from capnet.model.prompts import PromptLearner, context_place
-from capnet.model.text_towers import CausalTextTower, MaskedTextTower, OtherTextTower
+from capnet.model.towers.text import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
 
 KINDS = {
@@ -36,7 +36,7 @@ def test_text_features_equal_open_clips_at_full_length(name, make_towers, tmp_pa
 
 def test_vit_b_16_cut_to_the_longest_prompt_equals_all_77_tokens(tmp_path, monkeypatch):
     from capnet.config import Backbone
-    from capnet.model.towers import load_towers
+    from capnet.model.backbones import load_towers
 
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
     text = load_towers(Backbone(name="ViT-B-16", pretrained="random")).text

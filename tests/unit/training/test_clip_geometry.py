@@ -20,8 +20,8 @@ from benchmarks.ablation_sets import Set
 from capnet.commands.preset import read
 from capnet.config import override
 from capnet.evaluation.metrics import average_precision, mean_over
-from capnet.model.text_towers import TextTower
 from capnet.model.towers import Towers
+from capnet.model.towers.text import TextTower
 
 # points; two seeds of the benchmark presets differ by up to 3 on these photos
 ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}

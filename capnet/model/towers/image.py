@@ -1,0 +1,68 @@
+"""The image tower behind one interface, whatever open_clip or timm built it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from capnet.model.towers.text import pooled_only
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How images become tensors.
+
+    Attributes:
+        size: width and height in pixels.
+        mean: of each channel, of values in [0, 1].
+        std: standard deviation of each channel.
+        interpolation: name of PIL's filter.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+
+class ImageTower(nn.Module):
+    """An open_clip visual tower, divided where adapters of towers without blocks go: ``pooled``, then ``project``."""
+
+    visual: Any
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.visual = pooled_only(visual)
+        self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Transformer blocks, none for convolutional towers."""
+        owner = getattr(self.visual, "trunk", getattr(self.visual, "transformer", None))
+        blocks = getattr(owner, "blocks", None) if hasattr(self.visual, "trunk") else getattr(owner, "resblocks", None)
+        is_vit = blocks is not None and len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
+        return list(blocks) if blocks is not None and is_vit else []
+
+    @property
+    def thread_safe(self) -> bool:
+        """Whether threads may run it at once: adapters in blocks keep the stream of the image that is on its way."""
+        return not self.blocks
+
+    @property
+    def block_width(self) -> int:
+        """Width of the residual stream of the blocks."""
+        block: Any = self.blocks[0]
+        norm = block.ln_2 if hasattr(block, "ln_2") else block.norm2
+        return int(norm.weight.shape[0])
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Pooled features [image, pooled] of images [image, 3, size, size]."""
+        output: Tensor = self.visual.trunk(images) if self._head is not None else self.visual(images)
+        return output
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Features in the joint space [image, embed], un-normalised, of pooled features [image, pooled]."""
+        output: Tensor = self._head(pooled) if self._head is not None else pooled
+        return output

@@ -1,0 +1,226 @@
+"""Towers of any open_clip model: from a tag, a weight file or a folder; loading never falls back to other weights."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capnet.config import Backbone
+from capnet.contracts import sha256_file
+from capnet.errors import ConfigError, DataError
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
+from capnet.model.towers.image import Preprocess
+from capnet.model.towers.image_size import set_image_size
+from capnet.model.towers.pair import Towers, assemble, tensors_digest
+
+
+def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
+    """Build the towers of an open_clip model.
+
+    Args:
+        settings: the model with a tag, a local file, ``local-dir:FOLDER`` or, for tests, ``random`` weights.
+        image_size: width and height of the images in pixels; 0: the model's own.
+        others: backbones that are not open_clip's, which the error for an unknown name lists.
+
+    Raises:
+        ConfigError: there is no such model, tag or size, or the weights belong to another activation.
+        DataError: weights are missing or damaged.
+    """
+    import open_clip
+
+    name, pretrained, digest = _source(settings, others)
+    try:
+        with _seeded(settings.pretrained == "random"):
+            if digest in OPENAI_WEIGHTS and _is_torchscript(Path(pretrained)):
+                model = _from_torchscript(name, Path(pretrained))
+            else:
+                model = open_clip.create_model(
+                    name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
+                )
+    except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
+        raise _weights_error(settings, error) from None
+    model.requires_grad_(False).eval()
+    tokenizer = _tokenizer(name, settings)
+    config = getattr(model.visual, "preprocess_cfg", {})
+    size = config.get("size", model.visual.image_size)
+    own_size = int(size[0] if isinstance(size, tuple | list) else size)
+    digest = digest or tensors_digest(model.state_dict())
+    resized = image_size if image_size not in (0, own_size) else 0
+    if resized:
+        set_image_size(model.visual, resized, settings.name)
+    preprocess = Preprocess(
+        resized or own_size, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic")
+    )
+    towers = assemble(model, tokenizer, preprocess, digest)
+    shape = open_clip.get_model_config(name) or {}
+    towers.architecture = {
+        "embed_dim": shape["embed_dim"],
+        "vision_cfg": shape["vision_cfg"],
+        "quick_gelu": shape.get("quick_gelu", False),
+        "resized": resized,
+    }
+    return towers
+
+
+def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
+    """Name and weights as ``open_clip.create_model`` takes them, and the sha256 of files ("" for a tag)."""
+    import open_clip
+
+    name, source = settings.name, settings.pretrained
+    if source.startswith("local-dir:"):
+        return source, "", _folder_digest(Path(source.removeprefix("local-dir:")))
+    if open_clip.get_model_config(name) is None:
+        raise ConfigError(
+            f"backbone.name = {name!r} is no open_clip model and none of {', '.join(others)}",
+            "settings",
+            "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints",
+        )
+    if source == "random":
+        return name, "", ""
+    if _looks_like_path(source):
+        return name, source, _check_file(Path(source), name)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if source not in tags:
+        raise ConfigError(
+            f"backbone.pretrained = {source!r} is neither a file nor a tag of {name}",
+            "settings",
+            f"tags are: {', '.join(tags) or 'none'}; or give a .pt or .safetensors file, or local-dir:FOLDER",
+        )
+    _demand_quick_gelu(name, open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False), f"tag {source}")
+    return name, source, ""
+
+
+def _looks_like_path(source: str) -> bool:
+    return os.sep in source or source.endswith((".pt", ".pth", ".bin", ".safetensors"))
+
+
+def _check_file(path: Path, name: str) -> str:
+    if not path.is_file():
+        raise DataError(
+            f"weight file {path.name} is missing",
+            str(path.absolute()),
+            f"put the weights of {name} there, or set backbone.pretrained to where they are",
+        )
+    digest = sha256_file(path)
+    if digest in OPENAI_WEIGHTS:
+        _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
+    return digest
+
+
+class _Quiet(logging.Filter):
+    """Keeps one warning back, whose reason is about to be removed."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self.start = start
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.start)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return False
+
+
+def _from_torchscript(name: str, path: Path) -> Any:
+    """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold
+    code.
+    """
+    import open_clip
+
+    quiet = _Quiet("No pretrained weights loaded")
+    logging.getLogger().addFilter(quiet)
+    try:
+        model = open_clip.create_model(name, pretrained=None)
+    finally:
+        logging.getLogger().removeFilter(quiet)
+    load: Callable[..., Any] = torch.jit.load
+    state = load(str(path), map_location="cpu").state_dict()
+    for extra in ("input_resolution", "context_length", "vocab_size"):
+        state.pop(extra, None)
+    model.load_state_dict(state)  # half precision there, single here
+    return model
+
+
+def _folder_digest(folder: Path) -> str:
+    if not (folder / "open_clip_config.json").is_file():
+        raise DataError(
+            "open_clip_config.json is missing",
+            str(folder.absolute()),
+            "put the model's open_clip_config.json and weight file into that folder",
+        )
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
+
+
+def _demand_quick_gelu(name: str, needed: bool, source: str) -> None:
+    import open_clip
+
+    has = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    if needed and not has:
+        raise ConfigError(
+            f"backbone.name = {name!r} runs GELU, but these weights were trained with QuickGELU",
+            source,
+            f"set backbone.name: {name}-quickgelu",
+        )
+
+
+def _weights_error(settings: Backbone, error: Exception) -> DataError:
+    reason = (  # of a KeyError the text alone says nothing
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    )
+    weights = f"weights of {settings.name}"
+    if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
+        return DataError(
+            f"cannot load {weights}: {reason}", settings.pretrained, "use the weight file that belongs to this model"
+        )
+    return DataError(
+        f"cannot get {weights}, tag {settings.pretrained!r}: {reason}",
+        "open_clip's download",
+        f"on a machine with a network run `python -c \"import open_clip; open_clip.create_model('{settings.name}',"
+        f" pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained:"
+        " path/to/open_clip_model.safetensors",
+    )
+
+
+def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
+    import open_clip
+
+    try:
+        tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"cannot get the tokenizer of {settings.name}: {reason}",
+            "open_clip.get_tokenizer",
+            "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
+        ) from None
+    return tokenizer
+
+
+class _seeded:
+    """Random weights come from a fixed seed, so that every stage sees the same ones."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+
+    def __enter__(self) -> None:
+        if self.active:
+            self.state = torch.random.get_rng_state()
+            torch.manual_seed(0)
+
+    def __exit__(self, *arguments: object) -> None:
+        if self.active:
+            torch.random.set_rng_state(self.state)

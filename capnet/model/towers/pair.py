@@ -1,0 +1,79 @@
+"""Both towers of a backbone with what else the method needs to know about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capnet.model.towers.image import ImageTower, Preprocess
+from capnet.model.towers.text import TextTower, make_text_tower
+
+
+@dataclass
+class Towers:
+    """Both towers, frozen.
+
+    Attributes:
+        image: the image tower.
+        text: the text tower.
+        preprocess: what the image tower takes.
+        embed_dim: width of the joint space.
+        pooled_dim: width of the image tower's pooled features.
+        weight_hash: sha256 of the weights as published.
+        centring: mean [embed] and orthogonal projector [embed, embed] of text features, where the backbone has them.
+        architecture: what ``packed.build_visual`` needs to build the image tower again: open_clip's ``embed_dim``,
+            ``vision_cfg`` and ``quick_gelu``, and ``resized``, the image size in pixels (0: the backbone's own).
+    """
+
+    image: ImageTower
+    text: TextTower
+    preprocess: Preprocess
+    embed_dim: int
+    pooled_dim: int
+    weight_hash: str
+    centring: tuple[Tensor, Tensor] | None = None
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    def centre(self, text_features: Tensor) -> Tensor:
+        """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""
+        if self.centring is None:
+            return text_features
+        mean, projector = (tensor.to(text_features) for tensor in self.centring)
+        return (text_features - mean) @ projector
+
+    def to(self, device: torch.device) -> Towers:
+        """Move both towers; returns itself."""
+        self.image.to(device)
+        self.text.to(device)
+        return self
+
+
+def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preprocess, weight_hash: str) -> Towers:
+    """Towers around a model that open_clip built, with weights in it; widths are measured with one black image.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+        tokenizer: texts -> token ids [text, length].
+        preprocess: what the image tower takes.
+        weight_hash: sha256 that identifies the weights.
+    """
+    image = ImageTower(model.visual)
+    text = make_text_tower(model, tokenizer)
+    with torch.no_grad():
+        pooled = image.pooled(torch.zeros(1, 3, preprocess.size, preprocess.size))
+        embed = image.project(pooled)
+    return Towers(image, text, preprocess, int(embed.shape[1]), int(pooled.shape[1]), weight_hash)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes of all tensors: identifies weights that came from no single file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

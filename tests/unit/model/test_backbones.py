@@ -1,0 +1,120 @@
+"""The registry of backbones: each entry is complete, and what it says is what its towers do."""
+
+from importlib.metadata import version
+from tomllib import loads
+
+import pytest
+import torch
+
+from capnet.config import Backbone
+from capnet.model import backbones
+from capnet.model.backbones import BACKBONES, find_backbone, load_towers
+from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
+from capnet.model.packed import build_visual
+from capnet.model.towers import ImageTower
+from capnet.tracking.provenance import requirements
+
+OWN = sorted(BACKBONES.keys() - {"open_clip"})
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Towers of a backbone by name, loaded once."""
+    towers = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
+
+        def load(name):
+            if name not in towers:
+                tag = "random" if name == "RN50-quickgelu" else find_backbone(name).pretrained
+                towers[name] = load_towers(Backbone(name=name, pretrained=tag))
+            return towers[name]
+
+        yield load
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_an_entry_has_a_description_and_licences_with_their_addresses(name):
+    entry = BACKBONES[name]
+    assert entry.description
+    assert entry.licences
+    for licence in entry.licences.values():
+        assert licence.text
+        assert licence.addresses
+        assert all(address.startswith("https://") for address in licence.addresses)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_backbone_of_our_own_has_a_licence_for_whatever_is_loaded(name):
+    assert find_backbone(name).licence(find_backbone(name).pretrained) != backbones.entry.UNKNOWN
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_weight_packages_are_pinned_in_pyproject_and_required_by_a_registered_model(name, repository):
+    extras = loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = requirements(find_backbone(name).requirements)
+    for distribution in find_backbone(name).requirements:
+        assert f"{distribution}=={version(distribution)}" in lines
+        assert [line for line in extras["demo"] if line.startswith(distribution)]
+
+
+@pytest.mark.parametrize("name", [*OWN, "RN50-quickgelu"])
+def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
+    entry, towers = find_backbone(name), loaded(name)
+    assert (towers.centring is not None) == entry.centring
+    if entry.normalisation is not None:
+        assert (towers.preprocess.mean, towers.preprocess.std) == entry.normalisation
+        assert towers.preprocess.size == entry.image_size
+    assert all(0 < value < 1 for value in (*towers.preprocess.mean, *towers.preprocess.std))
+
+
+@pytest.mark.parametrize("name", [*OWN, "RN50-quickgelu"])
+def test_a_packed_image_tower_is_built_again_without_the_backbones_files(name, loaded):
+    towers = loaded(name)
+    visual = build_visual(towers.architecture)
+    visual.load_state_dict(towers.image.visual.state_dict())
+    image = ImageTower(visual.requires_grad_(False).eval())
+    size = towers.preprocess.size
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(image.project(image.pooled(images)), towers.image.project(towers.image.pooled(images)))
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "weight_hash", "text"),
+    [
+        ("lit-efflite0-minilm", "wheels", "", "Apache-2.0"),
+        ("ViT-B-16-quickgelu", "openai", "", "MIT"),
+        ("ViT-B-16-quickgelu", "weights/ViT-B-16.pt", next(iter(OPENAI_WEIGHTS)), "MIT"),
+        ("ViT-B-16", "laion2b_s34b_b88k", "", "MIT"),
+        ("ViT-B-16-SigLIP", "webli", "", "Apache-2.0"),
+        ("ViT-B-16-quickgelu", "metaclip_400m", "", "CC BY-NC 4.0"),
+        ("ViT-B-16", "weights/openai.pt", "", "not known"),
+        ("RN50", "yfcc15m", "", "not known"),
+        ("RN50", "random", "", "random numbers"),
+        ("lit-like-nothing-known", "wheels", "", "not known"),
+    ],
+)
+def test_a_licence_is_that_of_the_weights_or_said_to_be_unknown(name, pretrained, weight_hash, text):
+    assert text in str(find_backbone(name).licence(pretrained, weight_hash))
+
+
+def test_a_backbone_takes_one_file(tmp_path, monkeypatch):
+    """A file put into the package is found, and its loader is the one that runs."""
+    (tmp_path / "slow_clip.py").write_text(
+        "from capnet.model.backbones.entry import BackboneEntry, Licence\n\n"
+        "MIT = Licence('MIT', ('https://example.org',))\n"
+        "def load(entry, settings, size):\n    return entry.name, settings, size\n\n"
+        "BACKBONES = (BackboneEntry('slow-clip', 'wheels', 'a test', load, {'': MIT}),)\n"
+    )
+    monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
+    entries = backbones.discover()
+    assert entries.keys() - BACKBONES.keys() == {"slow-clip"}
+    monkeypatch.setitem(BACKBONES, "slow-clip", entries["slow-clip"])
+    settings = Backbone(name="slow-clip", pretrained="wheels")
+    assert load_towers(settings, 64) == ("slow-clip", settings, 64)
+    assert str(find_backbone("slow-clip").licence("wheels")) == "MIT: https://example.org"
+
+
+def test_only_substitutes_warn():
+    assert "not CLIP" in find_backbone("lit-efflite2-minilm").warning
+    assert find_backbone("ViT-B-16").warning == ""
