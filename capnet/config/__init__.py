@@ -2,19 +2,15 @@
 
 from capnet.config.base import Int, Section
 from capnet.config.data import (
-    CameraTraps,
-    Coco,
     Data,
     Drift,
     Exponential,
     Ingest,
-    NusWide,
     Pareto,
     RequirePositives,
     Split,
     Validate,
     Validation,
-    Voc,
 )
 from capnet.config.model import Backbone, Runtime, Tte
 from capnet.config.params import Params, load, override, parse, settings_hash
@@ -23,8 +19,6 @@ from capnet.config.train import Loss, Prompt, Train
 
 __all__ = [
     "Backbone",
-    "CameraTraps",
-    "Coco",
     "Data",
     "Drift",
     "Evaluate",
@@ -32,7 +26,6 @@ __all__ = [
     "Ingest",
     "Int",
     "Loss",
-    "NusWide",
     "Params",
     "Pareto",
     "Prompt",
@@ -46,7 +39,6 @@ __all__ = [
     "Tte",
     "Validate",
     "Validation",
-    "Voc",
     "load",
     "override",
     "parse",

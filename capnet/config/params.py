@@ -20,6 +20,12 @@ from capnet.config.train import Train
 from capnet.errors import ConfigError, Problem
 from capnet.yaml_text import read_yaml
 
+RENAMED = {  # old settings that are refused with the new name
+    "ingest.pictures": "ingest.images",
+    "ingest.bad_pictures": "ingest.bad_images",
+    "validate.pictures": "validate.images",
+}
+
 
 class Params(Section):
     """All of params.yaml."""
@@ -74,8 +80,13 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
             value = item.get("input")
             shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
             message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-            what = f"unknown setting {path}{shown}" if unknown else f"{path}{shown}: {message}" if path else message
-            problems.append(Problem(what, where, _type_hint(item)))
+            if path in RENAMED:
+                what, todo = f"unknown setting {path}: it is {RENAMED[path]} now", f"write {RENAMED[path]}"
+            elif unknown:
+                what, todo = f"unknown setting {path}{shown}", _type_hint(item)
+            else:
+                what, todo = f"{path}{shown}: {message}" if path else message, _type_hint(item)
+            problems.append(Problem(what, where, todo))
         raise ConfigError(problems=problems) from None
 
 
