@@ -15,7 +15,8 @@ from benchmarks.graph_means import buckets_of
 from benchmarks.graph_rows import Curve, counted
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file
-from capnet.data.annotations import csv
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import csv
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import DataError
 from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
@@ -53,7 +54,7 @@ def read_folder(folder: Path) -> tuple[Any, Classes, np.ndarray]:
 
     Raises DataError with every mistake in the tables.
     """
-    found = csv.read(folder, Params().ingest)
+    found = csv.read(DataFolder(folder), Params().ingest)
     if found.problems:
         raise DataError(problems=found.problems)
     return found.rows.reset_index(drop=True), found.classes, label_matrix(found.rows["labels"], len(found.classes))

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.paper_lists import COCO_LIST, ListFile, Published, find, ids_hash, list_ids
 from capnet.contracts import sha256_file, write_json
-from capnet.data.annotations import nus_wide, voc
+from capnet.data.annotations.readers import nus_wide, voc
 from capnet.data.splits.published import Benchmark
 from capnet.errors import ConfigError
 

@@ -1,7 +1,7 @@
 """How long ingest, split and validate take for tables of many rows: `python benchmarks/scale.py --rows 100000 1000000`.
 
 The table is made: long-tailed labels of 1,000 classes, three a row on average, and images that are never opened
-(`ingest.pictures: listed`). Prints a Markdown table with seconds and the largest memory of each stage.
+(`ingest.images: listed`). Prints a Markdown table with seconds and the largest memory of each stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 CLASSES = 1000
 STAGES = ("ingest", "split", "validate")
-SETTINGS = ("ingest.pictures=listed", "validate.pictures='off'", "validate.near_duplicates='off'", "runtime.threads=2")
+SETTINGS = ("ingest.images=listed", "validate.images='off'", "validate.near_duplicates='off'", "runtime.threads=2")
 
 
 def write_table(path: Path, rows: int, classes: int = CLASSES, seed: int = 0) -> None:

@@ -140,7 +140,7 @@ def _stage_command(name: str) -> click.Command:
     example = {
         "train": "train.epochs=3",
         "split": "split.method=pareto",
-        "validate": "validate.pictures=full",
+        "validate": "validate.images=full",
         "evaluate": "evaluate.bootstrap=200",
         "register": "register.name=birds",
     }.get(name, "")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+# nearly every path: nothing to normalise, a name and one suffix
+PLAIN_PATH = re.compile(r"(?:[^/\\:.\0][^/\\:\0]*/)*[^/\\:.\0]+\.[A-Za-z0-9]+")
 
 
 def _safe_integer(value: Any) -> Any:
@@ -16,8 +21,44 @@ def _safe_integer(value: Any) -> Any:
     return value
 
 
+def path_fault(path: str) -> str:
+    """Say why a path cannot name a file inside the data folder.
+
+    Args:
+        path: as a person or a label file wrote it.
+
+    Returns:
+        The fault as a sentence without its full stop; empty where the path is relative and stays inside.
+    """
+    if PLAIN_PATH.fullmatch(path):
+        return ""
+    posix = PurePosixPath(path)
+    if not path:
+        return "the path is empty"
+    if not posix.name:
+        return f"path {path!r} names no file"
+    if posix.is_absolute() or PureWindowsPath(path).is_absolute() or "://" in path:
+        return f"path {path!r} is absolute"
+    if ".." in posix.parts:
+        return f"path {path!r} leaves the data folder"
+    if "\\" in path:
+        return f"path {path!r} has backslashes"
+    return f"path {path!r} has a zero byte" if "\0" in path else ""
+
+
+def _inside(path: str) -> str:
+    fault = path_fault(path) if path else ""
+    if not fault and PureWindowsPath(path).drive:
+        fault = f"path {path!r} has a drive letter"
+    if fault:
+        raise ValueError(f"{fault}: write it relative to the data folder, with / between folders")
+    return path
+
+
 Int = Annotated[int, BeforeValidator(_safe_integer)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+# a file or folder below the data folder, or nothing: DVC and a pipeline carry only what is in that folder
+InsidePath = Annotated[str, AfterValidator(_inside)]
 
 
 class Section(BaseModel):

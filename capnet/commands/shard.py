@@ -37,7 +37,7 @@ import click
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
 def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:
     """Write images as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
-    set data.root to it, data.format to csv and ingest.pictures to listed.
+    set data.root to it, data.format to csv and ingest.images to listed.
 
     \b
     Examples:
@@ -60,5 +60,5 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
         )
     click.echo(
         f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"
-        " ingest.pictures: listed"
+        " ingest.images: listed"
     )

@@ -1,19 +1,15 @@
 """Settings: a frozen model for each section of params.yaml, one file a group of sections. Presets are in presets/."""
 
 from capnet.config.data import (
-    CameraTraps,
-    Coco,
     Data,
     Drift,
     Exponential,
     Ingest,
-    NusWide,
     Pareto,
     RequirePositives,
     Split,
     Validate,
     Validation,
-    Voc,
 )
 from capnet.config.model import Backbone, Runtime, Tte
 from capnet.config.params import Params, load, override, parse, settings_hash
@@ -24,8 +20,6 @@ from capnet.section import Int, Section
 
 __all__ = [
     "Backbone",
-    "CameraTraps",
-    "Coco",
     "Data",
     "Drift",
     "Evaluate",
@@ -33,7 +27,6 @@ __all__ = [
     "Ingest",
     "Int",
     "Loss",
-    "NusWide",
     "Params",
     "Pareto",
     "Prompt",
@@ -47,7 +40,6 @@ __all__ = [
     "Tte",
     "Validate",
     "Validation",
-    "Voc",
     "load",
     "override",
     "parse",

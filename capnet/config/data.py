@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
-from capnet.section import Int, Section, Share
+from capnet.section import InsidePath, Int, Section, Share
+
+READER_PACKAGE = "capnet.data.annotations.readers"
+ReaderSettings = TypeVar("ReaderSettings", bound=Section)
+
+
+def registered_readers() -> dict[str, type[Section] | None]:
+    """Name and class of settings of every reader of annotations; None where a reader has no settings of its own."""
+    names = sorted(item.name for item in iter_modules(import_module(READER_PACKAGE).__path__))
+    return {name: getattr(import_module(f"{READER_PACKAGE}.{name}"), "Settings", None) for name in names}
+
+
+READERS = registered_readers()
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[tuple(READERS)]
 
 
 class Data(Section):
-    format: Literal["csv", "voc", "coco", "nus_wide", "camera_traps"] = Field(
-        "csv",
-        description="how the labels are written: csv is a table (labels.csv) beside images/, the others as published",
+    format: Format = Field(
+        "csv", description="how the labels are written: csv is a table (labels.csv), the others as published"
     )
     root: str = Field(
         "data",
@@ -37,85 +54,51 @@ class Data(Section):
     connections: Int = Field(16, ge=1, le=256, description="remote files fetched at a time")
 
 
-class Voc(Section):
-    train: str = Field(
-        "VOC2012/trainval", description="year folder and image set of the training pictures; empty: none"
-    )
-    test: str = Field("VOC2007/test", description="year folder and image set of the test pictures; empty: none")
-    difficult: Literal["counted", "unknown", "ignored"] = Field(
-        "counted", description="a class of which a picture only has objects marked difficult"
-    )
+class IngestBase(Section):
+    """What every reader may use; Ingest adds a section for each reader that has settings."""
 
-
-class Coco(Section):
-    train: str = Field(
-        "annotations/instances_train2017.json", description="annotations of the training pictures; empty: none"
+    labels: InsidePath = Field("labels.csv", description="label table inside data.root: .csv, .csv.gz or .parquet")
+    classes: InsidePath = Field(
+        "classes.csv", description="optional table inside data.root: name, prompt_name, critical"
     )
-    test: str = Field("annotations/instances_val2017.json", description="annotations of the test pictures; empty: none")
-    train_images: str = Field("train2017", description="folder of the training pictures")
-    test_images: str = Field("val2017", description="folder of the test pictures")
-    box_filter: bool = Field(
-        True, description="count no box of area 0, narrower or lower than 1 pixel, or flagged ignore"
-    )
-    crowd: bool = Field(True, description="count regions marked as a crowd")
-
-
-class NusWide(Section):
-    lists: Literal["official", "clean"] = Field(
-        "official", description="the official image lists and Groundtruth, or tables of pictures and their concepts"
-    )
-    images: str = Field("Flickr", description="folder of the pictures")
-    clean_train: str = Field(
-        "nus_train.csv", description="clean: table (image, labels) of the training pictures; empty: none"
-    )
-    clean_test: str = Field(
-        "nus_test.csv", description="clean: table (image, labels) of the test pictures; empty: none"
-    )
-    keep_unlabelled: bool = Field(False, description="keep pictures without any of the 81 concepts")
-
-
-class CameraTraps(Section):
-    file: str = Field("annotations.json", description="the COCO Camera Traps file")
-    images: str = Field("", description="folder that file names are relative to, inside data.root")
-    blank: tuple[str, ...] = Field(("empty",), description="categories that say that nothing is there")
-    unsure: tuple[str, ...] = Field(
-        (), description="categories that say that nobody knows: all classes are unknown on such a picture"
-    )
-    sequence_maximum: bool = Field(
-        False, description="what is seen on one frame of a sequence counts for all its frames"
-    )
-
-
-class Ingest(Section):
-    labels: str = Field("labels.csv", description="label table inside data.root: .csv, .csv.gz or .parquet")
-    classes: str = Field("classes.csv", description="optional table inside data.root: name, prompt_name, critical")
     separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
     empty_cell: Literal["unknown", "negative"] = Field(
         "unknown", description="tables with one column a class: what an empty cell says"
     )
-    train_list: str = Field(
+    train_list: InsidePath = Field(
         "", description="file inside data.root of training image ids, one a line, for split.method published"
     )
-    test_list: str = Field(
+    test_list: InsidePath = Field(
         "", description="file inside data.root of test image ids, one a line, for split.method published"
     )
-    pictures: Literal["decode", "header", "listed"] = Field(
+    images: Literal["decode", "header", "listed"] = Field(
         "decode",
         description=(
             "decode to the last byte, read size and hash only, or open none and take width, height, sha256 from the"
             " table"
         ),
     )
-    bad_pictures: Share = Field(
+    bad_images: Share = Field(
         0.01,
         description=(
             "share of pictures that may be missing or broken: they are left out and named; beyond it ingest stops"
         ),
     )
-    voc: Voc = Voc()
-    coco: Coco = Coco()
-    nus_wide: NusWide = NusWide()
-    camera_traps: CameraTraps = CameraTraps()
+
+    def of(self, kind: type[ReaderSettings]) -> ReaderSettings:
+        """The section of the reader whose class of settings is ``kind``."""
+        return next(value for _, value in self if isinstance(value, kind))
+
+
+if TYPE_CHECKING:
+    Ingest = IngestBase
+else:
+    Ingest = create_model(
+        "Ingest",
+        __base__=IngestBase,
+        __module__=__name__,
+        **{name: (kind, kind()) for name, kind in READERS.items() if kind is not None},
+    )
 
 
 class Pareto(Section):
@@ -195,7 +178,7 @@ class Drift(Section):
 
 
 class Validate(Section):
-    pictures: Literal["header", "full", "off"] = Field(
+    images: Literal["header", "full", "off"] = Field(
         "header", description="what is read of each picture file: its header, every byte and pixel, or nothing"
     )
     processes: Int = Field(

@@ -21,6 +21,13 @@ from capnet.model.losses import LOSSES
 from capnet.section import Section
 from capnet.yaml_text import read_yaml
 
+RENAMED = {  # old settings that are refused with the new name
+    "ingest.pictures": "ingest.images",
+    "ingest.bad_pictures": "ingest.bad_images",
+    "validate.pictures": "validate.images",
+    "train.adapter.place": "train.adapter.location",
+}
+
 
 class Params(Section):
     """All of params.yaml."""
@@ -50,7 +57,6 @@ class Params(Section):
         return {name: self.section(name).model_dump(mode="json") for name in sections}
 
 
-RENAMED: dict[str, str] = {"train.adapter.place": "train.adapter.location"}  # old name: new name
 LOSS_NAME = "train.loss.name"
 
 
@@ -67,7 +73,7 @@ def _type_hint(error: Mapping[str, Any], path: str) -> str:
 def _unknown_hint(loc: tuple[str | int, ...], path: str) -> str:
     """What to do about a setting that does not exist: under a new name, of another loss, or nowhere."""
     if path in RENAMED:
-        return f"write {RENAMED[path]}: the setting was renamed"
+        return f"write {RENAMED[path]}"
     if loc[:2] == ("train", "loss"):
         loss, key = str(loc[2]), str(loc[3])
         own = ", ".join(name for name in LOSSES[loss].model_fields if name != "name") or "none"
@@ -88,7 +94,7 @@ def _problem(item: Mapping[str, Any], where: str) -> Problem:
     shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
     message = message.removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
-        what = f"unknown setting {path}{shown}"
+        what = f"unknown setting {path}" + (f": it is {RENAMED[path]} now" if path in RENAMED else shown)
     else:
         what = f"{path}{shown}: {message}" if path else message
     return Problem(what, where, _type_hint(item, path))

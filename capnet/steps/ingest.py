@@ -1,4 +1,4 @@
-"""The ingest stage: the user's label files and pictures -> manifest.parquet and classes.json."""
+"""The ingest stage: the user's label files and images -> manifest.parquet and classes.json."""
 
 from __future__ import annotations
 
@@ -9,133 +9,136 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
-from capnet.data.annotations import Annotations
-from capnet.data.annotations.paths import TODO, Links, path_fault
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, ConfigError, DataError, Problem
+from capnet.errors import SHOWN, DataError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-INSIDE = {  # settings that name files, by format
-    "csv": ("labels",),
-    "coco": ("coco.train", "coco.test", "coco.train_images", "coco.test_images"),
-    "nus_wide": ("nus_wide.images", "nus_wide.clean_train", "nus_wide.clean_test"),
-    "camera_traps": ("camera_traps.file", "camera_traps.images"),
-}
 # what people call a picture without any class
 NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Read the labels of ``data.format`` and every picture once, write the manifest in the order of the labels.
+    """Read the labels of ``data.format`` and every image once, write the manifest in the order of the labels.
 
-    A missing or broken picture is left out, named in left_out.csv and counted, up to a share of
-    ``ingest.bad_pictures``.
+    A missing or broken image is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_images``.
 
-    Raises DataError with every mistake in tables and pictures at once.
+    Args:
+        params: all settings.
+        inputs: ``data``, the data folder.
+        outputs: ``manifest``, the folder to write.
+
+    Returns:
+        Number of pictures, of classes, of pictures without a label and, if there are any, of those left out.
+
+    Raises:
+        DataError: with every mistake in tables and images at once.
     """
-    _refuse_paths_outside(params)
     root, settings = local_root(params.data, inputs["data"]), params.ingest
-    found: Annotations = import_module(f"capnet.data.annotations.{params.data.format}").read(root, settings)
-    problems = list(found.problems)
-    if settings.pictures != "listed":
-        local_root(params.data, inputs["data"], found.rows, strict=False)
-    links = Links(root)
-    if params.data.links == "inside" and settings.pictures != "listed":
+    folder = DataFolder(root, params.data.links)
+    annotations = read_annotations(folder, params)
+    problems = list(annotations.problems)
+    if settings.images != "listed":
+        local_root(params.data, inputs["data"], annotations.rows, strict=False)
         problems += [
-            _leads_out(path, found.where(row)) for row, path in enumerate(found.rows["path"]) if links.lead_out(path)
+            _leads_out(path, annotations.where(row))
+            for row, path in enumerate(annotations.rows["path"])
+            if folder.leads_out(path)
         ]
-    rows, faults = _pictures(root, found, settings)
-    lists = {name: _id_list(root, name, rows, settings, problems) for name in LISTS}
+    rows, faults = _images(root, annotations, settings)
+    lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
-    too_many = len(faults) > settings.bad_pictures * len(rows)
-    if faults and too_many and settings.bad_pictures:
+    too_many = len(faults) > settings.bad_images * len(rows)
+    if faults and too_many and settings.bad_images:
         row, first = faults[0]
         more = (
-            f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_pictures = {settings.bad_pictures:g} none is"
-            " left out"
+            f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
         )
         faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
     problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
     if problems:
         raise DataError(problems=problems)
-    folder = outputs["manifest"]
+    manifest = outputs["manifest"]
     if faults:
-        _leave_out(folder / "left_out.csv", rows, faults)
+        _leave_out(manifest / "left_out.csv", rows, faults)
         rows = rows.drop(index=[row for row, _ in faults]).reset_index(drop=True)
-    write_manifest(folder / "manifest.parquet", rows)
-    write_classes(folder / "classes.json", found.classes)
+    write_manifest(manifest / "manifest.parquet", rows)
+    write_classes(manifest / "classes.json", annotations.classes)
     for name, ids in lists.items():
         if ids:
-            write_id_list(folder, name, ids)
-    for item in found.classes.items:
+            write_id_list(manifest, name, ids)
+    for item in annotations.classes.items:
         if item.name.casefold() in NOTHING:
-            todo = (
-                "name it in ingest.camera_traps.blank"
-                if params.data.format == "camera_traps"
-                else "give such pictures no label"
-            )
+            traps = params.data.format == "camera_traps"
+            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
-    for reason, count in found.left_out.items():
-        log.warning("%d pictures left out: %s", count, reason)
+    for reason, count in annotations.left_out.items():
+        log.warning("%d images left out: %s", count, reason)
     blank = sum(not len(labels) for labels in rows["labels"])
-    left_out = len(faults) + sum(found.left_out.values())
-    metrics = {"pictures": float(len(rows)), "classes": float(len(found.classes)), "without_label": float(blank)}
+    left_out = len(faults) + sum(annotations.left_out.values())
+    classes = float(len(annotations.classes))
+    metrics = {"pictures": float(len(rows)), "classes": classes, "without_label": float(blank)}
     return metrics | ({"left_out": float(left_out)} if left_out else {})
 
 
-def _refuse_paths_outside(params: Params) -> None:
-    """Raise ConfigError where a setting names a file outside of the data folder: DVC and a pipeline only carry what is
-    in it.
+def read_annotations(folder: DataFolder, params: Params) -> Annotations:
+    """Read the native annotations with the reader that ``data.format`` names.
+
+    Args:
+        folder: the data folder.
+        params: all settings.
+
+    Raises:
+        DataError: the label files cannot be used, or the reader did not build its rows with make_rows.
     """
-    problems = []
-    for name in ("classes", *INSIDE.get(params.data.format, ())):
-        value = reduce(getattr, name.split("."), params.ingest)
-        if value and path_fault(str(value)):
-            problems.append(Problem(path_fault(str(value)), f"ingest.{name}", TODO))
-    if problems:
-        raise ConfigError(problems=problems)
+    reader = import_module(f"capnet.data.annotations.readers.{params.data.format}")
+    annotations = reader.read(folder, params.ingest)
+    if not isinstance(annotations, Annotations):
+        what = f"the reader of data.format = {params.data.format} returned {type(annotations).__name__}"
+        raise DataError(what, "reader", "return what make_rows gives")
+    return annotations
 
 
-def _pictures(root: Path, found: Annotations, settings: Ingest) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
-    """The rows with width, height and sha256, and per bad picture its row and what is wrong with it."""
+def _images(root: Path, annotations: Annotations, settings: Ingest) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
+    """The rows with width, height and sha256, and per bad image its row and what is wrong with it."""
     import pandas as pd
 
     from capnet.data.images.image_files import inspect_header, inspect_image, map_images
 
-    rows = found.rows
-    if settings.pictures == "listed":
+    rows = annotations.rows
+    if settings.images == "listed":
         for name in ("width", "height", "sha256"):
             if name not in rows:
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
-    inspect = inspect_image if settings.pictures == "decode" else inspect_header
-    pictures = map_images(inspect, (root / path for path in rows["path"]), "reading pictures", total=len(rows))
+    inspect = inspect_image if settings.images == "decode" else inspect_header
+    images = map_images(inspect, (root / path for path in rows["path"]), "reading images", total=len(rows))
     faults: list[tuple[int, Problem]] = []
-    for row, picture in enumerate(pictures):
-        if picture.fault:
+    for row, image in enumerate(images):
+        if image.fault:
             path = str(rows["path"].iloc[row])
-            todo = _advice(root, path, picture.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
-            faults.append((row, Problem(f"picture {path!r}: {picture.fault}", found.where(row), todo)))
+            todo = _advice(root, path, image.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
+            faults.append((row, Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)))
     for name in ("width", "height", "sha256"):
-        rows[name] = [getattr(picture, name) for picture in pictures]
+        rows[name] = [getattr(image, name) for image in images]
     return rows, faults
 
 
 def _leads_out(path: str, where: str) -> Problem:
     todo = "put the file itself there, or set data.links: anywhere (what lies outside is not versioned with the data)"
-    return Problem(f"picture {path!r} is reached through a link that leaves the data folder", where, todo)
+    return Problem(f"image {path!r} is reached through a link that leaves the data folder", where, todo)
 
 
 def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
@@ -145,23 +148,20 @@ def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Probl
     writer.writerow(["image_id", "path", "reason"])
     for row, fault in faults:
         name = str(rows["path"].iloc[row])
-        writer.writerow([rows["image_id"].iloc[row], name, fault.what.removeprefix(f"picture {name!r}: ")])
+        writer.writerow([rows["image_id"].iloc[row], name, fault.what.removeprefix(f"image {name!r}: ")])
     replace_file(path, text.getvalue())
     named = "; ".join(fault.what for _, fault in faults[:NAMED])
     more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
-    log.warning("%d of %d pictures left out: %s%s", len(faults), len(rows), named, more)
+    log.warning("%d of %d images left out: %s%s", len(faults), len(rows), named, more)
 
 
-def _id_list(root: Path, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:
-    """The published list of a side; what is wrong with it is added to ``problems``."""
+def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:
+    """The published list of a split; what is wrong with it is added to ``problems``."""
     setting = f"{name}_list"
     file: str = getattr(settings, setting)
     if not file:
         return []
-    if path_fault(file):  # DVC and a pipeline only carry what is in the data folder
-        problems.append(Problem(path_fault(file), f"ingest.{setting}", TODO))
-        return []
-    ids, mistakes = read_id_list(root / file, rows["image_id"].tolist(), f"ingest.{setting}")
+    ids, mistakes = read_id_list(folder.path(file), rows["image_id"].tolist(), f"ingest.{setting}")
     problems += mistakes
     return ids
 

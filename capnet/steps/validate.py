@@ -41,7 +41,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         )
     root = (
         inputs["data"]
-        if params.validate_.pictures == "off"
+        if params.validate_.images == "off"
         else local_root(params.data, inputs["data"], frame, strict=False)
     )
     findings = check_split(frame, classes, root, params.validate_, params.data.links)

@@ -40,6 +40,9 @@ MAY_IMPORT = {  # the foundation and the room itself are always allowed
     },
     "cli": {"stages", "commands", "registry"},
 }
+# Settings ask every reader for its section, so that a format is one file. They find the files by scanning the folder,
+# which the graph of imports does not show; a reader in turn imports no more than settings, contracts and its own room.
+READERS = "capnet.data.annotations.readers"
 DOORS = {
     "kfp": (),
     "dvc": ("capnet.data.sources.dvc_versions",),
@@ -138,6 +141,17 @@ def circles(imports: Mapping[str, frozenset[str]]) -> set[frozenset[str]]:
         for name in imports
         if name in reached[name]
     }
+
+
+def test_settings_reach_readers_and_these_reach_no_further(modules: dict[str, Any]) -> None:
+    from capnet.config.data import READER_PACKAGE
+
+    assert READER_PACKAGE == READERS
+    for name, module in modules.items():
+        if name.startswith(f"{READERS}."):
+            own = {item for item in module.at_import if item.startswith("capnet.data.")}
+            assert all(item.startswith("capnet.data.annotations.") for item in own), name
+            assert not any(item.startswith(READERS) for item in module.imports), f"{name} imports another reader"
 
 
 @pytest.mark.parametrize("package", [LOSSES, "capnet.model.backbones"])

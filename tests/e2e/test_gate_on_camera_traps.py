@@ -150,7 +150,7 @@ def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) 
         "path,labels\n" + "".join(f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names))
     )
     checks = stages(
-        tmp_path, parse({"ingest": {"bad_pictures": 0.1}, "validate": {"pictures": "full", "min_positives": 0}})
+        tmp_path, parse({"ingest": {"bad_images": 0.1}, "validate": {"images": "full", "min_positives": 0}})
     )
     assert [name for name, check in checks.items() if not check["success"] and check["severity"] == "critical"] == []
     # one picture, turned, in CMYK and as it is: they are told to be the same where they lie on two sides
@@ -182,6 +182,6 @@ def test_a_picture_that_goes_bad_after_ingest_is_named(traps: Path) -> None:
     stages(traps, params)
     shutil.copy(traps / "data/site 01/IMG_0010.JPG", traps / "data/site 02/IMG_0020.JPG")
     truncated_jpeg(traps / "data/site 03/IMG_0030.JPG")
-    checks = stages(traps, parse({**SETTINGS, "validate": {"min_positives": 0, "pictures": "full"}}), first="validate")
+    checks = stages(traps, parse({**SETTINGS, "validate": {"min_positives": 0, "images": "full"}}), first="validate")
     assert [row["path"] for row in checks["pictures_unchanged"]["offending"]] == ["site 02/IMG_0020.JPG"]
     assert [row["path"] for row in checks["pictures_decode"]["offending"]] == ["site 03/IMG_0030.JPG"]

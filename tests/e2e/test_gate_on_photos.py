@@ -14,7 +14,7 @@ from capnet.commands.preset import read, render
 from capnet.config import parse
 from capnet.contracts import read_split, write_split
 
-CRITICAL = {"runtime": {"threads": 1}, "validate": {"near_duplicates": "critical", "pictures": "full"}}
+CRITICAL = {"runtime": {"threads": 1}, "validate": {"near_duplicates": "critical", "images": "full"}}
 
 
 @pytest.fixture

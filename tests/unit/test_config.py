@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from capnet.config import load, parse
+from capnet.config import Section, load, parse
+from capnet.config.params import RENAMED
 from capnet.errors import ConfigError
+from capnet.section import InsidePath
 
 
 def refused(path: Path, *overrides: str) -> str:
@@ -90,9 +93,35 @@ def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> N
 
 def test_off_is_the_word_that_settings_name_and_still_switches_parts_off(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text("validate:\n  pictures: off\ntrain:\n  gcn: {enabled: off}\n  prompt: {enabled: False}\n")
+    path.write_text("validate:\n  images: off\ntrain:\n  gcn: {enabled: off}\n  prompt: {enabled: False}\n")
     params = load(path, ["validate.near_duplicates=off", "validate.drift.severity=off", "train.adapter.enabled=no"])
-    assert params.validate_.pictures == params.validate_.near_duplicates == params.validate_.drift.severity == "off"
+    assert params.validate_.images == params.validate_.near_duplicates == params.validate_.drift.severity == "off"
     assert not params.train.gcn.enabled
     assert not params.train.prompt.enabled
     assert not params.train.adapter.enabled
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_of_a_setting_is_refused_with_the_new_one(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  epochs: 3\n")
+    message = refused(path, f"{old}=0.5")
+    assert f"unknown setting {old}: it is {new} now" in message
+    section, *keys = new.split(".")
+    settings = parse({}).subset([section])[section]
+    for key in keys:
+        assert key in settings
+        settings = settings[key]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x", "a/../../x", "C:\\x.csv", "C:x.csv", "c:/x", "a\\b", "a\0b", "s3://b/x", "."]
+)
+def test_a_path_setting_stays_inside_the_data_folder(path: str) -> None:
+    class Files(Section):
+        table: InsidePath = "labels.csv"
+
+    with pytest.raises(ValidationError, match="write it relative to the data folder"):
+        Files(table=path)
+    for good in ("", "labels.csv", "a folder/labels.csv.gz", "..a/b..", "images/"):
+        assert Files(table=good).table == good

@@ -67,7 +67,7 @@ def test_a_pod_compares_with_the_reference_that_lies_in_git(tmp_path: Path, monk
         write_classes(folder / "outputs/split/classes.json", CLASSES)
     monkeypatch.chdir(clone)
     write_json(Path("reference/validation.json"), measure(table([[0], [0, 1]]), CLASSES))
-    settings = parse({"validate": {"pictures": "off", "min_positives": 0}})
+    settings = parse({"validate": {"images": "off", "min_positives": 0}})
     sent = stage_arguments(settings)["validate"]
     for folder, params in ((clone, settings), (pod, parse(arrived(sent)))):
         monkeypatch.chdir(folder)

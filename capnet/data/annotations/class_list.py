@@ -7,11 +7,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from capnet.config import Ingest
 from capnet.contracts import Classes, make_classes
+from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.tables import read_rows
 from capnet.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
 
 CLASS_COLUMNS = ("name", "prompt_name", "critical")
 YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
@@ -35,7 +39,7 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]
             problems.append(Problem(f"class name {name!r} contains the separator of labels", where, todo))
         elif name in first:
             problems.append(
-                Problem(f"class {name!r} is there twice", f"{where}, first in row {first[name]}", "remove one")
+                Problem(f"class {name!r} appears twice", f"{where}, first in row {first[name]}", "remove one")
             )
         if critical not in (*YES, *NO):
             problems.append(Problem(f"critical = {row['critical']!r}", where, "write true or false"))
@@ -61,15 +65,24 @@ def from_listed(listed: Listed) -> Classes:
     )
 
 
-def published_classes(root: Path, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
-    """The classes of a published format, in its order: classes.csv, where there is one, may add prompt names and
-    ``critical``.
+def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
+    """The classes of a published format: classes.csv, where there is one, may add prompt names and ``critical``.
 
-    Raises DataError where classes.csv cannot be read. The order and the names stay the published ones: benchmarks are
-    compared by them.
+    The order and the names stay the published ones: benchmarks are compared by them.
+
+    Args:
+        folder: the data folder.
+        names: the classes in the published order.
+        settings: the section ``ingest``.
+
+    Returns:
+        The classes, and every mistake in classes.csv.
+
+    Raises:
+        DataError: classes.csv cannot be read.
     """
-    path = root / settings.classes
-    if not path.is_file():
+    path = folder.path(settings.classes) if settings.classes else None
+    if path is None or not path.is_file():
         return make_classes(names), []
     listed, problems = read_classes_csv(path, settings.separator)
     if not listed:
@@ -78,11 +91,8 @@ def published_classes(root: Path, names: Sequence[str], settings: Ingest) -> tup
     for name, _, _ in listed:
         if name and name not in known:
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-            todo = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
-            )
+            todo = f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+            todo = f"did you mean {close[0]!r}?" if close else todo
             problems.append(Problem(f"class {name!r} is not in the annotations", str(path), todo))
     rows = {name: (name, prompt, critical) for name, prompt, critical in listed}
     return from_listed([rows.get(name, (name, "", False)) for name in names]), problems

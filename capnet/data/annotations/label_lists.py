@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from scipy.sparse import csr_array
 
@@ -35,12 +34,16 @@ class LabelLists:
 
     def rows_of(self, positions: np.ndarray) -> np.ndarray:
         """The rows to which the codes at ``positions`` belong, int64."""
+        import numpy as np
+
         return np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), positions, side="right") - 1
 
     def mapped(self, classes: Sequence[int] | np.ndarray) -> pd.Series:
         """The rows as ascending class indices without repetition, code k standing for ``classes[k]`` (below 0: left
         away).
         """
+        import numpy as np
+
         codes = np.frombuffer(self.codes, dtype=np.int32) if len(self.codes) else np.zeros(0, dtype=np.int32)
         found = np.asarray(classes, dtype=np.int64)[codes] if len(codes) else np.zeros(0, dtype=np.int64)
         ends = np.frombuffer(self.ends, dtype=np.int64)
@@ -52,6 +55,7 @@ class LabelLists:
 
 def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
     """A column of lists (int16, as the manifest has them) from all values end to end and each row's number of them."""
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
@@ -62,6 +66,7 @@ def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
 
 def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr_array:
     """Sparse bool [row, class] from lists of class indices: a million rows of a thousand classes fit in megabytes."""
+    import numpy as np
     from scipy.sparse import csr_array
 
     lengths = np.fromiter((len(item) for item in lists), dtype=np.int64, count=len(lists))
@@ -80,6 +85,8 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
     """Labels that are there for certain, sparse bool [row, class]: an unknown label is none, even where a reader wrote
     both.
     """
+    import numpy as np
+
     labels, unknown = (label_csr(frame[name], n_classes) for name in ("labels", "unknown"))
     if not unknown.nnz:
         return labels

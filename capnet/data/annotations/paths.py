@@ -1,69 +1,86 @@
-"""Paths that label files name: relative to the data folder, and never out of it."""
+"""Files of the data folder: the one way to open them, and one spelling for their paths."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
-# nearly every path: nothing to normalise, a name and one suffix
-_PLAIN = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.]+\.[A-Za-z0-9]+")
+from capnet.errors import DataError
+from capnet.section import PLAIN_PATH, path_fault
+
 TODO = "write the path relative to the data folder, with / between folders"
 
 
-def path_fault(written: str) -> str:
-    """Why ``written`` cannot be a path inside the data folder; empty where it can."""
-    if _PLAIN.fullmatch(written) and "\0" not in written:
-        return ""
-    path = PurePosixPath(written)
-    if not written or not path.name:
-        return "the path is empty" if not written else f"path {written!r} names no file"
-    if path.is_absolute() or PureWindowsPath(written).is_absolute() or "://" in written:
-        return f"path {written!r} is absolute"
-    if ".." in path.parts:
-        return f"path {written!r} leaves the data folder"
-    if "\\" in written:
-        return f"path {written!r} has backslashes"
-    return f"path {written!r} has a zero byte" if "\0" in written else ""
+class DataFolder:
+    """The data folder as readers see it: every file is asked for by its path, and none outside is handed out."""
+
+    def __init__(self, root: Path, links: str = "inside") -> None:
+        """Remember the folder.
+
+        Args:
+            root: the folder.
+            links: setting ``data.links``; with "anywhere" symbolic links may lead out of the folder.
+        """
+        self._root, self._links = root, links
+        self._real = ""
+        self._leaving: dict[str, bool] = {}  # by folder, so that a file costs one system call
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def path(self, name: str) -> Path:
+        """Where a file or folder is that may be read.
+
+        Args:
+            name: path relative to the data folder; it need not exist.
+
+        Raises:
+            DataError: the path, or a symbolic link on it, leads out of the data folder.
+        """
+        if fault := path_fault(name):
+            raise DataError(fault, str(self._root), TODO)
+        if self.leads_out(name):
+            raise DataError(
+                f"{name!r} is reached through a link that leaves the data folder",
+                str(self._root),
+                "put the file itself there, or set data.links: anywhere",
+            )
+        return self._root / name
+
+    def names(self) -> list[str] | None:
+        """Names of the files and folders at the top, sorted; None where there is no data folder."""
+        return sorted(os.listdir(self._root)) if self._root.is_dir() else None
+
+    def leads_out(self, path: str) -> bool:
+        """Say whether a link on ``path`` (relative) leaves the folder and must not; a missing file is no link."""
+        if self._links == "anywhere":
+            return False
+        folder, _, _ = path.rpartition("/")
+        if folder not in self._leaving:
+            self._leaving[folder] = not self._is_inside(self._root / folder)
+        if self._leaving[folder]:
+            return True
+        try:
+            is_link = stat.S_ISLNK(os.lstat(self._root / path).st_mode)
+        except (OSError, ValueError):
+            return False
+        return is_link and not self._is_inside(self._root / path)
+
+    def _is_inside(self, path: Path) -> bool:
+        self._real = self._real or os.path.realpath(self._root)
+        real = os.path.realpath(path)
+        return real == self._real or real.startswith(self._real.rstrip("/") + "/")
 
 
-def normal_path(written: str) -> str:
-    """``written`` without empty parts and dots: one spelling for one file."""
-    return written if _PLAIN.fullmatch(written) else str(PurePosixPath(written))
+def normal_path(path: str) -> str:
+    """The path without empty parts and dots: one spelling for one file."""
+    return path if PLAIN_PATH.fullmatch(path) else str(PurePosixPath(path))
 
 
 def without_suffix(path: str) -> str:
-    """The path without the ending of its file name: the image id where none is given."""
-    if _PLAIN.fullmatch(path):
+    """The path without the suffix of its file name: the image id where the annotations have none."""
+    if PLAIN_PATH.fullmatch(path):
         return path[: path.rindex(".")]
     plain = PurePosixPath(path)
     return str(plain.with_suffix("") if plain.name else plain)
-
-
-@dataclass
-class Links:
-    """Where symbolic links below ``root`` lead; remembers folders, so that a file costs one look."""
-
-    root: Path
-    _folders: dict[str, bool] = field(default_factory=dict)
-    _real: str = ""
-
-    def lead_out(self, path: str) -> bool:
-        """Is ``path`` (relative to the root) reached through a link that leaves the root? A missing file is not."""
-        folder, _, _ = path.rpartition("/")
-        if folder not in self._folders:
-            self._folders[folder] = not self._inside(self.root / folder)
-        if self._folders[folder]:
-            return True
-        try:
-            is_link = stat.S_ISLNK(os.lstat(self.root / path).st_mode)
-        except (OSError, ValueError):
-            return False
-        return is_link and not self._inside(self.root / path)
-
-    def _inside(self, path: Path) -> bool:
-        self._real = self._real or os.path.realpath(self.root)
-        real = os.path.realpath(path)
-        return real == self._real or real.startswith(self._real.rstrip("/") + "/")

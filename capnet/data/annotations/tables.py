@@ -187,7 +187,7 @@ def _header_problems(
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         return [Problem("the columns are not separated by commas", where, "save the file as comma separated CSV")]
     problems = [
-        Problem(f"column {name!r} is there twice", where, "remove one")
+        Problem(f"column {name!r} appears twice", where, "remove one")
         for name, times in sorted(Counter(header).items())
         if times > 1
     ]

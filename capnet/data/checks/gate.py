@@ -55,13 +55,13 @@ def check_split(
         else:
             rules.append(rule)
     looks = settings.near_duplicates != "off"
-    if settings.pictures == "off":
-        left_out += _left_out(file_rules(settings), "validate.pictures is off: no file was opened")
-        left_out += _left_out(likeness_rules("warning"), "validate.pictures is off: no file was opened")
+    if settings.images == "off":
+        left_out += _left_out(file_rules(settings), "validate.images is off: no file was opened")
+        left_out += _left_out(likeness_rules("warning"), "validate.images is off: no file was opened")
     else:
         if links == "inside":
             add_links(table, root)
-        whole = settings.pictures == "full"
+        whole = settings.images == "full"
         inside = np.flatnonzero(table["path_leaves"] == 0)
         seen = [OUTSIDE] * len(table)
         for row, one in zip(

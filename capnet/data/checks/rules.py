@@ -183,8 +183,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
 
 
 def file_rules(settings: Validate) -> list[Rule]:
-    """What must hold of the picture files: looked at as ``validate.pictures`` says."""
-    full = settings.pictures == "full"
+    """What must hold of the picture files: looked at as ``validate.images`` says."""
+    full = settings.images == "full"
     return [
         Rule(
             "pictures_present",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.paths import Links, path_fault
+from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE, Seen
 from capnet.data.images.near_duplicates import as_words, burst_frames, near_duplicates
+from capnet.section import path_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,12 +131,12 @@ def splits_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
 
 def add_links(table: pd.DataFrame, root: Path) -> None:
     """Add to the paths that leave the data folder those which a symbolic link leads out of it."""
-    links = Links(root)
-    told = [
-        fault or ("a link leads out of the data folder" if links.lead_out(path) else "")
+    folder = DataFolder(root)
+    faults = [
+        fault or ("a link leads out of the data folder" if folder.leads_out(path) else "")
         for path, fault in zip(table["path"], table["path_fault"], strict=True)
     ]
-    table["path_fault"] = told
+    table["path_fault"] = faults
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
 
 

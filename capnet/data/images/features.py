@@ -78,7 +78,7 @@ def pooled_features(
     (measured). ``pooled`` then has to stand several callers.
     """
     if rows["sha256"].isna().any():  # the cache goes by content
-        todo = "set ingest.pictures: decode or header, or give the label table a column sha256"
+        todo = "set ingest.images: decode or header, or give the label table a column sha256"
         raise DataError(
             f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.csv import TEXT_COLUMNS
+from capnet.data.annotations.readers.csv import TEXT_COLUMNS
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem

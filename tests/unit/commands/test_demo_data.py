@@ -26,7 +26,8 @@ from capnet.commands import demo_data
 from capnet.commands.demo_data import compare
 from capnet.config import Ingest
 from capnet.contracts import label_matrix, tree_hash
-from capnet.data.annotations.csv import read
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers.csv import read
 from capnet.data.demo import image_set as scene_set
 from capnet.data.splits.long_tail import pareto_draw
 from capnet.errors import DataError
@@ -115,7 +116,7 @@ def test_dvc_add_leaves_data_dvc_as_it_is_in_git(drawn: Drawn, tmp_path: Path, r
 
 
 def test_the_reader_of_the_product_finds_no_mistake(drawn: Drawn) -> None:
-    annotations = read(drawn.data, Ingest())
+    annotations = read(DataFolder(drawn.data), Ingest())
     assert annotations.problems == []
     assert len(annotations.rows) == 3100
     assert len(annotations.classes) == 44
@@ -157,7 +158,7 @@ def test_every_class_can_be_measured_on_each_side_and_slice(drawn: Drawn) -> Non
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_long_tailed_draw_fills_all_three_buckets(drawn: Drawn, seed: int) -> None:
-    annotations = read(drawn.data, Ingest())
+    annotations = read(DataFolder(drawn.data), Ingest())
     labels = label_matrix(annotations.rows["labels"], 44)[(annotations.rows["given_split"] == "train").to_numpy()]
     counts = labels[pareto_draw(labels, 800, 4, 6.0, seed).rows].sum(axis=0)
     assert 430 <= len(pareto_draw(labels, 800, 4, 6.0, seed).rows) <= 620

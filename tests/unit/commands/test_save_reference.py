@@ -36,7 +36,7 @@ COLUMNS = [
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     split(tmp_path, labels=[[0], [0, 1]])
-    settings = {"validate": {"pictures": "off", "min_positives": 0, "drift": {"severity": "critical"}}}
+    settings = {"validate": {"images": "off", "min_positives": 0, "drift": {"severity": "critical"}}}
     (tmp_path / "params.yaml").write_text(render(parse(settings), "a test"))
     return tmp_path
 

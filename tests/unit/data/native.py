@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from capnet.data.annotations import nus_wide, voc
+from capnet.data.annotations.readers import nus_wide, voc
 
 
 def jpeg(width: int = 32, height: int = 24, colour: tuple[int, int, int] = (90, 120, 30)) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capnet.config import Data, Ingest, Params
+from capnet.config import Data, Ingest, Params, parse
 from capnet.contracts import read_classes, read_manifest
 from capnet.data.checks.files import see
 from capnet.errors import ConfigError, DataError
@@ -186,7 +186,7 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
         "not a picture",
     ]
     (record,) = caplog.records
-    assert "4 of 3000 pictures left out" in record.getMessage()
+    assert "4 of 3000 images left out" in record.getMessage()
     assert "images/1500.png" in record.getMessage()
     frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
     assert len(frame) == 2996
@@ -194,11 +194,11 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
 
 
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
-    assert len(refused(thousands, tmp_path / "manifest", bad_pictures=0.0)) == 4
-    texts = refused(thousands, tmp_path / "manifest", bad_pictures=3 / 3000)
+    assert len(refused(thousands, tmp_path / "manifest", bad_images=0.0)) == 4
+    texts = refused(thousands, tmp_path / "manifest", bad_images=3 / 3000)
     assert len(texts) == 4
-    assert "(4 of 3000 are bad: beyond ingest.bad_pictures = 0.001 none is left out)" in texts[0]
-    ingest(thousands, tmp_path / "manifest", bad_pictures=4 / 3000)
+    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0.001 none is left out)" in texts[0]
+    ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
 def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp_path: Path) -> None:
@@ -208,14 +208,14 @@ def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp
 
 
 def test_the_header_finds_what_is_no_picture_and_not_what_is_cut(thousands: Path, tmp_path: Path) -> None:
-    assert ingest(thousands, tmp_path / "manifest", pictures="header")["left_out"] == 3.0
+    assert ingest(thousands, tmp_path / "manifest", images="header")["left_out"] == 3.0
 
 
 def test_listed_opens_no_picture(data: Path, tmp_path: Path) -> None:
     (data / "labels.csv").write_text(
         "path,labels,width,height,sha256\nnowhere/a.jpg,cat,640,480,abc\nnowhere/b.jpg,dog,,,\n"
     )
-    ingest(data, tmp_path / "manifest", pictures="listed")
+    ingest(data, tmp_path / "manifest", images="listed")
     frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
     assert frame["width"].iloc[0] == 640
     assert frame["sha256"].iloc[0] == "abc"
@@ -233,9 +233,6 @@ def test_published_lists_are_kept_beside_the_manifest(data: Path, tmp_path: Path
     (data / "lists/test.txt").write_text("images/c\nelephant\n")
     (text,) = refused(data, tmp_path / "other", test_list="lists/test.txt")
     assert "lists/test.txt line 2" in text
-    for outside in ("/etc/hostname", "../secret.txt"):
-        (text,) = refused(data, tmp_path / "other", train_list=outside)
-        assert "ingest.train_list" in text
     assert "cannot read the id list" in refused(data, tmp_path / "other", train_list="none.txt")[0]
 
 
@@ -284,17 +281,32 @@ def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Pat
     [
         ("csv", "labels", "/etc/passwd"),
         ("csv", "classes", "../classes.csv"),
+        ("csv", "train_list", "/etc/hostname"),
+        ("csv", "test_list", "../secret.txt"),
         ("coco", "coco", {"train": "../a.json"}),
         ("voc", "voc", {"train": "../VOC2012/x"}),
     ],
 )
-def test_settings_that_name_a_file_outside_are_refused(
-    data: Path, tmp_path: Path, form: str, setting: str, value: Any
-) -> None:
-    params = Params(data=Data.model_validate({"format": form}), ingest=Ingest.model_validate({setting: value}))
-    with pytest.raises((ConfigError, DataError), match=r"absolute|leaves the data folder|no image set") as caught:
-        run("ingest", params, {"data": data}, {"manifest": tmp_path / "manifest"})
+def test_settings_that_name_a_file_outside_are_refused_at_start(form: str, setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"absolute|leaves the data folder") as caught:
+        parse({"data": {"format": form}, "ingest": {setting: value}})
     assert f"ingest.{setting}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "classes.csv", "lists/train.txt"])
+def test_a_label_file_behind_a_link_that_leaves_the_data_folder_is_not_opened(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (data / "classes.csv").write_text("name\ncat\ndog\n")
+    (data / "lists").mkdir()
+    (data / "lists/train.txt").write_text("images/c\n")
+    (data / name).rename(outside / "file")
+    (data / name).symlink_to(outside / "file")
+    (text,) = refused(data, tmp_path / "manifest", train_list="lists/train.txt")
+    assert f"{name!r} is reached through a link that leaves the data folder" in text
+    ingest(data, tmp_path / "manifest", links="anywhere", train_list="lists/train.txt")
 
 
 def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tmp_path: Path) -> None:
@@ -308,7 +320,7 @@ def test_a_pipe_among_the_pictures_is_left_out_and_not_waited_for(data: Path, tm
     before = signal.signal(signal.SIGALRM, waited)
     signal.alarm(20)
     try:
-        assert ingest(data, tmp_path / "manifest", bad_pictures=1.0)["left_out"] == 1.0
+        assert ingest(data, tmp_path / "manifest", bad_images=1.0)["left_out"] == 1.0
         assert "pipe" in see("images/pipe.jpg", str(data), full=False, dhashes=True).fault
     finally:
         signal.alarm(0)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from unit.data.native import jpeg, write_json
 
-from capnet.config import CameraTraps, Data, Ingest, Params, Split
+from capnet.config import Data, Ingest, Params, Split
 from capnet.contracts import read_manifest, read_split
-from capnet.data.annotations.camera_traps import read
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import camera_traps
+from capnet.data.annotations.rows import Annotations
 from capnet.errors import DataError
 from capnet.stages import run
 
@@ -21,6 +23,12 @@ CATEGORIES = [
     {"id": 1, "name": "red fox"},
     {"id": 9, "name": "unidentified"},
 ]
+
+CameraTraps = camera_traps.Settings
+
+
+def read(root: Path, settings: Ingest) -> Annotations:
+    return camera_traps.read(DataFolder(root), settings)
 
 
 def image(number: int, **more: Any) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def test_fifty_sites_with_seventy_percent_blanks_share_no_site_between_sides(tmp
     write(tmp_path / "data", images, annotations)
     params = Params(
         data=Data(format="camera_traps"),
-        ingest=settings().model_copy(update={"pictures": "listed"}),
+        ingest=settings().model_copy(update={"images": "listed"}),
         split=Split(test_share=0.2),
     )
     run("ingest", params, {"data": tmp_path / "data"}, {"manifest": tmp_path / "manifest"})
@@ -159,13 +167,13 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     ]
     found = read(write(tmp_path, images, [seen(0, 1), seen(0, 77), seen(99, 1)]), settings())
     assert [problem.what.split("{")[0] for problem in found.problems] == [
-        "image id-0 is there twice",
-        "path 'site/0.jpg' is there twice, first in image id-0",
+        "image id-0 appears twice",
+        "path 'site/0.jpg' appears twice, first in image id-0",
         "path '/etc/passwd' is absolute",
         "image ",
         "image ",
-        "annotation 0/77 names category 77, which is not there",
-        "annotation 99/1 names image id-99, which is not there",
+        "annotation 0/77 names category 77, which does not exist",
+        "annotation 99/1 names image id-99, which does not exist",
     ]
 
 

@@ -11,15 +11,23 @@ from pathlib import Path
 import pytest
 from unit.data.native import box, write_json
 
-from capnet.config import Coco, Ingest
-from capnet.data.annotations.coco import read
+from capnet.config import Ingest
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import coco
+from capnet.data.annotations.rows import Annotations
 from capnet.errors import DataError
+
+Coco = coco.Settings
 
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
 IMAGES = [
     {"id": 25, "file_name": "000000000025.jpg", "width": 640, "height": 426},
     {"id": 9, "file_name": "000000000009.jpg", "width": 480, "height": 640},
 ]
+
+
+def read(root: Path, settings: Ingest) -> Annotations:
+    return coco.read(DataFolder(root), settings)
 
 
 def write(
@@ -97,12 +105,12 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     found = read(tmp_path, write(tmp_path, images, boxes))
     text = "\n".join(f"{problem.what} | {problem.where}" for problem in found.problems)
     for part in (
-        "image 9 is there twice",
+        "image 9 appears twice",
         "needs an id and a file_name",
         "path 'train2017/../../x.jpg' leaves the data folder | train.json image 2",
-        "image id '000000000025' is there twice",
-        "names image 77, which is not there",
-        "names category 5, which is not there",
+        "image id '000000000025' appears twice",
+        "names image 77, which does not exist",
+        "names category 5, which does not exist",
     ):
         assert part in text
     assert text.count("is damaged") == 3
@@ -125,7 +133,7 @@ def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: P
         (b'{"images": [', "not valid JSON"),
         (b'{"images": [], "annotations": [], "categories": []}', "there are no categories"),
         (b'{"categories": [{"id": 1, "name": "a"}], "images": [1]}', "which is no object"),
-        (b'{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "is there twice"),
+        (b'{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}', "appears twice"),
         (b'{"categories": [{"id": "one", "name": "a"}]}', "needs an id and a name"),
         (b'{"categories": [{"id": 1, "name": "k\xe4se"}]}', "not valid JSON"),
         (None, "cannot read the annotations"),
@@ -161,11 +169,12 @@ def test_a_large_file_is_streamed(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from capnet.config import Coco, Ingest
+from capnet.config import Ingest
 import pandas, pyarrow, ijson
-from capnet.data.annotations.coco import read
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers.coco import Settings, read
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-rows = read(Path(sys.argv[1]), Ingest(coco=Coco(train="train.json", test=""))).rows
+rows = read(DataFolder(Path(sys.argv[1])), Ingest(coco=Settings(train="train.json", test=""))).rows
 print(len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from capnet.config import Ingest
-from capnet.data.annotations import Annotations
-from capnet.data.annotations.csv import read
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import csv
+from capnet.data.annotations.rows import Annotations
 from capnet.errors import DataError, Problem
+
+
+def read(root: Path, settings: Ingest) -> Annotations:
+    return csv.read(DataFolder(root), settings)
 
 
 def write(root: Path, labels: str | bytes, classes: str | None = None) -> Path:
@@ -118,9 +123,9 @@ def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
         "path 'C:\\\\x.jpg' is absolute": "row 5",
         "path 'sub\\\\x.jpg' has backslashes": "row 6",
         "the path is empty": "row 7",
-        "path 'a.jpg' is there twice": "row 8, first in row 2",
+        "path 'a.jpg' appears twice": "row 8, first in labels.csv row 2",
         "split = 'validation'": "did you mean 'val'",
-        "image id 'e' is there twice": "row 12, first in row 11",
+        "image id 'e' appears twice": "row 12, first in labels.csv row 11",
     }
     assert set(text) == set(expected)
     for what, part in expected.items():
@@ -139,12 +144,12 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
     ("table", "what", "todo"),
     [
         (b"", "the file is empty", "path,labels"),
-        (b"path,labels\n", "no rows", "one row a picture"),
-        (b"path,labels\n\n , \n", "no rows", "one row a picture"),
+        (b"path,labels\n", "no rows", "one row an image"),
+        (b"path,labels\n\n , \n", "no rows", "one row an image"),
         (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
         (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
         (b"path,labels,unkown\na.jpg,dog,cat\n", "column 'unkown' would be ignored", "'unknown'"),
-        (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' is there twice", "remove one"),
+        (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' appears twice", "remove one"),
         (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
         (b"path,labels\na.jpg,k\xe4se\n", "byte 0xe4 in line 2", "UTF-8"),
         ("path,labels\na.jpg,dog\n".encode("utf-16"), "not UTF-8 text", "UTF-8"),
@@ -164,7 +169,7 @@ def test_broken_tables_are_one_clear_problem(tmp_path: Path, table: bytes, what:
         ("name\n", "no classes"),
         ("", "the file is empty"),
         ("label\ndog\n", "column 'name' is missing"),
-        ("name\ndog\ndog\n", "class 'dog' is there twice"),
+        ("name\ndog\ndog\n", "class 'dog' appears twice"),
         ("name,critical\ndog,maybe\n", "critical = 'maybe'"),
         ("name\ndog\ncat|mouse\n", "contains the separator"),
         ("name,prompt_name\ndog,x\n,y\n", "a class without a name"),
@@ -260,7 +265,7 @@ def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) 
     (problem,) = problems_of(write(tmp_path / "bare", "path,fox,deer\na.jpg,1,0\n"))
     assert "one column a class" in problem.todo  # without classes.csv nobody knows which columns are classes
     (problem,) = problems_of(wide(tmp_path / "twice", "path,fox,deer,bird,fox\na.jpg,1,0,0,1\n"))
-    assert problem.what == "column 'fox' is there twice"
+    assert problem.what == "column 'fox' appears twice"
 
 
 def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None:
@@ -283,7 +288,7 @@ def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None
         for number, row in enumerate(states.tolist())
     ]
     root = wide(tmp_path / "data", "path,group,sequence," + ",".join(names) + "\n" + "\n".join(lines) + "\n")
-    params = Params(ingest=Ingest(pictures="listed"))
+    params = Params(ingest=Ingest(images="listed"))
     run("ingest", params, {"data": root}, {"manifest": tmp_path / "manifest"})
     run("split", params, {"manifest": tmp_path / "manifest"}, {"split": tmp_path / "split"})
     frame = read_split(tmp_path / "split/split.parquet").set_index("path")
@@ -399,7 +404,8 @@ def test_sizes_and_hashes_of_the_table(tmp_path: Path) -> None:
 def test_paths_are_normalised_as_pathlib_does(written: str) -> None:
     from pathlib import PurePosixPath
 
-    from capnet.data.annotations.paths import normal_path, path_fault, without_suffix
+    from capnet.data.annotations.paths import normal_path, without_suffix
+    from capnet.section import path_fault
 
     assert path_fault(written) == ""
     assert normal_path(written) == str(PurePosixPath(written))
@@ -424,6 +430,6 @@ def test_paths_are_normalised_as_pathlib_does(written: str) -> None:
     ],
 )
 def test_paths_that_are_refused(written: str) -> None:
-    from capnet.data.annotations.paths import path_fault
+    from capnet.section import path_fault
 
     assert path_fault(written)

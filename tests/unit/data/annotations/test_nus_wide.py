@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 from unit.data.native import write_nus_wide
 
-from capnet.config import Ingest, NusWide
-from capnet.data.annotations.nus_wide import CLASSES, read
+from capnet.config import Ingest
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import nus_wide
+from capnet.data.annotations.readers.nus_wide import CLASSES
+from capnet.data.annotations.rows import Annotations
 from capnet.errors import DataError
 
 ROWS = {"actor/0001_11.jpg": [0, 43], "zoo/0002_22.jpg": [], "zoo/0001_33.jpg": [80]}
+
+NusWide = nus_wide.Settings
+
+
+def read(root: Path, settings: Ingest) -> Annotations:
+    return nus_wide.read(DataFolder(root), settings)
 
 
 def official(root: Path, **more: object) -> Ingest:
@@ -72,7 +81,7 @@ def test_lists_that_do_not_fit_their_labels_are_refused(tmp_path: Path) -> None:
     settings = official(tmp_path)
     label = tmp_path / "Groundtruth/TrainTestLabels/Labels_bear_Train.txt"
     label.write_text("0\n1\n")
-    with pytest.raises(DataError, match="2 lines for 3 pictures") as caught:
+    with pytest.raises(DataError, match="2 lines for 3 images") as caught:
         read(tmp_path, settings)
     assert "Labels_bear_Train.txt" in caught.value.problems[0].where
     label.write_text("0\n2\n1\n")
@@ -101,7 +110,7 @@ def test_mistakes_in_clean_lists_are_named(tmp_path: Path) -> None:
     assert [(problem.what, problem.where.split(",")[0]) for problem in found.problems] == [
         ("'81' is none of the 81 concepts", "nus_test.csv row 2"),
         ("path 'Flickr/../c.jpg' leaves the data folder", "nus_test.csv row 4"),
-        ("picture 'a.jpg' is there twice", "nus_test.csv row 5"),
+        ("path 'Flickr/a.jpg' appears twice", "nus_test.csv row 5"),
     ]
     assert [[CLASSES[c] for c in row] for row in found.rows["labels"]] == [["airport"], ["cat", "sky"]]
     with pytest.raises(DataError, match="a clean list of NUS-WIDE is missing"):

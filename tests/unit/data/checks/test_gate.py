@@ -233,7 +233,7 @@ def test_links_out_of_the_data_folder_fail_and_are_not_opened(frame: pd.DataFram
 def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Path) -> None:
     """A table whose pictures were never opened has no sizes and no hashes, and that is said."""
     unmeasured = frame.assign(width=np.nan, height=np.nan, sha256=None)
-    checks = check_split(unmeasured, CLASSES, tmp_path, SETTINGS.model_copy(update={"pictures": "off"}))
+    checks = check_split(unmeasured, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": "off"}))
     assert failed(checks) == {}
     assert not_checked(checks) == {
         **USUALLY_LEFT_OUT,
@@ -248,7 +248,7 @@ def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Pat
                 "near_duplicates_on_one_side",
                 "bursts_on_one_side",
             ),
-            "validate.pictures is off: no file was opened",
+            "validate.images is off: no file was opened",
         ),
     }
     partly = frame.copy()
@@ -268,7 +268,7 @@ def test_a_picture_that_changed_since_ingest_is_named(frame: pd.DataFrame, tmp_p
     assert {row["image_id"]: row["value"] for row in header["pictures_unchanged"].offending} == {
         "p6": "97 x 96 pixels, the table says 96 x 96"
     }
-    full = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"pictures": "full"})))
+    full = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": "full"})))
     assert {row["image_id"]: row["value"] for row in full["pictures_unchanged"].offending} == {
         "p5": "other bytes",
         "p6": "97 x 96 pixels, the table says 96 x 96",
@@ -281,7 +281,7 @@ def test_damage_behind_the_header_needs_the_full_look(frame: pd.DataFrame, tmp_p
     quick = SETTINGS.model_copy(update={"near_duplicates": "off"})
     assert failed(check_split(frame, CLASSES, tmp_path, quick)) == {}
     frame["sha256"] = [sha256_file(tmp_path / path) for path in frame["path"]]
-    found = failed(check_split(frame, CLASSES, tmp_path, quick.model_copy(update={"pictures": "full"})))
+    found = failed(check_split(frame, CLASSES, tmp_path, quick.model_copy(update={"images": "full"})))
     assert list(found) == ["pictures_decode"]
     assert "truncated" in found["pictures_decode"].offending[0]["value"]
 
@@ -293,7 +293,7 @@ def test_pictures_in_a_shard_are_looked_at(frame: pd.DataFrame, tmp_path: Path) 
     frame["path"] = [f"shard.tar/{number}.png" for number in range(9)]
     for pictures in ("header", "full"):
         frame["sha256"] = [sha256_file(tmp_path / f"images/{number}.png") for number in range(9)]
-        found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"pictures": pictures})))
+        found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": pictures})))
         assert list(found) == ["pictures_present"] or list(found) == ["pictures_decode"]
         assert [row["path"] for check in found.values() for row in check.offending] == ["shard.tar/8.png"]
 

@@ -68,7 +68,7 @@ def shard(*options: str) -> str:
     return result.output
 
 
-LISTED = {"data": Data(root="shards-of-data"), "ingest": Ingest(pictures="listed")}
+LISTED = {"data": Data(root="shards-of-data"), "ingest": Ingest(images="listed")}
 
 
 def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Path) -> None:
@@ -103,7 +103,7 @@ def test_ingest_decodes_pictures_in_shards(place: Path) -> None:
     tar.write_bytes(tar.read_bytes()[:3000])
     with pytest.raises(DataError) as caught:
         run("ingest", params, {"data": place / "shards-of-data"}, {"manifest": place / "cut"})
-    assert {str(problem).split(".tar/")[0] for problem in caught.value.problems} == {"picture 'shards/test-000000"}
+    assert {str(problem).split(".tar/")[0] for problem in caught.value.problems} == {"image 'shards/test-000000"}
 
 
 def test_webdataset_reads_them(place: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_split_is_sharded_by_side_and_small_shards_follow_each_other(place: Pa
     assert len(table) == 41
     assert len({line.split(",")[0] for line in table}) == 41
     stages(
-        Params(ingest=Ingest(pictures="listed"), split=Split.model_validate({"validation": {"source": "none"}})),
+        Params(ingest=Ingest(images="listed"), split=Split.model_validate({"validation": {"source": "none"}})),
         place / "one",
         place / "from-one",
     )

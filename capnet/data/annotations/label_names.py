@@ -1,0 +1,143 @@
+"""Which class each label of a table stands for, and what is wrong with labels that stand for none."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from capnet.contracts import Classes, make_classes
+from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed
+from capnet.data.annotations.rows import RowList
+from capnet.data.annotations.tables import Table
+from capnet.errors import Problem
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
+
+EMPTY_CELLS = {"nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
+OTHER_SEPARATORS = ";,|/"
+ROWS_NAMED = 5
+
+
+def classes_of(
+    table: Table, tokens: Mapping[str, int], listed: Listed | None, settings: Ingest
+) -> tuple[Classes, dict[str, int], list[Problem]]:
+    """The classes, the index that each label token stands for, and what is wrong with the list as a whole.
+
+    Tokens are read as indices only where classes.csv is there, every token is a whole number and no class is called by
+    one.
+    """
+    numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
+    names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
+    problems = []
+    if listed is None and numbers:
+        what = (
+            f"labels are numbers ({', '.join(names[:3])}, ...), and there is no {settings.classes} that says what they"
+            " mean"
+        )
+        problems.append(
+            Problem(
+                what,
+                str(table.path),
+                f"write {settings.classes} with the column name, one row a class in the order of the numbers",
+            )
+        )
+    elif not names:
+        todo = f"write labels in {settings.labels}, or the classes in {settings.classes}"
+        problems.append(Problem("no row has a label, so there are no classes", str(table.path), todo))
+    if listed is None:
+        for name in names:
+            if name.casefold() in EMPTY_CELLS:
+                todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
+                problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
+            elif any(unicodedata.category(letter) == "Cc" for letter in name):
+                problems.append(
+                    Problem(f"label {name!r} has a control character", str(table.path), "correct the label")
+                )
+        problems.extend(_unseparated(table, names, settings))
+        spellings: dict[str, list[str]] = {}
+        for name in names:
+            spellings.setdefault(name.casefold(), []).append(name)
+        for alike in spellings.values():
+            if len(alike) > 1:
+                todo = f"write one of them everywhere, or list both in {settings.classes}"
+                problems.append(
+                    Problem(
+                        f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case",
+                        str(table.path),
+                        todo,
+                    )
+                )
+    if len(names) > MOST_CLASSES:
+        todo = f"is ingest.separator = {settings.separator!r} right?"
+        problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", str(table.path), todo))
+    classes = make_classes(names) if listed is None else from_listed(listed)
+    if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
+        return classes, {token: int(token) for token in tokens if int(token) < len(names)}, problems
+    return classes, {name: c for c, name in enumerate(names)}, problems
+
+
+def codes_of(
+    table: Table, rows: RowList, tokens: list[str], index: Mapping[str, int], settings: Ingest
+) -> tuple[list[int], list[Problem]]:
+    """Class index of every token, -1 where it is no class; each such token is a problem with the rows that have it."""
+    import numpy as np
+
+    classes = [index.get(token, -1) for token in tokens]
+    text = next((token for token in tokens if not token.isdigit()), "")
+    problems = []
+    for column, lists in (("labels", rows.labels), ("unknown", rows.unknown)):
+        codes = np.array(lists.codes, dtype=np.int64)
+        strange = np.flatnonzero(np.array(classes, dtype=np.int64)[codes] < 0) if len(codes) else codes
+        lines: dict[int, list[int]] = {}
+        for position, row in zip(strange.tolist(), lists.rows_of(strange).tolist(), strict=True):
+            lines.setdefault(int(codes[position]), []).append(rows.columns["where"][row])
+        for code, numbers in lines.items():
+            more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
+            where = f"{table.path.name} row {', '.join(map(str, numbers[:ROWS_NAMED]))}{more}, column {column}"
+            todo = _label_advice(tokens[code], list(index), settings, text)
+            problems.append(Problem(f"label {tokens[code]!r} is not in {settings.classes}", where, todo))
+    return [-1 if c > MOST_CLASSES else c for c in classes], problems
+
+
+def _unseparated(table: Table, names: list[str], settings: Ingest) -> list[Problem]:
+    """Labels such as 'fox; deer' where 'fox' and 'deer' are labels, too: the table separates by another character."""
+    known = set(names)
+    problems = []
+    for mark in OTHER_SEPARATORS:
+        joined = [name for name in names if mark in name and {part.strip() for part in name.split(mark)} <= known]
+        if joined:
+            more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
+            what = f"label {joined[0]!r}{more}: its parts are labels, too, so {mark!r} seems to stand between labels"
+            todo = (
+                f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
+                f" {settings.classes}"
+            )
+            problems.append(Problem(what, str(table.path), todo))
+    return problems
+
+
+def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> str:
+    """``text`` is a label of the table that is no number, if there is one: then none is read as an index."""
+    if token.isdigit() and text:
+        return (
+            f"some labels are numbers and some are not, such as {text!r}: write names, or indices into"
+            f" {settings.classes}, and not both"
+        )
+    if token.isdigit():
+        return f"indices start at 0 and end at the number of rows of {settings.classes} less 1"
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
+    separated = next((mark for mark in OTHER_SEPARATORS if mark in token), "")
+    if separated:
+        return (
+            f"labels are separated by {settings.separator!r}: set ingest.separator to {separated!r}, or rewrite the"
+            " cell"
+        )
+    return (
+        f"did you mean {lower[close[0]]!r}? else add the class to {settings.classes}"
+        if close
+        else f"add the class to {settings.classes}, or correct the label"
+    )

@@ -1,0 +1,199 @@
+"""COCO Camera Traps JSON: the camera's location becomes the group, so that no site is in two splits.
+
+Source of the format: LILA BC, "COCO Camera Traps" (images with location, seq_id, frame_num; annotations with
+category_id; a category for empty images). The JSON is streamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from capnet.data.annotations.class_list import published_classes
+from capnet.data.annotations.coco_json import items, pixels, read_categories
+from capnet.data.annotations.paths import DataFolder, normal_path
+from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.errors import DataError, Problem
+from capnet.section import InsidePath, Section, path_fault
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
+
+TODO = "put the COCO Camera Traps file there, or correct ingest.camera_traps.file"
+
+
+class Settings(Section):
+    file: InsidePath = Field("annotations.json", description="the COCO Camera Traps file")
+    images: InsidePath = Field("", description="folder that file names are relative to, inside data.root")
+    blank: tuple[str, ...] = Field(("empty",), description="categories that say that nothing is there")
+    unsure: tuple[str, ...] = Field(
+        (), description="categories that say that nobody knows: all classes are unknown on such a picture"
+    )
+    sequence_maximum: bool = Field(
+        False, description="what is seen on one frame of a sequence counts for all its frames"
+    )
+
+
+@dataclass
+class _Frame:
+    """One image, and the categories that were seen on it (None: nobody has looked)."""
+
+    path: str
+    location: str | None
+    sequence: str | None
+    width: int | None
+    height: int | None
+    seen: set[int] | None = None
+
+
+@dataclass
+class _File:
+    """What the annotations hold: usable images by id, ids of corrupt images, and mistakes."""
+
+    frames: dict[str, _Frame] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    corrupt: set[str] = field(default_factory=set)
+
+
+def read(folder: DataFolder, settings: Ingest) -> Annotations:
+    """Read the images in the file's order.
+
+    An image of a blank category is kept without labels; one that nobody looked at is left out.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Raises:
+        DataError: the file cannot be read, or ``ingest.camera_traps`` names a category that does not exist.
+    """
+    traps = settings.of(Settings)
+    path = folder.path(traps.file)
+    categories = read_categories(path, TODO)
+    blank, unsure = _not_classes(categories, traps, path)
+    file = _images(path, traps)
+    _annotate(path, file, categories)
+    _tell_sequences_apart(file)
+    if traps.sequence_maximum:
+        _over_sequences(file)
+    names = {number: name for number, name in categories.items() if number not in blank | unsure}
+    if not names:
+        todo = "correct ingest.camera_traps.blank and unsure"
+        raise DataError("every category is blank or unsure, so there are no classes", str(path), todo)
+    index = {number: c for c, number in enumerate(names)}
+    classes, mistakes = published_classes(folder, list(names.values()), settings)
+    rows = RowList("sequence", "width", "height", source=f"{traps.file} image {{}}")
+    unseen = 0
+    for image, frame in file.frames.items():
+        if frame.seen is None:
+            unseen += 1
+            continue
+        present = sorted(index[number] for number in frame.seen if number in index)
+        rows.add(
+            frame.path,
+            present,
+            image,
+            image_id=image,
+            unknown=sorted(set(range(len(names))) - set(present)) if frame.seen & unsure else (),
+            # a burst without a site stays together, too
+            group=frame.location or (f"sequence {frame.sequence}" if frame.sequence else None),
+            sequence=frame.sequence,
+            width=frame.width,
+            height=frame.height,
+        )
+    if not len(rows) and not file.problems and not rows.problems:
+        raise DataError("no image is annotated", str(path), TODO)
+    reasons = {"no annotation, so nobody looked": unseen, "marked corrupt in the annotations": len(file.corrupt)}
+    left_out = {reason: count for reason, count in reasons.items() if count}
+    return make_rows(rows, classes, [*mistakes, *file.problems], left_out=left_out)
+
+
+def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tuple[set[int], set[int]]:
+    """Ids of the blank and of the unsure categories; a name that no category has is a mistake, except for the default
+    name.
+    """
+    numbers = {name: number for number, name in categories.items()}
+    usual = traps.blank == Settings().blank
+    if usual:  # however it is spelt
+        numbers |= {
+            blank: number for blank in traps.blank for name, number in numbers.items() if name.casefold() == blank
+        }
+    missing = [name for name in traps.unsure if name not in numbers]
+    if not usual:
+        missing = [name for name in traps.blank if name not in numbers] + missing
+    if missing:
+        todo = f"the categories are: {', '.join(sorted(numbers)[:30])}"
+        where = f"ingest.camera_traps, {path}"
+        unique = dict.fromkeys(missing)
+        raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in unique])
+    return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
+
+
+def _images(annotations: Path, traps: Settings) -> _File:
+    file = _File()
+    paths: dict[str, str] = {}
+    for item in items(annotations, "images", TODO):
+        number, name = item.get("id"), item.get("file_name")
+        if not isinstance(number, str | int) or isinstance(number, bool) or not isinstance(name, str):
+            what = f"image {str(item)[:80]} needs an id and a file_name"
+            file.problems.append(Problem(what, annotations.name, TODO))
+            continue
+        image = str(number)
+        if item.get("corrupt") is True:
+            file.corrupt.add(image)
+            continue
+        path = f"{traps.images}/{name}" if traps.images else name
+        fault = path_fault(path)
+        if not fault and image in file.frames:
+            fault = f"image {image} appears twice"
+        elif not fault and normal_path(path) in paths:
+            fault = f"path {path!r} appears twice, first in image {paths[normal_path(path)]}"
+        if fault:
+            file.problems.append(Problem(fault, f"{annotations.name} image {number}", "correct the file"))
+            continue
+        paths[normal_path(path)] = image
+        location, sequence = (None if item.get(key) in (None, "") else str(item[key]) for key in ("location", "seq_id"))
+        file.frames[image] = _Frame(path, location, sequence, pixels(item.get("width")), pixels(item.get("height")))
+    return file
+
+
+def _annotate(path: Path, file: _File, categories: dict[int, str]) -> None:
+    for item in items(path, "annotations", TODO):
+        image, category = str(item.get("image_id")), item.get("category_id")
+        unknown = ""
+        if not isinstance(category, int) or category not in categories:
+            unknown = f"category {category}"
+        elif image in file.frames:
+            frame = file.frames[image]
+            frame.seen = (frame.seen or set()) | {category}
+        elif image not in file.corrupt:
+            unknown = f"image {image}"
+        if unknown:
+            what = f"annotation {item.get('id')} names {unknown}, which does not exist"
+            file.problems.append(Problem(what, path.name, "correct the file"))
+
+
+def _over_sequences(file: _File) -> None:
+    """What is seen on one frame counts for all frames of its sequence."""
+    together: dict[str, set[int]] = {}
+    for frame in file.frames.values():
+        if frame.sequence is not None and frame.seen:
+            together.setdefault(frame.sequence, set()).update(frame.seen)
+    for frame in file.frames.values():
+        if frame.sequence in together:
+            frame.seen = together[frame.sequence]
+
+
+def _tell_sequences_apart(file: _File) -> None:
+    """Where locations number their sequences each from 1, the location becomes part of a sequence's name."""
+    locations: dict[str, set[str]] = {}
+    located = [(frame, frame.location, frame.sequence) for frame in file.frames.values()]
+    for _, location, sequence in located:
+        if location is not None and sequence is not None:
+            locations.setdefault(sequence, set()).add(location)
+    for frame, location, sequence in located:
+        if location is not None and sequence is not None and len(locations[sequence]) > 1:
+            frame.sequence = f"{location} / {sequence}"

@@ -1,0 +1,140 @@
+"""COCO instances as published: annotations/instances_*.json and folders of images. The JSON is streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from capnet.data.annotations.class_list import published_classes
+from capnet.data.annotations.coco_json import items, pixels, read_categories
+from capnet.data.annotations.paths import DataFolder, without_suffix
+from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.errors import DataError, Problem
+from capnet.section import InsidePath, Section
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
+
+TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
+PUBLISHED = "use the published annotations"
+
+
+class Settings(Section):
+    train: InsidePath = Field(
+        "annotations/instances_train2017.json", description="annotations of the training pictures; empty: none"
+    )
+    test: InsidePath = Field(
+        "annotations/instances_val2017.json", description="annotations of the test pictures; empty: none"
+    )
+    train_images: InsidePath = Field("train2017", description="folder of the training pictures")
+    test_images: InsidePath = Field("val2017", description="folder of the test pictures")
+    box_filter: bool = Field(
+        True, description="count no box of area 0, narrower or lower than 1 pixel, or flagged ignore"
+    )
+    crowd: bool = Field(True, description="count regions marked as a crowd")
+
+
+def read(folder: DataFolder, settings: Ingest) -> Annotations:
+    """Read the images in ascending order of COCO's ids; the image id is the file's name without its suffix.
+
+    Images without a box are kept.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Raises:
+        DataError: a file cannot be read, or train and test have other categories.
+    """
+    coco = settings.of(Settings)
+    categories: dict[int, str] | None = None
+    problems: list[Problem] = []
+    rows = RowList("width", "height")
+    for split, file, images in (("train", coco.train, coco.train_images), ("test", coco.test, coco.test_images)):
+        if not file:
+            continue
+        path = folder.path(file)
+        own = read_categories(path, TODO)
+        if categories is not None and own != categories:
+            files = f"{coco.train}, {coco.test}"
+            raise DataError("train and test have other categories", files, "use files of one data set")
+        categories = own
+        order = {category: c for c, category in enumerate(categories)}
+        annotated = _images(path, problems)
+        _mark_boxes(path, annotated, categories, coco, problems)
+        for number in sorted(annotated):
+            name, width, height, present = annotated[number]
+            rows.add(
+                f"{images}/{name}" if images else name,
+                [order[category] for category in present],
+                f"{path.name} image {number}",
+                image_id=without_suffix(PurePosixPath(name).name),
+                given_split=split,
+                width=width,
+                height=height,
+            )
+    if categories is None:
+        raise DataError("no annotations are named", "ingest.coco.train and ingest.coco.test are empty", TODO)
+    classes, mistakes = published_classes(folder, list(categories.values()), settings)
+    return make_rows(rows, classes, [*mistakes, *problems])
+
+
+def _images(path: Path, problems: list[Problem]) -> dict[int, tuple[str, int | None, int | None, set[int]]]:
+    """File name, width, height and an empty set of categories by image id."""
+    images: dict[int, tuple[str, int | None, int | None, set[int]]] = {}
+    for item in items(path, "images", TODO):
+        number, name = item.get("id"), item.get("file_name")
+        if not isinstance(number, int) or not isinstance(name, str):
+            problems.append(Problem(f"image {str(item)[:80]} needs an id and a file_name", path.name, TODO))
+        elif number in images:
+            problems.append(Problem(f"image {number} appears twice", path.name, PUBLISHED))
+        else:
+            images[number] = (name, pixels(item.get("width")), pixels(item.get("height")), set())
+    if not images and not problems:
+        raise DataError("there are no images", str(path), TODO)
+    return images
+
+
+def _mark_boxes(
+    path: Path,
+    images: Mapping[Any, tuple[Any, Any, Any, set[Any]]],
+    categories: Mapping[int, str],
+    settings: Settings,
+    problems: list[Problem],
+) -> None:
+    """Add the category of every annotation that counts to its image."""
+    seen = 0
+    for item in items(path, "annotations", TODO):
+        number, category = item.get("image_id"), item.get("category_id", -1)
+        try:
+            seen += 1
+            unknown = ""
+            if number not in images:
+                unknown = f"image {number}"
+            elif category not in categories:
+                unknown = f"category {category}"
+            if unknown:
+                what = f"annotation {item.get('id')} names {unknown}, which does not exist"
+                problems.append(Problem(what, path.name, PUBLISHED))
+            elif counts(item, settings):
+                images[number][3].add(int(category))  # 1.0 is 1, too
+        except (TypeError, ValueError):
+            problems.append(Problem(f"annotation {str(item)[:80]} is damaged", path.name, PUBLISHED))
+    if not seen:
+        what = "there are no annotations, so nothing says what is on the images"
+        problems.append(Problem(what, str(path), "use instances_*.json; image_info_*.json has no labels"))
+
+
+def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
+    """Does a box say that its class is there? Source of the filter: METHOD 3.1, the loader behind the published COCO-LT
+    list.
+    """
+    if annotation.get("iscrowd") and not settings.crowd:
+        return False
+    if not settings.box_filter:
+        return True
+    _, _, width, height = annotation.get("bbox") or (0, 0, 1, 1)
+    return not annotation.get("ignore") and annotation.get("area", 1) > 0 and width >= 1 and height >= 1

@@ -1,0 +1,200 @@
+"""labels.csv and images/: the simplest way to write multi-label images down, with an optional classes.csv that people
+edit.
+
+The table (CSV, gzipped CSV or Parquet) has one row an image: ``path`` (relative to the data folder) and ``labels``,
+and optionally ``unknown`` (labels whose state is not known), ``image_id``, ``split`` (train, val or test), ``group``,
+``slice``, ``sequence`` (frames of one burst), ``width``, ``height`` and ``sha256``. Labels are class names with a
+separator between them, or 0-based indices into classes.csv. Without the column ``labels``, every class of classes.csv
+has a column of its own with 1, 0, or -1 for unknown. Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capnet.contracts import SPLITS
+from capnet.data.annotations.class_list import Listed, read_classes_csv
+from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
+from capnet.data.annotations.tables import Table, open_table
+from capnet.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
+
+TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
+LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
+STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_SHA256 = re.compile("[0-9a-fA-F]+")
+
+
+def read(folder: DataFolder, settings: Ingest) -> Annotations:
+    """Read the rows in the table's order, the classes, and every mistake in the label table and classes.csv.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Raises:
+        DataError: there is nothing to go on with: no table, or no header or class names that can be read.
+    """
+    path = _find(folder, settings)
+    listed: Listed | None = None
+    problems: list[Problem] = []
+    if settings.classes and folder.path(settings.classes).is_file():
+        listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
+    names = [name for name, _, _ in listed or []]
+    table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
+    if not table.header or table.problems or listed == []:
+        raise DataError(problems=[*table.problems, *problems])
+    wide = "labels" not in table.header
+    if wide:
+        _refuse_a_table_without_labels(table, listed, settings)
+    cells = _Cells(table, settings, names if wide else [])
+    for line, row in table:
+        cells.add(line, row)
+    problems = [*table.problems, *problems, *cells.problems]
+    if not len(cells.rows) and not cells.rows.problems:
+        if not problems:
+            what = "no rows: there is a header and nothing below it"
+            problems.append(Problem(what, str(path), "write one row an image"))
+        raise DataError(problems=problems)
+    classes, index, mistakes = classes_of(table, cells.tokens, listed, settings)
+    codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
+    return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes)
+
+
+def _find(folder: DataFolder, settings: Ingest) -> Path:
+    """The label table; raises DataError where the folder or the table is not there."""
+    if not settings.labels:
+        raise DataError("no label table is named", "ingest.labels is empty", "name it, such as labels.csv")
+    table = folder.path(settings.labels)
+    if table.is_file():
+        return table
+    if table.is_dir():
+        raise DataError(
+            f"ingest.labels = {settings.labels!r} is a folder", str(table), "name the label table, such as labels.csv"
+        )
+    entries = folder.names()
+    todo = (
+        f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
+        " --out data"
+    )
+    if not entries:
+        raise DataError("there is no data folder" if entries is None else "the data folder is empty", str(folder), todo)
+    close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
+    similar = next((name for name in entries if close and name.lower() == close[0]), "")
+    hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}" if similar else todo
+    if similar.lower().endswith(SPREADSHEETS):
+        hint = f"save {similar} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
+    raise DataError(f"the data folder has no {settings.labels}", str(folder), hint)
+
+
+class _Cells:
+    """Cells of the table into rows; ``tokens`` are labels by the code that stands for them."""
+
+    def __init__(self, table: Table, settings: Ingest, class_columns: list[str]) -> None:
+        self.table, self.settings, self.class_columns = table, settings, class_columns
+        self.column = {name: number for number, name in enumerate(table.header)}
+        self.tokens: dict[str, int] = {name: number for number, name in enumerate(class_columns)}
+        has = [name for name in OPTIONAL_COLUMNS if name in self.column]
+        self.rows = RowList(*has, source=f"{table.path.name} row {{}}")
+        self.text = [name for name in TEXT_COLUMNS if name in self.column]
+        self.sizes = [name for name in SIZES if name in self.column]
+        self.problems: list[Problem] = []
+        self._empty: set[str] = set()  # words for an empty cell that a problem names already
+
+    def add(self, line: int, cells: list[Any]) -> None:
+        """Add the row of a line."""
+        if self.class_columns:
+            labels, unknown = self._states(cells, line)
+        else:
+            labels = self._codes(cells[self.column["labels"]])
+            unknown = self._codes(cells[self.column["unknown"]]) if "unknown" in self.column else []
+        more: dict[str, Any] = {name: self._text(name, _text(cells[self.column[name]]), line) for name in self.text}
+        more["given_split"] = more.pop("split", None)
+        more |= {name: self._size(name, _text(cells[self.column[name]]), line) for name in self.sizes}
+        self.rows.add(_text(cells[self.column["path"]]), labels, line, unknown=unknown, **more)
+
+    def _codes(self, cell: Any) -> list[int]:
+        """Codes of a cell of labels: text with separators, or a list or a number as Parquet has them."""
+        if not cell and (cell is None or isinstance(cell, str)):
+            return []
+        parts = cell if isinstance(cell, list) else _text(cell).split(self.settings.separator)
+        tokens = (_text(part).strip() for part in parts)
+        return [self.tokens.setdefault(token, len(self.tokens)) for token in tokens if token]
+
+    def _states(self, cells: list[Any], line: int) -> tuple[list[int], list[int]]:
+        """Labels and unknown from one cell a class: 1, 0, or -1 and (by setting) empty for unknown."""
+        known, unsure = [], []
+        empty = -1 if self.settings.empty_cell == "unknown" else 0
+        for c, name in enumerate(self.class_columns):
+            value = _text(cells[self.column[name]])
+            state = STATES.get(value.lower()) if value else empty
+            if state is None:
+                where = f"{self.table.where(line)}, column {name}"
+                todo = "write 1, 0, or -1 for unknown"
+                self.problems.append(Problem(f"{value!r} in the column of a class", where, todo))
+            elif state > 0:
+                known.append(c)
+            elif state < 0:
+                unsure.append(c)
+        return known, unsure
+
+    def _text(self, name: str, value: str, line: int) -> str | None:
+        if name == "split" and value and value not in SPLITS:
+            close = difflib.get_close_matches(value.lower(), SPLITS, n=1, cutoff=0.4)
+            todo = f"did you mean {close[0]!r}? " if close else ""
+            todo += "allowed are train, val, test, or nothing"
+            self.problems.append(Problem(f"split = {value!r}", self.table.where(line), todo))
+            return None
+        if name == "sha256" and value and self.settings.images == "listed":
+            if not _SHA256.fullmatch(value):
+                todo = "write the hexadecimal digits that sha256sum prints, or nothing"
+                self.problems.append(Problem(f"sha256 = {value[:70]!r}", self.table.where(line), todo))
+            return value.lower()
+        is_name = name in ("group", "slice", "sequence")
+        if is_name and value.casefold() in EMPTY_CELLS and value not in self._empty:
+            self._empty.add(value)
+            what = f"{name} = {value!r} is how programs write an empty cell"
+            todo = "leave the cell empty, or give it a name of its own"
+            self.problems.append(Problem(what, self.table.where(line), todo))
+        return value or None
+
+    def _size(self, name: str, value: str, line: int) -> int | None:
+        if not value:
+            return None
+        if not (value.isascii() and value.isdigit()) or not 0 < int(value) < 2**31:
+            todo = "write a number of pixels, or nothing"
+            self.problems.append(Problem(f"{name} = {value!r}", self.table.where(line), todo))
+            return None
+        return int(value)
+
+
+def _text(cell: Any) -> str:
+    """A cell as text; a number without a fraction as an integer, whatever its type in a Parquet file."""
+    if isinstance(cell, str):
+        return cell
+    if cell is None or cell != cell:
+        return ""
+    return str(int(cell)) if isinstance(cell, float | bool) and cell == int(cell) else str(cell)
+
+
+def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:
+    """Raise DataError unless the table has a column for every class of classes.csv."""
+    header = f"found {', '.join(table.header[:30])}{', ...' if len(table.header) > 30 else ''}"
+    where = f"{table.path.name} row 1"
+    if listed is None or not {name for name, _, _ in listed} & set(table.header):
+        close = difflib.get_close_matches("labels", table.header, n=1, cutoff=0.6)
+        todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
+        todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
+        raise DataError(f"column 'labels' is missing: {header}", where, todo)
+    missing = [name for name, _, _ in listed if name not in table.header]
+    if missing:
+        todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
+        raise DataError(problems=[Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing])

@@ -1,0 +1,123 @@
+"""PASCAL VOC 2007 and 2012 as published: VOCdevkit/VOC2012/{Annotations, ImageSets/Main, JPEGImages}."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from xml.etree import ElementTree
+
+from pydantic import Field
+
+from capnet.data.annotations.class_list import published_classes
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.errors import DataError, Problem
+from capnet.section import InsidePath, Section
+
+if TYPE_CHECKING:
+    from capnet.config import Ingest
+
+_NAMES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep"
+    " sofa train tvmonitor"
+)
+CLASSES = tuple(_NAMES.split())
+KIT = "VOCdevkit"
+TODO = "unpack the VOC archive so that data.root holds VOCdevkit/VOC2012 or VOC2012, or correct ingest.voc"
+
+
+class Settings(Section):
+    train: InsidePath = Field(
+        "VOC2012/trainval", description="year folder and image set of the training pictures; empty: none"
+    )
+    test: InsidePath = Field("VOC2007/test", description="year folder and image set of the test pictures; empty: none")
+    difficult: Literal["counted", "unknown", "ignored"] = Field(
+        "counted", description="a class of which a picture only has objects marked difficult"
+    )
+
+
+def read(folder: DataFolder, settings: Ingest) -> Annotations:
+    """Read the training and the test set in the order of their lists; the image id is VOC's, such as 2008_000002.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Raises:
+        DataError: a list of images is missing.
+    """
+    voc = settings.of(Settings)
+    classes, problems = published_classes(folder, CLASSES, settings)
+    base = f"{KIT}/" if folder.path(KIT).is_dir() else ""
+    index = {name: c for c, name in enumerate(CLASSES)}
+    rows = RowList()
+    listed = False
+    for split, chosen in (("train", voc.train), ("test", voc.test)):
+        for image, where in _image_set(folder, base, chosen, f"ingest.voc.{split}"):
+            listed = True
+            year = chosen.partition("/")[0]
+            if "/" in image or "\0" in image or ".." in image:
+                problems.append(Problem(f"image id {image!r} is no file name", where, "download the archive again"))
+                continue
+            objects = _objects(folder.path(f"{base}{year}/Annotations/{image}.xml"), index, voc.difficult)
+            if isinstance(objects, Problem):
+                problems.append(objects)
+                continue
+            present, unknown = map(sorted, objects)
+            path = f"{base}{year}/JPEGImages/{image}.jpg"
+            rows.add(path, present, where, image_id=image, unknown=unknown, given_split=split)
+    if not listed:
+        raise DataError(
+            "no image set is named",
+            "ingest.voc.train and ingest.voc.test are empty",
+            "name one, such as VOC2012/trainval",
+        )
+    return make_rows(rows, classes, problems)
+
+
+def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> Iterator[tuple[str, str]]:
+    """Image ids of a set such as VOC2012/trainval, in its order, each with its line; raises DataError where there is no
+    such list.
+    """
+    if not chosen:
+        return
+    year, slash, name = chosen.partition("/")
+    if not slash:
+        todo = "write year folder and set, such as VOC2012/trainval"
+        raise DataError(f"{setting} = {chosen!r} is no image set", "params.yaml", todo)
+    path = folder.path(f"{base}{year}/ImageSets/Main/{name}.txt")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list of {setting} = {chosen}: {error}", str(path), TODO) from None
+    ids = [
+        (line.split()[0], f"{path.name} line {number}") for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    if not ids:
+        raise DataError("the image set is empty", str(path), TODO)
+    yield from ids
+
+
+def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int], set[int]] | Problem:
+    """Classes with an object that counts, and classes of which only difficult objects are there where these are
+    ``unknown``.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        return Problem("the annotation of an image is missing", str(path), "unpack the archive again")
+    except (ElementTree.ParseError, OSError, UnicodeError, ValueError) as error:
+        return Problem(f"not an annotation: {error}", str(path), "unpack the archive again")
+    counted: set[int] = set()
+    hard: set[int] = set()
+    for item in root.iter("object"):  # parts of a person (head, hand, foot) are <part>, and no object
+        name = (item.findtext("name") or "").strip()
+        if name not in index:
+            todo = "use the published annotations, or write a labels.csv"
+            return Problem(f"object {name!r} is none of the 20 classes", str(path), todo)
+        is_hard = (item.findtext("difficult") or "0").strip() == "1"
+        (hard if is_hard else counted).add(index[name])
+    if difficult == "counted":
+        return counted | hard, set()
+    return counted, hard - counted if difficult == "unknown" else set()

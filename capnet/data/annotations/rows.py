@@ -1,0 +1,231 @@
+"""The one way from a reader to the manifest: rows are added one at a time, checked, and made into one frame."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from capnet.contracts import SPLITS, Classes
+from capnet.data.annotations.label_lists import LabelLists
+from capnet.data.annotations.paths import TODO, normal_path, without_suffix
+from capnet.errors import DataError, Problem
+from capnet.section import path_fault
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_COLUMNS = ("given_split", "group", "slice")
+OPTIONAL_COLUMNS = ("sequence", "width", "height", "sha256")
+SIZES = ("width", "height")
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a reader returns, checked: no reader can hand on a malformed frame.
+
+    Attributes:
+        rows: manifest columns, one row an image; width, height, sha256 and sequence only where the format has them.
+            Column ``where`` is a row's location in its file.
+        classes: in the order of the label indices.
+        problems: every mistake in the label files.
+        source: template for the name of a row, with {} for ``where``.
+        left_out: number of images that the format itself takes out, by reason.
+
+    Raises:
+        DataError: the rows are not what the manifest demands, which is the reader's fault.
+    """
+
+    rows: pd.DataFrame
+    classes: Classes
+    problems: list[Problem]
+    source: str = "{}"
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        faults = list(_faults(self.rows, len(self.classes)))
+        if faults:
+            todo = "build the rows with make_rows, and correct the reader"
+            raise DataError(problems=[Problem(f"malformed rows: {fault}", "reader", todo) for fault in faults])
+
+    def where(self, row: int) -> str:
+        """Name of a row for a message."""
+        return self.source.replace("{}", str(self.rows["where"].iloc[row]))
+
+
+class RowList:
+    """Rows that a reader adds one at a time, in columns that a million rows fit into."""
+
+    def __init__(self, *columns: str, source: str = "{}") -> None:
+        """Start without rows.
+
+        Args:
+            columns: which of OPTIONAL_COLUMNS the format has.
+            source: template for the name of a row, with {} for its ``where``.
+        """
+        if unknown := set(columns) - set(OPTIONAL_COLUMNS):
+            raise ValueError(f"no such columns: {sorted(unknown)}; a format may have {OPTIONAL_COLUMNS}")
+        names = ("image_id", "path", *TEXT_COLUMNS, *columns, "where")
+        self.columns: dict[str, list[Any]] = {name: [] for name in names}
+        self.labels, self.unknown = LabelLists(), LabelLists()
+        self.problems: list[Problem] = []
+        self.source = source
+        self._shared: dict[Any, Any] = {}  # one string for each group, slice and split, however many rows have it
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, where: str | int) -> str:
+        """Name of a row for a message."""
+        return self.source.replace("{}", str(where))
+
+    def add(
+        self,
+        path: str,
+        labels: Iterable[int],
+        where: str | int,
+        *,
+        image_id: str | None = None,
+        unknown: Iterable[int] = (),
+        **more: Any,
+    ) -> None:
+        """Add an image, or a problem where its path or its labels cannot be used.
+
+        Args:
+            path: relative to the data folder.
+            labels: class indices, or codes that make_rows translates.
+            where: the row's location in its file, for messages.
+            image_id: unique; without it, the path without its suffix.
+            unknown: like ``labels``, of classes whose state nobody knows.
+            more: further columns by name: given_split, group, slice and those that the list was made with.
+        """
+        fault = path_fault(path) if isinstance(path, str) else f"path {path!r} is no text"
+        try:
+            present, unsure = array("i", labels), array("i", unknown)
+        except (TypeError, OverflowError):
+            fault = fault or f"labels {labels!r}, unknown {unknown!r}: each must be a list of class indices"
+        if not more.keys() <= self.columns.keys():
+            fault = fault or f"columns {sorted(more.keys() - self.columns.keys())} are not in the reader's RowList"
+        if fault:
+            self.problems.append(Problem(fault, self.name(where), TODO if "path" in fault[:8] else ""))
+            return
+        path = normal_path(path)
+        self.labels.append(present)
+        self.unknown.append(unsure)
+        more |= {"image_id": image_id or without_suffix(path), "path": path, "where": where}
+        for name, column in self.columns.items():
+            value = more.get(name)
+            shared = isinstance(value, str) and name in TEXT_COLUMNS
+            column.append(self._shared.setdefault(value, value) if shared else value)
+
+
+def make_rows(
+    rows: RowList,
+    classes: Classes,
+    problems: Sequence[Problem] = (),
+    *,
+    codes: Sequence[int] | None = None,
+    left_out: dict[str, int] | None = None,
+) -> Annotations:
+    """Make what a reader returns.
+
+    An image id or a path that appears twice becomes a problem, and only its first row is kept.
+
+    Args:
+        rows: the images.
+        classes: the classes that labels are indices into.
+        problems: mistakes that the reader found itself; those in ``rows`` follow.
+        codes: class index of every code in ``rows``, below 0 for one that is no class; without it, codes are indices.
+        left_out: number of images that the format itself takes out, by reason.
+
+    Raises:
+        DataError: a column has another type than the manifest, or a label is no class.
+    """
+    import pandas as pd
+
+    indices = range(len(classes)) if codes is None else codes
+    try:
+        frame = pd.DataFrame({name: pd.Series(column, dtype=_dtype(name)) for name, column in rows.columns.items()})
+    except (TypeError, ValueError) as error:
+        raise DataError(f"width or height is no number: {error}", "reader", "correct the reader") from None
+    for name, lists in (("labels", rows.labels), ("unknown", rows.unknown)):
+        if lists.codes and not 0 <= min(lists.codes) <= max(lists.codes) < len(indices):
+            raise DataError(
+                f"column {name} has indices from {min(lists.codes)} to {max(lists.codes)}",
+                "reader",
+                f"there are {len(indices)} classes, counted from 0: correct the reader",
+            )
+        frame[name] = lists.mapped(indices)
+    mistakes = [*_both_states(frame, rows, classes), *_repetitions(frame, rows)]
+    frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
+    return Annotations(frame, classes, [*problems, *rows.problems, *mistakes], rows.source, left_out or {})
+
+
+def _dtype(name: str) -> Any:
+    return "Int32" if name in SIZES else object
+
+
+def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterable[Problem]:
+    if rows.unknown.codes:
+        for where, labels, unknown in zip(frame["where"], frame["labels"], frame["unknown"], strict=True):
+            for c in sorted(set(labels) & set(unknown)) if len(unknown) else ():
+                what = f"label {classes.names[c]!r} is both in labels and in unknown"
+                yield Problem(what, rows.name(where), "keep it in one of the two columns")
+
+
+def _repetitions(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
+    advice = {"path": "keep one row an image, with all its labels", "image_id": "give every image an id of its own"}
+    repeated_path = frame["path"].duplicated()
+    for column, among in (("path", frame), ("image_id", frame[~repeated_path])):
+        values = among[column]
+        first: dict[str, str] = {}
+        for row, value in values[values.duplicated(keep=False)].items():
+            where = rows.name(frame["where"].iloc[int(str(row))])
+            if value in first:
+                what = f"{column.replace('_', ' ')} {value!r} appears twice"
+                yield Problem(what, f"{where}, first in {first[value]}", advice[column])
+            first.setdefault(value, where)
+
+
+def _faults(frame: Any, n_classes: int) -> Iterable[str]:
+    """What is wrong with the frame of a reader, one sentence each."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(frame, pd.DataFrame):
+        yield f"a table is needed, not {type(frame).__name__}"
+        return
+    needed = ("image_id", "path", "labels", "unknown", *TEXT_COLUMNS, "where")
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        yield f"columns {', '.join(missing)} are missing"
+        return
+    for name in ("image_id", "path", *TEXT_COLUMNS, "sequence", "sha256"):
+        kind = pd.api.types.infer_dtype(frame[name], skipna=True) if name in frame else "empty"
+        if kind not in ("string", "empty"):
+            yield f"column {name} must hold text, and holds {kind}"
+            return
+    strange = set(frame["given_split"].dropna()) - set(SPLITS)
+    if strange:
+        yield f"given_split {sorted(strange)}: allowed are {', '.join(SPLITS)}, or nothing"
+    for name in SIZES:
+        if name in frame and (frame[name].dtype != "Int32" or (frame[name].dropna() < 1).any()):
+            yield f"column {name} must hold pixels, from 1, as Int32"
+    for name in ("image_id", "path"):
+        if frame[name].isna().any() or not frame[name].is_unique:
+            yield f"every {name} must be there, and only once"
+    fault = next(filter(None, map(path_fault, frame["path"].dropna())), "")
+    if fault:
+        yield fault
+    for name in ("labels", "unknown"):
+        try:
+            schema = pa.schema([(name, pa.list_(pa.int32()))])
+            lists = pa.Table.from_pandas(frame[[name]], schema=schema, preserve_index=False).column(name)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            yield f"column {name} must hold lists of class indices"
+            continue
+        lowest, highest = pc.min_max(pc.list_flatten(lists)).as_py().values()
+        if lists.null_count or (lowest is not None and not 0 <= lowest <= highest < n_classes):
+            yield f"column {name} has class indices from {lowest} to {highest}, and there are {n_classes} classes"

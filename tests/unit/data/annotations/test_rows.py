@@ -1,0 +1,119 @@
+"""Rows of a reader: what cannot be a manifest is refused, whoever built it, and one row's mistake is that row's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from capnet.contracts import make_classes
+from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.errors import DataError
+
+CLASSES = make_classes(["cat", "dog"])
+
+
+def one_row(**changes: Any) -> pd.DataFrame:
+    row = {"image_id": "a", "path": "a.jpg", "labels": [0], "unknown": [1], "given_split": "train", "group": None}
+    return pd.DataFrame([row | {"slice": None, "where": 1} | changes])
+
+
+def test_defaults_fill_what_a_format_does_not_have() -> None:
+    rows = RowList("width")
+    rows.add("./images//b.jpg", [1, 0, 1], "line 1")
+    rows.add("c.jpg", [], "line 2", image_id="C", unknown=[1], group="site", width=40)
+    made = make_rows(rows, CLASSES, left_out={"blurred": 3})
+    assert made.problems == []
+    assert made.left_out == {"blurred": 3}
+    assert made.rows["image_id"].tolist() == ["images/b", "C"]
+    assert made.rows["path"].tolist() == ["images/b.jpg", "c.jpg"]
+    assert made.rows["labels"].tolist() == [[0, 1], []]
+    assert made.rows["unknown"].tolist() == [[], [1]]
+    assert made.rows["group"].tolist() == [None, "site"]
+    assert made.rows["width"].dtype == "Int32"
+    assert "sequence" not in made.rows
+    assert made.where(1) == "line 2"
+
+
+def test_a_mistake_of_a_row_is_a_problem_and_the_other_rows_stay() -> None:
+    rows = RowList(source="list.txt line {}")
+    for number, path in enumerate(["a.jpg", "/etc/passwd", "../b.jpg", "a.jpg", "x/a.jpg"], start=1):
+        rows.add(path, [0], number, image_id="x/a" if path == "a.jpg" else None)
+    rows.add("d.jpg", [0], 6, unknown=[0, 1])
+    rows.add("e.jpg", ["cat"], 7)
+    rows.add(7, [0], 8)
+    rows.add("g.jpg", [0], 9, heigth=4)
+    made = make_rows(rows, CLASSES)
+    assert made.rows["path"].tolist() == ["a.jpg", "d.jpg"]
+    assert [(problem.what.split(":")[0], problem.where) for problem in made.problems] == [
+        ("path '/etc/passwd' is absolute", "list.txt line 2"),
+        ("path '../b.jpg' leaves the data folder", "list.txt line 3"),
+        ("labels ['cat'], unknown ()", "list.txt line 7"),
+        ("path 7 is no text", "list.txt line 8"),
+        ("columns ['heigth'] are not in the reader's RowList", "list.txt line 9"),
+        ("label 'cat' is both in labels and in unknown", "list.txt line 6"),
+        ("path 'a.jpg' appears twice", "list.txt line 4, first in list.txt line 1"),
+        ("image id 'x/a' appears twice", "list.txt line 5, first in list.txt line 1"),
+    ]
+
+
+@pytest.mark.parametrize("labels", [[2], [-1]])
+def test_a_label_that_is_no_class_is_refused(labels: list[int]) -> None:
+    rows = RowList()
+    rows.add("a.jpg", labels, 1)
+    with pytest.raises(DataError, match="there are 2 classes"):
+        make_rows(rows, CLASSES)
+
+
+def test_codes_stand_for_classes() -> None:
+    rows = RowList()
+    rows.add("a.jpg", [0, 2, 1], 1)
+    assert make_rows(rows, CLASSES, codes=[1, 0, -1]).rows["labels"].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("group", 7), ("given_split", "validation"), ("slice", ["day"]), ("width", "wide")]
+)
+def test_a_column_of_another_type_is_refused(column: str, value: Any) -> None:
+    rows = RowList("width")
+    rows.add("a.jpg", [0], 1, **{column: value})
+    with pytest.raises(DataError, match="reader"):
+        make_rows(rows, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"path": "../a.jpg"}, "leaves the data folder"),
+        ({"path": "/a.jpg"}, "is absolute"),
+        ({"path": None}, "every path must be there"),
+        ({"image_id": 3}, "column image_id must hold text"),
+        ({"labels": [2]}, "class indices from 2 to 2"),
+        ({"unknown": [-1]}, "class indices from -1 to -1"),
+        ({"labels": ["cat"]}, "must hold lists of class indices"),
+        ({"labels": None}, "column labels"),
+        ({"given_split": "validation"}, "given_split ['validation']"),
+        ({"width": 4.5}, "column width must hold pixels"),
+    ],
+)
+def test_a_frame_built_by_hand_is_checked_as_well(changes: dict[str, Any], fault: str) -> None:
+    assert len(Annotations(one_row(), CLASSES, []).rows) == 1
+    with pytest.raises(DataError) as caught:
+        Annotations(one_row(**changes), CLASSES, [])
+    assert fault in str(caught.value)
+    assert "make_rows" in caught.value.problems[0].todo
+
+
+def test_a_frame_with_an_id_twice_or_without_a_column_is_refused() -> None:
+    with pytest.raises(DataError, match="every image_id must be there, and only once"):
+        Annotations(pd.concat([one_row(), one_row(path="b.jpg")]), CLASSES, [])
+    with pytest.raises(DataError, match="columns unknown, where are missing"):
+        Annotations(one_row().drop(columns=["unknown", "where"]), CLASSES, [])
+    with pytest.raises(DataError, match="a table is needed, not list"):
+        Annotations([], CLASSES, [])
+
+
+def test_a_column_that_no_manifest_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such columns"):
+        RowList("heigth")
