@@ -14,11 +14,12 @@ from capnet.config.data import (
 from capnet.config.model import Backbone, Runtime, Tte
 from capnet.config.params import Params, load, override, parse, settings_hash
 from capnet.config.results import Evaluate, Register, Report
-from capnet.config.train import Prompt, Train
+from capnet.config.train import Adapter, Prompt, Train
 from capnet.model.losses import Loss
 from capnet.section import Int, Section
 
 __all__ = [
+    "Adapter",
     "Backbone",
     "Data",
     "Drift",

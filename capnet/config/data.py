@@ -104,7 +104,7 @@ else:
 class Pareto(Section):
     max: Int = Field(800, ge=1, description="reference count of the first class")
     min: Int = Field(1, ge=0, description="reference count towards which the last classes fall")
-    shape: float = Field(6.0, gt=0, description="Pareto shape b (METHOD: 6)")
+    shape: float = Field(6.0, gt=0, description="Pareto shape b (Wu et al., ECCV 2020: 6)")
 
     @model_validator(mode="after")
     def _falling(self) -> Pareto:

@@ -34,8 +34,8 @@ class Tte(Section):
         ge=0,
         le=4096,
         description=(
-            "side of the crop in pixels, also in training; 0: the backbone's own; a ViT's position embeddings are"
-            " interpolated"
+            "width and height of the crop in pixels, also in training; 0: the backbone's own; position embeddings of a"
+            " ViT are interpolated"
         ),
     )
     expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
@@ -94,7 +94,7 @@ class Graph(Section):
 
     @field_validator("template")
     @classmethod
-    def _has_place(cls, value: str) -> str:
+    def _has_one_slot(cls, value: str) -> str:
         if value.count("{}") != 1:
             raise ValueError("needs exactly one {} where the class name goes")
         return value

@@ -117,7 +117,15 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Params:
-    """Read params.yaml and apply ``section.key=value`` overrides (values are YAML)."""
+    """Read a settings file.
+
+    Args:
+        path: the file, as params.yaml.
+        overrides: ``section.key=value``, values in YAML.
+
+    Raises:
+        ConfigError: the file is missing, no UTF-8, no YAML, or has unknown or wrong settings, all of which it names.
+    """
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
@@ -131,11 +139,9 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
             "not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line"
         ) from None
     if not isinstance(raw, dict):
-        raise ConfigError(
-            f"expected sections, found {type(raw).__name__}", str(path), "compare with `capnet preset own`"
-        )
-    given = tuple(overrides)
-    return parse(override(raw, given), f"{path}, --set" if given else str(path))
+        raise ConfigError(f"expected sections, got {type(raw).__name__}", str(path), "compare with `capnet preset own`")
+    items = tuple(overrides)
+    return parse(override(raw, items), f"{path}, --set" if items else str(path))
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -96,12 +96,12 @@ class Optimiser(Section):
 
 class Train(Section):
     epochs: Int = Field(30, ge=1, description="passes over the training rows")
-    batch_size: Int = Field(64, ge=1, description="pictures per step")
+    batch_size: Int = Field(64, ge=1, description="images per step")
     views: Int = Field(
         4,
         ge=1,
         description=(
-            "random views cached per picture beside the test-time views, when the image tower is frozen up to the"
+            "random views cached per image besides the test-time views, where the image tower is frozen up to the"
             " adapter"
         ),
     )
@@ -111,8 +111,8 @@ class Train(Section):
     select: Literal["val_map", "last"] = Field(
         "val_map", description="epoch that is kept; without validation rows always the last"
     )
-    validate_every: Int = Field(1, ge=1, description="epochs between two looks at the validation rows")
-    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores when there is no validation side")
+    validate_every: Int = Field(1, ge=1, description="epochs from one validation to the next")
+    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores where there are no validation rows")
     zero_shot_weight: Share = Field(
         0.0, description="share of zero-shot scores in the final score, where blend is none"
     )
@@ -144,5 +144,5 @@ class Train(Section):
     @classmethod
     def _no_seed_twice(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) < len(value):
-            raise ValueError("the same seed stands there twice, and would give the same model twice")
+            raise ValueError("a seed is named twice and would give the same model twice")
         return value

@@ -1,9 +1,9 @@
 """Calibration: p = sigmoid(logit(score) / T + shift_c), monotone per class, fitted on validation rows.
 
-With a distribution-balanced loss a raw sigmoid is no probability (METHOD.md section 4). The temperature T is shared.
-The
-shift of a class has a normal prior around a shared shift: a class with k expected positives moves about k / (k + prior)
-of the way to the shift that its own rows ask for, so that rare classes lean on the others.
+With a distribution-balanced loss a raw sigmoid is no probability: the loss shifts logits and weighs classes (Wu et
+al., ECCV 2020). The temperature T is shared. The shift of a class has a normal prior around a shared shift: a class
+with k expected positives moves about k / (k + prior) of the way to the shift that its own rows ask for, so that rare
+classes lean on the others.
 """
 
 from __future__ import annotations

@@ -1,1 +1,5 @@
-"""Towers, prompts, graph, adapters, losses and the CapNet module: what is computed, not how it is trained."""
+"""The method: frozen towers, prompts, label graph, adapters, class head and losses, and the module that joins them.
+
+What is computed and how a model is saved belongs here; how it is trained is in capnet/training, how images become
+tensors in capnet/data/images.
+"""

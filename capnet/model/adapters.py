@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capnet.config import Adapter
 from capnet.errors import ConfigError
+from capnet.model.towers import ImageTower, TextTower, Towers
 
 
 class AdaptFormer(nn.Module):
@@ -39,9 +41,9 @@ class BridgeAdapter(nn.Module):
     """scale * up(relu(down((x - mean) / spread))): pooled features [..., pooled] to an addition to joint features [...,
     embed].
 
-    For towers without blocks. It passes the projection by, which was trained for other pictures and drops what it did
-    not need. ``mean`` [pooled] and ``spread`` [1] are those of the training pictures; they are saved with the weights
-    and never trained.
+    For towers without blocks. It bypasses the projection, which was trained for other images and drops what those did
+    not need. ``mean`` [pooled] and ``spread`` [1] are those of the training images; they are saved with the weights and
+    never trained.
     """
 
     def __init__(self, pooled: int, embed: int, bottleneck: int, scale: float = 1.0) -> None:
@@ -57,7 +59,7 @@ class BridgeAdapter(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, features: Tensor) -> None:
-        """Take mean and spread from pooled features [..., pooled] of the training pictures."""
+        """Take mean and spread from pooled features [..., pooled] of the training images."""
         flat = features.flatten(0, -2)
         mean = flat.mean(dim=0)
         self.mean.copy_(mean)
@@ -69,7 +71,7 @@ class BridgeAdapter(nn.Module):
 
 
 class BlockAdapters(nn.Module):
-    """One AdaptFormer beside the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
+    """One AdaptFormer parallel to the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
 
     The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
     what the MLP branch hands to the residual sum, so the block's own forward stays untouched.
@@ -105,6 +107,41 @@ class BlockAdapters(nn.Module):
             return output + self.adapters[index](stream) if self.active else output
 
         return add
+
+
+def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None:
+    """Adapters in every block of an image tower; None where they are off or the tower has no blocks."""
+    if not settings.enabled or not tower.blocks:
+        return None
+    return BlockAdapters(tower.blocks, tower.block_width, settings.bottleneck, settings.scale)
+
+
+def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:
+    """The adapter of an image tower without blocks, for ``location`` in ``settings``; None where adapters are off."""
+    if not settings.enabled:
+        return None
+    if settings.location == "bridge":
+        return BridgeAdapter(towers.pooled_dim, towers.embed_dim, settings.bottleneck, settings.scale)
+    width = towers.pooled_dim if settings.location == "pooled" else towers.embed_dim
+    return AdaptFormer(width, settings.bottleneck, settings.scale)
+
+
+def text_adapters(tower: TextTower, settings: Adapter) -> BlockAdapters | None:
+    """Adapters in every block of a text tower; None where they are off.
+
+    Raises:
+        ConfigError: the tower has no blocks that AdaptFormer knows.
+    """
+    if not settings.enabled or settings.towers == "image":
+        return None
+    if not tower.blocks:
+        raise ConfigError(
+            "this backbone's text tower has no blocks that AdaptFormer knows",
+            "train.adapter.towers",
+            "set train.adapter.towers: image",
+        )
+    block: Any = tower.blocks[0]
+    return BlockAdapters(tower.blocks, int(block.ln_2.weight.shape[0]), settings.bottleneck, settings.scale)
 
 
 def _mlp_branch(block: nn.Module) -> tuple[nn.Module, nn.Module]:

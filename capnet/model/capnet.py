@@ -3,8 +3,8 @@
 logit_c = exp(scale) * cos(v, t_c + GCN(t)_c) + bias, with class-specific soft prompts t, a GCN over the label graph,
 AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
 
-Beside these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits of
-its MEMBERS.
+Besides these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits
+of its MEMBERS.
 """
 
 from __future__ import annotations
@@ -13,46 +13,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from capnet.config import Loss, Train
-from capnet.errors import ConfigError, ContractError
-from capnet.model.adapters import AdaptFormer, BlockAdapters, BridgeAdapter
+from capnet.errors import ContractError
+from capnet.model.adapters import BridgeAdapter, block_adapters, bottleneck_adapter, text_adapters
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.gcn import LabelGcn
 from capnet.model.losses.cross_entropy import Bce
+from capnet.model.members import LinearProbe, start_weights
 from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
 Precision = Callable[[], AbstractContextManager[object]]
-# whose logits are blended; capnet: the paper's five parts
-MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
-
-
 HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
-
-
-class Probe(nn.Module):
-    """A fitted linear probe: logits [image, class] of pooled features [image, pooled]. Never trained by gradients."""
-
-    def __init__(self, n_classes: int, pooled: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(n_classes, pooled), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(n_classes), requires_grad=False)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        return pooled @ self.weight.T + self.bias
-
-
-def start_weights(settings: Train) -> dict[str, float]:
-    """The weights of MEMBERS where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
-    trained = ("capnet", "class_head") if settings.class_head.enabled else ("capnet",)
-    share = settings.zero_shot_weight
-    return {name: (1 - share) / len(trained) for name in trained} | ({"zero_shot": share} if share else {})
 
 
 @dataclass
@@ -80,11 +57,10 @@ class CapNet(nn.Module):
             if settings.gcn.enabled
             else None
         )
-        self.block_adapters: BlockAdapters | None = None
-        self.adapter: AdaptFormer | BridgeAdapter | None = None
-        self.text_adapters: BlockAdapters | None = None
-        if settings.adapter.enabled:
-            self._add_adapters(towers, settings)
+        adapter = settings.adapter
+        self.block_adapters = block_adapters(towers.image, adapter)
+        self.adapter = None if towers.image.blocks else bottleneck_adapter(towers, adapter)
+        self.text_adapters = text_adapters(towers.text, adapter)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
         n_classes = len(text_features)
@@ -94,29 +70,8 @@ class CapNet(nn.Module):
             if head
             else None
         )
-        self.linear_probe = Probe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
+        self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
         self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
-
-    def _add_adapters(self, towers: Towers, settings: Train) -> None:
-        bottleneck, scale = settings.adapter.bottleneck, settings.adapter.scale
-        if towers.image.blocks:
-            self.block_adapters = BlockAdapters(towers.image.blocks, towers.image.block_width, bottleneck, scale)
-        elif settings.adapter.location == "bridge":
-            self.adapter = BridgeAdapter(towers.pooled_dim, towers.embed_dim, bottleneck, scale)
-        else:
-            place_width = towers.pooled_dim if settings.adapter.location == "pooled" else towers.embed_dim
-            self.adapter = AdaptFormer(place_width, bottleneck, scale)
-        if settings.adapter.towers == "image+text":
-            blocks = towers.text.blocks
-            if not blocks:
-                raise ConfigError(
-                    "this backbone's text tower has no blocks that AdaptFormer knows",
-                    "train.adapter.towers",
-                    "set train.adapter.towers: image",
-                )
-            block: Any = blocks[0]
-            width = int(block.ln_2.weight.shape[0])
-            self.text_adapters = BlockAdapters(blocks, width, bottleneck, scale)
 
     @property
     def towers(self) -> Towers:
@@ -124,7 +79,7 @@ class CapNet(nn.Module):
 
     @property
     def tower_is_frozen(self) -> bool:
-        """True where pooled features of a picture never change in training, so that they can be cached."""
+        """True where pooled features of an image never change in training, so that they can be cached."""
         return self.block_adapters is None
 
     def release_towers(self) -> None:
@@ -167,7 +122,7 @@ class CapNet(nn.Module):
                 part.logit_scale.fill_(math.log(scale))
                 part.logit_bias.fill_(bias)
 
-    # ------------------------------------------------------------ text side
+    # ------------------------------------------------------------ text features
 
     def class_features(self, prompt_precision: Precision = nullcontext) -> ClassFeatures:
         """Text features of all classes; gradients flow to prompts, GCN and text adapters.
@@ -192,10 +147,10 @@ class CapNet(nn.Module):
         assert isinstance(hand_written, Tensor)
         return normalize(hand_written, dim=-1)
 
-    # ------------------------------------------------------------ image side
+    # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [picture, pooled] of pictures [picture, 3, size, size]; ``adapted=False`` leaves adapters
+        """Pooled features [image, pooled] of images [image, 3, size, size]; ``adapted=False`` leaves adapters
         out.
         """
         if self.block_adapters is None:
@@ -208,7 +163,7 @@ class CapNet(nn.Module):
             self.block_adapters.active = True
 
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
-        """Unit image features [picture, embed] of pooled features."""
+        """Unit image features [image, embed] of pooled features."""
         adapter = self.adapter if adapted else None
         if adapter is not None and self.settings.adapter.location == "pooled":
             pooled = pooled + adapter(pooled)
@@ -220,7 +175,7 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ logits
 
     def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
-        """[picture, class] from unit features."""
+        """[image, class] from unit features."""
         output = self.logit_scale.exp() * image_features @ class_features.T
         return output if self.logit_bias is None else output + self.logit_bias
 
@@ -270,7 +225,7 @@ class CapNet(nn.Module):
         return logits | {"zero_shot": self.logits(self.image_features(plain, adapted=False), classes.zero_shot)}
 
     def served(self, members: Mapping[str, Tensor]) -> Tensor:
-        """The weighted mean [image, class] of the members' logits; a member of weight 0 is not looked at."""
+        """The weighted mean [image, class] of the members' logits; a member of weight 0 is left out."""
         weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
         return torch.stack(weighted).sum(dim=0)
 
@@ -307,7 +262,7 @@ class CapNet(nn.Module):
         return served.float(), zero_shot.float()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Training logits [picture, class] of pictures [picture, 3, size, size]."""
+        """Training logits [image, class] of images [image, 3, size, size]."""
         return self.logits(self.image_features(self.pooled(images)), self.class_features().refined)
 
     # ------------------------------------------------------------ what is saved

@@ -22,7 +22,7 @@ START_STEPS = 100
 
 
 class ClassHead(nn.Module):
-    """Class-specific weights on standardised pooled features, beside a text term with a scale and a bias of its own."""
+    """Class-specific weights on standardised pooled features, and a text term with a scale and a bias of its own."""
 
     def __init__(self, n_classes: int, pooled: int, logit_scale: float, logit_bias: float) -> None:
         super().__init__()

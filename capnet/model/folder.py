@@ -37,7 +37,7 @@ from capnet.runtime import Machine
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to score pictures."""
+    """A model ready to score images."""
 
     model: CapNet
     classes: Classes

@@ -17,20 +17,32 @@ def cosine_similarity(text_features: Tensor) -> Tensor:
 
 
 def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """P(j | i): share of the pictures of class i that also show class j, float64 [class i, class j].
+    """P(j | i): share of the images of class i that also show class j.
 
-    ``labels`` and ``unknown`` are bool [picture, class]; a picture whose label j is unknown does not count for column
-    j. A class without pictures has a row of zeros.
+    Args:
+        labels: bool [image, class].
+        unknown: bool [image, class]; an image whose label j is unknown does not count for column j.
+
+    Returns:
+        float64 [class i, class j]; a class without images has a row of zeros.
     """
     present = (labels & ~unknown).astype(np.float64)
     known = (~unknown).astype(np.float64)
-    together, pictures = present.T @ present, present.T @ known
-    return np.divide(together, pictures, out=np.zeros_like(together), where=pictures > 0)
+    together, images = present.T @ present, present.T @ known
+    return np.divide(together, images, out=np.zeros_like(together), where=images > 0)
 
 
 def blend(text: Tensor, counted: Tensor, counts: Tensor, half_count: float) -> Tensor:
-    """Row-wise mix of both sources, each scaled to sum 1 off the diagonal; co-occurrence weighs n / (n +
-    half_count).
+    """Row-wise mix of both sources, each scaled to sum 1 off the diagonal.
+
+    Args:
+        text: similarity by the text tower, [class, class].
+        counted: co-occurrence, [class, class].
+        counts: n, training positives of each class, [class].
+        half_count: n at which both weigh the same; co-occurrence weighs n / (n + half_count).
+
+    Returns:
+        Similarity [class, class] with ones on the diagonal.
     """
     trust = (counts / (counts + half_count)).unsqueeze(1).to(text)
     mixed = trust * _off_diagonal_shares(counted.to(text)) + (1 - trust) * _off_diagonal_shares(text)
@@ -44,14 +56,20 @@ def _off_diagonal_shares(matrix: Tensor) -> Tensor:
 
 def neighbour_count(top_k: float, n_classes: int) -> int:
     """Entries kept per row, the class itself included: a share of the classes up to 1.0, a count above."""
-    wanted = round(top_k * n_classes) if top_k <= 1.0 else int(top_k)
-    return max(1, min(wanted, n_classes))
+    count = round(top_k * n_classes) if top_k <= 1.0 else int(top_k)
+    return max(1, min(count, n_classes))
 
 
 def linear_adjacency(similarity: Tensor, k: int, s: float) -> Tensor:
-    """A [class, class]: the k largest entries per row (the diagonal is one of them), rows scaled to s, diagonal 1 - s.
+    """A: the k largest entries per row, the diagonal being one of them, rows scaled to s, diagonal 1 - s.
 
-    A class without any neighbour keeps all its weight (diagonal 1), so every row sums to 1.
+    Args:
+        similarity: [class, class].
+        k: entries kept per row.
+        s: weight of the neighbours.
+
+    Returns:
+        [class, class], every row of sum 1: a class without any neighbour keeps all its weight on the diagonal.
     """
     off = similarity.clamp(min=0).clone().fill_diagonal_(0.0)
     kept = torch.zeros_like(off)
@@ -71,6 +89,6 @@ def softmax_adjacency(linear: Tensor, tau: float) -> Tensor:
 
 
 def adjacency(similarity: Tensor, top_k: float, s: float, tau: float, normalisation: str) -> Tensor:
-    """The matrix that the GCN uses: A (``linear``) or S (``softmax``)."""
+    """The matrix [class, class] that the GCN uses, by section graph's settings: A (``linear``) or S (``softmax``)."""
     linear = linear_adjacency(similarity, neighbour_count(top_k, len(similarity)), s)
     return linear if normalisation == "linear" else softmax_adjacency(linear, tau)

@@ -1,7 +1,7 @@
 """What lets a model folder load where the backbone's files are not: the image tower and the class features, in one
 safetensors file.
 
-The text tower stays out. Once training is over class features are constants, and nothing that scores pictures reads a
+The text tower stays out. Once training is over class features are constants, and nothing that scores images reads a
 text.
 """
 
@@ -25,17 +25,17 @@ from capnet.model.towers.text import TextTower
 
 PACKED_FILE = "packed.safetensors"
 IMAGE, REFINED, ZERO_SHOT = "image.", "classes.refined", "classes.zero_shot"
-TEXT_SIDE = ("prompt.", "gcn.", "text_adapters.")  # trained tensors that only class features depend on
+TEXT_PARTS = ("prompt.", "gcn.", "text_adapters.")  # trained tensors that only class features depend on
 
 
 class PackedCapNet(CapNet):
-    """A trained CapNet without its text side: class features are what they were when it was packed."""
+    """A trained CapNet without its text parts: class features are what they were when it was packed."""
 
     def __init__(self, towers: Towers, features: ClassFeatures, settings: Train) -> None:
         image_only = settings.adapter.model_copy(update={"towers": "image"})
         gcn = settings.gcn.model_copy(update={"enabled": False})
-        served = settings.model_copy(update={"prompt": Prompt(enabled=False), "gcn": gcn, "adapter": image_only})
-        super().__init__(towers, [], torch.empty(0, 0), features.zero_shot, served)
+        reduced = settings.model_copy(update={"prompt": Prompt(enabled=False), "gcn": gcn, "adapter": image_only})
+        super().__init__(towers, [], torch.empty(0, 0), features.zero_shot, reduced)
         self.register_buffer("refined", features.refined, persistent=False)
 
     def class_features(self, *arguments: Any) -> ClassFeatures:
@@ -47,12 +47,12 @@ class PackedCapNet(CapNet):
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
         super().load_trained(
-            {name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT_SIDE)}, where
+            {name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT_PARTS)}, where
         )
 
 
 def write_backbone(folder: Path, model: CapNet) -> None:
-    """Put packed.safetensors beside the trained tensors of ``folder``, from which ``model`` was loaded."""
+    """Write packed.safetensors into ``folder``, from which ``model`` was loaded."""
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
@@ -73,8 +73,12 @@ def write_backbone(folder: Path, model: CapNet) -> None:
 def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     """The model of a packed folder, its trained tensors not yet in it.
 
-    Raises ContractError where the file was changed, or was packed for other trained tensors: class features depend on
-    them.
+    Args:
+        folder: a model folder with packed.safetensors.
+        settings: those that it was trained with.
+
+    Raises:
+        ContractError: the file was changed, or was packed for other trained tensors, on which class features depend.
     """
     path = folder / PACKED_FILE
     tensors, metadata = read_tensors(path)
@@ -95,8 +99,8 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
         {name.removeprefix(IMAGE): tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
     )
     visual.requires_grad_(False).eval()
-    look: dict[str, Any] = metadata["preprocess"]
-    preprocess = Preprocess(look["size"], tuple(look["mean"]), tuple(look["std"]), look["interpolation"])
+    saved: dict[str, Any] = metadata["preprocess"]
+    preprocess = Preprocess(saved["size"], tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"])
     text = TextTower(_no_text)
     towers = Towers(
         ImageTower(visual), text, preprocess, metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"]

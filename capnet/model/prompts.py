@@ -1,5 +1,5 @@
-"""Class-specific soft prompts: learnable context vectors in front of each class name (CoOp; class-specific as in
-LMPT).
+"""Class-specific soft prompts: learnable context vectors in front of each class name (CoOp, Zhou et al., IJCV 2022;
+class-specific as in LMPT, Xia et al., 2024).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PromptLearner(nn.Module):
         words = settings.phrase if settings.init == "phrase" else " ".join([PLACEHOLDER] * settings.length)
         with torch.no_grad():
             tokens = text.tokenize([f"{words} {name}." for name in prompt_names])
-            start, length = context_place(text, words)
+            start, length = context_position(text, words)
             if settings.init == "phrase":
                 context = text.embed(tokens[:, start : start + length].to(next(text.parameters()).device)).cpu()
             else:
@@ -46,7 +46,7 @@ class PromptLearner(nn.Module):
         return text.encode(embeddings, tokens)
 
 
-def context_place(text: TextTower, words: str) -> tuple[int, int]:
+def context_position(text: TextTower, words: str) -> tuple[int, int]:
     """Where ``words`` stand in a tokenized text: first position and number of tokens."""
     full = text.tokenizer([words, f"{words} cat", f"{words} dog"])
     start = int((text.tokenizer(["cat"])[0] != text.tokenizer(["dog"])[0]).nonzero()[0])  # special tokens in front

@@ -81,7 +81,7 @@ def long_tailed_draw(
 
     One greedy pass from the most to the least dragged-in class: each class is filled up to its ``reference`` count, int
     [class in that order], from the rows not yet drawn (as far as they reach), or cut down to it; earlier classes are
-    not visited again, so final counts differ from the reference. Source: METHOD 3.1; Wu et al., ECCV 2020.
+    not visited again, so final counts differ from the reference. Source: Wu et al., ECCV 2020.
 
     The published lists hang on CPython's iteration order of sets of small integers, here and in the order of the
     result: the sets below are grown and shrunk one element at a time for that reason, and must stay sets of plain ints.

@@ -47,4 +47,4 @@ def load_towers(settings: Backbone, size: int = 0) -> Towers:
         DataError: weights are missing, or not those that the settings name.
     """
     entry = find_backbone(settings.name)
-    return entry.load(entry, settings, size)
+    return entry.load(entry, settings, size, sorted(BACKBONES))

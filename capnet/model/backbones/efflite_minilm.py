@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capnet.model.backbones.entry import BackboneEntry, Licence, PackagedFile
@@ -17,7 +18,7 @@ TEXT = PackagedFile(
 )
 
 
-def _load(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
+def _load(entry: BackboneEntry, settings: Backbone, size: int, names: Sequence[str]) -> Towers:
     from capnet.model.towers.lit import load_lit
 
     return load_lit(entry, settings, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,8 @@ class BackboneEntry:
         name: ``backbone.name`` in the settings.
         pretrained: the usual ``backbone.pretrained``.
         description: what it is, for the model card.
-        load: builds the frozen towers from this entry, the settings and the image size in pixels (0: its own).
+        load: builds the frozen towers from this entry, the settings the image size in pixels (0: its own) and the names
+            of all registered backbones, for messages.
         licences: by the beginning of ``backbone.pretrained``; "" is the beginning of all.
         published_files: sha256 of weight files by the tag under which they were published, so that a file of one's
             own is known by its bytes.
@@ -64,7 +65,7 @@ class BackboneEntry:
     name: str
     pretrained: str
     description: str
-    load: Callable[[BackboneEntry, Backbone, int], Towers]
+    load: Callable[[BackboneEntry, Backbone, int, Sequence[str]], Towers]
     licences: Mapping[str, Licence]
     published_files: Mapping[str, Collection[str]] = field(default_factory=dict)
     files: tuple[PackagedFile, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from capnet.model.backbones.entry import BackboneEntry, Licence
@@ -25,11 +26,10 @@ APPLE = Licence(
 )
 
 
-def _load(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
-    from capnet.model.backbones import BACKBONES
+def _load(entry: BackboneEntry, settings: Backbone, size: int, names: Sequence[str]) -> Towers:
     from capnet.model.towers.open_clip_weights import load_open_clip
 
-    return load_open_clip(settings, size, sorted(BACKBONES.keys() - {entry.name}))
+    return load_open_clip(settings, size, [name for name in names if name != entry.name])
 
 
 OPEN_CLIP = BackboneEntry(

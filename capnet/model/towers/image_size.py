@@ -1,6 +1,4 @@
-"""Another side of the pictures than a backbone was trained with: position embeddings are interpolated as open_clip
-does.
-"""
+"""Another image size than a backbone was trained with: position embeddings are interpolated as open_clip does."""
 
 from __future__ import annotations
 
@@ -17,10 +15,15 @@ RESNET_STRIDE = 32  # pixels per cell in front of the attention pooling of CLIP'
 
 
 def set_image_size(visual: Any, size: int, name: str) -> None:
-    """Let an open_clip image tower with loaded weights take pictures of ``size`` px a side; equal to
-    ``force_image_size`` at loading.
+    """Let an image tower with loaded weights take another size; equal to open_clip's ``force_image_size`` at loading.
 
-    Raises ConfigError where the tower ``name`` has no such size.
+    Args:
+        visual: open_clip's image tower, changed in place.
+        size: width and height in pixels.
+        name: of the backbone, for errors.
+
+    Raises:
+        ConfigError: the tower cannot take this size.
     """
     if hasattr(visual, "trunk"):
         _set_timm(visual, size, name)
@@ -35,7 +38,7 @@ def set_image_size(visual: Any, size: int, name: str) -> None:
 
 
 def _set_timm(visual: Any, size: int, name: str) -> None:
-    """Towers of timm: those with positions can be told a size, convolutional ones take any."""
+    """Towers of timm: those with positions are set to a size, convolutional ones take any."""
     patches: Any = getattr(visual.trunk, "patch_embed", None)
     if hasattr(patches, "patch_size"):
         _cells(size, int(patches.patch_size[0]), name)
@@ -44,15 +47,15 @@ def _set_timm(visual: Any, size: int, name: str) -> None:
         with torch.no_grad():
             visual(torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        what = f"tte.size = {size}: {name} takes no pictures of this size: {' '.join(str(error).split())[:200]}"
+        what = f"tte.size = {size}: {name} takes no images of this size: {' '.join(str(error).split())[:200]}"
         raise ConfigError(what, "settings", "set tte.size: 0, the backbone's own, or take another backbone") from None
 
 
 def _cells(size: int, step: int, name: str) -> int:
-    """Patches a side."""
+    """Patches in a row, for a patch size of ``step`` pixels."""
     if size % step or not size:
         below = max(step, size // step * step)
-        what = f"tte.size = {size}: {name} cuts pictures into squares of {step} pixels"
+        what = f"tte.size = {size}: {name} cuts images into squares of {step} pixels"
         raise ConfigError(what, "settings", f"set tte.size to a multiple of {step}, such as {below} or {below + step}")
     return size // step
 
@@ -64,7 +67,7 @@ def _resized(embedding: Tensor, cells: int) -> nn.Parameter:
     key = "visual.positional_embedding"
     state = {key: embedding.detach()}
     logger, level = logging.getLogger(), logging.getLogger().level
-    logger.setLevel(max(level, logging.WARNING))  # it tells the root logger
+    logger.setLevel(max(level, logging.WARNING))  # it writes to the root logger
     try:
         resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=(cells, cells))))
     finally:

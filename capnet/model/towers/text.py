@@ -40,7 +40,7 @@ class TextTower(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Blocks that AdaptFormer may join; none where it knows no place."""
+        """Blocks to which AdaptFormer may be added; none where it cannot."""
         return []
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class MaskedTextTower(TextTower):
 
 
 class OtherTextTower(OpenClipTextTower):
-    """Any other tower (SigLIP is not causal): its own forward runs at full length with the embeddings put in place."""
+    """Any other tower (SigLIP is not causal): its own forward runs at full length with the embeddings put in."""
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         handle = self.word_embedding.register_forward_hook(lambda module, arguments, output: embeddings.to(output))

@@ -6,7 +6,7 @@ import torch
 
 from capnet.config import Prompt
 from capnet.errors import ConfigError
-from capnet.model.prompts import PromptLearner, context_place
+from capnet.model.prompts import PromptLearner, context_position
 from capnet.model.towers.text import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
 
@@ -82,8 +82,8 @@ def test_a_shared_context_is_one_for_all_classes(make_towers):
 
 
 def test_context_starts_behind_the_special_tokens(make_towers):
-    assert context_place(make_towers("tiny-clip").text, "a photo of a") == (1, 4)
-    assert context_place(make_towers("tiny-biomed").text, "a photo of a") == (1, 4)
+    assert context_position(make_towers("tiny-clip").text, "a photo of a") == (1, 4)
+    assert context_position(make_towers("tiny-biomed").text, "a photo of a") == (1, 4)
 
 
 def test_a_prompt_that_would_lose_its_class_name_is_refused(make_towers):

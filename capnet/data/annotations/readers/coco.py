@@ -129,8 +129,8 @@ def _mark_boxes(
 
 
 def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
-    """Does a box say that its class is there? Source of the filter: METHOD 3.1, the loader behind the published COCO-LT
-    list.
+    """Does a box say that its class is there? Source of the filter: the loader in the code of Wu et al., ECCV 2020,
+    behind the published COCO-LT list.
     """
     if annotation.get("iscrowd") and not settings.crowd:
         return False
