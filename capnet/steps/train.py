@@ -23,7 +23,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.errors import DataError
+from capnet.errors import ConfigError, DataError
 from capnet.evaluation.baselines import Chosen, write_probe
 from capnet.evaluation.blend import Blend
 from capnet.model.capnet import CapNet
@@ -57,6 +57,7 @@ def train(
         Selected epoch, its validation mAP, and the last loss.
 
     Raises:
+        ConfigError: a blend has no rows to be chosen on.
         ContractError: graph and classes do not belong together.
         DataError: there are no training rows, or no class has a positive validation row.
     """
@@ -71,10 +72,7 @@ def _train(
     table = read_split(inputs["split"] / "split.parquet")
     rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
     blended = params.train.blend == "held_out"
-    if rows.empty:
-        raise DataError(
-            "no training rows", str(inputs["split"] / "split.parquet"), "check the settings in section split"
-        )
+    _check_rows(rows, val, params, inputs["split"] / "split.parquet")
     trainer = _trainer(params, inputs, table, machine, group)
     folder = _state_folder(trainer, inputs)
     model = trainer.new_model()
@@ -90,7 +88,7 @@ def _train(
         if len(val):
             blend = fit_blend(trainer, val, member_logits(trainer, model, val, val_plain, "validation"), "val")
     model.release_towers()
-    if val.empty:
+    if val.empty and params.train.out_of_fold:
         members = out_of_fold_logits(trainer, rows, views, plain, folder)
         if group.is_main_process:
             if probe is not None:
@@ -105,6 +103,18 @@ def _train(
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     selected = result.history[result.selected_epoch - 1]
     return metrics | {name: value for name, value in selected.items() if name == "val_mAP"}
+
+
+def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Path) -> None:
+    if rows.empty:
+        raise DataError("no training rows", str(path), "check the settings in section split")
+    if val.empty and params.train.blend == "held_out" and not params.train.out_of_fold:
+        raise ConfigError(
+            "train.blend = held_out has no rows to be chosen on: there are no validation rows, and train.out_of_fold is"
+            " false",
+            str(path),
+            "set train.out_of_fold: true, train.blend: none, or split.validation.source: train",
+        )
 
 
 def _trainer(

@@ -21,7 +21,7 @@ from capnet.contracts import (
     write_classes,
     write_split,
 )
-from capnet.errors import ContractError
+from capnet.errors import ConfigError, ContractError
 from capnet.evaluation.tte import Scorer, score_images, view_features
 from capnet.stages import run
 from capnet.training.out_of_fold import stratified_folds
@@ -169,6 +169,30 @@ def test_without_validation_rows_every_training_row_is_scored_out_of_fold(made, 
     assert ((scores > 0) & (scores < 1)).all()
     history = pd.read_csv(folder / "model" / "history.csv")
     assert history["val_mAP"].isna().all()
+
+
+def test_out_of_fold_scores_can_be_left_out_and_then_there_are_no_thresholds(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    run_both(folder, tiny_backbone)
+    first = (folder / "model" / "model.safetensors").read_bytes()
+    params, _ = run_both(folder, tiny_backbone, out_of_fold=False)
+    assert (folder / "model" / "model.safetensors").read_bytes() == first
+    assert not (folder / "model" / "out_of_fold.parquet").exists()
+    inputs = {name: folder / name for name in ("split", "model", "data")}
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    thresholds = json.loads((folder / "evaluation" / "thresholds.json").read_text())
+    assert thresholds["source"] == "none"
+
+
+def test_a_blend_without_any_held_out_rows_is_refused(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    with pytest.raises(ConfigError, match="no rows to be chosen on"):
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=False)
+    assert not (folder / "model").exists()
 
 
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
