@@ -32,6 +32,7 @@ from capnet.config import override
 from capnet.data.images.views import centre_index
 from capnet.evaluation.bootstrap import draw_weights, interval
 from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
+from capnet.training.scoring import combine
 
 ON, OFF = {"enabled": True}, {"enabled": False}
 BCE = {"loss": {"name": "bce"}}
@@ -89,7 +90,7 @@ class Compare:
     """Means of one set's test rows and their bootstrap draws."""
 
     def __init__(self, data: Set, draws: int) -> None:
-        labels = data.job({}, 0).labels(data.rows["test"])
+        labels = data.trainer({}, 0).labels(data.rows["test"])
         self.targets, self.known = labels.targets.numpy(), labels.known.numpy()
         self.masks = bucket_masks([item.bucket for item in data.classes.items])
         self.blocks = [np.ones((len(self.targets), 1), dtype=np.float32), *draw_weights(data.units, draws, 100)]
@@ -107,9 +108,10 @@ def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
     """Served scores float32 [test image, class] of a row."""
     members = trained.members
     if row.single:
-        centre = centre_index(data.job({}, seed).params.tte.views)
+        centre = centre_index(data.trainer({}, seed).params.tte.views)
         members = {name: logits[:, centre : centre + 1] for name, logits in members.items()}
-    return data.job(row.change, seed).combine(members, row.weights or trained.blend.weights)
+    average = data.trainer(row.change, seed).params.tte.average
+    return combine(members, row.weights or trained.blend.weights, average)
 
 
 def bounds(one: np.ndarray, other: np.ndarray) -> list[float]:
@@ -183,7 +185,7 @@ def measure(
             f" {100 * measured[name].get('tail', [np.nan])[0]:.1f}",
             flush=True,
         )
-    return measured, seconds, blends, thresholds_table(data, kept, seeds)
+    return measured, seconds, blends, thresholds_table(data, kept)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,15 +16,16 @@ from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file
 from capnet.data.splits.assign import assign_splits
-from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
+from capnet.evaluation.baselines import Chosen
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.bootstrap import unit_codes
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
-from capnet.steps.job import Job
-from capnet.steps.train import chosen_blend, probe_tensors, validator
+from capnet.steps.held_out import fit_blend, fit_probe, load_probe, validator
+from capnet.training.scoring import member_logits
+from capnet.training.trainer import Trainer
 from capnet.yaml_text import read_yaml
 
 SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settings, such as how it is divided
@@ -98,7 +99,7 @@ class Set:
         machine, towers = prepare(params.runtime), towers_of(params.backbone.model_dump_json(), params.tte.size)
         with torch.no_grad():
             self.text = towers.text([params.graph.template.format(item) for item in classes.prompt_names]).float()
-        plain = Job(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
+        plain = Trainer(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
         counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
         self.classes: Classes = classes.with_counts(counts, params.split.buckets)
         random = plain.transform(params.train.views)
@@ -109,37 +110,30 @@ class Set:
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
         self._probe: Chosen | None = None
 
-    def job(self, change: Mapping[str, Any], seed: int) -> Job:
+    def trainer(self, change: Mapping[str, Any], seed: int) -> Trainer:
         """With these settings over those of the set."""
         params = parse(merged(merged(self.settings, change), {"runtime": {"seed": seed}}))
         graph = params.graph
         matrix = adjacency(cosine_similarity(self.text), graph.top_k, graph.s, graph.tau, graph.normalisation)
         towers = towers_of(params.backbone.model_dump_json(), params.tte.size)
-        return Job(
+        return Trainer(
             params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
         )
 
-    def probe(self, job: Job) -> Chosen:
+    def probe(self, trainer: Trainer) -> Chosen:
         """The linear probe; no seed changes it."""
         if self._probe is None:
-            train, val = (job.labels(self.rows[part]) for part in ("train", "val"))
-            means = {part: crops.mean(dim=1).numpy() for part, crops in self.crops.items()}
-            held = (means["val"], val.targets.numpy(), val.known.numpy())
-            self._probe = choose_probe(means["train"], train.targets.numpy(), train.known.numpy(), STRENGTHS, held)
+            rows, crops = self.rows, self.crops
+            self._probe = fit_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
         return self._probe
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
         """Train with ``change``, choose the blend on the validation rows, give the members' logits on the test rows."""
-        job = self.job(merged(change, {"train": {"blend": "held_out"}}), seed)
-        model = job.model()
-        validate = validator(job, self.rows["val"], self.crops["val"])
+        trainer = self.trainer(merged(change, {"train": {"blend": "held_out"}}), seed)
+        model, rows, what = trainer.new_model(), self.rows, f"{self.name}, seed {seed}"
+        validate = validator(trainer, rows["val"], self.crops["val"])
         with tempfile.TemporaryDirectory() as folder:
-            fit = job.fit(
-                model, self.rows["train"], self.views, Path(folder), validate=validate, what=f"{self.name}, seed {seed}"
-            )
-        probe_tensors(model, self.probe(job))
-        held = job.member_logits(model, self.rows["val"], self.crops["val"], "validation")
-        blend = chosen_blend(job, self.rows["val"], held, "val")
-        return Trained(
-            job.member_logits(model, self.rows["test"], self.crops["test"], "test"), held, blend, fit.selected_epoch
-        )
+            fit = trainer.fit(model, rows["train"], self.views, Path(folder), validate=validate, what=what)
+        load_probe(model, self.probe(trainer))
+        held, members = (member_logits(trainer, model, rows[part], self.crops[part], part) for part in ("val", "test"))
+        return Trained(members, held, fit_blend(trainer, rows["val"], held, "val"), fit.selected_epoch)

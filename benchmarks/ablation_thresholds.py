@@ -11,6 +11,7 @@ from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import bucket_masks
 from capnet.evaluation.thresholds import choose_thresholds
+from capnet.training.scoring import combine
 
 OBJECTIVE = "recall>=0.9"
 
@@ -27,8 +28,9 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict
     Returns:
         Figures as fractions of 1, by bucket.
     """
-    settings = data.job({}, 0).params.evaluate
-    val, test = (data.job({}, 0).labels(data.rows[part]) for part in ("val", "test"))
+    trainer = data.trainer({}, 0)
+    settings = trainer.params.evaluate
+    val, test = (trainer.labels(data.rows[part]) for part in ("val", "test"))
     chosen = choose_thresholds(
         val.targets.numpy(),
         val.known.numpy(),
@@ -62,26 +64,22 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     )
 
 
-def table(
-    data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], seeds: Sequence[int]
-) -> list[str]:
+def table(data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]]) -> list[str]:
     """Markdown: a line a row and bucket, means over seeds.
 
     Args:
         data: the set.
         rows: for each row its trainings and the weights of their members, one a seed.
-        seeds: of the trainings.
     """
     lines = [
         f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |",
         "|---|---|---|---|---|---|",
     ]
+    average = data.trainer({}, 0).params.tte.average
     for name, trained in rows.items():
         seen = [
-            by_bucket(
-                data, data.job({}, seed).combine(item.members, weights), data.job({}, seed).combine(item.held, weights)
-            )
-            for seed, (item, weights) in zip(seeds, trained, strict=True)
+            by_bucket(data, combine(item.members, weights, average), combine(item.held, weights, average))
+            for item, weights in trained
         ]
         for bucket in seen[0]:
             mean = {figure: 100 * float(np.mean([item[bucket][figure] for item in seen])) for figure in seen[0][bucket]}

@@ -24,7 +24,8 @@ from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_av
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cosine_similarity
 from capnet.runtime import prepare
-from capnet.steps.job import Job
+from capnet.training.scoring import served_scores
+from capnet.training.trainer import Trainer
 
 TEST_SHARE = 0.2
 STRONG = 0.5  # weight of the neighbours in the row "oracle, 0.5"; the default is graph.s
@@ -124,7 +125,7 @@ def scores(
     with torch.no_grad():
         text = towers.text([params.graph.template.format(name) for name in data.classes.prompt_names]).float().cpu()
     made = graphs(text, data.labels[data.train], data.labels[data.test], params.graph)
-    first = Job(params, data.classes, LabelGraph(made["text"], text, {}), towers, machine, data.folder)
+    first = Trainer(params, data.classes, LabelGraph(made["text"], text, {}), towers, machine, data.folder)
     train, test = (data.rows.iloc[part].reset_index(drop=True) for part in (data.train, data.test))
     views = crops = None  # of a tower with adapters in its blocks, which is trained on the images themselves
     if not towers.image.blocks:
@@ -137,11 +138,11 @@ def scores(
         section = {**settings.get("train", {}), "gcn": {"enabled": row != "none"}}
         for seed in seeds:
             chosen = parse({**settings, "train": section, "runtime": {**settings.get("runtime", {}), "seed": seed}})
-            job = Job(chosen, data.classes, LabelGraph(made[row], text, {}), towers, machine, data.folder)
-            model = job.model()
+            trainer = Trainer(chosen, data.classes, LabelGraph(made[row], text, {}), towers, machine, data.folder)
+            model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
-                job.fit(model, train, views, Path(folder), what=f"{data.name}, {row}, seed {seed}")
-            found.setdefault(row, []).append(job.served(model, test, crops, "test"))
+                trainer.fit(model, train, views, Path(folder), what=f"{data.name}, {row}, seed {seed}")
+            found.setdefault(row, []).append(served_scores(trainer, model, test, crops, "test"))
             model.release_towers()
     return found
 

@@ -19,7 +19,6 @@ DRY = (
     "validate.few_positives=off",
     "validate.processes=1",
     "train.epochs=1",
-    "train.folds=2",
     "train.gcn.hidden=32",
     "train.prompt.length=4",
     "evaluate.bootstrap=100",
@@ -54,15 +53,15 @@ class Paper:
             seed: of training.
 
         Returns:
-            Settings that differ from the preset in backbone, weights, data folder, machine and seed; for coco-lt also
-            in the published list.
+            Settings that differ from the preset in backbone, weights, data folder, machine and seed, and in
+            train.out_of_fold, because the table needs no thresholds; for coco-lt also in the published list.
 
         Raises:
             ConfigError: the preset does not keep the last epoch, or takes validation rows.
         """
         from capnet.commands.preset import read
 
-        changes = [f"{key}={value}" for key, value in self.machine.items()]
+        changes = [f"{key}={value}" for key, value in self.machine.items()] + ["train.out_of_fold=false"]
         if self.name == "coco-lt":  # the preset draws a list; the papers' is published
             changes += ["split.method=published", "split.benchmark=coco-lt", f"ingest.train_list={COCO_LIST}"]
         raw = override(read(self.name).model_dump(mode="json", by_alias=True), [*changes, *(DRY if self.dry else ())])

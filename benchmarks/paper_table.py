@@ -181,6 +181,8 @@ def our_protocol(name: str, params: Params) -> list[str]:
         f"{'a' if train.head.bias else 'no'} trainable bias shared by all classes",
         "where the paper's text is not known, the choice is ours, made before any image of a benchmark was seen",
     ]
+    if not train.out_of_fold:
+        lines.append("no scores out of fold, unlike the preset: only thresholds need them, and no figure here does")
     if name == "nus-wide":
         lines.append(
             "no list of this benchmark is published for CapNet: training and test are the official lists without images"

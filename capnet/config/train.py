@@ -112,6 +112,13 @@ class Train(Section):
         "val_map", description="epoch that is kept; without validation rows always the last"
     )
     validate_every: Int = Field(1, ge=1, description="epochs from one validation to the next")
+    out_of_fold: bool = Field(
+        True,
+        description=(
+            "without validation rows: also train one model a fold, for the scores that thresholds and blend are chosen"
+            " on; false: no thresholds"
+        ),
+    )
     folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores where there are no validation rows")
     zero_shot_weight: Share = Field(
         0.0, description="share of zero-shot scores in the final score, where blend is none"

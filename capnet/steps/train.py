@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -28,21 +23,19 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.data.splits.assign import group_codes
-from capnet.data.splits.stratify import stratified_holdout
-from capnet.errors import DataError
-from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe, write_probe
-from capnet.evaluation.blend import Blend, choose_blend
-from capnet.evaluation.bootstrap import unit_codes
-from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
+from capnet.errors import ConfigError, DataError
+from capnet.evaluation.baselines import Chosen, write_probe
+from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
-from capnet.steps.job import Job, Log, Validate
+from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
 from capnet.training.distributed import ProcessGroup, process_group
-from capnet.training.loop import Fit
+from capnet.training.out_of_fold import out_of_fold_logits
+from capnet.training.scoring import combine, member_logits
+from capnet.training.trainer import Fit, Log, Trainer
 
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
@@ -52,233 +45,145 @@ def train(
 ) -> dict[str, float]:
     """Fit CapNet; without validation rows also score every training row out of fold, for thresholds.
 
-    ``log`` gets the values of every epoch of the model that is kept, while it is trained. Started by torchrun, all
-    processes train one model, and the first one writes it.
+    Started by torchrun, all processes train one model, and the main process writes it.
+
+    Args:
+        params: all settings.
+        inputs: folders split, validation, graph and data.
+        outputs: folder model.
+        log: gets the values of every epoch of the model that is kept, while it is trained.
+
+    Returns:
+        Selected epoch, its validation mAP, and the last loss.
+
+    Raises:
+        ConfigError: a blend has no rows to be chosen on.
+        ContractError: graph and classes do not belong together.
+        DataError: there are no training rows, or no class has a positive validation row.
     """
     machine = prepare(params.runtime)
     with process_group(machine.device) as group:
-        return _train(params, inputs, outputs, machine, group, log)
+        return _train(params, inputs, outputs["model"], machine, group, log)
 
 
 def _train(
-    params: Params,
-    inputs: dict[str, Path],
-    outputs: dict[str, Path],
-    machine: Machine,
-    group: ProcessGroup,
-    log: Log | None,
+    params: Params, inputs: dict[str, Path], out: Path, machine: Machine, group: ProcessGroup, log: Log | None
 ) -> dict[str, float]:
-    classes = read_classes(inputs["split"] / "classes.json")
     table = read_split(inputs["split"] / "split.parquet")
-    graph = read_graph(inputs["graph"] / "graph.safetensors", classes)
-    rows, val = (table[table["split"] == side].reset_index(drop=True) for side in ("train", "val"))
-    if rows.empty:
-        raise DataError(
-            "no training rows", str(inputs["split"] / "split.parquet"), "look at the settings in section split"
-        )
-    towers = load_towers(params.backbone, params.tte.size).to(machine.device)
-    check_graph(graph, classes, towers, str(inputs["graph"] / "graph.safetensors"))
-    root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
-    job = Job(params, classes, graph, towers, machine, root, group)
-    folder = state_dir("train") / settings_hash(
-        params.subset(("backbone", "runtime", "train", "tte")),
-        {
-            "split": sha256_file(inputs["split"] / "split.parquet"),
-            "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
-            "weights": towers.weight_hash,
-        },
+    rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
+    blended = params.train.blend == "held_out"
+    _check_rows(rows, val, params, inputs["split"] / "split.parquet")
+    trainer = _trainer(params, inputs, table, machine, group)
+    folder = _state_folder(trainer, inputs)
+    model = trainer.new_model()
+    plain, views, val_plain = _features(trainer, model, rows, val)
+    result = trainer.fit(
+        model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
     )
-    model = job.model()
-    frozen, blended = model.tower_is_frozen, params.train.blend == "held_out"
-    wanted = frozen or blended or params.train.class_head.enabled or params.train.head.start == "data"
-    # the test-time views, which the probe needs too
-    plain = job.features(rows, job.transform(), "training") if wanted else None
-    views = (
-        torch.cat([plain, job.features(rows, job.transform(params.train.views), "training (random views of)")], dim=1)
-        if frozen and plain is not None
-        else None
-    )
-    val_plain = job.features(val, job.transform(), "validation") if len(val) and (frozen or blended) else None
-    result = job.fit(model, rows, views, folder / "main", plain, validate=validator(job, val, val_plain), log=log)
-    metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
-    metrics |= {name: value for name, value in result.history[result.selected_epoch - 1].items() if name == "val_mAP"}
-    out, tensors, chosen = outputs["model"], dict(result.tensors), None
-    if len(val):
-        if group.is_main_process and blended:
-            assert plain is not None
-            assert val_plain is not None
-            probe = fitted_probe(job, rows, plain, val, val_plain)
-            tensors |= probe_tensors(model, probe)
-            members = job.member_logits(model, val, val_plain, "validation")
-            chosen = chosen_blend(job, val, members, "val")
-        model.release_towers()
-    else:
-        model.release_towers()
-        members = out_of_fold(job, rows, views, plain, folder)
+    tensors, probe, blend = dict(result.tensors), None, None
+    if blended and group.is_main_process:
+        assert plain is not None
+        probe = fit_probe(trainer, rows, plain, val, val_plain)
+        tensors |= load_probe(model, probe)
+        if len(val):
+            blend = fit_blend(trainer, val, member_logits(trainer, model, val, val_plain, "validation"), "val")
+    model.release_towers()
+    if val.empty and params.train.out_of_fold:
+        members = out_of_fold_logits(trainer, rows, views, plain, folder)
         if group.is_main_process:
-            weights = model.weights
-            if blended:
-                assert plain is not None
-                probe = fitted_probe(job, rows, plain, val, None)
-                tensors |= probe_tensors(model, probe)
-                members["linear_probe"] = held_out_logits(probe, len(next(iter(members.values()))[0]))
-                chosen = chosen_blend(job, rows, members, "out_of_fold", probe.held_out_known)
-                weights = chosen.weights
-            write_predictions(
-                out / "out_of_fold.parquet",
-                rows[["image_id", "slice"]].assign(
-                    split="train", variant="capnet", scores=list(job.combine(members, weights))
-                ),
-            )
+            if probe is not None:
+                members["linear_probe"] = held_out_logits(probe, members["capnet"].shape[1])
+                blend = fit_blend(trainer, rows, members, "out_of_fold", probe.held_out_known)
+            scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
+            frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))
+            write_predictions(out / "out_of_fold.parquet", frame)
     if group.is_main_process:
-        if chosen:
-            write_probe(out / "probe.safetensors", probe)
-            write_json(out / "blend.json", {"schema": SCHEMA, **chosen.document(), "candidates": chosen.candidates})
-        save_model(
-            out,
-            tensors,
-            graph,
-            classes,
-            config(job, result, val, inputs["split"]) | ({"blend": chosen.document()} if chosen else {}),
-        )
-        replace_file(out / "history.csv", history_csv(result))
-    group.wait()  # nobody removes what another one still reads
-    if group.is_main_process:
+        _write(out, trainer, result, tensors, probe, blend, _config(trainer, result, val, inputs["split"]))
         shutil.rmtree(folder)
-    group.wait()
-    shutil.rmtree(folder, ignore_errors=True)  # of a process with a state folder of its own
-    return metrics
+    metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
+    selected = result.history[result.selected_epoch - 1]
+    return metrics | {name: value for name, value in selected.items() if name == "val_mAP"}
 
 
-def fitted_probe(job: Job, rows: pd.DataFrame, plain: Tensor, val: pd.DataFrame, val_plain: Tensor | None) -> Chosen:
-    """The linear probe on the mean feature of the test-time views, chosen on the validation rows, else in folds of the
-    training rows.
-    """
-    labels = job.labels(rows)
-    held = None
-    if val_plain is not None:
-        val_labels = job.labels(val)
-        held = (val_plain.mean(dim=1).numpy(), val_labels.targets.numpy(), val_labels.known.numpy())
-    return choose_probe(plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy(), STRENGTHS, held)
+def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Path) -> None:
+    if rows.empty:
+        raise DataError("no training rows", str(path), "check the settings in section split")
+    if val.empty and params.train.blend == "held_out" and not params.train.out_of_fold:
+        raise ConfigError(
+            "train.blend = held_out has no rows to be chosen on: there are no validation rows, and train.out_of_fold is"
+            " false",
+            str(path),
+            "set train.out_of_fold: true, train.blend: none, or split.validation.source: train",
+        )
 
 
-def probe_tensors(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
-    """Put the probe into ``model``; returns its tensors by their names there."""
-    assert model.linear_probe is not None
-    found = {
-        "weight": torch.from_numpy(chosen.probe.weight.T.copy()).float(),
-        "bias": torch.from_numpy(chosen.probe.bias).float(),
+def _trainer(
+    params: Params, inputs: dict[str, Path], table: pd.DataFrame, machine: Machine, group: ProcessGroup
+) -> Trainer:
+    path = inputs["graph"] / "graph.safetensors"
+    classes = read_classes(inputs["split"] / "classes.json")
+    graph = read_graph(path, classes)
+    towers = load_towers(params.backbone, params.tte.size).to(machine.device)
+    check_graph(graph, classes, towers, str(path))
+    root = local_root(params.data, inputs["data"], table[table["split"] != "test"])
+    return Trainer(params, classes, graph, towers, machine, root, group)
+
+
+def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
+    """Of this training's checkpoints: no other settings, data or weights lead to it."""
+    contents = {
+        "split": sha256_file(inputs["split"] / "split.parquet"),
+        "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
+        "weights": trainer.towers.weight_hash,
     }
-    model.linear_probe.load_state_dict(found)
-    return {f"linear_probe.{name}": tensor for name, tensor in found.items()}
+    settings = trainer.params.subset(("backbone", "runtime", "train", "tte"))
+    return state_dir("train") / settings_hash(settings, contents)
 
 
-def held_out_logits(chosen: Chosen, views: int) -> Tensor:
-    """The probe's logits [row, view, class] of training rows that it was not fitted on: the same in every view, as it
-    saw their mean.
+def _features(
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Features [row, view, pooled] in the tower without adapters: of the training rows under the test-time views, and
+    under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs.
     """
-    assert chosen.held_out is not None
-    return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
+    settings, test_time = trainer.params.train, trainer.transform()
+    frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
+    plain = views = val_plain = None
+    if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
+        plain = trainer.features(rows, test_time, "training")
+    if frozen and plain is not None:
+        random = trainer.features(rows, trainer.transform(settings.views), "training (random views of)")
+        views = torch.cat([plain, random], dim=1)
+    if len(val) and (frozen or blended):
+        val_plain = trainer.features(val, test_time, "validation")
+    return plain, views, val_plain
 
 
-def chosen_blend(
-    job: Job, rows: pd.DataFrame, members: Mapping[str, Tensor], where: str, measured: np.ndarray | None = None
-) -> Blend:
-    """The blend of ``members`` [row, view, class] that ranks the held-out ``rows`` best; ``measured`` bool [row, class]
-    leaves entries out.
-    """
-    labels = job.labels(rows)
-    known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
-    means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
-    # whose features a tower with adapters gives in one pass; the probe would take another, for every image
-    trained = ("capnet", "class_head")
-    preferred = trained if job.towers.image.blocks and job.params.train.adapter.enabled else (*trained, "linear_probe")
-    return choose_blend(
-        means, labels.targets.numpy() & known, known, unit_codes(rows["group"].tolist()), where, preferred
-    )
+def _write(
+    out: Path,
+    trainer: Trainer,
+    result: Fit,
+    tensors: dict[str, Tensor],
+    probe: Chosen | None,
+    blend: Blend | None,
+    config: dict[str, Any],
+) -> None:
+    """The model folder, except for out-of-fold scores."""
+    if probe is not None and blend is not None:
+        write_probe(out / "probe.safetensors", probe)
+        write_json(out / "blend.json", {"schema": SCHEMA, **blend.document(), "candidates": blend.candidates})
+        config = config | {"blend": blend.document()}
+    save_model(out, tensors, trainer.label_graph, trainer.classes, config)
+    replace_file(out / "history.csv", _history_csv(result))
 
 
-def validator(job: Job, val: pd.DataFrame, plain: Tensor | None) -> Validate | None:
-    """Mean AP of the served scores on the validation rows, in all and per bucket; None without such rows.
-
-    ``plain`` [row, view, pooled] are their features in the tower without adapters.
-    """
-    if val.empty:
-        return None
-    labels = job.labels(val)
-    masks = bucket_masks([item.bucket for item in job.classes.items])
-
-    def validate(model: CapNet) -> dict[str, float]:
-        ap = average_precision(
-            labels.targets.numpy(), job.served(model, val, plain, "validation"), labels.known.numpy()
-        )
-        found = {"val_mAP": float(mean_over(ap))} | {
-            f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()
-        }
-        if not math.isfinite(found["val_mAP"]):
-            raise DataError(
-                "no class has a positive validation row",
-                "split.parquet",
-                "set split.validation.source: none, or give more validation rows",
-            )
-        return {name: value for name, value in found.items() if math.isfinite(value)}
-
-    return validate
-
-
-def out_of_fold(
-    job: Job, rows: pd.DataFrame, views: Tensor | None, plain: Tensor | None, folder: Path
-) -> dict[str, Tensor]:
-    """Logits of each member [row, view, class] by a model that never saw the row's fold (groups stay together); empty
-    but for the first process.
-    """
-    folds = stratified_folds(
-        job.labels(rows).targets.numpy(), group_codes(rows["group"]), job.params.train.folds, job.params.runtime.seed
-    )
-    found: dict[str, Tensor] = {}
-    for fold in range(job.params.train.folds):
-        inside, outside = (torch.from_numpy(np.flatnonzero(chosen)) for chosen in (folds != fold, folds == fold))
-        if not len(inside) or not len(outside):
-            continue
-        part, held = (rows.iloc[chosen.numpy()].reset_index(drop=True) for chosen in (inside, outside))
-        part_views, part_plain = (None if item is None else item[inside] for item in (views, plain))
-        model = job.model()
-        job.fit(
-            model,
-            part,
-            part_views,
-            folder / f"fold{fold}",
-            part_plain,
-            what=f"fold {fold + 1} of {job.params.train.folds}",
-        )
-        if job.group.is_main_process:
-            for name, logits in job.member_logits(
-                model, held, None if plain is None else plain[outside], "held-out"
-            ).items():
-                found.setdefault(name, torch.zeros(len(rows), *logits.shape[1:]))[outside] = logits
-        model.release_towers()
-    found.pop("linear_probe", None)  # of a fold it was never fitted
-    return found
-
-
-def stratified_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Fold of every row, int64 [row]: labels spread evenly, groups kept together."""
-    fold = np.zeros(len(labels), dtype=np.int64)
-    left = np.arange(len(labels))
-    for number in range(folds - 1, 0, -1):
-        chosen = stratified_holdout(labels[left], len(left) // (number + 1), seed, groups[left])
-        fold[left[chosen]] = number
-        left = left[~chosen]
-    return fold
-
-
-def config(job: Job, result: Fit, val: pd.DataFrame, split_dir: Path) -> dict[str, Any]:
+def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -> dict[str, Any]:
     """config.json: everything needed to load the model, and how its epoch was chosen."""
     note = split_dir / "split.json"
     return {
-        **job.params.subset(("backbone", "tte", "train")),
-        "weight_hash": job.towers.weight_hash,
-        "precision": "bf16" if job.machine.bf16 else "fp32",
+        **trainer.params.subset(("backbone", "tte", "train")),
+        "weight_hash": trainer.towers.weight_hash,
+        "precision": "bf16" if trainer.machine.bf16 else "fp32",
         "selected_epoch": result.selected_epoch,
         "validation_rows": len(val),
         "validation_extra_labels": bool(read_json(note).get("extra_labels", False)) if note.is_file() else False,
@@ -286,17 +191,8 @@ def config(job: Job, result: Fit, val: pd.DataFrame, split_dir: Path) -> dict[st
     }
 
 
-def history_csv(result: Fit) -> str:
+def _history_csv(result: Fit) -> str:
     """One line an epoch; empty where a value was not measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-    writer.writeheader()
-    for row in result.history:
-        writer.writerow(
-            {
-                name: int(row[name]) if name in ("epoch", "step") else f"{row[name]:.6f}"
-                for name in HISTORY
-                if name in row
-            }
-        )
-    return text.getvalue()
+    frame = pd.DataFrame(result.history, columns=list(HISTORY)).astype({"epoch": int, "step": int})
+    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6f")
+    return text

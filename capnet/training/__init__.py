@@ -1,1 +1,3 @@
-"""The training loop, its samplers, checkpoints and processes. No metric is computed here."""
+"""The trainer, its optimiser, batches, checkpoints and processes, and scores of held-out rows. No metric is computed
+here.
+"""

@@ -1,10 +1,15 @@
-"""Training state on disk: trained tensors, optimiser moments, history; safetensors, written beside and renamed."""
+"""Training state on disk: trained tensors, the optimiser's state, history. Safetensors, written to a temporary name and
+renamed.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,84 +19,108 @@ import torch
 from torch import Tensor
 
 from capnet.contracts import read_tensors, write_tensors
-from capnet.errors import CapnetError
+from capnet.errors import CapnetError, ContractError
 from capnet.training.distributed import ProcessGroup
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+SAVE_EVERY_SECONDS = 2.0  # between two checkpoints
+# and that many times as long as the last one took: where a volume is slow, saving still costs 3 % at most
+SAVE_PAUSE = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
     """How far a training run has come."""
 
-    epoch: int = 0  # epochs finished
+    epoch: int = 0  # finished epochs
     step: int = 0
-    losses: list[float] = field(default_factory=list)  # of the steps of the epoch at work
+    losses: list[float] = field(default_factory=list)  # of the steps of the current epoch
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float = float("-inf")
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
-def save(path: Path, progress: Progress, parameters: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """Write everything that the next step depends on."""
-    tensors = {f"now/{name}": tensor.detach() for name, tensor in parameters.items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
-    for name, parameter in parameters.items():
-        tensors |= {
-            f"{key}/{name}": optimiser.state[parameter][key] for key in MOMENTS if key in optimiser.state[parameter]
-        }
-    metadata = {
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "losses": progress.losses,
-        "history": progress.history,
-        "best_epoch": progress.best_epoch,
-    }
-    if progress.best:
-        metadata["best_value"] = progress.best_value
-    write_tensors(path, tensors, metadata)
+class Checkpoint:
+    """The checkpoint of one training run; only the main process reads and writes it.
 
-
-def load(path: Path, parameters: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> Progress:
-    """Put a saved state back into ``parameters`` and ``optimiser``; a fresh Progress where there is none."""
-    if not path.is_file():
-        return Progress()
-    tensors, metadata = read_tensors(path)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"now/{name}"])
-            state: dict[str, Any] = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
-            if state:
-                optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-                }
-    best = {name.removeprefix("best/"): tensor for name, tensor in tensors.items() if name.startswith("best/")}
-    known = {
-        name: metadata[name]
-        for name in ("epoch", "step", "losses", "history", "best_epoch", "best_value")
-        if name in metadata
-    }
-    return Progress(**known, best=best)
-
-
-def share(path: Path, group: ProcessGroup) -> None:
-    """Give every process the state that the first one finds at ``path``; on other machines there is none, or an old
-    one.
+    Args:
+        path: of the file.
+        parameters: of the model, by name.
+        optimiser: whose state belongs to them.
+        process_group: the processes that train together.
     """
-    if group.size == 1:
-        return
-    content = group.broadcast(path.read_bytes() if group.is_main_process and path.is_file() else b"")
-    if group.is_main_process:
-        return
-    path.unlink(missing_ok=True)
-    if content:
-        path.write_bytes(content)
+
+    def __init__(
+        self,
+        path: Path,
+        parameters: Mapping[str, Tensor],
+        optimiser: torch.optim.Optimizer,
+        process_group: ProcessGroup,
+    ) -> None:
+        self.path, self.parameters, self.optimiser, self.process_group = path, parameters, optimiser, process_group
+        self.saved, self.pause = time.monotonic(), SAVE_EVERY_SECONDS
+
+    def load(self) -> Progress:
+        """Put the saved state back into parameters and optimiser, in every process.
+
+        Returns:
+            How far the saved run had come; a new Progress where there is no checkpoint, or a damaged one.
+        """
+        state = self.process_group.broadcast(self._read())
+        if state is None:
+            return Progress()
+        tensors, metadata = state
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(parts["model"][name])
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for key, tensor in parts["optimiser"].items():
+            index, _, name = key.partition("/")
+            moments[int(index)][name] = tensor
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": dict(moments)})
+        return Progress(**metadata, best=parts["best"])
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not (self.process_group.is_main_process and self.path.is_file()):
+            return None
+        try:
+            return read_tensors(self.path)
+        except ContractError:
+            logger.warning("%s is damaged, so training starts from the beginning", self.path)
+            return None
+
+    def save(self, progress: Progress) -> None:
+        """Write everything that the next step depends on."""
+        if not self.process_group.is_main_process:
+            return
+        started = time.monotonic()
+        tensors = {f"model/{name}": tensor for name, tensor in self.parameters.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in progress.best.items()}
+        for index, moments in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in moments.items()}
+        write_tensors(self.path, tensors, {key: value for key, value in vars(progress).items() if key != "best"})
+        self.saved = time.monotonic()
+        self.pause = max(SAVE_EVERY_SECONDS, SAVE_PAUSE * (self.saved - started))
+
+    def save_if_due(self, progress: Progress) -> None:
+        """Write, unless the last checkpoint is only seconds old."""
+        if time.monotonic() - self.saved > self.pause:
+            self.save(progress)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One writer per training run; the lock goes with its process, however that ends."""
+    """One writer per training run; the lock goes with its process, however that ends.
+
+    Raises:
+        CapnetError: another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as file:
         try:

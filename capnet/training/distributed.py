@@ -3,7 +3,7 @@ process.
 
 Each process sends its share of a batch through the image tower, which is nearly all of the work. The features are
 exchanged, and every process computes the loss over the whole batch, so any loss is exact, also one that is no mean over
-pictures.
+images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +21,17 @@ from torch import Tensor, distributed
 
 from capnet.errors import ConfigError
 
-# parameters before the exchange: a process knows the gradient of its own pictures only
-IMAGE_SIDE = ("block_adapters.", "adapter.")
-PATIENCE = timedelta(hours=2)  # the others wait while the first one validates
+T = TypeVar("T")
+
+# parameters before the exchange: a process knows the gradient of its own images only
+BEFORE_EXCHANGE = ("block_adapters.", "adapter.")
+TIMEOUT = timedelta(hours=2)  # the others wait while the main process validates
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train together; ``rank`` 0 validates, logs and writes. A group of one does nothing but return
-    what it is given.
+    """The processes that train together; the main process, ``rank`` 0, validates, logs and writes. A group of one
+    passes everything through.
     """
 
     rank: int = 0
@@ -38,65 +41,65 @@ class ProcessGroup:
     def is_main_process(self) -> bool:
         return self.rank == 0
 
-    def features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
-        """Features [row, embed] of all ``rows``, of which this process encodes its share; only those carry a gradient.
+    def gather_features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """Features of a batch, of which each process encodes its share; only that share carries a gradient.
 
-        Raises ConfigError where a batch has fewer rows than there are processes.
+        Args:
+            rows: int [row], the whole batch.
+            encode: features [row, embed] of some rows.
+
+        Returns:
+            [row, embed] of the whole batch.
+
+        Raises:
+            ConfigError: the batch has fewer rows than there are processes.
         """
         if self.size == 1:
             return encode(rows)
         shares = np.array_split(rows, self.size)
         if not len(shares[-1]):
             todo = "raise train.batch_size, which is that of all processes together, or start fewer processes"
-            raise ConfigError(f"a batch of {len(rows)} pictures for {self.size} processes", "train.batch_size", todo)
+            raise ConfigError(f"a batch of {len(rows)} images for {self.size} processes", "train.batch_size", todo)
         own = encode(shares[self.rank])
         padded = own.new_zeros(len(shares[0]), own.shape[1])
         padded[: len(own)] = own.detach()
-        found = [torch.empty_like(padded) for _ in shares]
-        distributed.all_gather(found, padded)
-        return torch.cat([own if rank == self.rank else found[rank][: len(share)] for rank, share in enumerate(shares)])
+        gathered = [torch.empty_like(padded) for _ in shares]
+        distributed.all_gather(gathered, padded)
+        parts = [features[: len(share)] for features, share in zip(gathered, shares, strict=True)]
+        parts[self.rank] = own
+        return torch.cat(parts)
 
     def sum_gradients(self, parameters: Mapping[str, Tensor]) -> None:
-        """Give every process the gradient of the whole batch: shares are added up, what all have already is averaged
-        against drift.
+        """Give every process the gradient of the whole batch: shares are added up; what every process has computed for
+        the whole batch is averaged against drift.
         """
         if self.size == 1:
             return
-        with_gradient = [(name, parameter.grad) for name, parameter in parameters.items() if parameter.grad is not None]
-        flat = torch.cat(
-            [
-                gradient.flatten() * (1.0 if name.startswith(IMAGE_SIDE) else 1.0 / self.size)
-                for name, gradient in with_gradient
-            ]
-        )
-        distributed.all_reduce(flat)
-        for _, gradient in with_gradient:
-            gradient.copy_(flat[: gradient.numel()].view_as(gradient))
-            flat = flat[gradient.numel() :]
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                if not name.startswith(BEFORE_EXCHANGE):
+                    parameter.grad /= self.size
+                distributed.all_reduce(parameter.grad)
 
-    def broadcast(self, content: bytes) -> bytes:
-        """What the first process says, to all of them."""
+    def broadcast(self, value: T) -> T:
+        """The main process's ``value``, in all processes."""
         if self.size == 1:
-            return content
-        device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-        length = torch.tensor([len(content)], device=device)
-        distributed.broadcast(length, src=0)
-        data = (
-            torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
-            if self.is_main_process and content
-            else torch.empty(int(length), dtype=torch.uint8, device=device)
-        )
-        if int(length):
-            distributed.broadcast(data, src=0)
-        return data.cpu().numpy().tobytes()
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.size > 1:
+    @contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """The block runs in the main process, then in the others, which find what it left in a shared state folder."""
+        if self.size > 1 and not self.is_main_process:
+            distributed.barrier()
+        yield
+        if self.size > 1 and self.is_main_process:
             distributed.barrier()
 
 
-ALONE = ProcessGroup()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
@@ -104,11 +107,11 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """The group that torchrun started this process in, by its environment variables; elsewhere a group of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:

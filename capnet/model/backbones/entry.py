@@ -49,8 +49,8 @@ class BackboneEntry:
         name: ``backbone.name`` in the settings.
         pretrained: the usual ``backbone.pretrained``.
         description: what it is, for the model card.
-        load: builds the frozen towers from this entry, the settings, the image size in pixels (0: its own) and the names
-            of all registered backbones, for messages.
+        load: builds the frozen towers from this entry, the settings, the image size in pixels (0: its own) and the
+            names of all registered backbones, for messages.
         licences: by the beginning of ``backbone.pretrained``; "" is the beginning of all.
         published_files: sha256 of weight files by the tag under which they were published, so that a file of one's
             own is known by its bytes.

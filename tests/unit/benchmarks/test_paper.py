@@ -117,6 +117,8 @@ def test_the_table_has_our_rows_the_published_ones_and_what_differs(voc_lt: Path
         assert f"- **{letter}**: {PROTOCOL[letter]}" in text
     assert content["settings_sha256"] in text
     assert content["settings"]["train"]["select"] == "last"
+    assert "no scores out of fold, unlike the preset" in text
+    assert not list((voc_lt / "out").rglob("out_of_fold.parquet"))
     ours = content["ours"][0]["figures"]["mAP"]
     metrics = json.loads((voc_lt / "out/RN50/seed0/evaluation/evaluation.json").read_text())["capnet"]
     assert ours["mean"] == pytest.approx(100 * metrics["mAP"])

@@ -10,7 +10,7 @@ from unit.model.test_capnet import OFF, build, images
 
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.losses import LOSSES, multilabel_loss
-from capnet.training.loop import make_optimiser
+from capnet.training.optimiser import make_optimiser
 
 HEAD = {"class_head": {"enabled": True}}
 

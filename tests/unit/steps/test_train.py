@@ -21,10 +21,10 @@ from capnet.contracts import (
     write_classes,
     write_split,
 )
-from capnet.errors import ContractError
+from capnet.errors import ConfigError, ContractError
 from capnet.evaluation.tte import Scorer, score_images, view_features
 from capnet.stages import run
-from capnet.steps.train import stratified_folds
+from capnet.training.out_of_fold import stratified_folds
 
 NAMES = ["red square", "green square", "blue square"]
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
@@ -32,7 +32,7 @@ COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """32 pictures with squares of up to three colours, split 20 / 6 / 6, under tmp_path."""
+    """32 images with squares of up to three colours, split 20 / 6 / 6, under tmp_path."""
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     rng = np.random.default_rng(0)
     rows = []
@@ -46,7 +46,7 @@ def made(tmp_path, monkeypatch):
         (tmp_path / "data").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "data" / path)
         sha256 = hashlib.sha256((tmp_path / "data" / path).read_bytes()).hexdigest()
-        side = "train" if number < 20 else "val" if number < 26 else "test"
+        split = "train" if number < 20 else "val" if number < 26 else "test"
         rows.append(
             {
                 "image_id": str(number),
@@ -57,7 +57,7 @@ def made(tmp_path, monkeypatch):
                 "height": 48,
             }
         )
-        rows[-1] |= {"sha256": sha256, "group": None, "slice": None, "given_split": None, "split": side}
+        rows[-1] |= {"sha256": sha256, "group": None, "slice": None, "given_split": None, "split": split}
     return tmp_path, pd.DataFrame(rows)
 
 
@@ -169,6 +169,30 @@ def test_without_validation_rows_every_training_row_is_scored_out_of_fold(made, 
     assert ((scores > 0) & (scores < 1)).all()
     history = pd.read_csv(folder / "model" / "history.csv")
     assert history["val_mAP"].isna().all()
+
+
+def test_out_of_fold_scores_can_be_left_out_and_then_there_are_no_thresholds(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    run_both(folder, tiny_backbone)
+    first = (folder / "model" / "model.safetensors").read_bytes()
+    params, _ = run_both(folder, tiny_backbone, out_of_fold=False)
+    assert (folder / "model" / "model.safetensors").read_bytes() == first
+    assert not (folder / "model" / "out_of_fold.parquet").exists()
+    inputs = {name: folder / name for name in ("split", "model", "data")}
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    thresholds = json.loads((folder / "evaluation" / "thresholds.json").read_text())
+    assert thresholds["source"] == "none"
+
+
+def test_a_blend_without_any_held_out_rows_is_refused(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame)
+    with pytest.raises(ConfigError, match="no rows to be chosen on"):
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=False)
+    assert not (folder / "model").exists()
 
 
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
@@ -302,7 +326,7 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
         frame["labels"] = [
             np.array([], dtype=int) if empty else labels for empty, labels in zip(blank, frame["labels"], strict=True)
         ]
-        frame.at[25, "labels"] = np.array([0, 1, 2])  # the validation side keeps positives
+        frame.at[25, "labels"] = np.array([0, 1, 2])  # the validation rows keep positives
         frame["unknown"] = [[] for _ in range(32)]
     elif case == "10 % unknown labels":
         frame["unknown"] = [

@@ -22,6 +22,7 @@ from capnet.config import override
 from capnet.evaluation.metrics import average_precision, mean_over
 from capnet.model.towers import Towers
 from capnet.model.towers.text import TextTower
+from capnet.training.scoring import combine
 
 # points; two seeds of the benchmark presets differ by up to 3 on these photos
 ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}
@@ -155,13 +156,13 @@ def test_presets_reach_with_clips_geometry_what_they_reach_without(
             "towers_of",
             plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)),
         )
-        labels = data.job({}, 0).labels(data.rows["test"])
+        trainer = data.trainer({}, 0)
+        labels = trainer.labels(data.rows["test"])
         values = []
         for seed in (0, 1):
             trained = data.train({}, seed)
-            scores = data.job({}, seed).combine(
-                trained.members, trained.blend.weights if preset == "own" else {"capnet": 1.0}
-            )
+            weights = trained.blend.weights if preset == "own" else {"capnet": 1.0}
+            scores = combine(trained.members, weights, trainer.params.tte.average)
             values.append(mean_over(average_precision(labels.targets.numpy(), scores, labels.known.numpy())))
         reached[geometry] = 100 * float(np.mean(values))
     assert reached["clip"] > reached["plain"] - ALLOWED[preset]

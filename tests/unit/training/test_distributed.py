@@ -19,7 +19,7 @@ from capnet.config import parse
 from capnet.contracts import label_matrix, make_classes, read_tensors, write_classes, write_split
 from capnet.errors import ConfigError
 from capnet.stages import STAGES, run
-from capnet.training import loop
+from capnet.training import checkpoint, trainer
 from capnet.training.distributed import ProcessGroup
 from tests.unit.model import tiny
 
@@ -102,10 +102,10 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -
         }
     os.chdir(folder)
     tiny.register("tiny-clip", folder / f"configs{rank}")
-    loop.SAVE_EVERY_SECONDS = 0.0
+    checkpoint.SAVE_EVERY_SECONDS = 0.0
     if stop:
-        steps, loss = count(1), loop.multilabel_loss
-        loop.multilabel_loss = lambda *given: os._exit(9) if next(steps) == stop else loss(*given)
+        steps, loss = count(1), trainer.multilabel_loss
+        trainer.multilabel_loss = lambda *given: os._exit(9) if next(steps) == stop else loss(*given)
     described = STAGES[stage]
     run(
         stage,
@@ -161,13 +161,15 @@ def test_two_processes_go_on_where_two_stopped(place: Path) -> None:
 def test_a_group_of_one_changes_nothing() -> None:
     group, weight = ProcessGroup(), torch.ones(3, requires_grad=True)
     rows = np.array([2, 0, 1])
-    features = group.features(rows, lambda share: weight[torch.from_numpy(share)][:, None])
+    features = group.gather_features(rows, lambda share: weight[torch.from_numpy(share)][:, None])
     features.sum().backward()
     group.sum_gradients({"adapter.weight": weight})
     assert torch.equal(weight.grad, torch.ones(3))
-    assert group.broadcast(b"x") == b"x"
+    assert group.broadcast({"x": 1}) == {"x": 1}
+    with group.main_process_first():
+        pass
 
 
-def test_more_processes_than_pictures_in_a_batch_are_refused() -> None:
-    with pytest.raises(ConfigError, match="a batch of 2 pictures for 3 processes"):
-        ProcessGroup(0, 3).features(np.arange(2), lambda share: torch.zeros(len(share), 4))
+def test_more_processes_than_images_in_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a batch of 2 images for 3 processes"):
+        ProcessGroup(0, 3).gather_features(np.arange(2), lambda share: torch.zeros(len(share), 4))

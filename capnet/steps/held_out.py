@@ -1,0 +1,121 @@
+"""What stage train chooses on held-out rows: the epoch, the linear probe and the blend of what is served."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from capnet.errors import DataError
+from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
+from capnet.evaluation.blend import Blend, choose_blend
+from capnet.evaluation.bootstrap import unit_codes
+from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
+from capnet.model.capnet import CapNet
+from capnet.training.scoring import served_scores
+from capnet.training.trainer import Trainer, Validate
+
+
+def validator(trainer: Trainer, val: pd.DataFrame, plain: Tensor | None) -> Validate | None:
+    """A function that measures a model on the validation rows.
+
+    Args:
+        trainer: with the images and their views.
+        val: validation rows.
+        plain: their features [row, view, pooled] in the tower without adapters.
+
+    Returns:
+        Gives ``val_mAP`` of the served scores, and ``val_head`` and so on for each bucket with positives; None without
+        validation rows. Raises DataError where no class has a positive.
+    """
+    if val.empty:
+        return None
+    labels = trainer.labels(val)
+    masks = bucket_masks([item.bucket for item in trainer.classes.items])
+
+    def validate(model: CapNet) -> dict[str, float]:
+        scores = served_scores(trainer, model, val, plain, "validation")
+        ap = average_precision(labels.targets.numpy(), scores, labels.known.numpy())
+        means = {"val_mAP": float(mean_over(ap))}
+        means |= {f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()}
+        if not math.isfinite(means["val_mAP"]):
+            raise DataError(
+                "no class has a positive validation row",
+                "split.parquet",
+                "set split.validation.source: none, or give more validation rows",
+            )
+        return {name: value for name, value in means.items() if math.isfinite(value)}
+
+    return validate
+
+
+def fit_probe(
+    trainer: Trainer, rows: pd.DataFrame, plain: Tensor, val: pd.DataFrame, val_plain: Tensor | None
+) -> Chosen:
+    """The linear probe on the mean feature of the test-time views.
+
+    Args:
+        trainer: with the classes.
+        rows: training rows.
+        plain: their features [row, view, pooled] in the tower without adapters.
+        val: validation rows.
+        val_plain: their features; None chooses the probe's strength in folds of the training rows.
+
+    Returns:
+        The probe of the best strength.
+    """
+    labels = trainer.labels(rows)
+    held_out = None
+    if val_plain is not None:
+        val_labels = trainer.labels(val)
+        held_out = (val_plain.mean(dim=1).numpy(), val_labels.targets.numpy(), val_labels.known.numpy())
+    return choose_probe(plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy(), STRENGTHS, held_out)
+
+
+def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
+    """Put the probe into ``model``; returns its tensors by their names there."""
+    assert model.linear_probe is not None
+    tensors = {
+        "weight": torch.from_numpy(chosen.probe.weight.T.copy()).float(),
+        "bias": torch.from_numpy(chosen.probe.bias).float(),
+    }
+    model.linear_probe.load_state_dict(tensors)
+    return {f"linear_probe.{name}": tensor for name, tensor in tensors.items()}
+
+
+def held_out_logits(chosen: Chosen, views: int) -> Tensor:
+    """The probe's logits [row, view, class] of training rows that it was not fitted on: the same in every view, as it
+    saw their mean.
+    """
+    assert chosen.held_out is not None
+    return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
+
+
+def fit_blend(
+    trainer: Trainer, rows: pd.DataFrame, members: Mapping[str, Tensor], where: str, measured: np.ndarray | None = None
+) -> Blend:
+    """The blend of the members that ranks held-out rows best.
+
+    Args:
+        trainer: with the classes and the towers.
+        rows: held-out rows.
+        members: their logits [row, view, class] by member.
+        where: names the rows in the result, val or out_of_fold.
+        measured: bool [row, class], False leaves an entry out.
+
+    Returns:
+        Its weights, and what each member gains.
+    """
+    labels = trainer.labels(rows)
+    known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
+    means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
+    # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
+    preferred: tuple[str, ...] = ("capnet", "class_head")
+    if not (trainer.towers.image.blocks and trainer.params.train.adapter.enabled):
+        preferred += ("linear_probe",)
+    units = unit_codes(rows["group"].tolist())
+    return choose_blend(means, labels.targets.numpy() & known, known, units, where, preferred)

@@ -1,0 +1,74 @@
+"""Scores of training rows by models that never saw them, for thresholds and blends without validation rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from capnet.data.splits.assign import group_codes
+from capnet.data.splits.stratify import stratified_holdout
+from capnet.training.scoring import member_logits
+from capnet.training.trainer import Trainer
+
+
+def out_of_fold_logits(
+    trainer: Trainer, rows: pd.DataFrame, views: Tensor | None, plain: Tensor | None, folder: Path
+) -> dict[str, Tensor]:
+    """Train one model for each fold on all other folds, and score the fold with it; groups stay together.
+
+    Args:
+        trainer: whose towers no other model adapts at the same time.
+        rows: training rows.
+        views: their features [row, view, pooled] for a frozen tower; without them images are decoded.
+        plain: their features [row, view, pooled] under the test-time views in the tower without adapters.
+        folder: for checkpoints.
+
+    Returns:
+        Logits [row, view, class] by member, without the linear probe, which is fitted elsewhere; empty but in the main
+        process.
+    """
+    n_folds = trainer.params.train.folds
+    targets, groups = trainer.labels(rows).targets.numpy(), group_codes(rows["group"])
+    folds = stratified_folds(targets, groups, n_folds, trainer.params.runtime.seed)
+    result: dict[str, Tensor] = {}
+    for fold in range(n_folds):
+        inside, outside = (torch.from_numpy(np.flatnonzero(mask)) for mask in (folds != fold, folds == fold))
+        if not len(inside) or not len(outside):
+            continue
+        seen, held_out = (rows.iloc[chosen.numpy()].reset_index(drop=True) for chosen in (inside, outside))
+        seen_views, seen_plain = (None if item is None else item[inside] for item in (views, plain))
+        model = trainer.new_model()
+        what = f"fold {fold + 1} of {n_folds}"
+        trainer.fit(model, seen, seen_views, folder / f"fold{fold}", seen_plain, what=what)
+        if trainer.process_group.is_main_process:
+            held_out_plain = None if plain is None else plain[outside]
+            for name, logits in member_logits(trainer, model, held_out, held_out_plain, "held-out").items():
+                result.setdefault(name, torch.zeros(len(rows), *logits.shape[1:]))[outside] = logits
+        model.release_towers()
+    result.pop("linear_probe", None)
+    return result
+
+
+def stratified_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of every row; labels are spread evenly, groups kept together.
+
+    Args:
+        labels: bool [row, class].
+        groups: int [row], equal for rows of one group.
+        folds: their number.
+        seed: of the draw.
+
+    Returns:
+        int64 [row].
+    """
+    fold = np.zeros(len(labels), dtype=np.int64)
+    rest = np.arange(len(labels))
+    for number in range(folds - 1, 0, -1):
+        chosen = stratified_holdout(labels[rest], len(rest) // (number + 1), seed, groups[rest])
+        fold[rest[chosen]] = number
+        rest = rest[~chosen]
+    return fold

@@ -1,0 +1,243 @@
+"""The trainer: fits CapNet to the training rows and can resume at any step; the same bits whether a run was interrupted
+or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from capnet.config import Loss, Params
+from capnet.contracts import Classes, LabelGraph, label_matrix
+from capnet.data.images.features import Transform, pooled_features
+from capnet.errors import DataError
+from capnet.model.capnet import CapNet
+from capnet.model.losses import multilabel_loss
+from capnet.model.towers import Towers
+from capnet.progress import bar
+from capnet.runtime import Machine
+from capnet.training.checkpoint import Checkpoint, lock
+from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
+from capnet.training.images import CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.optimiser import make_optimiser, make_schedule
+from capnet.training.samplers import batches
+
+Log = Callable[[Mapping[str, float], int], None]
+Validate = Callable[[CapNet], dict[str, float]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a table: ``targets`` and ``known`` bool [row, class], ``image_ids`` [row] for messages."""
+
+    targets: Tensor
+    known: Tensor
+    image_ids: Sequence[str]
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Known positives per class [class]."""
+        return (self.targets & self.known).sum(dim=0)
+
+    def to(self, device: torch.device) -> Labels:
+        return Labels(self.targets.to(device), self.known.to(device), self.image_ids)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training gives: the selected epoch's tensors and one history row per epoch."""
+
+    tensors: dict[str, Tensor]
+    history: list[dict[str, float]]
+    selected_epoch: int
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that trainings on one data set share; ``label_graph`` is over ``classes``, images lie in ``root``."""
+
+    params: Params
+    classes: Classes
+    label_graph: LabelGraph
+    towers: Towers
+    machine: Machine
+    root: Path
+    process_group: ProcessGroup = SINGLE_PROCESS
+
+    def new_model(self) -> CapNet:
+        """An untrained model; equal seeds give equal models."""
+        torch.manual_seed(self.params.runtime.seed)
+        adjacency, text_features = self.label_graph.adjacency, self.label_graph.text_features
+        model = CapNet(self.towers, self.classes.prompt_names, adjacency, text_features, self.params.train)
+        return model.to(self.machine.device)
+
+    def labels(self, rows: pd.DataFrame) -> Labels:
+        """Labels of ``rows``; an unknown one is no positive."""
+        unknown = label_matrix(rows["unknown"], len(self.classes))
+        targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
+        return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
+
+    def transform(self, random_views: int = 0) -> Transform:
+        """The test-time views of an image, or that many random ones."""
+        preprocess, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
+        size, mean, std, interpolation = preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation
+        views = None if random_views else tte
+        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize)
+
+    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
+        """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
+        tower = self.towers.image
+        with self.process_group.main_process_first():
+            return pooled_features(
+                tower.pooled,
+                self.towers.weight_hash,
+                rows,
+                self.root,
+                transform,
+                self.machine,
+                self.params.runtime.threads,
+                what,
+                concurrent=tower.thread_safe,
+            )
+
+    def fit(
+        self,
+        model: CapNet,
+        rows: pd.DataFrame,
+        views: Tensor | None,
+        folder: Path,
+        plain: Tensor | None = None,
+        validate: Validate | None = None,
+        what: str = "training",
+        log: Log | None = None,
+    ) -> Fit:
+        """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
+
+        Each process of the group calls this; all return the same.
+
+        Args:
+            model: from ``new_model``.
+            rows: training rows.
+            views: their features [row, view, pooled] for a frozen tower; without them images are decoded.
+            folder: for checkpoints.
+            plain: features [row, view, pooled] in the tower without adapters, for statistics and start values; used
+                where ``views`` is None.
+            validate: gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is
+                selected.
+            what: names this training in the log.
+            log: gets loss, next learning rate and validation means after every epoch, with the epoch's number.
+
+        Returns:
+            The selected epoch, which is also what ``model`` holds then.
+
+        Raises:
+            DataError: the loss stops being finite; names the images of that batch.
+        """
+        settings, seed, group = self.params.train, self.params.runtime.seed, self.process_group
+        labels, images = self.labels(rows), self._images(model, rows, views)
+        prepared = plain if views is None else views
+        if prepared is not None:
+            model.prepare_for(prepared, labels.targets, labels.known)
+        on_device = labels.to(self.machine.device)
+        optimiser = make_optimiser(model, settings)
+        total = settings.epochs * math.ceil(len(rows) / settings.batch_size)
+        with lock(folder) if group.is_main_process else nullcontext(), bar(what, total) as advance:
+            path = folder / "checkpoint.safetensors"
+            checkpoint = Checkpoint(path, dict(model.named_parameters()), optimiser, group)
+            progress = checkpoint.load()
+            schedule = make_schedule(optimiser, settings.optimiser.warmup, total, progress.step)
+            if progress.step and group.is_main_process:
+                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total)
+            advance(progress.step)
+            for epoch in range(progress.epoch + 1, settings.epochs + 1):
+                for batch in batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]:
+                    loss = self._step(model, optimiser, images, on_device, batch, epoch)
+                    schedule.step()
+                    progress.losses.append(loss)
+                    progress.step += 1
+                    advance(note=f"epoch {epoch} loss {loss:.4f}")
+                    checkpoint.save_if_due(progress)
+                row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
+                if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+                    row |= group.broadcast(validate(model) if group.is_main_process else {})
+                    if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
+                        progress.best_value, progress.best_epoch = row["val_mAP"], epoch
+                        progress.best = model.trained_tensors()
+                progress.history.append(row)
+                progress.epoch, progress.losses = epoch, []
+                if log is not None and group.is_main_process:
+                    log(_logged(row, optimiser), epoch)
+                checkpoint.save_if_due(progress)
+            checkpoint.save(progress)
+        if progress.best:
+            model.load_trained(progress.best, str(path))
+            return Fit(progress.best, progress.history, progress.best_epoch)
+        return Fit(model.trained_tensors(), progress.history, settings.epochs)
+
+    def _images(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> TrainingImages:
+        runtime, machine = self.params.runtime, self.machine
+        if views is not None:
+            return CachedFeatures(views, machine.device, runtime.seed)
+        transform = self.transform(random_views=1)
+        return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
+
+    def _step(
+        self,
+        model: CapNet,
+        optimiser: torch.optim.Optimizer,
+        images: TrainingImages,
+        labels: Labels,
+        batch: np.ndarray,
+        epoch: int,
+    ) -> float:
+        """One update on the rows ``batch`` int [image]; returns their loss before it."""
+        rows = torch.from_numpy(batch).to(labels.targets.device)
+
+        def measure(logits: Tensor, settings: Loss) -> Tensor:
+            n_rows = len(labels.targets)
+            return multilabel_loss(logits, labels.targets[rows], labels.counts, n_rows, settings, labels.known[rows])
+
+        encoded = self.process_group.gather_features(batch, lambda share: model.encode(images.pooled(share, epoch)))
+        loss, logits = model.losses(encoded, model.class_features(self.machine.autocast), measure)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _not_finite(logits, [labels.image_ids[row] for row in batch.tolist()], epoch)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        parameters = dict(model.named_parameters())
+        self.process_group.sum_gradients(parameters)
+        # the class head has a loss of its own
+        clipped = [parameter for name, parameter in parameters.items() if not name.startswith("class_head.")]
+        torch.nn.utils.clip_grad_norm_(clipped, self.params.train.optimiser.clip)
+        optimiser.step()
+        return value
+
+
+def _logged(row: Mapping[str, float], optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    means = {f"val/{name.removeprefix('val_')}": value for name, value in row.items() if name.startswith("val_")}
+    rate = max(group["lr"] for group in optimiser.param_groups)
+    return {"train/loss": row["loss"], "train/learning_rate": rate, **means}
+
+
+def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:
+    """Names the images whose scores broke first, else the whole batch."""
+    finite = torch.isfinite(logits.detach()).all(dim=1).tolist()
+    broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
+    shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
+    return DataError(
+        f"the loss stopped being a number in epoch {epoch}",
+        f"images {shown}",
+        "check these images, or lower the learning rates in train.optimiser",
+    )
