@@ -29,11 +29,19 @@ log = logging.getLogger(__name__)
 
 
 def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Give every picture its side and every class its training count; the result does not depend on the manifest's row
-    order.
+    """Give every image its split and every class its training count; the manifest's row order does not matter.
 
-    Raises DataError where a class is short of ``split.require_positives`` on a side that this stage drew, or on train,
-    and where the training counts are not those of ``split.benchmark``.
+    Args:
+        params: all settings.
+        inputs: ``manifest``.
+        outputs: ``split``, the folder to write.
+
+    Returns:
+        Number of rows per split.
+
+    Raises:
+        DataError: a class is short of ``split.require_positives`` in train or in a split that this stage drew, or the
+            training counts are not those of ``split.benchmark``.
     """
     import pandas as pd
 
@@ -45,18 +53,18 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     classes = read_classes(inputs["manifest"] / "classes.json")
     frame = read_manifest(inputs["manifest"] / "manifest.parquet").sort_values("image_id", ignore_index=True)
     labels = known_positives(frame, len(classes))
-    sides = assign_splits(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
-    rows = {"train": sides.train, "val": sides.val, "test": sides.test}
+    assignment = assign_splits(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
+    rows = {"train": assignment.train, "val": assignment.val, "test": assignment.test}
     counts = {name: labels[rows[name]].sum(axis=0) for name in SPLITS}
     check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SPLITS})
-    warnings = [*sides.warnings, *check_positives(classes, counts, labels.sum(axis=0), sides, settings)]
+    warnings = [*assignment.warnings, *check_positives(classes, counts, labels.sum(axis=0), assignment, settings)]
     for warning in warnings:
         log.warning("%s", warning)
 
     table = pd.concat([frame.iloc[rows[name]].assign(split=name) for name in SPLITS], ignore_index=True)
     write_split(outputs["split"] / "split.parquet", table)
     write_classes(outputs["split"] / "classes.json", classes.with_counts(counts["train"].tolist(), settings.buckets))
-    write_json(outputs["split"] / "split.json", _decisions(classes, counts, sides, settings, len(frame), warnings))
+    write_json(outputs["split"] / "split.json", _decisions(classes, counts, assignment, settings, len(frame), warnings))
     return {f"{name}_rows": float(len(rows[name])) for name in SPLITS}
 
 
@@ -88,17 +96,17 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
 
 
 def check_positives(
-    classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, sides: Assignment, settings: Split
+    classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, assignment: Assignment, settings: Split
 ) -> list[str]:
-    """Warnings on classes short of positives; ``counts`` are known positives per side and ``total`` those of all rows,
+    """Warnings on classes short of positives; ``counts`` are known positives per split and ``total`` those of all rows,
     int [class].
 
-    Raises DataError with one problem per side that names every class short of ``require_positives``. A given or
-    published val or test side cannot be drawn better, so there it is only a warning; classes without any positive are
+    Raises DataError with one problem per split that names every class short of ``require_positives``. A given or
+    published val or test split cannot be drawn better, so there it is only a warning; classes without any positive are
     always named.
     """
     warnings, problems = [], []
-    drawn = {"train": True, "val": sides.validation_source != "given", "test": sides.test_source == "share"}
+    drawn = {"train": True, "val": assignment.validation_source != "given", "test": assignment.test_source == "share"}
     for name in SPLITS:
         required = int(getattr(settings.require_positives, name))
         short = [c for c in range(len(classes)) if counts[name][c] < required]
@@ -106,35 +114,35 @@ def check_positives(
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
             problems.append(
-                Problem(what, listed, _help(name, sides, settings, bool(max(total[c] for c in short) >= required)))
+                Problem(what, listed, _help(name, assignment, settings, bool(max(total[c] for c in short) >= required)))
             )
         elif short:
             listed = ", ".join(f"{classes.names[c]}: {counts[name][c]}" for c in short)
             warnings.append(f"fewer than {required} known positives in the given {name} side: {listed}")
         empty = _without(classes, counts[name])
-        if empty and (name == "test" or (name == "val" and len(sides.val))):
+        if empty and (name == "test" or (name == "val" and len(assignment.val))):
             warnings.append(f"no known positive in {name}, so left out of its means: {', '.join(empty)}")
     if problems:
         raise DataError(problems=problems)
     return warnings
 
 
-def _help(name: str, sides: Assignment, settings: Split, enough: bool) -> str:
-    """What would help; ``enough``: in all rows some of these classes have the positives that the side lacks."""
+def _help(name: str, assignment: Assignment, settings: Split, enough: bool) -> str:
+    """What would help; ``enough``: in all rows some of these classes have the positives that the split lacks."""
     fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
     if name == "train":
         draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(
             settings.method, ""
         )
-        held = "lower split.validation.share, or " if sides.validation_source == "train" else ""
-        return f"{draw + held if enough else ''}add pictures of these classes; or {fewer}"
+        held = "lower split.validation.share, or " if assignment.validation_source == "train" else ""
+        return f"{draw + held if enough else ''}add images of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
     source = (
         " and choose split.validation.source train or pool"
-        if name == "val" and sides.validation_source == "none"
+        if name == "val" and assignment.validation_source == "none"
         else ""
     )
-    return f"raise {more}{source}; or add pictures of these classes; or {fewer}"
+    return f"raise {more}{source}; or add images of these classes; or {fewer}"
 
 
 def _without(classes: Classes, counts: np.ndarray) -> list[str]:
@@ -144,28 +152,32 @@ def _without(classes: Classes, counts: np.ndarray) -> list[str]:
 def _decisions(
     classes: Classes,
     counts: dict[str, np.ndarray],
-    sides: Assignment,
+    assignment: Assignment,
     settings: Split,
     n_rows: int,
     warnings: list[str],
 ) -> dict[str, Any]:
     """What split.json says: where rows came from, how many, and what to mind."""
-    rows = {"train": len(sides.train), "val": len(sides.val), "test": len(sides.test)}
+    rows = {"train": len(assignment.train), "val": len(assignment.val), "test": len(assignment.test)}
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "method": settings.method,
-        "validation_source": sides.validation_source,
+        "validation_source": assignment.validation_source,
         # labels beyond the long-tailed list, which a published result would not have had
-        "extra_labels": settings.method != "natural" and sides.validation_source in ("given", "pool"),
-        "test_source": sides.test_source,
+        "extra_labels": settings.method != "natural" and assignment.validation_source in ("given", "pool"),
+        "test_source": assignment.test_source,
         "rows": {**rows, "left_over": n_rows - sum(rows.values())},
         "labels": {name: int(counts[name].sum()) for name in SPLITS},
         "without_positives": {name: _without(classes, counts[name]) for name in SPLITS if rows[name]},
-        "followed_their_group": sides.followed,
-        "validation_rows_given_as_train": sides.held_out_of_given,
+        "followed_their_group": assignment.followed,
+        "validation_rows_given_as_train": assignment.held_out_of_given,
         "warnings": warnings,
     }
-    if sides.draw is not None:
-        order = [classes.names[c] for c in sides.draw.class_order]
-        content[settings.method] = {"class_order": order, "reference": sides.draw.reference, "steps": sides.draw.steps}
+    if assignment.draw is not None:
+        order = [classes.names[c] for c in assignment.draw.class_order]
+        content[settings.method] = {
+            "class_order": order,
+            "reference": assignment.draw.reference,
+            "steps": assignment.draw.steps,
+        }
     return content

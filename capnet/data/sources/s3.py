@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from capnet.data.sources.cache import Entry, unsafe
+from capnet.data.sources.remote import Entry, unsafe
 from capnet.errors import CapnetError, ConfigError, DataError, Problem
 
 CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
@@ -37,6 +37,20 @@ SAYS = {
     "iam-role": "the machine's role",
     "explicit": "the DVC remote's own settings",
 }
+
+REFUSALS = (  # error codes, what they say, what to do
+    (
+        ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"),
+        "S3 refuses the credentials ({})",
+        "correct the key and its secret, or choose another AWS_PROFILE",
+    ),
+    (
+        ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"),
+        "S3 does not allow it ({})",
+        "ask for s3:ListBucket and s3:GetObject on this bucket, or use other credentials",
+    ),
+    (("NoSuchBucket", "404"), "there is no such bucket", "correct the bucket's name; is this the right server?"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,21 +109,18 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
             **{k: v or None for k, v in keys.items()},
         )
         client = session.client("s3", endpoint_url=address.endpoint or None, config=config)
-        found = None if address.anonymous else session.get_credentials()
+        credentials = None if address.anonymous else session.get_credentials()
     except (BotoCoreError, ValueError) as error:
         raise DataError(
             f"S3 cannot be set up: {error}", "AWS settings", "look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws/config"
         ) from None
     if address.anonymous:
         return client, "none: data.anonymous is true"
-    if found is None:
-        todo = (
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket set data.anonymous:"
-            " true"
-        )
+    if credentials is None:
+        todo = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or data.anonymous for a public bucket"
         raise DataError("no credentials for S3 were found", "environment, ~/.aws, container and machine roles", todo)
-    where = SAYS.get(str(found.method), str(found.method))
-    return client, f"{where}, profile {session.profile_name}" if "file" in str(found.method) else where
+    where = SAYS.get(str(credentials.method), str(credentials.method))
+    return client, f"{where}, profile {session.profile_name}" if "file" in str(credentials.method) else where
 
 
 def explain(error: Exception, what: str, client: Any, credentials: str) -> Problem:
@@ -117,32 +128,17 @@ def explain(error: Exception, what: str, client: Any, credentials: str) -> Probl
     where = f"{what} at {client.meta.endpoint_url}, credentials: {credentials}"
     answer: Mapping[str, Any] = getattr(error, "response", {}) or {}
     code = str(answer.get("Error", {}).get("Code", ""))
-    if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"):
-        return Problem(
-            f"S3 refuses the credentials ({code})",
-            where,
-            "correct the key and its secret, or choose another AWS_PROFILE",
-        )
-    if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled"):
-        return Problem(
-            f"S3 does not allow it ({code})",
-            where,
-            "ask for s3:ListBucket and s3:GetObject on this bucket, or use other credentials",
-        )
-    if code in ("NoSuchBucket", "404"):
-        return Problem("there is no such bucket", where, "correct the bucket's name; is this the right server?")
+    for codes, says, todo in REFUSALS:
+        if code in codes:
+            return Problem(says.format(code), where, todo)
     if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
         region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "its own")
         return Problem("the bucket is in another region", where, f"set AWS_REGION={region}")
     if code:
-        return Problem(
-            f"S3 answers {code}: {answer['Error'].get('Message', '')}", where, "see the server's log, or try again"
-        )
-    return Problem(
-        f"S3 does not answer: {' '.join(str(error).split())}",
-        where,
-        "is the server running, and AWS_ENDPOINT_URL right?",
-    )
+        what = f"S3 answers {code}: {answer['Error'].get('Message', '')}"
+        return Problem(what, where, "see the server's log, or try again")
+    what = f"S3 does not answer: {' '.join(str(error).split())}"
+    return Problem(what, where, "is the server running, and AWS_ENDPOINT_URL right?")
 
 
 @dataclass(frozen=True)
@@ -175,7 +171,7 @@ class S3Source:
         client, credentials = self._client
         bucket, prefix = split_uri(self.root)
         start = f"{prefix}/" if prefix else ""
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         problems: list[Problem] = []
         try:
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
@@ -183,27 +179,18 @@ class S3Source:
                     path = item["Key"][len(start) :]
                     if not path or path.endswith("/"):
                         continue  # a folder's marker
-                    fault = unsafe(path)
-                    if fault:
-                        problems.append(
-                            Problem(
-                                f"object name {item['Key']!r} cannot be used: {fault}",
-                                self.root,
-                                "rename or remove the object",
-                            )
-                        )
-                    found[path] = Entry(int(item["Size"]), item["ETag"].strip('"'))
+                    if fault := unsafe(path):
+                        what = f"object name {item['Key']!r} cannot be used: {fault}"
+                        problems.append(Problem(what, self.root, "rename or remove the object"))
+                    entries[path] = Entry(int(item["Size"]), item["ETag"].strip('"'))
         except (ClientError, BotoCoreError) as error:
             raise DataError(problems=[explain(error, self.root, client, credentials)]) from None
         if problems:
             raise DataError(problems=problems)
-        if not found:
-            raise DataError(
-                "nothing is stored there",
-                f"{self.root} at {client.meta.endpoint_url}",
-                "correct data.root, or upload the data folder",
-            )
-        return found
+        if not entries:
+            where = f"{self.root} at {client.meta.endpoint_url}"
+            raise DataError("nothing is stored there", where, "correct data.root, or upload the data folder")
+        return entries
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
         """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
@@ -225,12 +212,9 @@ class S3Source:
                 size = 0
             failed = 1 if size > have else failed + 1
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
-        where = f"{self.root}/{path} at {client.meta.endpoint_url}"
-        raise DataError(
-            f"the object could not be fetched in {ATTEMPTS} attempts: {last}",
-            where,
-            "look at the connection and the server, then run it again",
-        )
+        what = f"the object could not be fetched in {ATTEMPTS} attempts: {last}"
+        todo = "check the connection and the server, then run it again"
+        raise DataError(what, f"{self.root}/{path} at {client.meta.endpoint_url}", todo)
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -255,14 +239,12 @@ class S3Source:
             answer = client.get_object(
                 Bucket=bucket, Key=f"{prefix}/{path}" if prefix else path, IfMatch=f'"{entry.version}"', **more
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "PreconditionFailed":
-                raise DataError(
-                    "the object was replaced while it was fetched", f"{self.root}/{path}", "run the same command again"
-                ) from None
-            raise DataError(problems=[explain(error, f"{self.root}/{path}", client, credentials)]) from None
-        except BotoCoreError as error:
-            raise DataError(problems=[explain(error, f"{self.root}/{path}", client, credentials)]) from None
+        except (ClientError, BotoCoreError) as error:
+            problem = explain(error, f"{self.root}/{path}", client, credentials)
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "PreconditionFailed":
+                what = "the object was replaced while it was fetched"
+                problem = Problem(what, f"{self.root}/{path}", "run the same command again")
+            raise DataError(problems=[problem]) from None
         plain = not str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
         try:
             with open(target, "ab" if have and "ContentRange" in answer else "wb") as file:
@@ -279,9 +261,9 @@ def _fault(target: Path, entry: Entry, plain: bool) -> str:
         return f"{size} bytes arrived, not {entry.size}"
     if plain and PLAIN_MD5.fullmatch(entry.version):
         with open(target, "rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != entry.version:
-            return f"its md5 is {found}, not {entry.version}"
+            content = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if content != entry.version:
+            return f"its md5 is {content}, not {entry.version}"
     return ""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from capnet.config import Data
 from capnet.contracts import SCHEMA, check_schema, read_json, write_json
-from capnet.data.sources.cache import Entry, is_label_file
+from capnet.data.sources.remote import Entry, is_label_file
 from capnet.data.sources.root import kind_of, local_root, open_source
 from capnet.errors import ContractError, DataError
 

@@ -1,6 +1,4 @@
-"""Which side of the split every row is on: given sides first, then test, train and validation; a group never on two
-sides.
-"""
+"""Which split every row is in: given splits first, then test, train and validation; a group is never in two."""
 
 from __future__ import annotations
 
@@ -21,19 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_array
 
-FREE, LEFT = "", "left"  # no side yet; out of train and test, at most a validation row
+FREE, LEFT = "", "left"  # no split yet; out of train and test, at most a validation row
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Row positions per side in the order in which they are written, and where each side came from."""
+    """Row positions per split in the order in which they are written, and where each split came from."""
 
     train: list[int]
     val: list[int]
     test: list[int]
     validation_source: str  # given, train, pool or none
     test_source: str  # given, published or share
-    followed: int = 0  # rows without a side that went where the rest of their group was given
+    followed: int = 0  # rows without a split that went where the rest of their group was given
     held_out_of_given: int = 0  # rows given as train that became validation rows
     draw: LongTailedDraw | None = None
     warnings: list[str] = field(default_factory=list)
@@ -55,38 +53,46 @@ def assign_splits(
     settings: Split,
     published: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Assignment:
-    """Give the rows of ``frame`` (manifest columns, ascending image_id) their sides; ``labels`` are known positives,
-    sparse or dense bool [row, class].
+    """Give the rows of ``frame`` (manifest columns, ascending image_id) their splits.
 
-    Given sides stay: a row given as val or test is there, and nothing joins a given test side but unsided rows of its
-    own groups. A row given as train may be left out by the Pareto draw or a published list, or become a validation row
-    where rows without a side do not suffice; it is never a test row. With no test rows given, ``test_share`` of the
-    rows without a side is held out before train is drawn, so the test side keeps the natural distribution.
+    Given splits stay: a row given as val or test is there, and nothing joins a given test split but rows of its own
+    groups that have no split. A row given as train may be left out by the Pareto draw or a published list, or become a
+    validation row where rows without a split do not suffice; it is never a test row. With no test rows given,
+    ``test_share`` of the rows without a split is held out before train is drawn, so test keeps the natural
+    distribution.
 
-    Raises DataError for an empty train or test side and for lists that contradict given sides, ConfigError for a pool
-    that cannot exist.
+    Args:
+        frame: manifest columns, ascending image_id.
+        labels: known positives, sparse or dense bool [row, class].
+        settings: the section ``split``.
+        published: image ids of the published train and test list; empty where there is none.
+
+    Raises:
+        DataError: train or test would be empty, or a list contradicts given splits.
+        ConfigError: the pool that validation rows are to come from cannot exist.
     """
     groups = group_codes(frame["group"])
-    given = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
+    given_split = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
     position = {image: row for row, image in enumerate(frame["image_id"])}
     listed_train, listed_test = ([position[image] for image in ids] for ids in published)
-    side = given.copy()
+    split = given_split.copy()
     if settings.method == "published":
-        _refuse_contradictions(frame, given, listed_train, listed_test)
-        side[side == "train"] = LEFT
-        side[listed_train], side[listed_test] = "train", "test"
-        side[(side == FREE) & _grouped_with(groups, np.isin(side, SPLITS))] = LEFT
+        _refuse_contradictions(frame, given_split, listed_train, listed_test)
+        split[split == "train"] = LEFT
+        split[listed_train], split[listed_test] = "train", "test"
+        split[(split == FREE) & _grouped_with(groups, np.isin(split, SPLITS))] = LEFT
         followed = 0
     else:
-        followed = _follow_groups(side, groups)
-    test_source = "published" if listed_test else "given" if (side == "test").any() else "share"
+        followed = _follow_groups(split, groups)
+    test_source = "given" if (split == "test").any() else "share"
+    test_source = "published" if listed_test else test_source
     if test_source == "share":
-        side[_test_share(side, labels, groups, settings)] = "test"
+        split[_test_share(split, labels, groups, settings)] = "test"
     in_list = set(listed_test)
-    test = [*listed_test, *(row for row in np.flatnonzero(side == "test").tolist() if row not in in_list)]
+    test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
 
     draw = None
-    train = np.flatnonzero((side == FREE) | (side == "train"))
+    train = np.flatnonzero((split == FREE) | (split == "train"))
     if settings.method in ("pareto", "exponential"):
         draw = long_tailed_draw(labels[train], reference_counts(labels.shape[1], settings), settings.seed)
         train = train[draw.rows]
@@ -94,18 +100,18 @@ def assign_splits(
         train = np.array(listed_train, dtype=np.int64)
     if not len(train):
         raise DataError(
-            "no rows for the train side",
+            "no rows for train",
             f"split.method = {settings.method}, {len(frame)} rows",
             "give more rows, or lower split.test_share",
         )
 
-    val, source = np.flatnonzero(side == "val"), "given"
+    val, source = np.flatnonzero(split == "val"), "given"
     if not len(val):
         source = settings.validation.source
         if source == "train":
-            val = _from_train(train, given, labels, groups, settings)
+            val = _from_train(train, given_split, labels, groups, settings)
         elif source == "pool":
-            val = _from_pool(train, side, labels, groups, settings)
+            val = _from_pool(train, split, labels, groups, settings)
     warnings = []
     if not len(val) and source != "none":
         reason = (
@@ -117,7 +123,7 @@ def assign_splits(
         )
         source = "none"
     held_out = np.isin(train, val)
-    held_out_of_given = int((given[train[held_out]] == "train").sum())
+    held_out_of_given = int((given_split[train[held_out]] == "train").sum())
     return Assignment(
         train[~held_out].tolist(), val.tolist(), test, source, test_source, followed, held_out_of_given, draw, warnings
     )
@@ -135,45 +141,43 @@ def _grouped_with(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.isin(groups, groups[rows])
 
 
-def _follow_groups(side: np.ndarray, groups: np.ndarray) -> int:
-    """Put rows without a side where the rest of their group was given (test before val before train); how many
+def _follow_groups(split: np.ndarray, groups: np.ndarray) -> int:
+    """Put rows without a split where the rest of their group was given (test before val before train); how many
     moved.
     """
     moved = 0
     for name in reversed(SPLITS):
-        follow = (side == FREE) & _grouped_with(groups, side == name)
-        side[follow] = name
+        follow = (split == FREE) & _grouped_with(groups, split == name)
+        split[follow] = name
         moved += int(follow.sum())
     return moved
 
 
-def _test_share(side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
-    """Positions of the rows without a side that become the test side."""
-    free = np.flatnonzero(side == FREE)
-    wanted = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
-    chosen = free[stratified_holdout(labels[free], wanted, settings.seed, groups[free])]
+def _test_share(split: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
+    """Positions of the rows without a split that become test rows."""
+    free = np.flatnonzero(split == FREE)
+    size = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
+    chosen = free[stratified_holdout(labels[free], size, settings.seed, groups[free])]
     if len(chosen):
         return chosen
-    if wanted and len(np.unique(groups[free])) == 1:
+    if size and len(np.unique(groups[free])) == 1:
         todo = (
-            "give pictures that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
+            "give images that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
         )
         raise DataError(
-            "no rows for the test side: all rows without a given side are one group",
+            "no rows for test: all rows without a given split are one group",
             f"column group, {len(free)} rows",
             todo,
         )
-    if wanted and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
+    if size and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
         todo = (
-            f"{reason}, or give pictures that do not belong together groups of their own, or give rows of labels.csv"
+            f"{reason}, or give images that do not belong together groups of their own, or give rows of labels.csv"
             " the split 'test'"
         )
-        raise DataError(
-            "no rows for the test side: every group is too large for it", f"column group, {len(free)} rows", todo
-        )
+        raise DataError("no rows for test: every group is too large for it", f"column group, {len(free)} rows", todo)
     raise DataError(
-        "no rows for the test side",
-        f"split.test_share = {settings.test_share}; {len(free)} of {len(side)} rows have no given side",
+        "no rows for test",
+        f"split.test_share = {settings.test_share}; {len(free)} of {len(split)} rows have no given split",
         "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share"
         " above 0",
     )
@@ -193,17 +197,17 @@ def _too_large(groups: np.ndarray, share: float, setting: str) -> str:
 
 
 def _from_train(
-    train: np.ndarray, given: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+    train: np.ndarray, given_split: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
 ) -> np.ndarray:
     """Positions of training rows to hold out; rows given as train only where the others are too few."""
-    wanted = round(settings.validation.share * len(train))
-    unsided = train[~_grouped_with(groups, given == "train")[train]]  # a group with a row given as train stays whole
-    rows = np.sort(unsided if len(unsided) >= wanted else train)
-    return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
+    size = round(settings.validation.share * len(train))
+    free = train[~_grouped_with(groups, given_split == "train")[train]]  # a group with a row given as train stays whole
+    rows = np.sort(free if len(free) >= size else train)
+    return rows[stratified_holdout(labels[rows], size, settings.seed, groups[rows])]
 
 
 def _from_pool(
-    train: np.ndarray, side: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+    train: np.ndarray, split: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
 ) -> np.ndarray:
     """Positions of rows that neither train nor test took, at most ``cap`` of the training rows, no group shared with
     either.
@@ -213,19 +217,21 @@ def _from_pool(
         raise ConfigError(
             "split.validation.source = pool, but split.method natural leaves no rows over", "params.yaml", todo
         )
-    taken = side == "test"
+    taken = split == "test"
     taken[train] = True
     rows = np.flatnonzero(~_grouped_with(groups, taken))
-    wanted = min(len(rows), int(min(settings.validation.share, settings.validation.cap) * len(train)))
-    return rows[stratified_holdout(labels[rows], wanted, settings.seed, groups[rows])]
+    size = min(len(rows), int(min(settings.validation.share, settings.validation.cap) * len(train)))
+    return rows[stratified_holdout(labels[rows], size, settings.seed, groups[rows])]
 
 
-def _refuse_contradictions(frame: pd.DataFrame, given: np.ndarray, train: Sequence[int], test: Sequence[int]) -> None:
+def _refuse_contradictions(
+    frame: pd.DataFrame, given_split: np.ndarray, train: Sequence[int], test: Sequence[int]
+) -> None:
     problems = []
     for name, rows in (("train", train), ("test", test)):
         for row in rows:
-            if given[row] not in (FREE, name):
-                what = f"image {frame['image_id'].iloc[row]!r} is listed for {name} but given as {given[row]}"
+            if given_split[row] not in (FREE, name):
+                what = f"image {frame['image_id'].iloc[row]!r} is listed for {name} but given as {given_split[row]}"
                 problems.append(
                     Problem(what, f"ingest.{name}_list", "correct the list, or the split column of the data")
                 )

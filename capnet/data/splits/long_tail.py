@@ -89,7 +89,7 @@ def long_tailed_draw(
     from scipy.sparse import csc_array, csr_array
 
     order = [int(c) for c in class_order(labels)]
-    wanted_counts = [int(n) for n in reference]
+    counts = [int(n) for n in reference]
     by_row, by_class = csr_array(labels), csc_array(labels)
     by_row.sort_indices()
     by_class.sort_indices()
@@ -101,8 +101,8 @@ def long_tailed_draw(
     def classes_of(row: int) -> list[int]:
         return by_row.indices[by_row.indptr[row] : by_row.indptr[row + 1]].tolist()
 
-    for c, wanted in zip(order, wanted_counts, strict=True):
-        step = wanted - len(drawn_of_class[c])
+    for c, count in zip(order, counts, strict=True):
+        step = count - len(drawn_of_class[c])
         if step > 0:
             left = tuple(
                 set(by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]].tolist()) - drawn_of_class[c]
@@ -118,7 +118,7 @@ def long_tailed_draw(
                 for other in classes_of(row):
                     drawn_of_class[other].remove(row)
         steps.append(step)
-    return LongTailedDraw(list(drawn), order, wanted_counts, steps)
+    return LongTailedDraw(list(drawn), order, counts, steps)
 
 
 def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> LongTailedDraw:
@@ -126,16 +126,16 @@ def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shap
     return long_tailed_draw(labels, reference_curve(labels.shape[1], maximum, minimum, shape), seed)
 
 
-def write_id_list(folder: Path, side: str, ids: Sequence[str]) -> None:
-    """Keep a published list beside the manifest, so that whoever reads the manifest reads the list that belongs to
+def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
+    """Keep a published list with the manifest, so that whoever reads the manifest reads the list that belongs to
     it.
     """
-    replace_file(folder / f"{side}_list.txt", "\n".join(ids) + "\n")
+    replace_file(folder / f"{split}_list.txt", "\n".join(ids) + "\n")
 
 
-def read_kept_list(folder: Path, side: str) -> list[str]:
+def read_kept_list(folder: Path, split: str) -> list[str]:
     """The list that ingest kept; empty where there is none."""
-    path = folder / f"{side}_list.txt"
+    path = folder / f"{split}_list.txt"
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
@@ -161,23 +161,23 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
     by_name: dict[str, str] = {PurePosixPath(image).name: image for image in known}
     same = _spellings(known)
     for number, line in enumerate(lines, start=1):
-        written = line.strip()
-        if not written:
+        listed = line.strip()
+        if not listed:
             continue
-        image = same.get(written, written)
+        image = same.get(listed, listed)
         if image in first_line:
             where = f"{path} line {number}, first in line {first_line[image]}"
-            problems.append(Problem(f"image id {written!r} is listed twice", where, "remove one of the lines"))
+            problems.append(Problem(f"image id {listed!r} is listed twice", where, "remove one of the lines"))
             continue
         first_line[image] = number
-        if written in same:
+        if listed in same:
             ids.append(image)
         else:
             problems.append(
                 Problem(
-                    f"image id {written!r} is not in the data",
+                    f"image id {listed!r} is not in the data",
                     f"{path} line {number}",
-                    _advice(written, known, by_name, len(problems)),
+                    _advice(listed, known, by_name, len(problems)),
                 )
             )
     if not first_line and not problems:
@@ -192,7 +192,7 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
 
 
 def _spellings(known: Sequence[str]) -> dict[str, str]:
-    """The image id that a line of a list stands for: itself, or COCO's 000000000009 for 9 where that says one picture
+    """The image id that a line of a list stands for: itself, or COCO's 000000000009 for 9 where that says one image
     only.
     """
     numbers = [image for image in known if image.isdigit()]
@@ -204,16 +204,12 @@ def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: i
     if image in by_name:
         return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
     bare = PurePosixPath(image.replace("\\", "/"))
-    inside = next(
-        (found for found in (str(bare.with_suffix("")) if bare.name else "", bare.stem) if found in by_name.values()),
-        "",
-    )
+    spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
+    inside = next((name for name in spellings if name in by_name.values()), "")
     if inside:
         return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
     # slow: only for what is shown
     close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
-    return (
-        f"did you mean {close[0]!r}?"
-        if close
-        else "add the picture to the data, or use the list that belongs to this data"
-    )
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "add the image to the data, or use the list that belongs to this data"

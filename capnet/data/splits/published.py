@@ -131,15 +131,15 @@ def check_benchmark(name: str, classes: Classes, counts: np.ndarray, rows: Mappi
         " split.benchmark: none"
     )
     problems = [
-        Problem(f"{rows[side]} {side} rows, published are {number}", where, todo)
-        for side, number in (("train", expected.train), ("test", expected.test))
-        if rows[side] != number
+        Problem(f"{rows[split]} {split} rows, published are {number}", where, todo)
+        for split, number in (("train", expected.train), ("test", expected.test))
+        if rows[split] != number
     ]
     if len(classes) != len(expected.counts):
         problems.append(Problem(f"{len(classes)} classes, published are {len(expected.counts)}", where, todo))
     else:
-        found = zip(classes.names, counts.tolist(), expected.counts, strict=True)
-        different = [f"{label}: {count} instead of {number}" for label, count, number in found if count != number]
+        pairs = zip(classes.names, counts.tolist(), expected.counts, strict=True)
+        different = [f"{label}: {count} instead of {number}" for label, count, number in pairs if count != number]
         if different:
             problems.append(
                 Problem(

@@ -13,20 +13,28 @@ if TYPE_CHECKING:
 
 
 def stratified_holdout(
-    labels: csr_array | np.ndarray, wanted: int, seed: int, groups: Sequence[int] | np.ndarray | None = None
+    labels: csr_array | np.ndarray, size: int, seed: int, groups: Sequence[int] | np.ndarray | None = None
 ) -> np.ndarray:
-    """Choose ``wanted`` rows so that every label keeps its share on both sides; bool [row], true where held out.
+    """Choose ``size`` rows so that every label keeps its share in both parts.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, algorithm 1) with two subsets whose
-    sizes are kept, so exactly ``wanted`` rows are held out. ``labels`` is sparse or dense bool [row, class]. Rows with
-    equal ``groups`` (int [row]) stay together; then the number may fall short of ``wanted``, never exceed it. None is
-    held out only where every group is larger than ``wanted``. The rarest label goes first and a lone positive stays
-    where more of it is due, which is train for shares below one half.
+    sizes are kept. The rarest label goes first and a lone positive stays where more of it is due, which is train for
+    shares below one half.
+
+    Args:
+        labels: sparse or dense bool [row, class].
+        size: number of rows to hold out.
+        seed: of the order in which groups are visited.
+        groups: int [row]; rows of one group stay together. Then fewer rows may be held out, never more, and none only
+            where every group is larger than ``size``.
+
+    Returns:
+        bool [row], true where held out.
     """
     from scipy.sparse import csc_array, csr_array
 
     n = labels.shape[0]
-    if wanted <= 0:
+    if size <= 0:
         return np.zeros(n, dtype=bool)
     unit_of_row, n_units = _units(np.arange(n) if groups is None else np.asarray(groups))
     order = list(range(n_units))
@@ -43,34 +51,34 @@ def stratified_holdout(
     sizes = np.bincount(unit_of_row, minlength=n_units).tolist()
     totals = np.asarray(counts.sum(axis=0)).tolist()
     # times n, so that ties are exact
-    due = [[total * (n - wanted) for total in totals], [total * wanted for total in totals]]
-    room = [n - wanted, wanted]
+    due = [[total * (n - size) for total in totals], [total * size for total in totals]]
+    room = [n - size, size]
     waiting = np.array(totals)
     held_out, placed = bytearray(n_units), bytearray(n_units)
 
-    def place(unit: int, label: int | None) -> None:
-        size = sizes[unit]
-        if (room[0] >= size) == (room[1] >= size):
-            wishes = [(due[side][label] if label is not None else 0, room[side]) for side in (0, 1)]
-            side = int(wishes[1] > wishes[0]) if room[1] >= size else 0
+    def assign(unit: int, label: int | None) -> None:
+        unit_size = sizes[unit]
+        if (room[0] >= unit_size) == (room[1] >= unit_size):
+            wishes = [(due[part][label] if label is not None else 0, room[part]) for part in (0, 1)]
+            part = int(wishes[1] > wishes[0]) if room[1] >= unit_size else 0
         else:
-            side = int(room[1] >= size)
-        room[side] -= size
+            part = int(room[1] >= unit_size)
+        room[part] -= unit_size
         start, end = counts.indptr[unit], counts.indptr[unit + 1]
         for c, k in zip(counts.indices[start:end].tolist(), counts.data[start:end].tolist(), strict=True):
-            due[side][c] -= k * n
+            due[part][c] -= k * n
             waiting[c] -= k
-        held_out[unit], placed[unit] = side, 1
+        held_out[unit], placed[unit] = part, 1
 
     while waiting.any():
         rarest = int(np.where(waiting > 0, waiting, np.iinfo(np.int64).max).argmin())
         for unit in by_class.indices[by_class.indptr[rarest] : by_class.indptr[rarest + 1]].tolist():
             if not placed[unit]:
-                place(unit, rarest)
+                assign(unit, rarest)
     for unit in range(n_units):
         if not placed[unit]:
-            place(unit, None)
-    fitting = [unit for unit in range(n_units) if sizes[unit] <= wanted]
+            assign(unit, None)
+    fitting = [unit for unit in range(n_units) if sizes[unit] <= size]
     # few large groups: what would have fitted was placed before the others turned out not to
     if fitting and not any(held_out):
         held_out[max(fitting, key=sizes.__getitem__)] = 1

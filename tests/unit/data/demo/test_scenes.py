@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from capnet.data.demo import catalogue
 from capnet.data.demo.backdrops import OUTDOORS, paint
 from capnet.data.demo.image_set import encode
+from capnet.data.demo.pictograms import _font, font_path, pictogram
 from capnet.data.demo.rooms import INDOORS
 from capnet.data.demo.scenes import (
     LARGEST,
@@ -23,12 +24,9 @@ from capnet.data.demo.scenes import (
     SIZES,
     SMALLEST,
     Arrangement,
-    _font,
     arrange,
     compose,
     draw,
-    font_path,
-    pictogram,
     split_and_slice,
 )
 from capnet.errors import DataError
@@ -255,7 +253,7 @@ def test_sides_and_slices_follow_the_number(index: int, expected: tuple[str, str
 
 
 def test_there_is_no_picture_beyond_the_last() -> None:
-    with pytest.raises(ValueError, match="3100 pictures"):
+    with pytest.raises(ValueError, match="3100 images"):
         split_and_slice(3100)
 
 

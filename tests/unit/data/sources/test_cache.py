@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from capnet.data.sources.cache import Cache, Entry, is_label_file, unsafe
+from capnet.data.sources.cache import Cache
+from capnet.data.sources.remote import Entry, is_label_file, unsafe
 from capnet.errors import DataError
 
 

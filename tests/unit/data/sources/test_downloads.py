@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from capnet.cli import main
-from capnet.data.sources.downloads import BENCHMARKS, extract, fetch_benchmark
+from capnet.data.sources.archives import extract
+from capnet.data.sources.downloads import BENCHMARKS, fetch_benchmark
 from capnet.errors import ConfigError, DataError
 
 

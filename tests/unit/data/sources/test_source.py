@@ -11,7 +11,7 @@ import pytest
 
 from capnet.config import Data
 from capnet.contracts import tree_hash
-from capnet.data.sources.cache import Entry
+from capnet.data.sources.remote import Entry
 from capnet.data.sources.source import DataSource, describe, digest, read_source
 from capnet.errors import ContractError, DataError
 

@@ -169,15 +169,15 @@ def test_impossible_settings_say_what_to_do() -> None:
     frame, labels = table(100, 0)
     with pytest.raises(ConfigError, match="leaves no rows over"):
         assign_splits(frame, labels, Split(validation=Validation(source="pool")))
-    with pytest.raises(DataError, match="no rows for the test side"):
+    with pytest.raises(DataError, match="no rows for test"):
         assign_splits(frame, labels, Split(test_share=0.0))
-    with pytest.raises(DataError, match="all rows without a given side are one group"):
+    with pytest.raises(DataError, match="all rows without a given split are one group"):
         assign_splits(frame.assign(group="one"), labels, Split())
-    with pytest.raises(DataError, match="no rows for the test side"):
+    with pytest.raises(DataError, match="no rows for test"):
         assign_splits(frame.assign(given_split="train"), labels, Split())
-    with pytest.raises(DataError, match="no rows for the train side"):
+    with pytest.raises(DataError, match="no rows for train"):
         assign_splits(frame.assign(given_split="test"), labels, Split())
-    with pytest.raises(DataError, match="no rows for the train side"):
+    with pytest.raises(DataError, match="no rows for train"):
         assign_splits(frame, np.zeros_like(labels), Split(method="pareto"))
 
 

@@ -1,0 +1,64 @@
+"""What a remote data folder is: files by path with a version, fetched one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+JPEG_2000 = (".jp2", ".j2k", ".jpx")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", *JPEG_2000)
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z")
+OTHERS = (".mp4", ".avi", ".mov", ".npy", ".npz")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A remote file: its size in bytes (or the average where only a total is known) and a ``version`` that changes with
+    the content.
+    """
+
+    size: int
+    version: str
+
+
+class Source(Protocol):
+    """Where files come from. ``name`` is what the user wrote; ``folder`` is where its copy is below the cache."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> PurePosixPath: ...
+
+    def entries(self) -> dict[str, Entry]:
+        """Every file by its path below the root."""
+        ...
+
+    def fetch(self, path: str, entry: Entry, target: Path) -> None:
+        """Write the file to ``target`` and verify it; goes on where ``target`` already holds the first bytes."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and of what was put aside."""
+        ...
+
+
+def is_label_file(path: str) -> bool:
+    """True for a file that an annotation reader may want: all but images, archives, films and arrays."""
+    return not path.lower().endswith(IMAGES + ARCHIVES + OTHERS)
+
+
+def unsafe(path: str) -> str:
+    """Why a remote name cannot become a path below a folder; empty where it can."""
+    parts = path.split("/")
+    if path.startswith("/") or "\0" in path:
+        return "it is no relative path"
+    if any(part in ("", ".", "..") for part in parts):
+        return "it has an empty part, '.' or '..'"
+    return "a part of it is longer than 255 bytes" if any(len(part.encode()) > 255 for part in parts) else ""
+
+
+def megabytes(size: int) -> str:
+    """A size in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
