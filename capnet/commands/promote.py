@@ -90,6 +90,7 @@ def command(
     from capnet.promotion import promote as promotion
     from capnet.promotion.copies import copy
     from capnet.promotion.policy import read_policy
+    from capnet.promotion.versions import candidate_of
     from capnet.serving.engine import rescorer
     from capnet.tracking.store import store
 
@@ -106,7 +107,7 @@ def command(
             done = promotion.rollback(client, register.name, force, reason)
             click.echo(f"champion of {done.name}: version {done.after} again, was version {done.before}")
             return
-        version = promotion.candidate_of(client, register, number)
+        version = candidate_of(client, register, number)
         if target and target != register.name:
             version = copy(client, version, target)
         rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))

@@ -1,1 +1,1 @@
-"""Who becomes `champion`: policy, verdict, gate, history, copies. Nothing here scores an image."""
+"""Who becomes `champion`: policy, verdict, gate, versions, page, history, copies. Nothing here scores an image."""

@@ -18,6 +18,7 @@ ALIAS = "champion"
 VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
 OVERRIDE = "gate_override"
 FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag: does the artifact hold the backbone's weights
+PROVENANCE = "provenance"  # tag: JSON with class_fingerprint, weight_hash, data_md5, git_revision
 NOBODY = "no champion"
 UNCOVERED = "inconclusive: coverage"  # how a rule begins in VERDICT_RULES that needs the reason of a person
 

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
+from capnet.promotion.page import refresh
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -35,6 +36,7 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
         if key in version.tags:
             client.delete_model_version_tag(name, made.version, key)
     client.set_model_version_tag(name, made.version, COPIED_FROM, identity(version.name, version.version))
+    refresh(client, name, str(made.version))
     return client.get_model_version(name, made.version)
 
 

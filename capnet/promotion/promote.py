@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from capnet.config import Register
 from capnet.errors import ContractError, GateError, Problem
 from capnet.promotion import history
 from capnet.promotion.champion import (
     ALIAS,
     OVERRIDE,
     VERDICT,
-    VERDICT_AGAINST,
     VERDICT_OF,
-    VERDICT_RULES,
     identity,
     refusal,
 )
 from capnet.promotion.copies import refused_at_home
 from capnet.promotion.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.promotion.history import Event
+from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import Verdict
+from capnet.promotion.versions import champion_of, current_number, rival_of, version_or_none
 from capnet.tracking.store import insist
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-LONGEST_TAG = 4500
 Confirm = Callable[[Verdict], bool]
 MakeRescore = Callable[["ModelVersion"], Rescore | None]
 
@@ -49,59 +47,6 @@ class Outcome:
     now: str
     verdict: Verdict | None
     event: Event | None
-
-
-def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version under the alias, None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    number = model.aliases.get(ALIAS)
-    return None if number is None else client.get_model_version(name, str(number))
-
-
-def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself
-    or there is none, the one before.
-
-    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse
-    them all it is the latest; None where no other version was ever champion.
-    """
-    known, wanted = history.events(client, name), _current(client, name)
-    seen: set[str] = set()
-    latest = None
-    while wanted not in seen:
-        seen.add(wanted)
-        version = _version(client, name, wanted) if wanted not in ("", number) else None
-        if version is not None and not refusal(name, wanted, version.tags, known):
-            return version
-        latest = latest or version
-        wanted = next(
-            (
-                event.before
-                for event in reversed(known)
-                if event.counts and event.after == wanted and event.before not in seen
-            ),
-            wanted,
-        )
-    return latest
-
-
-def _version(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """None where it was deleted."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version(name, number)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
@@ -144,26 +89,6 @@ def verdict_on(
     return judge(candidate, theirs, policy, rescore, named)
 
 
-def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
-    """What the version's page shows and what readers of the champion ask for."""
-    lines = [
-        *map(str, verdict.broken),
-        *(str(rule) for rule in verdict.rules if rule.outcome != "fail"),
-        *verdict.notes,
-    ]
-    return {
-        VERDICT: verdict.colour,
-        VERDICT_OF: identity(version.name, version.version),
-        VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
-        VERDICT_RULES: "\n".join(lines)[:LONGEST_TAG],
-    }
-
-
-def tag(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
-    for key, value in tags.items():
-        insist(client.set_model_version_tag, version.name, version.version, key, value)
-
-
 def _no_reason() -> GateError:
     return GateError(
         "--force needs --reason", "command line", "say in a sentence why this model must serve; it stays in the history"
@@ -202,7 +127,7 @@ def promote(
     doubt = "" if rival else refused_at_home(client, version)
     if doubt:
         verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
-    tag(client, version, verdict_tags(version, rival, verdict))
+    show_verdict(client, version, verdict_tags(version, rival, verdict))
     if verdict.colour == "red" and not force:
         problems = [
             Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again")
@@ -229,7 +154,7 @@ def promote(
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
     since = history.now()
-    if _current(client, name) != before:  # someone was faster: what was measured is no longer today's champion
+    if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
     event = history.begin(
@@ -258,14 +183,10 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
     ]
     if others:  # finished since we looked: that is the champion that we replaced
         event = replace(event, before=others[-1].after)
-    now = _current(client, name)
+    now = current_number(client, name)
     finished = history.finish(client, name, event, done, now if now != event.after else "")
-    return Outcome(name, event.before, event.after, _current(client, name), verdict, finished)
-
-
-def _current(client: MlflowClient, name: str) -> str:
-    champion = champion_of(client, name)
-    return str(champion.version) if champion else ""
+    refresh(client, name, event.before, event.after)
+    return Outcome(name, event.before, event.after, current_number(client, name), verdict, finished)
 
 
 # ---------------------------------------------------------------- back, and what others did
@@ -280,11 +201,11 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
         raise _no_reason()
     follow(client, name)
     since = history.now()
-    current, known = _current(client, name), history.events(client, name)
+    current, known = current_number(client, name), history.events(client, name)
     version, seen, back = None, {current}, history.former(known, current)
     while back and back not in seen and version is None:  # versions that were deleted are passed over
         seen.add(back)
-        version = _version(client, name, back)
+        version = version_or_none(client, name, back)
         back = back if version else history.former(known, back)
     if version is None:
         raise GateError(
@@ -320,6 +241,7 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     # ``last``
     if begun:
         history.finish(client, name, begun[-1])
+        refresh(client, name, last, current)
         return None
     tags = found.tags if found else {}
     rules = refusal(name, current, tags, known) if found else ""
@@ -327,7 +249,9 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     verdict = "red" if red else "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key)
-    return history.finish(client, name, event)
+    event = history.finish(client, name, event)
+    refresh(client, name, last, current)
+    return event
 
 
 @dataclass(frozen=True)
@@ -348,14 +272,6 @@ def audit(client: MlflowClient, name: str) -> Audit:
     champion = champion_of(client, name)
     known = history.events(client, name)
     refused = refusal(name, champion.version, champion.tags, known) if champion else ""
+    if champion:
+        refresh(client, name, str(champion.version))
     return Audit(known, new, str(champion.version) if champion else "", refused)
-
-
-def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:
-    """The version with this number, else the one under the setting's alias (`challenger`)."""
-    found = (
-        client.get_model_version(settings.name, number)
-        if number
-        else client.get_model_version_by_alias(settings.name, settings.alias)
-    )
-    return client.get_model_version(found.name, found.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,9 +12,11 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.promotion.champion import FORM, PACKED, REFERENCED, VERDICT
+from capnet.promotion.champion import FORM, PACKED, PROVENANCE, REFERENCED, VERDICT
+from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import read_policy
-from capnet.promotion.promote import follow, rival_of, tag, verdict_on, verdict_tags
+from capnet.promotion.promote import follow, verdict_on
+from capnet.promotion.versions import rival_of
 from capnet.registry.artifacts import log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
@@ -89,7 +92,7 @@ def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candi
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
-    tag(client, found, verdict_tags(found, rival, verdict))
+    show_verdict(client, found, verdict_tags(found, rival, verdict))
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
@@ -153,18 +156,20 @@ def _new_version(
     data_md5: str,
     advance: Advance,
 ) -> ModelVersion:
-    tags = {
-        "content_hash": candidate.content_hash,
+    sources = {
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": str(candidate.config.get("weight_hash", "")),
-        FORM: PACKED if settings.pack_backbone else REFERENCED,
-    } | {key: value for key, value in (("data_md5", data_md5), ("git_revision", git_revision())) if value}
+        "data_md5": data_md5,
+        "git_revision": git_revision(),
+    }
+    sources = {key: value for key, value in sources.items() if value}
+    form = PACKED if settings.pack_backbone else REFERENCED
+    tags = {"content_hash": candidate.content_hash, FORM: form, PROVENANCE: json.dumps(sources)}
     text = description(candidate)
-    cards = card_texts(
-        candidate, tags[FORM], data_md5, dvc_location(Path(".dvc/config"), data_md5), settings.data_licence
-    )
+    cards = card_texts(candidate, form, data_md5, dvc_location(Path(".dvc/config"), data_md5), settings.data_licence)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
-    notes = tags | {"mlflow.note.content": text, "mlflow.source.name": "capnet register"} | fingerprints(candidate)
+    notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **fingerprints(candidate)}
+    notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
         logged = client.create_logged_model(
@@ -187,10 +192,8 @@ def _new_version(
             client.set_terminated(run_id, "FINISHED")
         advance(note="version")
         text += card_links(experiment, run_id)
-        buckets = {name: f"{value:.4f}" for name, value in candidate.headline.items()}
-        created = _create_version(
-            client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags | buckets
-        )
+        tags |= {name: f"{value:.4f}" for name, value in candidate.headline.items() if name in ("mAP", "tail")}
+        created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
         advance()
     return _lowest(client, settings, created, candidate.content_hash)
 

@@ -4,6 +4,7 @@ storage address.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,17 @@ import yaml
 
 from capnet.contracts import slugify
 from capnet.errors import ConfigError, GateError
-from capnet.promotion.champion import FORM, OVERRIDE, PACKED, VERDICT, VERDICT_AGAINST, identity, overriding, refusal
+from capnet.promotion.champion import (
+    FORM,
+    OVERRIDE,
+    PACKED,
+    PROVENANCE,
+    VERDICT,
+    VERDICT_AGAINST,
+    identity,
+    overriding,
+    refusal,
+)
 from capnet.promotion.history import events
 
 if TYPE_CHECKING:
@@ -102,6 +113,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     fetched.
     """
     tags = version.tags
+    provenance = json.loads(tags.get(PROVENANCE, "{}"))
     labels = {
         "app.kubernetes.io/name": deployment.name,
         "app.kubernetes.io/part-of": "capnet",
@@ -116,8 +128,8 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/verdict-against": tags.get(VERDICT_AGAINST, ""),
         "capnet/gate-override": tags.get(OVERRIDE, ""),
         "capnet/backbone": tags.get(FORM, ""),
-        "capnet/data-md5": tags.get("data_md5", ""),
-        "capnet/git-revision": tags.get("git_revision", ""),
+        "capnet/data-md5": provenance.get("data_md5", ""),
+        "capnet/git-revision": provenance.get("git_revision", ""),
     }
     resources: dict[str, dict[str, str]] = {
         "requests": {"cpu": deployment.cpu, "memory": deployment.memory},

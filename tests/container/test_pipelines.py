@@ -91,7 +91,7 @@ def test_the_model_is_in_the_mlflow_server(run: Path, servers: Servers, built: B
     assert version.tags["content_hash"] == record["content_hash"]
     assert "challenger" in MlflowClient(servers.mlflow.address).get_registered_model(NAME).aliases
     label = built.engine.inspect(built.tags["train"])["Config"]["Labels"]["org.opencontainers.image.revision"]
-    assert version.tags["git_revision"] == label
+    assert json.loads(version.tags["provenance"])["git_revision"] == label
 
 
 @pytest.fixture(scope="module")

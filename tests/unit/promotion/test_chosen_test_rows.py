@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from capnet.contracts import read_classes
 from capnet.errors import GateError
-from capnet.promotion import history
+from capnet.promotion import history, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.gate import GateScores, gate_scores, judge
@@ -323,7 +323,7 @@ def test_a_person_must_give_a_reason_which_stays(shrunken: MlflowClient) -> None
         with pytest.raises(GateError, match=r"needs --reason") as caught:
             promote(shrunken, "3", reason=reason)
         assert "200 of 400 test pictures of the champion are compared" in str(caught.value)
-        assert str(promotion.champion_of(shrunken, "capnet").version) == "1"  # type: ignore[union-attr]
+        assert str(versions.champion_of(shrunken, "capnet").version) == "1"  # type: ignore[union-attr]
     with pytest.raises(GateError, match="nobody confirmed"):
         promote(shrunken, "3", answer=False, reason="the old camera is gone")
     assert promote(shrunken, "3", reason="the old camera is gone").now == "3"

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from capnet.config import Register
 from capnet.errors import ConfigError, GateError
 from capnet.promotion import history as history_of
+from capnet.promotion import page, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
@@ -142,7 +143,7 @@ def test_a_good_version_that_was_clicked_is_followed(client: MlflowClient) -> No
     against = client.get_model_version("capnet", "1")
     # as if it had been registered now
     verdict = promotion.verdict_on(client, promotion.scores_of(client, third), against, POLICY)
-    promotion.tag(client, third, promotion.verdict_tags(third, against, verdict))
+    page.show_verdict(client, third, page.verdict_tags(third, against, verdict))
     client.set_registered_model_alias("capnet", "champion", "3")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
     with pytest.raises(GateError):
@@ -237,7 +238,7 @@ def test_a_copy_needs_a_verdict_of_its_own(client: MlflowClient) -> None:
         GateError, match=r"nobody confirmed\n.*capnet version 2, which it is a copy of, has a red verdict; fail: "
     ):
         promotion.promote(client, copied, POLICY, lambda verdict: False)
-    assert promotion.champion_of(client, "capnet-production") is None
+    assert versions.champion_of(client, "capnet-production") is None
     done = promotion.promote(client, copied, POLICY, lambda verdict: True)
     assert (done.name, done.now, done.verdict and done.verdict.colour) == ("capnet-production", "1", "inconclusive")
     assert champion(client, "capnet-production") == "1"
@@ -275,3 +276,42 @@ def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient) -> No
 def test_addresses_that_are_no_registered_model(database: Path, uri: str) -> None:
     with pytest.raises(ConfigError):
         resolve(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), uri)
+
+
+def lines_of(client: MlflowClient, number: str) -> list[str]:
+    """The description of a version, line by line."""
+    return str(client.get_model_version("capnet", number).description).splitlines()
+
+
+def test_a_version_says_its_verdict_first_and_stays_up_to_date(client: MlflowClient) -> None:
+    client.update_model_version("capnet", "1", "mAP 50.0 % over 4 classes.\n\nWhat a person wrote.")
+    promote(client, "1")
+    first = lines_of(client, "1")
+    assert first[0].startswith("Verdict: green, against no champion. Champion since 20")
+    assert first[-3:] == ["mAP 50.0 % over 4 classes.", "", "What a person wrote."]
+    with pytest.raises(GateError):
+        promote(client, "2")
+    refused = lines_of(client, "2")
+    assert refused[0] == "Verdict: red, against capnet version 1."
+    rules = client.get_model_version("capnet", "2").tags["verdict_rules"].splitlines()
+    assert refused[2 : 2 + len(rules)] == [f"- `{rule}`" for rule in rules], "every rule with its numbers"
+    promote(client, "2", force=True, reason="the `tail` is not sold")
+    assert "- `reason of a person: the 'tail' is not sold`" in lines_of(client, "2")
+    assert " Was champion until 20" in lines_of(client, "1")[0]
+    promotion.rollback(client, "capnet")
+    assert " Champion since 20" in lines_of(client, "1")[0]
+    assert ", rolled back by " in lines_of(client, "1")[0]
+    assert " Was champion until 20" in lines_of(client, "2")[0]
+    client.set_registered_model_alias("capnet", "champion", "3")
+    promotion.audit(client, "capnet")
+    assert lines_of(client, "3")[0].startswith("Verdict: green, against no champion. Champion since 20")
+    assert lines_of(client, "3")[0].endswith(", moved outside capnet promote. Readers refuse it.")
+    assert any(line.startswith("- `refused: no verdict against capnet version 1") for line in lines_of(client, "3"))
+    assert " Was champion until 20" in lines_of(client, "1")[0]
+    assert [lines_of(client, "1").count("---"), lines_of(client, "1")[-1]] == [1, "What a person wrote."]
+
+
+def test_a_copy_does_not_show_the_verdict_of_another(client: MlflowClient) -> None:
+    promote(client, "1")
+    copied = copy(client, client.get_model_version("capnet", "1"), "capnet-production")
+    assert str(copied.description).splitlines()[0] == "Verdict: none of its own."

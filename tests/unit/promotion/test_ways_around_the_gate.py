@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from capnet.config import Register
 from capnet.contracts import label_matrix, read_classes
 from capnet.errors import ContractError, GateError
-from capnet.promotion import history
+from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.gate import gate_scores, judge
@@ -122,7 +122,7 @@ def test_all_tags_of_a_good_version_copied_by_hand(client: MlflowClient) -> None
     with pytest.raises(GateError):
         promote(client, "2")
     good = client.get_model_version("capnet", "1").tags
-    promotion.tag(client, client.get_model_version("capnet", "2"), good)
+    page.show_verdict(client, client.get_model_version("capnet", "2"), good)
     click(client, "2")
     with pytest.raises(GateError, match=r"no verdict.*those of capnet version 1"):
         resolve(client, CHAMPION)

@@ -57,28 +57,29 @@ def _check_contents(client: MlflowClient, paths: dict[str, Path], folder: Path, 
     candidate = read_candidate(**paths)
     version = client.get_model_version_by_alias(settings.name, "challenger")
     expected = {
-        "content_hash": candidate.content_hash,
         "class_fingerprint": candidate.classes.fingerprint,
         "weight_hash": candidate.config["weight_hash"],
         "data_md5": "0123.dir",
     }
-    assert {name: version.tags[name] for name in expected} == expected
-    assert {name: version.tags[name] for name in ("mAP", "head", "medium", "tail")} == {
-        "mAP": "0.5000",
-        "head": "0.6000",
-        "medium": "0.5000",
-        "tail": "0.4000",
-    }
+    run = client.get_run(version.run_id)
+    provenance = json.loads(version.tags["provenance"])
+    assert {name: provenance[name] for name in expected} == expected
+    assert set(provenance) - set(expected) <= {"git_revision"}
+    assert (version.tags["mAP"], version.tags["tail"]) == ("0.5000", "0.4000")
+    assert version.tags["content_hash"] == run.data.tags["content_hash"] == candidate.content_hash
+    assert len(version.tags) <= 10
     assert (version.tags["verdict"], version.tags["verdict_of"], version.tags["verdict_against"]) == (
         "green",
         f"{settings.name} version 1",
         "no champion",
     )
-    assert version.description.startswith("mAP 50.0 % over 4 classes")
-    run = client.get_run(version.run_id)
+    assert version.description.startswith("Verdict: green, against no champion.\n")
+    assert "\n---\n\nmAP 50.0 % over 4 classes" in version.description
     assert run.info.status == "FINISHED"
     assert {name: run.data.tags[name] for name in expected} == expected
-    assert client.get_experiment(run.info.experiment_id).name == settings.experiment
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.name == settings.experiment
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert run.data.params["train.loss.name"] == "db_focal"
     assert run.data.params["tte.views"] == "5"
     assert {

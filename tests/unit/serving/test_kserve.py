@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -28,7 +29,11 @@ def client(database: Path) -> MlflowClient:
     """
     found = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     found.create_registered_model("capnet demo")
-    tags = {"content_hash": "0123456789abcdef" * 4, "backbone": "packed", "git_revision": "1" * 40}
+    tags = {
+        "content_hash": "0123456789abcdef" * 4,
+        "backbone": "packed",
+        "provenance": json.dumps({"git_revision": "1" * 40}),
+    }
     found.create_model_version("capnet demo", SOURCE, tags=tags)
     found.set_registered_model_alias("capnet demo", "champion", "1")
     Path("params.yaml").write_text("register: {name: capnet demo}\n")
@@ -105,13 +110,9 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
 def test_the_committed_example_is_what_is_written(repository: Path) -> None:
     text = (repository / "deploy/kserve/capnet.yaml.example").read_text()
     notes = yaml.safe_load(text)["metadata"]["annotations"]
-    names = {
-        "content_hash": "content-hash",
-        "verdict_against": "verdict-against",
-        "data_md5": "data-md5",
-        "git_revision": "git-revision",
-    }
-    tags = {tag: notes[f"capnet/{names.get(tag, tag)}"] for tag in (*names, "verdict", "backbone")}
+    names = ("content_hash", "verdict_against", "verdict", "backbone", "data_md5", "git_revision")
+    tags = {name: notes[f"capnet/{name.replace('_', '-')}"] for name in names}
+    tags["provenance"] = json.dumps({name: tags.pop(name) for name in ("data_md5", "git_revision")})
     version: Any = SimpleNamespace(name="capnet", version="7", tags=tags)
     image = f"registry.example.com/team/capnet-serve@sha256:{'0' * 64}"
     assert (

@@ -1,0 +1,102 @@
+"""A version's page at the store: the tags of its verdict, and the lines above its description that say it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from capnet.promotion import history
+from capnet.promotion.champion import (
+    OVERRIDE,
+    VERDICT,
+    VERDICT_AGAINST,
+    VERDICT_OF,
+    VERDICT_RULES,
+    identity,
+    refusal,
+)
+from capnet.promotion.verdict import Verdict
+from capnet.promotion.versions import current_number, version_or_none
+from capnet.tracking.store import insist
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+LONGEST_TAG = 4500
+START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts and ends with these
+
+
+def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
+    """What readers of the champion ask for, as tags of ``version``; rules that failed come first."""
+    lines = [
+        *map(str, verdict.broken),
+        *(str(rule) for rule in verdict.rules if rule.outcome != "fail"),
+        *verdict.notes,
+    ]
+    return {
+        VERDICT: verdict.colour,
+        VERDICT_OF: identity(version.name, version.version),
+        VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
+        VERDICT_RULES: "\n".join(lines)[:LONGEST_TAG],
+    }
+
+
+def show_verdict(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Write the tags of a verdict and bring the version's description up to date."""
+    for key, value in tags.items():
+        insist(client.set_model_version_tag, version.name, version.version, key, value)
+    refresh(client, version.name, str(version.version))
+
+
+def refresh(client: MlflowClient, name: str, *numbers: str) -> None:
+    """Bring the descriptions of these versions up to date; "" and deleted ones are passed over."""
+    events, champion = history.events(client, name), current_number(client, name)
+    for number in dict.fromkeys(numbers):
+        version = version_or_none(client, name, number) if number else None
+        if version is None:
+            continue
+        before = version.description or ""
+        text = opening(version, events, number == champion) + RULE + body(before)
+        if text != before:
+            client.update_model_version(name, number, text)
+
+
+def opening(version: ModelVersion, events: Sequence[history.Event], is_champion: bool) -> str:
+    """The first lines of a version's description, in Markdown.
+
+    Args:
+        version: with its tags.
+        events: history of the registered model.
+        is_champion: whether the alias points to this version now.
+
+    Returns:
+        One plain line with the colour of the verdict, whom it is against, and when the version became or ceased to be
+        champion; then a list of the rules with their numbers, and the reason of a person where there is one.
+    """
+    number, tags = str(version.version), version.tags
+    own = tags.get(VERDICT, "") if tags.get(VERDICT_OF) == identity(version.name, number) else ""
+    first = f"{START}{own}, against {tags.get(VERDICT_AGAINST) or 'nobody'}." if own else f"{START}none of its own."
+    moves = [event for event in events if event.counts and number in (event.before, event.after)]
+    if is_champion and moves:
+        how = "moved outside capnet promote" if moves[-1].kind == "found" else f"{moves[-1].kind} by {moves[-1].by}"
+        first += f" Champion since {moves[-1].done[:10]}, {how}."
+    elif is_champion:
+        first += " Champion."
+    elif moves:
+        first += f" Was champion until {moves[-1].done[:10]}."
+    reason = refusal(version.name, number, tags, events) if is_champion else ""
+    if reason:
+        first += " Readers refuse it."
+    rules = tags.get(VERDICT_RULES, "").splitlines() if own else []
+    notes = [f"refused: {reason}"] if reason else []
+    if tags.get(OVERRIDE):
+        notes.append(f"reason of a person: {tags[OVERRIDE]}")
+    lines = [f"- `{' '.join(line.split()).replace('`', chr(39))}`" for line in (*rules, *notes)]
+    return "\n".join([first, *(["", *lines] if lines else [])])
+
+
+def body(description: str) -> str:
+    """A description without its opening."""
+    top, rule, rest = description.partition(RULE)
+    return rest if rule and top.startswith(START) else description

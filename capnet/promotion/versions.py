@@ -1,0 +1,82 @@
+"""Finding versions of a registered model: the champion, whom a version is measured against, and the candidate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capnet.config import Register
+from capnet.promotion import history
+from capnet.promotion.champion import ALIAS, refusal
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version under the alias, None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    number = model.aliases.get(ALIAS)
+    return None if number is None else client.get_model_version(name, str(number))
+
+
+def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself
+    or there is none, the one before.
+
+    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse
+    them all it is the latest; None where no other version was ever champion.
+    """
+    known, wanted = history.events(client, name), current_number(client, name)
+    seen: set[str] = set()
+    latest = None
+    while wanted not in seen:
+        seen.add(wanted)
+        version = version_or_none(client, name, wanted) if wanted not in ("", number) else None
+        if version is not None and not refusal(name, wanted, version.tags, known):
+            return version
+        latest = latest or version
+        wanted = next(
+            (
+                event.before
+                for event in reversed(known)
+                if event.counts and event.after == wanted and event.before not in seen
+            ),
+            wanted,
+        )
+    return latest
+
+
+def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
+    """None where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def current_number(client: MlflowClient, name: str) -> str:
+    """The champion's number as text, "" where there is none."""
+    champion = champion_of(client, name)
+    return str(champion.version) if champion else ""
+
+
+def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:
+    """The version with this number, else the one under the setting's alias (`challenger`)."""
+    found = (
+        client.get_model_version(settings.name, number)
+        if number
+        else client.get_model_version_by_alias(settings.name, settings.alias)
+    )
+    return client.get_model_version(found.name, found.version)
