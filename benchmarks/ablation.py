@@ -4,7 +4,7 @@
     ablation.md python -m benchmarks ablation --preset own --sets corel5k=../corel5k --shares 0.05 0.25 1 --rows served
     "linear probe"
 
-A set is a folder with labels.csv, its images and where wanted settings.yaml (how it is divided). All rows see the same
+A set is a folder with labels.csv, its images and optionally settings.yaml (how it is divided). All rows see the same
 images, the same test-time views and the same draws. Differences are means over seeds; each bootstrap draw measures all
 seeds and both rows on the same images. "All sets" is the mean over sets, each drawn on its own.
 
@@ -97,11 +97,13 @@ class Compare:
 
     def means(self, seeds: Sequence[np.ndarray]) -> Draws:
         """Means over seeds of scores [image, class]: the point, then the draws."""
-        found = []
+        precisions = []
         for scores in seeds:
             ranking = rank(self.targets, scores, self.known)
-            found.append(np.concatenate([weighted_average_precision(ranking, block) for block in self.blocks], axis=1))
-        return {name: np.mean([mean_over(ap, mask) for ap in found], axis=0) for name, mask in self.masks.items()}
+            precisions.append(
+                np.concatenate([weighted_average_precision(ranking, block) for block in self.blocks], axis=1)
+            )
+        return {name: np.mean([mean_over(ap, mask) for ap in precisions], axis=0) for name, mask in self.masks.items()}
 
 
 def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
@@ -143,11 +145,11 @@ def table(measured: Mapping[str, Draws], seconds: Mapping[str, float], against: 
 
 def together(sets: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
     """The mean over sets, of the means that all of them have."""
-    names = set.intersection(*(set(next(iter(found.values()))) for found in sets))
-    rows = [row for row in sets[0] if all(row in found for found in sets)]
+    names = set.intersection(*(set(next(iter(rows.values()))) for rows in sets))
+    rows = [row for row in sets[0] if all(row in measured for measured in sets)]
     return {
         row: {
-            name: np.mean([found[row][name] for found in sets], axis=0)
+            name: np.mean([measured[row][name] for measured in sets], axis=0)
             for name in ("mAP", "head", "medium", "tail")
             if name in names
         }
@@ -220,14 +222,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
-    wanted = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
-    found, lines, gaps = [], [], {}
+    rows_to_run = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
+    every_set, lines, gaps = [], [], {}
     for item in arguments.sets:
         name, _, folder = item.partition("=")
         for share in arguments.shares:
             data = Set(name, Path(folder), base, share)
-            measured, seconds, blends, cuts = measure(data, wanted, arguments.seeds, arguments.draws)
-            found.append(measured)
+            measured, seconds, blends, cuts = measure(data, rows_to_run, arguments.seeds, arguments.draws)
+            every_set.append(measured)
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
             buckets = [item.bucket for item in data.classes.items]
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
@@ -251,9 +253,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.out.with_suffix(".json").write_text(json.dumps(gaps, indent=1))
             # after each set: a run of hours that is cut off keeps what it has
             arguments.out.write_text("\n".join(lines))
-    if len(found) > 1:
-        every = together(found)
-        lines += [f"**all {len(found)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]
+    if len(every_set) > 1:
+        every = together(every_set)
+        lines += [f"**all {len(every_set)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]
         arguments.out.write_text("\n".join(lines))
     print("\n".join(lines))
     return 0

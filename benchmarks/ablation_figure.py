@@ -15,11 +15,11 @@ from typing import Any
 COLOURS = {"mAP": "#1f5fbf", "tail": "#b5451b"}
 
 
-def draw(found: dict[str, dict[str, list[float]]], out: Path) -> None:
+def draw(differences: dict[str, dict[str, list[float]]], out: Path) -> None:
     """Write the figure.
 
     Args:
-        found: by set and mean (mAP, tail): difference in points, its low and its high end.
+        differences: by set and mean (mAP, tail): difference in points, its low and its high end.
         out: the file; its suffix says the kind.
     """
     import matplotlib as mpl
@@ -28,8 +28,8 @@ def draw(found: dict[str, dict[str, list[float]]], out: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "capnet", "font.size": 10})
     import matplotlib.pyplot as plt
 
-    page, axes = plt.subplots(figsize=(8, 0.55 * len(found) + 1.2), layout="constrained")
-    for row, values in enumerate(found.values()):
+    page, axes = plt.subplots(figsize=(8, 0.55 * len(differences) + 1.2), layout="constrained")
+    for row, values in enumerate(differences.values()):
         for shift, (name, (value, low, high)) in zip((-0.15, 0.15), values.items(), strict=False):
             line: dict[str, Any] = {
                 "color": COLOURS[name],
@@ -39,7 +39,7 @@ def draw(found: dict[str, dict[str, list[float]]], out: Path) -> None:
             }
             axes.errorbar(value, row + shift, xerr=[[value - low], [high - value]], **line)
     axes.axvline(0, color="#555555", linewidth=1)
-    axes.set_yticks(range(len(found)), list(found))
+    axes.set_yticks(range(len(differences)), list(differences))
     axes.invert_yaxis()
     axes.set_xlabel("what preset own serves minus the linear probe: points of average precision, 95 % interval")
     axes.spines[["top", "right"]].set_visible(False)
@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("tables", nargs="+", type=Path, metavar="JSON")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for path in arguments.tables:
-        found |= {name: rows["served"] for name, rows in json.loads(path.read_text()).items()}
+        differences |= {name: rows["served"] for name, rows in json.loads(path.read_text()).items()}
     draw(
-        {name: {mean: values[mean] for mean in COLOURS if mean in values} for name, values in found.items()},
+        {name: {mean: values[mean] for mean in COLOURS if mean in values} for name, values in differences.items()},
         arguments.out,
     )
 

@@ -67,7 +67,7 @@ class Set:
 
     Args:
         name: of the set, in tables.
-        folder: with labels.csv, the images and where wanted classes.csv and settings.yaml.
+        folder: with labels.csv, the images and optionally classes.csv and settings.yaml.
         base: settings of the preset that is measured.
         share: of the training and validation rows, taken at random; 1.0 keeps all.
     """

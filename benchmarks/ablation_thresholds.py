@@ -40,18 +40,18 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict
         settings.calibration_prior,
     )
     targets, known = test.targets.numpy(), test.known.numpy()
-    given, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)
-    found = {}
+    decided, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)
+    result = {}
     for name, mask in bucket_masks([item.bucket for item in data.classes.items]).items():
         part = known & mask
-        hits = int((given & targets & part).sum())
-        found[name] = {
+        hits = int((decided & targets & part).sum())
+        result[name] = {
             "recall": hits / max(int((targets & part).sum()), 1),
-            "precision": hits / max(int((given & part).sum()), 1),
+            "precision": hits / max(int((decided & part).sum()), 1),
             "Brier": brier(targets, part, probabilities),
             "ECE": calibration_error(targets[part], probabilities[part]),
         }
-    return found
+    return result
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:

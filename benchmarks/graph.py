@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
     if "rows" in arguments.parts:
         torch.set_num_threads(arguments.threads)
         for name in arguments.sets if arguments.labels else ():
-            read_names(arguments.labels / LISTS[name].classes)  # what is missing is told before weights are read
+            read_names(arguments.labels / LISTS[name].classes)  # what is missing is reported before weights are read
         towers = load_towers(params.backbone)
         measured: dict[str, Measured] = {}
         chance: dict[str, dict[str, tuple[float, np.ndarray]]] = {}
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
                 measured |= measure_lists(arguments.labels, LISTS[name], towers, params, arguments.draws, chance)
         for name, folder in folders.items():
             measured |= measure_folder(name, folder, towers, params, arguments.draws)
-        many = {title: found for title, found in measured.items() if len(found.images) > 1 and shown(title)}
+        many = {title: results for title, results in measured.items() if len(results.images) > 1 and shown(title)}
         tables |= {f"tail {TITLES[kind]}": tail_table(measured, kind) for kind in MEASURES}
         tables |= {"controls": control_table(measured), "buckets": bucket_table(measured), "images": image_table(many)}
         tables["chance"] = chance_table(chance)
@@ -133,8 +133,8 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             data = read_set(name, folders[name], curve_of(read_folder(folders[name])[2]))
             epochs = math.ceil(arguments.steps / math.ceil(len(data.train) / arguments.batch))
             train = {"prompt": {"enabled": False}, "epochs": epochs, "batch_size": arguments.batch, "select": "last"}
-            found = scores(data, {**settings, "train": train}, arguments.seeds, ROWS)
-            against = {other: compare(data, found, other) for other in ("none", "text")}
+            results = scores(data, {**settings, "train": train}, arguments.seeds, ROWS)
+            against = {other: compare(data, results, other) for other in ("none", "text")}
             tables[f"training {name}"] = training_table(against)
             print(f"{name}: {time.process_time() - started:.0f} s of processor time", file=sys.stderr)
     return tables
@@ -148,5 +148,5 @@ def shown(title: str) -> bool:
 def put(page: str, name: str, lines: Sequence[str]) -> str:
     """``page`` with ``lines`` between the marks of table ``name``; a page without the mark gets them at its end."""
     block = f"<!-- table: {name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
-    found = re.compile(rf"<!-- table: {re.escape(name)} -->\n.*?<!-- end -->", re.DOTALL)
-    return found.sub(lambda _: block, page) if found.search(page) else f"{page.rstrip()}\n\n{block}\n".lstrip()
+    marked = re.compile(rf"<!-- table: {re.escape(name)} -->\n.*?<!-- end -->", re.DOTALL)
+    return marked.sub(lambda _: block, page) if marked.search(page) else f"{page.rstrip()}\n\n{block}\n".lstrip()

@@ -104,12 +104,12 @@ def drawn(
     blend_count: float,
 ) -> Measured:
     """Measure ``draws`` lists drawn from halves of ``pool``; see halved and measure."""
-    found, images = [], []
+    measures, images = [], []
     for seed in range(draws):
         sample, half = halved(pool, extra, curve, seed)
-        found.append(measure(text, sample, blend_count, half))
+        measures.append(measure(text, sample, blend_count, half))
         images.append(sample.train.sum(axis=0))
-    return Measured.of(found, images)
+    return Measured.of(measures, images)
 
 
 def measure_lists(
@@ -128,17 +128,17 @@ def measure_lists(
     text = similarity(towers, names, params.graph.template)
     ids, pool = read_list(folder / lists.pool, len(names))
     extra = read_list(folder / lists.truth, len(names))[1] if lists.truth else pool[:0]
-    found = {}
+    results = {}
     if lists.published:
         listed, train = read_list(folder / lists.published, len(names))
         truth = np.concatenate([pool[~np.isin(ids, listed)], extra])
         one = measure(text, Sample(train, truth), params.graph.blend_count)
         chance[lists.published_title] = by_chance(text, Sample(train, truth))
-        found[lists.published_title] = Measured.of([one], [train.sum(axis=0)])
+        results[lists.published_title] = Measured.of([one], [train.sum(axis=0)])
     for curve in lists.curves:
         title = f"{lists.title}, {curve.kind}"
-        found[title] = drawn(pool, extra, text, curve, draws, params.graph.blend_count)
-    return found
+        results[title] = drawn(pool, extra, text, curve, draws, params.graph.blend_count)
+    return results
 
 
 def curve_of(labels: np.ndarray) -> Curve:

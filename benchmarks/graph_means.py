@@ -84,4 +84,4 @@ def mean(values: np.ndarray, chosen: np.ndarray, seed: int = 0) -> Mean:
 def buckets_of(images: np.ndarray) -> list[str]:
     """The bucket of each class by its training images, int [class]."""
     head, tail = CUTS
-    return [BUCKETS[0] if n >= head else BUCKETS[2] if n < tail else BUCKETS[1] for n in images]
+    return [BUCKETS[(n < head) + (n < tail)] for n in images.tolist()]

@@ -51,7 +51,7 @@ class Curve:
 def halved(pool: np.ndarray, extra: np.ndarray, curve: Curve, seed: int) -> tuple[Sample, np.ndarray]:
     """Draw a long tail from one random half of ``pool``; the other half and ``extra`` are the truth.
 
-    Halving comes first and looks at no label. Were the truth what the draw leaves over, it would be bent the other way:
+    Halving comes first and uses no label. Were the truth what the draw leaves over, it would be bent the other way:
     a draw that takes images with a pair away leaves fewer of them, and its counts would look worse than they are.
 
     Args:
@@ -91,18 +91,18 @@ def sources(text: np.ndarray, train: np.ndarray, blend_count: float) -> dict[str
         float64 [class, class] by name: text, counted, blend (both, as the product mixes them), frequency (every row is
         P(j): no graph at all), backed (counts filled up with frequency instead of text), and uniform.
     """
-    found, frequency, images = counted(train), shares(train), train.sum(axis=0)
-    similarity, rates = torch.from_numpy(text).double(), torch.from_numpy(found)
-    mixed = blend(similarity, rates, torch.from_numpy(images).double(), blend_count).numpy()
-    everywhere = np.tile(frequency, (len(found), 1))
+    rates, frequency, images = counted(train), shares(train), train.sum(axis=0)
+    similarity = torch.from_numpy(text).double()
+    mixed = blend(similarity, torch.from_numpy(rates), torch.from_numpy(images).double(), blend_count).numpy()
+    everywhere = np.tile(frequency, (len(rates), 1))
     trust = (images / (images + blend_count))[:, None]
     return {
         "text": text,
-        "counted": found,
+        "counted": rates,
         "blend": mixed,
         "frequency": everywhere,
-        "backed": trust * found + (1 - trust) * everywhere,
-        "uniform": np.ones_like(found),
+        "backed": trust * rates + (1 - trust) * everywhere,
+        "uniform": np.ones_like(rates),
     }
 
 
@@ -206,11 +206,11 @@ def measure(
     true_lift = lift(truth, frequency)
     off = without_diagonal(truth)
     usable = (sample.truth.sum(axis=0) >= MIN_TRUE) & (off.max(axis=1) > off.min(axis=1)) & sample.train.any(axis=0)
-    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in MEASURES}
+    measures: dict[str, dict[str, np.ndarray]] = {name: {} for name in MEASURES}
 
     def put(name: str, graph: np.ndarray, specific: np.ndarray) -> None:
         for kind, values in zip(MEASURES, nearness(graph, truth, specific, true_lift), strict=True):
-            found[kind][name] = np.where(usable, values, np.nan)
+            measures[kind][name] = np.where(usable, values, np.nan)
 
     graphs = sources(text, sample.train, blend_count)
     images = torch.from_numpy(sample.train.sum(axis=0)).double()
@@ -232,8 +232,8 @@ def measure(
         shuffled = text[np.ix_(names, names)]
         parts.append(nearness(shuffled, truth, shuffled, true_lift))
     for kind, values in zip(MEASURES, np.mean(parts, axis=0), strict=True):
-        found[kind]["permuted"] = np.where(usable, values, np.nan)
-    return found
+        measures[kind]["permuted"] = np.where(usable, values, np.nan)
+    return measures
 
 
 def by_chance(text: np.ndarray, sample: Sample, permutations: int = 1000) -> dict[str, tuple[float, np.ndarray]]:

@@ -18,7 +18,9 @@ COLOURS = {"text": "#0072b2", "counted": "#e69f00", "blend": "#009e73"}
 
 def value(number: float, sign: bool = False) -> str:
     """Two decimals, empty for NaN."""
-    return "" if math.isnan(number) else f"{number:+.2f}" if sign else f"{number:.2f}"
+    if math.isnan(number):
+        return ""
+    return f"{number:+.2f}" if sign else f"{number:.2f}"
 
 
 def bracket(pair: tuple[float, float]) -> str:
@@ -26,14 +28,14 @@ def bracket(pair: tuple[float, float]) -> str:
     return "" if math.isnan(pair[0]) else f"[{value(pair[0])}, {value(pair[1])}]"
 
 
-def trio(found: Measured, kind: str, chosen: np.ndarray) -> str:
+def trio(measures: Measured, kind: str, chosen: np.ndarray) -> str:
     """``text / counted / blend`` of one measure over ``chosen`` bool [draw, class]."""
-    return " / ".join(value(mean(found.values[kind][name], chosen).value) for name in COMPARED)
+    return " / ".join(value(mean(measures.values[kind][name], chosen).value) for name in COMPARED)
 
 
-def difference(found: Measured, kind: str, one: str, other: str, chosen: np.ndarray) -> Mean:
+def difference(measures: Measured, kind: str, one: str, other: str, chosen: np.ndarray) -> Mean:
     """Mean of the paired difference of two sources over ``chosen`` bool [draw, class]."""
-    return mean(found.values[kind][one] - found.values[kind][other], chosen)
+    return mean(measures.values[kind][one] - measures.values[kind][other], chosen)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -45,17 +47,17 @@ def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
     """Text, counted and blend in the tail, with both intervals of text minus counted, and blend minus counted."""
     head = ["sample", "classes", "text / counted / blend", "text - counted", "over draws", "blend - counted"]
     rows = []
-    for title, found in measured.items():
-        tail = found.bucket("tail")
-        first = difference(found, kind, "text", "counted", tail)
+    for title, measures in measured.items():
+        tail = measures.bucket("tail")
+        first = difference(measures, kind, "text", "counted", tail)
         if not first.classes:
             continue
-        second = difference(found, kind, "blend", "counted", tail)
+        second = difference(measures, kind, "blend", "counted", tail)
         rows.append(
             [
                 title,
                 f"{first.classes:.0f}",
-                trio(found, kind, tail),
+                trio(measures, kind, tail),
                 f"{value(first.value, True)} {bracket(first.over_classes)}".strip(),
                 bracket(first.over_draws),
                 f"{value(second.value, True)} {bracket(second.over_classes)}".strip(),
@@ -67,12 +69,12 @@ def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
 def bucket_table(measured: Mapping[str, Measured]) -> list[str]:
     """Head and medium classes: text / counted / blend by every measure."""
     rows = []
-    for title, found in measured.items():
+    for title, measures in measured.items():
         for bucket in ("head", "medium"):
-            chosen = found.bucket(bucket)
-            classes = mean(found.values["ndcg"]["text"], chosen).classes
+            chosen = measures.bucket(bucket)
+            classes = mean(measures.values["ndcg"]["text"], chosen).classes
             if classes:
-                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
+                cells = (trio(measures, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
                 rows.append([title, bucket, f"{classes:.0f}", *cells])
     return table(["sample", "bucket", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
 
@@ -80,12 +82,12 @@ def bucket_table(measured: Mapping[str, Measured]) -> list[str]:
 def image_table(measured: Mapping[str, Measured]) -> list[str]:
     """Text / counted / blend by the number of training images."""
     rows = []
-    for title, found in measured.items():
+    for title, measures in measured.items():
         for first, last in BINS:
-            chosen = found.within(first, last)
-            classes = mean(found.values["ndcg"]["text"], chosen).classes
+            chosen = measures.within(first, last)
+            classes = mean(measures.values["ndcg"]["text"], chosen).classes
             if classes:
-                cells = (trio(found, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
+                cells = (trio(measures, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
                 rows.append([title, bin_title(first, last), f"{classes:.1f}", *cells])
     return table(["sample", "images", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
 
@@ -98,10 +100,10 @@ def bin_title(first: int, last: int) -> str:
 def control_table(measured: Mapping[str, Measured]) -> list[str]:
     """Every source in the tail, controls first and the best that counts can do last."""
     rows = []
-    for title, found in measured.items():
-        tail = found.bucket("tail")
+    for title, measures in measured.items():
+        tail = measures.bucket("tail")
         for kind in ("ndcg", "strict"):
-            values = found.values[kind]
+            values = measures.values[kind]
             if mean(values["text"], tail).classes:
                 cells = (value(mean(values[name], tail).value) if name in values else "" for name in CONTROLS)
                 rows.append([title, TITLES[kind], *cells])
@@ -111,8 +113,8 @@ def control_table(measured: Mapping[str, Measured]) -> list[str]:
 def chance_table(chance: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]) -> list[str]:
     """Text against its own class names mixed up, in the tail of each published list."""
     rows = []
-    for title, found in chance.items():
-        for kind, (own, mixed) in found.items():
+    for title, measures in chance.items():
+        for kind, (own, mixed) in measures.items():
             low, high = np.quantile(mixed, [0.025, 0.975]).tolist()
             rows.append([title, TITLES[kind], value(own), value(float(mixed.mean())), bracket((low, high))])
     return table(["sample", "measure", "text", "mixed up", "middle 95 % of them"], rows)
@@ -133,8 +135,8 @@ def training_table(against: Mapping[str, Mapping[str, Result]]) -> list[str]:
     rows = []
     for row, result in first.items():
         cells = []
-        for other, found in against.items():
-            cells += ["" if row == other else percent(found[row].differences[what]) for what in ("mAP", last)]
+        for other, measures in against.items():
+            cells += ["" if row == other else percent(measures[row].differences[what]) for what in ("mAP", last)]
         rows.append([row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
     return table(head, rows)
 
@@ -150,7 +152,7 @@ def figure(measured: Mapping[str, Measured]) -> str:
     ]
     for index, name in enumerate(COMPARED):
         parts.append(f'<text x="{left + 110 * index}" y="16" fill="{COLOURS[name]}" font-weight="bold">{name}</text>')
-    for column, (title, found) in enumerate(measured.items()):
+    for column, (title, measures) in enumerate(measured.items()):
         x0 = left + column * (wide + gap)
         parts.append(f'<text x="{x0 + wide / 2:g}" y="36" text-anchor="middle">{title}</text>')
         for row, kind in enumerate(("ndcg", "strict")):
@@ -163,20 +165,20 @@ def figure(measured: Mapping[str, Measured]) -> str:
                 middle = y0 + tall / 2
                 turned = f'transform="translate(14 {middle:g}) rotate(-90)"'
                 parts.append(f'<text {turned} text-anchor="middle">{TITLES[kind]}</text>')
-            for place, (first, last) in enumerate(BINS):
-                x = x0 + wide * (place + 0.5) / len(BINS)
+            for position, (first, last) in enumerate(BINS):
+                x = x0 + wide * (position + 0.5) / len(BINS)
                 label = bin_title(first, last)
                 spot = f'x="{x:.1f}" y="{y0 + tall + 13}"'
                 parts.append(f'<text {spot} text-anchor="middle" font-size="8">{label}</text>')
             for name in COMPARED:
                 points = []
-                for place, (first, last) in enumerate(BINS):
-                    point = mean(found.values[kind][name], found.within(first, last)).value
+                for position, (first, last) in enumerate(BINS):
+                    point = mean(measures.values[kind][name], measures.within(first, last)).value
                     if not math.isnan(point):
-                        x = x0 + wide * (place + 0.5) / len(BINS)
+                        x = x0 + wide * (position + 0.5) / len(BINS)
                         points.append(f"{x:.1f},{y0 + tall * (1 - min(max(point, 0.0), 1.0)):.1f}")
-                look = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2"'
-                parts.append(f'<polyline points="{" ".join(points)}" {look}/>')
+                style = f'fill="none" stroke="{COLOURS[name]}" stroke-width="2"'
+                parts.append(f'<polyline points="{" ".join(points)}" {style}/>')
     middle = left + (width - left) / 2
     parts.append(f'<text x="{middle:g}" y="{height - 6}" text-anchor="middle">training images of the class</text>')
     return "\n".join([*parts, "</svg>", ""])

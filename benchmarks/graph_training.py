@@ -55,10 +55,10 @@ def read_folder(folder: Path) -> tuple[Any, Classes, np.ndarray]:
 
     Raises DataError with every mistake in the tables.
     """
-    found = csv.read(DataFolder(folder), Params().ingest)
-    if found.problems:
-        raise DataError(problems=found.problems)
-    return found.rows.reset_index(drop=True), found.classes, label_matrix(found.rows["labels"], len(found.classes))
+    read = csv.read(DataFolder(folder), Params().ingest)
+    if read.problems:
+        raise DataError(problems=read.problems)
+    return read.rows.reset_index(drop=True), read.classes, label_matrix(read.rows["labels"], len(read.classes))
 
 
 def read_set(name: str, folder: Path, curve: Curve) -> Set:
@@ -77,7 +77,7 @@ def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: A
     Args:
         text: features of the class names [class, embed].
         labels: of the training rows, bool [image, class].
-        test: labels of the test rows, bool [image, class]; only the oracle looks at them.
+        test: labels of the test rows, bool [image, class]; only the oracle uses them.
         settings: section ``graph`` of the settings.
 
     Returns:
@@ -86,7 +86,7 @@ def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: A
     similarity, rates = cosine_similarity(text), torch.from_numpy(counted(labels)).float()
     names = torch.from_numpy(np.random.default_rng(0).permutation(len(text)))
     oracle = torch.from_numpy(counted(test)).float()
-    found = {
+    matrices = {
         "text": similarity,
         "permuted": similarity[names][:, names],
         "counted": rates,
@@ -96,7 +96,7 @@ def graphs(text: torch.Tensor, labels: np.ndarray, test: np.ndarray, settings: A
     }
     weight = {"oracle, 0.5": STRONG}
     made = {"none": torch.eye(len(text))}
-    for name, matrix in found.items():
+    for name, matrix in matrices.items():
         s = weight.get(name, settings.s)
         made[name] = adjacency(matrix, settings.top_k, s, settings.tau, settings.normalisation)
     return made
@@ -133,7 +133,7 @@ def scores(
         random = first.features(data.rows, first.transform(params.train.views), data.name)
         views = torch.cat([crops, random], dim=1)[data.train]
         crops = crops[data.test]
-    found: dict[str, list[np.ndarray]] = {}
+    scores_by_row: dict[str, list[np.ndarray]] = {}
     for row in rows:
         section = {**settings.get("train", {}), "gcn": {"enabled": row != "none"}}
         for seed in seeds:
@@ -142,9 +142,9 @@ def scores(
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
                 trainer.fit(model, train, views, Path(folder), what=f"{data.name}, {row}, seed {seed}")
-            found.setdefault(row, []).append(served_scores(trainer, model, test, crops, "test"))
+            scores_by_row.setdefault(row, []).append(served_scores(trainer, model, test, crops, "test"))
             model.release_towers()
-    return found
+    return scores_by_row
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ class Result:
     differences: dict[str, tuple[float, float, float]]  # difference, low, high
 
 
-def compare(data: Set, found: Mapping[str, list[np.ndarray]], against: str, draws: int = 1000) -> dict[str, Result]:
+def compare(
+    data: Set, scores_by_row: Mapping[str, list[np.ndarray]], against: str, draws: int = 1000
+) -> dict[str, Result]:
     """Mean AP of every row and its difference to row ``against``, with a paired 95 % interval over test images.
 
     All rows and seeds are measured on the same draws, which draw groups whole; means and differences are over seeds.
@@ -167,7 +169,7 @@ def compare(data: Set, found: Mapping[str, list[np.ndarray]], against: str, draw
     ones = np.ones((len(targets), 1))
     points: dict[str, dict[str, float]] = {}
     drawn: dict[str, dict[str, np.ndarray]] = {}
-    for row, seeds in found.items():
+    for row, seeds in scores_by_row.items():
         rankings = [rank(targets, values) for values in seeds]
         parts = [[weighted_average_precision(ranking, block) for block in weights] for ranking in rankings]
         blocks = [np.concatenate(part, axis=1) for part in parts]
@@ -177,7 +179,7 @@ def compare(data: Set, found: Mapping[str, list[np.ndarray]], against: str, draw
             points[row][name] = float(np.mean([mean_over(value, mask)[0] for value in ap]))
             drawn[row][name] = np.mean([mean_over(block, mask) for block in blocks], axis=0)
     result = {}
-    for row in found:
+    for row in scores_by_row:
         differences = {}
         for name in masks:
             point = points[row][name] - points[against][name]

@@ -44,45 +44,47 @@ def parser() -> argparse.ArgumentParser:
     Returns:
         Its parser.
     """
-    found = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="python -m benchmarks paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("benchmark", choices=sorted(PUBLISHED), help="whose preset, lists and published rows")
-    found.add_argument("--data", type=Path, help="folder with the data set as published; needed except in a dry run")
-    found.add_argument(
+    result.add_argument("benchmark", choices=sorted(PUBLISHED), help="whose preset, lists and published rows")
+    result.add_argument("--data", type=Path, help="folder with the data set as published; needed except in a dry run")
+    result.add_argument(
         "--weights",
         action="append",
         default=[],
         metavar="BACKBONE=FILE",
         help="RN50=FILE or ViT-B-16=FILE; once for each backbone that is run",
     )
-    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
-    found.add_argument(
+    result.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="training seeds (default 0 1 2)")
+    result.add_argument(
         "--out", type=Path, help="folder of the results (default runs/paper-BENCHMARK; of a dry run a temporary one)"
     )
-    found.add_argument(
+    result.add_argument(
         "--check", action="store_true", help="stop after weights, lists and counts are checked; trains nothing"
     )
-    found.add_argument(
+    result.add_argument(
         "--dry-run",
         action="store_true",
         help="made images and random weights; with --data the made set is kept there and used again, edited or not",
     )
-    found.add_argument("--damage", choices=FAULTS, help="in a dry run: make one thing wrong, to see it refused")
-    found.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs (default auto)")
-    found.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    found.add_argument(
+    result.add_argument("--damage", choices=FAULTS, help="in a dry run: make one thing wrong, to see it refused")
+    result.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="where it runs (default auto)"
+    )
+    result.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    result.add_argument(
         "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the towers (default auto)"
     )
-    found.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
-    return found
+    result.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
+    return result
 
 
-def read_weights(given: Sequence[str]) -> dict[str, Path | str]:
+def read_weights(items: Sequence[str]) -> dict[str, Path | str]:
     """Weights by backbone from the command line.
 
     Args:
-        given: items BACKBONE=FILE, or BACKBONE=TAG.
+        items: BACKBONE=FILE, or BACKBONE=TAG.
 
     Returns:
         Absolute files, and tags as they are, in the order of BACKBONES.
@@ -90,17 +92,17 @@ def read_weights(given: Sequence[str]) -> dict[str, Path | str]:
     Raises:
         ConfigError: an item cannot be read, or names a backbone twice or an unknown one.
     """
-    found: dict[str, Path | str] = {}
-    for item in given:
+    weights: dict[str, Path | str] = {}
+    for item in items:
         backbone, equals, source = item.partition("=")
-        if not equals or not source or backbone not in BACKBONES or backbone in found:
+        if not equals or not source or backbone not in BACKBONES or backbone in weights:
             raise ConfigError(
                 f"cannot use --weights {item}",
                 "command line",
                 f"write --weights BACKBONE=FILE, once each, BACKBONE one of {', '.join(BACKBONES)}",
             )
-        found[backbone] = Path(source).resolve() if Path(source).exists() else source
-    return {backbone: found[backbone] for backbone in BACKBONES if backbone in found}
+        weights[backbone] = Path(source).resolve() if Path(source).exists() else source
+    return {backbone: weights[backbone] for backbone in BACKBONES if backbone in weights}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,15 +177,15 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
 def _dry(
     arguments: argparse.Namespace, stack: ExitStack, weights: dict[str, Path | str], machine: dict[str, Any]
 ) -> Paper:
-    """A made data set with its own lists, counts and hashes in the place of the published ones, until ``stack``
+    """A made data set with its own lists, counts and hashes instead of the published ones, until ``stack``
     closes.
     """
     from capnet.data.splits.published import BENCHMARKS
     from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
     name = arguments.benchmark
-    place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="capnet-dry-run-")))
-    data = (arguments.data or place / "data").resolve()
+    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="capnet-dry-run-")))
+    data = (arguments.data or temporary / "data").resolve()
     print(
         f"{WORDS}: small images of noise and random weights in {data}; changed settings: {', '.join(DRY)}", flush=True
     )
@@ -191,10 +193,18 @@ def _dry(
     stack.enter_context(patch.dict(OPENAI_WEIGHTS, made.hashes))
     if name in BENCHMARKS:
         stack.enter_context(patch.dict(BENCHMARKS, {name: made.counts}))
-    stack.enter_context(patch.dict(os.environ, {"CAPNET_STATE": str(place / "state")}))
+    stack.enter_context(patch.dict(os.environ, {"CAPNET_STATE": str(temporary / "state")}))
     own: dict[str, Path | str] = {**made.weights, **weights}
     return Paper(
-        name, data, arguments.out or place / "out", own, arguments.seeds, made.published, machine, made.models, dry=True
+        name,
+        data,
+        arguments.out or temporary / "out",
+        own,
+        arguments.seeds,
+        made.published,
+        machine,
+        made.models,
+        dry=True,
     )
 
 

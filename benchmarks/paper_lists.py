@@ -166,12 +166,12 @@ def check_splits(name: str, ids: Mapping[str, list[str]], published: Published, 
     problems = [
         Problem(
             f"the {len(ids[split]):,} {split} images are not the published list of {name} (sha256"
-            f" {ids_hash(ids[split])[:12]}, not {wanted[:12]})",
+            f" {ids_hash(ids[split])[:12]}, not {expected[:12]})",
             where,
             todo,
         )
-        for split, wanted in published.splits.items()
-        if ids_hash(ids[split]) != wanted
+        for split, expected in published.splits.items()
+        if ids_hash(ids[split]) != expected
     ]
     if problems:
         raise DataError(problems=problems)
@@ -203,8 +203,8 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
             f"give OpenAI's {backbone}.pt, a .safetensors file or a tag: {', '.join(tags) or 'none'}",
         )
     digest = sha256_file(path)
-    found = OPENAI_WEIGHTS.get(digest, "")
-    if found == backbone:
+    owner = OPENAI_WEIGHTS.get(digest, "")
+    if owner == backbone:
         return digest, ""
     if path.suffix == ".safetensors":
         return (
@@ -214,10 +214,10 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
                 " are was not checked"
             ),
         )
-    wanted = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]
+    expected = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]
     what = (
-        f"the weight file has sha256 {digest}, {f'that of {found}' if found else 'which OpenAI did not publish'};"
-        f" published for {backbone} is {wanted}"
+        f"the weight file has sha256 {digest}, {f'that of {owner}' if owner else 'which OpenAI did not publish'};"
+        f" published for {backbone} is {expected}"
     )
     raise ConfigError(
         what,

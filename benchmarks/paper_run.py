@@ -111,7 +111,7 @@ class Paper:
 
     def shared(self, stage: str) -> None:
         """A stage that all backbones and seeds share: ingest, split or validate."""
-        places = {
+        paths = {
             "data": self.data,
             "manifest": self.out / "manifest",
             "split": self.out / "split",
@@ -123,8 +123,8 @@ class Paper:
             self._run(
                 stage,
                 self.params(next(iter(self.weights))),
-                {key: places[key] for key in reads},
-                {writes: places[writes]},
+                {key: paths[key] for key in reads},
+                {writes: paths[writes]},
             )
         except DataError as error:
             if stage != "split" or not any(
@@ -132,11 +132,11 @@ class Paper:
                 for problem in error.problems
             ):
                 raise
-            todo = "the lists themselves were found right: look whether the annotations are complete and unchanged"
+            todo = "the lists themselves are right: check whether the annotations are complete and unchanged"
             lists = ", ".join(str(find(self.data, file.path)) for file in self.published.files)
-            found = [Problem(problem.what, problem.where, todo) for problem in error.problems]
+            problems = [Problem(problem.what, problem.where, todo) for problem in error.problems]
             raise DataError(
-                problems=[*found, Problem(f"so this is not the published list of {self.name}", lists, todo)]
+                problems=[*problems, Problem(f"so this is not the published list of {self.name}", lists, todo)]
             ) from None
 
     def validate(self) -> None:
@@ -181,8 +181,8 @@ class Paper:
                 "split": sha256_file(self.out / "split" / "split.parquet"),
             }
             path = self.out / backbone / "identity.json"
-            found = read_json(path) if path.is_file() else identity
-            other = [key for key in identity if found.get(key) != identity[key]]
+            earlier = read_json(path) if path.is_file() else identity
+            other = [key for key in identity if earlier.get(key) != identity[key]]
             if other:
                 what = f"results of other {' and '.join(other)} are there, and one table never mixes them"
                 raise ConfigError(what, str(path.parent), "choose another --out, or remove that folder")
@@ -222,10 +222,10 @@ class Paper:
             for seed in self.seeds:
                 folder = self.seed(backbone, seed)
                 seconds = read_json(folder / "seconds.json") if (folder / "seconds.json").is_file() else {}
-                found = measured(folder / "evaluation", folder / "model", self.out / "split")
+                values = measured(folder / "evaluation", folder / "model", self.out / "split")
                 precision = read_json(folder / "model" / "config.json")["precision"]
                 runs.append(
-                    {"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": found}
+                    {"backbone": backbone, "seed": seed, "precision": precision, "seconds": seconds, "measured": values}
                 )
         facts = {
             "settings_sha256": self.settings_sha256,

@@ -1,4 +1,4 @@
-"""The paper's table: our rows over seeds beside the published ones, with what differs in protocol, as Markdown and as
+"""The paper's table: our rows over seeds next to the published ones, with what differs in protocol, as Markdown and as
 JSON.
 """
 
@@ -79,14 +79,14 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         evaluate gave them.
     """
     metrics = read_evaluation(evaluation)
-    wanted = [f"{name}{suffix}" for name in NAMES for suffix in ("", "_low", "_high")]
-    found = {
-        row: {name: float(metrics[row][name]) for name in wanted if name in metrics[row]}
+    metric_names = [f"{name}{suffix}" for name in NAMES for suffix in ("", "_low", "_high")]
+    result = {
+        row: {name: float(metrics[row][name]) for name in metric_names if name in metrics[row]}
         for row in ROWS
         if row in metrics
     }
     if read_json(model / "config.json")["tte"]["average"] != "logits":
-        return found  # the mean of sigmoids has no logit to go back to
+        return result  # the mean of sigmoids has no logit to go back to
     classes, table = read_classes(split / "classes.json"), read_split(split / "split.parquet")
     test = table[table["split"] == "test"].reset_index(drop=True)
     unknown = label_matrix(test["unknown"], len(classes))
@@ -103,8 +103,8 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         ranked = softmax_over_classes(np.stack(rows["scores"].tolist()), scale, bias, to)
         ap = average_precision(labels, ranked, ~unknown)
         means = {name: float(mean_over(ap, mask)) for name, mask in masks.items()}
-        found[f"{variant}_softmax"] = {name: value for name, value in means.items() if math.isfinite(value)}
-    return found
+        result[f"{variant}_softmax"] = {name: value for name, value in means.items() if math.isfinite(value)}
+    return result
 
 
 def our_rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:

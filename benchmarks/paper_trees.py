@@ -121,15 +121,17 @@ def made_labels(n_classes: int, head: int, rare: int, prefix: str, first: int, *
     """
     mediums = [c for c in range(n_classes) if c != head][:2]
     others = [c for c in range(n_classes) if c != head]
-    times = {c: (MEDIUM if c in mediums else rare) if train else 2 for c in others}
+    times = dict.fromkeys(others, 2)
+    if train:
+        times = {c: MEDIUM if c in mediums else rare for c in others}
     tokens = [c for c in others for _ in range(times[c])]
     rows = max(HEAD + 6, len(tokens) // 2) if train else len(tokens)
-    found: list[set[int]] = [set() for _ in range(rows)]
-    for place, c in enumerate(tokens):
-        found[place % rows].add(c)
+    labels_of: list[set[int]] = [set() for _ in range(rows)]
+    for number, c in enumerate(tokens):
+        labels_of[number % rows].add(c)
     for row in range(HEAD if train else rows // 2):
-        found[row].add(head)
-    return {f"{prefix}{first + row:06}": sorted(labels) for row, labels in enumerate(found) if labels}
+        labels_of[row].add(head)
+    return {f"{prefix}{first + row:06}": sorted(labels) for row, labels in enumerate(labels_of) if labels}
 
 
 def _write(name: str, data: Path) -> None:
@@ -241,19 +243,19 @@ def _weights(data: Path) -> dict[str, str]:
         config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": vision, "text_cfg": TEXT}
         (data / "models" / f"{model_name(backbone)}.json").write_text(json.dumps(config))
     open_clip.add_model_config(data / "models")
-    found = {}
+    hashes = {}
     for backbone in TOWERS:
         with torch.random.fork_rng(), _quiet():
             torch.manual_seed(0)
             model = open_clip.create_model(model_name(backbone), pretrained=None)
         path = data / "weights" / f"{backbone}.pt"
         write_as_openai_does(model, path)
-        found[sha256_file(path)] = backbone
-    return found
+        hashes[sha256_file(path)] = backbone
+    return hashes
 
 
 def write_as_openai_does(model: Any, path: Path) -> None:
-    """Write a TorchScript archive in half precision, with the three numbers that OpenAI's files hold beside the
+    """Write a TorchScript archive in half precision, with the three numbers that OpenAI's files hold next to the
     weights.
 
     Args:

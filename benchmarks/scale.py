@@ -52,14 +52,14 @@ def measure(stage: str, folder: Path) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
-def figure(found: dict[int, list[tuple[float, float]]], stages: list[str]) -> str:
+def figure(measurements: dict[int, list[tuple[float, float]]], stages: list[str]) -> str:
     """An SVG of seconds over rows, both on logarithmic axes, where linear growth is a line of slope 1 (grey)."""
     width, height, left, bottom = 560, 360, 60, 50
-    together = {rows: sum(seconds for seconds, _ in values) for rows, values in found.items()}
-    lowest, highest = min(min(values)[0] for values in found.values()) / 1.5, max(together.values()) * 1.5
-    few, many = min(found), max(found)
+    together = {rows: sum(seconds for seconds, _ in values) for rows, values in measurements.items()}
+    lowest, highest = min(min(values)[0] for values in measurements.values()) / 1.5, max(together.values()) * 1.5
+    few, many = min(measurements), max(measurements)
 
-    def place(rows: float, seconds: float) -> tuple[float, float]:
+    def point(rows: float, seconds: float) -> tuple[float, float]:
         across = np.log(rows / few) / np.log(many / few) if many > few else 0.5
         up = np.log(seconds / lowest) / np.log(highest / lowest)
         return left + 20 + across * (width - left - 130), height - bottom - up * (height - bottom - 20)
@@ -75,27 +75,27 @@ def figure(found: dict[int, list[tuple[float, float]]], stages: list[str]) -> st
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     start = together[few]
     parts.append(
-        line([place(few, start), place(many, start * many / few)], "#999999", "4 4")
+        line([point(few, start), point(many, start * many / few)], "#999999", "4 4")
         if start * many / few <= highest
         else ""
     )
     curves = {
-        stage: {rows: values[number][0] for rows, values in found.items()} for number, stage in enumerate(stages)
+        stage: {rows: values[number][0] for rows, values in measurements.items()} for number, stage in enumerate(stages)
     } | {"together": together}
     for (name, curve), colour in zip(curves.items(), ("#0072b2", "#e69f00", "#009e73", "#000000"), strict=False):
-        points = [place(rows, curve[rows]) for rows in sorted(curve)]
+        points = [point(rows, curve[rows]) for rows in sorted(curve)]
         parts.append(line(points, colour))
         parts.append(
             f'<text x="{points[-1][0] + 8:.1f}" y="{points[-1][1] + 4:.1f}" fill="{colour}">{name} {curve[many]:.0f}'
             " s</text>"
         )
-    for rows in sorted(found):
-        x, y = place(rows, lowest)
+    for rows in sorted(measurements):
+        x, y = point(rows, lowest)
         parts.append(f'<text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{rows:,}</text>')
     for seconds in (1, 3, 10, 30, 100, 300):
         if lowest <= seconds <= highest:
             parts.append(
-                f'<text x="{left - 4}" y="{place(few, seconds)[1] + 4:.1f}" text-anchor="end">{seconds} s</text>'
+                f'<text x="{left - 4}" y="{point(few, seconds)[1] + 4:.1f}" text-anchor="end">{seconds} s</text>'
             )
     parts.append(f'<text x="{(left + width - 110) / 2:.0f}" y="{height - 8}" text-anchor="middle">rows</text>')
     return "\n".join([*filter(None, parts), "</svg>"]) + "\n"
@@ -119,9 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 [sys.executable, "-m", "capnet.cli", "preset", "own"], capture_output=True, text=True, check=True
             )
             (folder / "params.yaml").write_text(preset.stdout)
-            found = measured[rows] = [measure(stage, folder) for stage in options.stages]
-        cells = " | ".join(f"{seconds:.1f} | {memory:.2f}" for seconds, memory in found)
-        print(f"| {rows:,} | {cells} | {sum(seconds for seconds, _ in found):.1f} |", flush=True)
+            stage_values = measured[rows] = [measure(stage, folder) for stage in options.stages]
+        cells = " | ".join(f"{seconds:.1f} | {memory:.2f}" for seconds, memory in stage_values)
+        print(f"| {rows:,} | {cells} | {sum(seconds for seconds, _ in stage_values):.1f} |", flush=True)
     if options.figure:
         options.figure.write_text(figure(measured, options.stages))
 

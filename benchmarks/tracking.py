@@ -53,8 +53,8 @@ def train(rows: int, epochs: int, seed: int = 0) -> None:
                 optimizer.step()
             with torch.no_grad():
                 scores = model(features[:1000]).sigmoid().numpy()
-            wanted = labels[:1000].bool().numpy()
-            ap = weighted_average_precision(rank(wanted, scores, np.ones_like(wanted)), np.ones((len(wanted), 1)))
+            truth = labels[:1000].bool().numpy()
+            ap = weighted_average_precision(rank(truth, scores, np.ones_like(truth)), np.ones((len(truth), 1)))
             means = {f"val/{name}": float(mean_over(ap, mask)[0]) for name, mask in masks.items()}
             log({"train/loss": float(loss.detach()), "train/learning_rate": 1e-3, **means}, epoch)
     seconds = time.perf_counter() - begin
@@ -72,8 +72,8 @@ def measure(state: Path, address: str, rows: int, epochs: int) -> dict[str, floa
     environment |= {ADDRESS: address or "sqlite:///not-there.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, __file__, "--train", "--rows", str(rows), "--epochs", str(epochs)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def requests_of_a_registration(address: str, server: Any, folder: Path) -> tuple[int, int]:
@@ -120,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server.start()
         try:
             with unreliable(server.address) as relay:
-                found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
+                by_kind: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
                 for number in range(options.rounds):
                     for kind in ("without", "with") if number % 2 == 0 else ("with", "without"):
-                        found[kind].append(
+                        by_kind[kind].append(
                             measure(
                                 folder / "state", relay.address if kind == "with" else "", options.rows, options.epochs
                             )
@@ -133,12 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     " seconds | processor seconds |"
                 )
                 print("|---|---|---|")
-                for kind, runs in found.items():
+                for kind, runs in by_kind.items():
                     print(
                         f"| {kind} tracking | {spread([run['seconds'] for run in runs])} |"
                         f" {spread([run['processor'] for run in runs])} |"
                     )
-                pairs = list(zip(found["with"], found["without"], strict=True))
+                pairs = list(zip(by_kind["with"], by_kind["without"], strict=True))
                 shares = {
                     key: [100 * (one[key] / other[key] - 1) for one, other in pairs] for key in ("seconds", "processor")
                 }

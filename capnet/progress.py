@@ -46,16 +46,16 @@ def _lines(description: str, total: int) -> Advance:
     earlier run did.
     """
     first: tuple[float, int] | None = None
-    told, done = time.monotonic(), 0
+    reported, done = time.monotonic(), 0
 
     def advance(steps: int = 1, *, note: str = "") -> None:
-        nonlocal first, told, done
+        nonlocal first, reported, done
         now, done = time.monotonic(), done + steps
         if first is None:
             first = (now, done)
-        if now - told < EVERY_SECONDS or done == first[1]:
+        if now - reported < EVERY_SECONDS or done == first[1]:
             return
-        told = now
+        reported = now
         left = (now - first[0]) / (done - first[1]) * (total - done)
         log.info(
             "%s: %d of %d, about %s left",

@@ -37,7 +37,7 @@ def task(
 ) -> Iterator[Task]:
     """Prepare a task from plain values; a CapnetError ends the process with its message and exit code.
 
-    ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` takes the place of runtime.seed.
+    ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` replaces runtime.seed.
     ``accelerators``: GPUs that the task asked for; where it sees fewer it ends at once.
     """
     logging.getLogger().setLevel(logging.WARNING)  # great_expectations alone tells hundreds of lines
@@ -94,19 +94,19 @@ def with_seed(settings: Params, seed: float) -> Params:
     return settings.model_copy(update={"runtime": runtime, "train": settings.train.model_copy(update={"seeds": ()})})
 
 
-def require_accelerators(wanted: float) -> None:
+def require_accelerators(count: float) -> None:
     """Raise ConfigError where fewer GPUs are visible than the task asked for; without any device file before torch is
     imported.
     """
-    if wanted <= 0:
+    if count <= 0:
         return
     seen = 0
     if any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in DEVICES):
         import torch
 
         seen = torch.cuda.device_count()
-    if seen < wanted:
-        what = f"the task asked for {wanted:.0f} GPU and sees {seen}"
+    if seen < count:
+        what = f"the task asked for {count:.0f} GPU and sees {seen}"
         todo = (
             "give it a node with GPUs (accelerator type, node selector, tolerations) and the CUDA build of the image,"
             " or set accelerator_count to 0"
@@ -116,11 +116,11 @@ def require_accelerators(wanted: float) -> None:
 
 def say_outcome(state: str, name: str | None, message: str | None) -> None:
     """One log line about how a run ended."""
-    told = f": {' '.join(message.split())}" if message else ""
+    detail = f": {' '.join(message.split())}" if message else ""
     log.log(
         logging.INFO if state in GOOD else logging.ERROR,
         "the run ended as %s (%s)%s",
         state,
         name or "no task named",
-        told,
+        detail,
     )

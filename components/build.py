@@ -40,8 +40,8 @@ def docker(*arguments: str, doing: str, todo: str, quiet: bool = True) -> str:
     stderr = subprocess.PIPE if quiet else None
     result = subprocess.run(["docker", *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
     if result.returncode:
-        told = " ".join((result.stderr or "its messages are above").split())[-400:]
-        raise DockerError(f"could not {doing}: {told}", f"docker {shlex.join(arguments)[:200]}", todo)
+        message = " ".join((result.stderr or "its messages are above").split())[-400:]
+        raise DockerError(f"could not {doing}: {message}", f"docker {shlex.join(arguments)[:200]}", todo)
     return result.stdout.strip()
 
 
@@ -97,33 +97,33 @@ def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) ->
     """Push the built images below ``registry`` and write ``lock`` with the digests that the registry gives."""
     pushed = {}
     for target in TARGETS:
-        here, there = tag_of(target, revision, torch), tag_of(target, revision, torch, registry)
+        here, remote = tag_of(target, revision, torch), tag_of(target, revision, torch, registry)
         docker(
             "tag",
             here,
-            there,
+            remote,
             doing=f"find the image {here}",
             todo="build this revision first: make images push REGISTRY=...",
         )
-        click.echo(f"images: pushing {there}", err=True)
+        click.echo(f"images: pushing {remote}", err=True)
         docker(
             "push",
             "--quiet",
-            there,
-            doing=f"push {there}",
+            remote,
+            doing=f"push {remote}",
             todo="log in with `docker login`, and see that you may write there",
         )
         digest = docker(
             "buildx",
             "imagetools",
             "inspect",
-            there,
+            remote,
             "--format",
             "{{json .Manifest}}",
             doing="ask for the digest",
             todo="see that the registry answers",
         )
-        pushed[target] = (there, str(json.loads(digest)["digest"]))
+        pushed[target] = (remote, str(json.loads(digest)["digest"]))
     write_lock(lock, revision, pushed)
     return pushed
 

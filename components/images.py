@@ -48,7 +48,7 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
     entries = content.get("images") if isinstance(content, Mapping) and content.get("schema") == SCHEMA else None
     if not isinstance(entries, Mapping):
         raise ContractError(f"not a lock of schema {SCHEMA}", str(path), TODO)
-    found, problems = {}, []
+    references, problems = {}, []
     for target in ("data", "train"):
         entry: Mapping[str, Any] = entries.get(target) or {}
         tag, digest = str(entry.get("tag", "")), str(entry.get("digest", ""))
@@ -62,10 +62,10 @@ def read_lock(path: Path = LOCK, allow_tags: bool = False) -> Images:
                     f"{TODO}; or compile with --allow-tags",
                 )
             )
-        found[target] = f"{repository(tag)}@{digest}" if DIGEST.fullmatch(digest) else tag
+        references[target] = f"{repository(tag)}@{digest}" if DIGEST.fullmatch(digest) else tag
     if problems:
         raise ContractError(problems=problems)
-    return Images(**found)
+    return Images(**references)
 
 
 def write_lock(path: Path, revision: str, images: Mapping[str, tuple[str, str]]) -> None:

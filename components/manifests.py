@@ -15,8 +15,8 @@ def with_images(text: str, images: Images) -> str:
     """``text`` where registry.example.com/team/capnet-NAME:TAG is the locked image NAME; what a user wrote stays."""
     known = asdict(images)
 
-    def locked(found: re.Match[str]) -> str:
-        return str(known.get(found[1], found[0]))
+    def locked(match: re.Match[str]) -> str:
+        return str(known.get(match[1], match[0]))
 
     return re.sub(rf"{re.escape(EXAMPLE)}/capnet-([a-z]+)(?:[:@][\w.:-]+)?", locked, text)
 

@@ -1,5 +1,5 @@
-"""What a terminal shows of a run on this machine: a line a task, and what the tasks say. All else goes to the run's
-log.
+"""What a terminal shows of a run on this machine: a line a task, and what the tasks print. Everything else goes to the
+run's log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 LOG = "log.txt"
-HIDDEN = ("outcome",)  # says what the last lines say
+HIDDEN = ("outcome",)  # repeats the last lines
 COLOUR = re.compile(r"\x1b\[\d+m")
 RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - (.*)")  # of kfp.local itself
 EXECUTOR = re.compile(r"\s*\[KFP Executor \S+ \S+ ([A-Z]+)\]: (.*)")  # of the process that runs a task
@@ -36,15 +36,15 @@ QUIET = (
 
 @dataclass
 class Task:
-    """The task at work: ``label`` for people, the ``folder`` it writes to, its last ``mistake``, whether it ``said``
-    why it failed.
+    """The task at work: ``label`` for people, the ``folder`` it writes to, its last ``mistake``, whether it
+    ``explained`` why it failed.
     """
 
     label: str
     hidden: bool = False
     folder: Path | None = None
     mistake: str = ""
-    said: bool = False
+    explained: bool = False
     since: float = field(default_factory=time.monotonic)
 
 
@@ -58,7 +58,7 @@ class Console(io.TextIOBase):
         self.task = Task("", hidden=True)
         self._lines: list[str] = []  # not yet in the log
         self._rest = ""
-        self._mode = "skip"  # skip, input (a task's arguments) or said (what a task prints)
+        self._mode = "skip"  # skip, input (a task's arguments) or output (what a task prints)
         self._input: list[str] = []
         self._open = False  # a task's name stands at the end of the terminal, its result comes behind
         self._seeds: dict[str, str] = {}
@@ -93,49 +93,51 @@ class Console(io.TextIOBase):
     # ---------------------------------------------------------------- reading
 
     def _read(self, line: str) -> None:
-        if found := RUNNER.fullmatch(line):
-            self._runner(found[1])
-        elif found := EXECUTOR.fullmatch(line):
-            level, message = found[1], found[2]
+        if match := RUNNER.fullmatch(line):
+            self._runner(match[1])
+        elif match := EXECUTOR.fullmatch(line):
+            level, message = match[1], match[2]
             quiet = message.startswith(QUIET)
-            self._mode = "input" if message == INPUT else "skip" if quiet else "said"
+            self._mode = "output"
+            if quiet:
+                self._mode = "input" if message == INPUT else "skip"
             self._input = []
             if not quiet:
-                self._said(message, level)
+                self._output(message, level)
         elif self._mode == "input":
             self._input.append(line)
-            if line.strip() == "}" and (given := whole("\n".join(self._input))):
-                self._arguments(given)
-                self._mode = "said"
-        elif self._mode == "said" and line.strip():
-            self._said(line.removeprefix("    "), "")
+            if line.strip() == "}" and (arguments := whole("\n".join(self._input))):
+                self._arguments(arguments)
+                self._mode = "output"
+        elif self._mode == "output" and line.strip():
+            self._output(line.removeprefix("    "), "")
 
     def _runner(self, message: str) -> None:
         self._mode = "skip"
-        if found := STARTED.fullmatch(message):
-            name = found[1].removesuffix("-2")  # kfp's name for the second task of a component
+        if match := STARTED.fullmatch(message):
+            name = match[1].removesuffix("-2")  # kfp's name for the second task of a component
             self.task = Task(name, hidden=name in HIDDEN)
         elif message.startswith("Streamed logs"):
-            self._mode = "said"
-        elif found := ENDED.fullmatch(message):
-            self._end(found[2] == "SUCCESS")
-        elif found := AGAIN.match(message):
+            self._mode = "output"
+        elif match := ENDED.fullmatch(message):
+            self._end(match[2] == "SUCCESS")
+        elif match := AGAIN.match(message):
             self.failed.clear()
-            self._print(f"  tried again in {float(found[3]):.0f} s ({found[1]} of {int(found[2]) - 1})")
+            self._print(f"  tried again in {float(match[3]):.0f} s ({match[1]} of {int(match[2]) - 1})")
 
-    def _arguments(self, given: dict[str, Any]) -> None:
+    def _arguments(self, arguments: dict[str, Any]) -> None:
         """Learn from a task's arguments where the run lies and which seed or part this is."""
-        self.task.folder = Path(given["outputs"]["outputFile"]).parent
-        values = given.get("inputs", {}).get("parameterValues", {})
-        place = self.task.folder.parent
+        self.task.folder = Path(arguments["outputs"]["outputFile"]).parent
+        values = arguments.get("inputs", {}).get("parameterValues", {})
+        folder = self.task.folder.parent
         if "shard" in values:
             self.task.label += f", part {values['shard'] + 1:.0f} of {values['shards']:.0f}"
         if "seed" in values:
-            self._seeds[place.name] = f", seed {values['seed']:.0f}"
+            self._seeds[folder.name] = f", seed {values['seed']:.0f}"
         if self.task.label in ("train", "evaluate"):
-            self.task.label += self._seeds.get(place.name, "")
-        if self.run is None and place.is_relative_to(self.root):
-            self.run = self.root / place.relative_to(self.root).parts[0]
+            self.task.label += self._seeds.get(folder.name, "")
+        if self.run is None and folder.is_relative_to(self.root):
+            self.run = self.root / folder.relative_to(self.root).parts[0]
             self.run.mkdir(parents=True, exist_ok=True)
         if not self.task.hidden:
             self._break()
@@ -145,10 +147,10 @@ class Console(io.TextIOBase):
 
     # ---------------------------------------------------------------- writing
 
-    def _said(self, message: str, level: str) -> None:
-        if found := MISTAKE.fullmatch(message):
-            self.task.mistake = f"{found[1]} error, exit code {found[2]}"
-        self.task.said |= level in ("ERROR", "CRITICAL") or message.startswith("Traceback ")
+    def _output(self, message: str, level: str) -> None:
+        if match := MISTAKE.fullmatch(message):
+            self.task.mistake = f"{match[1]} error, exit code {match[2]}"
+        self.task.explained |= level in ("ERROR", "CRITICAL") or message.startswith("Traceback ")
         if not self.task.hidden:
             self._print(f"  {message}")
 
@@ -187,8 +189,8 @@ def figures(folder: Path | None) -> dict[str, float]:
     path = folder / "executor_output.json" if folder else None
     if path is None or not path.is_file():
         return {}
-    found = json.loads(path.read_text()).get("artifacts", {}).get("metrics", {}).get("artifacts", [])
-    return dict(found[0]["metadata"]) if found else {}
+    artifacts = json.loads(path.read_text()).get("artifacts", {}).get("metrics", {}).get("artifacts", [])
+    return dict(artifacts[0]["metadata"]) if artifacts else {}
 
 
 def in_words(values: dict[str, float]) -> str:

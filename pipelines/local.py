@@ -64,13 +64,15 @@ def shown(console: Console) -> Iterator[None]:
         console.finish()
 
 
-def failure(console: Console, said: str) -> RunFailed:
+def failure(console: Console, message: str) -> RunFailed:
     """Which task ended the run, and why as far as it is known."""
     task = console.failed[0] if console.failed else None
-    inner = INNER.search(said.replace("\x1b[96m", "").replace("\x1b[0m", ""))
+    inner = INNER.search(message.replace("\x1b[96m", "").replace("\x1b[0m", ""))
     if task is None or inner is None:
         return RunFailed(
-            " ".join(said.split()), shortest(console.log), "the whole log is there; correct the cause and run it again"
+            " ".join(message.split()),
+            shortest(console.log),
+            "the whole log is there; correct the cause and run it again",
         )
     if task.mistake:
         return RunFailed(
@@ -78,7 +80,7 @@ def failure(console: Console, said: str) -> RunFailed:
             shortest(console.log),
             "its message is above; correct the cause and run it again",
         )
-    if task.said:
+    if task.explained:
         return RunFailed(
             f"the task {task.label} failed",
             shortest(console.log),

@@ -89,7 +89,9 @@ class Options:
         """The folder of which every task sees the same files: a mounted volume, or where the tasks are processes here,
         all of them.
         """
-        return DATA if self.data_volume else "" if self.cluster or self.images else "/"
+        if self.data_volume:
+            return DATA
+        return "" if self.cluster or self.images else "/"
 
     def at_a_time(self, most: int) -> int:
         """Turns of a loop that run at a time: here one, because they share this machine."""
@@ -125,7 +127,7 @@ class Cluster:
 CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
-def place(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
+def configured(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
     """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp, the label that the
     network policy selects.
 

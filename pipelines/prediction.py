@@ -14,8 +14,8 @@ from pipelines.options import (
     NO_TOLERATIONS,
     Cluster,
     Options,
+    configured,
     heavy,
-    place,
     retried,
     with_images,
     with_store,
@@ -67,13 +67,13 @@ def prediction(options: Options) -> Any:
             state_claim,
             data_claim,
         )
-        with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
+        with dsl.ExitHandler(configured(outcome_task(), options, ORDER), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             loaded = champion_task(model=model, params=predict)
-            found = loaded.outputs["champion"]
+            loaded_champion = loaded.outputs["champion"]
             with dsl.ParallelFor(shards, name="parts", parallelism=options.at_a_time(SIDE_BY_SIDE)) as shard:
                 labelled = predict_task(
-                    champion=found,
+                    champion=loaded_champion,
                     data=fetched.outputs["data"],
                     params=predict,
                     shard=shard,
@@ -81,11 +81,11 @@ def prediction(options: Options) -> Any:
                     accelerators=accelerator_count,
                 )
                 with_images(
-                    heavy(retried(place(labelled, options, ORDER), options), options, cluster), options, cluster
+                    heavy(retried(configured(labelled, options, ORDER), options), options, cluster), options, cluster
                 )
-            merged = merge_task(champion=found, parts=dsl.Collected(labelled.outputs["predictions"]))
+            merged = merge_task(champion=loaded_champion, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
-                place(task, options, ORDER)
+                configured(task, options, ORDER)
             with_images(retried(fetched, options), options, cluster)
             with_store(retried(loaded, options), options, cluster)
 

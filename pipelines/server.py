@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.errors import RunFailed, ServerError
-from pipelines.ways import SECONDS, Way, look, refused
+from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
-LOST = 20  # looks in a row that may fail while a run is waited for
+LOST = 20  # polls in a row that may fail while a run is waited for
 DISPLAY_NAME = "display_name"
 
 
@@ -34,7 +34,7 @@ class Server:
     """A pipeline server that was reached by ``way``."""
 
     def __init__(self, way: Way, seconds: float = SECONDS) -> None:
-        look(way, seconds)
+        ping(way, seconds)
         self.way = way
         with self._explained(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # says which servers this client is for
@@ -48,35 +48,35 @@ class Server:
     def upload(self, pipeline: str, text: str, version: str, description: str) -> Version:
         """The version of this name, uploaded where the server lacks it; the first version is named like any other."""
         with self._explained():
-            found = self._client.get_pipeline_id(pipeline)
-            if found is None:
+            pipeline_id = self._client.get_pipeline_id(pipeline)
+            if pipeline_id is None:
                 import kfp_server_api
 
                 body = kfp_server_api.V2beta1Pipeline(
                     display_name=pipeline, name=pipeline, description=description, namespace=self.way.namespace or None
                 )
-                found = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
+                pipeline_id = self._client._pipelines_api.pipeline_service_create_pipeline(body).pipeline_id
             for item in self._pages(
-                lambda **page: self._client.list_pipeline_versions(found, **page), "pipeline_versions"
+                lambda **page: self._client.list_pipeline_versions(pipeline_id, **page), "pipeline_versions"
             ):
                 if item.display_name == version:
-                    return Version(found, item.pipeline_version_id, version, False)
+                    return Version(pipeline_id, item.pipeline_version_id, version, False)
             with TemporaryDirectory() as folder:
                 path = Path(folder, "pipeline.yaml")
                 path.write_text(text)
                 made = self._client.upload_pipeline_version(
-                    str(path), pipeline_version_name=version, pipeline_id=found, description=description
+                    str(path), pipeline_version_name=version, pipeline_id=pipeline_id, description=description
                 )
-            return Version(found, made.pipeline_version_id, version, True)
+            return Version(pipeline_id, made.pipeline_version_id, version, True)
 
     def start(
         self, version: Version, name: str, experiment: str, arguments: Mapping[str, Any], service_account: str = ""
     ) -> str:
         """Start a run and return its id."""
         with self._explained():
-            place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+            group = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
             run = self._client.run_pipeline(
-                place.experiment_id,
+                group.experiment_id,
                 name,
                 params=dict(arguments),
                 pipeline_id=version.pipeline_id,
@@ -98,14 +98,14 @@ class Server:
         id.
         """
         with self._explained():
-            place = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+            group = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
             listed = self._pages(
-                lambda **page: self._client.list_recurring_runs(experiment_id=place.experiment_id, **page),
+                lambda **page: self._client.list_recurring_runs(experiment_id=group.experiment_id, **page),
                 "recurring_runs",
             )
             before = [item.recurring_run_id for item in listed if item.display_name == name]
             made = self._client.create_recurring_run(
-                place.experiment_id,
+                group.experiment_id,
                 name,
                 cron_expression=cron,
                 params=dict(arguments),
@@ -122,11 +122,11 @@ class Server:
         """Where the run is shown."""
         return f"{self.way.host}/#/runs/details/{run_id}"
 
-    def wait(self, run_id: str, say: Callable[[str], None], every: float = 10.0) -> None:
+    def wait(self, run_id: str, report: Callable[[str], None], every: float = 10.0) -> None:
         """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Short losses of the
         connection are borne.
         """
-        told: dict[str, str] = {}
+        states: dict[str, str] = {}
         lost = 0
         while True:
             try:
@@ -142,9 +142,9 @@ class Server:
             tasks = (run.run_details.task_details if run.run_details else None) or []
             for item in tasks:
                 one = item.task_id or item.display_name  # the turns of a loop share their names
-                if item.state and told.get(one) != item.state:
-                    told[one] = item.state
-                    say(f"{item.display_name}: {item.state.lower()}")
+                if item.state and states.get(one) != item.state:
+                    states[one] = item.state
+                    report(f"{item.display_name}: {item.state.lower()}")
             if run.state in GOOD:
                 return
             if run.state in BAD:

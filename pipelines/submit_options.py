@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from capnet.cluster import names
+import capnet.cluster.names as names
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -24,11 +24,11 @@ def _training(run: Path) -> dict[str, str]:
     """The report gets a name that a browser opens."""
     page = run / "report.html"
     shutil.copyfile(run / "report" / "report", page)
-    found = read_json(run / "register" / "registration" / "registration.json")
+    registration = read_json(run / "register" / "registration" / "registration.json")
     version = f"{figures(run / 'register')['version']:.0f}"
     return {
         "report": shortest(page),
-        "registered": f"{found['name']} version {version}, alias {found['alias']}",
+        "registered": f"{registration['name']} version {version}, alias {registration['alias']}",
         "next": f"capnet promote --version {version}    makes it the champion, if the gate lets it pass",
     }
 
@@ -44,5 +44,5 @@ def _prediction(run: Path) -> dict[str, str]:
     report = read_json(folder / "drift.json")
     drifted = [item["name"] for item in report["classes"] if item["drifted"]]
     named = ": " + ", ".join(drifted[:SHOWN]) + (" ..." if len(drifted) > SHOWN else "") if drifted else ""
-    told = f"{len(drifted)} of {len(report['classes'])} classes differ from the reference{named}"
-    return {**lines, "drift": told if report["enough_pictures"] else "too few images to tell"}
+    line = f"{len(drifted)} of {len(report['classes'])} classes differ from the reference{named}"
+    return {**lines, "drift": line if report["enough_pictures"] else "too few images to tell"}

@@ -20,9 +20,9 @@ from pipelines.options import (
     NO_TOLERATIONS,
     Cluster,
     Options,
+    configured,
     heavy,
     on_nodes,
-    place,
     retried,
     waiting,
     with_curves,
@@ -81,7 +81,7 @@ def training(options: Options) -> Any:
             state_claim,
             data_claim,
         )
-        with dsl.ExitHandler(place(outcome_task(), options, ORDER), name="run"):
+        with dsl.ExitHandler(configured(outcome_task(), options, ORDER), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             data = fetched.outputs["data"]
             read = ingest_task(data=data, params=ingest)
@@ -101,7 +101,7 @@ def training(options: Options) -> Any:
                 """A task that does its work in its own pod."""
                 return with_curves(
                     with_images(
-                        heavy(retried(place(task, options, ORDER), options), options, cluster), options, cluster
+                        heavy(retried(configured(task, options, ORDER), options), options, cluster), options, cluster
                     ),
                     options,
                     cluster,
@@ -113,8 +113,8 @@ def training(options: Options) -> Any:
                     fit = alone(train_task(**fixed, seed=seed, accelerators=accelerator_count))
                 else:
                     task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
-                    fit = waiting(retried(place(task, options, ORDER), options), options, cluster)
-                found = alone(
+                    fit = waiting(retried(configured(task, options, ORDER), options), options, cluster)
+                evaluated = alone(
                     evaluate_task(
                         split=rows,
                         model=fit.outputs["model"],
@@ -124,27 +124,30 @@ def training(options: Options) -> Any:
                         accelerators=accelerator_count,
                     )
                 )
-                return fit, found
+                return fit, evaluated
 
-            fit, found = fitted(first_seed)
+            fit, evaluated = fitted(first_seed)
             others: Any = []
             if options.further_seeds:
                 with dsl.ParallelFor(further_seeds, name="further-seeds", parallelism=options.at_a_time(4)) as seed:
                     _, further = fitted(seed)
                 others = dsl.Collected(further.outputs["Output"])
             shown = report_task(
-                evaluation=found.outputs["evaluation"], first=found.outputs["Output"], others=others, seeds=seeds
+                evaluation=evaluated.outputs["evaluation"],
+                first=evaluated.outputs["Output"],
+                others=others,
+                seeds=seeds,
             )
             registered = register_task(
                 split=rows,
                 validation=checked.outputs["validation"],
                 model=fit.outputs["model"],
-                evaluation=found.outputs["evaluation"],
+                evaluation=evaluated.outputs["evaluation"],
                 params=register,
             ).after(shown)
 
             for task in (fetched, read, drawn, checked, linked, shown, registered):
-                place(task, options, ORDER)
+                configured(task, options, ORDER)
             for task in (fetched, read, checked):
                 with_images(task, options, cluster)
             for task in (fetched, read, registered):

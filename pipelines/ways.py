@@ -60,8 +60,10 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         )
     token = _token(token_file, environment)
     inside = "KUBERNETES_SERVICE_HOST" in environment
-    if kind == "auto":
-        kind = "token" if token else "in-cluster" if inside and not host else "port-forward"
+    if kind == "auto" and token:
+        kind = "token"
+    elif kind == "auto":
+        kind = "in-cluster" if inside and not host else "port-forward"
     if kind == "token":
         if not token:
             raise ConfigError(
@@ -76,7 +78,7 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         return Way("token", host.rstrip("/"), namespace, token)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
-    found = next(
+    mounted = next(
         (
             Path(path)
             for path in (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
@@ -90,7 +92,7 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         "in-cluster",
         (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"),
         namespace,
-        found.read_text().strip() if found else "",
+        mounted.read_text().strip() if mounted else "",
     )
 
 
@@ -114,7 +116,7 @@ class _Stay(HTTPRedirectHandler):
         return
 
 
-def look(way: Way, seconds: float = SECONDS) -> None:
+def ping(way: Way, seconds: float = SECONDS) -> None:
     """Ask the server whether it is there and lets us in; raises ServerError naming the way that failed and why."""
     request = Request(way.host + HEALTH, headers={"Authorization": f"Bearer {way.token}"} if way.token else {})
     opener = build_opener(_Stay, ProxyHandler({}) if way.kind == "in-cluster" else ProxyHandler())
@@ -138,9 +140,9 @@ def look(way: Way, seconds: float = SECONDS) -> None:
         raise way.fail(why, "correct --host: the address under which /apis/v2beta1/healthz answers") from None
 
 
-def refused(way: Way, status: int, said: str = "") -> ServerError:
+def refused(way: Way, status: int, message: str = "") -> ServerError:
     """What a status of the server means on this way."""
-    more = f": {said}" if said else ""
+    more = f": {message}" if message else ""
     if status in (301, 302, 303, 307, 308):
         return way.fail("the server sends to a login page", "give a token: --token-file FILE or the variable " + TOKEN)
     if status == 401:

@@ -45,7 +45,7 @@ class Kubernetes:
     def __init__(self) -> None:
         from kubernetes import client, config
 
-        places = [
+        files = [
             path
             for path in os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
             if path and Path(path).expanduser().is_file()
@@ -53,8 +53,8 @@ class Kubernetes:
         inside = "KUBERNETES_SERVICE_HOST" in os.environ
         configuration = client.Configuration()
         try:
-            if places:
-                config.load_kube_config(config_file=os.pathsep.join(places), client_configuration=configuration)
+            if files:
+                config.load_kube_config(config_file=os.pathsep.join(files), client_configuration=configuration)
             elif inside:
                 config.load_incluster_config(client_configuration=configuration)
             else:
@@ -66,7 +66,7 @@ class Kubernetes:
         except config.ConfigException as error:
             raise ClusterError(
                 f"kubectl's configuration cannot be used: {error}",
-                os.pathsep.join(places),
+                os.pathsep.join(files),
                 "kubectl config use-context NAME",
             ) from None
         configuration.retries = 0
@@ -151,11 +151,11 @@ class Kubernetes:
         try:
             return self._api.call_api(path, method, {}, list(query.items()), header, body, **options)
         except ApiException as error:
-            status, told = int(error.status or 0), said(error.body)
-            if status in (400, 422) or (status == 403 and any(words in told for words in REFUSALS)):
-                raise Refused(told or f"the cluster does not take it ({status})", f"{self.host}{path}") from None
+            status, message = int(error.status or 0), status_message(error.body)
+            if status in (400, 422) or (status == 403 and any(words in message for words in REFUSALS)):
+                raise Refused(message or f"the cluster does not take it ({status})", f"{self.host}{path}") from None
             if status == 409:
-                raise Exists(told or f"it is there already: {path}", self.host) from None
+                raise Exists(message or f"it is there already: {path}", self.host) from None
             if status == 404:
                 raise NotThere(f"there is no {path}", self.host) from None
             if status == 403:
@@ -183,7 +183,7 @@ class Kubernetes:
             ) from None
 
 
-def said(body: Any) -> str:
+def status_message(body: Any) -> str:
     """The message of the Status object that the API answers a refusal with."""
     try:
         return " ".join(str(json.loads(body).get("message") or "").split())

@@ -22,19 +22,19 @@ SECONDS = 60.0  # for a network volume to show what another node wrote
 Paths = Mapping[str, str | Path]
 
 
-def put(folder: Path, params: Mapping[str, Any], inputs: Paths, beside: Path | None, accelerators: int) -> None:
+def put(folder: Path, params: Mapping[str, Any], inputs: Paths, own_data: Path | None, accelerators: int) -> None:
     """Copy the inputs into ``folder`` and say in job.json where they are; images are copied only where they lie in
-    ``beside``, the task's own input.
+    ``own_data``, the task's own input.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inputs").mkdir(parents=True)
-    places = {}
+    copies = {}
     for name, path in inputs.items():
-        places[name] = str(path)
-        if name != "data" or (beside is not None and Path(path).is_relative_to(beside)):
-            places[name] = str(folder / "inputs" / name)
-            shutil.copytree(path, places[name])
-    write_json(folder / JOB, {"params": dict(params), "inputs": places, "accelerators": accelerators})
+        copies[name] = str(path)
+        if name != "data" or (own_data is not None and Path(path).is_relative_to(own_data)):
+            copies[name] = str(folder / "inputs" / name)
+            shutil.copytree(path, copies[name])
+    write_json(folder / JOB, {"params": dict(params), "inputs": copies, "accelerators": accelerators})
 
 
 def beat(folder: Path) -> None:
@@ -88,10 +88,10 @@ def write_error(folder: Path, rank: int, error: CapnetError) -> None:
 
 def error_of(folder: Path, where: str) -> CapnetError | None:
     """What the first process ended with, as the same kind of error; a second try would end with it too."""
-    found = sorted(folder.glob("error-*.json"))
-    if not found:
+    errors = sorted(folder.glob("error-*.json"))
+    if not errors:
         return None
-    content = read_json(found[0])
+    content = read_json(errors[0])
     kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, ContractError, GateError)}
     problems = [Problem(*item) for item in content["problems"]]
     first = problems[0]

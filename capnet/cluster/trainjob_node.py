@@ -18,8 +18,8 @@ from capnet.errors import CapnetError, ContractError
 from capnet.stages import process_rank, run
 from capnet.tasks import require_accelerators
 
-EVERY = 5.0  # seconds between two looks at whether somebody waits
-PATIENCE = 900.0  # seconds in which another try of the task may take the place of one that was killed
+EVERY = 5.0  # seconds between two checks whether somebody waits
+PATIENCE = 900.0  # seconds in which another try of the task may replace one that was killed
 
 log = logging.getLogger(__name__)
 

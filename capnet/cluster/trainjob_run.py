@@ -27,52 +27,52 @@ log = logging.getLogger(__name__)
 
 
 class Cancelled(CapnetError):
-    """The task was told to end (exit code 143)."""
+    """The task was asked to end (exit code 143)."""
 
     exit_code = 143
     title = "cancelled"
 
 
 def train_on_nodes(
-    params: Params, inputs: Paths, outputs: Paths, nodes: Mapping[str, Any], beside: str = ""
+    params: Params, inputs: Paths, outputs: Paths, nodes: Mapping[str, Any], own_data: str = ""
 ) -> dict[str, float]:
     """Stage train as a TrainJob of ``nodes``, with the inputs and outputs of the stage; returns its metrics.
 
-    ``beside``: the task's own input of images; those that lie in it are copied for the nodes. Raises what the
+    ``own_data``: the task's own input of images; those that lie in it are copied for the nodes. Raises what the
     training raised, ClusterError for what the cluster lacks or did to it, and Cancelled after a SIGTERM. In each case
     TrainJob and folder are gone then.
     """
-    wanted, here = settings_of(nodes, params), Here.found()
+    spec, here = settings_of(nodes, params), Here.from_environment()
     jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
-    jobs.require_shared(wanted.state_claim)
-    if wanted.data_claim:
-        jobs.require_shared(wanted.data_claim, ("ReadWriteMany", "ReadOnlyMany"))
+    jobs.require_shared(spec.state_claim)
+    if spec.data_claim:
+        jobs.require_shared(spec.data_claim, ("ReadWriteMany", "ReadOnlyMany"))
     folder = here.state / "nodes" / name
     settings = params.subset((*STAGES["train"].sections, "register"))
-    job = train_job(name, folder, wanted, here, params.runtime.threads)
+    job = train_job(name, folder, spec, here, params.runtime.threads)
     with cancellable(folder):
         begun = False
         try:
-            found = adopted(jobs, job, here, folder)
+            running = adopted(jobs, job, here, folder)
             begun = True
             while True:
-                if not found:
-                    put(folder, settings, inputs, Path(beside) if beside else None, wanted.accelerator_count)
+                if not running:
+                    put(folder, settings, inputs, Path(own_data) if own_data else None, spec.accelerator_count)
                     jobs.create(job)
                     log.info(
                         "TrainJob %s of %d nodes, %d process%s each",
                         name,
-                        wanted.nodes,
-                        wanted.processes,
-                        "es" if wanted.processes > 1 else "",
+                        spec.nodes,
+                        spec.processes,
+                        "es" if spec.processes > 1 else "",
                     )
                 try:
-                    Follower(jobs, name, folder, wanted).wait()
-                    return take(folder, Path(outputs["model"]), wanted.state_claim)
+                    Follower(jobs, name, folder, spec).wait()
+                    return take(folder, Path(outputs["model"]), spec.state_claim)
                 except Gone:
-                    if not found:
+                    if not running:
                         raise
-                    found = False  # Kubernetes removed it together with the pod that had started it
+                    running = False  # Kubernetes removed it together with the pod that had started it
                     log.warning(
                         "TrainJob %s went with the task that had started it: training goes on in a new one", name
                     )

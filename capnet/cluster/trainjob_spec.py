@@ -90,10 +90,10 @@ class Here:
     state: Path
 
     @staticmethod
-    def found() -> Here:
+    def from_environment() -> Here:
         """From the environment; raises ConfigError outside of a cluster."""
-        given = {name: os.environ.get(name, "") for name in POD}
-        namespace = given["CAPNET_NAMESPACE"] or (
+        environment = {name: os.environ.get(name, "") for name in POD}
+        namespace = environment["CAPNET_NAMESPACE"] or (
             ACCOUNT_NAMESPACE.read_text().strip() if ACCOUNT_NAMESPACE.is_file() else ""
         )
         if not namespace:
@@ -103,8 +103,15 @@ class Here:
             )
             raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
         state = Path(os.environ.get("CAPNET_STATE", STATE)).absolute()
-        run = given["CAPNET_RUN"] or given["CAPNET_POD_UID"] or given["CAPNET_POD"]
-        return Here(namespace, given["CAPNET_POD"], given["CAPNET_POD_UID"], given["CAPNET_ACCOUNT"], run, state)
+        run = environment["CAPNET_RUN"] or environment["CAPNET_POD_UID"] or environment["CAPNET_POD"]
+        return Here(
+            namespace,
+            environment["CAPNET_POD"],
+            environment["CAPNET_POD_UID"],
+            environment["CAPNET_ACCOUNT"],
+            run,
+            state,
+        )
 
     @property
     def owner(self) -> list[dict[str, Any]]:
@@ -112,18 +119,18 @@ class Here:
         return [{"apiVersion": "v1", "kind": "Pod", "name": self.pod, "uid": self.uid}] if self.pod and self.uid else []
 
 
-def settings_of(given: Mapping[str, Any], params: Params) -> Nodes:
-    """``given`` checked, also against the batch; raises ConfigError naming everything that is wrong."""
+def settings_of(values: Mapping[str, Any], params: Params) -> Nodes:
+    """``values`` checked, also against the batch; raises ConfigError naming everything that is wrong."""
     try:
-        nodes = Nodes.model_validate(dict(given))
+        nodes = Nodes.model_validate(dict(values))
     except ValidationError as error:
-        found = [
+        problems = [
             Problem(
                 f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", "options of the pipeline"
             )
             for item in error.errors()
         ]
-        raise ConfigError(problems=found) from None
+        raise ConfigError(problems=problems) from None
     nodes.check_batch(params.train.batch_size)
     return nodes
 
@@ -188,7 +195,7 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
 
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
-    """What the runtime's pods get beyond the TrainJob's own fields: volumes, places, account, the labels that network
+    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, the labels that network
     policies select.
     """
     mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | ({"data": DATA} if nodes.data_claim else {})
@@ -223,12 +230,12 @@ def known(job: dict[str, Any]) -> dict[str, Any]:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
     try:
-        found = TrainerV1alpha1TrainJob.from_dict(job)
+        parsed = TrainerV1alpha1TrainJob.from_dict(job)
     except ValueError as error:
         raise ConfigError(
             f"no TrainJob can be made of this: {error}", "options of the pipeline", "correct the value that is named"
         ) from None
-    written: dict[str, Any] = found.to_dict() if found else {}
+    written: dict[str, Any] = parsed.to_dict() if parsed else {}
     if lost := sorted(paths(job) - paths(written)):
         raise CapnetError(
             f"Kubeflow Trainer does not know {', '.join(lost)}",

@@ -85,14 +85,14 @@ def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) 
     conditions = {
         item["type"]: item for item in job.get("status", {}).get("conditions", ()) if item.get("status") == "True"
     }
-    found = tuple(
+    shown = tuple(
         sorted(
             (pod_of(item) for item in pods if "deletionTimestamp" not in item["metadata"]),
             key=lambda pod: (pod.node, pod.name),
         )
     )
     return Seen(
-        found, nodes, "Complete" in conditions, _told(conditions.get("Failed")), _told(conditions.get("Suspended"))
+        shown, nodes, "Complete" in conditions, _reason(conditions.get("Failed")), _reason(conditions.get("Suspended"))
     )
 
 
@@ -101,19 +101,19 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
     meta, status = item["metadata"], item.get("status", {})
     node = int({**meta.get("annotations", {}), **meta.get("labels", {})}.get(INDEX, 0))
     container: Mapping[str, Any] = next(
-        (found for found in status.get("containerStatuses", ()) if found.get("name") == STEP), {}
+        (item for item in status.get("containerStatuses", ()) if item.get("name") == STEP), {}
     )
     now, before = container.get("state", {}), container.get("lastState", {})
     end: Mapping[str, Any] = now.get("terminated") or before.get("terminated") or {}
     unplaced = next(
         (
-            found
-            for found in status.get("conditions", ())
-            if found.get("type") == "PodScheduled" and found.get("status") == "False"
+            condition
+            for condition in status.get("conditions", ())
+            if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
         ),
         None,
     )
-    why = _told(status) or _told(now.get("waiting")) or _told(unplaced)
+    why = _reason(status) or _reason(now.get("waiting")) or _reason(unplaced)
     if not why and end.get("exitCode"):
         why = f"{end.get('reason') or 'Error'}, exit code {end['exitCode']}"
     code = end.get("exitCode")
@@ -128,7 +128,7 @@ def pod_of(item: Mapping[str, Any]) -> Pod:
     )
 
 
-def _told(item: Mapping[str, Any] | None) -> str:
+def _reason(item: Mapping[str, Any] | None) -> str:
     if not item or not (item.get("reason") or item.get("message")):
         return ""
     text = ": ".join(str(item[key]) for key in ("reason", "message") if item.get(key))

@@ -17,7 +17,7 @@ from capnet.cluster.trainjob_state import Pod, Seen
 from capnet.cluster.trainjobs import Gone, TrainJobs
 from capnet.errors import CapnetError
 
-EVERY = 3.0  # seconds between two looks
+EVERY = 3.0  # seconds between two polls
 PATIENCE = 600.0  # seconds for an API that does not answer; the training itself does not need it
 PULL_PATIENCE = 120.0  # for an image that cannot be had
 TAIL = 30  # lines of a failed pod
@@ -33,7 +33,7 @@ class Follower:
     name: str
     folder: Path
     nodes: Nodes
-    said: str = ""
+    reported: str = ""
     line: str = ""  # time stamp of the last line of node 0
     since: dict[str, float] = field(default_factory=dict)  # since when something has been as it is
 
@@ -43,14 +43,14 @@ class Follower:
 
     def wait(self) -> None:
         """Until training is complete; raises what the training raised, or ClusterError for what befell it."""
-        while not self.look():
+        while not self.poll():
             time.sleep(EVERY)
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Whether it is complete now."""
         beat(self.folder)
         try:
-            now = self.jobs.look(self.name, self.nodes.nodes)
+            now = self.jobs.poll(self.name, self.nodes.nodes)
         except (Gone, NotAllowed):
             raise
         except ClusterError as error:
@@ -61,7 +61,7 @@ class Follower:
             return False
         if self.since.pop("silent", None):
             log.info("the cluster answers again")
-        self.tell(now)
+        self.report(now)
         self.pass_on(now)
         if now.complete:
             return True
@@ -75,11 +75,11 @@ class Follower:
             return 0.0
         return time.monotonic() - self.since.setdefault(what, time.monotonic())
 
-    def tell(self, now: Seen) -> None:
+    def report(self, now: Seen) -> None:
         """One line when anything changed."""
-        if now.words() != self.said:
-            self.said = now.words()
-            log.info("TrainJob %s: %s", self.name, self.said)
+        if now.words() != self.reported:
+            self.reported = now.words()
+            log.info("TrainJob %s: %s", self.name, self.reported)
 
     def pass_on(self, now: Seen) -> None:
         """New lines of node 0: steps, epochs, warnings."""

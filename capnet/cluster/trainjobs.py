@@ -61,14 +61,14 @@ class TrainJobs:
         except NotAllowed:
             raise NotAllowed("this task may not start TrainJobs", where, RIGHTS) from None
         except Refused as error:
-            told = error.problems[0].what
-            missing = "TrainingRuntime" in told and "not found" in told
+            message = error.problems[0].what
+            missing = "TrainingRuntime" in message and "not found" in message
             todo = (
                 f"{TRAINER}, or name one that is there: --training-runtime; kubectl get clustertrainingruntimes"
                 if missing
                 else "correct what is named"
             )
-            raise Refused(f"the cluster refuses the TrainJob: {told}", where, todo) from None
+            raise Refused(f"the cluster refuses the TrainJob: {message}", where, todo) from None
         if not made.get("spec", {}).get("runtimePatches"):
             self.remove(name)
             raise ClusterError(
@@ -79,7 +79,7 @@ class TrainJobs:
         """Let Kubernetes remove a TrainJob with this pod instead of with the one that started it."""
         self.api.merge(f"{self.folder}/{name}", {"metadata": {"ownerReferences": owner}})
 
-    def look(self, name: str, nodes: int) -> Seen:
+    def poll(self, name: str, nodes: int) -> Seen:
         """How it is now; raises Gone where there is no such TrainJob, and ClusterError where the API does not
         answer.
         """
@@ -143,7 +143,7 @@ class TrainJobs:
         """Remove a TrainJob, and wait until its pods are gone too; False where that cannot be seen in time. Never
         raises ClusterError.
         """
-        deadline, asked, said = (
+        deadline, asked, reason = (
             time.monotonic() + (GONE_SECONDS if patience is None else patience),
             False,
             "it is still there",
@@ -158,17 +158,17 @@ class TrainJobs:
             except NotThere:
                 return True
             except (NotAllowed, Refused, Exists) as error:
-                said = error.problems[0].what
+                reason = error.problems[0].what
                 break
             except ClusterError as error:
-                said = error.problems[0].what
+                reason = error.problems[0].what
             if time.monotonic() > deadline:
                 break
             time.sleep(AGAIN)
         log.warning(
             "%s: not seen to go (%s); if it stays: kubectl -n %s delete trainjob %s",
             self.where(name),
-            said,
+            reason,
             self.namespace,
             name,
         )

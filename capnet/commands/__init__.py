@@ -1,1 +1,1 @@
-"""One file a command beside the stages: options and words; the work is done in the rooms."""
+"""One file or folder a command that is no stage: options and messages; the work is done in the rooms."""

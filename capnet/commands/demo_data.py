@@ -18,11 +18,11 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
     from capnet.contracts import tree_hash
     from capnet.data.demo.image_set import differences_from_tested, recorded_hash
 
-    wanted = recorded_hash(out)
-    if not wanted:
+    recorded = recorded_hash(out)
+    if not recorded:
         return "", ""
-    found = tree_hash(folder)
-    if found == wanted:
+    drawn = tree_hash(folder)
+    if drawn == recorded:
         return ", byte for byte as data.dvc describes them", ""
     differences = differences_from_tested()
     if differences:
@@ -34,9 +34,9 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
             ),
         )
     raise DataError(
-        f"the demo images have the tree hash {found}, data.dvc says {wanted}; nothing was written",
+        f"the demo images have the tree hash {drawn}, data.dvc says {recorded}; nothing was written",
         "data.dvc",
-        "if data.dvc describes your own images, fetch them: dvc pull; to draw the demo beside them: capnet demo-data"
+        "if data.dvc describes your own images, fetch them: dvc pull; to draw the demo elsewhere: capnet demo-data"
         " --out demo; if it should describe the demo: git checkout data.dvc",
     )
 

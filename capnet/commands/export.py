@@ -18,7 +18,7 @@ Examples:
     "--out",
     default="model.onnx",
     show_default=True,
-    help="ONNX file; what else a program must know goes into the .json beside it.",
+    help="ONNX file; what else a program must know goes into a .json of the same name.",
 )
 @click.option(
     "--model",
@@ -45,7 +45,7 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
     Python.
 
     The file is compared with capnet's own scores before it is written, with one view and with the averaged views.
-    Decoding, views, their average and thresholds stay outside the graph: the JSON file beside it says how.
+    Decoding, views, their average and thresholds stay outside the graph: the JSON file of the same name says how.
     """
     from capnet.commands.predict import model
     from capnet.config import load
@@ -54,12 +54,12 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
 
     # the graph has one precision
     loaded = load(Path(params), (*settings, "runtime.device=cpu", "runtime.precision=fp32"))
-    pictures = []
+    images = []
     if check:
         source = list_images(check, loaded.data)
-        pictures = [source.root / name for name in source.names]
+        images = [source.root / name for name in source.names]
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, _):
-        measured = onnx_export.export(served, key, Path(out), pictures)
+        measured = onnx_export.export(served, key, Path(out), images)
     on = f"{measured.pictures} images" if measured.pictures else "images of noise"
     click.echo(
         f"export: {key} in {out}, {measured.megabytes:.1f} MB; how to use it in {Path(out).with_suffix('.json')}"

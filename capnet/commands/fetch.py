@@ -13,13 +13,14 @@ import click
     "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
 @click.option(
-    "--side",
-    "sides",
+    "--split",
+    "splits",
     multiple=True,
     type=click.Choice(["train", "val", "test"]),
     help="Only these rows of outputs/split; may be repeated.",
 )
-def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> None:
+@click.option("--side", multiple=True, hidden=True)
+def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...], side: tuple[str, ...]) -> None:
     """Copy the images of a remote data.root into the state folder, so that stages find them there.
 
     Which ones: those of outputs/split, else those of outputs/manifest, else (before ingest) the label files.
@@ -27,31 +28,37 @@ def command(params: str, settings: tuple[str, ...], sides: tuple[str, ...]) -> N
     \b
     Examples:
       capnet fetch
-      capnet fetch --side train --side val
+      capnet fetch --split train --split val
       capnet fetch --set data.root=s3://bucket/birds
     """
+    if side:
+        raise click.UsageError(f"--side is called --split now: write --split {' --split '.join(side)}")
     from capnet.config import load
     from capnet.contracts import read_manifest, read_split
     from capnet.data.sources.root import is_remote, local_root
     from capnet.errors import ContractError
 
     data = load(Path(params), settings).data
-    given = Path(data.root)
-    if not is_remote(data, given):
+    root = Path(data.root)
+    if not is_remote(data, root):
         click.echo(
             f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with: dvc pull"
         )
         return
     split, manifest = Path("outputs/split/split.parquet"), Path("outputs/manifest/manifest.parquet")
-    rows = read_split(split) if split.is_file() else read_manifest(manifest) if manifest.is_file() else None
-    if sides:
+    rows = None
+    if split.is_file():
+        rows = read_split(split)
+    elif manifest.is_file():
+        rows = read_manifest(manifest)
+    if splits:
         if rows is None or "split" not in rows:
             raise ContractError(
-                "there is no split yet, so no sides",
+                "there is no split yet",
                 str(split),
-                "run `capnet ingest` and `capnet split` first, or leave --side away",
+                "run `capnet ingest` and `capnet split` first, or leave out --split",
             )
-        rows = rows[rows["split"].isin(sides)]
-    root = local_root(data, given, rows)
+        rows = rows[rows["split"].isin(splits)]
+    copies = local_root(data, root, rows)
     what = "label files" if rows is None else f"{len(rows)} images"
-    click.echo(f"fetch: the {what} of {data.root} are in {root}")
+    click.echo(f"fetch: the {what} of {data.root} are in {copies}")

@@ -32,7 +32,7 @@ import click
 @click.option(
     "--split",
     type=click.Path(path_type=Path),
-    help="Only the images of a split, such as outputs/split, each side in shards of its own.",
+    help="Only the images of a split, such as outputs/split, each in shards of its own.",
 )
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
 def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:

@@ -149,13 +149,13 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "resources": resources,
         "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    place = {"namespace": deployment.namespace} if deployment.namespace else {}
+    namespace = {"namespace": deployment.namespace} if deployment.namespace else {}
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {
             "name": deployment.name,
-            **place,
+            **namespace,
             "labels": labels,
             "annotations": {key: text for key, text in notes.items() if text},
         },

@@ -26,7 +26,7 @@ from capnet.promotion.champion import check_champion, identity
 from capnet.serving.engine import DECISIONS, load_served
 from capnet.serving.request import COLUMN, request_files
 
-META = "registered_model_meta"  # written by MLflow beside a model that came from the registry
+META = "registered_model_meta"  # written by MLflow into the folder of a model that came from the registry
 UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
 
 
@@ -80,7 +80,7 @@ def check_gate(folder: Path) -> None:
     try:
         with first_contact():
             client = MlflowClient()
-            found = client.get_model_version(name, version)
+            registered = client.get_model_version(name, version)
     except Exception as error:  # of any store
         if unchecked:
             return
@@ -91,11 +91,11 @@ def check_gate(folder: Path) -> None:
             f"set MLFLOW_TRACKING_URI to the registry that the model came from; where there is none, set {UNCHECKED} to"
             " a reason",
         ) from error
-    check_champion(found, client)
+    check_champion(registered, client)
 
 
 def _check_address(folder: Path) -> None:
-    """A model that was named by its run or its place: refused, too, where the registry has it as a champion that may
+    """A model that was named by its run or its path: refused, too, where the registry has it as a champion that may
     not serve.
 
     Without a registry that answers there is nothing to ask: such a model is no version.
@@ -107,14 +107,14 @@ def _check_address(folder: Path) -> None:
     model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
     if not model_id or (database and not database.is_file()):
         return  # asking would make an empty store here
-    client, found = MlflowClient(), []
+    client, versions = MlflowClient(), []
     with suppress(Exception), first_contact():
         run_id = client.get_logged_model(model_id).source_run_id
-        found = [
+        versions = [
             client.get_model_version(item.name, item.version)
             for item in client.search_model_versions(f"run_id = '{run_id}'")
         ]
-    for version in found:
+    for version in versions:
         # a copy names a version
         if version.source == f"models:/{model_id}" or not str(version.source).startswith("models:/m-"):
             check_champion(version, client)

@@ -24,7 +24,7 @@ def predict(
         data: Where the images are: source.json.
         params: Settings of sections data, runtime and register.
         shard: Number of this part.
-        shards: How many parts there are.
+        shards: Number of parts.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         predictions: predictions.parquet with labels, scores, and what is wrong with an image that could not be read.
         metrics: Images, and how many could not be read.
@@ -35,8 +35,8 @@ def predict(
     from capnet.tasks import task
 
     with task(params, data.path, accelerators=int(accelerators)) as prepared:
-        place, out = Path(champion.path), Path(predictions.path)
+        model, out = Path(champion.path), Path(predictions.path)
         for name, value in predict_part(
-            prepared.params, place, Path(prepared.root), int(shard), int(shards), out
+            prepared.params, model, Path(prepared.root), int(shard), int(shards), out
         ).items():
             metrics.log_metric(name, value)

@@ -14,7 +14,7 @@ def split(manifest: Input[Dataset], params: dict, split: Output[Dataset], metric
         manifest: What ingest wrote.
         params: Settings of section split.
         split: split.parquet and classes.json with counts and buckets.
-        metrics: Rows of each side.
+        metrics: Rows of each split.
     """
     from capnet.stages import run
     from capnet.tasks import task

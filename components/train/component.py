@@ -26,7 +26,7 @@ def train(
         graph: What graph wrote.
         data: Where the images are: source.json.
         params: Settings of sections data, backbone, tte, runtime and train.
-        seed: Takes the place of runtime.seed.
+        seed: Replaces runtime.seed.
         accelerators: GPUs that the task asked for; with fewer in sight it ends at once.
         model: The model folder; it loads alone.
         metrics: Chosen epoch, loss, validation mAP.

@@ -45,7 +45,7 @@ def train_nodes(
         graph: What graph wrote.
         data: Where the images are: source.json.
         params: Settings of sections data, backbone, tte, runtime and train.
-        seed: Takes the place of runtime.seed.
+        seed: Replaces runtime.seed.
         nodes: Pods that train together.
         processes_per_node: Processes of each; 0 is one a GPU, and one without any.
         image: What they run: the image of this task, by digest.
@@ -70,7 +70,7 @@ def train_nodes(
     from capnet.cluster.trainjob_run import train_on_nodes
     from capnet.tasks import task
 
-    wanted = {
+    spec = {
         "nodes": nodes,
         "processes_per_node": processes_per_node,
         "image": image,
@@ -92,5 +92,5 @@ def train_nodes(
     }
     with task(params, data.path, seed) as prepared:
         inputs = {"split": split.path, "validation": validation.path, "graph": graph.path, "data": prepared.root}
-        for name, value in train_on_nodes(prepared.params, inputs, {"model": model.path}, wanted, data.path).items():
+        for name, value in train_on_nodes(prepared.params, inputs, {"model": model.path}, spec, data.path).items():
             metrics.log_metric(name, value)

@@ -18,7 +18,7 @@ from capnet.errors import ConfigError
 from pipelines import compiling, submit
 from pipelines.errors import RunFailed, ServerError
 from pipelines.server import Server
-from pipelines.ways import Way, choose, look
+from pipelines.ways import Way, choose, ping
 
 ON_VOLUME = ("--data-volume", "--set", "data.root=/mnt/data/birds")
 
@@ -291,7 +291,7 @@ def test_a_login_page_is_said(server: Place) -> None:
 def test_nothing_listens(server: Place) -> None:
     start = time.monotonic()
     with pytest.raises(ServerError, match="cannot be reached") as error:
-        look(Way("port-forward", "http://127.0.0.1:9"))
+        ping(Way("port-forward", "http://127.0.0.1:9"))
     assert "kubectl -n kubeflow port-forward" in str(error.value)
     assert time.monotonic() - start < 5
 

@@ -107,7 +107,11 @@ sys.exit(5)
 def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
     folder = place.folder / "state" / "nodes" / "old"
     left = spec.train_job(
-        spec.job_name(spec.Here.found(), 3), folder, spec.settings_of(NODES, PARAMS), spec.Here.found(), 2
+        spec.job_name(spec.Here.from_environment(), 3),
+        folder,
+        spec.settings_of(NODES, PARAMS),
+        spec.Here.from_environment(),
+        2,
     )
     place.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
     if change == "image":
@@ -123,7 +127,7 @@ def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
 
 
 def test_one_that_goes_with_the_pod_that_started_it_is_started_anew(place: Place) -> None:
-    here = spec.Here.found()
+    here = spec.Here.from_environment()
     name = spec.job_name(here, 3)
     left = spec.train_job(name, here.state / "nodes" / name, spec.settings_of(NODES, PARAMS), here, 2)
     place.cluster.objects[f"{JOBS}/{name}"] = left
