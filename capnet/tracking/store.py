@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 # mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
 FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+# nothing waits for live values; a request to make a run that MLflow repeats by itself may make two
+LIVE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -221,6 +227,13 @@ def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[N
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def quiet_environment() -> Iterator[None]:
+    """No telemetry, no log lines below errors, and patience with a slow server, for live values."""
+    with _environment({**QUIET, **LIVE}):
+        yield
 
 
 @contextmanager
