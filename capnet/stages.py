@@ -103,7 +103,7 @@ def run(
 ) -> dict[str, float]:
     """Run one stage and return its scalar metrics.
 
-    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written beside their place and renamed, so a
+    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written under temporary names and renamed, so a
     failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several
     processes that torchrun started, the first one publishes.
     """
