@@ -24,12 +24,13 @@ COMMANDS = {
     "promote": "Make a model version the champion if it passes the gate.",
     "export": "Write a model as one ONNX file.",
     "shard": "Write the images as tar shards (WebDataset layout).",
-    "sync": "Send tracking records that a server has missed.",
     "summary": "Print the results of the last run as a table.",
     "download": "Download a published benchmark.",
     "doctor": "Check the data and its remote, or with --cluster the cluster: what is missing, and what to do.",
     "fetch": "Copy remote images ahead of time.",
 }
+# command: what replaced it
+GONE = {"sync": "run `capnet register`: it completes the run on the tracking server from the stages' files"}
 EPILOG = """\b
 Examples:
   capnet demo-data --out data                    draw the demo images
@@ -50,6 +51,10 @@ class _Lazy(click.Group):
         if name in COMMANDS:
             command: click.Command = import_module(f"capnet.commands.{name.replace('-', '_')}").command
             return command
+        if name in GONE:
+            from capnet.errors import ConfigError
+
+            raise ConfigError(f"the command `capnet {name}` is gone", "command line", GONE[name])
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -151,9 +151,7 @@ def _execute(
     inputs: dict[str, Path],
     outputs: dict[str, Path],
 ) -> dict[str, float]:
-    """Call the step; one that takes ``log`` gets a callback that tells the tracking server and can neither raise nor
-    wait.
-    """
+    """Call the step; one that takes ``log`` gets a callback for the tracking server, which never raises or waits."""
     if "log" not in signature(step).parameters or process_rank():
         return step(settings, inputs, outputs)
     from capnet.tracking.live import tracked

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Candidate) -> None:
-    """All params and metrics in one call, without what training has told; the headline also belongs to the logged
-    model, whose page shows it.
+def log_figures(client: MlflowClient, run_id: str, model_id: str | None, candidate: Candidate) -> None:
+    """All params and metrics in one call, without the points that the run has; the headline also belongs to the logged
+    model, where there is one: its page shows it.
     """
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
@@ -51,7 +51,8 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str, candidate: Can
     metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
     params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    if model_id:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
 
 def log_artifacts(

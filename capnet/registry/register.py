@@ -20,7 +20,8 @@ from capnet.promotion.versions import rival_of
 from capnet.registry.artifacts import log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
-from capnet.registry.run import begun_run, complete_twin, dvc_location, fingerprints, given_run, log_data_set, put_tags
+from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
+from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
 from capnet.tracking.store import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
 
@@ -72,7 +73,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     with store(settings, "register the model") as client, bar("register", 5) as advance:
         found = find_version(client, settings, candidate.content_hash)
         if found is not None:
-            complete_twin(client, settings, candidate, found)
+            _complete_twin(client, settings, candidate, found)
         else:
             experiment = experiment_id(client, settings)
             advance(note="run")
@@ -168,7 +169,7 @@ def _new_version(
     text = description(candidate)
     cards = card_texts(candidate, form, data_md5, dvc_location(Path(".dvc/config"), data_md5), settings.data_licence)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
-    notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **fingerprints(candidate)}
+    notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
     notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
     with _run(client, settings, experiment, candidate, label, notes) as run_id:
         experiment = client.get_run(run_id).info.experiment_id  # another one where the run was given from outside
@@ -207,7 +208,8 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wan
         return client.get_model_version(settings.name, created.version)
     insist(client.set_registered_model_alias, settings.name, settings.alias, first.version)
     client.delete_model_version(settings.name, created.version)
-    client.set_tag(str(created.run_id), "duplicate_of", f"version {first.version}")
+    if created.run_id != first.run_id:
+        client.set_tag(str(created.run_id), "duplicate_of", f"version {first.version}")
     return client.get_model_version(settings.name, first.version)
 
 
@@ -215,23 +217,35 @@ def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wan
 def _run(
     client: MlflowClient, settings: Register, experiment: str, candidate: Candidate, name: str, tags: dict[str, str]
 ) -> Iterator[str]:
-    """The run that training began, else a new one, which is marked FAILED (KILLED on Ctrl-C) when the body does not get
-    through.
+    """The run that training began, else a new one; it is marked FAILED (KILLED on Ctrl-C) when the body does not get
+    through. A given run is left to whoever opened it.
     """
-    begun = begun_run(client, settings, candidate)
-    if begun:
-        put_tags(client, begun, tags)
+    run_id = begun_run(client, settings, candidate)
+    if not run_id:
+        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    else:
         if not given_run():
-            client.update_run(begun, name=name)
-        yield begun
-        return
-    run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+            client.update_run(run_id, "RUNNING", name)
+        put_tags(client, run_id, tags)
     try:
         yield run_id
     except BaseException as error:
         with suppress(Exception):  # the first error is the one to tell
-            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+            if not given_run():
+                client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+
+
+def _complete_twin(client: MlflowClient, settings: Register, candidate: Candidate, version: ModelVersion) -> None:
+    """A run that trained what is registered already gets its figures, its end and the number of that version."""
+    run_id = begun_run(client, settings, candidate)
+    if not run_id or run_id == version.run_id or "content_hash" in client.get_run(run_id).data.tags:
+        return
+    log_figures(client, run_id, None, candidate)
+    same = f"{version.name} version {version.version}"
+    put_tags(client, run_id, run_tags(candidate) | {"content_hash": candidate.content_hash, "same_as": same})
+    if not given_run():
+        client.set_terminated(run_id, "FINISHED")
 
 
 def _create_version(

@@ -4,82 +4,82 @@ from __future__ import annotations
 
 import configparser
 import json
-import os
-import time
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capnet.config import Register, settings_hash
+from capnet.config import Register
 from capnet.contracts import sha256_file
-from capnet.registry.candidate import Candidate, figures, flat_params
-from capnet.tracking.client_store import ClientStore
-from capnet.tracking.sender import send
-from capnet.tracking.spool import Spool, spool_of
+from capnet.registry.candidate import Candidate, curves
+from capnet.tracking.live import MODEL_TAG, given_run
+from capnet.tracking.provenance import fingerprints
 from capnet.tracking.store import insist
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
 LONGEST_DIGEST = 36  # that MLflow keeps of a data set
 
 
-def given_run() -> str:
-    """Id of a run that was opened outside (Kubeflow's MLflow plugin sets MLFLOW_RUN_ID); whoever opened it ends it."""
-    return os.environ.get("MLFLOW_RUN_ID", "")
+def run_tags(candidate: Candidate) -> dict[str, str]:
+    """What the run was made from and which model it trained: a later registration finds it by these tags."""
+    model = sha256_file(candidate.model / "model.safetensors")
+    return fingerprints(candidate.config, candidate.split) | {MODEL_TAG: model}
 
 
 def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) -> str:
-    """The given run, else the one that trained this model and waits for its results; "" where there is none. Sends what
-    is still spooled.
+    """The run that waits for the results of this model.
+
+    It is the given run, else the newest with the candidate's tags. Where the server missed the end of the training, and
+    with it the tag of the model, the curve that the run has must be that of the model's history.
+
+    Returns:
+        The run's id, "" where there is none.
     """
     if given_run():
         return given_run()
-    spool, there = spool_of(sha256_file(candidate.model / "model.safetensors")), ClientStore(client, settings)
-    if spool is None or not takes_records(client, spool, there.address):
+    experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment is None:
         return ""
-    run_id = send(there, spool)
-    done = client.get_run(run_id).data.tags.get("content_hash", candidate.content_hash) if run_id else ""
-    return run_id if done == candidate.content_hash else ""
+    tags = run_tags(candidate)
+    model = tags.pop(MODEL_TAG)
+    query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    runs = [
+        run
+        for run in client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
+        if _is_open(run, candidate.content_hash)
+    ]
+    # first those that no registration has completed, and of them those that are surely of this model
+    for run in sorted(runs, key=lambda run: ("content_hash" in run.data.tags, MODEL_TAG not in run.data.tags)):
+        tag = run.data.tags.get(MODEL_TAG)
+        if tag == model or (tag is None and _is_curve_of(client, run, candidate)):
+            return str(run.info.run_id)
+    return ""
 
 
-def takes_records(client: MlflowClient, spool: Spool, address: str) -> bool:
-    """False where the run of these records was deleted, or was given from outside and is not there.
-
-    A run of our own that a store at the same address does not know, because its database is a new one, is told again
-    from the start.
-    """
-    from mlflow.exceptions import MlflowException
-
-    given = str(spool.about()["run_id"])
-    run_id = given or str(spool.sent(address)["run_id"])
-    if not run_id:
-        return True
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    if not given:
-        spool.mark(address, "", 0)
-    return not given
+def _is_open(run: Run, content_hash: str) -> bool:
+    """False for a run with other results, or that another registration completes just now."""
+    registered = run.data.tags.get("content_hash")
+    return registered is None or (registered == content_hash and run.info.status != "RUNNING")
 
 
-def complete_twin(client: MlflowClient, settings: Register, candidate: Candidate, found: ModelVersion) -> None:
-    """A run that trained what is registered already gets its figures and the number of that version."""
-    from mlflow.entities import Metric, Param
-
-    run_id = begun_run(client, settings, candidate)
-    if not run_id or run_id == found.run_id or "content_hash" in client.get_run(run_id).data.tags:
-        return
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in figures(candidate).items()]
-    params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
-    client.log_batch(run_id, metrics=metrics, params=params)
-    put_tags(
-        client, run_id, {"content_hash": candidate.content_hash, "same_as": f"{found.name} version {found.version}"}
+def _is_curve_of(client: MlflowClient, run: Run, candidate: Candidate) -> bool:
+    """True where the run has points and every one is in the history, which has six decimals."""
+    history = {(name, step): value for name, value, step in curves(candidate)}
+    points = list(_points(client, run, {name for name, _ in history}))
+    expected = [history.get((point.key, point.step), math.nan) for point in points]
+    return bool(points) and all(
+        math.isclose(point.value, value, rel_tol=1e-6, abs_tol=1e-6)
+        for point, value in zip(points, expected, strict=True)
     )
+
+
+def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Metric]:
+    for name in names:
+        if name in run.data.metrics:
+            yield from client.get_metric_history(run.info.run_id, name)
 
 
 def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
@@ -90,39 +90,26 @@ def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None
 
 def logged_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
     """{(metric, step): time} of what the run has already."""
-    there = client.get_run(run_id).data.metrics
-    return {
-        (name, point.step): point.timestamp
-        for name in names
-        if name in there
-        for point in client.get_metric_history(run_id, name)
-    }
-
-
-def fingerprints(candidate: Candidate) -> dict[str, str]:
-    """What the run was made from, as tags."""
-    return {
-        "settings_fingerprint": settings_hash(candidate.config),
-        "split_sha256": sha256_file(candidate.split / "split.parquet"),
-    }
+    points = _points(client, client.get_run(run_id), names)
+    return {(point.key, point.step): point.timestamp for point in points}
 
 
 def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_md5: str) -> None:
-    """The data set as MLflow lists it: DVC's md5 as digest, the place at the DVC remote as source, counts as
+    """The data set as MLflow lists it: DVC's md5 as digest, the location at the DVC remote as source, counts as
     profile.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    place = dvc_location(Path(".dvc/config"), data_md5)
+    location = dvc_location(Path(".dvc/config"), data_md5)
     digest = data_md5 or sha256_file(candidate.split / "split.parquet")
     counts = {
         "classes": len(candidate.classes),
         "train_positives": int(candidate.classes.train_counts.sum()),
         "test_rows": candidate.metrics.get("test_rows", 0),
     }
-    kind = "s3" if place.startswith("s3://") else "local"
+    kind = "s3" if location.startswith("s3://") else "local"
     data_set = Dataset(
-        "data", digest[:LONGEST_DIGEST], kind, json.dumps({"uri": place or "data"}), profile=json.dumps(counts)
+        "data", digest[:LONGEST_DIGEST], kind, json.dumps({"uri": location or "data"}), profile=json.dumps(counts)
     )
     insist(client.log_inputs, run_id, [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])])
 

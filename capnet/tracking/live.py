@@ -1,5 +1,7 @@
-"""The callback that `stages.run` gives to a stage: values go to the spool, and a process of its own sends them while
-the stage works.
+"""Live values: the callback that `stages.run` gives to a stage, and the daemon thread that sends to a server.
+
+Nothing waits for the server, and what it misses is not kept: `capnet register` completes the run from the stages'
+files. MLflow's own asynchronous logging would keep the process from ending while the server is down.
 """
 
 from __future__ import annotations
@@ -7,95 +9,154 @@ from __future__ import annotations
 import math
 import os
 import resource
-import subprocess
-import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
 
-from capnet.config import Params, Register
+from capnet.config import Params, settings_hash
 from capnet.contracts import sha256_file
-from capnet.tracking.spool import Spool, open_spool, remember, spool_of
+from capnet.tracking.provenance import fingerprints
+from capnet.tracking.store import experiment_id, quiet_environment, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 Log = Callable[[Mapping[str, float], int], None]
-PATIENCE = 3.0  # seconds that a finished stage waits for the sender
+PATIENCE = 2.0  # seconds that a finished stage waits for its last values to be sent
+ROOM = 10_000  # calls of log, and metrics, that are kept for a server that does not answer; the newest stay
+MODEL_TAG = "model_sha256"  # of a run: the sha256 of the model.safetensors that it trained
+
+
+def given_run() -> str:
+    """Id of a run that was opened outside (Kubeflow's MLflow plugin sets MLFLOW_RUN_ID); whoever opened it ends it."""
+    return os.environ.get("MLFLOW_RUN_ID", "")
 
 
 @contextmanager
 def tracked(stage: str, params: Params, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Iterator[Log]:
-    """``log(values, step)`` for one stage, which never raises: a full disk or a bad server is no reason to end a
-    training run.
+    """Send a stage's values to the MLflow server while it works; a database file gets them from `capnet register`.
 
-    A stage that reads a model goes on in the run that made it. The run is finished, or failed, with the stage.
+    A stage that reads a model goes on in the run that trained it. The run is finished, failed or killed with the stage.
+
+    Args:
+        stage: Name of the stage.
+        params: All settings; section register names the store.
+        inputs: The stage's inputs: ``model``, or ``split`` and ``graph``, whose hashes are tags of the run.
+        outputs: The stage's outputs; the run's tag MODEL_TAG is the hash of ``model``.
+
+    Returns:
+        ``log(values, step)``, which neither raises nor waits, whatever the server does.
     """
-    spool = _spool(stage, params.register_, inputs)
-    if spool is None:
+    if not tracking_uri(params.register_).startswith(("http://", "https://")):
         yield lambda values, step: None
         return
-    sender = _sender(spool, params.register_)
-    clock, busy = time.monotonic(), time.process_time()
+    with quiet_environment():
+        sender = _Sender(stage, params, inputs)
+        sender.start()
+        try:
+            yield sender.log
+        except BaseException as error:
+            sender.finish("FAILED" if isinstance(error, Exception) else "KILLED", "")
+            raise
+        sender.finish("FINISHED", _model_hash(outputs))
 
-    def log(values: Mapping[str, float], step: int) -> None:
-        nonlocal clock, busy
-        now, used = time.monotonic(), time.process_time()
-        machine = {
-            "system/cpu_utilization_percentage": 100 * (used - busy) / max(1e-3, now - clock),
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _model_hash(paths: Mapping[str, Path]) -> str:
+    """The sha256 of the trained tensors, "" where there is no model."""
+    with suppress(KeyError, OSError):
+        return sha256_file(paths["model"] / "model.safetensors")
+    return ""
+
+
+class _Sender(Thread):
+    """One run's connection. The process may end at any time: it is a daemon."""
+
+    def __init__(self, stage: str, params: Params, inputs: Mapping[str, Path]) -> None:
+        super().__init__(name="capnet-tracking", daemon=True)
+        self._stage, self._params, self._inputs = stage, params, inputs
+        self._uri, self._given = tracking_uri(params.register_), given_run()
+        self._calls: deque[tuple[dict[str, float], int, int]] = deque(maxlen=ROOM)  # values, ms since 1970, step
+        self._news, self._end = Event(), ("", "")  # status of the run, hash of the model
+        self._begun, self._clock, self._cpu = _now(), time.monotonic(), time.process_time()
+        self._news.set()  # the run begins before the first value
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Hand over values of one step, with the load of this process."""
+        clock, cpu = time.monotonic(), time.process_time()
+        load = {
+            "system/cpu_utilization_percentage": 100 * (cpu - self._cpu) / max(1e-3, clock - self._clock),
             "system/process_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        clock, busy = now, used
-        finite = {name: float(value) for name, value in {**values, **machine}.items() if math.isfinite(value)}
-        with suppress(OSError):
-            spool.add({"kind": "metrics", "values": finite, "step": step})
+        self._clock, self._cpu = clock, cpu
+        finite = {name: float(value) for name, value in {**values, **load}.items() if math.isfinite(value)}
+        self._calls.append((finite, _now(), step))
+        self._news.set()
 
-    try:
-        yield log
-    except BaseException as error:
-        _close(spool, sender, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    with suppress(OSError):
-        model = outputs.get("model")
-        if model is not None:
-            remember(sha256_file(model / "model.safetensors"), spool)
-    _close(spool, sender, "FINISHED")
+    def finish(self, status: str, model_hash: str) -> None:
+        """Hand over the end of the run, and give a server that is well the time to hear of it."""
+        self._end = (status, model_hash)
+        self._news.set()
+        self.join(PATIENCE)
 
+    def run(self) -> None:
+        with suppress(Exception):  # of a store that is not there, or an MLflow that is not installed
+            self._send()
 
-def _spool(stage: str, settings: Register, inputs: Mapping[str, Path]) -> Spool | None:
-    given = os.environ.get("MLFLOW_RUN_ID", "")
-    try:
-        model = inputs.get("model")
-        if model is not None and not given:
-            return spool_of(sha256_file(model / "model.safetensors"))
-        return open_spool(settings.experiment, f"{settings.name}-{stage}", given)
-    except OSError:
-        return None
+    def _send(self) -> None:
+        from mlflow.entities import Metric, RunTag
+        from mlflow.tracking import MlflowClient
 
+        client, run_id, metrics = MlflowClient(self._uri), "", list[Metric]()
+        while True:
+            self._news.wait()
+            self._news.clear()
+            status, model_hash = self._end  # read before the calls, so that the last ones are among them
+            while self._calls:
+                values, at, step = self._calls.popleft()
+                metrics += [Metric(name, value, at, step) for name, value in values.items()]
+            metrics = metrics[-ROOM:]
+            with suppress(Exception):  # they go with the next call: the same time and step make no second point
+                run_id = run_id or self._begin(client)
+                if run_id:
+                    tags = [RunTag(MODEL_TAG, model_hash)] if model_hash and not self._given else []
+                    client.log_batch(run_id, metrics=metrics, tags=tags)
+                    metrics = []
+                if run_id and status and not self._given:
+                    client.set_terminated(run_id, status)
+            if status:
+                return
 
-def _sender(spool: Spool, settings: Register) -> subprocess.Popen[bytes] | None:
-    """A process that sends while the stage works, for a server; a database file gets everything from `capnet
-    register`.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
-    if not uri.startswith(("http://", "https://")):
-        return None
-    command = [sys.executable, "-m", "capnet.tracking.follow", str(spool.folder), str(os.getpid())]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError:
-        return None
+    def _begin(self, client: MlflowClient) -> str:
+        """The given run, the one that trained the model, or a new one; "" where a model's run is not known."""
+        if self._given:
+            return self._given
+        experiment = experiment_id(client, self._params.register_)
+        if "model" in self._inputs:
+            query = f"tags.{MODEL_TAG} = '{_model_hash(self._inputs)}'"
+            runs = client.search_runs([experiment], query, order_by=["attributes.start_time DESC"])
+            # the figures of one that is registered stay as they are
+            return next((str(run.info.run_id) for run in runs if "content_hash" not in run.data.tags), "")
+        tags = self._tags()
+        query = f"tags.training = '{tags['training']}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], query):
+            if run.info.start_time == self._begun:  # made by a request whose answer was lost
+                return str(run.info.run_id)
+            # an earlier process, whose checkpoint this one may go on from, did not live to end its run
+            client.set_terminated(run.info.run_id, "KILLED")
+        name = f"{self._params.register_.name}-{self._stage}"
+        return str(client.create_run(experiment, self._begun, tags, name).info.run_id)
 
-
-def _close(spool: Spool, sender: subprocess.Popen[bytes] | None, status: str) -> None:
-    with suppress(OSError):
-        spool.add({"kind": "end", "status": status})
-    if sender is not None:
-        with suppress(subprocess.TimeoutExpired):
-            sender.wait(PATIENCE)
+    def _tags(self) -> dict[str, str]:
+        """What registration finds the run by; ``training`` is the same for all processes that share a checkpoint."""
+        tags = fingerprints(self._params.subset(("backbone", "tte", "train")), self._inputs["split"])
+        graph = sha256_file(self._inputs["graph"] / "graph.safetensors")
+        training = settings_hash(tags, self._params.subset(("runtime",)), {"graph": graph})
+        return {**tags, "training": training, "mlflow.source.name": "capnet"}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from capnet.config import settings_hash
+from capnet.contracts import sha256_file
 
 
 def requirements(weights: Sequence[str] = ()) -> list[str]:
@@ -31,6 +35,20 @@ def requirements(weights: Sequence[str] = ()) -> list[str]:
         with suppress(PackageNotFoundError):
             pins.append(f"{name}=={version(name).partition('+')[0]}")
     return sorted(set(pins))
+
+
+def fingerprints(settings: Mapping[str, Any], split: Path) -> dict[str, str]:
+    """Tags of a run that say what it was trained from; training and registration compute the same ones.
+
+    Args:
+        settings: Sections backbone, tte and train, of params.yaml or of the model's config.json.
+        split: Folder of stage split.
+    """
+    sections = {name: settings[name] for name in ("backbone", "tte", "train")}
+    return {
+        "settings_fingerprint": settings_hash(sections),
+        "split_sha256": sha256_file(split / "split.parquet"),
+    }
 
 
 def git_revision() -> str:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 # mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
 FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+# nothing waits for live values; a request to make a run that MLflow repeats by itself may make two
+LIVE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -90,8 +96,8 @@ def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClie
 
 @contextmanager
 def _alone(database: Path | None) -> Iterator[None]:
-    """One process at a time looks at a database file first: MLflow makes its tables then, and two at once leave a
-    broken file.
+    """One process at a time opens a database file first: MLflow makes its tables then, and two at once leave a broken
+    file.
     """
     if database is None or not database.parent.is_dir():
         yield
@@ -105,43 +111,43 @@ def _alone(database: Path | None) -> Iterator[None]:
 
 
 def experiment_id(client: MlflowClient, settings: Register) -> str:
-    """Id of the experiment, made where missing. Beside a sqlite file artifacts go to ``mlruns/`` next to it.
+    """Id of the experiment, made where missing; with a sqlite file its artifacts go to ``mlruns/`` next to the file.
 
     A sqlite store keeps absolute paths. When its folder was moved or copied the old artifacts are out of reach: the
-    experiment is then set aside under another name, so that nothing is written to the old place.
+    experiment is then set aside under another name, so that nothing is written to the old folder.
     """
     from mlflow.exceptions import MlflowException
 
     database = sqlite_file(tracking_uri(settings))
     home = database.resolve().parent / "mlruns" if database else None
-    found = client.get_experiment_by_name(settings.experiment)
-    if found and found.lifecycle_stage != "active":
-        what, todo = (
+    experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment and experiment.lifecycle_stage != "active":
+        raise StoreError(
             f"the experiment {settings.experiment!r} was deleted",
+            masked(tracking_uri(settings)),
             "restore it (`mlflow experiments restore`), or set register.experiment to another name",
         )
-        raise StoreError(what, masked(tracking_uri(settings)), todo)
-    if found and home:
-        place = local_path(found.artifact_location)
-        if place and not place.exists() and not place.is_relative_to(home):
-            client.rename_experiment(found.experiment_id, f"{settings.experiment} (artifacts were in {place})")
-            found = None
-    if found:
-        return found.experiment_id
+    if experiment and home:
+        artifacts = local_path(experiment.artifact_location)
+        if artifacts and not artifacts.exists() and not artifacts.is_relative_to(home):
+            client.rename_experiment(experiment.experiment_id, f"{settings.experiment} (artifacts were in {artifacts})")
+            experiment = None
+    if experiment:
+        return experiment.experiment_id
     # The location is given because mlflow would take the working directory, which is not where the database is.
     location = (home / settings.experiment.replace("/", "-")).as_uri() if home else None
     try:
         return client.create_experiment(settings.experiment, artifact_location=location, tags=EXPERIMENT_TAGS)
     except MlflowException as error:
-        made = client.get_experiment_by_name(settings.experiment)  # by another process since we looked
-        if made is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+        experiment = client.get_experiment_by_name(settings.experiment)  # made by another process in the meantime
+        if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return made.experiment_id
+        return experiment.experiment_id
 
 
 def insist(write: Callable[..., Any], *arguments: Any) -> None:
-    """Write a tag, an alias or a data set. MLflow inserts what it did not find, which fails for one of two writers at
-    once; then the row is there.
+    """Write a tag, an alias or a data set, if need be twice: MLflow inserts a row that it did not see, which fails for
+    one of two writers at once.
     """
     from mlflow.exceptions import MlflowException
 
@@ -154,7 +160,9 @@ def insist(write: Callable[..., Any], *arguments: Any) -> None:
 def local_path(location: str) -> Path | None:
     """The folder behind a plain path or a file URI; None for any other address."""
     parts = urlsplit(location)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None if parts.scheme else Path(location)
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
+    return None if parts.scheme else Path(location)
 
 
 def masked(uri: str) -> str:
@@ -222,6 +230,13 @@ def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[N
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def quiet_environment() -> Iterator[None]:
+    """No telemetry, no log lines below errors, and patience with a slow server, for live values."""
+    with _environment({**QUIET, **LIVE}):
+        yield
 
 
 @contextmanager

@@ -135,6 +135,14 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "Example" in result.output
 
 
+def test_a_command_that_is_gone_names_what_replaced_it() -> None:
+    done = subprocess.run([sys.executable, "-m", "capnet.cli", "sync"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the command `capnet sync` is gone\n" in done.stderr
+    assert "  where: command line\n" in done.stderr
+    assert "  to do: run `capnet register`: it completes the run" in done.stderr
+
+
 def test_help_imports_nothing_heavy() -> None:
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "capnet.cli", "--help"], capture_output=True, text=True, check=True

@@ -56,6 +56,10 @@ class SmallServer:
             disk.mkdir()
             if self.small:
                 mount(disk)
+        self.serve()
+
+    def serve(self) -> None:
+        """Start the server's processes, again after they were killed."""
         settings = {"TMPDIR": str(self.artifacts)}
         self.process = start(
             self.port, f"sqlite:///{self.disk / 'server.db'}", str(self.artifacts), self.folder / "server.log", settings

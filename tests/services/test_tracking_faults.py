@@ -1,25 +1,22 @@
-"""A real MLflow server whose disk is full, or that stands still: training goes on, and later everything is there,
-once.
+"""A real MLflow server whose disk is full, that stands still, that dies, or that was never there: training loses no
+time, and registration makes the run complete, once.
 """
 
 from __future__ import annotations
 
+import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
-from click.testing import CliRunner
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from services.small_server import SmallServer
 from unit.conftest import _make as make_outputs
 
-from capnet.cli import main
 from capnet.config import Params
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
@@ -27,117 +24,140 @@ from capnet.tracking.live import PATIENCE, tracked
 from capnet.tracking.store import StoreError
 
 EPOCHS, FAULT = 20, 8
-CURVES = ("train/loss", "train/learning_rate", "val/mAP", "val/head", "val/medium", "val/tail")
+SLACK = 1.5  # seconds that a busy machine takes for what takes none
+STALL = 30.0  # seconds
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallServer]:
-    found = SmallServer(tmp_path_factory.mktemp("small"))
+    server = SmallServer(tmp_path_factory.mktemp("small"))
     try:
-        found.start()
-        yield found
+        server.start()
+        yield server
     finally:
-        found.stop()
+        server.stop()
+
+
+@dataclass
+class Work:
+    """A made model, and settings with which it could have been trained."""
+
+    paths: dict[str, Path]
+    settings: Params
+
+    def train(self, fault: Callable[[], object], seconds: float = 2.0) -> float:
+        """What stages.run does around the train step; ``fault`` happens before epoch FAULT, and the rest takes
+        ``seconds``.
+
+        Returns the seconds that tracking took, the fault's own left out.
+        """
+        begin, idle = time.monotonic(), 0.0
+        inputs = {"split": self.paths["split"], "graph": self.paths["model"]}
+        with tracked("train", self.settings, inputs, {"model": self.paths["model"]}) as log:
+            for epoch in range(1, EPOCHS + 1):
+                before = time.monotonic()
+                if epoch == FAULT:
+                    fault()
+                elif epoch > FAULT:
+                    time.sleep(seconds / (EPOCHS - FAULT))
+                idle += time.monotonic() - before
+                log({"train/loss": 1 / epoch} | ({"val/mAP": 0.1 * epoch} if epoch > 1 else {}), epoch)
+        return time.monotonic() - begin - idle
+
+    def register(self) -> str:
+        version = register_version(
+            self.settings.register_, read_candidate(**self.paths), self.paths["evaluation"] / "report.html"
+        )
+        return str(version.version)
 
 
 @pytest.fixture
-def settings(
-    small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Params:
-    """A user's settings, in a working directory of its own; an experiment for each test."""
-    name = request.node.name.removeprefix("test_")[:60]
-    (tmp_path / "params.yaml").write_text(f"register:\n  name: capnet\n  experiment: {name}\n")
+def work(small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Work:
+    """In a working directory, with an experiment and a registered model of the test's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", small.address)
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    return Params.model_validate({"register": {"name": "capnet", "experiment": name}})
+    paths = make_outputs(tmp_path / "outputs", epochs=EPOCHS)
+    config = json.loads((paths["model"] / "config.json").read_text())
+    name = "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:]
+    sections = {section: config[section] for section in ("backbone", "tte", "train")}
+    return Work(paths, Params.model_validate({**sections, "register": {"name": name, "experiment": name}}))
 
 
-def points(address: str, experiment: str) -> list[list[tuple[int, float]]]:
-    """Steps and values of every curve of the only run, in the order of the server; empty where there is no run."""
+def runs_of(address: str, work: Work) -> list[Run]:
     client = MlflowClient(address)
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id]) if found else []
-    assert len(runs) <= 1, "one run for one execution"
-    return (
-        [
-            [(point.step, point.value) for point in client.get_metric_history(runs[0].info.run_id, name)]
-            for name in CURVES
-        ]
-        if runs
-        else []
-    )
+    experiment = client.get_experiment_by_name(work.settings.register_.experiment)
+    return client.search_runs([experiment.experiment_id]) if experiment else []
 
 
-def train(settings: Params, address: str, fault: Callable[[], object]) -> float:
-    """What stages.run does around the train step; before epoch FAULT the server has got something, then ``fault``
-    happens.
-
-    Returns the seconds that tracking took from the fault on.
-    """
-    begin, idle = 0.0, 0.0
-    with tracked("train", settings, {}, {}) as log:
-        for epoch in range(1, EPOCHS + 1):
-            if epoch == FAULT:
-                end = time.monotonic() + 60
-                while time.monotonic() < end and not any(points(address, settings.register_.experiment)):
-                    time.sleep(0.3)
-                fault()
-                begin = time.monotonic()
-            log(dict.fromkeys(CURVES, epoch / 100), epoch)
-            if epoch >= FAULT:
-                time.sleep(0.1)
-                idle += 0.1
-    return time.monotonic() - begin - idle
+def wait_for_points(address: str, work: Work) -> None:
+    """Until the run has a point."""
+    end = time.monotonic() + 60
+    while not any("train/loss" in run.data.metrics for run in runs_of(address, work)):
+        assert time.monotonic() < end, "no value came through"
+        time.sleep(0.2)
 
 
-def senders_end() -> None:
-    """After the stage's end its own sender tries once more; what it leaves is for `capnet sync`."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):  # it ended just now
-            found += [child] if "capnet.tracking.follow" in child.cmdline() else []
-    assert psutil.wait_procs(found, timeout=60)[1] == []
+def check_complete_once(address: str, work: Work) -> str:
+    """One finished run with every epoch once, and one version of it; returns the run's id."""
+    client = MlflowClient(address)
+    (run,) = runs_of(address, work)
+    assert run.info.status == "FINISHED"
+    loss, mAP = (client.get_metric_history(run.info.run_id, name) for name in ("train/loss", "val/mAP"))
+    assert sorted((point.step, round(point.value, 5)) for point in loss) == [
+        (epoch, round(1 / epoch, 5)) for epoch in range(1, EPOCHS + 1)
+    ]
+    assert sorted(point.step for point in mAP) == list(range(2, EPOCHS + 1))
+    assert run.data.metrics["mAP"] == 0.5
+    (version,) = client.search_model_versions(f"name = '{work.settings.register_.name}'")
+    assert version.run_id == run.info.run_id
+    return str(run.info.run_id)
 
 
-def command(*arguments: str) -> tuple[int, str]:
-    """Exit code and all that a command said, with errors as people see them."""
-    done = subprocess.run([sys.executable, "-m", "capnet.cli", *arguments], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+def test_a_server_that_is_down_from_the_start(small: SmallServer, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert work.train(lambda: None) < PATIENCE + SLACK
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", small.address)
+    assert work.register() == work.register() == "1"
+    check_complete_once(small.address, work)
 
 
-def sync() -> str:
-    result = CliRunner().invoke(main, ["sync"], catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.output
+@pytest.mark.parametrize("kind", ["full", "stalled", "killed"])
+def test_training_loses_no_time_and_registration_completes_its_run_once(
+    small: SmallServer, work: Work, kind: str
+) -> None:
+    faults: dict[str, Callable[[], object]] = {
+        "full": small.fill,
+        "stalled": lambda: small.send(signal.SIGSTOP),
+        "killed": lambda: small.send(signal.SIGKILL),
+    }
+    cures: dict[str, Callable[[], object]] = {
+        "full": small.free,
+        "stalled": lambda: small.send(signal.SIGCONT),
+        "killed": small.serve,
+    }
 
+    def fault() -> None:
+        wait_for_points(small.address, work)
+        (run,) = runs_of(small.address, work)
+        begun.append(run.info.run_id)
+        faults[kind]()
 
-@pytest.mark.parametrize("kind", ["full", "stalled"])
-def test_training_ends_in_time_and_sync_brings_everything_once(small: SmallServer, settings: Params, kind: str) -> None:
-    faults: dict[str, Callable[[], object]] = {"full": small.fill, "stalled": lambda: small.send(signal.SIGSTOP)}
-    cures: dict[str, Callable[[], object]] = {"full": small.free, "stalled": lambda: small.send(signal.SIGCONT)}
+    begun: list[str] = []
     try:
-        cost = train(settings, small.address, faults[kind])
-        assert cost < PATIENCE + 3, "the stage does not wait for the server"
-        code, said = command("sync")
-        assert code != 0, "the fault is real"
-        assert "could not send the spooled records: " in said
-        assert all(part in said for part in (f"where: {small.address}", "to do: "))
+        seconds = STALL if kind == "stalled" else 2.0
+        assert work.train(fault, seconds) < PATIENCE + SLACK, "the stage does not wait for the server"
+        with pytest.raises(StoreError, match="could not register the model: "):
+            work.register()
         assert kind != "full" or "disk is full" in small.log
-        senders_end()
     finally:
         cures[kind]()
-    assert " records to run " in sync()
-    expected = [(epoch, epoch / 100) for epoch in range(1, EPOCHS + 1)]
-    assert points(small.address, settings.register_.experiment) == [expected] * len(CURVES)
-    assert sync() == f"sync: nothing to send to {small.address}\n"
-    assert points(small.address, settings.register_.experiment) == [expected] * len(CURVES)
+    assert work.register() == work.register() == "1"
+    assert [check_complete_once(small.address, work)] == begun, "the run that training began"
 
 
-def test_a_full_artifact_store_leaves_no_half_version(small: SmallServer, settings: Params, tmp_path: Path) -> None:
-    paths = make_outputs(tmp_path / "outputs")
+def test_a_full_artifact_store_leaves_no_half_version(small: SmallServer, work: Work) -> None:
+    paths, settings = work.paths, work.settings
     candidate, report = read_candidate(**paths), paths["evaluation"] / "report.html"
     report.write_text("<p>large</p>" * 3_000_000)  # larger than the disk
     client = MlflowClient(small.address)
@@ -150,12 +170,16 @@ def test_a_full_artifact_store_leaves_no_half_version(small: SmallServer, settin
     assert problem.todo.startswith(
         "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is full"
     )
-    assert client.search_registered_models() == []
+    assert client.search_model_versions(f"name = '{settings.register_.name}'") == []
     experiment = client.get_experiment_by_name(settings.register_.experiment)
     assert experiment is not None
-    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    (failed,) = client.search_runs([experiment.experiment_id])
+    assert failed.info.status == "FAILED"
     report.write_text("<p>small</p>")
     version = register_version(settings.register_, candidate, report)
     assert register_version(settings.register_, candidate, report).version == version.version
-    assert [str(item.version) for item in client.search_model_versions("name = 'capnet'")] == [str(version.version)]
-    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED", "FINISHED"}
+    assert [str(item.version) for item in client.search_model_versions(f"name = '{settings.register_.name}'")] == [
+        str(version.version)
+    ]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_id, run.info.status) == (failed.info.run_id, "FINISHED")

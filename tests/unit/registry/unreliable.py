@@ -22,6 +22,7 @@ class Unreliable(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = urlsplit(target).netloc
         self.mode, self.stall, self.requests = "ok", 30.0, 0
+        self.lost_path = ""  # answers to this path get lost, whatever the mode
         self.seen: list[tuple[str, bytes]] = []  # path and body of every request
 
     @property
@@ -55,7 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        if mode == "lost" and self.command == "POST":
+        lost = self.server.lost_path
+        if (mode == "lost" and self.command == "POST") or (lost and self.path.endswith(lost)):
             self.close_connection = True
             return
         self._write(answer.status, content, answer.getheader("Content-Type") or "application/json")
