@@ -50,7 +50,9 @@ class Check:
     @property
     def status(self) -> str:
         """passed, failed or not checked."""
-        return "not checked" if self.why else "passed" if self.success else "failed"
+        if self.why:
+            return "not checked"
+        return "passed" if self.success else "failed"
 
 
 def not_checked(name: str, demands: str, why: str, severity: str = "warning") -> Check:

@@ -90,9 +90,10 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     from botocore.exceptions import BotoCoreError
 
     times = {"connect_timeout": 2, "read_timeout": 2} if quick else {"connect_timeout": 10, "read_timeout": 60}
-    attempts = 1 if quick else None if os.environ.get("AWS_MAX_ATTEMPTS") else ATTEMPTS
+    own_attempts = bool(os.environ.get("AWS_MAX_ATTEMPTS")) and not quick
+    attempts = {} if own_attempts else {"total_max_attempts": 1 if quick else ATTEMPTS}
     config = Config(
-        retries={"mode": "standard", **({"total_max_attempts": attempts} if attempts else {})},
+        retries={"mode": "standard", **attempts},
         max_pool_connections=connections,
         signature_version=UNSIGNED if address.anonymous else None,
         **times,
