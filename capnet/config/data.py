@@ -35,13 +35,13 @@ class Data(Section):
         "data",
         min_length=1,
         description=(
-            "folder with the pictures, s3://BUCKET/PREFIX, or git+URL of a repository whose data.dvc names them"
+            "folder with the images, s3://BUCKET/PREFIX, or git+URL of a repository whose data.dvc names them"
         ),
     )
     revision: str = Field(
         "", description="for a git repository: branch, tag or commit of the data version; empty: its default branch"
     )
-    path: str = Field("data", min_length=1, description="for a git repository: the folder with the pictures in it")
+    path: str = Field("data", min_length=1, description="for a git repository: the folder with the images in it")
     links: Literal["inside", "anywhere"] = Field(
         "inside", description="where symbolic links below data.root may lead: inside it only, or anywhere"
     )
@@ -49,7 +49,7 @@ class Data(Section):
     cache_gigabytes: float = Field(
         50.0,
         gt=0,
-        description="most that copies of remote pictures may take in the state folder; the longest unused go first",
+        description="most that copies of remote images may take in the state folder; the longest unused go first",
     )
     connections: Int = Field(16, ge=1, le=256, description="remote files fetched at a time")
 
@@ -81,7 +81,7 @@ class IngestBase(Section):
     bad_images: Share = Field(
         0.01,
         description=(
-            "share of pictures that may be missing or broken: they are left out and named; beyond it ingest stops"
+            "share of images that may be missing or broken: they are left out and named; beyond it ingest stops"
         ),
     )
 
@@ -122,7 +122,7 @@ class Validation(Section):
     source: Literal["train", "pool", "none"] = Field(
         "train", description="validation rows when none are given: held out of train, left over by the draw, or none"
     )
-    share: Share = Field(0.2, description="validation rows wanted, as a share of the training rows")
+    share: Share = Field(0.2, description="validation rows, as a share of the training rows")
     cap: Share = Field(
         0.2, description="most rows that may come from the left-over pool, as a share of the training rows"
     )
@@ -150,7 +150,7 @@ class Split(Section):
     )
     validation: Validation = Validation()
     test_share: Share = Field(
-        0.2, description="share of the rows without a given side that becomes the test set when none is given"
+        0.2, description="share of the rows without a given split that becomes the test set when none is given"
     )
     require_positives: RequirePositives = RequirePositives()
     buckets: tuple[Int, Int] = Field((100, 20), description="head from the first count on, tail below the second")
@@ -173,23 +173,23 @@ class Drift(Section):
         ge=0,
         description="allowed change of the imbalance ratio of train: 0.5 is half as much again, or two thirds",
     )
-    cardinality: float = Field(0.1, ge=0, description="allowed change of the labels per picture, as a share")
+    cardinality: float = Field(0.1, ge=0, description="allowed change of the labels per image, as a share")
     cooccurrence: Share = Field(0.1, description="allowed share of label pairs that changed places")
 
 
 class Validate(Section):
     images: Literal["header", "full", "off"] = Field(
-        "header", description="what is read of each picture file: its header, every byte and pixel, or nothing"
+        "header", description="what is read of each image file: its header, every byte and pixel, or nothing"
     )
     processes: Int = Field(
-        0, ge=0, description="processes that read pictures; 0: one for each CPU that may be used, at most 16"
+        0, ge=0, description="processes that read images; 0: one for each CPU that may be used, at most 16"
     )
     min_side: Int = Field(16, ge=1, description="smallest allowed width or height in pixels")
     max_side: Int = Field(20000, ge=1, description="largest allowed width or height in pixels")
     near_duplicates: Literal["off", "warning", "critical"] = Field(
-        "warning", description="copies and burst frames, by perceptual hash, on two sides of the split"
+        "warning", description="copies and burst frames, by perceptual hash, in two splits"
     )
-    min_positives: Int = Field(5, ge=0, description="known positives that a class should have on every side")
+    min_positives: Int = Field(5, ge=0, description="known positives that a class should have in every split")
     few_positives: Literal["off", "warning", "critical"] = Field("warning", description="a class with fewer than that")
     reference: str = Field(
         "reference/validation.json",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-# what people call a picture without any class
+# what people call an image without any class
 NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 
@@ -142,7 +142,7 @@ def _leads_out(path: str, where: str) -> Problem:
 
 
 def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
-    """left_out.csv: image_id, path and reason; and a warning that names the first."""
+    """Write left_out.csv: image_id, path and reason; and a warning that names the first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", "path", "reason"])
@@ -169,23 +169,21 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
 def _advice(root: Path, path: str, fault: str) -> str:
     if fault != "missing":
         return "replace the file by a good copy, or remove its row"
-    wanted = PurePosixPath(path)
-    below = next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / wanted).is_file()), None)
+    listed = PurePosixPath(path)
+    below = next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / listed).is_file()), None)
     if below:
         return f"paths are relative to the data folder: write {below.name}/{path}"
-    if len(wanted.parts) > 1 and (root / PurePosixPath(*wanted.parts[1:])).is_file():
-        return f"paths are relative to the data folder: write {PurePosixPath(*wanted.parts[1:])}"
-    folder = root / wanted.parent
+    if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
+        return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
+    folder = root / listed.parent
     names = os.listdir(folder) if folder.is_dir() else []
     for form in ("NFC", "NFD"):
-        if unicodedata.normalize(form, wanted.name) in names:
+        if unicodedata.normalize(form, listed.name) in names:
             return (
                 f"the file is there with its accents in another Unicode form: write the name in {form} as it is in the"
                 " folder, or rename the file"
             )
-    close = [name for name in names if name.lower().rsplit(".", 1)[0] == wanted.stem.lower()]
-    return (
-        f"did you mean {(wanted.parent / min(close)).as_posix()!r}?"
-        if close
-        else "put the file there, correct the path, or remove its row"
-    )
+    close = [name for name in names if name.lower().rsplit(".", 1)[0] == listed.stem.lower()]
+    if close:
+        return f"did you mean {(listed.parent / min(close)).as_posix()!r}?"
+    return "put the file there, correct the path, or remove its row"

@@ -21,10 +21,19 @@ SHOWN = 6  # offending rows named in a message; validation.json has more
 
 
 def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Check the split and write what was found as JSON, as a page and as Data Docs; warnings go on.
+    """Check the split and write the findings as JSON, as a page and as Data Docs; warnings do not stop the run.
 
-    Raises DataError where there is nothing to train on or to measure with, and GateError with the offending rows where
-    a critical check fails, after all is written.
+    Args:
+        params: all settings.
+        inputs: ``split`` and ``data``.
+        outputs: ``validation``, the folder to write.
+
+    Returns:
+        Number of checks and of failed ones.
+
+    Raises:
+        DataError: there is nothing to train on or to measure with.
+        GateError: a critical check failed; all is written before.
     """
     from capnet.data.checks.expectations import data_docs
     from capnet.data.checks.gate import check_split
@@ -32,7 +41,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
     classes = read_classes(inputs["split"] / "classes.json")
     frame = read_split(inputs["split"] / "split.parquet")
-    empty = [side for side in ("train", "test") if not (frame["split"] == side).any()]
+    empty = [split for split in ("train", "test") if not (frame["split"] == split).any()]
     if empty:
         raise DataError(
             f"the split has no {' and no '.join(empty)} rows",

@@ -100,15 +100,19 @@ class RowList:
             unknown: like ``labels``, of classes whose state nobody knows.
             more: further columns by name: given_split, group, slice and those that the list was made with.
         """
-        fault = path_fault(path) if isinstance(path, str) else f"path {path!r} is no text"
+        fault, todo = "", "correct the reader"
+        if not isinstance(path, str):
+            fault = f"path {path!r} is no text"
+        elif fault := path_fault(path):
+            todo = TODO
+        elif unexpected := more.keys() - self.columns.keys():
+            fault = f"columns {sorted(unexpected)} are not in the reader's RowList"
         try:
             present, unsure = array("i", labels), array("i", unknown)
         except (TypeError, OverflowError):
             fault = fault or f"labels {labels!r}, unknown {unknown!r}: each must be a list of class indices"
-        if not more.keys() <= self.columns.keys():
-            fault = fault or f"columns {sorted(more.keys() - self.columns.keys())} are not in the reader's RowList"
         if fault:
-            self.problems.append(Problem(fault, self.name(where), TODO if "path" in fault[:8] else ""))
+            self.problems.append(Problem(fault, self.name(where), todo))
             return
         path = normal_path(path)
         self.labels.append(present)

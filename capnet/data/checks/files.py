@@ -1,4 +1,4 @@
-"""Look at every picture file once, in a pool of processes: there, readable, unchanged, and what it dhashes like."""
+"""Read every image file once, in a pool of processes: present, readable, unchanged, and its dhash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has j
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture file as it is now: stored size in pixels, sha256 (only where all of it was read), ``look``, and
+    """An image file as it is now: stored size in pixels, sha256 (only where all of it was read), ``dhash``, and
     ``fault``: why it cannot be used.
     """
 
@@ -44,10 +44,10 @@ OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
 
 
 def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
-    """Open one picture: its header, all of it where ``full``, and enough of it for its look where ``dhashes``."""
+    """Open one image: its header, all of it where ``full``, and enough of it for its dhash where ``dhashes``."""
     try:
-        place = Path(root, path)
-        source = read_bytes(place) if full else file_or_bytes(place)
+        location = Path(root, path)
+        source = read_bytes(location) if full else file_or_bytes(location)
         with open_image(source) as image:
             seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
             pixels = to_rgb(image) if full else image
@@ -66,7 +66,7 @@ def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, process
     """
     crash = Seen(fault="does not decode: the decoder crashed")
     return in_processes(
-        partial(see, root=str(root), full=full, dhashes=dhashes), paths, processes, "looking at pictures", crash
+        partial(see, root=str(root), full=full, dhashes=dhashes), paths, processes, "reading images", crash
     )
 
 
@@ -78,28 +78,28 @@ def in_processes(
 
     ``function`` must raise nothing. Raises CapnetError where no process can be started.
     """
-    wanted = processes or min(
+    workers = processes or min(
         MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found: dict[int, list[B]] = {}
+    results: dict[int, list[B]] = {}
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with bar(description, len(items)) as advance:
-        if wanted == 1 or len(items) <= FEW:
+        if workers == 1 or len(items) <= FEW:
             for number, chunk in enumerate(chunks):
-                found[number] = _each(function, chunk)
+                results[number] = _each(function, chunk)
                 advance(len(chunk))
         else:
             try:
-                with _pool(min(wanted, len(chunks))) as pool:
+                with _pool(min(workers, len(chunks))) as pool:
                     for number, result in enumerate(pool.map(partial(_each, function), chunks)):
-                        found[number] = result
+                        results[number] = result
                         advance(len(result))
             except DIED:
                 for number, chunk in enumerate(chunks):
-                    if number not in found:
-                        found[number] = _one_by_one(function, chunk, crashed)
+                    if number not in results:
+                        results[number] = _one_by_one(function, chunk, crashed)
                         advance(len(chunk))
-    return [item for number in range(len(chunks)) for item in found[number]]
+    return [item for number in range(len(chunks)) for item in results[number]]
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:

@@ -54,7 +54,7 @@ def check_split(
             )
         else:
             rules.append(rule)
-    looks = settings.near_duplicates != "off"
+    dhashes = settings.near_duplicates != "off"
     if settings.images == "off":
         left_out += _left_out(file_rules(settings), "validate.images is off: no file was opened")
         left_out += _left_out(likeness_rules("warning"), "validate.images is off: no file was opened")
@@ -65,12 +65,12 @@ def check_split(
         inside = np.flatnonzero(table["path_leaves"] == 0)
         seen = [OUTSIDE] * len(table)
         for row, one in zip(
-            inside, see_all(table["path"].iloc[inside].tolist(), root, whole, looks, settings.processes), strict=True
+            inside, see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes), strict=True
         ):
             seen[row] = one
         add_files(table, seen, whole)
         rules += file_rules(settings)
-        if looks:
+        if dhashes:
             add_dhashes(table, seen)
             rules += likeness_rules(settings.near_duplicates)
         else:

@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 
 GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
 WORDS = {"passed": "passed", "warning": "warning", "critical": "critical", "skipped": "not checked"}
-TITLES = {"path": "Picture", "class": "Class", "figure": "Figure", "split": "Side", "value": "Found"}
+TITLES = {"path": "Picture", "class": "Class", "figure": "Figure", "split": "Split", "value": "Found"}
 OPEN = 60  # classes shown before the rest is folded away
 
 
 def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documents: Sequence[str]) -> str:
-    """The page; equal findings give equal bytes. ``documents`` are the names of great_expectations' pages beside it."""
+    """Render the findings; equal findings give equal bytes.
+
+    Args:
+        checks: outcomes in order.
+        frame: split.parquet.
+        classes: the classes.
+        documents: names of great_expectations' pages, to link to.
+
+    Returns:
+        The page as HTML.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -34,13 +44,17 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
         lstrip_blocks=True,
     )
     shown = [_shown(check) for check in checks]
-    failed = [check for check in shown if check["look"] in ("critical", "warning")]
+    failed = [check for check in shown if check["state"] in ("critical", "warning")]
     return environment.get_template("validation.html").render(
         glyphs=GLYPHS,
-        look="critical" if any(check["look"] == "critical" for check in failed) else "warning" if failed else "passed",
+        state="critical"
+        if any(check["state"] == "critical" for check in failed)
+        else "warning"
+        if failed
+        else "passed",
         verdict=verdict(checks),
-        failed=sorted(failed, key=lambda check: check["look"] != "critical"),
-        sides=_sides(frame, classes),
+        failed=sorted(failed, key=lambda check: check["state"] != "critical"),
+        splits=_splits(frame, classes),
         checks=shown,
         classes=_classes(frame, classes),
         documents=documents,
@@ -64,9 +78,9 @@ def _counted(number: int, word: str) -> str:
 
 
 def _shown(check: Check) -> dict[str, Any]:
-    look = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
+    state = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
     keys = [key for key in TITLES if check.offending and key in check.offending[0]]
-    # the value says nothing new where a rule is about the path or the side itself
+    # the value says nothing new where a rule is about the path or the split itself
     keys = [
         key
         for key in keys
@@ -76,39 +90,45 @@ def _shown(check: Check) -> dict[str, Any]:
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
     return (
-        plain | sentences | {"look": look, "word": WORDS[look], "titles": [TITLES[key] for key in keys], "cells": cells}
+        plain
+        | sentences
+        | {"state": state, "word": WORDS[state], "titles": [TITLES[key] for key in keys], "cells": cells}
     )
 
 
-def _sides(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, _ = known_positives(frame, len(classes))
     per_row = np.bincount(row, minlength=len(frame))
-    side, unsure = (
+    split, unsure = (
         np.asarray(frame["split"], dtype=object),
         np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame)),
     )
     rows = []
     for name in SPLITS:
-        here = side == name
-        pictures = int(here.sum())
-        groups = frame["group"][here].nunique()
-        cells = [f"{pictures:,}", f"{groups:,}" if groups else "-"]
+        rows_of_split = split == name
+        images = int(rows_of_split.sum())
+        groups = frame["group"][rows_of_split].nunique()
+        cells = [f"{images:,}", f"{groups:,}" if groups else "-"]
         cells += (
-            [f"{per_row[here].mean():.2f}", f"{int((per_row[here] == 0).sum()):,}", f"{int(unsure[here].sum()):,}"]
-            if pictures
+            [
+                f"{per_row[rows_of_split].mean():.2f}",
+                f"{int((per_row[rows_of_split] == 0).sum()):,}",
+                f"{int(unsure[rows_of_split].sum()):,}",
+            ]
+            if images
             else ["-"] * 3
         )
-        rows.append({"side": name, "cells": cells})
+        rows.append({"split": name, "cells": cells})
     return {"titles": ["Pictures", "Groups", "Labels a picture", "Without a label", "Unknown labels"], "rows": rows}
 
 
 def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, label = known_positives(frame, len(classes))
-    side = np.asarray(frame["split"], dtype=object)
-    sides = [name for name in SPLITS if (side == name).any()]
+    split = np.asarray(frame["split"], dtype=object)
+    splits = [name for name in SPLITS if (split == name).any()]
     counts = (
-        np.stack([np.bincount(label[side[row] == name], minlength=len(classes)) for name in sides])
-        if sides
+        np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
+        if splits
         else np.zeros((1, len(classes)), dtype=int)
     )
     most = math.log1p(max(1, counts[0].max(initial=0)))
@@ -116,11 +136,11 @@ def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
         {
             "name": classes.names[c],
             "width": f"{100 * math.log1p(counts[0, c]) / most:.1f}",
-            "counts": counts[: len(sides), c].tolist(),
+            "counts": counts[: len(splits), c].tolist(),
         }
         for c in np.argsort(-counts[0], kind="stable")
     ]
     parts = [{"folded": "", "rows": rows[:OPEN]}]
     if len(rows) > OPEN:
         parts.append({"folded": f"{len(rows) - OPEN} more classes", "rows": rows[OPEN:]})
-    return {"sides": sides, "parts": parts}
+    return {"splits": splits, "parts": parts}

@@ -23,23 +23,23 @@ def published_table(frame: pd.DataFrame, classes: Classes, benchmark: str) -> pd
     import pandas as pd
 
     expected = BENCHMARKS[benchmark]
-    sides = frame["split"].value_counts()
+    rows_per_split = frame["split"].value_counts()
     rows = [
-        (ALL, side, number, int(sides.get(side, 0)))
-        for side, number in (("train", expected.train), ("test", expected.test))
+        (ALL, split, number, int(rows_per_split.get(split, 0)))
+        for split, number in (("train", expected.train), ("test", expected.test))
     ]
     rows.append((NUMBER, "train", len(expected.counts), len(classes)))
     if len(classes) == len(expected.counts):
-        found = class_table(frame, classes).query("split == 'train'").set_index("class")["positives"]
+        positives = class_table(frame, classes).query("split == 'train'").set_index("class")["positives"]
         rows += [
-            (name, "train", count, int(found.get(name, 0)))
+            (name, "train", count, int(positives.get(name, 0)))
             for name, count in zip(classes.names, expected.counts, strict=True)
         ]
     table = pd.DataFrame(rows, columns=["class", "split", "published", "found"])
     table["difference"] = table["found"] - table["published"]
     table["value"] = [
-        f"{found:,} here, published {published:,}"
-        for found, published in zip(table["found"], table["published"], strict=True)
+        f"{count:,} here, published {published:,}"
+        for count, published in zip(table["found"], table["published"], strict=True)
     ]
     return table
 

@@ -1,4 +1,4 @@
-"""What must hold of a split: one rule a line, with how its failure is told and how severe it is."""
+"""What must hold of a split: one rule a line, with what its failure says and how severe it is."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Check:
     @property
     def status(self) -> str:
         """passed, failed or not checked."""
-        return "not checked" if self.why else "passed" if self.success else "failed"
+        if self.why:
+            return "not checked"
+        return "passed" if self.success else "failed"
 
 
 def not_checked(name: str, demands: str, why: str, severity: str = "warning") -> Check:
@@ -62,13 +64,13 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
     """What must hold of every row of the table, before any file is opened."""
     low, high = settings.min_side, settings.max_side
     size = "replace the picture, take its row out, or change validate.min_side and validate.max_side"
-    group = "correct the split or group column of the data: pictures of one group belong on one side"
+    group = "correct the split or group column of the data: pictures of one group belong in one split"
     return [
         Rule(
             "cells_filled",
             "empty_cells",
             "within",
-            "every row has an id, a path, a side and lists of labels",
+            "every row has an id, a path, a split and lists of labels",
             "a cell is empty",
             AGAIN,
             shown="empty",
@@ -78,17 +80,17 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "unique_image_ids",
             "image_id",
             "unique",
-            "every image id is there once",
-            "an image id is there twice",
+            "every image id appears once",
+            "an image id appears twice",
             AGAIN,
         ),
-        Rule("unique_paths", "path", "unique", "every path is there once", "a picture is listed twice", AGAIN),
+        Rule("unique_paths", "path", "unique", "every path appears once", "a picture is listed twice", AGAIN),
         Rule(
             "known_sides",
             "split",
             "one_of",
-            f"every row is on a side: {', '.join(SPLITS)}",
-            "a row is on no side of the split",
+            f"every row is in a split: {', '.join(SPLITS)}",
+            "a row is in no split",
             AGAIN,
             values=SPLITS,
         ),
@@ -114,8 +116,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "labels_known_or_unknown",
             "repeated_labels",
             "within",
-            "a label of a picture is there once: known or unknown",
-            "a label is both known and unknown, or there twice",
+            "a label of a picture appears once: known or unknown",
+            "a label is both known and unknown, or appears twice",
             AGAIN,
             maximum=0,
         ),
@@ -153,8 +155,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "pictures_on_one_side",
             "sides_of_picture",
             "within",
-            "no picture (by the sha256 of its bytes) is on two sides of the split",
-            "the same picture is on two sides of the split",
+            "no picture (by the sha256 of its bytes) is in two splits",
+            "the same picture is in two splits",
             "remove one of the copies, or put them into one group (column group of labels.csv)",
             shown="sha256",
             maximum=1,
@@ -163,8 +165,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "groups_on_one_side",
             "sides_of_group",
             "within",
-            "no group (patient, camera site, account) is on two sides of the split",
-            "a group is on two sides of the split",
+            "no group (patient, camera site, account) is in two splits",
+            "a group is in two splits",
             group,
             shown="group",
             maximum=1,
@@ -173,8 +175,8 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "sequences_on_one_side",
             "sides_of_sequence",
             "within",
-            "no sequence (frames that a camera took in one go) is on two sides of the split",
-            "a sequence of frames is on two sides of the split",
+            "no sequence (frames that a camera took in one go) is in two splits",
+            "a sequence of frames is in two splits",
             "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
             shown="sequence",
             maximum=1,
@@ -183,7 +185,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
 
 
 def file_rules(settings: Validate) -> list[Rule]:
-    """What must hold of the picture files: looked at as ``validate.images`` says."""
+    """What must hold of the image files, read as ``validate.images`` says."""
     full = settings.images == "full"
     return [
         Rule(
@@ -221,14 +223,14 @@ def file_rules(settings: Validate) -> list[Rule]:
 
 def likeness_rules(severity: str) -> list[Rule]:
     """What should hold of pictures that look alike, by their perceptual hashes."""
-    todo = "look at them: remove a copy, or put them into one group; validate.near_duplicates sets how severe this is"
+    todo = "compare them: remove a copy, or put them into one group; validate.near_duplicates sets how severe this is"
     return [
         Rule(
             "near_duplicates_on_one_side",
             "look_alikes",
             "within",
-            "no copy of a picture, saved again or scaled, is on another side",
-            "pictures that look the same are on two sides of the split",
+            "no copy of a picture, saved again or scaled, is in another split",
+            "pictures that look the same are in two splits",
             todo,
             severity,
             shown="look_alike",
@@ -238,9 +240,9 @@ def likeness_rules(severity: str) -> list[Rule]:
             "bursts_on_one_side",
             "burst_frames",
             "within",
-            "no frame of a burst (files next to each other that show nearly the same) is on another side",
-            "frames of a burst are on two sides of the split",
-            "give the frames of a sequence or of a camera one group, so that they stay on one side;"
+            "no frame of a burst (files next to each other that show nearly the same) is in another split",
+            "frames of a burst are in two splits",
+            "give the frames of a sequence or of a camera one group, so that they stay in one split;"
             " validate.near_duplicates sets how severe this is",
             severity,
             shown="burst_frame",
@@ -256,8 +258,8 @@ def class_rules(settings: Validate) -> list[Rule]:
             "enough_positives",
             "positives",
             "within",
-            f"every class has {settings.min_positives} known positives or more on every side",
-            f"a class has fewer than {settings.min_positives} known positives on a side, so its figures there say"
+            f"every class has {settings.min_positives} known positives or more in every split",
+            f"a class has fewer than {settings.min_positives} known positives in a split, so its figures there say"
             " little",
             "add pictures of these classes, or read their figures with care; validate.min_positives sets the number",
             severity=settings.few_positives,

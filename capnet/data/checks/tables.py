@@ -1,4 +1,4 @@
-"""The tables that rules look at, from split.parquet: one row a picture, one row a class and side. No loops over rows: a
+"""The tables that rules judge, from split.parquet: one row an image, one row a class and split. No loops over rows: a
 million take seconds.
 """
 
@@ -54,15 +54,15 @@ class Labels:
 
     def lowest(self) -> np.ndarray:
         """Lowest label index of every row, 0 where it has none."""
-        found = np.zeros(self.rows, dtype=np.int64)
-        np.minimum.at(found, self.row, self.label)
-        return found
+        extreme = np.zeros(self.rows, dtype=np.int64)
+        np.minimum.at(extreme, self.row, self.label)
+        return extreme
 
     def highest(self) -> np.ndarray:
         """Highest label index of every row, 0 where it has none."""
-        found = np.zeros(self.rows, dtype=np.int64)
-        np.maximum.at(found, self.row, self.label)
-        return found
+        extreme = np.zeros(self.rows, dtype=np.int64)
+        np.maximum.at(extreme, self.row, self.label)
+        return extreme
 
 
 def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +79,7 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np
 
 
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a picture with what the rules look at: empty cells, label range, path, and on how many sides its bytes,
+    """One row an image with what the rules judge: empty cells, label range, path, and in how many splits its bytes,
     group and sequence are.
     """
     columns = [
@@ -118,14 +118,14 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def splits_sharing(values: pd.Series, sides: pd.Series) -> np.ndarray:
-    """On how many sides of the split a row's value occurs, int64 [row]; 1 where it has none."""
+def splits_sharing(values: pd.Series, splits: pd.Series) -> np.ndarray:
+    """In how many splits a row's value occurs, int64 [row]; 1 where it has none."""
     import pandas as pd
 
-    codes, side = pd.factorize(values)[0].astype(np.int64), pd.factorize(sides)[0].astype(np.int64)
-    n_sides = int(side.max(initial=0)) + 1
-    pairs = np.unique(codes[codes >= 0] * n_sides + side[codes >= 0])
-    counts = np.bincount(pairs // n_sides, minlength=int(codes.max(initial=-1)) + 2)
+    codes, split = pd.factorize(values)[0].astype(np.int64), pd.factorize(splits)[0].astype(np.int64)
+    n_splits = int(split.max(initial=0)) + 1
+    pairs = np.unique(codes[codes >= 0] * n_splits + split[codes >= 0])
+    counts = np.bincount(pairs // n_splits, minlength=int(codes.max(initial=-1)) + 2)
     return np.where(codes >= 0, counts[codes], 1)
 
 
@@ -141,7 +141,7 @@ def add_links(table: pd.DataFrame, root: Path) -> None:
 
 
 def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
-    """Add what was found in the files: missing, broken, changed since ingest (by size, where ``whole`` by sha256
+    """Add what the files are now: missing, broken, changed since ingest (by size, where ``whole`` by sha256
     too).
     """
     fault = [one.fault for one in seen]
@@ -160,27 +160,25 @@ def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
 
 
 def add_dhashes(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
-    """Add which pictures have a look-alike, and which another frame of their burst, on another side: 0 or 1, and its
-    path.
-    """
+    """Add which images have a look-alike, and which another frame of their burst, in another split."""
     words = as_words([one.dhash for one in seen])
-    sides, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
-    twin = near_duplicates(words, sides, contents)
-    frame = np.where(twin >= 0, -1, burst_frames(words, sides, contents, paths.tolist()))
+    splits, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
+    twin = near_duplicates(words, splits, contents)
+    frame = np.where(twin >= 0, -1, burst_frames(words, splits, contents, paths.tolist()))
     for name, partner in (("look_alike", twin), ("burst_frame", frame)):
         table[f"{name}s"] = (partner >= 0).astype(np.int64)
         table[name] = [paths[row] if row >= 0 else None for row in partner]
 
 
 def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
-    """Known positives of every class on every side that has rows: columns class, split, positives."""
+    """Known positives of every class in every split that has rows: columns class, split, positives."""
     import pandas as pd
 
     row, label = known_positives(frame, len(classes))
-    sides = frame["split"].to_numpy(dtype=object)
+    splits = frame["split"].to_numpy(dtype=object)
     parts = []
-    for side in SPLITS:
-        if (sides == side).any():
-            counts = np.bincount(label[sides[row] == side], minlength=len(classes))
-            parts.append(pd.DataFrame({"class": classes.names, "split": side, "positives": counts}))
+    for split in SPLITS:
+        if (splits == split).any():
+            counts = np.bincount(label[splits[row] == split], minlength=len(classes))
+            parts.append(pd.DataFrame({"class": classes.names, "split": split, "positives": counts}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"class": [], "split": [], "positives": []})

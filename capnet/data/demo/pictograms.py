@@ -77,7 +77,7 @@ def _colours(rng: Random) -> tuple[float, ...]:
     matrix = []
     for row in range(3):
         for column in range(3):
-            turn = 1.0 if column == (row + 1) % 3 else -1.0 if column == (row + 2) % 3 else 0.0
+            turn = (0.0, 1.0, -1.0)[(column - row) % 3]
             kept = (1.0 if row == column else 0.0) - luma[column]
             matrix.append(brightness * (luma[column] + saturation * (kept * cos + turn * sin * 0.577)))
         matrix.append(0.0)

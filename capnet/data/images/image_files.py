@@ -1,4 +1,4 @@
-"""Read picture files once: size, hash, and whether they decode to the last byte."""
+"""Read image files once: size, hash, and whether they decode to the last byte."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from capnet.data.images.decode import FORMATS as FORMATS
 from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.shards import read_bytes
 from capnet.progress import track
 
 T = TypeVar("T")
-AHEAD = 64  # pictures per thread that are read before they are asked for
+AHEAD = 64  # images per thread that are read before they are asked for
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture file: size in pixels and sha256 of its bytes, or ``fault``: why it cannot be used."""
+class ImageFile:
+    """One image file: size in pixels and sha256 of its bytes, or ``fault``: why it cannot be used."""
 
     width: int = 0
     height: int = 0
@@ -37,11 +36,21 @@ def map_images(
     threads: int | None = None,
     total: int | None = None,
 ) -> list[T]:
-    """``function`` of every path, in order, on a few threads (Pillow and hashlib let go of the lock), with a progress
-    bar.
+    """Apply a function to every path, on a few threads (Pillow and hashlib let go of the lock), with a progress bar.
+
+    Args:
+        function: what to do with a path.
+        paths: image files.
+        description: shown with the progress bar.
+        threads: how many; by default one a processor, 8 at most.
+        total: number of paths, where ``paths`` does not know it.
+
+    Returns:
+        The results in the order of the paths.
     """
-    count = total if total is not None else len(paths) if isinstance(paths, Sized) else 0
-    return list(track(_in_order(function, paths, threads or min(8, os.cpu_count() or 1)), description, count))
+    if total is None:
+        total = len(paths) if isinstance(paths, Sized) else 0
+    return list(track(_in_order(function, paths, threads or min(8, os.cpu_count() or 1)), description, total))
 
 
 def _in_order(function: Callable[[Path], T], paths: Iterable[Path], threads: int) -> Iterator[T]:
@@ -56,23 +65,23 @@ def _in_order(function: Callable[[Path], T], paths: Iterable[Path], threads: int
             yield waiting.popleft().result()
 
 
-def inspect_image(path: Path) -> Picture:
-    """Decode a picture to its last byte: a truncated file is found here and not in the middle of a training run."""
+def inspect_image(path: Path) -> ImageFile:
+    """Decode an image to its last byte: a truncated file is found here and not in the middle of a training run."""
     return _inspect(path, decode=True)
 
 
-def inspect_header(path: Path) -> Picture:
+def inspect_header(path: Path) -> ImageFile:
     """Size and hash only: many times faster, and blind to damage behind the header."""
     return _inspect(path, decode=False)
 
 
-def _inspect(path: Path, decode: bool) -> Picture:
+def _inspect(path: Path, decode: bool) -> ImageFile:
     try:
         data = read_bytes(path)
     except FileNotFoundError:
-        return Picture(fault="missing")
+        return ImageFile(fault="missing")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Picture(fault=f"cannot be read: {error}")
+        return ImageFile(fault=f"cannot be read: {error}")
     try:
         with open_image(data) as image:
             width, height = image.size
@@ -81,7 +90,7 @@ def _inspect(path: Path, decode: bool) -> Picture:
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
     except Unusable as error:
-        return Picture(fault=str(error))
+        return ImageFile(fault=str(error))
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
-        return Picture(fault=f"does not decode: {error}")
-    return Picture(width, height, hashlib.sha256(data).hexdigest())
+        return ImageFile(fault=f"does not decode: {error}")
+    return ImageFile(width, height, hashlib.sha256(data).hexdigest())

@@ -48,43 +48,49 @@ def difference_bits(grey: Image.Image, cells: int) -> np.ndarray:
 
 
 def as_words(dhashes: Sequence[DHash]) -> np.ndarray:
-    """uint64 [picture, 5]: the coarse bits in the first word, the fine bits in the other four."""
+    """uint64 [image, 5]: the coarse bits in the first word, the fine bits in the other four."""
     return np.frombuffer(b"".join(dhashes), dtype=">u8").reshape(-1, 5).astype(np.uint64)
 
 
-def near_duplicates(words: np.ndarray, sides: np.ndarray, contents: np.ndarray) -> np.ndarray:
-    """Per row the first row on another side with another content that dhashes the same, int64 [row]; -1 where there is
-    none.
+def near_duplicates(words: np.ndarray, splits: np.ndarray, contents: np.ndarray) -> np.ndarray:
+    """Find for every row the first row in another split with another content and the same or a near dhash.
 
-    ``words`` is uint64 [row, 5] of as_words, ``sides`` and ``contents`` are any values that tell sides and equal files
-    apart; equal contents have equal words. No pair is missed, and the work grows with the number of different dhashes.
+    No pair is missed, and the work grows with the number of different dhashes.
+
+    Args:
+        words: uint64 [row, 5] of as_words; equal contents have equal words.
+        splits: any values that tell splits apart, [row].
+        contents: any values that tell files apart by their bytes, [row].
+
+    Returns:
+        Row of the near-duplicate, int64 [row]; -1 where there is none.
     """
-    _, sides = np.unique(sides, return_inverse=True)
+    _, splits = np.unique(splits, return_inverse=True)
     _, contents = np.unique(contents, return_inverse=True)
     nobody = len(words)
-    found = np.full(nobody, -1, dtype=np.int64)
+    twin = np.full(nobody, -1, dtype=np.int64)
     usable = np.flatnonzero(words[:, 0])
     if len(usable) < 2:
-        return found
+        return twin
     dhashes, dhash = np.unique(words[usable], axis=0, return_inverse=True)
     dhash = dhash.reshape(-1)
-    # per look and side: the first row, and the first one with another content than that
-    first = np.full((len(dhashes), sides.max() + 1), nobody, dtype=np.int64)
+    # per dhash and split: the first row, and the first one with another content than that
+    first = np.full((len(dhashes), splits.max() + 1), nobody, dtype=np.int64)
     second = first.copy()
-    side = sides[usable]
-    np.minimum.at(first, (dhash, side), usable)
-    others = contents[first[dhash, side]] != contents[usable]
-    np.minimum.at(second, (dhash[others], side[others]), usable[others])
-    near = np.full_like(first, nobody)  # first row per look and side among the other dhashes that are near
+    split = splits[usable]
+    np.minimum.at(first, (dhash, split), usable)
+    others = contents[first[dhash, split]] != contents[usable]
+    np.minimum.at(second, (dhash[others], split[others]), usable[others])
+    near = np.full_like(first, nobody)  # first row per dhash and split among the other dhashes that are near
     for one, other in _near_pairs(dhashes):
         for a, b in ((one, other), (other, one)):
             np.minimum.at(near, a, first[b])
     for elsewhere in range(first.shape[1]):
         own = np.append(contents, -1)[first[dhash, elsewhere]] == contents[usable]
         partner = np.minimum(near[dhash, elsewhere], np.where(own, second[dhash, elsewhere], first[dhash, elsewhere]))
-        better = (side != elsewhere) & (partner < nobody) & ((found[usable] < 0) | (partner < found[usable]))
-        found[usable[better]] = partner[better]
-    return found
+        better = (split != elsewhere) & (partner < nobody) & ((twin[usable] < 0) | (partner < twin[usable]))
+        twin[usable[better]] = partner[better]
+    return twin
 
 
 def _near_pairs(dhashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -128,29 +134,38 @@ def fine_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.bitwise_count(one[:, 1:] ^ other[:, 1:]).sum(axis=1, dtype=np.int64)
 
 
-def burst_frames(words: np.ndarray, sides: np.ndarray, contents: np.ndarray, paths: Sequence[str]) -> np.ndarray:
-    """Per row the nearest file by name on another side that shows nearly the same, int64 [row]; -1 where there is none.
+def burst_frames(words: np.ndarray, splits: np.ndarray, contents: np.ndarray, paths: Sequence[str]) -> np.ndarray:
+    """Find for every row the nearest file by name in another split that shows nearly the same.
 
     A camera numbers its frames one after the other, so only files near each other by name are compared, and less must
     agree.
+
+    Args:
+        words: uint64 [row, 5] of as_words.
+        splits: any values that tell splits apart, [row].
+        contents: any values that tell files apart by their bytes, [row].
+        paths: file names, [row].
+
+    Returns:
+        Row of the other frame, int64 [row]; -1 where there is none.
     """
     order = np.array(sorted(range(len(paths)), key=lambda row: natural_key(paths[row])), dtype=np.int64)
-    found = np.full(len(words), -1, dtype=np.int64)
+    twin = np.full(len(words), -1, dtype=np.int64)
     for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
         one, other = order[:-step], order[step:]
         near = (
             (words[one, 0] != 0)
             & (words[other, 0] != 0)
-            & (sides[one] != sides[other])
+            & (splits[one] != splits[other])
             & (contents[one] != contents[other])
         )
         one, other = one[near], other[near]
         close = fine_distance(words[one], words[other]) <= FINE_DISTANCE
         for a, b in ((one[close], other[close]), (other[close], one[close])):
-            found[a] = np.where(found[a] < 0, b, found[a])
-    return found
+            twin[a] = np.where(twin[a] < 0, b, twin[a])
+    return twin
 
 
 def natural_key(path: str) -> list[str | int]:
     """Sorts names as people do: 9 before 10."""
-    return [int(part) if place % 2 else part for place, part in enumerate(DIGITS.split(path))]
+    return [int(part) if position % 2 else part for position, part in enumerate(DIGITS.split(path))]

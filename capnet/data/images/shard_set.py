@@ -1,4 +1,4 @@
-"""A data folder of tar shards: pictures with their labels beside them in WebDataset layout, and the tables that ingest
+"""A data folder of tar shards: images with their labels in WebDataset layout, and the tables that ingest
 reads.
 """
 
@@ -32,11 +32,11 @@ def write_shard_set(
 ) -> int:
     """Write shards of about ``size`` bytes, labels.csv and classes.csv into ``out``; the number of shards.
 
-    ``rows`` are manifest or split rows; pictures of one side of the split (or, in a manifest, with one given side)
-    share shards, so that a training run fetches no test picture. In every sample ``NUMBER.json`` holds the labels by
+    ``rows`` are manifest or split rows; images of one split (or, in a manifest, with one given split)
+    share shards, so that a training run fetches no test image. In every sample ``NUMBER.json`` holds the labels by
     name.
 
-    Raises DataError naming every picture that is gone or is not the one that was ingested, and labels that hold the
+    Raises DataError naming every image that is gone or is not the one that was ingested, and labels that hold the
     separator.
     """
     unfit = [name for name in classes.names if separator in name]
@@ -54,11 +54,11 @@ def write_shard_set(
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for side in ("", *SPLITS):
-            writer = _Shards(out, side or "all", size)
+        for split in ("", *SPLITS):
+            writer = _Shards(out, split or "all", size)
             with writer:
-                for row in _rows_of(rows, side):
-                    data = _picture(root, row, problems)
+                for row in _rows_of(rows, split):
+                    data = _image(root, row, problems)
                     if data is not None:
                         names = {name: [classes.names[c] for c in row[name]] for name in ("labels", "unknown")}
                         row |= {name: separator.join(listed) for name, listed in names.items()}
@@ -71,12 +71,10 @@ def write_shard_set(
     return shards
 
 
-def _rows_of(rows: pd.DataFrame, side: str) -> Iterator[dict[str, Any]]:
-    """Rows of a side as plain values, empty where nothing is known; ``split`` is the side of the split, or the given
-    one.
-    """
-    sides = rows["split"] if "split" in rows else rows["given_split"].fillna("")
-    chosen = rows[sides == side].assign(split=side)
+def _rows_of(rows: pd.DataFrame, split: str) -> Iterator[dict[str, Any]]:
+    """Rows of a split, or of a given split in a manifest, as plain values; empty where nothing is known."""
+    splits = rows["split"] if "split" in rows else rows["given_split"].fillna("")
+    chosen = rows[splits == split].assign(split=split)
     for name in COLUMNS:
         if name not in chosen:
             chosen = chosen.assign(**{name: ""})
@@ -84,31 +82,34 @@ def _rows_of(rows: pd.DataFrame, side: str) -> Iterator[dict[str, Any]]:
         row = dict(zip(COLUMNS, values, strict=True))
         for name in (*TEXT_COLUMNS, "width", "height"):
             value = row[name]
-            row[name] = "" if value is None or value != value else value if isinstance(value, str) else int(value)
+            if value is None or value != value:
+                row[name] = ""
+            elif not isinstance(value, str):
+                row[name] = int(value)
         yield row
 
 
-def _picture(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
-    """The bytes of a picture, the very ones that were ingested; size and hash are filled in where ingest did not
+def _image(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | None:
+    """The bytes of an image, the very ones that were ingested; size and hash are filled in where ingest did not
     measure them.
     """
     path = root / row["path"]
-    todo = "put the picture back (dvc checkout), or run `capnet ingest` again"
+    todo = "put the image back (dvc checkout), or run `capnet ingest` again"
     if row["sha256"]:
         try:
             data = read_bytes(path)
         except (OSError, ValueError) as error:
-            problems.append(Problem(f"picture {row['path']!r} cannot be read: {error}", str(root), todo))
+            problems.append(Problem(f"image {row['path']!r} cannot be read: {error}", str(root), todo))
             return None
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            problems.append(Problem(f"picture {row['path']!r} is not the one that was ingested", str(root), todo))
+            problems.append(Problem(f"image {row['path']!r} is not the one that was ingested", str(root), todo))
             return None
         return data
-    found = inspect_image(path)
-    if found.fault:
-        problems.append(Problem(f"picture {row['path']!r}: {found.fault}", str(root), todo))
+    image = inspect_image(path)
+    if image.fault:
+        problems.append(Problem(f"image {row['path']!r}: {image.fault}", str(root), todo))
         return None
-    row |= {"width": found.width, "height": found.height, "sha256": found.sha256}
+    row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
     return read_bytes(path)
 
 
@@ -128,8 +129,8 @@ class _Shards:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def add(self, picture: bytes, suffix: str, label: dict[str, Any]) -> str:
-        """Add a sample; the path of its picture below ``out``."""
+    def add(self, image: bytes, suffix: str, label: dict[str, Any]) -> str:
+        """Add a sample; the path of its image below ``out``."""
         if self._tar is None or self._filled >= self.size:
             self._stack.close()
             self._file = f"{FOLDER}/{self.name}-{self.count:06d}.tar"
@@ -142,10 +143,10 @@ class _Shards:
         key = f"{self._samples:09d}"
         member = f"{key}{suffix.lower() or '.jpg'}"
         content = json.dumps(label, sort_keys=True, ensure_ascii=False).encode()
-        add_member(self._tar, member, picture)
+        add_member(self._tar, member, image)
         add_member(self._tar, f"{key}.json", content)
         self._samples += 1
-        self._filled += len(picture) + len(content)
+        self._filled += len(image) + len(content)
         return f"{self._file}/{member}"
 
 

@@ -1,7 +1,7 @@
 """A copy of remote files in the state folder: fetched in parallel, verified, never half-written, no larger than
 allowed.
 
-An index (SQLite) remembers the version, size, sha256 and last use of every copied file. A file reaches its place by a
+An index (SQLite) remembers the version, size, sha256 and last use of every copied file. A file reaches its path by a
 rename after it was verified; an unfinished one stays under ``unfinished/`` and is continued by the next run.
 """
 
@@ -52,32 +52,36 @@ class Cache:
     def bring(
         self,
         source: Source,
-        wanted: Sequence[str] | None = None,
+        files: Sequence[str] | None = None,
         sha256: Sequence[str | None] | None = None,
         strict: bool = True,
     ) -> Path:
-        """Copy the ``wanted`` files (None: the label files) and return the folder that holds them.
+        """Copy files of a remote and return the folder that holds them.
 
-        With ``sha256`` of the wanted files (None: not known), files that are here with that content cost no look at the
-        remote. ``strict`` raises DataError for wanted files that the remote lacks, or whose content is another.
+        Args:
+            source: the remote.
+            files: paths; None for the label files.
+            sha256: of each of ``files``, None where it is not known. Copies with that content need no request.
+            strict: raise for files that the remote lacks, or whose content is another.
+
+        Raises:
+            DataError: see ``strict``; or a copy cannot be made, or does not fit.
         """
         folder = self.root / source.folder
         with self._locked() as index:
             known = _known(index, source.folder)
-            if wanted is not None and sha256 is not None:
+            if files is not None and sha256 is not None:
                 here = [
                     _is_here(folder, path, known.get(path)) and known[path].sha256 == content
-                    for path, content in zip(wanted, sha256, strict=True)
+                    for path, content in zip(files, sha256, strict=True)
                 ]
                 if all(here):
-                    _mark_used(index, source.folder, wanted)
+                    _mark_used(index, source.folder, files)
                     return folder
             entries = source.entries()
             _forget(index, source.folder, folder, known.keys() - entries.keys())
             paths = (
-                sorted(path for path in entries if is_label_file(path))
-                if wanted is None
-                else list(dict.fromkeys(wanted))
+                sorted(path for path in entries if is_label_file(path)) if files is None else list(dict.fromkeys(files))
             )
             absent = [path for path in paths if path not in entries]
             if absent and strict:
@@ -96,8 +100,8 @@ class Cache:
             _announce(index, source.folder, entries, stale)
             self._make_room(index, source.folder, present)
             self._download(index, source, folder, entries, stale)
-            if sha256 is not None and wanted is not None and strict:
-                _check_content(index, source, wanted, sha256)
+            if sha256 is not None and files is not None and strict:
+                _check_content(index, source, files, sha256)
         return folder
 
     def size(self) -> int:
@@ -127,7 +131,7 @@ class Cache:
                 index.close()
 
     def _check_limit(self, source: Source, entries: Mapping[str, Entry], present: Sequence[str]) -> None:
-        """Raise DataError where the wanted files never fit together."""
+        """Raise DataError where the files never fit together."""
         needed = sum(entries[path].size for path in present)
         if needed > self.limit:
             what = (
@@ -141,7 +145,7 @@ class Cache:
             )
 
     def _make_room(self, index: sqlite3.Connection, ours: PurePosixPath, present: Sequence[str]) -> None:
-        """Delete the longest unused copies until those that are wanted now fit."""
+        """Delete the longest unused copies until the files that are asked for fit."""
         surplus = int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files").fetchone()[0]) - self.limit
         if surplus <= 0:
             return
@@ -173,12 +177,12 @@ class Cache:
                 old.unlink()
 
         def one(path: str) -> tuple[str, int, str]:
-            entry, place = entries[path], folder / path
+            entry, copy = entries[path], folder / path
             part = unfinished / hashlib.sha256(f"{folder}\0{path}\0{entry.version}".encode()).hexdigest()
             source.fetch(path, entry, part)
             content, size = sha256_file(part), part.stat().st_size
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, place)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, copy)
             return path, size, content
 
         done = 0
@@ -267,10 +271,10 @@ def _forget(index: sqlite3.Connection, name: PurePosixPath, folder: Path, paths:
 
 
 def _check_content(
-    index: sqlite3.Connection, source: Source, wanted: Sequence[str], sha256: Sequence[str | None]
+    index: sqlite3.Connection, source: Source, files: Sequence[str], sha256: Sequence[str | None]
 ) -> None:
     known = _known(index, source.folder)
-    changed = [path for path, content in zip(wanted, sha256, strict=True) if content and known[path].sha256 != content]
+    changed = [path for path, content in zip(files, sha256, strict=True) if content and known[path].sha256 != content]
     if changed:
         todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
         raise DataError(

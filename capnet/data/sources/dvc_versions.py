@@ -72,9 +72,9 @@ class DvcSource:
     def entries(self) -> dict[str, Entry]:
         """Every file of the folder. Sizes are the average: DVC writes down the folder's total only."""
         with _explained(self.name):
-            found = self._files.find(self.path, detail=True)
+            listing = self._files.find(self.path, detail=True)
             size = _average_size(self._files, self.path)
-        if not found:
+        if not listing:
             raise DataError(
                 f"the repository has no folder {self.path!r} in this version",
                 self.name,
@@ -82,7 +82,7 @@ class DvcSource:
             )
         entries = {}
         problems = []
-        for name, info in found.items():
+        for name, info in listing.items():
             path = PurePosixPath(name).relative_to(self.path).as_posix()
             if unsafe(path):
                 problems.append(
@@ -176,7 +176,7 @@ def load_dvc() -> None:
 
 
 def recorded_version(folder: Path) -> Version | None:
-    """What FOLDER.dvc beside ``folder`` says; None where there is none, or none with a hash."""
+    """What FOLDER.dvc next to ``folder`` says; None where there is none, or none with a hash."""
     path = folder.with_name(folder.name + ".dvc")
     if not path.is_file():
         return None
@@ -196,8 +196,10 @@ def remotes(folder: Path) -> list[Remote]:
     with _explained(str(folder)):
         config = Config(dvc_dir=str(folder / ".dvc"))  # a Repo would do, but takes half a second to import
         default = config["core"].get("remote")
-        found = [Remote(name, str(item["url"]), name == default, dict(item)) for name, item in config["remote"].items()]
-    return sorted(found, key=lambda item: (not item.default, item.name))
+        remotes = [
+            Remote(name, str(item["url"]), name == default, dict(item)) for name, item in config["remote"].items()
+        ]
+    return sorted(remotes, key=lambda item: (not item.default, item.name))
 
 
 def listed_files(folder: Path, version: Version) -> list[str] | None:
@@ -229,18 +231,18 @@ def _explained(where: str) -> Iterator[None]:
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
-        said = list(dict.fromkeys(text for item in chain if (text := " ".join(str(item).split()))))
+        messages = list(dict.fromkeys(text for item in chain if (text := " ".join(str(item).split()))))
         raise DataError(
-            f"DVC: {': '.join(said)[:600] or type(error).__name__}", where, _advice(" ".join(said), chain)
+            f"DVC: {': '.join(messages)[:600] or type(error).__name__}", where, _advice(" ".join(messages), chain)
         ) from None
 
 
-def _advice(said: str, chain: list[BaseException]) -> str:
+def _advice(text: str, chain: list[BaseException]) -> str:
     kinds = {type(item).__name__ for item in chain}
     if "RevError" in kinds:
         return "correct data.revision: a branch, a tag or a commit of that repository"
     if kinds & {"CloneError", "SCMError"}:
         return "can git clone it from here? correct data.root, or give git its credentials"
-    if re.search(r"credential|signature|forbidden|denied|InvalidAccessKey|403", said, flags=re.IGNORECASE):
+    if re.search(r"credential|signature|forbidden|denied|InvalidAccessKey|403", text, flags=re.IGNORECASE):
         return "correct the credentials of the DVC remote: `capnet doctor` says which ones are found"
     return "does the remote answer, and was the data pushed (`dvc push` in that repository)? `capnet doctor` looks"

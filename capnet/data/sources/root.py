@@ -47,29 +47,36 @@ def open_source(settings: Data) -> Source:
 
 
 def open_cache(settings: Data) -> Cache:
-    """The cache of remote pictures in the state folder."""
+    """The cache of remote images in the state folder."""
     return Cache(state_dir("remote"), int(settings.cache_gigabytes * 1e9), settings.connections)
 
 
-def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, strict: bool = True) -> Path:
-    """The folder in which the files of ``data.root`` lie, after those that are asked for were copied there.
+def local_root(settings: Data, location: Path, rows: pd.DataFrame | None = None, strict: bool = True) -> Path:
+    """Find the folder that holds the files of ``data.root``, after those that are asked for were copied there.
 
-    A local folder is returned as ``given``, and so is a folder that a caller names in place of a remote root. ``rows``
-    have ``path`` and, from ingest on, ``sha256``; of a picture in a shard the shard is copied; without rows the label
-    files are. ``strict`` raises DataError where a picture is missing or has another content than the row says.
+    Args:
+        settings: the section ``data``.
+        location: what the caller names as the data; a local folder is returned as it is, even for a remote root.
+        rows: ``path`` and, from ingest on, ``sha256`` of the images to copy, or whose shards to copy. Without rows the
+            label files are copied.
+        strict: raise where an image is missing or has another content than its row says.
+
+    Raises:
+        DataError: see ``strict``, or the remote cannot be read.
+        ConfigError: a package for such a root is not installed.
     """
-    if not is_remote(settings, given):
-        return given
-    wanted: Sequence[str] | None = None
+    if not is_remote(settings, location):
+        return location
+    files: Sequence[str] | None = None
     content: Sequence[str | None] | None = None
     if rows is not None:
-        wanted = [file_of(path) for path in rows["path"]]
+        files = [file_of(path) for path in rows["path"]]
         if "sha256" in rows:  # of the picture, so a shard that holds it has another
-            pairs = zip(rows["path"], wanted, rows["sha256"], strict=True)
+            pairs = zip(rows["path"], files, rows["sha256"], strict=True)
             content = [value if isinstance(value, str) and path == file else None for path, file, value in pairs]
     try:
         with closing(open_source(settings)) as source:
-            return open_cache(settings).bring(source, wanted, content, strict)
+            return open_cache(settings).bring(source, files, content, strict)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"data.root needs the package {error.name}, which is not installed",
@@ -78,8 +85,10 @@ def local_root(settings: Data, given: Path, rows: pd.DataFrame | None = None, st
         ) from None
 
 
-def is_remote(settings: Data, given: Path) -> bool:
-    """True where ``given`` stands for the remote root of the settings: it is that address, or a pipeline's artifact
+def is_remote(settings: Data, location: Path) -> bool:
+    """True where ``location`` stands for the remote root of the settings: it is that address, or a pipeline's artifact
     that names it.
     """
-    return kind_of(settings.root) != "folder" and (given == Path(settings.root) or (given / "source.json").is_file())
+    return kind_of(settings.root) != "folder" and (
+        location == Path(settings.root) or (location / "source.json").is_file()
+    )

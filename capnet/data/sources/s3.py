@@ -90,9 +90,10 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     from botocore.exceptions import BotoCoreError
 
     times = {"connect_timeout": 2, "read_timeout": 2} if quick else {"connect_timeout": 10, "read_timeout": 60}
-    attempts = 1 if quick else None if os.environ.get("AWS_MAX_ATTEMPTS") else ATTEMPTS
+    own_attempts = bool(os.environ.get("AWS_MAX_ATTEMPTS")) and not quick
+    attempts = {} if own_attempts else {"total_max_attempts": 1 if quick else ATTEMPTS}
     config = Config(
-        retries={"mode": "standard", **({"total_max_attempts": attempts} if attempts else {})},
+        retries={"mode": "standard", **attempts},
         max_pool_connections=connections,
         signature_version=UNSIGNED if address.anonymous else None,
         **times,
@@ -279,8 +280,8 @@ class Answer:
     problem: Problem | None = None
 
 
-def probe(address: S3Address, uri: str, wanted: str = "") -> Answer:
-    """Ask for one name below ``uri``, and for the object ``wanted`` below it; an answer takes seconds at most."""
+def probe(address: S3Address, uri: str, path: str = "") -> Answer:
+    """Ask for one name below ``uri``, and for the object ``path`` below it; an answer takes seconds at most."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -290,7 +291,7 @@ def probe(address: S3Address, uri: str, wanted: str = "") -> Answer:
         return Answer(problem=error.problems[0])
     start = f"{prefix}/" if prefix else ""
     try:
-        found = client.list_objects_v2(Bucket=bucket, Prefix=start + wanted, MaxKeys=1)
+        listing = client.list_objects_v2(Bucket=bucket, Prefix=start + path, MaxKeys=1)
     except (ClientError, BotoCoreError) as error:
         return Answer(client.meta.endpoint_url, credentials, False, explain(error, uri, client, credentials))
-    return Answer(client.meta.endpoint_url, credentials, found.get("KeyCount", len(found.get("Contents", []))) > 0)
+    return Answer(client.meta.endpoint_url, credentials, listing.get("KeyCount", len(listing.get("Contents", []))) > 0)

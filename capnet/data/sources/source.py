@@ -1,4 +1,4 @@
-"""source.json: where the pictures of a run are, and exactly which version; the pictures themselves stay where they
+"""source.json: where the images of a run are, and exactly which version; the images themselves stay where they
 are.
 """
 
@@ -19,12 +19,12 @@ from capnet.data.sources.root import kind_of, local_root, open_source
 from capnet.errors import ContractError, DataError
 
 NAME = "source.json"
-FILES = "files"  # folder beside source.json, for pictures of a local folder that tasks elsewhere could not reach
+FILES = "files"  # folder with source.json, for images of a local folder that tasks elsewhere could not reach
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """The pictures of a run. ``root`` is empty where the files lie beside source.json; ``digest`` changes with any
+    """The images of a run. ``root`` is empty where the files lie with source.json; ``digest`` changes with any
     file.
     """
 
@@ -34,16 +34,16 @@ class DataSource:
     digest: str
     files: int
 
-    def settings(self, given: Data) -> Data:
-        """``given`` with this root and revision."""
-        return given.model_copy(update={"root": self.root or given.root, "revision": self.revision, "path": self.path})
+    def settings(self, data: Data) -> Data:
+        """``data`` with this root and revision."""
+        return data.model_copy(update={"root": self.root or data.root, "revision": self.revision, "path": self.path})
 
 
 def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
     """Write ``folder``/source.json: the version of ``data.root`` as it is now, and the files too where only this
     machine has them.
 
-    A branch or tag becomes its commit, so that every task of a run reads the same pictures. A folder below ``volume``
+    A branch or tag becomes its commit, so that every task of a run reads the same images. A folder below ``volume``
     is mounted in every task and stays where it is. Raises DataError where the remote cannot be reached or nothing is
     there.
     """
@@ -99,15 +99,15 @@ def _folder(data: Data, folder: Path, volume: str) -> DataSource:
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    for place, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True):
         folders.sort()
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(folder, name)
             yield path.relative_to(root).as_posix(), path
 
 
 def _copy(path: Path, target: Path, whole: bool) -> None:
-    """A second name for a picture where the disk allows it; tables are copied, because people edit them in place."""
+    """A second name for an image where the disk allows it; tables are copied, because people edit them in place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not whole and not path.is_symlink():
         try:

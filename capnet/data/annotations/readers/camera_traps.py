@@ -30,7 +30,7 @@ class Settings(Section):
     images: InsidePath = Field("", description="folder that file names are relative to, inside data.root")
     blank: tuple[str, ...] = Field(("empty",), description="categories that say that nothing is there")
     unsure: tuple[str, ...] = Field(
-        (), description="categories that say that nobody knows: all classes are unknown on such a picture"
+        (), description="categories that say that nobody knows: all classes are unknown on such an image"
     )
     sequence_maximum: bool = Field(
         False, description="what is seen on one frame of a sequence counts for all its frames"

@@ -24,13 +24,13 @@ PUBLISHED = "use the published annotations"
 
 class Settings(Section):
     train: InsidePath = Field(
-        "annotations/instances_train2017.json", description="annotations of the training pictures; empty: none"
+        "annotations/instances_train2017.json", description="annotations of the training images; empty: none"
     )
     test: InsidePath = Field(
-        "annotations/instances_val2017.json", description="annotations of the test pictures; empty: none"
+        "annotations/instances_val2017.json", description="annotations of the test images; empty: none"
     )
-    train_images: InsidePath = Field("train2017", description="folder of the training pictures")
-    test_images: InsidePath = Field("val2017", description="folder of the test pictures")
+    train_images: InsidePath = Field("train2017", description="folder of the training images")
+    test_images: InsidePath = Field("val2017", description="folder of the test images")
     box_filter: bool = Field(
         True, description="count no box of area 0, narrower or lower than 1 pixel, or flagged ignore"
     )

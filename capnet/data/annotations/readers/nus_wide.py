@@ -40,16 +40,16 @@ ASK = (
 
 class Settings(Section):
     lists: Literal["official", "clean"] = Field(
-        "official", description="the official image lists and Groundtruth, or tables of pictures and their concepts"
+        "official", description="the official image lists and Groundtruth, or tables of images and their concepts"
     )
-    images: InsidePath = Field("Flickr", description="folder of the pictures")
+    images: InsidePath = Field("Flickr", description="folder of the images")
     clean_train: InsidePath = Field(
-        "nus_train.csv", description="clean: table (image, labels) of the training pictures; empty: none"
+        "nus_train.csv", description="clean: table (image, labels) of the training images; empty: none"
     )
     clean_test: InsidePath = Field(
-        "nus_test.csv", description="clean: table (image, labels) of the test pictures; empty: none"
+        "nus_test.csv", description="clean: table (image, labels) of the test images; empty: none"
     )
-    keep_unlabelled: bool = Field(False, description="keep pictures without any of the 81 concepts")
+    keep_unlabelled: bool = Field(False, description="keep images without any of the 81 concepts")
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:

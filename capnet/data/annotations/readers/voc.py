@@ -29,11 +29,11 @@ TODO = "unpack the VOC archive so that data.root holds VOCdevkit/VOC2012 or VOC2
 
 class Settings(Section):
     train: InsidePath = Field(
-        "VOC2012/trainval", description="year folder and image set of the training pictures; empty: none"
+        "VOC2012/trainval", description="year folder and image set of the training images; empty: none"
     )
-    test: InsidePath = Field("VOC2007/test", description="year folder and image set of the test pictures; empty: none")
+    test: InsidePath = Field("VOC2007/test", description="year folder and image set of the test images; empty: none")
     difficult: Literal["counted", "unknown", "ignored"] = Field(
-        "counted", description="a class of which a picture only has objects marked difficult"
+        "counted", description="a class of which an image only has objects marked difficult"
     )
 
 

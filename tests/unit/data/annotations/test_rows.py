@@ -46,6 +46,7 @@ def test_a_mistake_of_a_row_is_a_problem_and_the_other_rows_stay() -> None:
     rows.add("g.jpg", [0], 9, heigth=4)
     made = make_rows(rows, CLASSES)
     assert made.rows["path"].tolist() == ["a.jpg", "d.jpg"]
+    assert all(problem.todo for problem in made.problems)
     assert [(problem.what.split(":")[0], problem.where) for problem in made.problems] == [
         ("path '/etc/passwd' is absolute", "list.txt line 2"),
         ("path '../b.jpg' leaves the data folder", "list.txt line 3"),

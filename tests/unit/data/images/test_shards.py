@@ -160,8 +160,8 @@ def test_changed_and_missing_pictures_are_named_and_nothing_is_left(place: Path)
     with pytest.raises(DataError) as caught:
         shard()
     assert {problem.what.split(":")[0] for problem in caught.value.problems} == {
-        "picture 'bilder/ä 3.png' is not the one that was ingested",
-        "picture 'bilder/ä 4.JPG' cannot be read",
+        "image 'bilder/ä 3.png' is not the one that was ingested",
+        "image 'bilder/ä 4.JPG' cannot be read",
     }
     assert not (place / "shards-of-data").exists()
     (place / "shards-of-data").mkdir()
