@@ -34,6 +34,7 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "docs/data-formats.md",
     "docs/data-versions.md",
+    "docs/experiments.md",
     "docs/your-own-data.md",
     "docs/troubleshooting.md",
     "docs/decisions.md",
