@@ -1,4 +1,4 @@
-"""The evaluation's files from scored images: evaluation.json, per_class.csv, predictions.parquet, pr_curves.csv."""
+"""The evaluation's files from scored images: evaluation.json, per_class.csv, predictions.parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare, unit_codes
 from capnet.evaluation.calibration import brier, calibrate
-from capnet.evaluation.curves import pr_table, reliability
+from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, Floats, bucket_masks, class_f1, count, precision, recall
 from capnet.evaluation.thresholds import Thresholds
 
@@ -189,12 +189,3 @@ def predictions(sides: list[SplitRows]) -> pd.DataFrame:
         for variant, scores in side.scores.items()
     ]
     return pd.concat(parts, ignore_index=True)[list(PREDICTION_COLUMNS)]
-
-
-def pr_curves(test: SplitRows, classes: Classes) -> pd.DataFrame:
-    """Rows of pr_curves.csv: mean curves per bucket for every variant, class curves for capnet."""
-    masks = bucket_masks([item.bucket for item in classes.items])
-    rows = []
-    for variant, scores in test.scores.items():
-        rows += pr_table(variant, test.labels, test.known, scores, classes.names, masks, per_class=variant == "capnet")
-    return pd.DataFrame(rows, columns=["variant", "kind", "name", "recall", "precision"])

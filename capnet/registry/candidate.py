@@ -27,6 +27,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.promotion.gate import GateScores, gate_scores
+from capnet.registry.markdown import code
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 # they decide about the content; predictions follow from it
@@ -295,9 +296,3 @@ def _some(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(code(name[:80]) for name in names[:most]) + (
         f" and {len(names) - most} more" if len(names) > most else ""
     )
-
-
-def code(text: str) -> str:
-    """Any text as code on one line, also in a cell of a table: a class name may hold Markdown and HTML."""
-    line = " ".join(text.split())[:200].replace("`", "'").replace("|", "\\|")
-    return f"`{line or ' '}`"

@@ -4,32 +4,28 @@ learned from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from capnet.contracts import BUCKETS, SPLITS, VARIANTS, read_split
+from capnet.contracts import VARIANTS
 from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import blend_in_words
 from capnet.model.backbones import find_backbone
-from capnet.model.backbones.entry import UNKNOWN
 from capnet.promotion.champion import PACKED
 from capnet.registry.candidate import (
     TITLES,
     Candidate,
-    code,
     flat_params,
     percent,
     source_of_thresholds,
     views_in_words,
 )
+from capnet.registry.data_card import data_card
 from capnet.registry.licences import data_licence
+from capnet.registry.markdown import LONGEST_TABLE, class_table, code, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
-LONGEST_TABLE = 300  # classes
 
 
 def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str) -> dict[str, str]:
@@ -206,12 +202,7 @@ def _every_class(candidate: Candidate) -> list[str]:
         ]
         for row in candidate.per_class
     ]
-    more = (
-        []
-        if len(rows) <= LONGEST_TABLE
-        else ["", f"And {len(rows) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
-    )
-    return table(["class", "bucket", "train", "test", "AP %", "threshold"], rows[:LONGEST_TABLE]) + more
+    return class_table(["class", "bucket", "train", "test", "AP %", "threshold"], rows)
 
 
 def _made_of(candidate: Candidate, form: str) -> list[str]:
@@ -241,128 +232,6 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
         ),
         f"- Content: {code(candidate.content_hash)}.",
     ]
-
-
-# ---------------------------------------------------------------- data
-
-
-def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> str:
-    """Source, licence, rows of each side, classes, what the data check found."""
-    frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
-    counts, hidden, rows = {}, {}, []
-    for side in SPLITS:
-        part = frame[frame["split"] == side]
-        counts[side], hidden[side] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
-        groups = part["group"].replace("", None).nunique()
-        share = hidden[side].sum() / max(1, len(part) * len(classes))
-        rows.append(
-            [
-                side,
-                len(part),
-                int(counts[side].sum()),
-                f"{counts[side].sum() / max(1, len(part)):.2f}",
-                f"{100 * share:.1f}",
-                groups or "none",
-            ]
-        )
-    train = counts["train"][counts["train"] > 0]
-    ratio = f"{train.max() / train.min():.0f} to 1" if len(train) else "none"
-    buckets = {bucket: sum(item.bucket == bucket for item in classes.items) for bucket in BUCKETS}
-    slices = frame["slice"].replace("", None).dropna().value_counts().sort_index()
-    version = "not under DVC: only the sha256 of each picture is known, in the split table"
-    if data_md5:
-        version = f"{code(data_md5)} (md5 of DVC)"
-    lines = [
-        "# Data card",
-        "",
-        (
-            f"{len(frame)} pictures, {len(classes)} classes, several on one picture. The common classes have most of"
-            f" the labels: the most common to the rarest is {ratio} in training"
-            f" ({', '.join(f'{count} {name}' for name, count in buckets.items() if count)})."
-        ),
-        "",
-        "## Source",
-        "",
-        f"- Version: {version}.",
-        f"- Stored at: {code(place) if place else 'no DVC remote is set'}.",
-        *_licence(licence),
-        "",
-        "## Pictures",
-        "",
-        *table(["side", "pictures", "labels", "each", "unknown %", "groups"], rows),
-        "",
-        (
-            "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor"
-            " against a class, in training and in all figures. Groups (patients, camera sites) stay on one side"
-            " wherever the sides were drawn and not given."
-        ),
-    ]
-    if len(slices):
-        lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]
-    lines += ["", "## What the data check found", "", *_findings(candidate.checks), "", "## Labels of every class", ""]
-    columns = [
-        [
-            code(item.name),
-            item.bucket,
-            *(int(counts[side][n]) for side in SPLITS),
-            int(sum(hidden[side][n] for side in SPLITS)),
-        ]
-        for n, item in enumerate(classes.items)
-    ]
-    lines += table(["class", "bucket", *SPLITS, "unknown"], columns[:LONGEST_TABLE])
-    if len(columns) > LONGEST_TABLE:
-        lines += ["", f"And {len(columns) - LONGEST_TABLE} more in per_class.csv, an artifact of the run."]
-    return "\n".join(lines) + "\n"
-
-
-def _counts(lists: Iterable[Sequence[int]], n_classes: int) -> np.ndarray:
-    """int64 [class]: how often each class is in the lists."""
-    parts = [np.asarray(item, dtype=np.int64) for item in lists]
-    return np.bincount(np.concatenate(parts) if parts else np.empty(0, np.int64), minlength=n_classes)
-
-
-def _licence(text: str) -> list[str]:
-    if not text:
-        return [
-            f"- Licence of the pictures: {UNKNOWN} (`register.data_licence`, or a file ATTRIBUTION or LICENSE beside"
-            " them, says it)."
-        ]
-    if "\n" not in text:
-        return [f"- Licence of the pictures: {plain(text)}."]
-    return [
-        "- Licence of the pictures, as their folder says:",
-        "",
-        *(f"      {line}".rstrip() for line in text.splitlines()),
-    ]
-
-
-def _findings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
-    failed = [check for check in checks if not check.get("success")]
-    text = f"{len(checks)} checks, {len(failed)} with findings."
-    rows = [
-        [
-            code(str(check["name"])),
-            check.get("severity", ""),
-            plain(str(check.get("says", ""))),
-            f"{check.get('observed', '?')} of {check.get('rows', '?')}",
-        ]
-        for check in failed
-    ]
-    return [text, "", *table(["check", "severity", "finding", "rows"], rows)] if failed else [text]
-
-
-# ---------------------------------------------------------------- Markdown
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A table's lines; cells must be escaped already."""
-    return [f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is, on one line."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#|~!" else sign for sign in line)
 
 
 def _share(value: float | None) -> str:

@@ -36,7 +36,6 @@ from capnet.evaluation.results import (
     make_split,
     measure,
     per_class,
-    pr_curves,
     predictions,
     require_positives,
 )
@@ -108,7 +107,7 @@ def evaluate_scores(
     views: Mapping[str, Any],
     probe: Chosen | None = None,
 ) -> dict[str, Any]:
-    """All of the evaluation on arrays: tables predictions, per_class, pr_curves; JSON evaluation, metrics, thresholds.
+    """All of the evaluation on arrays: tables predictions, per_class; JSON evaluation, metrics, thresholds.
 
     Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the
     linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
@@ -144,7 +143,6 @@ def evaluate_scores(
         "metrics": compared_figures(evaluation),
         "per_class": per_class(test, whole, served, classes),
         "thresholds": thresholds_document(served, classes, config.threshold.objective, views, source),
-        "pr_curves": pr_curves(test, classes),
     }
 
 
@@ -153,8 +151,8 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
     write_predictions(out / "predictions.parquet", results["predictions"])
     for name in ("evaluation", "metrics", "thresholds"):
         write_json(out / f"{name}.json", results[name])
-    for name in ("per_class", "pr_curves"):
-        replace_file(out / f"{name}.csv", results[name].to_csv(index=False, lineterminator="\n", float_format="%.9g"))
+    table = results["per_class"].to_csv(index=False, lineterminator="\n", float_format="%.9g")
+    replace_file(out / "per_class.csv", table)
 
 
 def fit(

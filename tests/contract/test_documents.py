@@ -37,6 +37,7 @@ DOCUMENTS = [
     "docs/method.md",
     "docs/data-formats.md",
     "docs/data-versions.md",
+    "docs/experiments.md",
     "docs/your-own-data.md",
     "docs/troubleshooting.md",
     "docs/decisions.md",

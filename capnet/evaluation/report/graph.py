@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, strongest_neighbours
-from capnet.evaluation.report import charts
+from capnet.evaluation.report.cells import pair_cell
 from capnet.evaluation.report.inputs import Inputs, shown_rows
 from capnet.evaluation.report.words import MEANS, counted, fixed, shorten, significant
 from capnet.model.graph import cooccurrence
@@ -52,7 +52,7 @@ def premise(inputs: Inputs) -> Part:
                     if math.isfinite(item.low)
                     else ""
                 ),
-                "pair": charts.pair_cell(item.counts, item.graph, *ends),
+                "pair": pair_cell(item.counts, item.graph, *ends),
             }
         )
     source = str(inputs.graph.metadata.get("source", "text"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from capnet.config import Report
-from capnet.evaluation.report import sections
+from capnet.evaluation.report import comparisons, sections
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
@@ -84,13 +84,13 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "classes": sections.class_rows(inputs),
         "class_total": len(inputs.classes),
         "with_probe": bool(inputs.per_class["ap_linear_probe"].notna().any()),
-        "zero_shot": sections.against_zero_shot(inputs),
-        "ensembling": sections.ensembling(inputs),
+        "zero_shot": comparisons.against_zero_shot(inputs),
+        "ensembling": comparisons.ensembling(inputs),
         "views": (
             f"{tte.get('views', '-')} views{size}, {tte.get('expand', '-')} pixels beyond the crop, average of"
             f" {tte.get('average', '-')}"
         ),
-        "slices": sections.slices(inputs),
+        "slices": comparisons.slices(inputs),
         "curves": precision_recall(inputs),
         "premise": premise(inputs),
         "neighbours": neighbours(inputs),

@@ -8,8 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from unit.evaluation.made_scores import make
 
-from capnet.evaluation.curves import GRID, POINTS, interpolated, pr_curve, pr_table, reliability, thin
-from capnet.evaluation.metrics import bucket_masks
+from capnet.evaluation.curves import pr_curve, reliability
 
 
 @pytest.mark.parametrize("levels", [0, 6])
@@ -24,43 +23,6 @@ def test_pr_curve_is_scikit_learns(levels: int) -> None:
         assert recall[-1] == 1.0
         area = (np.diff(recall, prepend=0) * precision).sum()
         assert area == pytest.approx(average_precision_score(labels, scores))
-
-
-def test_thinning_keeps_the_ends_and_only_points_of_the_curve() -> None:
-    recall, precision = np.linspace(0, 1, 1000), np.random.default_rng(0).random(1000)
-    r, p = thin(recall, precision)
-    assert len(r) <= POINTS
-    assert (r[0], r[-1], p[0], p[-1]) == (recall[0], recall[-1], precision[0], precision[-1])
-    assert set(zip(r, p, strict=True)) <= set(zip(recall, precision, strict=True))
-    assert thin(recall[:5], precision[:5])[0].tolist() == recall[:5].tolist()
-
-
-def test_interpolation_takes_the_best_precision_from_there_on() -> None:
-    recall, precision = np.array([0.25, 0.5, 1.0]), np.array([0.3, 0.6, 0.4])
-    found = interpolated(recall, precision)
-    for value, at in zip(found, GRID, strict=True):
-        assert value == max(p for r, p in zip(recall, precision, strict=True) if r >= at - 1e-9)
-
-
-def test_table_has_mean_curves_of_buckets_and_curves_of_classes_with_positives() -> None:
-    made = make(300, 4, seed=2, unknown=0.1)
-    labels = made.labels.copy()
-    labels[:, 3] = False
-    rows = pr_table(
-        "capnet",
-        labels,
-        made.known,
-        made.scores,
-        ["a", "b", "c", "d"],
-        bucket_masks(["head", "tail", "tail", "medium"]),
-        per_class=True,
-    )
-    assert {row["name"] for row in rows if row["kind"] == "class"} == {"a", "b", "c"}
-    assert {row["name"] for row in rows if row["kind"] == "bucket"} == {"all", "head", "tail"}
-    own = pr_curve(labels[made.known[:, 0], 0], made.scores[made.known[:, 0], 0])
-    head = [row["precision"] for row in rows if row["name"] == "head"]
-    np.testing.assert_allclose(head, interpolated(*own), atol=1e-6)
-    assert pr_table("x", labels, made.known, made.scores, list("abcd"), {}, per_class=False) == []
 
 
 def test_reliability_is_scikit_learns_calibration_curve() -> None:

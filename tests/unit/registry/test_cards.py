@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 from capnet.contracts import Classes, read_split, write_split
 from capnet.model.backbones.entry import UNKNOWN
 from capnet.registry.candidate import read_candidate
-from capnet.registry.cards import DATA_CARD, card_texts, data_card, model_card, weak_classes
+from capnet.registry.cards import DATA_CARD, card_texts, model_card, weak_classes
+from capnet.registry.data_card import data_card
 from capnet.registry.licences import data_licence
 
 Make = Callable[..., dict[str, Path]]

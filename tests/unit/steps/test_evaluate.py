@@ -189,7 +189,6 @@ def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -
         "evaluation.json",
         "metrics.json",
         "per_class.csv",
-        "pr_curves.csv",
         "predictions.parquet",
         "thresholds.json",
     ]
@@ -388,7 +387,6 @@ def test_a_thousand_classes(tmp_path: Path) -> None:
     found = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": probe}))
     write_results(tmp_path, found)
     assert len(found["thresholds"]["classes"]) == 1000
-    assert found["pr_curves"].groupby(["variant", "kind", "name"]).size().max() <= 100
 
 
 @pytest.mark.parametrize("objective", ["recall>=0.9", "precision>=0.8"])
@@ -446,7 +444,6 @@ def test_the_whole_stage_with_a_tiny_model(
         "evaluation.json",
         "metrics.json",
         "per_class.csv",
-        "pr_curves.csv",
         "predictions.parquet",
         "thresholds.json",
         "report.html",

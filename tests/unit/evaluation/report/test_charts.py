@@ -9,18 +9,16 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
 from capnet.evaluation.report.charts import (
     MANY,
     Axis,
     Bar,
     Series,
-    bar_cell,
     chart,
-    difference_cell,
     nice_axis,
     number,
     overview,
-    pair_cell,
     percent_x,
     share_axis,
 )

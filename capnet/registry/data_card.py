@@ -1,0 +1,116 @@
+"""Data card of a candidate, as Markdown: where its images come from, and what the data check saw in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from capnet.contracts import BUCKETS, SPLITS, read_split
+from capnet.registry.candidate import Candidate
+from capnet.registry.licences import UNKNOWN
+from capnet.registry.markdown import class_table, code, plain, table
+
+
+def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> str:
+    """Source, licence, rows of each side, classes, what the data check found."""
+    frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
+    counts, hidden, rows = {}, {}, []
+    for side in SPLITS:
+        part = frame[frame["split"] == side]
+        counts[side], hidden[side] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
+        groups = part["group"].replace("", None).nunique()
+        share = hidden[side].sum() / max(1, len(part) * len(classes))
+        rows.append(
+            [
+                side,
+                len(part),
+                int(counts[side].sum()),
+                f"{counts[side].sum() / max(1, len(part)):.2f}",
+                f"{100 * share:.1f}",
+                groups or "none",
+            ]
+        )
+    train = counts["train"][counts["train"] > 0]
+    ratio = f"{train.max() / train.min():.0f} to 1" if len(train) else "none"
+    buckets = {bucket: sum(item.bucket == bucket for item in classes.items) for bucket in BUCKETS}
+    slices = frame["slice"].replace("", None).dropna().value_counts().sort_index()
+    version = "not under DVC: only the sha256 of each picture is known, in the split table"
+    if data_md5:
+        version = f"{code(data_md5)} (md5 of DVC)"
+    lines = [
+        "# Data card",
+        "",
+        (
+            f"{len(frame)} pictures, {len(classes)} classes, several on one picture. The common classes have most of"
+            f" the labels: the most common to the rarest is {ratio} in training"
+            f" ({', '.join(f'{count} {name}' for name, count in buckets.items() if count)})."
+        ),
+        "",
+        "## Source",
+        "",
+        f"- Version: {version}.",
+        f"- Stored at: {code(place) if place else 'no DVC remote is set'}.",
+        *_licence(licence),
+        "",
+        "## Pictures",
+        "",
+        *table(["side", "pictures", "labels", "each", "unknown %", "groups"], rows),
+        "",
+        (
+            "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor"
+            " against a class, in training and in all figures. Groups (patients, camera sites) stay on one side"
+            " wherever the sides were drawn and not given."
+        ),
+    ]
+    if len(slices):
+        lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]
+    lines += ["", "## What the data check found", "", *_findings(candidate.checks), "", "## Labels of every class", ""]
+    columns = [
+        [
+            code(item.name),
+            item.bucket,
+            *(int(counts[side][n]) for side in SPLITS),
+            int(sum(hidden[side][n] for side in SPLITS)),
+        ]
+        for n, item in enumerate(classes.items)
+    ]
+    lines += class_table(["class", "bucket", *SPLITS, "unknown"], columns)
+    return "\n".join(lines) + "\n"
+
+
+def _counts(lists: Iterable[Sequence[int]], n_classes: int) -> np.ndarray:
+    """int64 [class]: how often each class is in the lists."""
+    parts = [np.asarray(item, dtype=np.int64) for item in lists]
+    return np.bincount(np.concatenate(parts) if parts else np.empty(0, np.int64), minlength=n_classes)
+
+
+def _licence(text: str) -> list[str]:
+    if not text:
+        return [
+            f"- Licence of the pictures: {UNKNOWN} (`register.data_licence`, or a file ATTRIBUTION or LICENSE beside"
+            " them, says it)."
+        ]
+    if "\n" not in text:
+        return [f"- Licence of the pictures: {plain(text)}."]
+    return [
+        "- Licence of the pictures, as their folder says:",
+        "",
+        *(f"      {line}".rstrip() for line in text.splitlines()),
+    ]
+
+
+def _findings(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    failed = [check for check in checks if not check.get("success")]
+    text = f"{len(checks)} checks, {len(failed)} with findings."
+    rows = [
+        [
+            code(str(check["name"])),
+            check.get("severity", ""),
+            plain(str(check.get("says", ""))),
+            f"{check.get('observed', '?')} of {check.get('rows', '?')}",
+        ]
+        for check in failed
+    ]
+    return [text, "", *table(["check", "severity", "finding", "rows"], rows)] if failed else [text]
