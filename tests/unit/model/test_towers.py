@@ -14,6 +14,8 @@ from capnet.model import towers as module
 from capnet.model.towers import load_towers, tensors_digest
 from tests.unit.model import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def test_image_features_equal_open_clips(make_towers):
     for name in ("tiny-clip", "tiny-not-causal", "tiny-coca", "tiny-biomed"):

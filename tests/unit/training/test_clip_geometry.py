@@ -23,6 +23,8 @@ from capnet.evaluation.metrics import average_precision, mean_over
 from capnet.model.text_towers import TextTower
 from capnet.model.towers import Towers
 
+pytestmark = pytest.mark.slow
+
 # points; two seeds of the benchmark presets differ by up to 3 on these photos
 ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}
 SPLITS = {"train2017": "train", "val2017": "test"}

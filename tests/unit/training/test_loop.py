@@ -14,6 +14,8 @@ from capnet.training.loop import Labels, fit
 from capnet.training.pictures import CachedViews
 from capnet.training.samplers import class_aware, shuffled
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["dog", "cat", "bus"]
 SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
 
