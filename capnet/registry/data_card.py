@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS, SPLITS, read_split
+from capnet.model.backbones.entry import UNKNOWN
 from capnet.registry.candidate import Candidate
-from capnet.registry.licences import UNKNOWN
 from capnet.registry.markdown import class_table, code, plain, table
 
 

@@ -18,6 +18,8 @@ import yaml
 from pipelines import submit
 from pipelines.checks import check_options
 
+pytestmark = pytest.mark.slow
+
 RELEASE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("kfp_release.yaml").read_text())
 CONTEXT = "current-context: production\n"
 LOCK = "the images of production"

@@ -14,6 +14,8 @@ from capnet.config import parse
 from capnet.errors import ConfigError, DataError
 from pipelines import compiling, submit
 
+pytestmark = pytest.mark.slow
+
 SERVER = "http://127.0.0.1:5000"
 
 

@@ -20,6 +20,8 @@ from capnet.cluster.kubernetes_api import ClusterError
 from capnet.commands.doctor import cluster as doctor_cluster
 from capnet.commands.doctor import nodes as doctor_nodes
 
+pytestmark = pytest.mark.slow
+
 SPACE = names.NAMESPACE
 VALUE = "a-value-that-nobody-may-see"
 

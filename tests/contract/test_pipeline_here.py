@@ -16,6 +16,8 @@ from pipelines.errors import RunFailed
 from pipelines.local import run_here, subprocess_runner
 from pipelines.options import Options
 
+pytestmark = pytest.mark.slow
+
 
 @dsl.component(base_image="python", install_kfp_package=False)
 def ends(how: str, folder: str, metrics: Output[Metrics]) -> None:

@@ -24,6 +24,8 @@ from capnet.cluster.trainjob_run import train_on_nodes
 from capnet.config import parse
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:

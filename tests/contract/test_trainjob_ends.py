@@ -18,6 +18,8 @@ from capnet.cluster import trainjob_files as files
 from capnet.cluster import trainjob_spec as spec
 from capnet.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:

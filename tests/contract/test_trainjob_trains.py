@@ -34,6 +34,8 @@ from capnet.data.sources.source import describe
 from capnet.stages import run
 from components.train_nodes import train_nodes
 
+pytestmark = pytest.mark.slow
+
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 SECTIONS: dict[str, Any] = {

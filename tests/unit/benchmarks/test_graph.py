@@ -198,6 +198,7 @@ def lists(shared: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_measures_real_lists_writes_the_page_and_draws(
     lists: Path,
     tmp_path: Path,
@@ -235,6 +236,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_command_trains_with_every_graph(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     tiny.register("tiny-clip", tmp_path / "tiny")

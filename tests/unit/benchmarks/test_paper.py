@@ -21,6 +21,8 @@ from capnet.errors import ConfigError, DataError
 from capnet.evaluation.metrics import average_precision
 from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [
     "check weights",
     "check lists",

@@ -32,6 +32,8 @@ from capnet.data.demo import image_set as scene_set
 from capnet.data.splits.long_tail import pareto_draw
 from capnet.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 EXACT = scene_set.differences_from_tested() == []
 OTHER = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  size: 1\n  nfiles: 1\n  hash: md5\n  path: data\n"
 

@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from capnet.cli import entry
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 
 

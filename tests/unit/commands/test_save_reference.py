@@ -17,6 +17,8 @@ from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_split
 from capnet.errors import ConfigError, GateError
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = [
     "image_id",
     "path",

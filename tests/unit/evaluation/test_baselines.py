@@ -122,6 +122,7 @@ def test_unknown_entries_have_no_effect() -> None:
     np.testing.assert_array_equal(first.held_out, second.held_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [1e-3, 1e4])
 def test_float32_scores_keep_the_ranks_of_the_logits(strength: float) -> None:
     features, labels = _data(300, 40, seed=5, noise=0.1)

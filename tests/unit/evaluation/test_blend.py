@@ -44,6 +44,7 @@ def test_what_is_chosen_is_never_below_a_member_on_held_out_rows(seed):
     assert sum(found.weights.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preferred", [("capnet", "class_head", "linear_probe"), ("capnet", "class_head")])
 def test_the_preferred_mean_is_left_only_where_a_member_alone_is_better(preferred):
     kept = 0

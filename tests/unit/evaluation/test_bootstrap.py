@@ -74,6 +74,7 @@ def _moved(sample: np.ndarray, point: float) -> tuple[float, float]:
     return low + point - kept.mean(), high + point - kept.mean()
 
 
+@pytest.mark.slow
 def test_compare_is_the_plain_loop() -> None:
     one, other = make(45, 4, seed=1, unknown=0.1, levels=9, rarest=0.06), make(45, 4, seed=9, levels=9, gain=0.5)
     other = Made(one.labels, one.known, other.scores)
@@ -199,6 +200,7 @@ def test_a_demo_of_700_pictures_is_measured_in_seconds() -> None:
     assert time.process_time() - start < 4
 
 
+@pytest.mark.slow
 def test_5000_pictures_of_80_classes_stay_far_under_two_gigabytes() -> None:
     made = make(5000, 80)
     tracemalloc.start()

@@ -10,6 +10,8 @@ from capnet.errors import ConfigError
 from capnet.model.adapters import BlockAdapters
 from capnet.model.backbones import load_towers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-biomed"])
 def test_a_vit_at_another_size_is_open_clips(name, make_towers, tmp_path):

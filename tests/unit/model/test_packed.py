@@ -8,6 +8,8 @@ from capnet.model.backbones import load_towers
 from capnet.model.packed import build_visual
 from capnet.model.towers import ImageTower
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("name", "size"), [("tiny-clip", 48), ("tiny-biomed", 160), ("RN50-quickgelu", 160)])
 def test_an_image_tower_of_another_size_is_built_again(name, size, make_towers):

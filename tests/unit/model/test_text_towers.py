@@ -10,6 +10,8 @@ from capnet.model.prompts import PromptLearner, context_position
 from capnet.model.towers.text import CausalTextTower, MaskedTextTower, OtherTextTower
 from tests.unit.model import tiny
 
+pytestmark = pytest.mark.slow
+
 KINDS = {
     "tiny-clip": CausalTextTower,
     "tiny-not-causal": OtherTextTower,

@@ -16,6 +16,8 @@ from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers import tensors_digest
 from tests.unit.model import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def test_image_features_equal_open_clips(make_towers):
     for name in ("tiny-clip", "tiny-not-causal", "tiny-coca", "tiny-biomed"):

@@ -250,6 +250,7 @@ def test_the_limit_is_the_policys_and_0_asks_for_nothing() -> None:
     assert not any("coverage" in rule.name for rule in without.rules)
 
 
+@pytest.mark.slow
 def test_simulated_promotions() -> None:
     """Worse by twice the margin, on sets of 20 to 2,000 rows that it chose: at most 2.5 % pass, and error.
 

@@ -99,6 +99,7 @@ def weaker(worse_by: float) -> float:
     return (low + high) / 2
 
 
+@pytest.mark.slow
 def test_twenty_worse_and_twenty_equal_candidates() -> None:
     """Worse by twice the margin of mAP: at most one passes. Equal: none is red. Two critical classes are asked about,
     too.

@@ -19,6 +19,8 @@ from capnet.serving import onnx_export
 from capnet.serving.engine import Served, load_served
 from capnet.serving.onnx_export import export
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 
 

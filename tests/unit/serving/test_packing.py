@@ -36,6 +36,8 @@ from capnet.registry.register import find_version, register_version, registered
 from capnet.runtime import prepare
 from capnet.tracking.store import local_path
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 PACKED = Register(pack_backbone=True)
 ELSEWHERE = """

@@ -19,6 +19,8 @@ from capnet.serving import predict as prediction
 from capnet.serving.engine import Served, load_served
 from capnet.serving.predict import list_images, predict
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 
 

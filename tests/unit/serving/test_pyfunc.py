@@ -27,6 +27,8 @@ from capnet.serving.engine import load_served
 from capnet.serving.pyfunc import check_gate
 from capnet.serving.request import request_files
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 
 

@@ -32,6 +32,8 @@ from capnet.errors import ContractError, DataError
 from capnet.stages import run
 from capnet.steps.evaluate import evaluate_scores, write_results
 
+pytestmark = pytest.mark.slow
+
 VIEWS = {"views": 5, "expand": 24, "average": "logits"}
 GAIN = {"capnet": 2.5, "single_view": 2.2, "zero_shot": 1.0, "zero_shot_single_view": 0.9}
 FAST = Evaluate(bootstrap=100)

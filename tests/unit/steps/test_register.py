@@ -14,6 +14,8 @@ import pytest
 
 from capnet.contracts import tree_hash
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Path]]
 FRESH = "register: version 1  mAP 0.5  head 0.6  medium 0.5  tail 0.4\n"
 

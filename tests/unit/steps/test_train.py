@@ -26,6 +26,8 @@ from capnet.evaluation.tte import Scorer, score_images, view_features
 from capnet.stages import run
 from capnet.training.out_of_fold import stratified_folds
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["red square", "green square", "blue square"]
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
 

@@ -106,6 +106,7 @@ def test_leakage_between_sides_names_both_pictures(inputs: dict[str, Path], tmp_
         run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
 
 
+@pytest.mark.slow
 def test_two_runs_in_two_processes_and_places_give_equal_bytes_and_print_nothing(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from capnet.model.towers import Towers
 from capnet.model.towers.text import TextTower
 from capnet.training.scoring import combine
 
+pytestmark = pytest.mark.slow
+
 # points; two seeds of the benchmark presets differ by up to 3 on these photos
 ALLOWED = {"own": 1.0, "voc-lt": 2.0, "coco-lt": 2.0}
 SPLITS = {"train2017": "train", "val2017": "test"}

@@ -23,6 +23,8 @@ from capnet.training import checkpoint, trainer
 from capnet.training.distributed import ProcessGroup
 from tests.unit.model import tiny
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["red square", "green square", "blue square"]
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220)]
 SETTINGS = {

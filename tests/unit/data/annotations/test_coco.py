@@ -153,6 +153,7 @@ def test_train_and_test_must_have_the_same_categories(tmp_path: Path) -> None:
         read(tmp_path, Ingest(coco=Coco(train="train.json", test="test.json")))
 
 
+@pytest.mark.slow
 def test_a_large_file_is_streamed(tmp_path: Path) -> None:
     """40 MB of polygons take a few megabytes of memory; loaded at once they would take hundreds."""
     polygon = [[round(0.37 * number, 2) for number in range(400)]]

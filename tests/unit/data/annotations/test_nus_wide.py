@@ -56,6 +56,7 @@ def test_official_lists(tmp_path: Path) -> None:
     assert kept.left_out == {}
 
 
+@pytest.mark.slow
 def test_the_real_test_labels_are_read_within_ten_seconds(shared: Path, tmp_path: Path) -> None:
     shutil.copy(shared / "data/labels/nuswide81_test.csv.gz", tmp_path / "nus_test.csv.gz")
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ def published(path: Path) -> dict[str, list[int]]:
         return {row["image"]: [int(c) for c in row["labels"].split()] for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_voc_lt_comes_out_of_a_voc_kit_with_the_preset(shared: Path, tmp_path: Path) -> None:
     source = shared / "data/labels"
     kit = tmp_path / "data/VOCdevkit"

@@ -67,6 +67,7 @@ def die_at(item: int, deadly: tuple[int, ...]) -> int:
     return item * 2
 
 
+@pytest.mark.slow
 def test_the_work_is_shared_out() -> None:
     used = in_processes(process_id, range(FEW * 3), 2, "counting", -1)
     assert len(set(used)) == 2
@@ -75,6 +76,7 @@ def test_the_work_is_shared_out() -> None:
     assert set(in_processes(process_id, range(FEW * 2), 1, "counting", -1)) == {os.getpid()}
 
 
+@pytest.mark.slow
 def test_a_decoder_that_dies_takes_one_picture_with_it() -> None:
     deadly = (3, 4, 200, FEW + 43)
     result = in_processes(partial(die_at, deadly=deadly), range(FEW + 44), 2, "dying", -1)

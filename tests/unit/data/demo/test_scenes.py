@@ -31,6 +31,8 @@ from capnet.data.demo.scenes import (
 )
 from capnet.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = [*range(0, 2100, 15), *range(2100, 2400, 30), *range(2400, 3100, 5)]
 KIND_OF = {code: kind for kind in catalogue.KINDS for code in (*kind.known, *kind.unseen)}
 BYSTANDERS = {code for scene in catalogue.SCENES for code in scene.bystanders}

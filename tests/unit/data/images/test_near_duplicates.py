@@ -25,6 +25,8 @@ from capnet.data.images.near_duplicates import (
     near_duplicates,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def dhash_of(path: Path) -> bytes:
     with open_image(path) as image:

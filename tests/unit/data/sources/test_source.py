@@ -88,6 +88,7 @@ def test_another_file_in_its_place_is_refused(tmp_path: Path, content: object) -
         read_source(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_branch_becomes_the_commit_that_it_is_now(tmp_path: Path) -> None:
     """With a real DVC repository: the branch moves on, and the run still reads what it began with."""
     repository = tmp_path / "repository"

@@ -105,6 +105,7 @@ def test_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     assert set(page.rows("classes")) == set(made.names)
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_stay_under_two_megabytes(tmp_path: Path) -> None:
     names = [f"A rather long class name of a species, number {i:04d}" for i in range(1000)]
     made = make_run(tmp_path, 1000, 400, names=names, images=True)
