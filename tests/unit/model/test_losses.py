@@ -196,19 +196,19 @@ def test_negatives_are_tolerated_by_their_scale():
 
 def test_a_loss_takes_one_file(tmp_path, monkeypatch):
     """A file put into the package is found, and the settings of its loss are its own."""
-    (tmp_path / "hinge.py").write_text(
+    (tmp_path / "made_up.py").write_text(
         "from typing import Literal\n\nfrom capnet.model.losses.base import Loss, masked_mean\n\n\n"
-        "class Hinge(Loss):\n"
-        "    name: Literal['hinge'] = 'hinge'\n"
+        "class MadeUp(Loss):\n"
+        "    name: Literal['made_up'] = 'made_up'\n"
         "    margin: float = 1.0\n\n"
         "    def compute(self, logits, targets, counts, n_images, known):\n"
         "        return masked_mean((self.margin - (2 * targets - 1) * logits).clamp(min=0), known)\n"
     )
     monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
     found = losses.discover()
-    assert found.keys() - LOSSES.keys() == {"hinge"}
+    assert found.keys() - LOSSES.keys() == {"made_up"}
     logits, targets = torch.tensor([[2.0, 0.5]]), torch.tensor([[1, 0]])
-    assert multilabel_loss(logits, targets, torch.ones(2), 1, found["hinge"](margin=2.0)) == pytest.approx(1.25)
+    assert multilabel_loss(logits, targets, torch.ones(2), 1, found["made_up"](margin=2.0)) == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize("name", LOSSES)
