@@ -37,7 +37,9 @@ class Premise:
         """``graph``, ``counts``, ``even`` (interval includes 0) or ``unknown`` (too few classes)."""
         if not np.isfinite(self.low):
             return "unknown"
-        return "graph" if self.low > 0 else "counts" if self.high < 0 else "even"
+        if self.low > 0:
+            return "graph"
+        return "counts" if self.high < 0 else "even"
 
 
 def without_diagonal(matrix: np.ndarray) -> np.ndarray:

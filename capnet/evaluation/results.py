@@ -22,7 +22,7 @@ NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of one side of the split; labels and known bool [picture, class], scores float32 [picture, class] by
+    """The rows of one split; labels and known bool [image, class], scores float32 [image, class] by
     variant.
     """
 
@@ -34,35 +34,47 @@ class SplitRows:
 
 
 def make_split(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> SplitRows:
-    """One side with its labels; raises ContractError for scores of another shape, DataError for scores that are no
-    numbers.
+    """One split with its labels.
+
+    Args:
+        table: rows of split.parquet.
+        name: train, val or test.
+        classes: the columns of labels and scores.
+        scores: float32 [image, class] by variant, in the order of the rows of this split.
+
+    Returns:
+        The rows of the split; an unknown label is no label.
+
+    Raises:
+        ContractError: Scores have another shape.
+        DataError: A score is no number between 0 and 1.
     """
     rows = table[table["split"] == name].reset_index(drop=True)
     unknown = label_matrix(rows["unknown"], len(classes))
-    side = SplitRows(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
-    check_scores(side)
-    return side
+    split = SplitRows(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
+    check_scores(split)
+    return split
 
 
-def check_scores(side: SplitRows) -> None:
-    """Every variant must have one score in [0, 1] for each row and class; pictures with bad scores are named."""
+def check_scores(split: SplitRows) -> None:
+    """Every variant must have one score in [0, 1] for each row and class; images with bad scores are named."""
     problems = []
-    for variant, scores in side.scores.items():
-        if scores.shape != side.labels.shape:
+    for variant, scores in split.scores.items():
+        if scores.shape != split.labels.shape:
             raise ContractError(
-                f"{variant} has scores of shape {scores.shape}, {side.labels.shape} expected",
-                f"{side.name} rows",
+                f"{variant} has scores of shape {scores.shape}, {split.labels.shape} expected",
+                f"{split.name} rows",
                 "run `capnet train` again",
             )
         broken = ~((scores >= 0) & (scores <= 1))  # true for NaN
         for row in np.flatnonzero(broken.any(axis=1)):
             what = f"the score {scores[row][broken[row]][0]} of variant {variant} is not between 0 and 1"
             todo = (
-                "look whether the training loss stayed finite (history.csv) and whether the picture is readable, then"
+                "check that the training loss stayed finite (history.csv) and that the image is readable, then"
                 " train again"
             )
             problems.append(
-                Problem(what, f"{side.name} picture {side.rows['image_id'][row]} ({side.rows['path'][row]})", todo)
+                Problem(what, f"{split.name} image {split.rows['image_id'][row]} ({split.rows['path'][row]})", todo)
             )
     if problems:
         raise DataError(problems=problems)
@@ -181,11 +193,11 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
     return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def predictions(sides: list[SplitRows]) -> pd.DataFrame:
-    """Rows of predictions.parquet: every variant of every picture of these sides."""
+def predictions(splits: list[SplitRows]) -> pd.DataFrame:
+    """Rows of predictions.parquet: every variant of every image of these splits."""
     parts = [
-        side.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
-        for side in sides
-        for variant, scores in side.scores.items()
+        split.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
+        for split in splits
+        for variant, scores in split.scores.items()
     ]
     return pd.concat(parts, ignore_index=True)[list(PREDICTION_COLUMNS)]

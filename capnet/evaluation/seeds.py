@@ -51,7 +51,7 @@ def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[floa
     found = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
     if len(runs) != len(seeds) or any(int(seed) not in found for seed in seeds):
         raise ContractError(
-            f"figures of the seeds {sorted(found)}, wanted were {[int(seed) for seed in seeds]}",
+            f"figures of the seeds {sorted(found)}, expected were {[int(seed) for seed in seeds]}",
             "report",
             "run the whole pipeline again",
         )

@@ -21,15 +21,15 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
     """The same content under another registered model: the copy that is there, else a new one, without verdict and
     reason.
     """
-    wanted = version.tags.get("content_hash", "")
-    there = [
+    content_hash = version.tags.get("content_hash", "")
+    copies = [
         item
-        for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{wanted}'")
+        for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{content_hash}'")
         if item.status == "READY"
     ]
-    there = [item for item in there if item.tags.get(FORM) == version.tags.get(FORM)]
-    if there:
-        return client.get_model_version(name, min((str(item.version) for item in there), key=int))
+    copies = [item for item in copies if item.tags.get(FORM) == version.tags.get(FORM)]
+    if copies:
+        return client.get_model_version(name, min((str(item.version) for item in copies), key=int))
     with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
         made = client.copy_model_version(f"models:/{version.name}/{version.version}", name)
     for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, OVERRIDE):

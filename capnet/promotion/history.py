@@ -52,7 +52,9 @@ class Event:
             f"{'version ' + self.before if self.before else 'none'} ->"
             f" {'version ' + self.after if self.after else 'none'}"
         )
-        state = "" if self.counts else f" (overtaken by version {self.overtaken})" if self.done else " (not finished)"
+        state = "" if self.done else " (not finished)"
+        if self.done and self.overtaken:
+            state = f" (overtaken by version {self.overtaken})"
         why = f": {self.reason}" if self.reason else ""
         return f"{self.at}  {self.kind:<11} {move}  verdict {self.verdict or 'missing'}  by {self.by}{state}{why}"
 

@@ -246,7 +246,9 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     tags = found.tags if found else {}
     rules = refusal(name, current, tags, known) if found else ""
     red = tags.get(VERDICT) == "red" and tags.get(VERDICT_OF) == identity(name, current)
-    verdict = "red" if red else "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
+    verdict = "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
+    if red:
+        verdict = "red"
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key)
     event = history.finish(client, name, event)

@@ -124,18 +124,18 @@ def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -
     """The rule on how much of the champion's own test is repeated; none where nothing is asked for or there was
     nothing.
     """
-    wanted = policy.coverage
-    if wanted <= 0 or not tested:
+    required = policy.coverage
+    if required <= 0 or not tested:
         return []
     share = compared / tested
-    outcome: Outcome = "pass" if share >= wanted else "inconclusive"
+    outcome: Outcome = "pass" if share >= required else "inconclusive"
     return [
         Rule(
             name,
             outcome,
             share,
-            wanted,
-            share - wanted,
+            required,
+            share - required,
             *NO_INTERVAL,
             0.0,
             f"{compared} of {tested} {what} are compared",
@@ -145,8 +145,8 @@ def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -
 
 def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     """The rule on the candidate alone, none where nothing is asked for."""
-    wanted = policy.minimum.mAP
-    if wanted <= 0:
+    required = policy.minimum.mAP
+    if required <= 0:
         return []
     ranking = rank(rows.labels, scores, rows.known)
     point = float(mean_over(weighted_average_precision(ranking, np.ones((len(scores), 1))))[0])
@@ -157,8 +157,8 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
         _rule(
             "minimum mAP",
             point,
-            wanted,
-            draws - wanted,
+            required,
+            draws - required,
             0.0,
             is_single(rows.units),
             int((rows.labels & rows.known).sum()),

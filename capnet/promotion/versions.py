@@ -34,22 +34,22 @@ def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | Non
     So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse
     them all it is the latest; None where no other version was ever champion.
     """
-    known, wanted = history.events(client, name), current_number(client, name)
+    known, rival = history.events(client, name), current_number(client, name)
     seen: set[str] = set()
     latest = None
-    while wanted not in seen:
-        seen.add(wanted)
-        version = version_or_none(client, name, wanted) if wanted not in ("", number) else None
-        if version is not None and not refusal(name, wanted, version.tags, known):
+    while rival not in seen:
+        seen.add(rival)
+        version = version_or_none(client, name, rival) if rival not in ("", number) else None
+        if version is not None and not refusal(name, rival, version.tags, known):
             return version
         latest = latest or version
-        wanted = next(
+        rival = next(
             (
                 event.before
                 for event in reversed(known)
-                if event.counts and event.after == wanted and event.before not in seen
+                if event.counts and event.after == rival and event.before not in seen
             ),
-            wanted,
+            rival,
         )
     return latest
 

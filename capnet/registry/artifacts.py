@@ -40,15 +40,15 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str | None, candida
     now = int(time.time() * 1000)
     headline = set(candidate.headline)
     points = list(curves(candidate))
-    told = logged_points(client, run_id, {name for name, *_ in points} | headline)
-    there = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
-    # what was told with the same time is the same point: it is not there twice, and the model gets it, too
+    logged = logged_points(client, run_id, {name for name, *_ in points} | headline)
+    recorded = client.get_run(run_id).data.metrics  # a run that is registered a second time, packed, has its figures
+    # what was logged with the same time is the same point: it is not there twice, and the model gets it, too
     metrics = [
-        Metric(name, value, told.get((name, 0), now), 0, model_id=model_id if name in headline else None)
+        Metric(name, value, logged.get((name, 0), now), 0, model_id=model_id if name in headline else None)
         for name, value in figures(candidate).items()
-        if name in headline or there.get(name) != value
+        if name in headline or recorded.get(name) != value
     ]
-    metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in told]
+    metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in logged]
     params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)
     if model_id:
@@ -132,7 +132,7 @@ def _pack(model: Path) -> None:
 @contextmanager
 def _storing(what: str) -> Iterator[None]:
     """Which library stores artifacts (and which errors it raises) is the user's choice of store, so every error is
-    told.
+    reported.
     """
     from mlflow.exceptions import MlflowException
 

@@ -46,7 +46,7 @@ TITLES = {
 @dataclass(frozen=True)
 class Candidate:
     """A trained and evaluated model as files; ``history`` and ``per_class`` are rows of text as written, ``checks``
-    what the data gate found.
+    what the data gate reported.
     """
 
     split: Path
@@ -112,12 +112,12 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     per_class = _rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
-        for path, found in (
+        for path, matches in (
             (model / "config.json", config.get("class_fingerprint") == classes.fingerprint),
             (evaluation / "thresholds.json", thresholds.get("class_fingerprint") == classes.fingerprint),
             (evaluation / "per_class.csv", {row["class"] for row in per_class} == set(classes.names)),
         )
-        if not found
+        if not matches
     ]
     if thresholds.get("views") != config.get("tte"):
         what = (

@@ -14,20 +14,20 @@ from capnet.registry.markdown import class_table, code, plain, table
 
 
 def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> str:
-    """Source, licence, rows of each side, classes, what the data check found."""
+    """Source, licence, rows of each split, classes, what the data check reported."""
     frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
     counts, hidden, rows = {}, {}, []
-    for side in SPLITS:
-        part = frame[frame["split"] == side]
-        counts[side], hidden[side] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
+    for split in SPLITS:
+        part = frame[frame["split"] == split]
+        counts[split], hidden[split] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
         groups = part["group"].replace("", None).nunique()
-        share = hidden[side].sum() / max(1, len(part) * len(classes))
+        share = hidden[split].sum() / max(1, len(part) * len(classes))
         rows.append(
             [
-                side,
+                split,
                 len(part),
-                int(counts[side].sum()),
-                f"{counts[side].sum() / max(1, len(part)):.2f}",
+                int(counts[split].sum()),
+                f"{counts[split].sum() / max(1, len(part)):.2f}",
                 f"{100 * share:.1f}",
                 groups or "none",
             ]
@@ -56,12 +56,12 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         "",
         "## Pictures",
         "",
-        *table(["side", "pictures", "labels", "each", "unknown %", "groups"], rows),
+        *table(["split", "pictures", "labels", "each", "unknown %", "groups"], rows),
         "",
         (
             "Each: labels a picture on average. Unknown labels (findings that nobody checked) count neither for nor"
-            " against a class, in training and in all figures. Groups (patients, camera sites) stay on one side"
-            " wherever the sides were drawn and not given."
+            " against a class, in training and in all figures. Groups (patients, camera sites) stay in one split"
+            " wherever the split was drawn and not given."
         ),
     ]
     if len(slices):
@@ -71,8 +71,8 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         [
             code(item.name),
             item.bucket,
-            *(int(counts[side][n]) for side in SPLITS),
-            int(sum(hidden[side][n] for side in SPLITS)),
+            *(int(counts[split][n]) for split in SPLITS),
+            int(sum(hidden[split][n] for split in SPLITS)),
         ]
         for n, item in enumerate(classes.items)
     ]

@@ -1,4 +1,4 @@
-"""Stage evaluate: score val and test pictures, choose thresholds, measure every variant with intervals, write the
+"""Stage evaluate: score val and test images, choose thresholds, measure every variant with intervals, write the
 report.
 """
 
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
 from capnet.contracts import (
+    SPLITS,
     Classes,
     read_classes,
     read_json,
@@ -43,7 +44,7 @@ from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thres
 
 
 class ScoredImages(Protocol):
-    """Scores float32 [picture, class] by variant, and frozen pooled features float32 [picture, view, feature] of the
+    """Scores float32 [image, class] by variant, and frozen pooled features float32 [image, view, feature] of the
     same views.
     """
 
@@ -71,17 +72,17 @@ def evaluate(
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
     table = read_split(split_dir / "split.parquet")
-    sides = {side: table[table["split"] == side].reset_index(drop=True) for side in ("train", "val", "test")}
+    rows = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLITS}
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
-    wanted = params.evaluate.probe.enabled and not sides["train"].empty
-    probe = read_probe(model_dir / "probe.safetensors") if wanted else None
-    fits = wanted and probe is None
+    has_probe = params.evaluate.probe.enabled and not rows["train"].empty
+    probe = read_probe(model_dir / "probe.safetensors") if has_probe else None
+    fits = has_probe and probe is None
     root = local_root(params.data, inputs["data"], table if fits else table[table["split"] != "train"])
     scorer = Scorer(model_dir, params.runtime)
-    test = scorer.score(sides["test"], root, "test")
-    val = None if sides["val"].empty else scorer.score(sides["val"], root, "validation")
-    train_features = scorer.frozen(sides["train"], root, "training (test-time views of)").numpy() if fits else None
+    test = scorer.score(rows["test"], root, "test")
+    val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
+    train_features = scorer.frozen(rows["train"], root, "training (test-time views of)").numpy() if fits else None
     held_out = model_dir / "out_of_fold.parquet"
     out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
     views = read_json(model_dir / "config.json")["tte"]
@@ -109,7 +110,7 @@ def evaluate_scores(
 ) -> dict[str, Any]:
     """All of the evaluation on arrays: tables predictions, per_class; JSON evaluation, metrics, thresholds.
 
-    Arrays follow the rows of their side in ``split_table``. ``train_features`` [picture, view, feature] makes the
+    Arrays follow the rows of their split in ``split_table``. ``train_features`` [image, view, feature] makes the
     linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
     thresholds where there are no validation rows.
     """
@@ -170,9 +171,9 @@ def thresholds(
     has none.
     """
 
-    def choose(side: SplitRows, scores: Floats, known: Bools) -> Thresholds:
+    def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:
         return choose_thresholds(
-            side.labels & known,
+            split.labels & known,
             known,
             scores,
             config.threshold.objective,
@@ -199,7 +200,7 @@ def thresholds(
 
 
 def held_out_scores(train: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
-    """Out-of-fold scores float32 [picture, class] in the order of the training rows; raises ContractError where rows
+    """Out-of-fold scores float32 [image, class] in the order of the training rows; raises ContractError where rows
     differ.
     """
     by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))

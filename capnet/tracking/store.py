@@ -36,7 +36,7 @@ QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
     "GIT_PYTHON_REFRESH": "quiet",
 }
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else it opens among pages for chat models
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
 
 
 class StoreError(CapnetError):

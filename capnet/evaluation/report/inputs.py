@@ -45,7 +45,7 @@ ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures of one side with their labels, bool [picture, class]; an unknown label is no label."""
+    """Images of one split with their labels, bool [image, class]; an unknown label is no label."""
 
     rows: pd.DataFrame
     labels: np.ndarray
@@ -66,7 +66,7 @@ class Inputs:
     split_notes: Mapping[str, Any]  # split.json, {} where there is none
     train: Labelled
     test: Labelled
-    scores: np.ndarray  # float32 [test picture, class] of the variant capnet, rows as in test
+    scores: np.ndarray  # float32 [test image, class] of the variant capnet, rows as in test
 
 
 def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Inputs:
@@ -99,8 +99,8 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
     )
 
 
-def _labelled(rows: pd.DataFrame, side: str, classes: Classes) -> Labelled:
-    part = rows[rows["split"] == side].reset_index(drop=True)
+def _labelled(rows: pd.DataFrame, split: str, classes: Classes) -> Labelled:
+    part = rows[rows["split"] == split].reset_index(drop=True)
     unknown = label_matrix(part["unknown"], len(classes))
     return Labelled(part, label_matrix(part["labels"], len(classes)) & ~unknown, unknown)
 

@@ -147,7 +147,7 @@ def notes(inputs: Inputs) -> list[str]:
     if units is not None and int(units) < 2:
         found.append(
             "All test pictures are of one group, so no interval can be given and no difference is shown to be more than"
-            " chance. Give the test side pictures of several groups, such as sites or patients."
+            " chance. Give the test split images of several groups, such as sites or patients."
         )
     if int(config.get("validation_rows", 0)) == 0:
         found.append("There were no validation pictures: the last epoch was kept.")

@@ -24,7 +24,7 @@ def test_figures_are_put_in_the_order_of_the_seeds_however_the_server_gives_them
     assert figures_of(first, [second], [7, 1]) == figures_of(first, second, [7, 1]) == RUNS[:2]
     assert figures_of(first, [second, third], [7, 1, 2]) == figures_of(first, [third, second], [7.0, 1.0, 2.0]) == RUNS
     for others in ([second], [second, second], [second, third, third]):
-        with pytest.raises(ContractError, match="wanted were"):
+        with pytest.raises(ContractError, match="expected were"):
             figures_of(first, others, [7, 1, 2])
 
 

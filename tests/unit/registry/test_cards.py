@@ -118,11 +118,11 @@ def test_the_data_card_counts_as_pandas_does(
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
     text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "")[DATA_CARD]
     found = Tables(text)
-    sides = {row[0]: row[1:] for row in found.headed("side")}
-    for side, part in frame.groupby("split"):
+    splits = {row[0]: row[1:] for row in found.headed("split")}
+    for split, part in frame.groupby("split"):
         labels = part["labels"].map(len).sum()
         share = part["unknown"].map(len).sum() / (4 * len(part))
-        assert sides[str(side)] == [
+        assert splits[str(split)] == [
             str(len(part)),
             str(labels),
             f"{labels / len(part):.2f}",
