@@ -171,6 +171,7 @@ def test_pods_fit_the_restricted_profile(repository: Path) -> None:
         assert not any(set(volume) & {"hostPath"} for volume in pod["volumes"])
 
 
+@pytest.mark.slow
 def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names(repository: Path) -> None:
     from mlflow.cli import server
     from mlflow.server.security_utils import is_allowed_host_header

@@ -14,6 +14,8 @@ from kfp.dsl.structures import ResourceSpec
 
 from pipelines import compiling
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}")
 # inputs that kfp adds to a task whose resources are parameters, over those of the same name
 KFP_INPUTS = set(ResourceSpec.__dataclass_fields__)

@@ -20,6 +20,8 @@ from pipelines import compiling
 from pipelines.arguments import prediction_arguments, training_arguments
 from pipelines.options import Options
 
+pytestmark = pytest.mark.slow
+
 PARAMS = parse({"data": {"root": "s3://bucket/birds"}})
 OTHERS: dict[str, tuple[str, Options]] = {
     "prediction-on-volume": ("prediction", Options(data_volume=True, retries=0, cache=False)),
