@@ -9,15 +9,13 @@ rows, or in stratified folds of the training rows where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from capnet.contracts import read_tensors, write_tensors
 from capnet.evaluation.metrics import Bools, Floats, average_precision, mean_over
 from capnet.progress import bar, track
 
@@ -290,34 +288,3 @@ def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:
     }
     content |= {"chosen_on": chosen.chosen_on, "train_rows": train_rows}
     return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})
-
-
-def write_probe(path: Path, chosen: Chosen) -> None:
-    """Keep the probe that stage train fitted, so that stage evaluate need not fit it again."""
-    import torch
-
-    held_out = {"held_out": chosen.held_out, "held_out_known": chosen.held_out_known}
-    arrays = {"weight": chosen.probe.weight, "bias": chosen.probe.bias} | {
-        name: item for name, item in held_out.items() if item is not None
-    }
-    metadata = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on}
-    metadata |= {"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {}
-    write_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}, metadata)
-
-
-def read_probe(path: Path) -> Chosen | None:
-    """What ``write_probe`` wrote; None where there is no such file."""
-    if not path.is_file():
-        return None
-    tensors, metadata = read_tensors(path)
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    settings = Settings(metadata["standardise"], metadata["class_weight"], metadata["c"])
-    probe = Probe(arrays["weight"], arrays["bias"])
-    return Chosen(
-        probe,
-        settings,
-        metadata["chosen_on"],
-        metadata.get("selection_mAP", float("nan")),
-        arrays.get("held_out"),
-        arrays.get("held_out_known"),
-    )

@@ -26,9 +26,10 @@ from capnet.contracts import (
 )
 from capnet.data.sources.root import local_root
 from capnet.errors import ContractError
-from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores, read_probe
+from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
 from capnet.evaluation.headline import compared_figures, means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.probe_file import read_probe
 from capnet.evaluation.results import (
     SplitRows,
     calibration_document,

@@ -24,8 +24,9 @@ from capnet.contracts import (
 )
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError
-from capnet.evaluation.baselines import Chosen, write_probe
+from capnet.evaluation.baselines import Chosen
 from capnet.evaluation.blend import Blend
+from capnet.evaluation.probe_file import write_probe
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
