@@ -30,6 +30,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
+from capnet.model.losses import LOSSES
 from capnet.model.packed import PACKED_FILE, read_backbone, write_backbone
 from capnet.model.towers import Towers
 from capnet.runtime import Machine
@@ -112,7 +113,7 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
     try:
         sections = (
             Tte.model_validate(config["tte"]),
-            Train.model_validate(config["train"]),
+            Train.model_validate(renamed(config["train"])),
             Backbone.model_validate(config["backbone"]),
         )
         return *sections, str(config["weight_hash"])
@@ -122,6 +123,21 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
     what = f"not the settings of a model of this version: {'; '.join(problems[:5])}"
     raise ContractError(what, str(path), "train again, or use the version of this program that wrote the folder")
+
+
+def renamed(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Section train as this version names it, of a registered model that is older: one section held the settings of all
+    losses, and the adapter's location was its place.
+    """
+    train = dict(train)
+    loss, adapter = train.get("loss"), train.get("adapter")
+    if isinstance(loss, Mapping) and loss.get("name") in LOSSES:
+        known = {name for kind in LOSSES.values() for name in kind.model_fields}
+        own = LOSSES[loss["name"]].model_fields
+        train["loss"] = {name: value for name, value in loss.items() if name in own or name not in known}
+    if isinstance(adapter, Mapping) and "place" in adapter:
+        train["adapter"] = {"location" if name == "place" else name: value for name, value in adapter.items()}
+    return train
 
 
 def _weights(config: Mapping[str, Any], model: CapNet, path: Path) -> dict[str, float]:
