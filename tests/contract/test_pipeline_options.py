@@ -28,7 +28,7 @@ def test_what_runs_on_this_machine_is_not_also_only_printed_or_put_off() -> None
 
 
 def test_a_seed_that_stands_there_twice_is_named() -> None:
-    assert "the same seed stands there twice" in said("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
+    assert "a seed is named twice" in said("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
 
 
 @pytest.mark.parametrize("option", [("--pictures", "new"), ("--model", "models:/birds/4"), ("--shards", "2")])

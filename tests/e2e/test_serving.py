@@ -271,7 +271,7 @@ def test_the_champion_as_one_onnx_file(place: Workplace, expected: pd.DataFrame)
         (place.root / "some" / Path(path).name).symlink_to(path)
     text = place.capnet("export", "--check", "some")
     assert text.startswith("export: capnet version 1 (")
-    words = text.split(f"scores on {PICTURES} pictures differ by at most ")[1].split()
+    words = text.split(f"scores on {PICTURES} images differ by at most ")[1].split()
     assert max(float(words[0]), float(words[4])) < 1e-4
     assert (place.root / "model.onnx").stat().st_size > 1e7
     names = read_classes(place.root / "outputs/split/classes.json").names

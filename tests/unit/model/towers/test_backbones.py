@@ -103,7 +103,7 @@ def test_a_backbone_takes_one_file(tmp_path, monkeypatch):
     (tmp_path / "slow_clip.py").write_text(
         "from capnet.model.backbones.entry import BackboneEntry, Licence\n\n"
         "MIT = Licence('MIT', ('https://example.org',))\n"
-        "def load(entry, settings, size):\n    return entry.name, settings, size\n\n"
+        "def load(entry, settings, size, names):\n    return entry.name, settings, size\n\n"
         "BACKBONES = (BackboneEntry('slow-clip', 'wheels', 'a test', load, {'': MIT}),)\n"
     )
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
