@@ -64,4 +64,4 @@ InsidePath = Annotated[str, AfterValidator(_inside)]
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,10 +77,51 @@ class BackboneEntry:
     centring: bool = False
     warning: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse an entry that would register models without a licence or without the packages that hold the weights.
+
+        Raises:
+            ValueError: the entry names no licence, or one without an address.
+        """
+        if not self.licences or not all(licence.text and licence.addresses for licence in self.licences.values()):
+            raise ValueError(f"backbone {self.name}: its licences need a text and an address each, see entry.Licence")
+
     @property
     def requirements(self) -> tuple[str, ...]:
         """Distributions that hold its weights."""
         return tuple(dict.fromkeys(item.distribution for item in self.files))
+
+    def weight_file(self, file: PackagedFile) -> Path:
+        """Find an installed weight file: the only way to one, so that a registered model requires its package.
+
+        Args:
+            file: one of ``files``.
+
+        Returns:
+            Its path; the bytes are the expected ones.
+
+        Raises:
+            ValueError: the entry does not name the file.
+            DataError: the package or the file is missing, or the file differs.
+        """
+        from capnet.contracts import sha256_file
+        from capnet.errors import DataError
+
+        if file not in self.files:
+            raise ValueError(f"backbone {self.name}: {file.distribution} is not among the entry's files")
+        spec = find_spec(file.distribution.replace("-", "_"))
+        if spec is None or spec.origin is None:
+            what = f"the weight package {file.distribution} is not installed"
+            raise DataError(what, "backbone.name", "pip install 'capnet[demo]'")
+        path = Path(spec.origin).parent / file.path
+        if not path.is_file():
+            todo = "pip install --force-reinstall 'capnet[demo]'"
+            raise DataError(f"weight file {path.name} is missing", str(path), todo)
+        digest = sha256_file(path)
+        if digest != file.sha256:
+            what = f"weight file {path.name} has sha256 {digest[:16]}..., expected {file.sha256[:16]}..."
+            raise DataError(what, str(path), "install the version in pyproject.toml again")
+        return path
 
     def licence(self, pretrained: str, weight_hash: str = "") -> Licence:
         """Terms of the weights; ``UNKNOWN`` where nothing is known.

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from capnet.config import Backbone
-from capnet.contracts import read_cached_tensors, sha256_file, write_tensors
+from capnet.contracts import read_cached_tensors, write_tensors
 from capnet.errors import ConfigError, DataError
-from capnet.model.backbones.entry import BackboneEntry, PackagedFile
+from capnet.model.backbones.entry import BackboneEntry
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.pair import Towers, assemble
 from capnet.state import state_dir
@@ -52,7 +50,7 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int = 0) -> Towers:
         )
     assert entry.normalisation is not None
     image, text = entry.files
-    weight_file, text_folder = _checked(image), _checked(text).parent
+    weight_file, text_folder = entry.weight_file(image), entry.weight_file(text).parent
     vision: dict[str, Any] = {
         "timm_model_name": entry.timm_name,
         "timm_pool": "avg",
@@ -150,25 +148,3 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
     }
     write_tensors(path, head, {"recipe": "ridge of ImageNet class names", "ridge": RIDGE})
     return head
-
-
-def _checked(file: PackagedFile) -> Path:
-    """Path of an installed weight file whose bytes are the expected ones."""
-    spec = find_spec(file.distribution.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        raise DataError(
-            f"the weight package {file.distribution} is not installed", "backbone.name", "pip install 'capnet[demo]'"
-        )
-    path = Path(spec.origin).parent / file.path
-    if not path.is_file():
-        raise DataError(
-            f"weight file {path.name} is missing", str(path), "pip install --force-reinstall 'capnet[demo]'"
-        )
-    digest = sha256_file(path)
-    if digest != file.sha256:
-        raise DataError(
-            f"weight file {path.name} has sha256 {digest[:16]}..., expected {file.sha256[:16]}...",
-            str(path),
-            "install the version in pyproject.toml again",
-        )
-    return path

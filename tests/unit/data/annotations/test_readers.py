@@ -21,12 +21,12 @@ from capnet.errors import ConfigError, DataError
 HEAVY = {"numpy", "pandas", "pyarrow", "torch", "PIL", "scipy", "ijson"}
 SECTIONS = [(name, kind) for name, kind in READERS.items() if kind is not None]
 # text settings of readers that name no file; every other one must be an InsidePath
-NO_PATHS: set[str] = set()
+NO_PATHS = {"camera_traps.blank", "camera_traps.unsure"}
 PATHS = [
     (name, field)
     for name, kind in SECTIONS
     for field, info in kind.model_fields.items()
-    if info.annotation is str and f"{name}.{field}" not in NO_PATHS
+    if "str" in str(info.annotation) and f"{name}.{field}" not in NO_PATHS
 ]
 
 
@@ -65,11 +65,21 @@ def test_every_setting_of_a_reader_has_a_help_text(name: str, kind: type[Section
     assert [field for field, info in kind.model_fields.items() if not info.description] == []
 
 
+def refusal(settings: dict[str, Any]) -> str:
+    """The message with which settings are refused; "" where they are taken."""
+    try:
+        parse(settings)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.csv", "a/../../b", "C:\\x"])
 @pytest.mark.parametrize(("name", "field"), PATHS)
 def test_a_path_outside_the_data_folder_is_refused_at_start(name: str, field: str, path: str) -> None:
-    with pytest.raises(ConfigError, match=f"ingest.{name}.{field}"):
-        parse({"ingest": {name: {field: path}}})
+    hint = f"make {field} of readers/{name}.py an InsidePath, or name it in NO_PATHS if it names no file"
+    for value in (path, [path]):
+        assert f"ingest.{name}.{field}" in refusal({"ingest": {name: {field: value}}}), hint
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -93,39 +103,9 @@ def test_settings_and_readers_may_be_imported_in_any_order(first: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "VOC2012/trainval\n"
 
 
-READER = '''
-"""A line an image: its path, a space and its classes."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from pydantic import Field
-
-from capnet.section import InsidePath, Section
-from capnet.data.annotations.class_list import published_classes
-from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.rows import Annotations, RowList, make_rows
-
-if TYPE_CHECKING:
-    from capnet.config import Ingest
-
-CLASSES = ("cat", "dog")
-
-
-class Settings(Section):
-    list: InsidePath = Field("list.txt", description="the list of images")
-
-
-def read(folder: DataFolder, settings: Ingest) -> Annotations:
-    path = folder.path(settings.of(Settings).list)
-    classes, problems = published_classes(folder, CLASSES, settings)
-    rows = RowList(source=f"{path.name} line {{}}")
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        image, *labels = line.split()
-        rows.add(image, [CLASSES.index(label) for label in labels], number)
-    return make_rows(rows, classes, problems)
-'''
+CONTRIBUTING = (Path(__file__).resolve().parents[4] / "CONTRIBUTING.md").read_text()
+# the example of the recipe
+READER = CONTRIBUTING.partition("## Add a reader")[2].partition("```python\n")[2].partition("```")[0]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +119,7 @@ def stranger(workplace: Path) -> Any:
     package = Path(str(import_module("capnet").__file__)).parent
     shutil.copytree(package, workplace / "capnet", ignore=shutil.ignore_patterns("__pycache__"))
     (workplace / "data").mkdir()
-    (workplace / "data/list.txt").write_text("a.jpg cat\nb.jpg dog cat\n")
+    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
 
     def capnet(reader: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (workplace / "capnet/data/annotations/readers/lines.py").write_text(reader)
@@ -152,7 +132,7 @@ def stranger(workplace: Path) -> Any:
 
 
 def test_one_file_adds_a_format_with_its_section(stranger: Any, workplace: Path) -> None:
-    assert "list: list.txt" in stranger(READER, "preset", "own").stdout
+    assert "file: list.txt" in stranger(READER, "preset", "own").stdout
     result = stranger(READER, "ingest")
     assert result.returncode == 0, result.stderr
     import pandas as pd
@@ -163,12 +143,12 @@ def test_one_file_adds_a_format_with_its_section(stranger: Any, workplace: Path)
 
 
 def test_a_path_setting_of_the_new_reader_that_leads_out_is_refused_at_start(stranger: Any) -> None:
-    result = stranger(READER, "ingest", "--set", "ingest.lines.list=../secret.txt")
+    result = stranger(READER, "ingest", "--set", "ingest.lines.file=../secret.txt")
     assert result.returncode == ConfigError.exit_code
-    assert "ingest.lines.list" in result.stderr
+    assert "ingest.lines.file" in result.stderr
     # declared as plain text it is refused all the same, where it is opened
-    careless = READER.replace("list: InsidePath", "list: str")
-    result = stranger(careless, "ingest", "--set", "ingest.lines.list=../secret.txt")
+    careless = READER.replace("file: InsidePath", "file: str")
+    result = stranger(careless, "ingest", "--set", "ingest.lines.file=../secret.txt")
     assert result.returncode == DataError.exit_code
     assert "leaves the data folder" in result.stderr
 
@@ -177,17 +157,34 @@ def test_a_path_setting_of_the_new_reader_that_leads_out_is_refused_at_start(str
     ("change", "words"),
     [
         (("make_rows(rows, classes, problems)", "__import__('pandas').DataFrame()"), "return what make_rows gives"),
-        (("CLASSES.index(label)", "7"), "there are 2 classes"),
+        (("CODES[label]", "7"), "there are 2 classes"),
         (("rows.add(image,", "rows.add('/etc/' + image,"), "path '/etc/a.jpg' is absolute"),
-        (("rows.add(image,", "rows.add(image, image_id='x', labels="), "appears twice"),
-        (("number)", "number, group=number)"), "column group must hold text"),
+        (("rows.add(image, codes, number)", "rows.add(image, codes, number, image_id='x')"), "appears twice"),
+        (("codes, number)", "codes, number, group=number)"), "column group must hold text"),
     ],
 )
 def test_malformed_rows_of_the_new_reader_are_refused(stranger: Any, change: tuple[str, str], words: str) -> None:
     reader = READER.replace(*change)
-    if "labels=" in change[1]:
-        reader = reader.replace("for label in labels], number)", "for label in labels], where=number)")
     assert reader != READER
     result = stranger(reader, "ingest")
     assert result.returncode == DataError.exit_code, result.stderr
     assert words in result.stderr
+
+
+def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: Any, workplace: Path) -> None:
+    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cow\n")
+    result = stranger(READER, "ingest")
+    (workplace / "data/list.txt").unlink()
+    missing = stranger(READER, "ingest")
+    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
+    assert result.returncode == missing.returncode == DataError.exit_code
+    assert "no class 'cow'" in result.stderr
+    assert "list.txt line 2" in result.stderr
+    assert "list.txt" in missing.stderr
+    assert "Traceback" not in result.stderr + missing.stderr
+
+
+def test_a_default_that_leads_out_is_refused_as_well(stranger: Any) -> None:
+    result = stranger(READER.replace('"list.txt"', '"../list.txt"'), "ingest")
+    assert result.returncode != 0
+    assert "leaves the data folder" in result.stderr

@@ -1,5 +1,6 @@
 """The registry of backbones: each entry is complete, and what it says is what its towers do."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from tomllib import loads
 
@@ -9,6 +10,7 @@ import torch
 from capnet.config import Backbone
 from capnet.model import backbones
 from capnet.model.backbones import BACKBONES, find_backbone, load_towers
+from capnet.model.backbones.entry import BackboneEntry, Licence
 from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.packed import build_visual
 from capnet.model.towers import ImageTower
@@ -118,3 +120,18 @@ def test_a_backbone_takes_one_file(tmp_path, monkeypatch):
 def test_only_substitutes_warn():
     assert "not CLIP" in find_backbone("lit-efflite2-minilm").warning
     assert find_backbone("ViT-B-16").warning == ""
+
+
+@pytest.mark.parametrize("licences", [{}, {"": Licence("MIT")}, {"": Licence("", ("https://example.org",))}])
+def test_an_entry_without_a_licence_or_its_address_is_refused(licences):
+    with pytest.raises(ValueError, match="backbone slow-clip: its licences need a text and an address"):
+        BackboneEntry("slow-clip", "wheels", "a test", load_towers, licences)
+
+
+def test_a_weight_file_that_the_entry_does_not_name_is_refused():
+    """Otherwise a registered model would not require the package that holds it."""
+    entry = find_backbone("lit-efflite0-minilm")
+    image, text = entry.files
+    assert entry.weight_file(text).is_file()
+    with pytest.raises(ValueError, match=f"{text.distribution} is not among the entry's files"):
+        replace(entry, files=(image,)).weight_file(text)
