@@ -246,6 +246,7 @@ def run_script(address: str, idle: float) -> tuple[float, float, float, str]:
     return calls, float(ended), time.monotonic() - begin, " ".join(state)
 
 
+@pytest.mark.slow  # a process each, with MLflow
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_a_process_ends_at_once_where_the_server_does_not_answer(tmp_path: Path, kind: str) -> None:
     with socket.socket() as silent:

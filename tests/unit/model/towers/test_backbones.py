@@ -60,6 +60,7 @@ def test_weight_packages_are_pinned_in_pyproject_and_required_by_a_registered_mo
         assert [line for line in extras["demo"] if line.startswith(distribution)]
 
 
+@pytest.mark.slow  # loads every backbone
 @pytest.mark.parametrize("name", [*OWN, "RN50-quickgelu"])
 def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
     entry, towers = find_backbone(name), loaded(name)
@@ -70,6 +71,7 @@ def test_towers_are_normalised_and_centred_as_the_entry_says(name, loaded):
     assert all(0 < value < 1 for value in (*towers.preprocess.mean, *towers.preprocess.std))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OWN, "RN50-quickgelu"])
 def test_a_packed_image_tower_is_built_again_without_the_backbones_files(name, loaded):
     towers = loaded(name)
