@@ -96,7 +96,7 @@ lint: env  ## Style and types
 
 .PHONY: test-fast
 test-fast: env  ## Unit and contract tests that train nothing and start no server
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) -m "not slow" tests/unit tests/contract
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) -m "not slow" tests/contract tests/unit
 
 .PHONY: test
 test: lint  ## All tests that need neither servers nor root
