@@ -17,7 +17,6 @@ from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
 LOST = 20  # polls in a row that may fail while a run is waited for
-DISPLAY_NAME = "display_name"
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,3 @@ class Scorer:
             ):
                 bucket.append(scores.cpu())
         return {name: torch.cat(bucket).numpy() for name, bucket in zip((served, zero_shot), outputs, strict=True)}
-
-
-def score_images(model_dir: Path, rows: pd.DataFrame, root: Path, runtime: Runtime, what: str = "test") -> Scored:
-    """Score the pictures of a table (columns path and sha256, relative to ``root``)."""
-    return Scorer(model_dir, runtime).score(rows, root, what)
-
-
-def view_features(model_dir: Path, rows: pd.DataFrame, root: Path, runtime: Runtime, what: str = "train") -> np.ndarray:
-    """Frozen pooled features [picture, view, pooled] of the same test-time views."""
-    return Scorer(model_dir, runtime).frozen(rows, root, what).numpy()

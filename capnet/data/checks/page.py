@@ -45,13 +45,12 @@ def page(checks: Sequence[Check], frame: pd.DataFrame, classes: Classes, documen
     )
     shown = [_shown(check) for check in checks]
     failed = [check for check in shown if check["state"] in ("critical", "warning")]
+    state = "passed"
+    if failed:
+        state = "critical" if any(check["state"] == "critical" for check in failed) else "warning"
     return environment.get_template("validation.html").render(
         glyphs=GLYPHS,
-        state="critical"
-        if any(check["state"] == "critical" for check in failed)
-        else "warning"
-        if failed
-        else "passed",
+        state=state,
         verdict=verdict(checks),
         failed=sorted(failed, key=lambda check: check["state"] != "critical"),
         splits=_splits(frame, classes),

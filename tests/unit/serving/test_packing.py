@@ -26,7 +26,7 @@ from safetensors import safe_open
 from capnet.config import Register, Runtime
 from capnet.contracts import read_tensors, sha256_file, write_tensors
 from capnet.errors import ContractError, DataError
-from capnet.evaluation.tte import score_images
+from capnet.evaluation.tte import Scorer
 from capnet.model.folder import load_model, pack
 from capnet.model.packed import PACKED_FILE
 from capnet.model.towers import tensors_digest
@@ -68,7 +68,7 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(
         weighted={"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.2, "zero_shot": 0.1}, weights=weights
     )
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
-    expected = score_images(paths["model"], rows, Path("/"), Runtime()).scores["capnet"]
+    expected = Scorer(paths["model"], Runtime()).score(rows, Path("/"), "test").scores["capnet"]
     candidate = read_candidate(**paths)
     version = register_version(PACKED, candidate, paths["evaluation"] / "report.html")
     assert version.tags["backbone"] == "packed"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from capnet.config import Runtime
 from capnet.errors import ConfigError, DataError
-from capnet.evaluation.tte import score_images
+from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
 from capnet.serving.engine import Served, load_served
 from capnet.serving.predict import list_images, predict
@@ -57,7 +57,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
     good = found[found["fault"] == ""]
     assert found[found["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
     rows = pd.DataFrame({"path": good["path"], "sha256": [f"{n:064}" for n in range(6)]})
-    expected = score_images(tmp_path / "outputs" / "model", rows, folder, Runtime()).scores["capnet"]
+    expected = Scorer(tmp_path / "outputs" / "model", Runtime()).score(rows, folder, "test").scores["capnet"]
     columns = [f"score {name}" for name in served.names]
     np.testing.assert_allclose(good[columns].to_numpy(), expected, atol=1e-6)
     for labels, row in zip(good["labels"], good[columns].to_numpy(), strict=True):

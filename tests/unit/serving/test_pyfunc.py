@@ -19,7 +19,7 @@ from PIL import Image
 from capnet.config import Register, Runtime
 from capnet.contracts import read_json, sha256_file
 from capnet.errors import ContractError, DataError, GateError
-from capnet.evaluation.tte import score_images
+from capnet.evaluation.tte import Scorer
 from capnet.model.capnet import CapNet
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
@@ -63,7 +63,7 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     paths = make_outputs(weighted=weighted)
     register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
-    scored = score_images(paths["model"], rows, Path("/"), Runtime())
+    scored = Scorer(paths["model"], Runtime()).score(rows, Path("/"), "test")
     expected = scored.scores["capnet"]
     assert np.abs(expected - scored.scores["zero_shot"]).max() > 0.01
 

@@ -22,7 +22,7 @@ from capnet.contracts import (
     write_split,
 )
 from capnet.errors import ConfigError, ContractError
-from capnet.evaluation.tte import Scorer, score_images, view_features
+from capnet.evaluation.tte import Scorer
 from capnet.stages import run
 from capnet.training.out_of_fold import stratified_folds
 
@@ -118,7 +118,7 @@ def test_full_size_towers_train_one_epoch_on_32_pictures(backbone, adapter_of, m
     torch.save(tensors, folder / "again.pt")
     loaded = torch.load(folder / "again.pt", weights_only=True)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
-    scored = score_images(folder / "model", frame.iloc[:2], folder / "data", params.runtime)
+    scored = Scorer(folder / "model", params.runtime).score(frame.iloc[:2], folder / "data", "test")
     assert all(scores.shape == (2, 3) and np.isfinite(scores).all() for scores in scored.scores.values())
 
 
@@ -153,7 +153,7 @@ def test_the_served_scores_are_the_mean_logit_over_crops_of_each_picture(made, t
         np.testing.assert_allclose(scored.scores["capnet"][number], logits.mean(dim=0).sigmoid(), atol=1e-5)
         np.testing.assert_allclose(scored.scores["single_view"][number], logits[4].sigmoid(), atol=1e-5)
     model.release_towers()
-    features = view_features(folder / "model", rows, folder / "data", params.runtime)
+    features = Scorer(folder / "model", params.runtime).frozen(rows, folder / "data", "train").numpy()
     np.testing.assert_array_equal(features, scored.features)
     assert features.shape[:2] == (6, 5)
     assert set(scored.scores) == {"capnet", "single_view", "zero_shot", "zero_shot_single_view"}
@@ -221,7 +221,7 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
     held = frame[frame["split"] == ("val" if validated else "train")].reset_index(drop=True)
     labels, unknown = (label_matrix(held[column], 3) for column in ("labels", "unknown"))
     if validated:
-        scores = score_images(folder / "model", held, folder / "data", params.runtime).scores["capnet"]
+        scores = Scorer(folder / "model", params.runtime).score(held, folder / "data", "test").scores["capnet"]
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
     found = [
@@ -343,7 +343,7 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
     assert np.isfinite(metrics["loss"])
     losses = pd.read_csv(folder / "model" / "history.csv")["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
-    scored = score_images(folder / "model", frame[frame["split"] == "test"], folder / "data", params.runtime)
+    scored = Scorer(folder / "model", params.runtime).score(frame[frame["split"] == "test"], folder / "data", "test")
     assert all(
         scores.shape == (6, len(names)) and np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all()
         for scores in scored.scores.values()
