@@ -124,8 +124,8 @@ def container(item: dict[str, Any], volumes: set[str], where: str) -> Iterator[s
     for mount in item.get("volumeMounts", ()):
         if mount["name"] not in volumes:
             yield f"{where}.volumeMounts: not found: {mount['name']!r}"
-        if not mount["mountPath"] or ":" in mount["mountPath"]:
-            yield f"{where}.volumeMounts: path {mount['mountPath']!r}"
+        if not mount["mountPath"]:
+            yield f"{where}.volumeMounts: mountPath is required"
     yield from resources(item.get("resources", {}), f"{where}.resources")
 
 
@@ -152,9 +152,6 @@ def pod(item: dict[str, Any]) -> Iterator[str]:
     for one in every:
         yield from container(one, set(names), f"spec.containers[{one.get('name')}]")
     yield from labels(spec.get("nodeSelector", {}), "spec.nodeSelector")
-    for one in spec.get("imagePullSecrets", ()):
-        if not is_subdomain(one.get("name", "")):
-            yield f"spec.imagePullSecrets: {one.get('name')!r}"  # kubelet looks it up by this name
     if spec.get("activeDeadlineSeconds", 1) < 1:
         yield "spec.activeDeadlineSeconds: must be between 1 and 2147483647"
     for one in spec.get("tolerations", ()):
@@ -198,8 +195,12 @@ def binding(item: dict[str, Any]) -> Iterator[str]:
     if not item["metadata"].get("name"):
         yield "metadata.name: required"
     for subject in item.get("subjects", ()):
-        if subject["kind"] == "ServiceAccount" and not subject.get("namespace"):
-            yield f"subjects: namespace of {subject['name']!r} is required"
+        if (
+            item["kind"] == "ClusterRoleBinding"
+            and subject["kind"] == "ServiceAccount"
+            and not subject.get("namespace")
+        ):
+            yield f"subjects: namespace of {subject['name']!r} is required"  # else it is that of the binding
         if subject["kind"] != "ServiceAccount" and not subject.get("apiGroup"):
             yield f"subjects: apiGroup of {subject['kind']} {subject['name']!r}"
     if item["roleRef"].get("kind") not in ("Role", "ClusterRole"):
@@ -260,6 +261,7 @@ RULES = {
     "Pod": pod,
     "PersistentVolumeClaim": claim,
     "RoleBinding": binding,
+    "ClusterRoleBinding": binding,
     "NetworkPolicy": policy,
 }
 
