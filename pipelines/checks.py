@@ -16,6 +16,7 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 QUANTITIES = ("cpu", "memory", "shared_memory")
 NAMES = ("s3_secret", "mlflow_secret", "git_secret", "state_claim", "data_claim")
 OF_PREDICTION = ("pictures", "model", "shards")
+MOST_SHARDS = 150  # task merge gets the list of all parts in one argument of a process
 
 
 def check_options(pipeline: str, options: Mapping[str, Any]) -> None:
@@ -48,6 +49,9 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
             )
     if options["schedule"] and options["wait"]:
         yield Problem("no run starts now that could be waited for", "--wait, --schedule", "leave one of the two out")
+    if (options["shards"] or 0) > MOST_SHARDS:
+        what = f"{options['shards']} parts, whose list is too long for the task that puts them together"
+        yield Problem(what, option("shards"), f"ask for at most {MOST_SHARDS}")
     for name in OF_PREDICTION:
         if pipeline == "training" and options[name]:
             yield Problem(
@@ -65,7 +69,7 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
                 option(name),
                 "write it like 500m or 2 (CPUs), 8Gi or 512Mi (bytes)",
             )
-    for name in NAMES:
+    for name in (*NAMES, *(("pull_secret",) if options["pull_secret"] else ())):
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)

@@ -84,6 +84,7 @@ def _compile_options(params: Any, options: dict[str, Any]) -> Any:
         images=None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
         cluster=local is None,
         further_seeds=len(params.train.seeds) > 1,
+        pull_secret=bool(options["pull_secret"]) and local is None,
         retries=retries if options["retries"] is None else options["retries"],
         backoff_seconds=1 if local else 30,
         # a schedule has one name for the images, whatever they become
@@ -144,9 +145,14 @@ def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str,
 
 def _cluster(options: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
+    from capnet.cluster.names import PULL_SECRET
     from pipelines.options import CLUSTER
 
-    return {name: options[name] for name in CLUSTER} | {"accelerator_count": str(options["accelerator_count"])}
+    texts = {
+        "accelerator_count": str(options["accelerator_count"]),
+        "pull_secret": options["pull_secret"] or PULL_SECRET,  # KFP refuses an empty name, and here no task has it
+    }
+    return {name: options[name] for name in CLUSTER} | texts
 
 
 def _run_here(function: Any, arguments: dict[str, Any], folder: str, options: dict[str, Any]) -> None:

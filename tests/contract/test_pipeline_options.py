@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from capnet.errors import ConfigError
 from pipelines import compiling, submit
+from pipelines.checks import MOST_SHARDS
 
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
@@ -54,7 +55,19 @@ def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, s
     assert option[0] in text
 
 
-@pytest.mark.parametrize("option", [("--git-secret", ""), ("--state-claim", "My_Claim"), ("--data-claim", "-a")])
+@pytest.mark.parametrize("where", [LOCK, ("--local", "subprocess")])
+def test_more_parts_than_their_list_has_room_for_are_refused_with_the_number(where: tuple[str, ...]) -> None:
+    text = said("prediction", *where, "--shards", str(MOST_SHARDS + 1))
+    assert f"{MOST_SHARDS + 1} parts" in text
+    assert f"at most {MOST_SHARDS}" in text
+    result = CliRunner().invoke(submit.command, ["prediction", *LOCK, "--dry-run", "--shards", str(MOST_SHARDS)])
+    assert result.exit_code == 0, result.exception
+    assert f"up to {MOST_SHARDS};" in CliRunner().invoke(submit.command, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    "option", [("--pull-secret", "My_Key"), ("--git-secret", ""), ("--state-claim", "My_Claim"), ("--data-claim", "-a")]
+)
 def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
     assert f"{option[1]!r} is no name of an object" in said("prediction", *LOCK, "--dry-run", *option)
 
