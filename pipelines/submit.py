@@ -38,7 +38,7 @@ def command(pipeline: str, **options: Any) -> None:
     nothing.
     """
     from capnet.config import load
-    from pipelines.checks import check_options, check_root
+    from pipelines.checks import check_options, check_root, check_size
 
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
@@ -55,11 +55,13 @@ def command(pipeline: str, **options: Any) -> None:
         return
     from pipelines.compiling import compile_text
 
+    arguments |= _cluster(options)
+    check_size(arguments)
     text = compile_text(function)
     if options["dry_run"]:
         click.echo(text, nl=False)
         return
-    _run_there(f"capnet-{pipeline}", text, arguments | _cluster(options), params.register_.experiment, options)
+    _run_there(f"capnet-{pipeline}", text, arguments, params.register_.experiment, options)
 
 
 def _compile_options(params: Any, options: dict[str, Any]) -> Any:

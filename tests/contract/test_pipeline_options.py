@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+from contract import argo_rules
 
 from capnet.errors import ConfigError
 from pipelines import compiling, submit
-from pipelines.checks import MOST_SHARDS
+from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
 
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
@@ -66,8 +67,24 @@ def test_more_parts_than_their_list_has_room_for_are_refused_with_the_number(whe
 
 
 @pytest.mark.parametrize(
-    "option", [("--pull-secret", "My_Key"), ("--git-secret", ""), ("--state-claim", "My_Claim"), ("--data-claim", "-a")]
+    "option", [("--state-claim", "My_Claim"), ("--data-claim", "-a"), ("--data-claim", "a.b"), ("--state-claim", "tmp")]
 )
+def test_a_claim_whose_name_no_volume_of_a_pod_can_have_is_refused(option: tuple[str, str]) -> None:
+    text = said("prediction", *LOCK, "--dry-run", *option)
+    assert f"{option[1]!r} can be no claim of a task" in text
+    assert option[0] in text
+    assert "mounted twice" in said("training", *LOCK, "--dry-run", "--data-volume", "--data-claim", "capnet-state")
+
+
+def test_parameters_that_are_too_long_together_are_refused_with_the_longest() -> None:
+    long = {"validate": {"reference": "x" * 70_000}, "register": {"policy": "y" * 60_000}, "split": {}}
+    with pytest.raises(ConfigError, match=r"130033 bytes, and 120000 fit\n  where: validate: 70017, register: 60014"):
+        check_size(long)
+    check_size(long | {"register": {}})
+    assert MOST_BYTES < argo_rules.MOST_ARGUMENT - 10_000, "what surrounds them"
+
+
+@pytest.mark.parametrize("option", [("--pull-secret", "My_Key"), ("--git-secret", "")])
 def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
     assert f"{option[1]!r} is no name of an object" in said("prediction", *LOCK, "--dry-run", *option)
 
