@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.images.features import Transform, pooled_features
+from capnet.data.images.features import pooled_features
+from capnet.data.images.transform import Transform
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
@@ -28,7 +29,7 @@ from capnet.runtime import Machine
 from capnet.training.checkpoint import Checkpoint, lock
 from capnet.training.class_steps import ClassSteps
 from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from capnet.training.images import CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, TrainingImages
 from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches
@@ -95,7 +96,7 @@ class Trainer:
         preprocess, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
         size, mean, std, interpolation = preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation
         views = None if random_views else tte
-        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize)
+        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
     def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
         """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
@@ -168,7 +169,9 @@ class Trainer:
                 logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
             advance(progress.step)
             for epoch in range(progress.epoch + 1, last + 1):
-                for batch in batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]:
+                todo = batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]
+                images.announce([group.share(batch) for batch in todo], epoch)
+                for batch in todo:
                     shown = (labels.targets & labels.known)[batch].any(dim=0)
                     encode = partial(prompts.encode, positive=shown)
                     losses.add(*self._step(model, optimiser, images, encode, on_device, batch, epoch), batch)
@@ -200,7 +203,7 @@ class Trainer:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
             return CachedFeatures(views, machine.device, runtime.seed)
-        transform = self.transform(random_views=1)
+        transform = replace(self.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 
     def _step(
