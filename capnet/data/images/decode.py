@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from capnet.data.images.shards import file_or_bytes
+from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
-MOST_BYTES = 512 * 2**20  # of a file
 MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is taken out
 MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
 MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
