@@ -19,7 +19,8 @@ NAMES = ("s3_secret", "mlflow_secret", "git_secret")
 # a task's volume has the name of its claim, which Kubernetes therefore wants shorter, without dots, and once in a pod
 VOLUME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 CLAIMS = ("state_claim", "data_claim")
-TAKEN = ("tmp", "shm", "state", "kfp-launcher", "gcs-scratch", "s3-scratch", "minio-scratch")  # by other volumes
+SCRATCH = tuple(f"{name}-scratch" for name in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config"))
+TAKEN = ("tmp", "shm", "state", "kfp-launcher", "var-run-argo", "tmp-dir-argo", *SCRATCH)  # by other volumes of a task
 MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one argument of a process, which holds 131,072
 OF_PREDICTION = ("pictures", "model", "shards")
 MOST_SHARDS = 150  # task merge gets the list of all parts in one argument of a process
@@ -91,7 +92,7 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
     for name in CLAIMS:
         if not VOLUME.fullmatch(options[name]) or options[name] in TAKEN:
-            todo = f"write small letters, digits and -, at most 63, and none of {', '.join(TAKEN)}"
+            todo = f"write small letters, digits and -, at most 63; {', '.join(TAKEN)} are volumes of a task already"
             yield Problem(f"{options[name]!r} can be no claim of a task", option(name), todo)
     if options["data_volume"] and options["state_claim"] == options["data_claim"]:
         what = f"{options['data_claim']} would be mounted twice, for state and for images"

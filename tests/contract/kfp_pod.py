@@ -18,7 +18,10 @@ from contract.kfp_driver import Inputs, Refused, Values
 
 CHANNEL = re.compile(r"\{\{\$\.inputs\.parameters\['(.+)'\]\}\}")
 SCHEMES = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
-SCRATCH = {name.strip("/."): name for name in ("/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config")}
+SCRATCH = {
+    f"{path.strip('/').replace('.', 'dot-')}-scratch": path
+    for path in ("/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config")
+}
 HARDENED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -166,7 +169,7 @@ def pod(spec: dict[str, Any], platform: dict[str, Any], name: str, inputs: Input
         raise Refused("ImagePullPolicy should be one of 'Always', 'Never' or 'IfNotPresent'")
     given = marshal(executor_input(spec, name, declared, inputs))
     own = list(volumes(settings, inputs.scope))
-    mounts = {"kfp-launcher": "/kfp-launcher", **{f"{key}-scratch": path for key, path in SCRATCH.items()}}
+    mounts = {"kfp-launcher": "/kfp-launcher", **SCRATCH}
     user = settings.get("securityContext", {})
     main = {
         "name": "main",

@@ -1,5 +1,5 @@
 """Every pipeline that we compile, with every number of seeds and parts, fits the servers: its pods, their arguments,
-its workflow. Which documents the servers refuse is in test_stand_ins.py.
+its workflow. Which documents the servers refuse is in test_kfp_rules.py and test_kubernetes_rules.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contract.cluster_shapes import SHAPES, compiled, runs
 from contract.test_pipeline_types import PARAMS
 
 from pipelines.arguments import prediction_arguments
-from pipelines.checks import MOST_SHARDS
+from pipelines.checks import MOST_SHARDS, TAKEN
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,13 @@ def test_the_servers_take_the_pipeline_its_parameters_and_every_pod(name: str) -
             assert kubernetes_rules.problems(pod) == [], where
             assert list(kubernetes_rules.restricted(pod)) == [], where
             assert max(len(word.encode()) for word in words(pod)) < MOST, where
+
+
+def test_no_claim_can_have_the_name_of_another_volume_of_a_task() -> None:
+    spec, platform = compiled("training")
+    for _, pod in kfp_pod.pods(spec, platform, next(runs("training"))):
+        others = {item["name"] for item in pod["spec"]["volumes"] if "persistentVolumeClaim" not in item}
+        assert others <= set(TAKEN)
 
 
 def words(pod: dict[str, Any]) -> list[str]:
