@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from contract import kfp_rules, kserve_rules, trainer_rules
 
 from pipelines import submit
 from pipelines.checks import check_options
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.slow
 RELEASE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("kfp_release.yaml").read_text())
 CONTEXT = "current-context: production\n"
 LOCK = "the images of production"
+AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 
 @dataclass
@@ -30,6 +32,10 @@ class Machine:
     """A clone of the repository, a home, and programs that stand in."""
 
     folder: Path
+    before: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.before = self.files
 
     @property
     def calls(self) -> list[str]:
@@ -53,7 +59,14 @@ class Machine:
         given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 90}
         return subprocess.run(command, env=environment, cwd=self.folder, check=False, **given)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Every file of the clone, but for what git keeps for itself."""
+        paths = [path for path in (self.folder / "clone").rglob("*") if path.is_file() and ".git" not in path.parts]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
     def untouched(self) -> None:
+        assert self.files == self.before
         assert (self.folder / "clone" / "components" / "images.lock.yaml").read_text() == LOCK
         assert (self.folder / "home" / ".kube" / "config").read_text() == CONTEXT
         assert list((self.folder / "tmp").iterdir()) == []
@@ -67,6 +80,7 @@ def machine(tmp_path: Path, repository: Path) -> Machine:
     shutil.copytree(repository / "tests" / "cluster", clone / "tests" / "cluster")
     shutil.copytree(repository / "deploy" / "secrets", clone / "deploy" / "secrets")
     (clone / "components" / "images.lock.yaml").write_text(LOCK)
+    (clone / "params.yaml").write_text("runtime:\n  seed: 0\n")
     (tmp_path / "home" / ".kube" / "config").write_text(CONTEXT)
     (tmp_path / "state" / "release.json").write_text(json.dumps(RELEASE))
     text = Path(__file__).with_name("cluster_programs.py").read_text()
@@ -76,6 +90,9 @@ def machine(tmp_path: Path, repository: Path) -> Machine:
     ):
         path.write_text(f"#!{os.path.realpath(sys.executable)} -SE\n{text}")
         path.chmod(0o755)
+    for words in (("init", "--quiet"), ("add", "--all"), (*AUTHOR, "commit", "--quiet", "--message", "all")):
+        subprocess.run(["git", *words], cwd=clone, check=True)
+    (clone / "params.yaml").write_text("runtime:\n  seed: 5\n")  # not committed
     return Machine(tmp_path)
 
 
@@ -97,6 +114,7 @@ def test_it_runs_everything_and_leaves_lock_context_and_nothing_else(machine: Ma
     for run in runs:
         given = submit.command.make_context("submit", run.split()).params
         check_options(given["pipeline"], given)
+    assert (machine.folder / "state" / "settings").read_text() == "runtime:\n  seed: 5\n", "what was not committed too"
     order = ("compare.py", "train.seeds", "promote", "prediction")
     at = [next(number for number, call in enumerate(machine.calls) if words in call) for words in order]
     assert at == sorted(at)
@@ -182,6 +200,71 @@ def test_the_pod_that_is_deleted_is_the_one_of_the_first_seed() -> None:
 
 
 # ---------------------------------------------------------------- names of the release
+
+
+def test_logs_are_kept_where_they_are_asked_for_and_something_failed(machine: Machine) -> None:
+    assert machine.run(KFP_SERVER="2.17.3", LOGS="/elsewhere", CPU="1").returncode != 0
+    assert "kind export logs /elsewhere --name capnet-test" in machine.calls
+    assert machine.run(LOGS="/elsewhere", CPU="1").returncode == 0
+    assert not any("export logs" in call for call in machine.calls)
+    assert all("--cpu 1 --memory 4Gi" in call for call in machine.calls if "pipelines.submit" in call)
+
+
+# ---------------------------------------------------------------- three rungs
+
+
+def test_the_workflow_has_a_rung_for_every_push_and_one_for_every_night(repository: Path) -> None:
+    workflow = yaml.safe_load((repository / ".github" / "workflows" / "cluster.yml").read_text())
+    when = workflow[True]  # YAML 1.1 takes on for true
+    assert set(when) == {"push", "pull_request", "schedule", "workflow_dispatch"}
+    jobs = workflow["jobs"]
+    assert {name: "'schedule'" in job["if"] for name, job in jobs.items()} == {
+        "rules": False,
+        "admission": False,
+        "night": True,
+    }
+    steps = {name: "\n".join(str(step.get("run", "")) for step in job["steps"]) for name, job in jobs.items()}
+    for path in re.findall(r"tests/[\w./]+", "\n".join(steps.values())):
+        assert (repository / path).exists(), path
+    assert workflow["env"]["ARGO"] == RELEASE["argo"]
+    assert RELEASE["server"] in [str(step.get("with", {}).get("ref")) for step in jobs["rules"]["steps"]]
+    assert "lint --offline" in steps["rules"]
+    night = [step for step in jobs["night"]["steps"] if "make cluster-test" in step.get("run", "")]
+    assert (night[0]["env"]["CPU"], night[0]["env"]["MEMORY"]) == ("1", "4Gi")
+    assert "rm -rf" in jobs["night"]["steps"][0]["run"], "room on the disk comes first"
+    assert jobs["night"]["steps"][-1]["if"] == "failure()"
+    assert jobs["night"]["steps"][-1]["with"]["path"] == "logs"
+
+
+def test_admission_looks_at_every_overlay_with_the_releases_of_the_documents(repository: Path) -> None:
+    text = (repository / "tests" / "cluster" / "admission").read_text()
+    (folders,) = re.findall(r"^for folder in (.*); do$", text, flags=re.MULTILINE)
+    overlays = {f"overlays/{path.parent.name}" for path in (repository / "deploy" / "overlays").glob("*/*.yaml")}
+    assert overlays <= set(folders.split())
+    for name in ("trainer", "kserve", "cert-manager"):
+        variable = name.upper().replace("-", "_")
+        assert re.findall(rf"\$\{{{variable}:-([\d.]+)\}}", text) == [RELEASE[name]]
+    assert f"--version {RELEASE['trainer']}" in (repository / "docs" / "on-kubernetes.md").read_text()
+    assert "apply --dry-run=server" in text
+
+
+def test_what_real_servers_get_is_what_our_stand_ins_take(repository: Path, tmp_path: Path) -> None:
+    from cluster import documents
+
+    documents.main(tmp_path)
+    for path in (tmp_path / "pipelines").glob("*.yaml"):
+        spec, _ = kfp_rules.read(path.read_text())
+        kfp_rules.check_parameters(spec, json.loads(path.with_suffix(".json").read_text()))
+    job = yaml.safe_load((tmp_path / "trainjob.yaml").read_text())
+    runtimes = {"torch-distributed": trainer_rules.Runtime()}
+    assert [*trainer_rules.unfit(job), *trainer_rules.denied(job, runtimes)] == []
+    wrong = yaml.safe_load((tmp_path / "trainjob.yaml").read_text().replace("capnet.internal/pipelines", "capnet"))
+    assert any("domain-prefixed path" in text for text in trainer_rules.denied(wrong, runtimes))
+    service = yaml.safe_load((tmp_path / "inferenceservice.yaml").read_text())
+    assert kserve_rules.problems(service) == []
+    service["metadata"]["name"] = "7birds"
+    assert any("InferenceService name must consist of" in text for text in kserve_rules.problems(service))
+
 
 PLACES = ("tests/cluster/run", ".github/workflows/cluster.yml", "docs/on-kubernetes.md", "docs/air-gapped.md")
 
