@@ -114,7 +114,8 @@ def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
     from capnet.cluster.names import DATA
     from capnet.data.sources.root import kind_of
     from capnet.errors import ConfigError, DataError
-    from capnet.tracking.store import sqlite_file, tracking_uri
+    from capnet.tracking.database import sqlite_file
+    from capnet.tracking.store import tracking_uri
 
     if sqlite_file(uri := tracking_uri(params.register_)):
         what = f"containers need an MLflow server, and the store is the file {uri}"

@@ -15,7 +15,8 @@ import pytest
 
 from capnet.config import Register, parse
 from capnet.errors import ConfigError
-from capnet.tracking.store import StoreError, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.tracking.database import sqlite_file
+from capnet.tracking.store import StoreError, local_path, masked, store, tracking_uri
 
 
 class _Refusing(BaseHTTPRequestHandler):
