@@ -33,14 +33,20 @@ def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield Finding(about, f"{policy}, where this holds: {strategy['expression']}")
     elif policy == "OnError":
         todo = f'{change} "s/retryPolicy: OnError/expression: {AGAIN}/" | kubectl apply -f -'
-        yield Finding(about, "a task is tried again only if its pod vanished, and not after it failed", warning=todo)
+        yield Finding(
+            about,
+            "a task is tried again only if its pod vanished, and not after it failed or was evicted",
+            warning=todo,
+        )
     elif policy == "Always":
         todo = f'{change} "s/retryPolicy: Always/expression: {AGAIN}/" | kubectl apply -f -'
         yield Finding(about, "whatever fails is tried again, the data gate and the whole run too", warning=todo)
     else:
         inner = f'{{templateDefaults: {{retryStrategy: {{limit: "2", expression: "{AGAIN}"}}}}}}'
         todo = f"put into its key workflowDefaults: {{spec: {inner}}}"
-        yield Finding(about, "a task is tried again after it failed, and not if its pod vanished", warning=todo)
+        yield Finding(
+            about, "a task is tried again after it failed or was evicted, and not if its pod vanished", warning=todo
+        )
 
 
 def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
