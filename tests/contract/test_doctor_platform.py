@@ -112,6 +112,21 @@ def test_a_configuration_that_one_may_not_see_is_no_fault(cluster: Cluster) -> N
     assert (found.problem, found.warning) == (None, "")
 
 
+def test_a_pull_secret_must_be_one_that_nodes_pull_with(cluster: Cluster) -> None:
+    needs = Needs("data", pull_secret="registry-key")
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is not None
+    assert "there is no secret registry-key" in found.problem.what
+    secret = {"kind": "Secret", "metadata": {"name": "registry-key"}, "type": "Opaque"}
+    cluster.apply("kubeflow", secret)
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is not None
+    assert "no node pulls with it" in found.problem.what
+    cluster.apply("kubeflow", {**secret, "type": "kubernetes.io/dockerconfigjson"})
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is None
+
+
 def network(cluster: Cluster) -> Finding:
     (found,) = platform.check_network(Kubernetes(), Needs("s3://bucket/birds"))
     return found
