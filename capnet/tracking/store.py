@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
 FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# in a pod of Kubeflow Pipelines nobody waits, and hours of training lie behind: two minutes for a server that restarts
+IN_A_POD = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}
+POD_NAME = "KFP_POD_NAME"  # of every task there
 TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 # nothing waits for live values; a request to make a run that MLflow repeats by itself may make two
 LIVE = {
@@ -219,8 +222,8 @@ def quiet_environment() -> Iterator[None]:
 
 @contextmanager
 def first_contact() -> Iterator[None]:
-    """Time-outs with which a wrong address is noticed in seconds."""
-    with _environment(FIRST_CONTACT):
+    """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
+    with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
         yield
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from capnet.data.images.shards import MOST_BYTES, file_or_bytes
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
-MOST_BYTES = 512 * 2**20  # of a file
 MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is taken out
 MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
 MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
@@ -95,6 +96,28 @@ def open_image(source: Path | bytes) -> Image.Image:
         return image
     image.close()
     raise Unusable(reason)
+
+
+def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | None = None) -> Image.Image:
+    """Decode a picture, of a file or in a shard, as ``to_rgb`` says.
+
+    Args:
+        path: of the picture.
+        needed: gives, for its width and height, those that are needed; a JPEG is then decoded at the smallest of its
+            reduced scales (1/2, 1/4, 1/8) that has them.
+
+    Raises:
+        Unusable: missing, damaged, or of a kind that cannot be used.
+    """
+    try:
+        with open_image(file_or_bytes(path)) as image:
+            if needed is not None:
+                image.draft(None, needed(image.size))
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise Unusable("missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise Unusable(f"cannot be read: {error}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from capnet.data.images.decode import MOST_BYTES
-
+MOST_BYTES = 512 * 2**20  # of a picture file
 ENDING = ".tar"
 
 

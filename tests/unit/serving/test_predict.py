@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from capnet.config import Runtime
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
-from capnet.serving.engine import Served, load_served
+from capnet.serving.engine import ScoredPart, Served, load_served
 from capnet.serving.predict import list_images, predict
 
 pytestmark = pytest.mark.slow
@@ -107,24 +107,28 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
     source = list_images(str(folder))
     predict(served, "m", source, tmp_path / "whole.csv", part=2)
     scored: list[str] = []
-    original = prediction.score_part
+    original = Served.stream
 
-    def until_the_third(served: Served, names: list[str], root: Path) -> pd.DataFrame:
-        if len(scored) >= 4:
-            raise KeyboardInterrupt
-        scored.extend(names)
-        return original(served, names, root)
+    def until_the_fifth(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        for name in names:  # one image a part
+            if len(scored) == 5:
+                raise KeyboardInterrupt
+            scored.append(name)
+            yield from original(served, [name], root, 1)
 
-    monkeypatch.setattr(prediction, "score_part", until_the_third)
+    monkeypatch.setattr(Served, "stream", until_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         predict(served, "m", source, tmp_path / "out.csv", part=2)
     assert not (tmp_path / "out.csv").exists()
     again: list[str] = []
-    monkeypatch.setattr(
-        prediction, "score_part", lambda served, names, root: again.extend(names) or original(served, names, root)
-    )
+
+    def to_the_end(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        again.extend(names)
+        return original(served, list(again), root, total)
+
+    monkeypatch.setattr(Served, "stream", to_the_end)
     predict(served, "m", source, tmp_path / "out.csv", part=2)
-    assert scored + again == source.names
+    assert scored[:4] + again == source.names  # the fifth was in a part that was not full
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
@@ -168,9 +172,10 @@ def test_tables_name_pictures_beside_them(folder: Path, column: str, kind: str) 
 
 def test_a_missing_picture_of_a_table_is_named(served: Served, folder: Path, tmp_path: Path) -> None:
     (folder / "list.csv").write_text("path\ngone.jpg\n/etc/passwd\n")
-    frame = predict(served, "m", list_images(str(folder / "list.csv")), tmp_path / "out.csv")
-    assert frame["fault"].tolist()[0] == "missing"
-    assert all(frame["fault"])
+    done = predict(served, "m", list_images(str(folder / "list.csv")), tmp_path / "out.csv")
+    assert done.faults[0] == ("gone.jpg", "missing")
+    assert (done.images, done.not_read) == (2, 2)
+    assert all(fault for _, fault in done.faults)
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("gone.jpg,,missing,")
 
 

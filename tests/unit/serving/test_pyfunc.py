@@ -88,7 +88,8 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     assert found["threshold"].tolist() == limits
     assert found["decision"].tolist() == [score >= limit for score, limit in zip(found["score"], limits, strict=True)]
     logits = np.log(found["score"] / (1 - found["score"]))
-    shifted = logits / thresholds["calibration"]["temperature"] + np.tile(thresholds["calibration"]["shift"], 3)
+    temperature, shift = (np.tile(thresholds["calibration"][name], 3) for name in ("temperature", "shift"))
+    shifted = logits / temperature + shift
     np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-shifted)), atol=1e-6)
 
     state = tmp_path / "state"
