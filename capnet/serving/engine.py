@@ -94,7 +94,7 @@ class Served:
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated, float64 [image, class]."""
         fitted = self.thresholds["calibration"]
-        return calibrate(Calibration(fitted["temperature"], np.array(fitted["shift"])), scores)
+        return calibrate(Calibration(np.array(fitted["temperature"]), np.array(fitted["shift"])), scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
         """One row per image and class, classes in their order: DECISIONS, with the image's number in the input."""

@@ -47,7 +47,7 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        parameters: of the model, by name.
+        parameters: of the model, by name, and other tensors that the next step depends on.
         optimiser: whose state belongs to them.
         process_group: the processes that train together.
     """

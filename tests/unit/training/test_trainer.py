@@ -1,5 +1,6 @@
 """The trainer: learns, resumes to the same bits, selects by validation, stops on NaN naming the images."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,12 +15,15 @@ from capnet.errors import CapnetError, DataError
 from capnet.runtime import Machine
 from capnet.training import checkpoint, trainer
 from capnet.training.images import CachedFeatures
+from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches, class_aware, shuffled
 from capnet.training.trainer import Trainer
 
 NAMES = ["dog", "cat", "bus"]
 SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
+
+SOME_CLASSES = {"prompt": {"classes_per_step": 2}}
 
 
 def table(targets, unknown=None):
@@ -98,12 +102,12 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
     np.testing.assert_allclose(losses[0], losses[1], atol=0.01 * losses[0][0])
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 11])
+@pytest.mark.parametrize(("stop_at", "settings"), [*((step, {}) for step in (1, 4, 5, 11)), (5, SOME_CLASSES)])
 def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(
-    stop_at, lit, problem, tmp_path, monkeypatch, caplog
+    stop_at, settings, lit, problem, tmp_path, monkeypatch, caplog
 ):
     logged = {"whole": [], "resumed": []}
-    whole = trainer_of(lit, tmp_path)
+    whole = trainer_of(lit, tmp_path, **settings)
     whole = whole.fit(
         whole.new_model(), *problem, tmp_path / "whole", log=lambda values, epoch: logged["whole"].append(values)
     )
@@ -123,9 +127,9 @@ def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weig
 
     monkeypatch.setattr(trainer, "CachedFeatures", Counted)
     with pytest.raises(KeyboardInterrupt):
-        run(lit, problem, tmp_path / "cut")
+        run(lit, problem, tmp_path / "cut", **settings)
     Counted.steps, Counted.last = 0, -1
-    again = trainer_of(lit, tmp_path)
+    again = trainer_of(lit, tmp_path, **settings)
     resumed = again.fit(
         again.new_model(), *problem, tmp_path / "cut", log=lambda values, epoch: logged["resumed"].append(values)
     )
@@ -178,6 +182,52 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
     monkeypatch.setattr(trainer, "CachedFeatures", lambda views, *rest: CachedFeatures(broken, *rest))
     with pytest.raises(DataError, match="images image7\n"):
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
+
+
+def callers(event):
+    """Names of the operations within which a profiler's ``event`` ran."""
+    names = set()
+    while event := event.cpu_parent:
+        names.add(event.name)
+    return names
+
+
+@pytest.mark.parametrize("settings", [{}, SOME_CLASSES], ids=["all classes", "some classes"])
+def test_no_step_fetches_a_value(settings, lit, problem, tmp_path, monkeypatch):
+    """A GPU would wait for each; on a CPU the same operations run, but for what is inside of AdamW's kernel."""
+    fitted = trainer_of(lit, tmp_path, epochs=1, **settings)
+    model, fetched, steps = fitted.new_model(), Counter(), []
+    step = Trainer._step
+
+    def counted(*arguments):
+        with torch.profiler.profile() as profile:
+            result = step(*arguments)
+        steps.append(result)
+        fetched.update(event.name for event in profile.events() if "aten::_fused_adamw_" not in callers(event))
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", counted)
+    fitted.fit(model, *problem, tmp_path)
+    assert len(steps) == 3
+    assert fetched["aten::linear"] > 3
+    assert fetched["aten::_local_scalar_dense"] == 0
+
+
+def test_on_a_gpu_losses_are_fetched_sixteen_steps_at_a_time_and_name_the_step_that_broke():
+    losses = LateLosses(torch.device("cuda"), [f"image{number}" for number in range(40)])
+    for step in range(16):
+        assert not losses.due
+        losses.add(torch.tensor(float(step)), torch.zeros(2, 3), np.array([2 * step, 2 * step + 1]))
+    assert losses.due
+    assert losses.fetch(1) == [float(step) for step in range(16)]
+    assert losses.fetch(1) == []
+    for batch in ([1, 2], [3, 4], [5, 6]):
+        logits = torch.zeros(2, 3)
+        logits[1, 2] = float("nan") if batch[0] > 1 else 0.0
+        losses.add(logits.sum(), logits, np.array(batch))
+    with pytest.raises(DataError, match=r"(?s)epoch 2.*images image4\n"):
+        losses.fetch(2)
+    assert LateLosses(torch.device("cpu"), []).every == 1
 
 
 def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):
