@@ -49,7 +49,7 @@ def pooled_features(
         }
     )
     path = state_dir("features") / f"{key}.safetensors"
-    cached = read_cached_tensors(path)
+    cached = read_cached_tensors(path, {"features": (len(rows), None, None)})
     if cached is not None:
         return cached["features"]
     parts = stream(pooled, transform.items(rows), root, transform, machine, threads, len(rows), concurrent)
