@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capnet.redaction import redact
+
 SHOWN = 20  # problems printed in full; the rest are counted
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``."""
+    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``; credentials in it
+    are hidden.
+    """
 
     what: str
     where: str = ""
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("what", "where", "todo"):
+            object.__setattr__(self, name, redact(getattr(self, name)))
 
     def __str__(self) -> str:
         lines = [self.what]
