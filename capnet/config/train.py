@@ -22,6 +22,19 @@ class Prompt(Section):
     )
     phrase: str = Field("a photo of a", min_length=1, description="words copied to every class at the start")
     shared: bool = Field(False, description="one context for all classes instead of one per class")
+    classes_per_step: Int = Field(
+        0,
+        ge=0,
+        description=(
+            "classes whose prompts are trained in a step, first those that the batch shows; the others keep the text"
+            " features that they had; 0: all"
+        ),
+    )
+    chunk: Int = Field(
+        256,
+        ge=1,
+        description="classes whose prompts are in memory at a time; with more than these, others are encoded twice",
+    )
 
 
 class Gcn(Section):
@@ -112,6 +125,13 @@ class Train(Section):
         "val_map", description="epoch that is kept; without validation rows always the last"
     )
     validate_every: Int = Field(1, ge=1, description="epochs from one validation to the next")
+    refit: bool = Field(
+        False,
+        description=(
+            "after the choices on validation rows train once more, with what was chosen, on training and validation"
+            " rows together; thresholds keep the scores of the model before that"
+        ),
+    )
     out_of_fold: bool = Field(
         True,
         description=(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +27,7 @@ from capnet.model.members import LinearProbe, start_weights
 from capnet.model.prompts import PromptLearner
 from capnet.model.towers import Towers
 
-Precision = Callable[[], AbstractContextManager[object]]
+EncodePrompts = Callable[[PromptLearner], Tensor]
 HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
 
 
@@ -78,6 +77,11 @@ class CapNet(nn.Module):
         return self._towers[0]
 
     @property
+    def n_classes(self) -> int:
+        assert isinstance(self.hand_written, Tensor)
+        return len(self.hand_written)
+
+    @property
     def tower_is_frozen(self) -> bool:
         """True where pooled features of an image never change in training, so that they can be cached."""
         return self.block_adapters is None
@@ -124,18 +128,17 @@ class CapNet(nn.Module):
 
     # ------------------------------------------------------------ text features
 
-    def class_features(self, prompt_precision: Precision = nullcontext) -> ClassFeatures:
+    def class_features(self, encode: EncodePrompts | None = None) -> ClassFeatures:
         """Text features of all classes; gradients flow to prompts, GCN and text adapters.
 
-        Training encodes prompts under ``prompt_precision`` (an autocast), because every step runs the text tower; what
-        is evaluated and served is always encoded in full precision, so that machines agree.
+        Training has a way of its own to ``encode`` prompts, because every step runs the text tower; what is evaluated
+        and served is always encoded whole and in full precision, so that machines agree.
         """
         hand_written = self.hand_written
         assert isinstance(hand_written, Tensor)
         text = hand_written
         if self.prompt is not None:
-            with prompt_precision():
-                encoded = self.prompt(self.towers.text)
+            encoded = self.prompt(self.towers.text) if encode is None else encode(self.prompt)
             text = self.towers.centre(encoded.float())
         if self.gcn is not None:
             text = text + self.gcn(text)
@@ -272,11 +275,12 @@ class CapNet(nn.Module):
         return {name: tensor.detach().cpu().clone() for name, tensor in self.named_parameters()}
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put saved tensors back; raises ContractError where names or shapes differ."""
+        """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
         own = dict(self.named_parameters())
         wrong = sorted(set(own) ^ set(tensors)) + [
             name for name in own if name in tensors and own[name].shape != tensors[name].shape
         ]
+        wrong += [name for name in own if name not in wrong and not _is_usable(tensors[name])]
         if wrong:
             raise ContractError(
                 f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
@@ -286,3 +290,7 @@ class CapNet(nn.Module):
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())

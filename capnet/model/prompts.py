@@ -5,14 +5,17 @@ class-specific as in LMPT, Xia et al., 2024).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from capnet.config import Prompt
 from capnet.errors import ConfigError
 from capnet.model.towers.text import TextTower
 
+EXACT: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # towers draw nothing at random
 PLACEHOLDER = "x"  # one token in every tokenizer used here; its embedding is replaced
 
 
@@ -34,14 +37,29 @@ class PromptLearner(nn.Module):
         _refuse_cut_names(text, tokens, words, prompt_names)
         self.context = nn.Parameter(context.clone())
         self.register_buffer("tokens", tokens, persistent=False)
-        self.start = start
+        self.start, self.chunk = start, settings.chunk
 
-    def forward(self, text: TextTower) -> Tensor:
-        """Un-normalised text features [class, embed]."""
+    def forward(self, text: TextTower, classes: Tensor | None = None) -> Tensor:
+        """Un-normalised text features [class, embed] of all classes, or of those with the numbers ``classes`` [class].
+
+        Of more than ``chunk`` classes the activations of one chunk are held at a time: of the last one, where the
+        gradient starts. Those of the others are computed again when it reaches them.
+        """
         tokens = self.tokens
         assert isinstance(tokens, Tensor)
+        context = self.context.expand(len(tokens), -1, -1)
+        if classes is not None:
+            tokens, context = tokens[classes], context[classes]
+        rest = len(tokens) % self.chunk
+        sizes = [rest] * (rest > 0) + [self.chunk] * (len(tokens) // self.chunk)
+        parts = list(zip(torch.split(tokens, sizes), torch.split(context, sizes), strict=True))
+        again = [checkpoint(self._encode, text, *part, **EXACT) for part in parts[:-1]]
+        return torch.cat([*again, self._encode(text, *parts[-1])])
+
+    def _encode(self, text: TextTower, tokens: Tensor, context: Tensor) -> Tensor:
+        """Features [class, embed] of ``context`` [class, length, width] in the place it has in ``tokens``."""
         fixed = text.embed(tokens)  # [class, length, width], no gradient
-        context = self.context.to(fixed).expand(len(tokens), -1, -1)
+        context = context.to(fixed)
         embeddings = torch.cat([fixed[:, : self.start], context, fixed[:, self.start + context.shape[1] :]], dim=1)
         return text.encode(embeddings, tokens)
 

@@ -1,9 +1,9 @@
 """Several processes train one model: `torchrun --nproc-per-node 2 -m capnet.cli train`. The result is that of one
 process.
 
-Each process sends its share of a batch through the image tower, which is nearly all of the work. The features are
-exchanged, and every process computes the loss over the whole batch, so any loss is exact, also one that is no mean over
-images.
+Each process sends its share of a batch through the image tower and its share of the prompts through the text tower:
+nearly all of the work. The features are exchanged, and every process computes the loss over the whole batch, so any
+loss is exact, also one that is no mean over images.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from capnet.errors import ConfigError
 
 T = TypeVar("T")
 
-# parameters before the exchange: a process knows the gradient of its own images only
-BEFORE_EXCHANGE = ("block_adapters.", "adapter.")
+# parameters before the exchange: a process knows the gradient of its own images and classes only
+BEFORE_EXCHANGE = ("block_adapters.", "adapter.", "prompt.", "text_adapters.")
 TIMEOUT = timedelta(hours=2)  # the others wait while the main process validates
 
 
@@ -40,6 +40,10 @@ class ProcessGroup:
     @property
     def is_main_process(self) -> bool:
         return self.rank == 0
+
+    def share(self, rows: np.ndarray) -> np.ndarray:
+        """Those rows of a batch that this process encodes."""
+        return np.array_split(rows, self.size)[self.rank]
 
     def gather_features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Features of a batch, of which each process encodes its share; only that share carries a gradient.

@@ -25,7 +25,7 @@ def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
         if parameter.dim() < 2 or name.startswith("prompt."):
             decay = 0.0
         groups.append({"params": [parameter], "lr": rate, "initial_lr": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def make_schedule(optimiser: torch.optim.Optimizer, warmup: float, total: int, done: int) -> LambdaLR:

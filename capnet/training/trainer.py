@@ -8,8 +8,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,18 @@ from torch import Tensor
 
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.images.features import Transform, pooled_features
-from capnet.errors import DataError
-from capnet.model.capnet import CapNet
+from capnet.data.images.features import pooled_features
+from capnet.data.images.transform import Transform
+from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
 from capnet.progress import bar
 from capnet.runtime import Machine
 from capnet.training.checkpoint import Checkpoint, lock
+from capnet.training.class_steps import ClassSteps
 from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from capnet.training.images import CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches
 
@@ -94,7 +96,7 @@ class Trainer:
         preprocess, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
         size, mean, std, interpolation = preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation
         views = None if random_views else tte
-        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize)
+        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
     def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
         """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
@@ -122,6 +124,7 @@ class Trainer:
         validate: Validate | None = None,
         what: str = "training",
         log: Log | None = None,
+        last_epoch: int | None = None,
     ) -> Fit:
         """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
@@ -138,6 +141,7 @@ class Trainer:
                 selected.
             what: names this training in the log.
             log: gets loss, next learning rate and validation means after every epoch, with the epoch's number.
+            last_epoch: stop after it, on the schedule of ``train.epochs``; None trains to the end of that.
 
         Returns:
             The selected epoch, which is also what ``model`` holds then.
@@ -150,27 +154,38 @@ class Trainer:
         prepared = plain if views is None else views
         if prepared is not None:
             model.prepare_for(prepared, labels.targets, labels.known)
+        if self.params.runtime.compile:
+            self.towers.compile()
         on_device = labels.to(self.machine.device)
-        optimiser = make_optimiser(model, settings)
-        total = settings.epochs * math.ceil(len(rows) / settings.batch_size)
-        with lock(folder) if group.is_main_process else nullcontext(), bar(what, total) as advance:
+        optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
+        losses = LateLosses(self.machine.device, labels.image_ids)
+        steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
+        total = settings.epochs * steps
+        with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"
-            checkpoint = Checkpoint(path, dict(model.named_parameters()), optimiser, group)
+            kept = {f"kept.{name}": tensor for name, tensor in prompts.kept.items()}
+            checkpoint = Checkpoint(path, dict(model.named_parameters()) | kept, optimiser, group)
             progress = checkpoint.load()
             schedule = make_schedule(optimiser, settings.optimiser.warmup, total, progress.step)
             if progress.step and group.is_main_process:
-                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total)
+                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
             advance(progress.step)
-            for epoch in range(progress.epoch + 1, settings.epochs + 1):
-                for batch in batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]:
-                    loss = self._step(model, optimiser, images, on_device, batch, epoch)
+            for epoch in range(progress.epoch + 1, last + 1):
+                todo = batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]
+                images.announce([group.share(batch) for batch in todo], epoch)
+                for batch in todo:
+                    shown = (labels.targets & labels.known)[batch].any(dim=0)
+                    encode = partial(prompts.encode, positive=shown)
+                    losses.add(*self.step(model, optimiser, images, encode, on_device, batch, epoch), batch)
                     schedule.step()
-                    progress.losses.append(loss)
                     progress.step += 1
-                    advance(note=f"epoch {epoch} loss {loss:.4f}")
-                    checkpoint.save_if_due(progress)
+                    if losses.due:
+                        progress.losses += losses.fetch(epoch)
+                        checkpoint.save_if_due(progress)
+                    advance(note=f"epoch {epoch} loss {progress.losses[-1]:.4f}" if progress.losses else "")
+                progress.losses += losses.fetch(epoch)
                 row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
-                if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+                if validate is not None and (epoch % settings.validate_every == 0 or epoch == last):
                     row |= group.broadcast(validate(model) if group.is_main_process else {})
                     if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                         progress.best_value, progress.best_epoch = row["val_mAP"], epoch
@@ -184,36 +199,34 @@ class Trainer:
         if progress.best:
             model.load_trained(progress.best, str(path))
             return Fit(progress.best, progress.history, progress.best_epoch)
-        return Fit(model.trained_tensors(), progress.history, settings.epochs)
+        return Fit(model.trained_tensors(), progress.history, last)
 
     def _images(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
             return CachedFeatures(views, machine.device, runtime.seed)
-        transform = self.transform(random_views=1)
+        transform = replace(self.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 
-    def _step(
+    def step(
         self,
         model: CapNet,
         optimiser: torch.optim.Optimizer,
         images: TrainingImages,
+        encode_prompts: EncodePrompts,
         labels: Labels,
         batch: np.ndarray,
         epoch: int,
-    ) -> float:
-        """One update on the rows ``batch`` int [image]; returns their loss before it."""
-        rows = torch.from_numpy(batch).to(labels.targets.device)
+    ) -> tuple[Tensor, Tensor]:
+        """One update on the rows ``batch`` int [image]; their loss and logits [image, class] before it, not fetched."""
+        rows = torch.from_numpy(batch).to(labels.targets.device, non_blocking=True)
 
         def measure(logits: Tensor, settings: Loss) -> Tensor:
             n_rows = len(labels.targets)
             return multilabel_loss(logits, labels.targets[rows], labels.counts, n_rows, settings, labels.known[rows])
 
         encoded = self.process_group.gather_features(batch, lambda share: model.encode(images.pooled(share, epoch)))
-        loss, logits = model.losses(encoded, model.class_features(self.machine.autocast), measure)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _not_finite(logits, [labels.image_ids[row] for row in batch.tolist()], epoch)
+        loss, logits = model.losses(encoded, model.class_features(encode_prompts), measure)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         parameters = dict(model.named_parameters())
@@ -222,22 +235,10 @@ class Trainer:
         clipped = [parameter for name, parameter in parameters.items() if not name.startswith("class_head.")]
         torch.nn.utils.clip_grad_norm_(clipped, self.params.train.optimiser.clip)
         optimiser.step()
-        return value
+        return loss, logits
 
 
 def _logged(row: Mapping[str, float], optimiser: torch.optim.Optimizer) -> dict[str, float]:
     means = {f"val/{name.removeprefix('val_')}": value for name, value in row.items() if name.startswith("val_")}
     rate = max(group["lr"] for group in optimiser.param_groups)
     return {"train/loss": row["loss"], "train/learning_rate": rate, **means}
-
-
-def _not_finite(logits: Tensor, image_ids: list[str], epoch: int) -> DataError:
-    """Names the images whose scores broke first, else the whole batch."""
-    finite = torch.isfinite(logits.detach()).all(dim=1).tolist()
-    broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
-    shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
-    return DataError(
-        f"the loss stopped being a number in epoch {epoch}",
-        f"images {shown}",
-        "check these images, or lower the learning rates in train.optimiser",
-    )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capnet.model.towers.attention import without_copies
+
 Tokenizer = Callable[..., Tensor]
 
 
@@ -57,7 +59,7 @@ class OpenClipTextTower(TextTower):
 
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
-        self.tower = pooled_only(tower)
+        self.tower = without_copies(pooled_only(tower))
 
     @property
     def word_embedding(self) -> nn.Module:
@@ -104,6 +106,7 @@ class MaskedTextTower(TextTower):
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
         self.tower = tower
+        tower.transformer.set_attn_implementation("eager")  # torch's fused kernel is slow for short texts on a CPU
 
     @property
     def word_embedding(self) -> nn.Module:
@@ -115,7 +118,9 @@ class MaskedTextTower(TextTower):
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         mask = (tokens != self.tower.config.pad_token_id).long()
-        output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=mask)
+        # as what is added to scores [text, 1, 1, length]: of a mask of ones and zeros transformers fetches values
+        added = (1 - mask)[:, None, None].to(embeddings) * torch.finfo(embeddings.dtype).min
+        output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=added)
         features: Tensor = self.tower.proj(self.tower.pooler(output, mask))
         return features
 

@@ -1,25 +1,33 @@
 """The trainer: learns, resumes to the same bits, selects by validation, stops on NaN naming the images."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from capnet.config import Train, parse
-from capnet.contracts import LabelGraph, make_classes
+from capnet.config import Backbone, Train, parse
+from capnet.contracts import LabelGraph, make_classes, read_tensors, write_tensors
 from capnet.errors import CapnetError, DataError
+from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
 from capnet.training import checkpoint, trainer
 from capnet.training.images import CachedFeatures
+from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches, class_aware, shuffled
 from capnet.training.trainer import Trainer
+from tests.unit.model import tiny
 
 NAMES = ["dog", "cat", "bus"]
 SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
+
+SOME_CLASSES = {"prompt": {"classes_per_step": 2}}
 
 
 def table(targets, unknown=None):
@@ -98,12 +106,12 @@ def test_prompts_under_autocast_give_nearly_the_same_training_and_full_precision
     np.testing.assert_allclose(losses[0], losses[1], atol=0.01 * losses[0][0])
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 11])
+@pytest.mark.parametrize(("stop_at", "settings"), [*((step, {}) for step in (1, 4, 5, 11)), (5, SOME_CLASSES)])
 def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weights(
-    stop_at, lit, problem, tmp_path, monkeypatch, caplog
+    stop_at, settings, lit, problem, tmp_path, monkeypatch, caplog
 ):
     logged = {"whole": [], "resumed": []}
-    whole = trainer_of(lit, tmp_path)
+    whole = trainer_of(lit, tmp_path, **settings)
     whole = whole.fit(
         whole.new_model(), *problem, tmp_path / "whole", log=lambda values, epoch: logged["whole"].append(values)
     )
@@ -123,9 +131,9 @@ def test_an_interrupted_run_goes_on_at_the_next_step_and_ends_with_the_same_weig
 
     monkeypatch.setattr(trainer, "CachedFeatures", Counted)
     with pytest.raises(KeyboardInterrupt):
-        run(lit, problem, tmp_path / "cut")
+        run(lit, problem, tmp_path / "cut", **settings)
     Counted.steps, Counted.last = 0, -1
-    again = trainer_of(lit, tmp_path)
+    again = trainer_of(lit, tmp_path, **settings)
     resumed = again.fit(
         again.new_model(), *problem, tmp_path / "cut", log=lambda values, epoch: logged["resumed"].append(values)
     )
@@ -141,6 +149,18 @@ def test_a_damaged_checkpoint_is_made_again(lit, problem, tmp_path, caplog):
     whole = run(lit, problem, tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    assert same(run(lit, problem, tmp_path).tensors, whole.tensors)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["no tensors", "NaN", "no metadata", "strange metadata"])
+def test_a_checkpoint_that_no_run_writes_is_made_again(lit, problem, tmp_path, caplog, damage):
+    whole = run(lit, problem, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = read_tensors(path)
+    tensors = {} if damage == "no tensors" else tensors
+    tensors = {name: tensor * torch.nan for name, tensor in tensors.items()} if damage == "NaN" else tensors
+    write_tensors(path, tensors, {"no metadata": {}, "strange metadata": {**metadata, "x": 1}}.get(damage, metadata))
     assert same(run(lit, problem, tmp_path).tensors, whole.tensors)
     assert "is damaged" in caplog.text
 
@@ -178,6 +198,74 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
     monkeypatch.setattr(trainer, "CachedFeatures", lambda views, *rest: CachedFeatures(broken, *rest))
     with pytest.raises(DataError, match="images image7\n"):
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
+
+
+def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_path, monkeypatch):
+    """Traced by torch's compiler, whose kernels, minutes of work for a C++ compiler, are left out here."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    tiny.register("tiny-clip", tmp_path / "configs")
+    pixels, losses = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(1)), []
+    for compiled in (False, True):
+        towers = load_towers(Backbone(name="tiny-clip", pretrained="random"))
+        fitted = trainer_of(towers, tmp_path, epochs=2, head={"start": "settings"}, class_head={"enabled": False})
+        params = parse(fitted.params.model_dump(by_alias=True) | {"runtime": {"threads": 1, "compile": compiled}})
+        fitted = replace(fitted, params=params)
+        model = fitted.new_model()
+        images = SimpleNamespace(pooled=lambda rows, epoch, model=model: model.pooled(pixels[torch.from_numpy(rows)]))
+        monkeypatch.setattr(Trainer, "_images", lambda *_, images=images: images)
+        rows, _ = problem
+        losses.append([row["loss"] for row in fitted.fit(model, rows, None, tmp_path / str(compiled)).history])
+        assert (model.towers.image.blocks[0]._compiled_call_impl is not None) == compiled
+        assert model.block_adapters.adapters[0].up_proj.weight.abs().sum() > 0
+        model.release_towers()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def callers(event):
+    """Names of the operations within which a profiler's ``event`` ran."""
+    names = set()
+    while event := event.cpu_parent:
+        names.add(event.name)
+    return names
+
+
+@pytest.mark.parametrize("settings", [{}, SOME_CLASSES], ids=["all classes", "some classes"])
+def test_no_step_fetches_a_value(settings, lit, problem, tmp_path, monkeypatch):
+    """A GPU would wait for each; on a CPU the same operations run, but for what is inside of AdamW's kernel."""
+    fitted = trainer_of(lit, tmp_path, epochs=1, **settings)
+    model, fetched, steps = fitted.new_model(), Counter(), []
+    original = Trainer.step
+
+    def counted(*arguments):
+        with torch.profiler.profile() as profile:
+            result = original(*arguments)
+        steps.append(result)
+        fetched.update(event.name for event in profile.events() if "aten::_fused_adamw_" not in callers(event))
+        return result
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    fitted.fit(model, *problem, tmp_path)
+    assert len(steps) == 3
+    assert fetched["aten::linear"] > 3
+    assert fetched["aten::_local_scalar_dense"] == 0
+
+
+def test_on_a_gpu_losses_are_fetched_sixteen_steps_at_a_time_and_name_the_step_that_broke():
+    losses = LateLosses(torch.device("cuda"), [f"image{number}" for number in range(40)])
+    for step in range(16):
+        assert not losses.due
+        losses.add(torch.tensor(float(step)), torch.zeros(2, 3), np.array([2 * step, 2 * step + 1]))
+    assert losses.due
+    assert losses.fetch(1) == [float(step) for step in range(16)]
+    assert losses.fetch(1) == []
+    for batch in ([1, 2], [3, 4], [5, 6]):
+        logits = torch.zeros(2, 3)
+        logits[1, 2] = float("nan") if batch[0] > 1 else 0.0
+        losses.add(logits.sum(), logits, np.array(batch))
+    with pytest.raises(DataError, match=r"(?s)epoch 2.*images image4\n"):
+        losses.fetch(2)
+    assert LateLosses(torch.device("cpu"), []).every == 1
 
 
 def test_two_runs_of_one_training_do_not_write_over_each_other(tmp_path):

@@ -1,0 +1,61 @@
+"""Loss values that stay on the device until several are fetched at once, so that a GPU never waits for the program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capnet.errors import DataError
+
+STEPS_ON_GPU = 16  # between two fetches
+
+
+class LateLosses:
+    """Collects what the steps of an epoch lost.
+
+    Args:
+        device: that computes them.
+        image_ids: of the training rows, for messages.
+    """
+
+    def __init__(self, device: torch.device, image_ids: Sequence[str]) -> None:
+        self.every = STEPS_ON_GPU if device.type == "cuda" else 1  # a CPU has nothing to wait for
+        self.image_ids = image_ids
+        self.waiting: list[tuple[Tensor, Tensor, np.ndarray]] = []
+
+    def add(self, loss: Tensor, logits: Tensor, batch: np.ndarray) -> None:
+        """Remember a step's loss, and logits [image, class] of the rows ``batch`` int [image]."""
+        self.waiting.append((loss.detach(), torch.isfinite(logits.detach()).all(dim=1), batch))
+
+    @property
+    def due(self) -> bool:
+        return len(self.waiting) >= self.every
+
+    def fetch(self, epoch: int) -> list[float]:
+        """The values since the last fetch.
+
+        Raises:
+            DataError: one is not finite; names the images of that batch whose scores broke, else all of them.
+        """
+        if not self.waiting:
+            return []
+        values: list[float] = torch.stack([loss for loss, _, _ in self.waiting]).tolist()
+        for value, (_, finite, batch) in zip(values, self.waiting, strict=True):
+            if not math.isfinite(value):
+                raise _not_finite(finite.tolist(), [self.image_ids[row] for row in batch.tolist()], epoch)
+        self.waiting = []
+        return values
+
+
+def _not_finite(finite: list[bool], image_ids: list[str], epoch: int) -> DataError:
+    broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
+    shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
+    return DataError(
+        f"the loss stopped being a number in epoch {epoch}",
+        f"images {shown}",
+        "check these images, or lower the learning rates in train.optimiser",
+    )
