@@ -7,7 +7,11 @@ from pathlib import Path
 
 
 def state_dir(kind: str) -> Path:
-    """``$CAPNET_STATE/kind`` (default ``.capnet/kind``), made when missing."""
-    path = Path(os.environ.get("CAPNET_STATE", ".capnet")) / kind
+    """``$CAPNET_STATE/kind`` (default ``.capnet/kind``), made when missing; a state folder that is made here is its
+    owner's alone, one that was there keeps its modes (a volume that several accounts share).
+    """
+    base = Path(os.environ.get("CAPNET_STATE", ".capnet"))
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = base / kind
     path.mkdir(parents=True, exist_ok=True)
     return path
