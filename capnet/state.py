@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from capnet.errors import check_writable, machine_faults
+
 
 def state_dir(kind: str) -> Path:
-    """``$CAPNET_STATE/kind`` (default ``.capnet/kind``), made when missing."""
+    """``$CAPNET_STATE/kind`` (default ``.capnet/kind``), made when missing; raises CapnetError where it cannot be
+    written to.
+    """
     path = Path(os.environ.get("CAPNET_STATE", ".capnet")) / kind
-    path.mkdir(parents=True, exist_ok=True)
+    with machine_faults(path, "the state folder cannot be used"):
+        path.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
     return path
