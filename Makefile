@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard tests/unit/test_*.py)
-LOCAL_TESTS := tests/e2e tests/unit/steps/ tests/contract $(filter-out tests/unit/steps/,$(UNIT_TESTS))
+LOCAL_TESTS := tests/e2e tests/unit/steps/ tests/contract tests/faults $(filter-out tests/unit/steps/,$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
@@ -101,6 +101,10 @@ test-fast: env  ## Unit and contract tests that train nothing and start no serve
 .PHONY: test
 test: lint  ## All tests that need neither servers nor root
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(LOCAL_TESTS)
+
+.PHONY: test-faults
+test-faults: env  ## All hostile files, kills and faults: the long run of tests/faults
+	FAULTS=all CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) tests/faults
 
 $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r tests/services/requirements.txt

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 SHOWN = 20  # problems printed in full; the rest are counted
+LONGEST = 4000  # letters of one part of a message
+STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,19 @@ class Problem:
     todo: str = ""
 
     def __str__(self) -> str:
-        lines = [self.what]
+        lines = [_shown(self.what)]
         if self.where:
-            lines.append(f"  where: {self.where}")
+            lines.append(f"  where: {_shown(self.where)}")
         if self.todo:
-            lines.append(f"  to do: {self.todo}")
+            lines.append(f"  to do: {_shown(self.todo)}")
         return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """Part of a message, which may quote a stranger's file: no longer than a page, nothing that steers a terminal."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class CapnetError(Exception):

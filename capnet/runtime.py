@@ -14,13 +14,22 @@ from capnet.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+MOST_WORKERS = 16
+
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live and in which precision frozen towers run."""
+    """Where tensors live, in which precision frozen towers run, and who decodes images.
+
+    Attributes:
+        device: of tensors.
+        bf16: frozen towers run under bf16 autocast.
+        workers: processes that decode images; 0: threads of this one do.
+    """
 
     device: torch.device
     bf16: bool
+    workers: int = 0
 
     def autocast(self) -> AbstractContextManager[object]:
         import torch
@@ -45,7 +54,19 @@ def prepare(settings: Runtime) -> Machine:
     device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    return Machine(device, settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device)))
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device))
+    return Machine(device, bf16, workers(settings))
+
+
+def workers(settings: Runtime) -> int:
+    """Processes that decode images: as set, else one for each core that this process may use, 16 at most and none on
+    a single core. Processes that train together share the cores.
+    """
+    if settings.workers >= 0:
+        return settings.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(cores, MOST_WORKERS) if cores > 1 else 0
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -6,6 +6,10 @@ from typing import Any
 
 import yaml
 
+MOST_LETTERS = 2**20
+MOST_NODES = 20_000  # params.yaml has 400
+DEEPEST = 32
+
 
 def read_yaml(text: str) -> Any:
     """The content of ``text``; raises yaml.YAMLError or ValueError.
@@ -13,7 +17,33 @@ def read_yaml(text: str) -> Any:
     PyYAML alone keeps the last of two equal keys and says nothing. Only true and false are truth values, as in YAML
     1.2, by which DVC reads the same file.
     """
-    return yaml.load(text, _Loader)
+    if len(text) > MOST_LETTERS:
+        raise ValueError(f"{len(text):,} letters: settings have at most {MOST_LETTERS:,}")
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _nodes(node, {}) > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES:,} values, counting those that aliases (*name) repeat")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for once its aliases are written out; each is counted once and then known."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES  # of one that contains itself
+        pairs = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,)))
+        known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(node)]
 
 
 class _Loader(yaml.SafeLoader):

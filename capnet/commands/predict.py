@@ -62,27 +62,28 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
     from capnet.contracts import write_json
     from capnet.errors import DataError
     from capnet.serving import predict as prediction
-    from capnet.serving.drift import drift_report
+    from capnet.serving.drift import Drift
 
     loaded, target = load(Path(params), settings), Path(out)
     prediction.format_of(target)
     source = prediction.list_images(source_address, loaded.data)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        frame = prediction.predict(served, key, source, target)
-        scores = prediction.matrix(frame, len(served.names))
-        report = drift_report(reference, scores, served.limits) if reference else None
-    faults = frame[frame["fault"] != ""]
-    for path, fault in zip(faults["path"][:SHOWN], faults["fault"][:SHOWN], strict=True):
+        drift = Drift(reference, served.limits) if reference else None
+        done = prediction.predict(served, key, source, target, drift)
+    for path, fault in done.faults:
         click.echo(f"not read: {path}: {fault}", err=True)
-    click.echo(f"predict: {len(frame) - len(faults)} images labelled by {key}, {len(faults)} not read, in {target}")
-    if len(faults) and len(faults) == len(frame):
+    click.echo(
+        f"predict: {done.images - done.not_read} images labelled by {key}, {done.not_read} not read, in {target}"
+    )
+    if done.not_read and done.not_read == done.images:
         raise DataError(
-            f"none of the {len(frame)} images could be read",
+            f"none of the {done.images} images could be read",
             source_address,
             f"{target} says for each what is wrong with it",
         )
-    if report:
+    if drift is not None:
+        report = drift.report()
         write_json(target.with_name(f"{target.name}.drift.json"), report)
         show_drift(report)
 

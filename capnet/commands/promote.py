@@ -83,7 +83,9 @@ def command(
 
     The gate compares it with the present champion on the same test images: each rule passes, fails or cannot be
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
-    Where too few of the champion's test images are compared, --reason must say why that is enough.
+    Where too few of the champion's test images are compared, --reason must say why that is enough, and so it must for
+    the first champion of another registered model (--to). A policy that asks for less than the one that the champion
+    passed counts as a failed rule.
     """
     from capnet.config import load
     from capnet.errors import CapnetError
@@ -132,7 +134,7 @@ def command(
 
 
 def show_verdict(verdict: Verdict) -> None:
-    for line in (*map(str, verdict.rules), *verdict.notes):
+    for line in (*map(str, verdict.rules), *verdict.asks, *verdict.notes):
         click.echo(line)
     click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test images")
 

@@ -35,7 +35,14 @@ import click
     help="Only the images of a split, such as outputs/split, each in shards of its own.",
 )
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
-def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int) -> None:
+@click.option(
+    "--shorter",
+    default=0,
+    metavar="PIXELS",
+    type=click.IntRange(min=0),
+    help="Store images whose shorter side is longer as JPEGs of this one, quality 95, upright; 0: all as they are.",
+)
+def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int, shorter: int) -> None:
     """Write images as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
     set data.root to it, data.format to csv and ingest.images to listed.
 
@@ -43,6 +50,7 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
     Examples:
       capnet shard --out data-shards
       capnet shard --out data-shards --split outputs/split --size 200
+      capnet shard --out data-shards --shorter 512        large photos, for views of 224 px with room to spare
     """
     from capnet.config import load
     from capnet.contracts import read_classes, read_manifest, read_split
@@ -56,7 +64,7 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
     classes = read_classes(source / "classes.json")
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
         count = write_shard_set(
-            folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance
+            folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance, shorter
         )
     click.echo(
         f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"

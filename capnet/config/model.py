@@ -39,6 +39,13 @@ class Tte(Section):
         ),
     )
     expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
+    decode: Literal["full", "scaled"] = Field(
+        "full",
+        description=(
+            "how JPEGs are decoded, also in training: all pixels, or at the smallest of the format's reduced scales at"
+            " which no view is enlarged; faster for large photos, and other pixels"
+        ),
+    )
     average: Literal["logits", "probabilities"] = Field("logits", description="what is averaged over views")
     resize: Literal["short", "pad", "squash"] = Field(
         "short",
@@ -66,6 +73,15 @@ class Tte(Section):
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
     threads: Int = Field(2, ge=1, description="CPU threads; equal threads give equal bits")
+    workers: Int = Field(
+        -1,
+        ge=-1,
+        le=256,
+        description=(
+            "processes that decode images; -1: one for each core, 16 at most, none on a single core; 0: threads of the"
+            " process itself; changes no result"
+        ),
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32",

@@ -15,6 +15,7 @@ from capnet.contracts.files import (
     check_schema,
     read_evaluation,
     read_json,
+    reading,
     replace_file,
     sha256_file,
     tree_hash,
@@ -35,6 +36,7 @@ from capnet.contracts.tables import (
 )
 from capnet.contracts.tensors import (
     LabelGraph,
+    check_tensors,
     read_cached_tensors,
     read_graph,
     read_tensors,
@@ -52,6 +54,7 @@ __all__ = [
     "Classes",
     "LabelGraph",
     "check_schema",
+    "check_tensors",
     "label_matrix",
     "make_classes",
     "read_cached_tensors",
@@ -63,6 +66,7 @@ __all__ = [
     "read_predictions",
     "read_split",
     "read_tensors",
+    "reading",
     "replace_file",
     "sha256_file",
     "slugify",

@@ -1,9 +1,10 @@
-"""Calibration: p = sigmoid(logit(score) / T + shift_c), monotone per class, fitted on validation rows.
+"""Calibration: p = sigmoid(logit(score) / T_c + shift_c), monotone per class, fitted on validation rows.
 
 With a distribution-balanced loss a raw sigmoid is no probability: the loss shifts logits and weighs classes (Wu et
-al., ECCV 2020). The temperature T is shared. The shift of a class has a normal prior around a shared shift: a class
-with k expected positives moves about k / (k + prior) of the way to the shift that its own rows ask for, so that rare
-classes lean on the others.
+al., ECCV 2020). The shift of a class has a normal prior around a shared shift: a class with k expected positives moves
+about k / (k + prior) of the way to the shift that its own rows ask for, so that rare classes lean on the others. The
+logarithm of its temperature T_c has one around a shared temperature, because a blend of members is surer of frequent
+classes than of rare ones.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from scipy.special import expit, logit
 from capnet.evaluation.metrics import Bools, Floats
 
 EDGE = 1e-7  # scores are kept this far from 0 and 1: float32 holds no more
-TEMPERATURES = (0.02, 50.0)  # the fit stays inside, also where a class is separated perfectly
+TEMPERATURES = (0.02, 50.0)  # the shared one stays inside, also where every class is separated perfectly
+OWN_TEMPERATURE = 5.0  # precision of the prior: classes differ by 45 % of the shared temperature
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Shared temperature and shift [class], float64; the identity is Calibration(1.0, zeros)."""
+    """Temperature and shift, float64 [class]; the identity is Calibration(ones, zeros)."""
 
-    temperature: float
+    temperature: Floats
     shift: Floats
 
 
@@ -45,35 +47,40 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
 
 def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -> Calibration:
     """Minimise the binary cross entropy of the known entries [picture, class] plus prior / 2 * sum_c (shift_c -
-    shift)^2.
+    shift)^2 plus OWN_TEMPERATURE / 2 * sum_c (log T_c - log T)^2; shifts are compared at the mean logit.
 
     Without any positive, or any negative, among the known entries nothing can be fitted: the identity comes back.
     """
     n_classes = labels.shape[1]
     if not (labels & known).any() or not (~labels & known).any():
-        return Calibration(1.0, np.zeros(n_classes))
+        return Calibration(np.ones(n_classes), np.zeros(n_classes))
     x, weight = logits(scores), known.astype(np.float64)
-    sign = np.where(labels, 1.0, -1.0)
+    centre = float(x[known].mean())
+    x, sign = x - centre, np.where(labels, 1.0, -1.0)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        inverse, shared, own = np.exp(-parameters[0]), parameters[1], parameters[2:]
+        (log_shared, shared), (log_own, own) = parameters[:2], parameters[2:].reshape(2, n_classes)
+        inverse = np.exp(-log_shared - log_own)
         margin = sign * (x * inverse + shared + own)
         pull = -sign * weight * expit(-margin)  # derivative of the loss by the calibrated logit
-        by_class = pull.sum(axis=0)
+        by_class, by_log = pull.sum(axis=0), -(pull * x).sum(axis=0) * inverse
         value = (weight * np.logaddexp(0.0, -margin)).sum() + prior / 2 * (own**2).sum()
-        slope = np.concatenate(([-(pull * x).sum() * inverse, by_class.sum()], by_class + prior * own))
-        return float(value), slope
+        value += OWN_TEMPERATURE / 2 * (log_own**2).sum()
+        parts = [by_log.sum()], [by_class.sum()], by_log + OWN_TEMPERATURE * log_own, by_class + prior * own
+        return float(value), np.concatenate(parts)
 
-    bounds = [(np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])), *[(None, None)] * (n_classes + 1)]
+    bounds = [(np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1])), *[(None, None)] * (2 * n_classes + 1)]
     found = minimize(
         loss,
-        np.zeros(n_classes + 2),
+        np.zeros(2 * n_classes + 2),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
         options={"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13},
     )
-    return Calibration(float(np.exp(found.x[0])), found.x[1] + found.x[2:])
+    log_own, own = found.x[2:].reshape(2, n_classes)
+    temperature = np.exp(found.x[0] + log_own)
+    return Calibration(temperature, found.x[1] + own - centre / temperature)
 
 
 def brier(labels: Bools, known: Bools, probabilities: Floats) -> float:

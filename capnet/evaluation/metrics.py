@@ -75,9 +75,9 @@ def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
         if part.start == part.stop:
             continue
         gain = hits[part]
-        found = np.cumsum(gain, axis=0)
-        area = (gain * found / np.maximum(np.cumsum(seen[part], axis=0), tiny)).sum(axis=0)
-        np.divide(area, found[-1], out=result[c], where=found[-1] > 0)
+        cumulative = np.cumsum(gain, axis=0)
+        area = (gain * cumulative / np.maximum(np.cumsum(seen[part], axis=0), tiny)).sum(axis=0)
+        np.divide(area, cumulative[-1], out=result[c], where=cumulative[-1] > 0)
     return result
 
 
@@ -88,19 +88,19 @@ def average_precision(labels: Bools, scores: Floats, known: Bools | None = None)
 
 @dataclass(frozen=True)
 class Counts:
-    """Weighted counts [class, draw] of given labels that are right, of given labels and of true labels."""
+    """Weighted counts [class, draw] of predicted labels that are right, of predicted labels and of true labels."""
 
     hit: Floats
-    given: Floats
+    predicted: Floats
     true: Floats
 
 
-def count(labels: Bools, given: Bools, weights: Floats, known: Bools | None = None) -> Counts:
+def count(labels: Bools, predicted: Bools, weights: Floats, known: Bools | None = None) -> Counts:
     """Count decisions [picture, class] under weights [picture, draw]; entries that are not ``known`` are left out."""
     if known is not None:
-        labels, given = labels & known, given & known
+        labels, predicted = labels & known, predicted & known
     kind = weights.dtype
-    return Counts(*(part.T.astype(kind) @ weights for part in (labels & given, given, labels)))
+    return Counts(*(part.T.astype(kind) @ weights for part in (labels & predicted, predicted, labels)))
 
 
 def _divide(above: Floats, below: Floats) -> Floats:
@@ -111,17 +111,17 @@ def class_f1(counts: Counts) -> Floats:
     """F1 [class, draw]; NaN for a class without positives. CF1 is the mean of it, not the harmonic mean of CP and
     CR.
     """
-    return np.where(counts.true > 0, _divide(2 * counts.hit, counts.given + counts.true), np.nan)
+    return np.where(counts.true > 0, _divide(2 * counts.hit, counts.predicted + counts.true), np.nan)
 
 
 def overall_f1(counts: Counts) -> Floats:
     """OF1 [draw]: F1 of all known entries together (micro), those of classes without positives too."""
-    return _divide(2 * counts.hit.sum(axis=0), (counts.given + counts.true).sum(axis=0))
+    return _divide(2 * counts.hit.sum(axis=0), (counts.predicted + counts.true).sum(axis=0))
 
 
 def precision(counts: Counts) -> Floats:
-    """Precision [class, draw]; 0 where the class was never given but has positives, NaN without both."""
-    return np.where((counts.given == 0) & (counts.true > 0), 0.0, _divide(counts.hit, counts.given))
+    """Precision [class, draw]; 0 where the class was never predicted but has positives, NaN without both."""
+    return np.where((counts.predicted == 0) & (counts.true > 0), 0.0, _divide(counts.hit, counts.predicted))
 
 
 def recall(counts: Counts) -> Floats:

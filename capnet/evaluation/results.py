@@ -153,7 +153,7 @@ def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Class
     """Brier score and reliability of the test entries per bucket, raw and calibrated (the fit has not seen them)."""
     raw = test.scores["capnet"].astype(np.float64)
     probabilities = calibrate(thresholds.calibration, raw)
-    content: dict[str, Any] = {"temperature": thresholds.calibration.temperature, "buckets": {}}
+    content: dict[str, Any] = {"buckets": {}}
     for name, mask in bucket_masks([item.bucket for item in classes.items]).items():
         known = test.known & mask
         if known.any():

@@ -37,8 +37,8 @@ class SeedTable:
     def figures(self) -> dict[str, float]:
         """Means, and with several seeds the deviations as NAME_sd."""
         several = any(len(values) > 1 for values in self.values.values())
-        found = {name: self.mean(name) for name in self.values}
-        return found | ({f"{name}_sd": self.deviation(name) for name in self.values} if several else {})
+        means = {name: self.mean(name) for name in self.values}
+        return means | ({f"{name}_sd": self.deviation(name) for name in self.values} if several else {})
 
 
 def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[float]) -> list[Mapping[str, float]]:
@@ -48,14 +48,14 @@ def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[floa
     turn gave. Raises ContractError where a seed is missing.
     """
     runs = [*first, *(run for given in others for run in (given if isinstance(given, list) else [given]))]
-    found = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
-    if len(runs) != len(seeds) or any(int(seed) not in found for seed in seeds):
+    by_seed = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
+    if len(runs) != len(seeds) or any(int(seed) not in by_seed for seed in seeds):
         raise ContractError(
-            f"figures of the seeds {sorted(found)}, expected were {[int(seed) for seed in seeds]}",
+            f"figures of the seeds {sorted(by_seed)}, expected were {[int(seed) for seed in seeds]}",
             "report",
             "run the whole pipeline again",
         )
-    return [found[int(seed)] for seed in seeds]
+    return [by_seed[int(seed)] for seed in seeds]
 
 
 def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:

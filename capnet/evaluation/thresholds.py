@@ -121,7 +121,7 @@ def no_thresholds(n_classes: int) -> Thresholds:
         nothing,
         nothing,
         CUT,
-        Calibration(1.0, np.zeros(n_classes)),
+        Calibration(np.ones(n_classes), np.zeros(n_classes)),
     )
 
 
@@ -154,7 +154,7 @@ def thresholds_document(
         "pooled_probability": thresholds.pooled_probability,
         "classes": entries,
         "calibration": {
-            "temperature": thresholds.calibration.temperature,
+            "temperature": [float(value) for value in thresholds.calibration.temperature],
             "shift": [float(value) for value in thresholds.calibration.shift],
         },
     }

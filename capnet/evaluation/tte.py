@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import torch
 from torch import Tensor
 
 from capnet.config import Runtime
-from capnet.data.images.features import Transform, live_features, pooled_features
+from capnet.data.images.features import pooled_features
+from capnet.data.images.stream import stream, without_faults
+from capnet.data.images.transform import Transform
 from capnet.data.images.views import centre_index
 from capnet.model.folder import LoadedModel, load_model
 from capnet.runtime import Machine, prepare
+
+VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
+BATCH = 1024  # images
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Scorer:
             preprocess.interpolation,
             tte=self.loaded.tte,
             resize=self.loaded.tte.resize,
+            decode=self.loaded.tte.decode,
         )
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
@@ -64,27 +71,34 @@ class Scorer:
     def score(self, rows: pd.DataFrame, root: Path, what: str) -> Scored:
         """All variants of the model and of zero-shot for each row."""
         plain = self.frozen(rows, root, what)
-        model = self.loaded.model
-        adapted = (
-            plain
-            if model.tower_is_frozen
-            else live_features(model.pooled, rows, root, self.transform, self.machine, self.threads, what)
-        )
-        centre = centre_index(self.loaded.tte.views)
-        scores = self._variants(adapted, plain, "capnet", "zero_shot")
-        scores |= self._variants(
-            adapted[:, centre : centre + 1], plain[:, centre : centre + 1], "single_view", "zero_shot_single_view"
-        )
-        return Scored(scores, plain.numpy())
+        parts: dict[str, list[np.ndarray]] = {}
+        for adapted, some in self._features(rows, root, plain, what):
+            for name, scores in self._variants(adapted.to(self.machine.device), some.to(self.machine.device)).items():
+                parts.setdefault(name, []).append(scores)
+        return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, plain.numpy())
 
-    def _variants(self, adapted: Tensor, plain: Tensor, served: str, zero_shot: str) -> dict[str, np.ndarray]:
-        outputs: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for start in range(0, len(adapted), 1024):
-            part, part_plain = (tensor[start : start + 1024].to(self.machine.device) for tensor in (adapted, plain))
-            for bucket, scores in zip(
-                outputs,
-                self.loaded.model.ensemble(part, self.class_features, self.loaded.tte.average, part_plain),
-                strict=True,
-            ):
-                bucket.append(scores.cpu())
-        return {name: torch.cat(bucket).numpy() for name, bucket in zip((served, zero_shot), outputs, strict=True)}
+    def _features(self, rows: pd.DataFrame, root: Path, plain: Tensor, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [image, view, pooled] of some images after the other, as the model sees them, and without adapters,
+        which ``plain`` has of all.
+        """
+        model = self.loaded.model
+        if model.tower_is_frozen:
+            yield from ((plain[start : start + BATCH],) * 2 for start in range(0, len(rows), BATCH))
+            return
+        items = self.transform.items(rows)
+        parts = stream(model.pooled, items, root, self.transform, self.machine, self.threads, len(rows))
+        start = 0
+        for part in without_faults(parts, root):
+            yield part.features, plain[start : start + len(part.features)]
+            start += len(part.features)
+
+    def _variants(self, adapted: Tensor, plain: Tensor) -> dict[str, np.ndarray]:
+        """Scores [image, class] by variant of features [image, view, pooled]."""
+        centre = centre_index(self.loaded.tte.views)
+        result: dict[str, np.ndarray] = {}
+        for views, names in ((slice(None), VARIANTS[:2]), (slice(centre, centre + 1), VARIANTS[2:])):
+            scores = self.loaded.model.ensemble(
+                adapted[:, views], self.class_features, self.loaded.tte.average, plain[:, views]
+            )
+            result |= {name: item.cpu().numpy() for name, item in zip(names, scores, strict=True)}
+        return result

@@ -275,11 +275,12 @@ class CapNet(nn.Module):
         return {name: tensor.detach().cpu().clone() for name, tensor in self.named_parameters()}
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put saved tensors back; raises ContractError where names or shapes differ."""
+        """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
         own = dict(self.named_parameters())
         wrong = sorted(set(own) ^ set(tensors)) + [
             name for name in own if name in tensors and own[name].shape != tensors[name].shape
         ]
+        wrong += [name for name in own if name not in wrong and not _is_usable(tensors[name])]
         if wrong:
             raise ContractError(
                 f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
@@ -289,3 +290,7 @@ class CapNet(nn.Module):
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())

@@ -20,7 +20,8 @@ OVERRIDE = "gate_override"
 FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag: does the artifact hold the backbone's weights
 PROVENANCE = "provenance"  # tag: JSON with class_fingerprint, weight_hash, data_md5, git_revision
 NOBODY = "no champion"
-UNCOVERED = "inconclusive: coverage"  # how a rule begins in VERDICT_RULES that needs the reason of a person
+ASKS = "reason needed: "
+NEEDS_REASON = ("inconclusive: coverage", ASKS)  # how a line in VERDICT_RULES begins that needs the reason of a person
 
 
 def identity(name: str, version: str | int) -> str:
@@ -43,9 +44,9 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
     if verdict not in ("green", "inconclusive"):
         rules = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith("fail")]
         return f"a {verdict} verdict of the promotion gate" + (f": {'; '.join(rules)}" if rules else "")
-    uncovered = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith(UNCOVERED)]
-    if uncovered:
-        return f"an inconclusive verdict that needs a reason: {'; '.join(uncovered)}"
+    asks = [line for line in tags.get(VERDICT_RULES, "").splitlines() if line.startswith(NEEDS_REASON)]
+    if asks:
+        return f"a verdict that needs a reason: {'; '.join(asks)}"
     rivals = [identity(name, number) for number in history.rivals(events, str(version))]
     if rivals and tags.get(VERDICT_AGAINST, "") not in rivals:
         return (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
 from capnet.promotion.page import refresh
+from capnet.promotion.standard import VERDICT_POLICY
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -32,12 +33,17 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
         return client.get_model_version(name, min((str(item.version) for item in copies), key=int))
     with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
         made = client.copy_model_version(f"models:/{version.name}/{version.version}", name)
-    for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, OVERRIDE):
+    for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVERRIDE):
         if key in version.tags:
             client.delete_model_version_tag(name, made.version, key)
     client.set_model_version_tag(name, made.version, COPIED_FROM, identity(version.name, version.version))
     refresh(client, name, str(made.version))
     return client.get_model_version(name, made.version)
+
+
+def copied_from(version: ModelVersion) -> str:
+    """Which version this one is a copy of, by its tag; "" where it is none."""
+    return str(version.tags.get(COPIED_FROM, ""))
 
 
 def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:

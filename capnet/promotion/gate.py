@@ -21,6 +21,8 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError
+from capnet.promotion.gate_rows import check_rows
+from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
 
@@ -109,11 +111,13 @@ def read_gate(folder: Path) -> GateScores:
     content = read_json(folder / CLASSES)
     check_schema(content, folder / CLASSES)
     try:
-        return GateScores(content, pq.read_table(folder / TEST).to_pandas(), pq.read_table(folder / SEEN).to_pandas())
+        test, seen = (pq.read_table(folder / name).to_pandas() for name in (TEST, SEEN))
     except (pa.ArrowInvalid, OSError) as error:
         raise ContractError(
             f"scores for the gate cannot be read: {error}", str(folder), "register the model again"
         ) from None
+    check_rows(content.get("classes"), test, seen, str(folder))
+    return GateScores(content, test, seen)
 
 
 def judge(
@@ -125,18 +129,22 @@ def judge(
 ) -> Verdict:
     """The verdict on a candidate's test rows; without a champion only the minimum is asked for.
 
-    Rows that either of the two was trained or chosen on (same bytes or same group) are left out. ``rescore`` gives the
-    champion's scores of rows it has none for (columns sha256); without it those are left out and a person is asked.
+    Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
+    and pictures of one group are drawn together. ``rescore`` gives the champion's scores of rows it has none for
+    (columns sha256); without it those are left out and a person is asked.
     Where there are such rows, the champion's own must pass alone, too: what is added must not hide a fall. Other
     classes are not comparable.
     """
     import numpy as np
 
+    measured = champion
+    if champion is not None:
+        candidate, champion = _grouped(candidate, champion)
     candidate, notes = _tested(candidate)
     own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
     rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
     extra = {"policy": policy.model_dump(mode="json"), **(names or {})}
-    if champion is None:
+    if champion is None or measured is None:
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
         return Verdict(tuple(rules), (*notes, last), not len(own), len(own), extra)
     if champion.names != candidate.names:
@@ -146,7 +154,7 @@ def judge(
         )
         change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
         note = f"not comparable: the champion knows other classes ({change})"
-        uncovered = _coverage(candidate.test[:0], champion, policy)
+        uncovered = _coverage(candidate.test[:0], measured, policy)
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
 
     fresh = ~_seen(candidate.test, champion)
@@ -159,19 +167,26 @@ def judge(
     if added and rescore is None:
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
-    rules = [*_coverage(candidate.test[fresh], champion, policy), *rules]
+    rules = [*_coverage(candidate.test[fresh], measured, policy), *rules]
     if not fresh.any():
         return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0, extra)
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
-    rules += compare(everything, own[fresh], theirs, policy)
-    if again.any() and not again.all():
-        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy)
+    times = 2 if again.any() and not again.all() else 1
+    rules += compare(everything, own[fresh], theirs, policy, times)
+    if times == 2:
+        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times)
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
     return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
+
+
+def _grouped(*models: GateScores) -> list[GateScores]:
+    """The models with the groups of all their tables taken together."""
+    groups = common_groups([table for model in models for table in (model.test, model.seen)])
+    return [replace(model, test=regrouped(model.test, groups), seen=regrouped(model.seen, groups)) for model in models]
 
 
 def _tested(candidate: GateScores) -> tuple[GateScores, list[str]]:
@@ -195,7 +210,7 @@ def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
 
 
 def _coverage(compared: pd.DataFrame, champion: GateScores, policy: Policy) -> list[Rule]:
-    """How much of what the champion was tested on is asked again, of rows that it had not seen.
+    """How much of what the champion was tested on is asked again, of rows that it had not seen by its own groups.
 
     A picture counts where its labels are those that the champion was tested with, a positive of the tail where it still
     is one.
@@ -226,10 +241,11 @@ def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int
 
 
 def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
-    """Rows of the candidate, with the champion's tail where it is another one."""
+    """Rows of the candidate, with the champion's tail where it is another one, and the critical classes of both."""
     import numpy as np
 
     rows = _rows(candidate, chosen)
+    rows = replace(rows, critical=rows.critical | np.isin(candidate.names, sorted(champion.critical)))
     if champion.tail not in ([], candidate.tail):
         rows = replace(rows, former_tail=np.isin(candidate.names, champion.tail))
     return rows

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Event:
     done: str = ""  # when the alias had been moved; "" where the writer died before
     overtaken: str = ""  # the version that another writer put in its place at the same time
     key: str = ""
+    policy: str = ""  # hash and margins of the policy that the verdict was made by
 
     @property
     def counts(self) -> bool:
@@ -56,7 +57,8 @@ class Event:
         if self.done and self.overtaken:
             state = f" (overtaken by version {self.overtaken})"
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.at}  {self.kind:<11} {move}  verdict {self.verdict or 'missing'}  by {self.by}{state}{why}"
+        verdict = f"{self.verdict or 'missing'}{' by ' if self.policy else ''}{self.policy}"
+        return f"{self.at}  {self.kind:<11} {move}  verdict {verdict}  by {self.by}{state}{why}"
 
 
 def now() -> str:
@@ -81,11 +83,13 @@ def begin(
     reason: str = "",
     rules: str = "",
     key: str = "",
+    policy: str = "",
 ) -> Event:
     """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
     at = now()
     key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
-    event = Event(kind, before, after, verdict, reason[:LONGEST], rules[:LONGEST], person()[:100], at, key=key)
+    shortened = reason[:LONGEST], rules[:LONGEST], person()[:100]
+    event = Event(kind, before, after, verdict, *shortened, at, key=key, policy=policy)
     _write(client, name, event)
     return event
 
@@ -111,12 +115,13 @@ def _write(client: MlflowClient, name: str, event: Event) -> None:
 
 def read(tags: Mapping[str, str]) -> list[Event]:
     """All events among a registered model's tags, in the order in which the alias moved."""
-    events = []
+    events, known = [], {field.name for field in fields(Event)} - {"key"}
     for key, value in tags.items():
         if key.startswith(PREFIX):
             try:
-                events.append(Event(**json.loads(value), key=key))
-            except (ValueError, TypeError):  # someone edited the tag in the UI; the audit names it
+                content = json.loads(value)  # a newer version may say more
+                events.append(Event(**{name: content[name] for name in known & content.keys()}, key=key))
+            except (ValueError, TypeError, AttributeError):  # someone edited the tag in the UI; the audit names it
                 events.append(
                     Event(
                         "unreadable",

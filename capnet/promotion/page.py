@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from capnet.promotion import history
 from capnet.promotion.champion import (
+    ASKS,
     OVERRIDE,
     VERDICT,
     VERDICT_AGAINST,
@@ -15,6 +16,8 @@ from capnet.promotion.champion import (
     identity,
     refusal,
 )
+from capnet.promotion.policy import Policy
+from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_tag, tagged
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import current_number, version_or_none
 from capnet.tracking.store import insist
@@ -28,13 +31,19 @@ START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts 
 
 
 def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
-    """What readers of the champion ask for, as tags of ``version``; rules that failed come first."""
+    """What readers of the champion ask for, as tags of ``version``; first rules that failed, then what needs a
+    reason: a long list is cut.
+    """
+    first = [*verdict.broken, *verdict.uncovered]
     lines = [
         *map(str, verdict.broken),
-        *(str(rule) for rule in verdict.rules if rule.outcome != "fail"),
+        *(f"{ASKS}{why}" for why in verdict.asks),
+        *map(str, verdict.uncovered),
+        *(str(rule) for rule in verdict.rules if rule not in first),
         *verdict.notes,
     ]
     return {
+        VERDICT_POLICY: policy_tag(Policy.model_validate(verdict.extra["policy"])),
         VERDICT: verdict.colour,
         VERDICT_OF: identity(version.name, version.version),
         VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),
@@ -89,7 +98,9 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
     if reason:
         first += " Readers refuse it."
     rules = tags.get(VERDICT_RULES, "").splitlines() if own else []
-    notes = [f"refused: {reason}"] if reason else []
+    policy = tagged(tags) if own else None
+    notes = [in_words(policy)] if policy else []
+    notes += [f"refused: {reason}"] if reason else []
     if tags.get(OVERRIDE):
         notes.append(f"reason of a person: {tags[OVERRIDE]}")
     lines = [f"- `{' '.join(line.split()).replace('`', chr(39))}`" for line in (*rules, *notes)]

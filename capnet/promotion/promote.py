@@ -18,11 +18,12 @@ from capnet.promotion.champion import (
     identity,
     refusal,
 )
-from capnet.promotion.copies import refused_at_home
+from capnet.promotion.copies import copied_from, refused_at_home
 from capnet.promotion.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.promotion.history import Event
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
+from capnet.promotion.standard import in_words, loosened, tagged
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import champion_of, current_number, rival_of, version_or_none
 from capnet.tracking.store import insist
@@ -56,8 +57,10 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
     try:
         with TemporaryDirectory() as folder:
             found = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
-        own = version.tags.get("content_hash")
-        if found.classes.get("content_hash", own) != own:  # two versions of one run that was given from outside
+        theirs = found.classes.get("content_hash")
+        if not theirs:
+            raise ContractError("they have no content hash, so nothing says whose they are", FOLDER)
+        if theirs != version.tags.get("content_hash"):  # two versions of one run that was given from outside
             raise ContractError("they are those of another version of the same run", FOLDER)
         return found
     except (MlflowException, OSError, ContractError) as error:
@@ -77,16 +80,20 @@ def verdict_on(
     policy: Policy,
     rescore: Rescore | None = None,
 ) -> Verdict:
-    """Against ``champion``; a champion whose scores are gone cannot be compared with, which needs a person."""
+    """Against ``champion``, and by a ``policy`` that asks for no less than the one it passed; a champion whose scores
+    are gone cannot be compared with, which needs a person and a reason.
+    """
     if champion is None:
         return judge(candidate, None, policy)
     named = {"champion": identity(champion.name, champion.version)}
     try:
         theirs = scores_of(client, champion)
     except ContractError as error:
-        alone = judge(candidate, None, policy, names=named)
-        return Verdict(alone.rules, (f"not comparable: {error.problems[0].what}",), True, alone.rows, alone.extra)
-    return judge(candidate, theirs, policy, rescore, named)
+        verdict, why = judge(candidate, None, policy, names=named), f"not comparable: {error.problems[0].what}"
+        verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
+    else:
+        verdict = judge(candidate, theirs, policy, rescore, named)
+    return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
 
 
 def _no_reason() -> GateError:
@@ -109,9 +116,9 @@ def promote(
 ) -> Outcome:
     """Make ``version`` the champion of its registered model.
 
-    A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``, and needs a
-    ``reason`` where too few of the champion's test pictures are compared. Moves of the alias made elsewhere are written
-    into the history first. Raises GateError where the gate refuses.
+    A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. A ``reason`` is
+    needed where too few of the champion's test pictures are compared, or where a copy finds no champion. Moves of the
+    alias made elsewhere are written into the history first. Raises GateError where the gate refuses.
     """
     if force and not reason.strip():
         raise _no_reason()
@@ -127,6 +134,9 @@ def promote(
     doubt = "" if rival else refused_at_home(client, version)
     if doubt:
         verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
+    home = "" if rival else copied_from(version)
+    if home:
+        verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
     show_verdict(client, version, verdict_tags(version, rival, verdict))
     if verdict.colour == "red" and not force:
         problems = [
@@ -140,26 +150,28 @@ def promote(
         )
         raise GateError(problems=[*problems, last])
     if verdict.needs_reason and not reason.strip():
+        why = "nothing compares this version with a champion"
+        if verdict.uncovered:
+            why = "too few of the champion's test pictures are compared"
         raise GateError(
-            "too few of the champion's test pictures are compared, which needs --reason",
-            f"{identity(name, number)}: {'; '.join(map(str, verdict.uncovered))}",
-            "test on the champion's pictures too and register again, or say in a sentence why this comparison is"
-            " enough: `--reason ...`, it stays in the history",
+            f"{why}, which needs --reason",
+            f"{identity(name, number)}: {'; '.join([*verdict.asks, *map(str, verdict.uncovered), *verdict.notes])}",
+            "test on the champion's pictures too and register again, or say in a sentence why this version must serve:"
+            " `--reason ...`, it stays in the history",
         )
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
         open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
         raise GateError(
             "the gate cannot decide and nobody confirmed",
-            f"{identity(name, number)}: {'; '.join([*open_rules, *map(str, verdict.notes)])}",
+            f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}",
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
     since = history.now()
     if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
-    event = history.begin(
-        client, name, kind, before, number, verdict.colour, reason, "; ".join(map(str, verdict.broken))
-    )
+    rules, words = "; ".join(map(str, verdict.broken)), in_words(policy)
+    event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, "", words)
     if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, reason)
     elif OVERRIDE in version.tags:
@@ -220,7 +232,8 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
             f"models:/{name}/{back}",
             "`--rollback --force --reason ...` goes back all the same, on the record",
         )
-    event = history.begin(client, name, "rolled back", current, back, version.tags.get(VERDICT, ""), reason)
+    verdict, words = version.tags.get(VERDICT, ""), _policy_of(version)
+    event = history.begin(client, name, "rolled back", current, back, verdict, reason, "", "", words)
     if why:
         client.set_model_version_tag(name, back, OVERRIDE, reason)
     return _move(client, event, name, None, since)
@@ -250,10 +263,15 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     if red:
         verdict = "red"
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
-    event = history.begin(client, name, "found", last, current, verdict, why, rules, key)
+    event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(found))
     event = history.finish(client, name, event)
     refresh(client, name, last, current)
     return event
+
+
+def _policy_of(version: ModelVersion | None) -> str:
+    policy = tagged(version.tags) if version else None
+    return in_words(policy) if policy else ""
 
 
 @dataclass(frozen=True)

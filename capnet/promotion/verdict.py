@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval, is_single
+from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
 
@@ -20,7 +20,9 @@ Colour = Literal["green", "inconclusive", "red"]
 COVERAGE = "coverage"
 NO_INTERVAL = (float("nan"), float("nan"))
 UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
+REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
+LIKELY = "below what is allowed, but not beyond doubt"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Rule:
     note: str = ""
 
     def __str__(self) -> str:
+        if not (np.isfinite(self.value) or np.isfinite(self.against)):
+            return f"{self.outcome}: {self.name}" + (f"; {self.note}" if self.note else "")
         numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
         numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
         allowed = f", may be {100 * self.margin:.1f} lower" if self.margin else ""
@@ -48,13 +52,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``."""
+    """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``; ``asks``:
+    why a person must give a reason, coverage apart.
+    """
 
     rules: tuple[Rule, ...] = ()
     notes: tuple[str, ...] = ()
     doubtful: bool = False
     rows: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    asks: tuple[str, ...] = ()
 
     @property
     def colour(self) -> Colour:
@@ -70,7 +77,7 @@ class Verdict:
 
     @property
     def needs_reason(self) -> bool:
-        return bool(self.uncovered)
+        return bool(self.uncovered or self.asks)
 
     @property
     def broken(self) -> list[Rule]:
@@ -85,6 +92,7 @@ class Verdict:
             "rows": self.rows,
             "rules": rules,
             "notes": list(self.notes),
+            "asks": list(self.asks),
             **self.extra,
         }
 
@@ -160,20 +168,19 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
             required,
             draws - required,
             0.0,
-            is_single(rows.units),
-            int((rows.labels & rows.known).sum()),
+            Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1),
         )
     ]
 
 
-def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> list[Rule]:
+def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
     """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
     paired test on the same draws of pictures (or groups).
 
-    Scores are [picture, class]. A critical class, and a mean over all its classes, needs MIN_POSITIVES labels to pass
-    or fail: below, the interval is too narrow to be believed, so the rule is inconclusive. So is every rule where all
-    pictures are of one group. Only a model with the very scores of the other is as good beyond that, whatever chance
-    picks.
+    Scores are [picture, class]; ``times``: how often one verdict asks these rules, of different pictures. A critical
+    class, and a mean over all its classes, needs MIN_POSITIVES labels to pass or fail: below, the interval is too
+    narrow to be believed, so the rule is inconclusive. So is every rule where all pictures are of one group. Only a
+    model with the very scores of the other is as good beyond that, whatever chance picks.
     """
     rankings = [rank(rows.labels, scores, rows.known) for scores in (candidate, champion)]
     masks = {name: mask for name, mask in bucket_masks(list(rows.buckets)).items() if name in ("mAP", "tail")}
@@ -194,64 +201,93 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy) -> 
             drawn[name].append(ours[name] - theirs[name])
         drawn_classes.append(our_classes - their_classes)
 
-    margins, single = policy.may_fall, is_single(rows.units)
+    margins, questions = policy.may_fall, times * (len(masks) + len(chosen))
     same = bool(np.array_equal(candidate[rows.known], champion[rows.known]))
-    positives = (rows.labels & rows.known).sum(axis=0)
     rules = []
     for name, mask in masks.items():
         value, against = (float(point[0][name][0]) for point in points)
         margin = margins.mAP if name == "mAP" else margins.tail
-        found = int(positives[mask].sum())
-        rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, single, found, same))
+        evidence = Evidence.of(rows, mask, questions, same)
+        rules.append(_rule(name, value, against, np.concatenate(drawn[name]), margin, evidence))
     by_class = np.concatenate(drawn_classes, axis=1) if drawn_classes else np.empty((0, 0))
     for index, c in enumerate(chosen):
         value, against = (float(point[1][index, 0]) for point in points)
-        name, found = f"critical class {rows.names[int(c)]}", int(positives[c])
-        rules.append(_rule(name, value, against, by_class[index], margins.critical, single, found, same))
+        evidence = Evidence.of(rows, np.arange(len(rows.names)) == c, questions, same)
+        rules.append(
+            _rule(f"critical class {rows.names[int(c)]}", value, against, by_class[index], margins.critical, evidence)
+        )
     return rules
 
 
-def unseen(positives: int) -> float:
-    """The share of positives that a model may lose although it lost none of these: more would have shown with a chance
-    of 97.5 %.
+def unseen(positives: int, chance: float = UNSEEN) -> float:
+    """The share of positives that a model may lose although it lost none of these: more would have shown but for this
+    chance.
     """
-    return float(1 - UNSEEN ** (1 / positives))
+    return float(1 - chance ** (1 / positives))
 
 
-def _rule(
-    name: str,
-    value: float,
-    against: float,
-    draws: Floats,
-    margin: float,
-    single: bool,
-    positives: int,
-    same: bool = False,
-) -> Rule:
-    """Asks for positives before anything can pass; ``same``: both models gave the very same scores."""
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule rests on. ``pictures``: positive ones of each class; ``positives``: the same with those of one group
+    counted once; ``units``: pictures or groups; ``questions``: rules that are asked together; ``same``: both models
+    gave the very same scores.
+    """
+
+    pictures: int
+    positives: int
+    units: int
+    grouped: bool
+    questions: int
+    same: bool = False
+
+    @classmethod
+    def of(cls, rows: Rows, mask: Bools, questions: int, same: bool = False) -> Evidence:
+        """Of the classes in ``mask``."""
+        picture, label = np.nonzero((rows.labels & rows.known)[:, np.asarray(mask)])
+        together = len(np.unique(rows.units))
+        positives = len(np.unique(rows.units[picture] * np.int64(rows.labels.shape[1]) + label))
+        return cls(len(label), positives, together, together < len(rows.units), questions, same)
+
+    def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
+        """Is the fall beyond the margin, and is an equal model ruled out at REFUSED, for all questions together?"""
+        return difference + self.reach(UNSEEN, spread) < -margin and difference + self.reach(REFUSED, spread) < 0
+
+    def reach(self, chance: float, spread: float) -> float:
+        """How far chance moves a difference upwards, at a chance that all questions share (Bonferroni).
+
+        Draws of few pictures spread less than what they stand for: hence Student's t, and what so few cannot show.
+        """
+        from scipy.special import stdtrit
+
+        each = chance / self.questions
+        t = float(stdtrit(max(1, min(self.units, self.positives) - 1), 1 - each))
+        return max(t * spread, unseen(self.positives, UNSEEN / self.questions))
+
+
+def _rule(name: str, value: float, against: float, draws: Floats, margin: float, evidence: Evidence) -> Rule:
+    """Asks for positives before anything can pass, and for more than a 95 % interval before anything fails."""
 
     def rule(outcome: Outcome, low: float, high: float, note: str = "") -> Rule:
         return Rule(name, outcome, value, against, difference, low, high, margin, note)
 
-    difference = value - against
+    difference, positives = value - against, evidence.positives
     if not np.isfinite(difference):
         return rule("inconclusive", *NO_INTERVAL, "no positive test picture")
-    low, high = NO_INTERVAL if single else interval(draws, difference, (-1.0, 1.0))
-    pictures = f"only {positives} positive test picture{'' if positives == 1 else 's'}"
-    if positives < MIN_POSITIVES:
-        return rule("inconclusive", low, high, f"{pictures}, {MIN_POSITIVES} are needed to decide")
-    if same:
+    low, high = NO_INTERVAL if evidence.units < 2 else interval(draws, difference, (-1.0, 1.0))
+    if evidence.same and evidence.pictures >= MIN_POSITIVES:
         return rule("pass", difference, difference)
-    if single:
+    if evidence.units < 2 and evidence.pictures >= MIN_POSITIVES:
         return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
+    found = f"only {positives} positive test {'group' if evidence.grouped else 'picture'}"
+    found += "" if positives == 1 else "s"
+    if positives < MIN_POSITIVES:
+        return rule("inconclusive", low, high, f"{found}, {MIN_POSITIVES} are needed to decide")
     outcome, hidden = decide(low, high, margin), unseen(positives)
-    if outcome != decide(difference - hidden, difference + hidden, margin):  # draws of few show less than others would
-        note = (
-            f"{pictures}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
-            if outcome != "inconclusive"
-            else ""
-        )
+    if outcome == "pass" and difference - hidden <= -margin:  # draws of few show less than others would
+        note = f"{found}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
         return rule("inconclusive", low, high, note)
+    if outcome == "fail" and not evidence.beyond_doubt(difference, float(np.nanstd(draws)), margin):
+        return rule("inconclusive", low, high, LIKELY)
     return rule(outcome, low, high)
 
 

@@ -12,6 +12,8 @@ from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import blend_in_words
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
+from capnet.promotion.policy import Policy
+from capnet.promotion.standard import in_words
 from capnet.registry.candidate import (
     TITLES,
     Candidate,
@@ -28,13 +30,15 @@ MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
 
 
-def card_texts(candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str) -> dict[str, str]:
+def card_texts(
+    candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str, policy: Policy | None = None
+) -> dict[str, str]:
     """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or
-    referenced.
+    referenced; ``policy``: what the version is asked for at its registration.
     """
     licence = data_licence(stated_licence, Path("data"))
     return {
-        MODEL_CARD: model_card(candidate, form),
+        MODEL_CARD: model_card(candidate, form, policy),
         DATA_CARD: data_card(candidate, data_md5, place, licence),
     }
 
@@ -53,8 +57,8 @@ def card_links(experiment: str, run_id: str) -> str:
 # ---------------------------------------------------------------- model
 
 
-def model_card(candidate: Candidate, form: str) -> str:
-    """Use, limits, figures with intervals, weak classes, thresholds, every class, settings."""
+def model_card(candidate: Candidate, form: str, policy: Policy | None = None) -> str:
+    """Use, limits, figures with intervals, weak classes, thresholds, promotion policy, every class, settings."""
     config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
     classes = candidate.classes
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
@@ -124,6 +128,7 @@ def model_card(candidate: Candidate, form: str) -> str:
             f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
             " threshold."
         ),
+        *_policy(policy),
         "",
         "## Every class",
         "",
@@ -147,6 +152,13 @@ def model_card(candidate: Candidate, form: str) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _policy(policy: Policy | None) -> list[str]:
+    if policy is None:
+        return []
+    text = f"Registered under {in_words(policy)}. Shares are in %; the version's page has the verdict."
+    return ["", "## Promotion policy", "", text]
 
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
@@ -208,6 +220,8 @@ def _every_class(candidate: Candidate) -> list[str]:
 def _made_of(candidate: Candidate, form: str) -> list[str]:
     config = candidate.config
     backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
+    rows = config.get("refit_rows", 0)
+    refitted = f", then trained once more on {rows:,} training and validation pictures together" if rows else ""
     entry = find_backbone(str(backbone.get("name", "")))
     licence = entry.licence(str(backbone.get("pretrained", "")), digest)
     holding = (
@@ -228,7 +242,7 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
         f"- Backbone weights: {holding}.",
         (
             f"- Trained parameters: {config.get('trained_parameters', 0):,}; epoch {config.get('selected_epoch', '?')}"
-            " kept."
+            f" kept{refitted}."
         ),
         f"- Content: {code(candidate.content_hash)}.",
     ]

@@ -14,16 +14,17 @@ from capnet.errors import ContractError
 from capnet.progress import Advance, bar
 from capnet.promotion.champion import FORM, PACKED, PROVENANCE, REFERENCED, VERDICT
 from capnet.promotion.page import show_verdict, verdict_tags
-from capnet.promotion.policy import read_policy
+from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
 from capnet.promotion.versions import rival_of
 from capnet.registry.artifacts import log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
 from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
+from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
-from capnet.tracking.store import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.tracking.store import experiment_id, insist, local_path, masked, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -70,6 +71,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
 
     Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
     """
+    policy = read_policy(settings.policy)
     with store(settings, "register the model") as client, bar("register", 5) as advance:
         found = find_version(client, settings, candidate.content_hash)
         if found is not None:
@@ -77,19 +79,20 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
         else:
             experiment = experiment_id(client, settings)
             advance(note="run")
-            found = _new_version(client, settings, experiment, candidate, report, data_md5, advance)
+            found = _new_version(client, settings, experiment, candidate, report, data_md5, policy, advance)
         if settings.alias not in found.aliases:
             insist(client.set_registered_model_alias, settings.name, settings.alias, found.version)
         if VERDICT not in found.tags:
-            _inform(client, settings, found, candidate)
+            _inform(client, settings, found, candidate, policy)
         return client.get_model_version(settings.name, found.version)
 
 
-def _inform(client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate) -> None:
+def _inform(
+    client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate, policy: Policy
+) -> None:
     """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks
     again.
     """
-    policy = read_policy(settings.policy)
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
@@ -155,6 +158,7 @@ def _new_version(
     candidate: Candidate,
     report: Path,
     data_md5: str,
+    policy: Policy,
     advance: Advance,
 ) -> ModelVersion:
     sources = {
@@ -167,7 +171,8 @@ def _new_version(
     form = PACKED if settings.pack_backbone else REFERENCED
     tags = {"content_hash": candidate.content_hash, FORM: form, PROVENANCE: json.dumps(sources)}
     text = description(candidate)
-    cards = card_texts(candidate, form, data_md5, dvc_location(Path(".dvc/config"), data_md5), settings.data_licence)
+    place = dvc_location(Path(".dvc/config"), data_md5)
+    cards = card_texts(candidate, form, data_md5, place, settings.data_licence, policy)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
     notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}

@@ -5,20 +5,22 @@ the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from capnet.config import Params
 from capnet.contracts import read_json, write_json
+from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError
-from capnet.serving.drift import drift_report
-from capnet.serving.predict import SCORE, Source, list_images, predict, remote_images
+from capnet.serving.drift import Drift
+from capnet.serving.output import SCORE, row_groups
+from capnet.serving.predict import Source, list_images, predict, remote_images
 
 TABLE = "predictions.parquet"
+ROWS = 1024  # of each part at a time
 
 
 def fetch_model(params: Params, address: str, folder: Path) -> str:
@@ -58,29 +60,51 @@ def predict_part(params: Params, model: Path, root: Path, part: int, parts: int,
     if not source.names:
         return {"pictures": 0.0, "not_read": 0.0}
     served = load_served(location / "model", location / "thresholds.json", params.runtime)
-    frame = predict(served, name, source, out / TABLE)
-    return {"pictures": float(len(frame)), "not_read": float((frame["fault"] != "").sum())}
+    done = predict(served, name, source, out / TABLE)
+    return {"pictures": float(done.images), "not_read": float(done.not_read)}
 
 
 def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, float]:
     """Write one table, sorted by path, and drift.json where the model has a reference; returns counts and how many
     classes drifted.
+
+    Part p of P has the images p, p + P, p + 2 P ... of a sorted list, so the same rows of all parts are together the
+    next ones of the list: memory stays constant.
     """
-    tables = [pd.read_parquet(folder / TABLE) for folder in parts if (folder / TABLE).is_file()]
-    if not tables:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    files = [pq.ParquetFile(folder / TABLE) for folder in parts if (folder / TABLE).is_file()]
+    if not files:
         raise DataError("no part has an image", "predict", "correct --pictures")
-    if len({tuple(table.columns) for table in tables}) != 1:
+    schema = files[0].schema_arrow
+    if any(file.schema_arrow.names != schema.names for file in files):
         raise ContractError("the parts name different classes", "predict", "run the whole pipeline again")
-    table = pd.concat(tables, ignore_index=True).sort_values("path", ignore_index=True)
     out.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(out / TABLE, index=False)
-    good = table[table["fault"] == ""]
-    figures = {"pictures": float(len(table)), "not_read": float(len(table) - len(good))}
     location, _ = model_location(model)
+    drift = None
     if (location / "reference.json").is_file():
         limits = np.array([float(item["threshold"]) for item in read_json(location / "thresholds.json")["classes"]])
-        scores = good[[name for name in table.columns if name.startswith(SCORE)]].to_numpy(dtype=np.float32)
-        report: dict[str, Any] = drift_report(read_json(location / "reference.json"), scores, limits)
+        drift = Drift(read_json(location / "reference.json"), limits)
+    columns = [name for name in schema.names if name.startswith(SCORE)]
+    images = not_read = 0
+    last = ""
+    with replacing(out / TABLE) as temporary, row_groups(temporary, schema) as add:
+        for batches in zip_longest(*(file.iter_batches(ROWS) for file in files)):
+            table = pa.Table.from_batches([batch for batch in batches if batch is not None]).sort_by("path")
+            paths = [last, *table["path"].to_pylist()]
+            if any(path >= following for path, following in pairwise(paths)):
+                raise ContractError("the parts are not of one list", "predict", "run the whole pipeline again")
+            last = paths[-1]
+            add(table)
+            good = table.filter(pc.equal(table["fault"], ""))
+            images, not_read = images + len(table), not_read + len(table) - len(good)
+            if drift is not None:
+                drift.add(np.stack([good[name].to_numpy() for name in columns], axis=1).astype(np.float32))
+    figures = {"pictures": float(images), "not_read": float(not_read)}
+    if drift is not None:
+        report = drift.report()
         write_json(out / "drift.json", report)
         figures["drifted_classes"] = float(sum(item["drifted"] for item in report["classes"]))
     return figures

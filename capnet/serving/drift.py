@@ -44,48 +44,70 @@ def reference_document(
     return {"schema": SCHEMA, "source": source, "rows": len(scores), "whole": whole, "classes": classes}
 
 
-def drift_report(reference: Mapping[str, Any], scores: Floats, limits: Floats) -> dict[str, Any]:
-    """Compare decided rates (two-proportion z-test, corrected for the number of classes) and scores (PSI) with the
-    reference.
+class Drift:
+    """Compares scores with a reference; they are counted as they come, and none is kept."""
 
-    A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance gives at
-    these sizes. With fewer than FEWEST images nothing is marked.
-    """
-    from scipy.stats import norm
+    def __init__(self, reference: Mapping[str, Any], limits: Floats) -> None:
+        self.reference, self.limits = reference, limits
+        self.rows = self.labels = self.without = 0
+        self.decided = np.zeros(len(limits), dtype=np.int64)
+        self.edges = [np.array(item["edges"]) for item in reference["classes"]]
+        self.counts = [np.zeros(len(edges) + 1, dtype=np.int64) for edges in self.edges]
 
-    rows, before = len(scores), int(reference["rows"])
-    enough = min(rows, before) >= FEWEST
-    limit_z = float(norm.isf(ALPHA / 2 / max(1, len(limits))))
-    noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
-    classes = []
-    for c, item in enumerate(reference["classes"]):
-        rate = float((scores[:, c] >= limits[c]).mean()) if rows else 0.0
-        pooled = (rate * rows + item["decided_rate"] * before) / max(1, rows + before)
-        spread = np.sqrt(max(pooled * (1 - pooled), 1e-12) * (1 / max(1, rows) + 1 / max(1, before)))
-        z = float((rate - item["decided_rate"]) / spread)
-        psi = _psi(np.array(item["counts"]), _histogram(scores[:, c], np.array(item["edges"])))
-        drifted = enough and (abs(z) > limit_z or psi > max(LARGE_PSI, 4 * noise))
-        classes.append(
-            {
-                "name": item["name"],
-                "decided_rate": rate,
-                "reference_rate": item["decided_rate"],
-                "train_label_rate": item["label_rate"],
-                "z": z,
-                "psi": psi,
-            }
-            | {"drifted": bool(drifted)}
-        )
-    labels = (scores >= limits).sum(axis=1) if rows else np.zeros(1)
-    whole = {"labels_per_picture": float(labels.mean()), "without_labels": float((labels == 0).mean())}
-    return {
-        "pictures": rows,
-        "reference": dict(reference["whole"]),
-        "now": whole,
-        "enough_pictures": enough,
-        "source": reference["source"],
-        "classes": classes,
-    }
+    def add(self, scores: Floats) -> None:
+        """Count scores [image, class]."""
+        decided = scores >= self.limits
+        self.rows += len(scores)
+        self.decided += decided.sum(axis=0)
+        self.labels += int(decided.sum())
+        self.without += int((~decided.any(axis=1)).sum())
+        for c, (counts, edges) in enumerate(zip(self.counts, self.edges, strict=True)):
+            counts += _histogram(scores[:, c], edges)
+
+    def report(self) -> dict[str, Any]:
+        """Decided rates (two-proportion z-test, corrected for the number of classes) and scores (PSI) of all images,
+        beside the reference.
+
+        A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance
+        gives at these sizes. With fewer than FEWEST images nothing is marked.
+        """
+        from scipy.stats import norm
+
+        rows, before = self.rows, int(self.reference["rows"])
+        enough = min(rows, before) >= FEWEST
+        limit_z = float(norm.isf(ALPHA / 2 / max(1, len(self.limits))))
+        noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
+        classes = []
+        for c, item in enumerate(self.reference["classes"]):
+            rate = float(self.decided[c] / rows) if rows else 0.0
+            pooled = (rate * rows + item["decided_rate"] * before) / max(1, rows + before)
+            spread = np.sqrt(max(pooled * (1 - pooled), 1e-12) * (1 / max(1, rows) + 1 / max(1, before)))
+            z = float((rate - item["decided_rate"]) / spread)
+            psi = _psi(np.array(item["counts"]), self.counts[c])
+            drifted = enough and (abs(z) > limit_z or psi > max(LARGE_PSI, 4 * noise))
+            classes.append(
+                {
+                    "name": item["name"],
+                    "decided_rate": rate,
+                    "reference_rate": item["decided_rate"],
+                    "train_label_rate": item["label_rate"],
+                    "z": z,
+                    "psi": psi,
+                }
+                | {"drifted": bool(drifted)}
+            )
+        whole = {
+            "labels_per_picture": self.labels / rows if rows else 0.0,
+            "without_labels": self.without / rows if rows else 1.0,
+        }
+        return {
+            "pictures": rows,
+            "reference": dict(self.reference["whole"]),
+            "now": whole,
+            "enough_pictures": enough,
+            "source": self.reference["source"],
+            "classes": classes,
+        }
 
 
 def _histogram(values: Floats, edges: Floats) -> NDArray[np.int64]:

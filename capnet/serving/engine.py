@@ -4,8 +4,9 @@ same code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,19 @@ from capnet.evaluation.calibration import Calibration, calibrate
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from torch import Tensor
 
     from capnet.evaluation.tte import Scorer
 
 DECISIONS = ("picture", "class", "score", "probability", "threshold", "decision")
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """Some images: ``faults`` is empty for those that were scored, ``scores`` float32 [image, class] are theirs."""
+
+    names: list[str]
+    faults: list[str]
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,31 +49,52 @@ class Served:
         """float32 [class]."""
         return np.array([item["threshold"] for item in self.thresholds["classes"]], dtype=np.float32)
 
-    def scores(self, paths: Sequence[Path]) -> np.ndarray:
-        """float32 [image, class] in [0, 1]. Nothing of the images is kept: an evaluation's cache would grow with
-        every request.
+    def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        """Scores of images below ``root``, in order, some at a time; nothing of ``total`` images is kept.
+
+        An evaluation's features are stored; here the store would grow with every request.
         """
-        from capnet.data.images.features import live_features
+        from capnet.data.images.stream import passes, stream
+        from capnet.data.images.transform import Item
 
-        if not paths:
-            return np.empty((0, len(self.names)), dtype=np.float32)
         model, scorer = self.scorer.loaded.model, self.scorer
-        # absolute: the root below adds nothing
-        rows = pd.DataFrame({"path": [str(path.absolute()) for path in paths], "sha256": ""})
+        plain = [partial(model.pooled, adapted=False)] if model.needs_plain_features else []
+        for part in stream(
+            passes(model.pooled, *plain),
+            map(Item, names),
+            root,
+            scorer.transform,
+            scorer.machine,
+            scorer.threads,
+            total,
+            model.towers.image.thread_safe,
+        ):
+            scores = np.empty((0, len(self.names)), dtype=np.float32)
+            if len(part.features):
+                views = part.features.to(scorer.machine.device)
+                scores = model.ensemble(
+                    views[:, :, 0], scorer.class_features, scorer.loaded.tte.average, views[:, :, -1] if plain else None
+                )[0].numpy(force=True)
+            yield ScoredPart([item.path for item in part.items], part.faults, scores)
 
-        def features(pooled: Callable[[Tensor], Tensor]) -> Tensor:
-            return live_features(
-                pooled, rows, Path("/"), scorer.transform, scorer.machine, scorer.threads, "predict"
-            ).to(scorer.machine.device)
+    def scores(self, paths: Sequence[Path]) -> np.ndarray:
+        """float32 [image, class] in [0, 1]; raises DataError naming images that cannot be used."""
+        from capnet.data.images.views import unusable
 
-        plain = features(lambda images: model.pooled(images, adapted=False)) if model.needs_plain_features else None
-        served, _ = model.ensemble(features(model.pooled), scorer.class_features, scorer.loaded.tte.average, plain)
-        return served.cpu().numpy()
+        names = [str(path.absolute()) for path in paths]  # the root adds nothing
+        found, problems = [np.empty((0, len(self.names)), dtype=np.float32)], []
+        for part in self.stream(names, Path("/"), len(names)):
+            found.append(part.scores)
+            for name, fault in zip(part.names, part.faults, strict=True):
+                problems += unusable(Path(name), fault).problems if fault else []
+        if problems:
+            raise DataError(problems=problems)
+        return np.concatenate(found)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated, float64 [image, class]."""
         fitted = self.thresholds["calibration"]
-        return calibrate(Calibration(fitted["temperature"], np.array(fitted["shift"])), scores)
+        return calibrate(Calibration(np.array(fitted["temperature"]), np.array(fitted["shift"])), scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
         """One row per image and class, classes in their order: DECISIONS, with the image's number in the input."""

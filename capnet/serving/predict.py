@@ -1,33 +1,32 @@
-"""Many images: listed, scored in parts that survive an interruption, put together as Parquet, CSV or MegaDetector
-JSON.
-"""
+"""Many images: listed, scored in parts that survive an interruption, and put together, all in constant memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from capnet.config import Data
-from capnet.contracts import read_json, replace_file, write_json
+from capnet.contracts import read_json, write_json
 from capnet.data.images.decode import SUFFIXES
-from capnet.data.images.image_files import inspect_image, map_images
 from capnet.errors import CapnetError, ConfigError, DataError
-from capnet.progress import bar
+from capnet.progress import Advance, bar
+from capnet.serving.output import WRITERS
 
 if TYPE_CHECKING:
-    from capnet.serving.engine import Served
+    from capnet.serving.drift import Drift
+    from capnet.serving.engine import ScoredPart, Served
 
-SCORE = "score "  # columns of the table, before the class's name
+SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "megadetector"}
 COLUMNS = ("path", "image", "file")  # of a table, the first that exists
@@ -120,58 +119,78 @@ def format_of(out: Path) -> str:
     return FORMATS[out.suffix.lower()]
 
 
-def predict(served: Served, model_key: str, source: Source, out: Path, part: int = PART) -> pd.DataFrame:
-    """Score what an interrupted call has not, then write ``out``; returns path, fault and scores (None with a fault).
+@dataclass
+class Predicted:
+    """What was written: number of ``images``, of those ``not_read``, and the first of these with what is wrong."""
+
+    images: int = 0
+    not_read: int = 0
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+def predict(
+    served: Served, model_key: str, source: Source, out: Path, drift: Drift | None = None, part: int = PART
+) -> Predicted:
+    """Score what an interrupted call has not, then write ``out``, both some images at a time; ``drift`` counts the
+    scores.
 
     Parts lie in the output's folder until it is written. They are used again only for the same model, root and list.
     """
     kind = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
-    key = hashlib.sha256(
-        json.dumps([model_key, str(source.root.absolute()), source.names, part]).encode()
-    ).hexdigest()  # cameras number alike
-    note = folder / "key.json"
-    if folder.exists() and _key(note) != key:
+    note, key = folder / "key.json", _key(model_key, source, part)
+    if folder.exists() and _read_key(note) != key:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(note, key)
-    starts = range(0, len(source.names), part)
+    paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    chunks = [source.names[number * part : (number + 1) * part] for number in missing]
+    total = sum(map(len, chunks))
     with bar("predict", len(source.names)) as advance:
-        for start in starts:
-            names, path = source.names[start : start + part], folder / f"{start:012}.parquet"
-            if not path.is_file():
-                temporary = path.with_suffix(".tmp")
-                score_part(served, names, source.root).to_parquet(temporary)
-                temporary.replace(path)
-            advance(len(names))
-    frame = pd.concat([pd.read_parquet(folder / f"{start:012}.parquet") for start in starts], ignore_index=True)
-    write(frame, served, out, kind, model_key)
+        advance(len(source.names) - total)
+        parts = served.stream(chain.from_iterable(chunks), source.root, total)
+        for number, frame in zip(missing, frames(parts, [len(chunk) for chunk in chunks], advance), strict=True):
+            temporary = paths[number].with_suffix(".tmp")
+            frame.to_parquet(temporary)
+            temporary.replace(paths[number])
+    temporary = folder / out.name
+    result = write(temporary, kind, map(pd.read_parquet, paths), served, model_key, drift)
+    temporary.replace(out)
     shutil.rmtree(folder)
-    return frame
+    return result
 
 
-def _key(note: Path) -> str:
+def _key(model_key: str, source: Source, part: int) -> str:
+    """Of model, root and list: cameras number alike."""
+    digest = hashlib.sha256(json.dumps([model_key, str(source.root.absolute()), part]).encode())
+    for name in source.names:
+        digest.update(json.dumps(name).encode())
+    return digest.hexdigest()
+
+
+def _read_key(note: Path) -> str:
     try:
         return str(read_json(note))
     except CapnetError:
         return ""
 
 
-def score_part(served: Served, names: Sequence[str], root: Path) -> pd.DataFrame:
-    """Columns path, fault, scores; an image that cannot be used is named and the others are scored.
-
-    Each image is decoded once; only a part with a bad one is looked through, to find which.
-    """
-    paths = [root / name for name in names]
-    try:
-        return pd.DataFrame({"path": list(names), "fault": "", "scores": list(served.scores(paths))})
-    except DataError:
-        faults = [item.fault for item in map_images(inspect_image, paths, "read", served.scorer.threads)]
-    good = [number for number, fault in enumerate(faults) if not fault]
-    scores: list[Any] = [None] * len(names)
-    for number, row in zip(good, served.scores([paths[number] for number in good]), strict=True):
-        scores[number] = row
-    return pd.DataFrame({"path": list(names), "fault": faults, "scores": scores})
+def frames(parts: Iterator[ScoredPart], sizes: Sequence[int], advance: Advance) -> Iterator[pd.DataFrame]:
+    """Tables of ``sizes`` images: path, fault, scores (None with a fault)."""
+    paths: list[str] = []
+    faults: list[str] = []
+    scores: list[np.ndarray | None] = []
+    for size in sizes:
+        while len(paths) < size:
+            part = next(parts)
+            rows = iter(part.scores)
+            paths += part.names
+            faults += part.faults
+            scores += [None if fault else next(rows) for fault in part.faults]
+            advance(len(part.names))
+        yield pd.DataFrame({"path": paths[:size], "fault": faults[:size], "scores": scores[:size]})
+        del paths[:size], faults[:size], scores[:size]
 
 
 def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
@@ -180,73 +199,18 @@ def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
     return np.stack(kept) if kept else np.empty((0, classes), dtype=np.float32)
 
 
-# ---------------------------------------------------------------- what is written
-
-
-def write(frame: pd.DataFrame, served: Served, out: Path, kind: str, model_key: str) -> None:
-    """Write a temporary file and rename it."""
-    if kind == "megadetector":
-        replace_file(out, json.dumps(megadetector(frame, served, model_key), indent=1, ensure_ascii=False) + "\n")
-        return
-    table = wide(frame, served)
-    with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
-        temporary = Path(folder, out.name)
-        if kind == "csv":
-            table.assign(labels=["|".join(row) for row in table["labels"]]).to_csv(
-                temporary, index=False, lineterminator="\n", float_format="%.9g"
-            )
-        else:
-            table.to_parquet(temporary, index=False)
-        temporary.replace(out)
-
-
-def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
-    """One row an image: path, labels over their thresholds, fault, and ``score NAME`` of every class."""
-    good = (frame["fault"] == "").to_numpy()
-    scores = np.full((len(frame), len(served.names)), np.nan, dtype=np.float32)
-    scores[good] = matrix(frame, len(served.names))
-    decided = scores >= served.limits
-    labels = [[name for name, present in zip(served.names, row, strict=True) if present] for row in decided]
-    columns = pd.DataFrame(scores, columns=[f"{SCORE}{name}" for name in served.names])
-    return pd.concat(
-        [pd.DataFrame({"path": frame["path"], "labels": labels, "fault": frame["fault"]}), columns], axis=1
-    )
-
-
-def megadetector(frame: pd.DataFrame, served: Served, model_key: str) -> dict[str, Any]:
-    """The batch format that camera-trap viewers read: one box over the whole frame with its labels, none for a blank
-    frame.
-
-    Confidences are calibrated probabilities. Source: lila.science/megadetector-output-format.
-    """
-    images: list[Mapping[str, Any]] = []
-    for path, fault, row in zip(frame["path"], frame["fault"], frame["scores"], strict=True):
-        if fault:
-            images.append({"file": path, "detections": None, "failure": f"Failure image access: {fault}"})
-            continue
-        scores = np.asarray(row, dtype=np.float32)[None]
-        probability, decided = served.probabilities(scores)[0], (scores >= served.limits)[0]
-        labels = sorted(
-            ((str(c), round(float(probability[c]), 4)) for c in np.flatnonzero(decided)), key=lambda item: -item[1]
-        )
-        box = (
-            {
-                "category": "1",
-                "conf": labels[0][1],
-                "bbox": [0.0, 0.0, 1.0, 1.0],
-                "classifications": [list(item) for item in labels],
-            }
-            if labels
-            else None
-        )
-        images.append({"file": path, "detections": [box] if box else []})
-    return {
-        "info": {
-            "format_version": "1.4",
-            "detector": "none: one box over the whole image",
-            "classifier": f"capnet {model_key}",
-        },
-        "detection_categories": {"1": "animal"},
-        "classification_categories": {str(c): name for c, name in enumerate(served.names)},
-        "images": images,
-    }
+def write(
+    path: Path, kind: str, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
+) -> Predicted:
+    """Write tables of ``frames`` as one file."""
+    result = Predicted()
+    with WRITERS[kind](path, served, model_key) as add:
+        for frame in parts:
+            add(frame)
+            if drift is not None:
+                drift.add(matrix(frame, len(served.names)))
+            bad = frame[frame["fault"] != ""]
+            result.images += len(frame)
+            result.not_read += len(bad)
+            result.faults += list(zip(bad["path"], bad["fault"], strict=True))[: SHOWN - len(result.faults)]
+    return result

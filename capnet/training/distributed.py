@@ -41,6 +41,10 @@ class ProcessGroup:
     def is_main_process(self) -> bool:
         return self.rank == 0
 
+    def share(self, rows: np.ndarray) -> np.ndarray:
+        """Those rows of a batch that this process encodes."""
+        return np.array_split(rows, self.size)[self.rank]
+
     def gather_features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Features of a batch, of which each process encodes its share; only that share carries a gradient.
 

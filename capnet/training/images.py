@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -9,20 +10,23 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
-from capnet.data.images.features import Transform
-from capnet.data.images.views import in_threads, load_rgb, random_view, to_tensor
+from capnet.data.images.loader import Batch, load_batches, require_good
+from capnet.data.images.transform import Item, Transform
+from capnet.data.images.views import to_tensor
 from capnet.model.capnet import CapNet
 from capnet.runtime import Machine
 
-CACHE_BYTES = 4 * 2**30  # of decoded images in memory
-CACHED_SCALE = 1.5  # shorter side of a cached image, as a multiple of the tower's input
+REDUCED = 1.5  # shorter side of an image before it is cut for a trained tower, as a multiple of the tower's input
 
 
 class TrainingImages(Protocol):
     """Augmented training images, as the features that the model starts from."""
+
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """Say which rows ``pooled`` will be asked for next, int [row] for each call, so that images are read ahead."""
+        ...
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         """Features [row, pooled] of ``rows`` int [row], with a gradient where the tower is trained."""
@@ -37,6 +41,9 @@ class CachedFeatures:
     device: torch.device
     seed: int
 
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """Nothing is read ahead."""
+
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         n_rows, n_views, _ = self.features.shape
         view = np.random.default_rng([self.seed, epoch, 3]).integers(n_views, size=n_rows)
@@ -45,7 +52,7 @@ class CachedFeatures:
 
 @dataclass
 class DecodedImages:
-    """Images of a table for a trained tower, augmented anew in each epoch; decoded once, while memory lasts."""
+    """Images of a table for a trained tower, augmented anew in each epoch; decoded while earlier steps are computed."""
 
     model: CapNet
     rows: pd.DataFrame
@@ -54,31 +61,21 @@ class DecodedImages:
     machine: Machine
     seed: int
     threads: int
-    _cache: dict[int, Image.Image] = field(default_factory=dict)
-    _cached_bytes: int = 0
+    _ahead: Iterator[Batch] = field(default_factory=lambda: iter(()))
+
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """Start to decode the images of ``batches``."""
+        paths = self.rows["path"].to_numpy()
+        chunks = ([Item(paths[row], (self.seed, epoch, int(row))) for row in batch] for batch in batches)
+        self._ahead = load_batches(
+            chunks, self.root, self.transform, self.machine, self.threads, sum(map(len, batches))
+        )
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
-        views = in_threads(rows.tolist(), lambda row: self._augmented(row, epoch), self.threads)
-        batch = torch.cat(list(views)).to(self.machine.device)  # [row, 3, size, size]
+        """Features of the next of the batches that were announced, which ``rows`` must be."""
+        batch = next(self._ahead)
+        require_good(batch.items, batch.faults, self.root)
+        assert [item.draw for item in batch.items] == [(self.seed, epoch, int(row)) for row in rows]
+        views = to_tensor(batch.views(self.machine.device), self.transform.mean, self.transform.std)
         with self.machine.autocast():
-            return self.model.pooled(batch)
-
-    def _augmented(self, row: int, epoch: int) -> Tensor:
-        """A random view [1, 3, size, size]."""
-        rng, transform = np.random.default_rng([self.seed, epoch, row]), self.transform
-        view = random_view(self._decoded(row), transform.size, transform.interpolation, rng, transform.resize)
-        return to_tensor([view], transform.mean, transform.std)
-
-    def _decoded(self, row: int) -> Image.Image:
-        if row in self._cache:
-            return self._cache[row]
-        image = load_rgb(self.root / self.rows["path"].iloc[row])
-        scale = self.transform.size * CACHED_SCALE / min(image.size)
-        if scale < 1:
-            size = round(image.width * scale), round(image.height * scale)
-            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-        n_bytes = image.width * image.height * 3
-        if self._cached_bytes + n_bytes <= CACHE_BYTES:
-            self._cache[row] = image
-            self._cached_bytes += n_bytes
-        return image
+            return self.model.pooled(views)

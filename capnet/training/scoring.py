@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from capnet.data.images.features import live_features
+from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
 from capnet.training.trainer import Trainer
 
@@ -33,19 +34,10 @@ def member_logits(
     Returns:
         float32 [row, view, class] by member.
     """
-    adapted = plain
-    if not model.tower_is_frozen:
-        adapted = _live_features(trainer, model, rows, what, adapted=True)
-        if plain is None:
-            plain = adapted
-            if model.needs_plain_features:
-                plain = _live_features(trainer, model, rows, what, adapted=False)
-    assert adapted is not None
-    assert plain is not None
     parts: dict[str, list[Tensor]] = {}
     classes = model.class_features()
-    for start in range(0, len(adapted), BATCH):
-        views, plain_views = (item[start : start + BATCH].to(trainer.machine.device) for item in (adapted, plain))
+    for both in _features(trainer, model, rows, plain):
+        views, plain_views = (item.to(trainer.machine.device) for item in both)
         for name, logits in model.members(views.flatten(0, 1), classes, plain_views.flatten(0, 1)).items():
             parts.setdefault(name, []).append(logits.view(*views.shape[:2], -1).float().cpu())
     return {name: torch.cat(logits) for name, logits in parts.items()}
@@ -72,13 +64,22 @@ def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Te
     return combine(member_logits(trainer, model, rows, plain, what), model.weights, trainer.params.tte.average)
 
 
-def _live_features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, what: str, adapted: bool) -> Tensor:
-    return live_features(
-        lambda images: model.pooled(images, adapted),
-        rows,
+def _features(
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features [row, view, pooled] of some rows after the other: of the tower as it is, and without its adapters."""
+    if model.tower_is_frozen:
+        assert plain is not None
+        yield from ((plain[start : start + BATCH],) * 2 for start in range(0, len(rows), BATCH))
+        return
+    both = plain is None and model.needs_plain_features
+    encode = passes(model.pooled, *([partial(model.pooled, adapted=False)] if both else []))
+    transform, threads = trainer.transform(), trainer.params.runtime.threads
+    start = 0
+    for part in without_faults(
+        stream(encode, transform.items(rows), trainer.root, transform, trainer.machine, threads, len(rows)),
         trainer.root,
-        trainer.transform(),
-        trainer.machine,
-        trainer.params.runtime.threads,
-        what,
-    )
+    ):
+        end = start + len(part.features)
+        yield part.features[:, :, 0], part.features[:, :, -1] if plain is None else plain[start:end]
+        start = end

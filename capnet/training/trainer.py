@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.images.features import Transform, pooled_features
+from capnet.data.images.features import pooled_features
+from capnet.data.images.transform import Transform
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
@@ -28,7 +29,7 @@ from capnet.runtime import Machine
 from capnet.training.checkpoint import Checkpoint, lock
 from capnet.training.class_steps import ClassSteps
 from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
-from capnet.training.images import CachedFeatures, DecodedImages, TrainingImages
+from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, TrainingImages
 from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches
@@ -95,7 +96,7 @@ class Trainer:
         preprocess, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
         size, mean, std, interpolation = preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation
         views = None if random_views else tte
-        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize)
+        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
     def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
         """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
@@ -123,6 +124,7 @@ class Trainer:
         validate: Validate | None = None,
         what: str = "training",
         log: Log | None = None,
+        last_epoch: int | None = None,
     ) -> Fit:
         """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
@@ -139,6 +141,7 @@ class Trainer:
                 selected.
             what: names this training in the log.
             log: gets loss, next learning rate and validation means after every epoch, with the epoch's number.
+            last_epoch: stop after it, on the schedule of ``train.epochs``; None trains to the end of that.
 
         Returns:
             The selected epoch, which is also what ``model`` holds then.
@@ -156,18 +159,21 @@ class Trainer:
         on_device = labels.to(self.machine.device)
         optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
         losses = LateLosses(self.machine.device, labels.image_ids)
-        total = settings.epochs * math.ceil(len(rows) / settings.batch_size)
-        with lock(folder) if group.is_main_process else nullcontext(), bar(what, total) as advance:
+        steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
+        total = settings.epochs * steps
+        with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"
             kept = {f"kept.{name}": tensor for name, tensor in prompts.kept.items()}
             checkpoint = Checkpoint(path, dict(model.named_parameters()) | kept, optimiser, group)
             progress = checkpoint.load()
             schedule = make_schedule(optimiser, settings.optimiser.warmup, total, progress.step)
             if progress.step and group.is_main_process:
-                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total)
+                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
             advance(progress.step)
-            for epoch in range(progress.epoch + 1, settings.epochs + 1):
-                for batch in batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]:
+            for epoch in range(progress.epoch + 1, last + 1):
+                todo = batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]
+                images.announce([group.share(batch) for batch in todo], epoch)
+                for batch in todo:
                     shown = (labels.targets & labels.known)[batch].any(dim=0)
                     encode = partial(prompts.encode, positive=shown)
                     losses.add(*self.step(model, optimiser, images, encode, on_device, batch, epoch), batch)
@@ -179,7 +185,7 @@ class Trainer:
                     advance(note=f"epoch {epoch} loss {progress.losses[-1]:.4f}" if progress.losses else "")
                 progress.losses += losses.fetch(epoch)
                 row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
-                if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+                if validate is not None and (epoch % settings.validate_every == 0 or epoch == last):
                     row |= group.broadcast(validate(model) if group.is_main_process else {})
                     if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                         progress.best_value, progress.best_epoch = row["val_mAP"], epoch
@@ -193,13 +199,13 @@ class Trainer:
         if progress.best:
             model.load_trained(progress.best, str(path))
             return Fit(progress.best, progress.history, progress.best_epoch)
-        return Fit(model.trained_tensors(), progress.history, settings.epochs)
+        return Fit(model.trained_tensors(), progress.history, last)
 
     def _images(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
             return CachedFeatures(views, machine.device, runtime.seed)
-        transform = self.transform(random_views=1)
+        transform = replace(self.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 
     def step(

@@ -66,6 +66,8 @@ def test_the_profile_changes_what_it_says(repository: Path) -> None:
         claim = found["PersistentVolumeClaim", name]["spec"]
         assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "shared-files")
     assert found["ServiceAccount", "capnet-pipeline"]["imagePullSecrets"] == [{"name": "registry-key"}]
+    subjects = {item["name"] for item in found["RoleBinding", "capnet-nodes"]["subjects"]}
+    assert subjects == {"capnet-pipeline", "default-editor"}
 
 
 def test_several_nodes_share_the_state_volume_and_the_account_may_start_them(repository: Path) -> None:

@@ -194,7 +194,7 @@ def test_versions_are_compared_and_copied_on_this_store_too(client: MlflowClient
     moved = place.run("capnet", "promote", "--version", "2", "--force", "--reason", "a rehearsal")
     assert moved.returncode == 0, moved.stderr
     assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 1"
-    assert place.capnet("promote", "--to", "capnet-production", "--version", "2").endswith(
+    assert place.capnet("promote", "--to", "capnet-production", "--version", "2", "--reason", "a rehearsal").endswith(
         "champion of capnet-production: version 1\n"
     )
     assert place.capnet(

@@ -252,7 +252,7 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
         np.full(n, 0.5),
         np.full(n, 0.5),
         0.3,
-        Calibration(2.0, np.linspace(-1, 1, n)),
+        Calibration(np.linspace(1.5, 2.5, n), np.linspace(-1, 1, n)),
     )
     views = json.loads((folder.parent / "model" / "config.json").read_text())["tte"]
     write_json(folder / "thresholds.json", thresholds_document(chosen, classes, "f1", views, "val"))

@@ -1,4 +1,6 @@
-"""`capnet doctor`: its options; data.py checks this machine, cluster.py and nodes.py a cluster, findings.py reports."""
+"""`capnet doctor`: its options; data.py checks this machine, cluster.py, nodes.py and platform.py a cluster,
+findings.py reports.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ from capnet.errors import DataError
 @click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials.")
 @click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state.")
 @click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images.")
+@click.option("--pull-secret", default="", help="Secret of a private registry that holds the images.")
 @click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
 @click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
 @click.option("--nodes", default=1, help="Nodes that a run will train on.")
@@ -36,8 +39,8 @@ from capnet.errors import DataError
 def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
     """Check the data: is it complete, does its remote answer, which credentials are in use. Takes at most 5 seconds.
 
-    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines. Takes at most 10
-    seconds; no value of a secret is shown.
+    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines, which failures it
+    tries again, the network. Takes at most 10 seconds; no value of a secret is shown.
 
     \b
     Examples:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from capnet.data.annotations.plain_files import open_plain
 from capnet.errors import DataError
 
 BUFFER = 1 << 20
+DEEPEST = 64  # levels; COCO has 5
+LONGEST_TEXT = 4 * BUFFER  # bytes; COCO's compressed masks have thousands
+TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
@@ -20,17 +27,42 @@ def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
     import ijson
 
     try:
-        with open(path, "rb") as file:
-            if file.read(len(BOM_UTF8)) != BOM_UTF8:
-                file.seek(0)
+        with open_plain(path) as file:
+            start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+            if fault := nesting_fault(file, start):
+                raise DataError(fault, str(path), todo)
+            file.seek(start)
             for item in ijson.items(file, f"{part}.item", buf_size=BUFFER, use_float=True):
                 if not isinstance(item, dict):
                     raise DataError(f"{part} holds {str(item)[:60]!r}, which is no object", str(path), todo)
                 yield item
     except OSError as error:
         raise DataError(f"cannot read the annotations: {error.strerror}", str(path), todo) from None
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, ValueError, OverflowError) as error:
         raise DataError(f"not valid JSON: {' '.join(str(error).split())[:200]}", str(path), todo) from None
+
+
+def nesting_fault(file: BinaryIO, start: int) -> str:
+    """What is wrong with how deep JSON is nested, or with the length of a text in it; empty where a parser takes it in
+    little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
+    """
+    import numpy as np
+
+    file.seek(start)
+    depth, rest = 0, b""
+    while part := file.read(BUFFER):
+        plain = TEXT.sub(b"", rest + part)
+        quote = plain.find(b'"')  # of a text that ends later
+        plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
+        if len(rest) > LONGEST_TEXT:
+            return f"a text of more than {LONGEST_TEXT:,} bytes"
+        steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
+        if len(steps):
+            depths = depth + np.cumsum(steps, dtype=np.int64)
+            if depths.max() > DEEPEST:
+                return f"nested more than {DEEPEST} levels deep"
+            depth = int(depths[-1])
+    return ""
 
 
 def read_categories(path: Path, todo: str) -> dict[int, str]:

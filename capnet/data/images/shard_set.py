@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
+from capnet.data.images.decode import open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -28,13 +32,21 @@ COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, "width", "height")
 
 
 def write_shard_set(
-    out: Path, rows: pd.DataFrame, classes: Classes, root: Path, size: int, separator: str, advance: Advance
+    out: Path,
+    rows: pd.DataFrame,
+    classes: Classes,
+    root: Path,
+    size: int,
+    separator: str,
+    advance: Advance,
+    shorter: int = 0,
 ) -> int:
     """Write shards of about ``size`` bytes, labels.csv and classes.csv into ``out``; the number of shards.
 
     ``rows`` are manifest or split rows; images of one split (or, in a manifest, with one given split)
     share shards, so that a training run fetches no test image. In every sample ``NUMBER.json`` holds the labels by
-    name.
+    name. Images whose shorter side has more than ``shorter`` pixels are stored as JPEGs of that size; 0 stores all as
+    they are.
 
     Raises DataError naming every image that is gone or is not the one that was ingested, and labels that hold the
     separator.
@@ -60,6 +72,7 @@ def write_shard_set(
                 for row in _rows_of(rows, split):
                     data = _image(root, row, problems)
                     if data is not None:
+                        data = _bounded(data, row, shorter)
                         names = {name: [classes.names[c] for c in row[name]] for name in ("labels", "unknown")}
                         row |= {name: separator.join(listed) for name, listed in names.items()}
                         row["path"] = writer.add(data, Path(row["path"]).suffix, {**row, **names})
@@ -111,6 +124,22 @@ def _image(root: Path, row: dict[str, Any], problems: list[Problem]) -> bytes | 
         return None
     row |= {"width": image.width, "height": image.height, "sha256": image.sha256}
     return read_bytes(path)
+
+
+def _bounded(data: bytes, row: dict[str, Any], shorter: int) -> bytes:
+    """An image's bytes, or those of a smaller one, whose size, hash and ending are then the row's."""
+    with open_image(data) as image:
+        if not shorter or min(image.size) <= shorter:
+            return data
+        small = to_rgb(image)
+    scale = shorter / min(small.size)
+    size = max(shorter, round(small.width * scale)), max(shorter, round(small.height * scale))
+    buffer = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0).save(buffer, "JPEG", quality=95, subsampling=0)
+    bounded = buffer.getvalue()
+    path = Path(row["path"]).with_suffix(".jpg").as_posix()
+    row |= {"path": path, "width": size[0], "height": size[1], "sha256": hashlib.sha256(bounded).hexdigest()}
+    return bounded
 
 
 class _Shards:

@@ -1,26 +1,52 @@
-"""Pictures -> tensors: decoding in threads, test-time and training views."""
+"""Views of an image: what is cut from its pixels at test time and in training, and as a tower takes it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from capnet.data.images.decode import Unusable, open_image, to_rgb
-from capnet.data.images.shards import file_or_bytes
+from capnet.data.images.decode import Unusable, read_rgb
 from capnet.errors import DataError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
+ASPECTS = (3 / 4, 4 / 3)  # of a random training view
 PADDING = (127, 127, 127)  # mid grey
+LONGEST_PADDED = 8192  # pixels; a square of that side is 0.3 GB
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class Cut(NamedTuple):
+    """Where a view lies: its left column, its upper row, and whether it is mirrored."""
+
+    x: int
+    y: int
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Pixels uint8 [height, width, 3] of an image, and the ``cuts`` of ``size`` px that are its views."""
+
+    pixels: np.ndarray
+    cuts: tuple[Cut, ...]
+    size: int
+
+    def views(self, pixels: Tensor) -> list[Tensor]:
+        """Each view, uint8 [size, size, 3], of the canvas's pixels wherever these lie."""
+        crops = [(pixels[y : y + self.size, x : x + self.size], mirrored) for x, y, mirrored in self.cuts]
+        return [crop.flip(1) if mirrored else crop for crop, mirrored in crops]
 
 
 def load_rgb(path: Path) -> Image.Image:
@@ -29,13 +55,15 @@ def load_rgb(path: Path) -> Image.Image:
     Raises DataError naming the file where it cannot be used.
     """
     try:
-        with open_image(file_or_bytes(path)) as image:
-            return to_rgb(image)
-    except (Unusable, OSError, ValueError) as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else error
-        raise DataError(
-            f"cannot use the picture: {reason}", str(path), "replace the file, or take its row out of the label table"
-        ) from None
+        return read_rgb(path)
+    except Unusable as error:
+        raise unusable(path, str(error)) from None
+
+
+def unusable(path: Path, fault: str) -> DataError:
+    """The error for one file."""
+    todo = "replace the file, or take its row out of the label table"
+    return DataError(f"cannot use the picture: {fault}", str(path), todo)
 
 
 def centre_index(views: int) -> int:
@@ -44,32 +72,37 @@ def centre_index(views: int) -> int:
 
 
 def padded(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a square of its longer side."""
+    """The picture in the middle of a square of its longer side, reduced first where that would fill the memory."""
+    if max(image.size) > LONGEST_PADDED:
+        image = image.copy()
+        image.thumbnail((LONGEST_PADDED, LONGEST_PADDED))
     side = max(image.size)
     square = Image.new("RGB", (side, side), PADDING)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
 
 
-def test_views(
-    image: Image.Image, size: int, views: int, expand: int, interpolation: str, resize: str
-) -> list[Image.Image]:
+def test_canvas(image: Image.Image, size: int, views: int, expand: int, interpolation: str, resize: str) -> Canvas:
     """Crops of ``size`` px from the picture whose shorter side is resized to ``size + expand``.
 
     1 view: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24). ``resize``:
-    pad shows all of the picture in a square, squash distorts it into one.
+    pad shows all of the picture in a square, squash distorts it into one. The canvas is the resized picture, or only
+    the crops where these have fewer pixels, so that a panorama is as small as any other.
     """
     if resize == "pad":
         image = padded(image)
     width, height = image.size if resize != "squash" else (1, 1)
     scale = (size + expand) / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    image = image.resize((width, height), FILTERS[interpolation])
+    pixels = np.array(image.resize((width, height), FILTERS[interpolation]))
     right, bottom = width - size, height - size
     centre = (right // 2, bottom // 2)
     corners = [centre] if views == 1 else [(0, 0), (right, 0), (0, bottom), (right, bottom), centre]
-    crops = [image.crop((x, y, x + size, y + size)) for x, y in corners]
-    return crops if views < 10 else crops + [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
+    if len(corners) * size * size < width * height:
+        pixels = np.concatenate([pixels[y : y + size, x : x + size] for x, y in corners])
+        corners = [(0, number * size) for number in range(len(corners))]
+    mirrored = (False, True) if views == 10 else (False,)
+    return Canvas(pixels, tuple(Cut(x, y, mirror) for mirror in mirrored for x, y in corners), size)
 
 
 def random_view(
@@ -86,7 +119,7 @@ def random_view(
     box = (0.0, 0.0, float(image.width), float(image.height))
     for _ in range(10):
         area = width * height * rng.uniform(MIN_AREA, 1.0)
-        aspect = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
+        aspect = float(np.exp(rng.uniform(np.log(ASPECTS[0]), np.log(ASPECTS[1]))))
         w, h = (area * aspect) ** 0.5, (area / aspect) ** 0.5
         if w <= width and h <= height:
             x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
@@ -97,26 +130,42 @@ def random_view(
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else view
 
 
-def to_tensor(views: Sequence[Image.Image], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Float tensor [view, 3, height, width], normalised, in channels-last memory (twice as fast on a CPU).
-
-    NumPy's arithmetic and not torch's: called from several threads, torch would give each of them helpers that spin on
-    the processors which the towers need.
+def needed_size(image_size: tuple[int, int], size: int, resize: str, random: bool) -> tuple[int, int]:
+    """Width and height to which an image may be reduced before it is cut, so that no view of ``size`` px is upsampled;
+    its own where it is smaller.
     """
-    stacked = np.stack([np.asarray(view) for view in views])  # [view, height, width, 3] uint8
+    width, height = image_size
+    shorter = max(image_size) if resize == "pad" else min(image_size)
+    if random:  # the smallest side that a random view may have
+        share = (MIN_AREA * ASPECTS[0]) ** 0.5
+        shorter = share * shorter if resize != "short" else min(shorter, share * (width * height) ** 0.5)
+    scale = min(1.0, size / shorter)
+    return math.ceil(width * scale), math.ceil(height * scale)
+
+
+def to_tensor(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Float tensor [view, 3, height, width] of uint8 [height, width, 3], normalised on their device, in channels-last
+    memory (twice as fast on a CPU).
+    """
     deviation = np.asarray(std, dtype=np.float32)
-    values = stacked * (np.float32(1.0) / (np.float32(255.0) * deviation))
-    values -= np.asarray(mean, dtype=np.float32) / deviation
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
+    scale = np.float32(1.0) / (np.float32(255.0) * deviation)
+    shift = np.asarray(mean, dtype=np.float32) / deviation
+    values = torch.stack(list(views)).float()
+    factors, offsets = (torch.from_numpy(item).to(values.device) for item in (scale, shift))
+    return values.mul_(factors).sub_(offsets).permute(0, 3, 1, 2)
 
 
-def in_threads(items: Iterable[T], function: Callable[[T], Tensor], threads: int, ahead: int = 8) -> Iterator[Tensor]:
+def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int = 8) -> Iterator[R]:
     """``function`` of each item, in order, computed up to ``ahead`` items before they are needed."""
     with ThreadPoolExecutor(threads) as pool:
         waiting = []
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.pop(0).result()
+            while waiting:
                 yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+        finally:
+            for future in waiting:  # an error, or nobody wants the rest
+                future.cancel()

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.contracts import replace_file
+from capnet.data.annotations.plain_files import read_lines
 from capnet.errors import SHOWN, Problem
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
     file.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except UnicodeDecodeError as error:
         return [], [
             Problem(

@@ -33,16 +33,16 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
     if not finite(value):
         return Markup("")
 
-    def place(v: float) -> str:
+    def x_of(v: float) -> str:
         return percent_x(0.5 + 0.47 * max(-1.0, min(1.0, v / extent)))
 
     shown = "better" if value > 0 else "worse"
     if not finite(low, high) or low <= 0 <= high:
         shown = "same"
-    whisker = f'<line class="range" x1="{place(low)}" x2="{place(high)}" y1="8" y2="8"/>' if finite(low, high) else ""
+    whisker = f'<line class="range" x1="{x_of(low)}" x2="{x_of(high)}" y1="8" y2="8"/>' if finite(low, high) else ""
     return Markup(
         f'<svg class="cell difference {shown}" aria-hidden="true"><line class="zero" x1="50%" x2="50%" y1="0" y2="16"/>'
-        f'{whisker}<circle cx="{place(value)}" cy="8" r="4"/></svg>'
+        f'{whisker}<circle cx="{x_of(value)}" cy="8" r="4"/></svg>'
     )
 
 

@@ -168,8 +168,8 @@ def nice_axis(
     values: Iterable[float], title: str, *, from_zero: bool = False, whole: bool = False, percent: bool = False
 ) -> Axis:
     """An axis around ``values`` with four to six round ticks."""
-    found = [value for value in values if finite(value)] or [0.0, 1.0]
-    low, high = (0.0 if from_zero else min(found)), max(found)
+    finite_values = [value for value in values if finite(value)] or [0.0, 1.0]
+    low, high = (0.0 if from_zero else min(finite_values)), max(finite_values)
     if high <= low:
         high = low + (1.0 if whole else abs(low) or 1.0)
     rough = (high - low) / 5
@@ -195,16 +195,16 @@ def chart(
     """Lines and points in a frame; ``diagonal`` draws y = x, ``vertical`` a marked x with ``note`` beside it."""
     wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
-    def place(horizontal: float, upright: float) -> tuple[float, float]:
+    def pixel(horizontal: float, upright: float) -> tuple[float, float]:
         return LEFT + wide * x.share(horizontal), TOP + tall * (1 - y.share(upright))
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     for tick in y.ticks:
-        _, up = place(x.low, tick)
+        _, up = pixel(x.low, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{number(up)}" y2="{number(up)}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{number(up + 4)}" text-anchor="end">{y.text(tick)}</text>')
     for tick in x.ticks:
-        across, _ = place(tick, y.low)
+        across, _ = pixel(tick, y.low)
         parts.append(
             f'<text class="tick" x="{number(across)}" y="{HEIGHT - BOTTOM + 16}"'
             f' text-anchor="middle">{x.text(tick)}</text>'
@@ -219,12 +219,12 @@ def chart(
         f' text-anchor="middle">{escape(y.title)}</text>'
     )
     if diagonal:
-        (x1, y1), (x2, y2) = place(x.low, y.low), place(x.high, y.high)
+        (x1, y1), (x2, y2) = pixel(x.low, y.low), pixel(x.high, y.high)
         parts.append(
             f'<line class="diagonal" x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"/>'
         )
     if finite(vertical):
-        across, _ = place(vertical, y.low)
+        across, _ = pixel(vertical, y.low)
         anchor, shift = ("end", -5) if x.share(vertical) > 0.6 else ("start", 5)
         parts.append(
             f'<line class="kept" x1="{number(across)}" x2="{number(across)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
@@ -234,7 +234,7 @@ def chart(
             f' text-anchor="{anchor}">{escape(note)}</text>'
         )
     for one in series:
-        points = [(*place(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
+        points = [(*pixel(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
         if one.kind == "line" and points:
             path = "M" + "L".join(f"{number(a)} {number(b)}" for a, b, _ in points)
             parts.append(f'<path class="line {escape(one.look)}" d="{path}"/>')

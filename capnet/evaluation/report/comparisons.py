@@ -32,8 +32,8 @@ Part = dict[str, Any]
 
 def buckets_present(inputs: Inputs) -> list[str]:
     """Buckets that have classes, head first."""
-    found = {item.bucket for item in inputs.classes.items}
-    return [bucket for bucket in BUCKETS if bucket in found]
+    buckets = {item.bucket for item in inputs.classes.items}
+    return [bucket for bucket in BUCKETS if bucket in buckets]
 
 
 def against_zero_shot(inputs: Inputs) -> Part:
@@ -95,13 +95,13 @@ def against_zero_shot(inputs: Inputs) -> Part:
 
 def ensembling(inputs: Inputs) -> list[Part]:
     """With test-time ensembling minus without: CapNet and zero-shot, every mean."""
-    found: dict[str, dict[str, Part]] = {}
+    tables: dict[str, dict[str, Part]] = {}
     for many, one in (("capnet", "single_view"), ("zero_shot", "zero_shot_single_view")):
         first, second = inputs.metrics.get(many, {}), inputs.metrics.get(one, {})
         paired = inputs.metrics.get("differences", {}).get(f"{many}-{one}", {})
         shared = [name for name in MEANS if name in first and name in second]
         if shared:
-            found[many] = {
+            tables[many] = {
                 name: {
                     "title": MEANS[name],
                     "all_views": percent(first[name]),
@@ -110,7 +110,7 @@ def ensembling(inputs: Inputs) -> list[Part]:
                 }
                 for name in shared
             }
-    rows = [row for table in found.values() for row in table.values()]
+    rows = [row for table in tables.values() for row in table.values()]
     extent = (
         max(
             (abs(row[key]) for row in rows for key in ("value", "low", "high") if not math.isnan(row[key])), default=0.0
@@ -121,7 +121,7 @@ def ensembling(inputs: Inputs) -> list[Part]:
         row["cell"] = difference_cell(row["value"], row["low"], row["high"], extent)
     return [
         {"title": VARIANT_NAMES[many], "rows": list(table.values()), "extent": fixed(100 * extent)}
-        for many, table in found.items()
+        for many, table in tables.items()
     ]
 
 
@@ -140,8 +140,8 @@ def slices(inputs: Inputs) -> Part:
         lines = []
         for mean in ("mAP", "tail"):
             if mean in measured[name].get("capnet", {}):
-                found = [measured[name].get(variant, {}) for variant in variants]
-                cells = [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in found]
+                figures = [measured[name].get(variant, {}) for variant in variants]
+                cells = [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in figures]
                 lines.append({"title": MEANS[mean], "cells": [*cells, difference(paired, mean)]})
         classes = len(inputs.classes) - len(about.get(name, {}).get("left_out", ()))
         if lines:

@@ -80,7 +80,7 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
     scores.
     """
     measured = inputs.metrics.get("calibration", {}).get("buckets", {})
-    found = []
+    result = []
     for bucket in BUCKETS:
         if bucket not in measured:
             continue
@@ -115,5 +115,5 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
             "brier_raw": significant(measured[bucket].get("brier_raw")),
             "brier_calibrated": significant(measured[bucket].get("brier_calibrated")),
         }
-        found.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
-    return found
+        result.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
+    return result

@@ -25,18 +25,19 @@ Part = dict[str, Any]
 def premise(inputs: Inputs) -> Part:
     """Does the label graph know the companions of a class better than the training counts do?"""
     buckets = np.array([item.bucket for item in inputs.classes.items])
-    found = check_premise(
+    premises = check_premise(
         inputs.graph.adjacency.numpy(),
         (inputs.train.labels, inputs.train.unknown),
         (inputs.test.labels, inputs.test.unknown),
         buckets,
     )
     lowest = min(
-        (value for item in found.values() for value in (item.graph, item.counts) if math.isfinite(value)), default=0.0
+        (value for item in premises.values() for value in (item.graph, item.counts) if math.isfinite(value)),
+        default=0.0,
     )
     ends = (math.floor(min(lowest, 0.0) * 5) / 5, 1.0)
     rows = []
-    for name, item in found.items():
+    for name, item in premises.items():
         bounds = {"d": item.difference, "d_low": item.low, "d_high": item.high}
         rows.append(
             {
@@ -64,16 +65,16 @@ def premise(inputs: Inputs) -> Part:
     return {
         "rows": rows,
         "source": words,
-        "sentence": premise_sentence(found, words),
+        "sentence": premise_sentence(premises, words),
         "min_positives": MIN_TEST_POSITIVES,
         "ends": [f"{end:g}" for end in ends],
     }
 
 
-def premise_sentence(found: Mapping[str, Premise], source: str) -> str:
+def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
     """Which of the two orders the companions of tail classes better here, in one sentence."""
-    name = "tail" if "tail" in found else "all"
-    item, where = found[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"
+    name = "tail" if "tail" in premises else "all"
+    item, where = premises[name], "for the tail" if name == "tail" else "over all classes (there is no tail)"
     if item.verdict == "unknown":
         return (
             f"Too few classes to say which is better {where}: {counted(item.classes, 'class', 'classes')} can be"

@@ -130,12 +130,13 @@ def _subtitle(inputs: Inputs) -> list[str]:
 
 def _bootstrap(inputs: Inputs) -> str:
     """How the intervals were made."""
-    found = inputs.metrics.get("bootstrap", {})
-    if not found:
+    bootstrap = inputs.metrics.get("bootstrap", {})
+    if not bootstrap:
         return "95 % bootstrap intervals"
-    if int(found["units"]) < 2:
+    if int(bootstrap["units"]) < 2:
         return "no intervals, because all test pictures are of one group"
-    return f"95 % intervals from {found['draws']:,} bootstrap draws of {counted(int(found['units']), found['unit'])}"
+    units = counted(int(bootstrap["units"]), bootstrap["unit"])
+    return f"95 % intervals from {bootstrap['draws']:,} bootstrap draws of {units}"
 
 
 def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, Any]]:

@@ -87,11 +87,10 @@ def verdict(inputs: Inputs) -> list[str]:
             continue
         parts = []
         for name, where in (("mAP", "over all classes"), ("tail", "in the tail")):
-            found = difference(differences[key], name)
-            if not math.isnan(found["value"]):
+            gain = difference(differences[key], name)
+            if not math.isnan(gain["value"]):
                 parts.append(
-                    f"{found['text']} points {where}"
-                    f" ({'; '.join(filter(None, (found['interval'], found['sentence'])))})"
+                    f"{gain['text']} points {where} ({'; '.join(filter(None, (gain['interval'], gain['sentence'])))})"
                 )
         if parts:
             sentences.append(f"Against {other}: {', and '.join(parts)}.")
@@ -128,32 +127,39 @@ def notes(inputs: Inputs) -> list[str]:
     """What a reader must know before believing the numbers."""
     config, thresholds = inputs.config, inputs.thresholds
     backbone = config.get("backbone", {})
-    found = []
+    warnings = []
     if warning := find_backbone(str(backbone.get("name", ""))).warning:
-        found.append(warning)
+        warnings.append(warning)
     if backbone.get("pretrained") == "random":
-        found.append("The backbone has random weights: the numbers below only show that the program runs.")
+        warnings.append("The backbone has random weights: the numbers below only show that the program runs.")
     if config.get("validation_extra_labels"):
-        found.append(
+        warnings.append(
             "Validation used extra labels: its pictures come from the pool that the long-tailed draw left over. "
             "A method that only sees the training list does not have them, so compare with published rows with care."
         )
     units, unit = (inputs.metrics.get("bootstrap", {}).get(key) for key in ("units", "unit"))
     if unit == "group" and 2 <= int(units) < FEW_GROUPS:
-        found.append(
+        warnings.append(
             f"The test pictures are of only {int(units)} groups. Intervals from so few are too narrow: what they"
             " exclude may still be chance."
         )
     if units is not None and int(units) < 2:
-        found.append(
+        warnings.append(
             "All test pictures are of one group, so no interval can be given and no difference is shown to be more than"
             " chance. Give the test split images of several groups, such as sites or patients."
         )
     if int(config.get("validation_rows", 0)) == 0:
-        found.append("There were no validation pictures: the last epoch was kept.")
+        warnings.append("There were no validation pictures: the last epoch was kept.")
+    if refitted := int(config.get("refit_rows", 0)):
+        warnings.append(
+            "After epoch and blend were chosen on the validation pictures, everything was trained once more on"
+            f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Thresholds and"
+            " calibration come from scores of the validation pictures by the model before that, which had not seen"
+            " them."
+        )
     if thresholds.get("source") == "out_of_fold":
-        found.append("Thresholds were chosen on out-of-fold scores of the training pictures.")
-    return found
+        warnings.append("Thresholds were chosen on out-of-fold scores of the training pictures.")
+    return warnings
 
 
 # ---------------------------------------------------------------- classes

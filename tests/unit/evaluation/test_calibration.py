@@ -27,6 +27,20 @@ def test_the_true_temperature_and_shifts_are_found() -> None:
     np.testing.assert_allclose(found.shift, shifts, atol=0.1)
 
 
+def test_classes_of_other_temperatures_are_found_and_rare_ones_lean_on_the_others() -> None:
+    """As in a blend that is surer of frequent classes: one temperature for all leaves the last two classes wrong."""
+    rng = np.random.default_rng(3)
+    truth = rng.normal(-1.0, 1.5, (6000, 4))
+    labels, temperature = rng.random(truth.shape) < expit(truth), np.array([1.0, 1.0, 0.4, 0.4])
+    scores, known = expit(truth * temperature).astype(np.float32), np.ones_like(labels)
+    known[12:, 3] = False
+    found = fit_calibration(labels & known, known, scores, prior=1.0)
+    np.testing.assert_allclose(found.temperature[:3], temperature[:3], rtol=0.1)
+    assert found.temperature[2] < found.temperature[3] < found.temperature[0]
+    fine = np.abs(calibrate(found, scores) - expit(truth))[:, :3].mean(axis=0)
+    assert (fine < 0.01).all()
+
+
 def test_one_class_is_platt_scaling() -> None:
     """With one class the shared shift has no prior, so the fit is an unpenalised logistic regression on the logit."""
     labels, scores = _simulated(300, np.array([0.7]), 0.5, seed=1)

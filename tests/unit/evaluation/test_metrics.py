@@ -112,38 +112,38 @@ def test_unknown_entries_have_no_effect() -> None:
     )
     one = np.ones((90, 1))
     first, second = (count(y, s >= 0.5, one, made.known) for y, s in ((made.labels, made.scores), (labels, scores)))
-    for name in ("hit", "given", "true"):
+    for name in ("hit", "predicted", "true"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 def test_f1_is_scikit_learns_under_weights() -> None:
     made = make(120, 5, seed=7, rarest=0.2)
     weights = np.random.default_rng(8).integers(0, 3, (120, 4)).astype(np.float64)
-    given = made.scores >= 0.4
-    counts = count(made.labels, given, weights)
+    predicted = made.scores >= 0.4
+    counts = count(made.labels, predicted, weights)
     for draw in range(4):
         sample = weights[:, draw]
         for c in range(5):
-            pair = (made.labels[:, c], given[:, c])
+            pair = (made.labels[:, c], predicted[:, c])
             assert class_f1(counts)[c, draw] == pytest.approx(f1_score(*pair, sample_weight=sample))
             assert precision(counts)[c, draw] == pytest.approx(precision_score(*pair, sample_weight=sample))
             assert recall(counts)[c, draw] == pytest.approx(recall_score(*pair, sample_weight=sample))
         repeated = np.repeat(np.arange(120), sample.astype(int))
         assert overall_f1(counts)[draw] == pytest.approx(
-            f1_score(made.labels[repeated], given[repeated], average="micro")
+            f1_score(made.labels[repeated], predicted[repeated], average="micro")
         )
 
 
 def test_f1_of_a_class_without_positives_is_left_out_of_cf1_but_its_errors_count_in_of1() -> None:
     labels = np.array([[1, 0], [0, 0]], dtype=bool)
-    given = np.array([[1, 1], [0, 0]], dtype=bool)
-    counts = count(labels, given, np.ones((2, 1)))
+    predicted = np.array([[1, 1], [0, 0]], dtype=bool)
+    counts = count(labels, predicted, np.ones((2, 1)))
     found = means(np.array([[1.0], [np.nan]]), {"": counts}, bucket_masks(["head", "tail"]))
     assert found["CF1"][0] == 1.0
     assert found["OF1"][0] == pytest.approx(2 / 3)
     assert np.isnan(found["tail"][0])
     assert found["mAP"][0] == 1.0
-    assert precision(count(labels, np.zeros_like(given), np.ones((2, 1))))[0, 0] == 0.0
+    assert precision(count(labels, np.zeros_like(predicted), np.ones((2, 1))))[0, 0] == 0.0
 
 
 def test_mean_leaves_nan_out_and_buckets_without_classes_have_no_name() -> None:
@@ -186,7 +186,7 @@ def test_reference_f1(reference: dict[str, Any], key: str, transform: Any, cut: 
     counts = count(reference["labels"], scores > cut, ONE)
     expected = reference["expected"][key]
     cp, cr = (np.nan_to_num(measure(counts)[:, 0]).mean() for measure in (precision, recall))
-    op, part = counts.hit.sum() / counts.given.sum(), counts.hit.sum() / counts.true.sum()
+    op, part = counts.hit.sum() / counts.predicted.sum(), counts.hit.sum() / counts.true.sum()
     assert 100 * cp == pytest.approx(expected["CP"], abs=1e-6)
     assert 100 * cr == pytest.approx(expected["CR"], abs=1e-6)
     assert 100 * op == pytest.approx(expected["OP"], abs=1e-6)

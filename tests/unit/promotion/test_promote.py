@@ -180,11 +180,13 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
     place.rename(place.with_name("lost"))
     asked: list[Verdict] = []
     try:
+        with pytest.raises(GateError, match="needs --reason"):
+            promote(client, "3", lambda verdict: True)
         with pytest.raises(GateError, match="nobody confirmed"):
-            promote(client, "3", lambda verdict: bool(asked.append(verdict)))
-        assert "capnet version 1 has no scores for the gate" in asked[0].notes[0]
+            promote(client, "3", lambda verdict: bool(asked.append(verdict)), reason="the old scores are lost")
+        assert "capnet version 1 has no scores for the gate" in asked[0].asks[0]
         assert champion(client) == "1"
-        assert promote(client, "3", lambda verdict: True).now == "3"
+        assert promote(client, "3", lambda verdict: True, reason="the old scores are lost").now == "3"
     finally:
         place.with_name("lost").rename(place)
     assert history(client)[-1] == ("promoted", "1", "3", "inconclusive")
@@ -234,12 +236,13 @@ def test_a_copy_needs_a_verdict_of_its_own(client: MlflowClient) -> None:
     assert copied.tags["copied_from"] == "capnet version 2"
     assert copied.tags["content_hash"] == client.get_model_version("capnet", "2").tags["content_hash"]
     assert copy(client, client.get_model_version("capnet", "2"), "capnet-production").version == copied.version
-    with pytest.raises(
-        GateError, match=r"nobody confirmed\n.*capnet version 2, which it is a copy of, has a red verdict; fail: "
-    ):
-        promotion.promote(client, copied, POLICY, lambda verdict: False)
+    for reason, refused in (("", "needs --reason"), ("as in staging", "nobody confirmed")):
+        with pytest.raises(
+            GateError, match=rf"{refused}\n.*capnet version 2, which it is a copy of, has a red verdict; fail: "
+        ):
+            promotion.promote(client, copied, POLICY, lambda verdict: False, reason=reason)
     assert versions.champion_of(client, "capnet-production") is None
-    done = promotion.promote(client, copied, POLICY, lambda verdict: True)
+    done = promotion.promote(client, copied, POLICY, lambda verdict: True, reason="as in staging")
     assert (done.name, done.now, done.verdict and done.verdict.colour) == ("capnet-production", "1", "inconclusive")
     assert champion(client, "capnet-production") == "1"
     client.copy_model_version("models:/capnet/2", "elsewhere")  # as the UI's button does
@@ -255,11 +258,20 @@ def test_a_copy_needs_a_verdict_of_its_own(client: MlflowClient) -> None:
 
 def test_a_copy_of_a_green_version_passes_where_no_champion_is(client: MlflowClient) -> None:
     promote(client, "1")
-    done = promotion.promote(
-        client, copy(client, client.get_model_version("capnet", "1"), "capnet-production"), POLICY, never
-    )
+    copied = copy(client, client.get_model_version("capnet", "1"), "capnet-production")
+    with pytest.raises(
+        GateError, match=r"needs --reason\n.*a copy of capnet version 1.*no champion to compare it with"
+    ):
+        promotion.promote(client, copied, POLICY, never)
+    client.set_registered_model_alias("capnet-production", "champion", "1")
+    with pytest.raises(GateError, match="reason needed: a copy of capnet version 1"):
+        resolve(client, "models:/capnet-production@champion")
+    client.delete_registered_model_alias("capnet-production", "champion")
+    done = promotion.promote(client, copied, POLICY, never, reason="proven in staging")
     assert done.verdict is not None
     assert (done.now, done.verdict.colour) == ("1", "green")
+    assert history_of.events(client, "capnet-production")[-1].reason == "proven in staging"
+    assert str(resolve(client, "models:/capnet-production@champion").version) == "1"
 
 
 def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient) -> None:

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capnet.serving.drift import drift_report, reference_document
+from capnet.serving.drift import Drift, reference_document
 
 NAMES = [f"c{number}" for number in range(30)]
 LIMITS = np.full(30, 0.7)
+
+
+def drift_report(reference: dict[str, Any], scores: np.ndarray, limits: np.ndarray) -> dict[str, Any]:
+    """The report of scores that come in parts."""
+    drift = Drift(reference, limits)
+    for part in np.array_split(scores, 3):
+        drift.add(part)
+    return drift.report()
 
 
 def _scores(seed: int, rows: int, shift: float = 0.0) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from capnet.config import Backbone, Train, parse
-from capnet.contracts import LabelGraph, make_classes
+from capnet.contracts import LabelGraph, make_classes, read_tensors, write_tensors
 from capnet.errors import CapnetError, DataError
 from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
@@ -149,6 +149,18 @@ def test_a_damaged_checkpoint_is_made_again(lit, problem, tmp_path, caplog):
     whole = run(lit, problem, tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    assert same(run(lit, problem, tmp_path).tensors, whole.tensors)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["no tensors", "NaN", "no metadata", "strange metadata"])
+def test_a_checkpoint_that_no_run_writes_is_made_again(lit, problem, tmp_path, caplog, damage):
+    whole = run(lit, problem, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = read_tensors(path)
+    tensors = {} if damage == "no tensors" else tensors
+    tensors = {name: tensor * torch.nan for name, tensor in tensors.items()} if damage == "NaN" else tensors
+    write_tensors(path, tensors, {"no metadata": {}, "strange metadata": {**metadata, "x": 1}}.get(damage, metadata))
     assert same(run(lit, problem, tmp_path).tensors, whole.tensors)
     assert "is damaged" in caplog.text
 

@@ -169,9 +169,9 @@ class _Cells:
     def _size(self, name: str, value: str, line: int) -> int | None:
         if not value:
             return None
-        if not (value.isascii() and value.isdigit()) or not 0 < int(value) < 2**31:
+        if not (value.isascii() and value.isdigit() and len(value) <= 10) or not 0 < int(value) < 2**31:
             todo = "write a number of pixels, or nothing"
-            self.problems.append(Problem(f"{name} = {value!r}", self.table.where(line), todo))
+            self.problems.append(Problem(f"{name} = {value[:70]!r}", self.table.where(line), todo))
             return None
         return int(value)
 
@@ -182,7 +182,8 @@ def _text(cell: Any) -> str:
         return cell
     if cell is None or cell != cell:
         return ""
-    return str(int(cell)) if isinstance(cell, float | bool) and cell == int(cell) else str(cell)
+    whole = isinstance(cell, bool) or (isinstance(cell, float) and cell.is_integer())
+    return str(int(cell)) if whole else str(cell)
 
 
 def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
+from capnet.data.annotations.plain_files import read_lines
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem
@@ -103,7 +104,7 @@ def _official(folder: DataFolder, split: str) -> Iterator[tuple[str, str, list[i
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read a list of NUS-WIDE: {error}", str(path), ASK) from None
     while lines and not lines[-1].strip():

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.plain_files import MOST_XML, open_plain, read_lines
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem
 from capnet.section import InsidePath, Section
@@ -88,7 +89,7 @@ def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> Iter
         raise DataError(f"{setting} = {chosen!r} is no image set", "params.yaml", todo)
     path = folder.path(f"{base}{year}/ImageSets/Main/{name}.txt")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list of {setting} = {chosen}: {error}", str(path), TODO) from None
     ids = [
@@ -104,10 +105,11 @@ def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int
     ``unknown``.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        with open_plain(path, MOST_XML) as file:
+            root = ElementTree.parse(file).getroot()
     except FileNotFoundError:
         return Problem("the annotation of an image is missing", str(path), "unpack the archive again")
-    except (ElementTree.ParseError, OSError, UnicodeError, ValueError) as error:
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
         return Problem(f"not an annotation: {error}", str(path), "unpack the archive again")
     counted: set[int] = set()
     hard: set[int] = set()

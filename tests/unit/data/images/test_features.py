@@ -12,8 +12,10 @@ from PIL import Image
 from torch import nn
 
 from capnet.config import Runtime, Tte
-from capnet.data.images import features
-from capnet.data.images.features import Transform, live_features, pooled_features
+from capnet.contracts import write_tensors
+from capnet.data.images import stream
+from capnet.data.images.features import pooled_features
+from capnet.data.images.transform import Transform
 from capnet.errors import DataError
 from capnet.runtime import prepare
 
@@ -49,7 +51,9 @@ def test_features_are_those_of_each_view_in_order(pictures):
     assert found.shape == (7, 5, 3)
     for number, (path, sha256) in enumerate(zip(rows["path"], rows["sha256"], strict=True)):
         assert torch.allclose(found[number], LOOK.tensor(root, path, sha256).mean(dim=(2, 3)), atol=1e-6)
-    assert torch.equal(live_features(Tower(), rows, root, LOOK, prepare(Runtime(precision="fp32")), 2, "test"), found)
+    machine = prepare(Runtime(precision="fp32"))
+    parts = list(stream.stream(Tower(), LOOK.items(rows), root, LOOK, machine, 2, len(rows)))
+    assert torch.equal(torch.cat([part.features for part in parts]), found)
 
 
 def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
@@ -65,6 +69,33 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
     assert tower.calls == 77
     compute(tower, (rows.iloc[:3], root))
     assert tower.calls == 92
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"features": torch.zeros(6, 5, 3)},
+        {"features": torch.zeros(7, 15)},
+        {"features": torch.full((7, 5, 3), torch.nan)},
+        {"features": torch.zeros(7, 5, 3, dtype=torch.int64)},
+        {"x": torch.zeros(7, 5, 3)},
+        {},
+        b"",
+        b"x" * 1000,
+    ],
+)
+def test_a_damaged_cache_is_made_again(pictures, tmp_path, damage):
+    first = compute(Tower(), pictures)
+    (path,) = (tmp_path / "state").rglob("*.safetensors")
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        write_tensors(path, damage, {"pictures": 7})
+    tower = Tower()
+    assert torch.equal(compute(tower, pictures), first)
+    assert tower.calls == 35
+    assert torch.equal(compute(tower, pictures), first)
+    assert tower.calls == 35
 
 
 def test_random_views_depend_on_seed_and_content_not_on_order(pictures):
@@ -99,7 +130,7 @@ def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, mon
         time.sleep(0.02 if images.sum() > 0 else 0.001)  # the first are not the first to be ready
         return network(images)
 
-    monkeypatch.setattr(features, "BATCH_VIEWS", 4)
+    monkeypatch.setattr(stream, "BATCH_VIEWS", 4)
     machine = prepare(Runtime(precision=precision, threads=2))
     first = pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test")
     assert {(threads, grad) for _, threads, grad, _ in seen} == {(2, False)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,9 +19,9 @@ from capnet.cli import main
 from capnet.commands.preset import render
 from capnet.config import Data, Ingest, Params, Split
 from capnet.contracts import read_classes, read_manifest, read_split
-from capnet.data.images.features import Transform, image_tensors
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, exists, file_of, read_bytes
+from capnet.data.images.transform import Transform
 from capnet.data.images.views import load_rgb
 from capnet.errors import DataError
 from capnet.stages import run
@@ -87,7 +89,7 @@ def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Pat
     assert read_classes(place / "outputs/split/classes.json") == read_classes(place / "again/split/classes.json")
     transform = Transform(32, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=2)
     tensors = [
-        list(image_tensors(rows, root, transform, 2))
+        [transform.tensor(root, path, sha256) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)]
         for rows, root in ((before, place / "data"), (after.loc[before.index], place / "shards-of-data"))
     ]
     assert all(torch.equal(one, other) for one, other in zip(*tensors, strict=True))
@@ -152,6 +154,39 @@ def test_a_split_is_sharded_by_side_and_small_shards_follow_each_other(place: Pa
     )
     again = read_split(place / "from-one/split/split.parquet")
     assert again.set_index("image_id")["split"].to_dict() == rows.set_index("image_id")["split"].to_dict()
+
+
+def test_large_images_are_stored_smaller_and_their_rows_say_so(place: Path) -> None:
+    from capnet.data.images.shard_set import write_shard_set
+
+    rows, classes = (
+        read_split(place / "outputs/split/split.parquet"),
+        read_classes(place / "outputs/split/classes.json"),
+    )
+    photo = Image.linear_gradient("L").resize((140, 90)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    path = place / "data" / rows["path"].iloc[3]
+    photo.save(path, format="JPEG", quality=95, exif=exif)
+    rows.loc[3, "sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (place / "small").mkdir()
+    write_shard_set(place / "small", rows, classes, place / "data", 10**9, "|", lambda steps=1, *, note="": None, 60)
+    table = pd.read_csv(place / "small/labels.csv").set_index("image_id")
+    for row in rows.itertuples():
+        data, stored = read_bytes(place / "small" / table["path"][row.image_id]), table.loc[row.image_id]
+        assert stored["sha256"] == hashlib.sha256(data).hexdigest()
+        original = (place / "data" / row.path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image, Image.open(io.BytesIO(original)) as before:
+            assert image.size == (stored["width"], stored["height"])
+            if min(before.size) <= 60:
+                assert data == original
+            else:
+                assert min(image.size) == 60
+                assert stored["path"].endswith(".jpg")
+    with Image.open(io.BytesIO(read_bytes(place / "small" / table["path"][rows["image_id"].iloc[3]]))) as image:
+        assert image.size == (60, 93)
+        upright = photo.transpose(Image.Transpose.ROTATE_270).resize(image.size, Image.Resampling.BICUBIC)
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(upright)).max() < 6
 
 
 def test_changed_and_missing_pictures_are_named_and_nothing_is_left(place: Path) -> None:

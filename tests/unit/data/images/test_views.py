@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from capnet.data.images.views import MIN_AREA, centre_index, in_threads, load_rgb, random_view, to_tensor
-from capnet.data.images.views import test_views as views_for_test
+from capnet.data.images.views import test_canvas as canvas_for_test
 from capnet.errors import DataError
 
 
@@ -14,6 +14,12 @@ def ramp(width, height):
     """Red is the column, green the row: a crop tells where it came from."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return Image.fromarray(np.stack([x % 256, y % 256, np.zeros_like(x)], axis=2).astype(np.uint8))
+
+
+def views_for_test(*arguments):
+    """The crops of a canvas, as a device cuts them."""
+    canvas = canvas_for_test(*arguments)
+    return [Image.fromarray(view.numpy()) for view in canvas.views(torch.from_numpy(canvas.pixels.copy()))]
 
 
 def corner(view):
@@ -65,7 +71,7 @@ def test_random_views_show_at_least_their_share_of_the_picture_and_mirror_half_o
 
 
 def test_tensors_are_normalised_per_channel():
-    image = Image.new("RGB", (4, 4), (255, 0, 51))
+    image = torch.tensor([255, 0, 51], dtype=torch.uint8).expand(4, 4, 3)
     tensor = to_tensor([image, image], (0.5, 0.5, 0.1), (0.5, 0.25, 0.1))
     assert tensor.shape == (2, 3, 4, 4)
     assert torch.allclose(tensor[0, :, 0, 0], torch.tensor([1.0, -2.0, 1.0]), atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from capnet.config import Backbone, Tte, parse
-from capnet.data.images.features import Transform
+from capnet.data.images.transform import Transform
 from capnet.errors import ConfigError
 from capnet.model.adapters import BlockAdapters
 from capnet.model.backbones import load_towers

@@ -158,12 +158,12 @@ def test_lit_recipe_names_an_object_in_a_photo_and_refuses_other_weights(lit, mo
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from capnet.data.images.views import test_views as crops
-    from capnet.data.images.views import to_tensor
+    from capnet.data.images.views import test_canvas, to_tensor
 
     names = ["cat", "cup of coffee", "temple", "bus", "flower", "pizza", "boat"]
     image = Image.fromarray(load_sample_image("flower.jpg"))
-    views = to_tensor(crops(image, 224, 1, 0, "bicubic", "short"), lit.preprocess.mean, lit.preprocess.std)
+    canvas = test_canvas(image, 224, 1, 0, "bicubic", "short")
+    views = to_tensor(canvas.views(torch.from_numpy(canvas.pixels)), lit.preprocess.mean, lit.preprocess.std)
     with torch.no_grad():
         feature = lit.image.project(lit.image.pooled(views))
         texts = lit.centre(lit.text([f"a photo of a {name}." for name in names]))

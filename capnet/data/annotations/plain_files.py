@@ -1,0 +1,48 @@
+"""The one way to open a file of annotations: a plain file of a size that annotations have, never waited for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+MOST_BYTES = 8 * 2**30  # of a file that is read piece by piece; COCO's largest has 0.5
+MOST_TEXT = 256 * 2**20  # of a list that is read at once: ten million lines
+MOST_XML = 2**20  # of the annotations of one image; a tree of it takes a hundred times as much
+
+
+def open_plain(path: Path, most: int = MOST_BYTES) -> BinaryIO:
+    """Open a file for reading bytes.
+
+    Args:
+        path: of a plain file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: there is none, it is a pipe, a device or a folder, or it is larger.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    state = os.fstat(handle)
+    is_plain = stat.S_ISREG(state.st_mode)
+    if is_plain and state.st_size <= most:
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if is_plain:
+        raise OSError(errno.EFBIG, f"{state.st_size:,} bytes, at most {most:,} are read", str(path))
+    raise OSError(errno.EINVAL, "a pipe, a device or a folder, and no file", str(path))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text, without their ends.
+
+    Args:
+        path: of a UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        OSError: see open_plain.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with open_plain(path, MOST_TEXT) as file:
+        return file.read().decode("utf-8-sig").splitlines()

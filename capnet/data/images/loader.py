@@ -1,0 +1,148 @@
+"""Image files -> batches of their pixels, decoded ahead in worker processes: the only loader there is.
+
+A batch crosses from its worker through a pipe and not through /dev/shm, of which a container has 64 MB. It holds the
+resized images, and the device cuts the views from them: five views have three times as many bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from capnet.data.images.decode import Unusable
+from capnet.data.images.transform import Item, Transform
+from capnet.data.images.views import Canvas, in_threads, unusable
+from capnet.errors import CapnetError, DataError
+from capnet.runtime import Machine
+
+T = TypeVar("T")
+
+AHEAD = 2  # batches for each worker that are decoded before they are needed
+FEWEST = 32  # images for which processes are started
+
+
+@dataclass
+class Batch:
+    """Images in order: their canvases, whose pixels lie in ``pixels`` uint8, and what is wrong with those that have
+    none.
+    """
+
+    items: Sequence[Item]
+    faults: list[str]
+    canvases: list[Canvas]
+    pixels: Tensor | None = field(default=None, repr=False)
+
+    def pin_memory(self) -> Batch:
+        """Pixels in memory that a GPU reads by itself; called by the loader."""
+        if self.canvases:
+            flat = torch.from_numpy(np.concatenate([canvas.pixels.ravel() for canvas in self.canvases]))
+            self.pixels = flat.pin_memory()
+        return self
+
+    def views(self, device: torch.device) -> list[Tensor]:
+        """Views uint8 [size, size, 3] of all images without a fault, one image after the other, on ``device``."""
+        whole = None if self.pixels is None else self.pixels.to(device, non_blocking=True)
+        result: list[Tensor] = []
+        start = 0
+        for canvas in self.canvases:
+            end = start + canvas.pixels.size
+            pixels = torch.from_numpy(canvas.pixels).to(device) if whole is None else whole[start:end]
+            result += canvas.views(pixels.view(canvas.pixels.shape))
+            start = end
+        return result
+
+
+@dataclass(frozen=True)
+class _Images(Dataset[Batch]):
+    """A data set whose index is a list of images, so that it holds none itself."""
+
+    root: Path
+    transform: Transform
+
+    def __getitem__(self, items: Sequence[Item]) -> Batch:
+        batch = Batch(items, [], [])
+        for item in items:
+            try:
+                batch.canvases.append(self.transform.canvas(self.root, item))
+                batch.faults.append("")
+            except Unusable as error:
+                batch.faults.append(str(error))
+        return batch
+
+
+def load_batches(
+    chunks: Iterable[Sequence[Item]], root: Path, transform: Transform, machine: Machine, threads: int, total: int
+) -> Iterator[Batch]:
+    """Batches of images in the order of ``chunks``, decoded ahead by ``machine.workers`` processes.
+
+    Threads of this process decode few images, and all where there are no workers. Neither changes a pixel.
+
+    Args:
+        chunks: the images of each batch.
+        root: that their paths are relative to.
+        transform: what is cut from them.
+        machine: with the number of workers, and the device that the pixels go to.
+        threads: that decode where no workers do.
+        total: number of images.
+
+    Raises:
+        CapnetError: a worker was killed.
+    """
+    images, pin = _Images(root, transform), machine.device.type == "cuda"
+    if not machine.workers or total < FEWEST:
+        for batch in in_threads(chunks, images.__getitem__, threads, AHEAD * threads):
+            yield batch.pin_memory() if pin else batch
+        return
+    loader = DataLoader(
+        images,
+        batch_size=None,
+        sampler=chunks,
+        collate_fn=_as_it_is,
+        num_workers=machine.workers,
+        prefetch_factor=AHEAD,
+        pin_memory=pin,
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
+        generator=torch.Generator(),  # the global one belongs to the training
+    )
+    with named_worker_faults():
+        yield from loader
+
+
+def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> None:
+    """Raise DataError naming every image that has a fault."""
+    errors = [unusable(root / item.path, fault) for item, fault in zip(items, faults, strict=True) if fault]
+    if errors:
+        raise DataError(problems=[problem for error in errors for problem in error.problems])
+
+
+@contextmanager
+def named_worker_faults() -> Iterator[None]:
+    """Say in three parts that a worker died; torch raises that in whatever the main thread is doing."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        todo = "most often memory ran out: set runtime.workers lower (0: none), or give the task more memory"
+        raise CapnetError(f"a process that decodes images was ended: {error}", "reading images", todo) from None
+
+
+def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items; the last may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

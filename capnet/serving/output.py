@@ -1,0 +1,139 @@
+"""Predictions as Parquet, CSV or MegaDetector JSON, written some images at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from capnet.serving.engine import Served
+
+SCORE = "score "  # columns of the table, before the class's name
+GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
+
+Add = Callable[[pd.DataFrame], None]  # path, fault, scores
+Writer = Callable[[Path, "Served", str], AbstractContextManager[Add]]
+
+
+def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
+    """One row an image: path, labels over their thresholds, fault, and ``score NAME`` of every class."""
+    scores = np.full((len(frame), len(served.names)), np.nan, dtype=np.float32)
+    for number, row in enumerate(frame["scores"]):
+        if row is not None:
+            scores[number] = row
+    decided = scores >= served.limits
+    labels = [[name for name, present in zip(served.names, row, strict=True) if present] for row in decided]
+    columns = pd.DataFrame(scores, columns=[f"{SCORE}{name}" for name in served.names])
+    return pd.concat(
+        [pd.DataFrame({"path": frame["path"], "labels": labels, "fault": frame["fault"]}), columns], axis=1
+    )
+
+
+def table_schema(names: list[str]) -> pa.Schema:
+    """Of the Parquet file of a model with the classes ``names``."""
+    import pyarrow as pa
+
+    fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
+    return pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in names)])
+
+
+@contextmanager
+def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Write tables as one Parquet file, whose row groups have GROUP_ROWS images however small the tables are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting: list[pa.Table] = []
+
+    def flush() -> None:
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+            waiting.clear()
+
+    def add(table: pa.Table) -> None:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= GROUP_ROWS:
+            flush()
+
+    with pq.ParquetWriter(path, schema) as writer:
+        yield add
+        flush()
+
+
+@contextmanager
+def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
+    """The table ``wide`` makes, by row groups."""
+    import pyarrow as pa
+
+    schema = table_schema(served.names)
+    with row_groups(path, schema) as add:
+        yield lambda frame: add(pa.Table.from_pandas(wide(frame, served), schema, preserve_index=False))
+
+
+@contextmanager
+def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
+    """The same as text, labels separated by |."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+
+        def add(frame: pd.DataFrame) -> None:
+            table = wide(frame, served)
+            table.assign(labels=["|".join(row) for row in table["labels"]]).to_csv(
+                file, index=False, header=not file.tell(), lineterminator="\n", float_format="%.9g"
+            )
+
+        yield add
+
+
+@contextmanager
+def megadetector(path: Path, served: Served, model_key: str) -> Iterator[Add]:
+    """The batch format that camera-trap viewers read: one box over the whole frame with its labels, none for a blank
+    frame.
+
+    Confidences are calibrated probabilities. Source: lila.science/megadetector-output-format.
+    """
+    head = {
+        "info": {
+            "format_version": "1.4",
+            "detector": "none: one box over the whole image",
+            "classifier": f"capnet {model_key}",
+        },
+        "detection_categories": {"1": "animal"},
+        "classification_categories": {str(c): name for c, name in enumerate(served.names)},
+    }
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "images": [')
+        separator = "\n"
+
+        def add(frame: pd.DataFrame) -> None:
+            nonlocal separator
+            for name, fault, row in zip(frame["path"], frame["fault"], frame["scores"], strict=True):
+                file.write(f"{separator}  {json.dumps(_detections(name, fault, row, served), ensure_ascii=False)}")
+                separator = ",\n"
+
+        yield add
+        file.write("\n ]\n}\n")
+
+
+def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str, Any]:
+    if fault:
+        return {"file": name, "detections": None, "failure": f"Failure image access: {fault}"}
+    scores = np.asarray(row, dtype=np.float32)[None]
+    probability, decided = served.probabilities(scores)[0], (scores >= served.limits)[0]
+    labels = sorted(
+        ((str(c), round(float(probability[c]), 4)) for c in np.flatnonzero(decided)), key=lambda item: -item[1]
+    )
+    if not labels:
+        return {"file": name, "detections": []}
+    box = {"category": "1", "conf": labels[0][1], "bbox": [0.0, 0.0, 1.0, 1.0]}
+    return {"file": name, "detections": [box | {"classifications": [list(item) for item in labels]}]}
+
+
+WRITERS: Mapping[str, Writer] = {"parquet": parquet, "csv": csv, "megadetector": megadetector}

@@ -1,0 +1,162 @@
+"""Every reader of annotations against every hostile content, in the place of every file that it opens: a sentence with
+file and reason, in bounded time and memory, nothing executed, nothing read or written outside of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from faults.bounded import Outcome, bounded
+from faults.hostile_files import TEXTS, coco_files, csv_files, gzip_bomb, parquet_files, places
+from unit.data.native import write_nus_wide, write_voc
+
+from capnet.config import parse
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.splits.long_tail import read_id_list
+from capnet.errors import DataError
+from capnet.steps.ingest import read_annotations
+
+T = TypeVar("T")
+SHARE = 1 if os.environ.get("FAULTS") == "all" else 4  # make test-faults sets it
+PARAMS = {
+    "csv": {"format": "csv"},
+    "gz": {"format": "csv"},
+    "parquet": {"format": "csv"},
+    "coco": {"format": "coco"},
+    "camera_traps": {"format": "camera_traps"},
+    "voc": {"format": "voc"},
+    "nus_wide": {"format": "nus_wide"},
+    "nus_clean": {"format": "nus_wide"},
+}
+INGEST: dict[str, dict] = {
+    "gz": {"labels": "labels.csv.gz"},
+    "parquet": {"labels": "labels.parquet"},
+    "coco": {"coco": {"train": "annotations.json", "test": ""}},
+    "voc": {"voc": {"train": "VOC2012/trainval", "test": ""}},
+    "nus_clean": {"nus_wide": {"lists": "clean", "clean_test": ""}},
+}
+SLOTS = (  # reader and the file that is replaced
+    ("csv", "labels.csv"),
+    ("csv", "classes.csv"),
+    ("gz", "labels.csv.gz"),
+    ("parquet", "labels.parquet"),
+    ("coco", "annotations.json"),
+    ("coco", "classes.csv"),
+    ("camera_traps", "annotations.json"),
+    ("voc", "VOC2012/ImageSets/Main/trainval.txt"),
+    ("voc", "VOC2012/Annotations/a.xml"),
+    ("nus_wide", "ImageList/TrainImagelist.txt"),
+    ("nus_wide", "Groundtruth/TrainTestLabels/Labels_cat_Train.txt"),
+    ("nus_clean", "nus_train.csv"),
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with valid annotations of every format, and a working directory that must stay empty."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("path,labels\na.jpg,cat\n")
+    write_voc(folder, "VOC2012", "trainval", {"a": [1]}, b"")
+    for split in ("Train", "Test"):
+        write_nus_wide(folder, split, {"a/1.jpg": [11]})
+    return folder
+
+
+def read(reader: str, root: Path) -> Outcome:
+    """What the reader says; problems that it collected are refusals, as ingest makes them."""
+    params = parse({"data": PARAMS[reader], "ingest": INGEST.get(reader, {})})
+
+    def call() -> None:
+        problems = read_annotations(DataFolder(root), params).problems
+        if problems:
+            raise DataError(problems=problems)
+
+    return bounded(call)
+
+
+def part(cases: Iterable[T], start: int = 0) -> list[T]:
+    """The cases of this run: all of them, or every SHARE-th from another one in each place on."""
+    return list(cases)[start % SHARE :: SHARE]
+
+
+def faults(found: dict[str, Outcome]) -> list[str]:
+    peak = max(item.megabytes for item in found.values()), max(item.seconds for item in found.values())
+    print(f"{len(found)} cases, at most {peak[0]} MB and {peak[1]:.1f} s")
+    wrong = [f"{name}: {item}" for name, item in found.items() if not (item.is_bounded and item.has_three_parts)]
+    wrong += [
+        f"{name}: a stranger's text of {len(item.text)} letters"
+        for name, item in found.items()
+        if "root:x:" in item.text
+    ]
+    left = [path.name for path in Path().iterdir()]
+    return wrong + [f"something was executed or written: {left}"] * bool(left)
+
+
+@pytest.mark.parametrize(("reader", "file"), SLOTS)
+def test_any_content_in_the_place_of_an_annotation(root: Path, reader: str, file: str) -> None:
+    path, found = root / file, {}
+    for name, content in part(TEXTS.items(), SLOTS.index((reader, file))):
+        path.write_bytes(content)
+        found[name] = read(reader, root)
+    assert not faults(found)
+
+
+@pytest.mark.parametrize(("reader", "file"), SLOTS)
+def test_no_file_in_the_place_of_an_annotation(root: Path, reader: str, file: str) -> None:
+    path, found = root / file, {}
+    for name, make in part(places(root, file), SLOTS.index((reader, file))):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        make()
+        found[name] = read(reader, root)
+    assert not faults(found)
+
+
+CASES: dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, bytes]]]]] = {
+    "coco": ("coco", "annotations.json", coco_files),
+    "camera traps": ("camera_traps", "annotations.json", coco_files),
+    "csv": ("csv", "labels.csv", csv_files),
+    "parquet": ("parquet", "labels.parquet", parquet_files),
+    "gzip": ("gz", "labels.csv.gz", lambda: iter([("a bomb", gzip_bomb())])),
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_any_value_in_a_valid_file(root: Path, kind: str) -> None:
+    reader, file, make = CASES[kind]
+    found = {}
+    for name, content in part(make()):
+        (root / file).write_bytes(content)
+        found[name] = read(reader, root)
+    assert not faults(found)
+    assert len([item for item in found.values() if item.kind == "refused"]) >= len(found) / 4
+
+
+def test_lists_of_ids(root: Path) -> None:
+    found = {}
+
+    def call() -> None:
+        _, problems = read_id_list(root / "list.txt", ["a"], "ingest.train_list")
+        if problems:
+            raise DataError(problems=problems)
+
+    for name, content in part(TEXTS.items()):
+        (root / "list.txt").write_bytes(content)
+        found[name] = bounded(call)
+    for name, make in part(places(root, "other.txt")):
+        (root / "list.txt").unlink(missing_ok=True)
+        make()
+        (root / "other.txt").rename(root / "list.txt")
+        found[name] = bounded(call)
+        if (root / "list.txt").is_dir():
+            (root / "list.txt").rmdir()
+    assert not faults(found)

@@ -1,0 +1,83 @@
+"""ViT-B-16 and RN50 of full size with random weights: with every part they train, resume and leave as ONNX."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from capnet.config import parse
+from capnet.contracts import read_tensors
+from capnet.serving.engine import load_served
+from capnet.serving.onnx_export import export
+from capnet.stages import run
+from capnet.training import checkpoint, trainer
+from tests.unit.steps import test_train
+from tests.unit.steps.test_train import write_inputs
+
+pytestmark = pytest.mark.slow
+
+made = test_train.made
+
+
+@pytest.mark.parametrize(("backbone", "adapter_of"), [("ViT-B-16", "block_adapters"), ("RN50", "adapter")])
+def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made, monkeypatch):
+    folder, frame = made
+    frame = frame.iloc[:10].assign(split=["train"] * 4 + ["val"] * 4 + ["test"] * 2)
+    write_inputs(folder, frame)
+    params = parse(
+        {
+            "backbone": {"name": backbone, "pretrained": "random"},
+            "tte": {"views": 1, "size": 64, "expand": 0},
+            "runtime": {"threads": 1, "precision": "fp32"},
+            "train": {
+                "epochs": 2,
+                "batch_size": 2,
+                "views": 1,
+                "validate_every": 2,
+                "class_head": {"enabled": True},
+                "blend": "held_out",
+            },
+            "evaluate": {"bootstrap": 100},
+        }
+    )
+    inputs = {name: folder / name for name in ("split", "validation", "graph", "data", "model")}
+    run("graph", params, inputs, {"graph": folder / "graph"})
+    losses, step = [], trainer.Trainer._step
+
+    def killed(self, *arguments):
+        if len(losses) == 3:
+            raise KeyboardInterrupt
+        losses.append(step(self, *arguments))
+        return losses[-1]
+
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(trainer.Trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("train", params, inputs, {"model": folder / "model"})
+    monkeypatch.setattr(trainer.Trainer, "_step", lambda *arguments: losses.append(step(*arguments)) or losses[-1])
+    run("train", params, inputs, {"model": folder / "model"})
+    assert len(losses) == 4, "one step was left of two epochs of two"
+    assert np.isfinite(losses).all()
+    tensors, _ = read_tensors(folder / "model" / "model.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {
+        "prompt",
+        "gcn",
+        adapter_of,
+        "class_head",
+        "linear_probe",
+        "logit_scale",
+        "logit_bias",
+    }
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    path = folder / "model" / "config.json"
+    thirds = {"weights": {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.3}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"blend": thirds}))
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    served = load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime)
+    pictures = [folder / "data" / path for path in frame["path"][-2:]]
+    measured = export(served, "capnet version 1", folder / "there" / "model.onnx", pictures)
+    assert max(measured.single, measured.averaged) < 1e-4
+    session = onnxruntime.InferenceSession(str(folder / "there" / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[-2:] == [64, 64]

@@ -1,0 +1,18 @@
+"""Messages that quote a stranger's file."""
+
+from __future__ import annotations
+
+from capnet.errors import DataError, Problem
+
+
+def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
+    text = str(DataError(f"label \x1b[2J\x07\x9b \u202egpj.exe {'a' * 10**6}", "file\r\x00", "do\ttwo\nlines \ud800"))
+    assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r", "\0", "\ud800"} & set(text)
+    assert r"\x1b[2J\x07\x9b \u202egpj.exe" in text
+    assert len(text) < 5000
+    assert text.count("\n") == 3, "lines of our own stay"
+    text.encode()
+
+
+def test_other_letters_stay_as_they_are() -> None:
+    assert str(Problem("Füchse, 狐, 🦊, e\u0301", "a\\b", "x")) == "Füchse, 狐, 🦊, e\u0301\n  where: a\\b\n  to do: x"

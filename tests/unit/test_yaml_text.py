@@ -1,0 +1,68 @@
+"""Settings files that would fill the memory or the stack: refused in words, soon."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from faults.bounded import bounded
+
+from capnet.cli import main
+from capnet.config import load
+from capnet.errors import ConfigError
+from capnet.yaml_text import read_yaml
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+HOSTILE = {
+    "aliases that laugh": LAUGHS,
+    "merges that laugh": MERGES,
+    "an alias of itself": "data: &a [*a]",
+    "deep lists": "data: " + "[" * 100_000 + "]" * 100_000,
+    "deep mappings": "{data: " * 50_000 + "}" * 50_000,
+    "deep blocks": "".join(f"{' ' * depth}a:\n" for depth in range(1000)),
+    "5,000 digits": f"runtime: {{seed: {'9' * 5000}}}",
+    "an infinity": "train: {epochs: .inf}",
+    "an endless text": "data: {root: '" + "a" * 3_000_000 + "'}",
+    "an object of Python": "data: !!python/object/apply:os.system ['touch EXECUTED']",
+    "an unknown tag": "data: !x {}",
+    "a zero byte": "data: {root: 'a\0b'}",
+    "two documents": "data: {}\n---\ndata: {}",
+    "half a letter": 'data: {root: "\\ud800"}',
+    "a list as key": "? [a, b]\n: 1",
+    "a mapping as key": "? {a: b}\n: 1",
+    "a date that is none": "data: {root: 2001-99-99}",
+    "binary that is none": "data: {root: !!binary '***'}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_settings_are_refused_with_the_file_in_bounded_memory(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(HOSTILE[name])
+    outcome = bounded(lambda: load(path))
+    assert outcome.kind == "refused", outcome
+    assert outcome.is_bounded, outcome
+    assert str(path) in outcome.text
+    assert len(outcome.text) < 4000
+    assert not Path("EXECUTED").exists()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_and_on_the_command_line(name: str) -> None:
+    started = time.monotonic()
+    found = CliRunner().invoke(main, ["ingest", "--params", "no.yaml", "--set", f"data.root={HOSTILE[name]}"])
+    assert isinstance(found.exception, ConfigError)
+    assert time.monotonic() - started < 20
+
+
+def test_aliases_and_merges_that_people_write_are_still_read() -> None:
+    text = "usual: &usual {epochs: 3}\ntrain: {<<: *usual, views: 2}\nmore: [*usual, *usual]"
+    assert read_yaml(text) == {
+        "usual": {"epochs": 3},
+        "train": {"epochs": 3, "views": 2},
+        "more": [{"epochs": 3}, {"epochs": 3}],
+    }
+    assert read_yaml("") is None
