@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live and in which precision frozen towers run."""
+    """Where tensors live, in which precision frozen towers run, and how large the feature store may become."""
 
     device: torch.device
     bf16: bool
+    feature_bytes: int = 20 * 10**9
 
     def autocast(self) -> AbstractContextManager[object]:
         import torch
@@ -45,7 +46,8 @@ def prepare(settings: Runtime) -> Machine:
     device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    return Machine(device, settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device)))
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device))
+    return Machine(device, bf16, int(settings.feature_gigabytes * 10**9))
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from capnet.config import Runtime
 from capnet.data.images.features import Transform, live_features, pooled_features
+from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.views import centre_index
 from capnet.model.folder import LoadedModel, load_model
 from capnet.runtime import Machine, prepare
+
+VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
+BATCH = 1024  # images
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Scorer:
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
 
-    def frozen(self, rows: pd.DataFrame, root: Path, what: str) -> Tensor:
-        """Features [picture, view, pooled] of the tower without adapters, from the cache where they are there."""
+    def frozen(self, rows: pd.DataFrame, root: Path, what: str) -> StoredFeatures:
+        """Features [picture, view, pooled] of the tower without adapters, from the feature store."""
         model = self.loaded.model
         return pooled_features(
             lambda images: model.pooled(images, adapted=False),
@@ -65,26 +69,23 @@ class Scorer:
         """All variants of the model and of zero-shot for each row."""
         plain = self.frozen(rows, root, what)
         model = self.loaded.model
-        adapted = (
-            plain
-            if model.tower_is_frozen
-            else live_features(model.pooled, rows, root, self.transform, self.machine, self.threads, what)
-        )
-        centre = centre_index(self.loaded.tte.views)
-        scores = self._variants(adapted, plain, "capnet", "zero_shot")
-        scores |= self._variants(
-            adapted[:, centre : centre + 1], plain[:, centre : centre + 1], "single_view", "zero_shot_single_view"
-        )
-        return Scored(scores, plain.numpy())
+        adapted: Features = plain
+        if not model.tower_is_frozen:
+            adapted = live_features(model.pooled, rows, root, self.transform, self.machine, self.threads, what)
+        parts: dict[str, list[np.ndarray]] = {}
+        for start in range(0, len(plain), BATCH):
+            views = [item[start : start + BATCH].to(self.machine.device) for item in (adapted, plain)]
+            for name, scores in self._variants(*views).items():
+                parts.setdefault(name, []).append(scores)
+        return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, plain.numpy())
 
-    def _variants(self, adapted: Tensor, plain: Tensor, served: str, zero_shot: str) -> dict[str, np.ndarray]:
-        outputs: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for start in range(0, len(adapted), 1024):
-            part, part_plain = (tensor[start : start + 1024].to(self.machine.device) for tensor in (adapted, plain))
-            for bucket, scores in zip(
-                outputs,
-                self.loaded.model.ensemble(part, self.class_features, self.loaded.tte.average, part_plain),
-                strict=True,
-            ):
-                bucket.append(scores.cpu())
-        return {name: torch.cat(bucket).numpy() for name, bucket in zip((served, zero_shot), outputs, strict=True)}
+    def _variants(self, adapted: Tensor, plain: Tensor) -> dict[str, np.ndarray]:
+        """Scores [image, class] by variant of features [image, view, pooled]."""
+        centre = centre_index(self.loaded.tte.views)
+        result: dict[str, np.ndarray] = {}
+        for views, names in ((slice(None), VARIANTS[:2]), (slice(centre, centre + 1), VARIANTS[2:])):
+            scores = self.loaded.model.ensemble(
+                adapted[:, views], self.class_features, self.loaded.tte.average, plain[:, views]
+            )
+            result |= {name: item.cpu().numpy() for name, item in zip(names, scores, strict=True)}
+        return result

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from capnet.config import Params, settings_hash
@@ -22,6 +21,7 @@ from capnet.contracts import (
     write_json,
     write_predictions,
 )
+from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.baselines import Chosen
@@ -143,7 +143,7 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
 
 def _features(
     trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[StoredFeatures | None, StoredFeatures | None, StoredFeatures | None]:
     """Features [row, view, pooled] in the tower without adapters: of the training rows under the test-time views, and
     under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs.
     """
@@ -154,7 +154,7 @@ def _features(
         plain = trainer.features(rows, test_time, "training")
     if frozen and plain is not None:
         random = trainer.features(rows, trainer.transform(settings.views), "training (random views of)")
-        views = torch.cat([plain, random], dim=1)
+        views = join_views([plain, random])
     if len(val) and (frozen or blended):
         val_plain = trainer.features(val, test_time, "validation")
     return plain, views, val_plain

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from capnet.data.images.features import live_features
+from capnet.data.images.stored_features import Features
 from capnet.model.capnet import CapNet
 from capnet.training.trainer import Trainer
 
@@ -18,7 +19,7 @@ BATCH = 256  # rows of cached features at once
 
 @torch.no_grad()
 def member_logits(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str
 ) -> dict[str, Tensor]:
     """Logits of each member of ``model`` under the test-time views.
 
@@ -33,7 +34,7 @@ def member_logits(
     Returns:
         float32 [row, view, class] by member.
     """
-    adapted = plain
+    adapted: Features | None = plain
     if not model.tower_is_frozen:
         adapted = _live_features(trainer, model, rows, what, adapted=True)
         if plain is None:
@@ -67,7 +68,7 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
     return scores.float().numpy()
 
 
-def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str) -> np.ndarray:
+def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:
     """``combine`` of ``member_logits`` with the model's own weights: float32 [row, class]."""
     return combine(member_logits(trainer, model, rows, plain, what), model.weights, trainer.params.tte.average)
 

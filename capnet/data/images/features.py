@@ -1,10 +1,12 @@
-"""Pooled features of a frozen image tower, computed once per picture and view and kept in the state folder."""
+"""Pooled features of an image tower: of a frozen one kept in the feature store, of a trained one not kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,12 @@ import torch
 from torch import Tensor
 
 from capnet.config import Tte, settings_hash
-from capnet.contracts import read_cached_tensors, write_tensors
+from capnet.data.images.store import FeatureStore, trim
+from capnet.data.images.stored_features import StoredFeatures
 from capnet.data.images.views import in_threads, load_rgb, random_view, test_views, to_tensor
 from capnet.errors import DataError
 from capnet.progress import track
 from capnet.runtime import Machine
-from capnet.state import state_dir
 
 BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)
 
@@ -47,11 +49,19 @@ class Transform:
             ]
         return to_tensor(views, self.mean, self.std)
 
+    @property
+    def views(self) -> int:
+        """How many views of an image there are."""
+        return self.random_views if self.tte is None else self.tte.views
+
     def key(self) -> str:
-        return settings_hash(
-            {"look": [self.size, self.mean, self.std, self.interpolation, self.random_views, self.seed, self.resize]},
-            self.tte or {},
-        )
+        """Of what a tower is fed: a seed counts for random views only, and how scores are averaged does not."""
+        fields: dict[str, Any] = {
+            "transform": [self.size, self.mean, self.std, self.interpolation, self.resize],
+            "random": [self.random_views, self.seed] if self.tte is None else [],
+            "test_time": [] if self.tte is None else [self.tte.views, self.tte.expand],
+        }
+        return settings_hash(fields)
 
 
 def image_tensors(rows: pd.DataFrame, root: Path, transform: Transform, threads: int) -> Iterator[Tensor]:
@@ -70,53 +80,63 @@ def pooled_features(
     threads: int,
     what: str,
     concurrent: bool = False,
-) -> Tensor:
-    """Float features [picture, view, pooled] of a frozen tower, from the state folder where they are already there.
+) -> StoredFeatures:
+    """Features [image, view, pooled] of a frozen tower from the feature store; those that it has not are computed.
 
     With ``concurrent`` a CPU runs as many batches at once as there are threads, each in one of them: for a small
     convolutional tower that takes three quarters of the time of threads that share each batch, and gives the same bits
     (measured). ``pooled`` then has to stand several callers.
+
+    Raises:
+        DataError: images have no sha256, or features that 16 bits cannot hold; names them.
     """
-    if rows["sha256"].isna().any():  # the cache goes by content
+    if rows["sha256"].isna().any():  # the store goes by content
         todo = "set ingest.images: decode or header, or give the label table a column sha256"
         raise DataError(
             f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo
         )
-    key = settings_hash(
-        {
-            "rows": list(rows["sha256"]),
-            "weights": weight_hash,
-            "look": transform.key(),
-            "bf16": machine.bf16,
-            "device": machine.device.type,
-        }
-    )
-    path = state_dir("features") / f"{key}.safetensors"
-    cached = read_cached_tensors(path)
-    if cached is not None:
-        return cached["features"]
-    on_cpu = machine.device.type == "cpu"
-    views = track(image_tensors(rows, root, transform, threads), f"features of {what} pictures", len(rows))
-    batches = _batches(views, BATCH_VIEWS if on_cpu else 256)
-    if concurrent and on_cpu and threads > 1:
-        try:
-            parts = list(in_threads(batches, lambda batch: _alone(pooled, batch, machine), threads, ahead=2 * threads))
-        finally:
-            torch.set_num_threads(threads)
-    else:
-        parts = [_forward(pooled, batch, machine) for batch in batches]
-    if not parts:
-        return torch.empty(0, 1, 1)
-    features = torch.cat(parts).view(len(rows), -1, parts[0].shape[1])
-    if not bool(torch.isfinite(features).all()):
-        bad = rows["path"][(~torch.isfinite(features).all(dim=2).all(dim=1)).numpy()].tolist()
-        raise DataError(
-            f"features are not finite for {len(bad)} pictures, e.g. {bad[0]}",
-            what,
-            "look at these pictures, or set runtime.precision: fp32",
-        )
-    write_tensors(path, {"features": features}, {"pictures": len(rows)})
+    hashes = rows["sha256"].tolist()
+    key = {"weights": weight_hash, "transform": transform.key(), "bf16": machine.bf16, "device": machine.device.type}
+    store = FeatureStore(settings_hash(key))
+    missing = store.missing(hashes)
+    if missing:
+        new = rows.iloc[missing]
+        views = track(image_tensors(new, root, transform, threads), f"features of {what} pictures", len(new))
+        batches = _batches(views, BATCH_VIEWS if machine.device.type == "cpu" else 256)
+        with closing(_outputs(pooled, batches, machine, threads, concurrent)) as outputs:
+            images = _batches(outputs, transform.views)
+            store.fill(new["sha256"].tolist(), _in_16_bits(images, new["path"].tolist(), what))
+    features = store.read(hashes)
+    if missing:
+        del store  # it keeps segments in use that these images do not need
+        trim(machine.feature_bytes)
     return features
+
+
+def _outputs(
+    pooled: Callable[[Tensor], Tensor], batches: Iterable[Tensor], machine: Machine, threads: int, concurrent: bool
+) -> Generator[Tensor, None, None]:
+    """Features [view, pooled] of each batch, in order."""
+    if not (concurrent and machine.device.type == "cpu" and threads > 1):
+        yield from (_forward(pooled, batch, machine) for batch in batches)
+        return
+    try:
+        yield from in_threads(batches, lambda batch: _alone(pooled, batch, machine), threads, ahead=2 * threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_16_bits(images: Iterable[Tensor], paths: Sequence[str], what: str) -> Iterator[np.ndarray]:
+    """float16 [view, pooled] of each image: exactly what a tower gives under bf16 autocast, else rounded to 11 bits."""
+    for features, path in zip(images, paths, strict=True):
+        half = features.half()
+        if not bool(torch.isfinite(half).all()):
+            raise DataError(
+                f"features are not finite in 16 bits for {path}",
+                what,
+                "look at this picture, or set runtime.precision: fp32",
+            )
+        yield half.numpy()
 
 
 def _batches(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
