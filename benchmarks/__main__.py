@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 BENCHMARKS = {
     "ablation": "what each part of the method is worth, over several data sets and seeds",
+    "features": "memory of a training whose features are larger than that",
     "graph": "the text graph against true co-occurrence",
     "paper": "the paper's table: VOC-LT, COCO-LT, NUS-WIDE with CLIP's weights",
     "scale": "time and memory of the data stages on made data sets",
