@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.graph_training import read_folder
@@ -23,7 +24,7 @@ from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
-from capnet.steps.held_out import fit_blend, fit_probe, load_probe, validator
+from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 from capnet.yaml_text import read_yaml
@@ -33,8 +34,8 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: logits of each member [row, view, class] on test and on validation rows, and the blend that the
-    latter chose.
+    """One training: logits of each member [row, view, class] on test and on validation rows (by the model before it
+    was refitted on these), and the blend that the latter chose.
     """
 
     members: dict[str, torch.Tensor]
@@ -106,9 +107,9 @@ class Set:
         crops = plain.features(frame, plain.transform(), name)[:]
         features = torch.cat([crops, plain.features(frame, random, f"{name} (random views)")[:]], dim=1)
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
-        self.views = features[parts["train"]]
+        self.views = {part: features[rows] for part, rows in parts.items() if part != "test"}
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
-        self._probe: Chosen | None = None
+        self._probes: dict[bool, Chosen] = {}
 
     def trainer(self, change: Mapping[str, Any], seed: int) -> Trainer:
         """With these settings over those of the set."""
@@ -122,18 +123,31 @@ class Set:
 
     def probe(self, trainer: Trainer) -> Chosen:
         """The linear probe; no seed changes it."""
-        if self._probe is None:
+        refits = trainer.params.train.refit
+        if refits not in self._probes:
             rows, crops = self.rows, self.crops
-            self._probe = fit_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
-        return self._probe
+            self._probes[refits] = fit_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
+        return self._probes[refits]
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
-        """Train with ``change``, choose the blend on the validation rows, give the members' logits on the test rows."""
+        """Train with ``change``, choose the blend on the validation rows, refit where the settings say so, give the
+        members' logits on the test rows.
+        """
         trainer = self.trainer(merged(change, {"train": {"blend": "held_out"}}), seed)
         model, rows, what = trainer.new_model(), self.rows, f"{self.name}, seed {seed}"
         validate = validator(trainer, rows["val"], self.crops["val"])
         with tempfile.TemporaryDirectory() as folder:
-            fit = trainer.fit(model, rows["train"], self.views, Path(folder), validate=validate, what=what)
-        load_probe(model, self.probe(trainer))
-        held, members = (member_logits(trainer, model, rows[part], self.crops[part], part) for part in ("val", "test"))
+            fit = trainer.fit(model, rows["train"], self.views["train"], Path(folder), validate=validate, what=what)
+        probe = self.probe(trainer)
+        load_probe(model, probe)
+        held = member_logits(trainer, model, rows["val"], self.crops["val"], "val")
+        if trainer.params.train.refit:
+            held["linear_probe"] = held_out_logits(probe, held["capnet"].shape[1])
+            model = trainer.new_model()
+            everything, views = pd.concat([rows["train"], rows["val"]], ignore_index=True), self.views
+            both = torch.cat([views["train"], views["val"]])
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.fit(model, everything, both, Path(folder), what=what, last_epoch=fit.selected_epoch)
+            load_probe(model, probe)
+        members = member_logits(trainer, model, rows["test"], self.crops["test"], "test")
         return Trained(members, held, fit_blend(trainer, rows["val"], held, "val"), fit.selected_epoch)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +114,30 @@ def require_accelerators(count: float) -> None:
         raise ConfigError(what, "accelerator_count", todo)
 
 
-def say_outcome(state: str, name: str | None, message: str | None) -> None:
-    """One log line about how a run ended."""
-    detail = f": {' '.join(message.split())}" if message else ""
-    log.log(
-        logging.INFO if state in GOOD else logging.ERROR,
-        "the run ended as %s (%s)%s",
-        state,
-        name or "no task named",
-        detail,
+def require_turns(name: str, given: Sequence[float], expected: Sequence[float]) -> None:
+    """Raise ConfigError unless the list ``name``, one turn of a loop each, is not empty and is what belongs to the run.
+
+    The page of a run in Kubeflow Pipelines starts it again with any list, and the task after a loop without turns finds
+    nothing to collect.
+    """
+    todo = (
+        "start it with python -m pipelines.submit, or change the parameters that belong together alike: seeds,"
+        " first_seed and further_seeds; shards and shard_count"
     )
+    if not given:
+        raise ConfigError(f"{name} is empty, and this pipeline has a loop over it", f"the run's parameter {name}", todo)
+    if list(given) != list(expected):
+        what = f"{name} is {[int(item) for item in given]}, and {[int(item) for item in expected]} belongs to this run"
+        raise ConfigError(what, f"the run's parameter {name}", todo)
+
+
+def say_outcome(state: str, message: str | None) -> None:
+    """One log line about how a run ended.
+
+    Kubeflow Pipelines tells an exit handler the state of all tasks together, and no more: not which of them failed.
+    """
+    if state in GOOD:
+        log.info("the run ended as %s", state)
+        return
+    detail = f": {' '.join(message.split())}" if message else ""
+    log.error("the run ended as %s%s; its page shows which task failed, and that task's log says why", state, detail)

@@ -4,6 +4,7 @@ prepared.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +15,14 @@ from capnet.errors import ConfigError, Problem
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?|e[0-9]+)?")  # of Kubernetes, and above zero
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 QUANTITIES = ("cpu", "memory", "shared_memory")
-NAMES = ("s3_secret", "mlflow_secret", "git_secret", "state_claim", "data_claim")
+NAMES = ("s3_secret", "mlflow_secret", "git_secret")
+# a task's volume has the name of its claim, which Kubernetes therefore wants shorter, without dots, and once in a pod
+VOLUME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+CLAIMS = ("state_claim", "data_claim")
+TAKEN = ("tmp", "shm", "state", "kfp-launcher", "gcs-scratch", "s3-scratch", "minio-scratch")  # by other volumes
+MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one argument of a process, which holds 131,072
 OF_PREDICTION = ("pictures", "model", "shards")
+MOST_SHARDS = 150  # task merge gets the list of all parts in one argument of a process
 
 
 def check_options(pipeline: str, options: Mapping[str, Any]) -> None:
@@ -37,6 +44,16 @@ def check_root(root: str, data_volume: bool) -> None:
     raise ConfigError(problems=[on_it if on_volume(root) else unseen(root)])
 
 
+def check_size(arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a run's parameters are too long together to be handed on."""
+    sizes = {name: len(json.dumps(value, ensure_ascii=False).encode()) for name, value in arguments.items()}
+    if sum(sizes.values()) > MOST_BYTES:
+        longest = sorted(sizes, key=lambda name: -sizes[name])[:2]
+        what = f"the parameters of the run have {sum(sizes.values())} bytes, and {MOST_BYTES} fit"
+        where = ", ".join(f"{name}: {sizes[name]}" for name in longest)
+        raise ConfigError(what, where, "shorten the file that travels there: register.policy, validate.reference")
+
+
 def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     """Options that would be ignored silently."""
     for name in ("dry_run", "schedule"):
@@ -48,6 +65,9 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
             )
     if options["schedule"] and options["wait"]:
         yield Problem("no run starts now that could be waited for", "--wait, --schedule", "leave one of the two out")
+    if (options["shards"] or 0) > MOST_SHARDS:
+        what = f"{options['shards']} parts, whose list is too long for the task that puts them together"
+        yield Problem(what, option("shards"), f"ask for at most {MOST_SHARDS}")
     for name in OF_PREDICTION:
         if pipeline == "training" and options[name]:
             yield Problem(
@@ -65,10 +85,17 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
                 option(name),
                 "write it like 500m or 2 (CPUs), 8Gi or 512Mi (bytes)",
             )
-    for name in NAMES:
+    for name in (*NAMES, *(("pull_secret",) if options["pull_secret"] else ())):
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
             yield Problem(f"{options[name]!r} is no name of an object in Kubernetes", option(name), todo)
+    for name in CLAIMS:
+        if not VOLUME.fullmatch(options[name]) or options[name] in TAKEN:
+            todo = f"write small letters, digits and -, at most 63, and none of {', '.join(TAKEN)}"
+            yield Problem(f"{options[name]!r} can be no claim of a task", option(name), todo)
+    if options["data_volume"] and options["state_claim"] == options["data_claim"]:
+        what = f"{options['data_claim']} would be mounted twice, for state and for images"
+        yield Problem(what, "--state-claim, --data-claim", "name two claims")
     if not options["accelerator_type"]:
         yield Problem(
             "no kind of GPU is named",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 LOG = "log.txt"
-HIDDEN = ("outcome",)  # repeats the last lines
+HIDDEN = ("plan", "outcome")  # the one has no result, the other repeats the last lines
 COLOUR = re.compile(r"\x1b\[\d+m")
 RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - (.*)")  # of kfp.local itself
 EXECUTOR = re.compile(r"\s*\[KFP Executor \S+ \S+ ([A-Z]+)\]: (.*)")  # of the process that runs a task

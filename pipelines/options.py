@@ -20,7 +20,7 @@ NO_TOLERATIONS: list[Any] = []
 LONG = ("train", "evaluate", "predict")
 # Argo counts from the start of the first try, all of them together: what is over gets no other try
 NO_END = f"{365 * 24 * 3600}s"
-NEVER_CACHED = ("champion", "register", "outcome")  # the store may have changed
+NEVER_CACHED = ("plan", "champion", "register", "outcome")  # the store may have changed; plan has no result
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Options:
     processes_per_node: int = 0
     training_runtime: str = RUNTIME
     start_minutes: float = 30.0
+    pull_secret: bool = False  # whether tasks name the secret of a private registry
 
     def __post_init__(self) -> None:
         problems = []
@@ -122,14 +123,15 @@ class Cluster:
     git_secret: Any
     state_claim: Any
     data_claim: Any
+    pull_secret: Any
 
 
 CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
-def configured(task: PipelineTask, options: Options, order: tuple[str, ...]) -> PipelineTask:
-    """What every task gets: image, cache, time-out, a user that is not root, a writable /tmp, the label that the
-    network policy selects.
+def configured(task: PipelineTask, options: Options, order: tuple[str, ...], cluster: Cluster) -> PipelineTask:
+    """What every task gets: image and its pull secret, cache, time-out, a user that is not root, a writable /tmp, the
+    label that network policies select.
 
     A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for
     it.
@@ -144,6 +146,8 @@ def configured(task: PipelineTask, options: Options, order: tuple[str, ...]) -> 
     kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in LONG else options.hours)))
     kubernetes.set_security_context(task, run_as_non_root=True)
     kubernetes.add_pod_label(task, *LABEL)
+    if options.pull_secret:
+        kubernetes.set_image_pull_secrets(task, [cluster.pull_secret])
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
     return task
 
@@ -227,8 +231,9 @@ def waiting(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineT
 def on_nodes(options: Options, cluster: Cluster) -> dict[str, Any]:
     """What a task that trains on several nodes asks for each of them."""
     return {
-        **{name: getattr(cluster, name) for name in CLUSTER if name != "data_claim"},
+        **{name: getattr(cluster, name) for name in CLUSTER if name not in ("data_claim", "pull_secret")},
         "data_claim": cluster.data_claim if options.data_volume else "",
+        "pull_secret": cluster.pull_secret if options.pull_secret else "",
         "nodes": options.nodes,
         "processes_per_node": options.processes_per_node,
         "runtime": options.training_runtime,

@@ -53,6 +53,7 @@ def prediction(options: Options) -> Any:
         git_secret: str = "capnet-git",
         state_claim: str = "capnet-state",
         data_claim: str = "capnet-data",
+        pull_secret: str = "registry-key",
     ) -> None:
         cluster = Cluster(
             accelerator_type,
@@ -66,10 +67,11 @@ def prediction(options: Options) -> Any:
             git_secret,
             state_claim,
             data_claim,
+            pull_secret,
         )
-        with dsl.ExitHandler(configured(outcome_task(), options, ORDER), name="run"):
+        with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
-            loaded = champion_task(model=model, params=predict)
+            loaded = champion_task(model=model, params=predict, shards=shards, shard_count=shard_count)
             loaded_champion = loaded.outputs["champion"]
             with dsl.ParallelFor(shards, name="parts", parallelism=options.at_a_time(SIDE_BY_SIDE)) as shard:
                 labelled = predict_task(
@@ -81,11 +83,13 @@ def prediction(options: Options) -> Any:
                     accelerators=accelerator_count,
                 )
                 with_images(
-                    heavy(retried(configured(labelled, options, ORDER), options), options, cluster), options, cluster
+                    heavy(retried(configured(labelled, options, ORDER, cluster), options), options, cluster),
+                    options,
+                    cluster,
                 )
             merged = merge_task(champion=loaded_champion, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
-                configured(task, options, ORDER)
+                configured(task, options, ORDER, cluster)
             with_images(retried(fetched, options), options, cluster)
             with_store(retried(loaded, options), options, cluster)
 

@@ -16,7 +16,7 @@ from pipelines.errors import RunFailed, ServerError
 from pipelines.ways import SECONDS, Way, ping, refused
 
 GOOD, BAD = {"SUCCEEDED"}, {"FAILED", "CANCELED", "SKIPPED"}
-LOST = 20  # polls in a row that may fail while a run is waited for
+LOST = 60  # polls in a row that may fail while a run is waited for: ten minutes
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,15 @@ class Server:
         with self._explained(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # says which servers this client is for
             from kfp import Client
+            from kfp.client import ServiceAccountTokenVolumeCredentials
 
+            # a pod's token ends after an hour or two, and the node writes a new one into the same file
+            renewed = ServiceAccountTokenVolumeCredentials(way.token_file) if way.token_file else None
             self._client = Client(
-                host=way.host, existing_token=way.token or None, namespace=way.namespace or "kubeflow"
+                host=way.host,
+                existing_token=None if renewed else way.token or None,
+                credentials=renewed,
+                namespace=way.namespace or "kubeflow",
             )
         _limit(self._client._run_api.api_client.rest_client, seconds)
 
@@ -122,8 +128,8 @@ class Server:
         return f"{self.way.host}/#/runs/details/{run_id}"
 
     def wait(self, run_id: str, report: Callable[[str], None], every: float = 10.0) -> None:
-        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Short losses of the
-        connection are borne.
+        """Tell what the tasks do until the run ends; raises RunFailed naming what failed. Up to
+        ten minutes without an answer are borne.
         """
         states: dict[str, str] = {}
         lost = 0
@@ -132,10 +138,12 @@ class Server:
                 with self._explained():
                     run = self._client.get_run(run_id)
                 lost = 0
-            except ServerError:
+            except ServerError as error:
                 lost += 1
                 if lost >= LOST:
                     raise
+                if lost == 1:
+                    report(f"no word of the run, asking again: {error.problems[0].what}")
                 time.sleep(every)
                 continue
             tasks = (run.run_details.task_details if run.run_details else None) or []

@@ -38,7 +38,7 @@ def command(pipeline: str, **options: Any) -> None:
     nothing.
     """
     from capnet.config import load
-    from pipelines.checks import check_options, check_root
+    from pipelines.checks import check_options, check_root, check_size
 
     check_options(pipeline, options)
     params = load(Path(options["params"]), options["settings"])
@@ -55,11 +55,13 @@ def command(pipeline: str, **options: Any) -> None:
         return
     from pipelines.compiling import compile_text
 
+    arguments |= _cluster(options)
+    check_size(arguments)
     text = compile_text(function)
     if options["dry_run"]:
         click.echo(text, nl=False)
         return
-    _run_there(f"capnet-{pipeline}", text, arguments | _cluster(options), params.register_.experiment, options)
+    _run_there(f"capnet-{pipeline}", text, arguments, params.register_.experiment, options)
 
 
 def _compile_options(params: Any, options: dict[str, Any]) -> Any:
@@ -84,6 +86,7 @@ def _compile_options(params: Any, options: dict[str, Any]) -> Any:
         images=None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
         cluster=local is None,
         further_seeds=len(params.train.seeds) > 1,
+        pull_secret=bool(options["pull_secret"]) and local is None,
         retries=retries if options["retries"] is None else options["retries"],
         backoff_seconds=1 if local else 30,
         # a schedule has one name for the images, whatever they become
@@ -111,7 +114,8 @@ def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
     from capnet.cluster.names import DATA
     from capnet.data.sources.root import kind_of
     from capnet.errors import ConfigError, DataError
-    from capnet.tracking.store import sqlite_file, tracking_uri
+    from capnet.tracking.database import sqlite_file
+    from capnet.tracking.store import tracking_uri
 
     if sqlite_file(uri := tracking_uri(params.register_)):
         what = f"containers need an MLflow server, and the store is the file {uri}"
@@ -144,9 +148,14 @@ def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str,
 
 def _cluster(options: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
+    from capnet.cluster.names import PULL_SECRET
     from pipelines.options import CLUSTER
 
-    return {name: options[name] for name in CLUSTER} | {"accelerator_count": str(options["accelerator_count"])}
+    texts = {
+        "accelerator_count": str(options["accelerator_count"]),
+        "pull_secret": options["pull_secret"] or PULL_SECRET,  # KFP refuses an empty name, and here no task has it
+    }
+    return {name: options[name] for name in CLUSTER} | texts
 
 
 def _run_here(function: Any, arguments: dict[str, Any], folder: str, options: dict[str, Any]) -> None:

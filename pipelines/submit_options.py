@@ -118,6 +118,7 @@ OPTIONS = [
     click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials."),
     click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state."),
     click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images."),
+    click.option("--pull-secret", default="", help="Secret of a private registry that holds the images."),
     click.option(
         "--pictures",
         default="",
@@ -130,8 +131,8 @@ OPTIONS = [
     click.option(
         "--shards",
         default=None,
-        type=click.IntRange(1, 1000),
-        help="prediction: parts that are labelled in parallel; default: 4, with --local one.",
+        type=click.IntRange(1),
+        help="prediction: parts that are labelled in parallel, up to 150; default: 4, with --local one.",
     ),
 ]
 

@@ -9,6 +9,7 @@ from components.fetch import fetch as fetch_task
 from components.graph import graph as graph_task
 from components.ingest import ingest as ingest_task
 from components.outcome import outcome as outcome_task
+from components.plan import plan as plan_task
 from components.register import register as register_task
 from components.report import report as report_task
 from components.split import split as split_task
@@ -67,6 +68,7 @@ def training(options: Options) -> Any:
         git_secret: str = "capnet-git",
         state_claim: str = "capnet-state",
         data_claim: str = "capnet-data",
+        pull_secret: str = "registry-key",
     ) -> None:
         cluster = Cluster(
             accelerator_type,
@@ -80,10 +82,14 @@ def training(options: Options) -> Any:
             git_secret,
             state_claim,
             data_claim,
+            pull_secret,
         )
-        with dsl.ExitHandler(configured(outcome_task(), options, ORDER), name="run"):
+        with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             data = fetched.outputs["data"]
+            if options.further_seeds:
+                planned = plan_task(seeds=seeds, first_seed=first_seed, further_seeds=further_seeds)
+                fetched.after(configured(planned, options, ORDER, cluster))
             read = ingest_task(data=data, params=ingest)
             drawn = split_task(manifest=read.outputs["manifest"], params=split)
             rows = drawn.outputs["split"]
@@ -101,7 +107,9 @@ def training(options: Options) -> Any:
                 """A task that does its work in its own pod."""
                 return with_curves(
                     with_images(
-                        heavy(retried(configured(task, options, ORDER), options), options, cluster), options, cluster
+                        heavy(retried(configured(task, options, ORDER, cluster), options), options, cluster),
+                        options,
+                        cluster,
                     ),
                     options,
                     cluster,
@@ -113,7 +121,7 @@ def training(options: Options) -> Any:
                     fit = alone(train_task(**fixed, seed=seed, accelerators=accelerator_count))
                 else:
                     task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
-                    fit = waiting(retried(configured(task, options, ORDER), options), options, cluster)
+                    fit = waiting(retried(configured(task, options, ORDER, cluster), options), options, cluster)
                 evaluated = alone(
                     evaluate_task(
                         split=rows,
@@ -147,7 +155,7 @@ def training(options: Options) -> Any:
             ).after(shown)
 
             for task in (fetched, read, drawn, checked, linked, shown, registered):
-                configured(task, options, ORDER)
+                configured(task, options, ORDER, cluster)
             for task in (fetched, read, checked):
                 with_images(task, options, cluster)
             for task in (fetched, read, registered):

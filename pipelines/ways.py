@@ -33,12 +33,13 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Way:
-    """How the server is reached; ``token`` is never shown."""
+    """How the server is reached; ``token`` is never shown. ``token_file`` has it, also after it was renewed."""
 
     kind: str
     host: str
     namespace: str = ""
     token: str = field(default="", repr=False)
+    token_file: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"way {self.kind}, {self.host}" + (f", namespace {self.namespace}" if self.namespace else "")
@@ -75,7 +76,7 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
                 "--host",
                 "write --host https://kubeflow.example.com/pipeline",
             )
-        return Way("token", host.rstrip("/"), namespace, token)
+        return Way("token", host.rstrip("/"), namespace, token, token_file)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
     mounted = next(
@@ -93,6 +94,7 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"),
         namespace,
         mounted.read_text().strip() if mounted else "",
+        str(mounted or ""),
     )
 
 

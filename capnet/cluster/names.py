@@ -21,6 +21,7 @@ S3_SECRET, MLFLOW_SECRET, GIT_SECRET = "capnet-s3", "capnet-mlflow", "capnet-git
 STATE_CLAIM, DATA_CLAIM = "capnet-state", "capnet-data"
 SERVICE_ACCOUNT = "capnet-pipeline"
 ACCELERATOR = "nvidia.com/gpu"
+PULL_SECRET = "registry-key"
 POD = {  # of a task that starts pods of its own: environment variable and where Kubernetes has its value
     "CAPNET_POD": "metadata.name",
     "CAPNET_POD_UID": "metadata.uid",
@@ -31,7 +32,8 @@ POD = {  # of a task that starts pods of its own: environment variable and where
 RUNTIME = "torch-distributed"  # the training runtime that Kubeflow Trainer brings along
 # of the pods that train together: what their network policy selects
 NODE_LABEL = ("app.kubernetes.io/component", "training-node")
-LABEL = ("app.kubernetes.io/part-of", "capnet")  # of every pod of a task: what the network policy selects
+# of every pod of a task, and of nothing that serves: what network policies select
+LABEL = ("capnet/role", "task")
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
 
 

@@ -44,6 +44,7 @@ class Nodes(BaseModel):
     git_secret: str = "capnet-git"
     state_claim: str = "capnet-state"
     data_claim: str = ""
+    pull_secret: str = ""
     hours: float = Field(default=24.0, gt=0)
     start_minutes: float = Field(default=30.0, gt=0)
 
@@ -195,8 +196,8 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
 
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
-    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, the labels that network
-    policies select.
+    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, pull secret, the labels
+    that network policies select.
     """
     mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | ({"data": DATA} if nodes.data_claim else {})
     volumes: dict[str, dict[str, Any]] = {
@@ -217,6 +218,7 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
             }
         ],
         **({"serviceAccountName": here.account} if here.account else {}),
+        **({"imagePullSecrets": [{"name": nodes.pull_secret}]} if nodes.pull_secret else {}),
         **({"nodeSelector": nodes.node_selector} if nodes.node_selector else {}),
         **({"tolerations": nodes.tolerations} if nodes.tolerations else {}),
     }

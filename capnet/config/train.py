@@ -112,6 +112,13 @@ class Train(Section):
         "val_map", description="epoch that is kept; without validation rows always the last"
     )
     validate_every: Int = Field(1, ge=1, description="epochs from one validation to the next")
+    refit: bool = Field(
+        False,
+        description=(
+            "after the choices on validation rows train once more, with what was chosen, on training and validation"
+            " rows together; thresholds keep the scores of the model before that"
+        ),
+    )
     out_of_fold: bool = Field(
         True,
         description=(

@@ -47,15 +47,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The probe fitted on all training rows, how it was chosen, and held-out scores of the training rows where folds
-    were used.
+    """The fitted probe, how it was chosen, and scores of the rows it was chosen on by fits without them, where the
+    probe has seen them.
     """
 
     probe: Probe
     settings: Settings
     chosen_on: str  # val or folds
     selection_map: float  # NaN where no class could be measured
-    held_out: NDArray[np.float32] | None = None  # [train picture, class]
+    held_out: NDArray[np.float32] | None = None  # [picture, class]: training rows, or validation rows after a refit
     held_out_known: Bools | None = None
 
 
@@ -180,9 +180,10 @@ def choose_probe(
     known: Bools,
     strengths: Sequence[float],
     validation: tuple[Floats, Bools, Bools] | None,
+    refit: bool = False,
 ) -> Chosen:
     """Choose the settings by mAP and fit on all training rows; ``validation`` is (features, labels, known) of other
-    rows.
+    rows, which ``refit`` fits on too once they have chosen.
     """
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation
@@ -198,7 +199,13 @@ def choose_probe(
             return logits
 
         settings, value = _best(features, strengths, some, on_validation, val_labels, val_known)
-        return Chosen(_shrunk(fit_probe(features, labels, known, settings), features)[0], settings, "val", value)
+        probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
+        if not refit:
+            return Chosen(probe, settings, "val", value)
+        held_out, pairs = probe_scores(probe, seen), zip((features, labels, known), validation, strict=True)
+        features, labels, known = (np.concatenate(pair) for pair in pairs)
+        probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
+        return Chosen(probe, settings, "val", value, held_out, val_known)
     return _choose_in_folds(features, labels, known, strengths)
 
 

@@ -208,6 +208,8 @@ def _every_class(candidate: Candidate) -> list[str]:
 def _made_of(candidate: Candidate, form: str) -> list[str]:
     config = candidate.config
     backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
+    rows = config.get("refit_rows", 0)
+    refitted = f", then trained once more on {rows:,} training and validation pictures together" if rows else ""
     entry = find_backbone(str(backbone.get("name", "")))
     licence = entry.licence(str(backbone.get("pretrained", "")), digest)
     holding = (
@@ -228,7 +230,7 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
         f"- Backbone weights: {holding}.",
         (
             f"- Trained parameters: {config.get('trained_parameters', 0):,}; epoch {config.get('selected_epoch', '?')}"
-            " kept."
+            f" kept{refitted}."
         ),
         f"- Content: {code(candidate.content_hash)}.",
     ]

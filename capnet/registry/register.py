@@ -21,9 +21,10 @@ from capnet.registry.artifacts import log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
 from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
+from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
-from capnet.tracking.store import experiment_id, insist, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.tracking.store import experiment_id, insist, local_path, masked, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,19 +16,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from capnet.errors import CapnetError, GateError
 from capnet.promotion.champion import check_champion, identity
 from capnet.serving.engine import DECISIONS, load_served
-from capnet.serving.request import COLUMN, request_files
+from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_files
 
 META = "registered_model_meta"  # written by MLflow into the folder of a model that came from the registry
 UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
+TOGETHER = 8  # images between two looks at the clock
+
+logger = logging.getLogger(__name__)
 
 
 class CapnetModel(PythonModel):
@@ -35,9 +41,10 @@ class CapnetModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or
-        views.
+        views, ConfigError for limits of requests that are none.
         """
         model = Path(context.artifacts["model"])
+        self._limits = read_limits()
         check_gate(model.parents[1])
         self._served = load_served(model, Path(context.artifacts["thresholds"]))
 
@@ -46,15 +53,34 @@ class CapnetModel(PythonModel):
     ) -> pd.DataFrame:
         """One row per image (its number in the input) and class: score, calibrated probability, threshold, decision.
 
-        ``model_input`` has a column ``image``: bytes, base64 or paths. The parameter ``decided_only`` leaves out what
-        is not decided. Raises MlflowException naming every bad row; a server answers it with status 400.
+        ``model_input`` has a column ``image``: bytes or base64, and paths where CAPNET_SERVE_ROOT is set. The parameter
+        ``decided_only`` leaves out what is not decided. Raises MlflowException naming every bad row: a server answers
+        with status 400, with 503 where the time was over, and with 500 and no details where the fault is not the
+        request's.
         """
+        clock = Clock(self._limits)
         try:
             with TemporaryDirectory() as folder:
-                table = self._served.decisions(self._served.scores(request_files(model_input, Path(folder))))
+                table = self._served.decisions(
+                    self._scores(request_files(model_input, Path(folder), self._limits, clock), clock)
+                )
+        except TooSlow as error:
+            raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
         except CapnetError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
+        except Exception as error:
+            logger.exception("a request could not be scored")
+            what = "there is not enough memory" if isinstance(error, MemoryError) else "the model failed"
+            raise MlflowException(f"{what}: the server's log has the reason", INTERNAL_ERROR) from error
         return table[table["decision"]].reset_index(drop=True) if (params or {}).get("decided_only") else table
+
+    def _scores(self, paths: list[Path], clock: Clock) -> np.ndarray:
+        """float32 [image, class], a few images at a time, so that a request ends when its time is over."""
+        parts = []
+        for start in range(0, max(len(paths), 1), TOGETHER):
+            clock.check()
+            parts.append(self._served.scores(paths[start : start + TOGETHER]))
+        return np.concatenate(parts)
 
 
 def check_gate(folder: Path) -> None:
@@ -102,7 +128,8 @@ def _check_address(folder: Path) -> None:
     """
     from mlflow import MlflowClient, get_tracking_uri
 
-    from capnet.tracking.store import first_contact, sqlite_file
+    from capnet.tracking.database import sqlite_file
+    from capnet.tracking.store import first_contact
 
     model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
     if not model_id or (database and not database.is_file()):

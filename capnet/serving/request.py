@@ -1,77 +1,164 @@
-"""Images as a request brings them: bytes, base64 (also as a data: URI) or paths. Every one is decoded before any is
-scored.
+"""Images as a request brings them: bytes or base64 (also as a data: URI), and paths only below a folder that whoever
+serves has named. Every one is decoded before any is scored, within limits.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import os
+import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, ValidationError
 
+from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.image_files import inspect_image
-from capnet.errors import DataError, Problem
+from capnet.errors import ConfigError, DataError, Problem
+from capnet.section import Section
 
 COLUMN = "image"
+VARIABLE = "CAPNET_SERVE_"
 LONGEST_PATH = 4096
+MEGA = 10**6
+NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
 
-def request_files(model_input: pd.DataFrame, folder: Path) -> list[Path]:
-    """A readable file per row; content is written to ``folder``. Raises DataError naming every row that is no
-    image.
+class Limits(Section):
+    """What a served model takes from one request; each is an environment variable, such as CAPNET_SERVE_SECONDS."""
+
+    root: str = Field("", description="folder whose images a request may name by path; empty: no paths")
+    images: int = Field(64, ge=1, description="most images")
+    megabytes: float = Field(64.0, gt=0, description="most bytes of all images together, in millions")
+    megapixels: float = Field(50.0, gt=0, description="most pixels of one image, in millions")
+    seconds: float = Field(60.0, gt=0, description="most time, looked at between images")
+
+
+class TooSlow(DataError):
+    """A request has had its time."""
+
+
+class Clock:
+    """The time that a request has left."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._end = limits, monotonic() + limits.seconds
+
+    def check(self) -> None:
+        """Raises TooSlow once the time is over."""
+        if monotonic() > self._end:
+            raise TooSlow(
+                f"not done after {self._limits.seconds:g} seconds",
+                "request",
+                f"send fewer or smaller images; the limit is {VARIABLE}SECONDS of the server",
+            )
+
+
+def read_limits() -> Limits:
+    """The limits that the environment sets; raises ConfigError naming every variable that has no such value."""
+    names = {name: f"{VARIABLE}{name.upper()}" for name in Limits.model_fields}
+    try:
+        limits = Limits.model_validate({name: os.environ[key] for name, key in names.items() if os.environ.get(key)})
+    except ValidationError as error:
+        raise ConfigError(
+            problems=[
+                Problem(
+                    f"{names[str(item['loc'][0])]} = {item['input']!r}: {item['msg']}",
+                    "environment",
+                    str(Limits.model_fields[str(item["loc"][0])].description),
+                )
+                for item in error.errors()
+            ]
+        ) from None
+    if limits.root and not Path(limits.root).is_dir():
+        raise ConfigError(f"{names['root']} = {limits.root!r} is no folder", "environment", "name one, or unset it")
+    return limits
+
+
+def request_files(
+    model_input: pd.DataFrame, folder: Path, limits: Limits | None = None, clock: Clock | None = None
+) -> list[Path]:
+    """A file per image, written to ``folder``.
+
+    Args:
+        model_input: has a column ``image``.
+        folder: where the images are written.
+        limits: what the request may hold; by default what the environment says.
+        clock: the time that it has left.
+
+    Raises:
+        DataError: there is no such column, or a row is no image within the limits; every such row is named.
+        TooSlow: the request has had its time.
     """
+    limits = limits or read_limits()  # the code of an older version, registered with it, names none
+    clock = clock or Clock(limits)
     if COLUMN not in getattr(model_input, "columns", ()):
         raise DataError(
-            f"no column {COLUMN!r}",
+            f"no column {COLUMN!r}", "input", f"send a table with a column {COLUMN!r}: bytes or base64 of the files"
+        )
+    values = list(_values(model_input[COLUMN], limits.images))
+    if len(values) > limits.images:
+        raise DataError(
+            f"more than {limits.images} images",
             "input",
-            f"send a table with a column {COLUMN!r}: bytes, base64 of the files, or paths",
+            f"send them in several requests; the limit is {VARIABLE}IMAGES of the server",
         )
-    paths, problems = [], []
-    for number, value in enumerate(_values(model_input[COLUMN])):
-        content = _content(value)
-        path = folder / f"row {number}" if content is not None else Path(str(value))
-        if content is not None:
-            path.write_bytes(content)
-        fault = (
-            inspect_image(path).fault
-            if content is not None or _is_file(value)
-            else "neither an image in base64 nor a file"
-        )
+    paths, problems, left = [], [], int(limits.megabytes * MEGA)
+    for number, value in enumerate(values):
+        clock.check()
+        path = folder / f"row {number}"
+        content = _file(value, limits, left)
+        # a file that is no image is as good as none: no answer tells what lies there
+        if content is None or _fault(content, path, limits, left):
+            content = _content(value)
+        fault = NO_IMAGE if content is None else _fault(content, path, limits, left)
         if fault:
-            problems.append(
-                Problem(
-                    f"{fault}: {_shown(value)}",
-                    f"row {number}",
-                    "send the bytes of an image file, their base64, or a path that exists here",
-                )
-            )
+            todo = "send the bytes of an image file or their base64"
+            problems.append(Problem(f"{fault}: {_shown(value)}", f"row {number}", todo))
+        else:
+            left -= path.stat().st_size
         paths.append(path.absolute())
     if problems:
         raise DataError(problems=problems)
     return paths
 
 
-def _values(column: pd.Series) -> Iterator[Any]:
-    """One value an image: MLflow makes one row of a request's {"inputs": {"image": [...]}}, with the list in its
-    cell.
+def _fault(content: bytes, path: Path, limits: Limits, left: int) -> str:
+    """Why an image is not scored; empty, and its bytes are in ``path``, where it is."""
+    if len(content) > left:
+        return f"more than {limits.megabytes:g} million bytes of images ({VARIABLE}MEGABYTES)"
+    try:
+        with open_image(content) as image:
+            if image.width * image.height > limits.megapixels * MEGA:
+                size = f"{image.width} x {image.height}"
+                return f"{size} is more than {limits.megapixels:g} million pixels ({VARIABLE}MEGAPIXELS)"
+    except Unusable as error:
+        return str(error)
+    path.write_bytes(content)
+    return inspect_image(path).fault
+
+
+def _values(column: pd.Series, most: int) -> Iterator[Any]:
+    """One value an image, up to one more than ``most``: MLflow makes one row of a request's {"inputs": {"image":
+    [...]}}, with the list in its cell.
     """
-    for value in column:
-        yield from value if isinstance(value, list | tuple | np.ndarray) else (value,)
+    every = (item for value in column for item in (value if isinstance(value, list | tuple | np.ndarray) else (value,)))
+    return islice(every, most + 1)
 
 
 def _content(value: Any) -> bytes | None:
-    """Bytes as they are, or what base64 stands for; None where the value can only be a path."""
+    """Bytes as they are, or what base64 stands for; None where the value is neither."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    text = str(value)
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    elif _is_file(value):
-        return None  # a short name may be base64 as well
+    if not isinstance(value, str):
+        return None
+    text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         # some encoders break lines
         return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None
@@ -79,11 +166,22 @@ def _content(value: Any) -> bytes | None:
         return None
 
 
-def _is_file(value: Any) -> bool:
+def _file(name: Any, limits: Limits, left: int) -> bytes | None:
+    """The bytes of a plain file below the root, at most one more than ``left``; None where there is none, or no root.
+
+    A pipe or a device is not waited for.
+    """
+    if not limits.root or not isinstance(name, str) or not 0 < len(name) <= LONGEST_PATH:
+        return None
     try:
-        return isinstance(value, str) and 0 < len(value) <= LONGEST_PATH and Path(value).is_file()
-    except (OSError, ValueError):
-        return False
+        root = Path(limits.root).resolve()
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            return None
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+            return file.read(left + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _shown(value: Any) -> str:

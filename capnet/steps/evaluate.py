@@ -87,9 +87,9 @@ def evaluate(
     if fits:  # the mean of the views is all that the probe needs
         train_means = scorer.frozen(rows["train"], root, "training (test-time views of)").mean(dim=1)
         train_features = train_means.unsqueeze(1).numpy()
-    held_out = model_dir / "out_of_fold.parquet"
-    out_of_fold = read_predictions(held_out) if val is None and held_out.is_file() else None
-    views = read_json(model_dir / "config.json")["tte"]
+    held_out, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
+    has_held_out = held_out.is_file() and (val is None or config.get("refit_rows"))
+    out_of_fold, views = read_predictions(held_out) if has_held_out else None, config["tte"]
 
     # many small problems: more threads are slower, and another number of them gives other bits
     with threadpool_limits(1):
@@ -116,18 +116,25 @@ def evaluate_scores(
 
     Arrays follow the rows of their split in ``split_table``. ``train_features`` [image, view, feature] makes the
     linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
-    thresholds where there are no validation rows.
+    thresholds where there are no validation rows. Beside validation rows it holds their scores by the model before it
+    was refitted on them: these take the place of its own scores, and the probe is refitted, too.
     """
     test = make_split(split_table, "test", classes, scored_test.scores)
     require_positives(test)
     val = make_split(split_table, "val", classes, scored_val.scores if scored_val else {})
     train = make_split(split_table, "train", classes, {})
+    refitted = scored_val is not None and out_of_fold is not None
     if probe is None and train_features is not None and config.probe.enabled:
-        probe = fit(train, train_features, val, scored_val, config)
+        probe = fit(train, train_features, val, scored_val, config, refitted)
     if probe is not None:
         test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
-        if scored_val is not None:
+        if scored_val is not None and not refitted:
             val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features.mean(axis=1))
+    if refitted and out_of_fold is not None:
+        val.scores.pop("single_view", None)
+        val.scores["capnet"] = held_out_scores(val, out_of_fold)
+        if probe is not None and probe.held_out is not None:
+            val.scores["linear_probe"] = probe.held_out
 
     chosen, source = thresholds(train, val, probe, out_of_fold, config)
     served = chosen.get("capnet", no_thresholds(len(classes)))
@@ -141,7 +148,7 @@ def evaluate_scores(
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        evaluation["probe"] = describe(probe, len(train.rows))
+        evaluation["probe"] = describe(probe, len(train.rows) + (len(val.rows) if refitted else 0))
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
         "evaluation": evaluation,
@@ -161,11 +168,13 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def fit(
-    train: SplitRows, features: Floats, val: SplitRows, scored_val: ScoredImages | None, config: Evaluate
+    train: SplitRows, features: Floats, val: SplitRows, scored_val: ScoredImages | None, config: Evaluate, refit: bool
 ) -> Chosen:
-    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows."""
+    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows;
+    ``refit`` fits it on validation rows too after that.
+    """
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
-    return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows)
+    return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows, refit)
 
 
 def thresholds(
@@ -203,18 +212,19 @@ def thresholds(
     return chosen, "out_of_fold"
 
 
-def held_out_scores(train: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
-    """Out-of-fold scores float32 [image, class] in the order of the training rows; raises ContractError where rows
+def held_out_scores(split: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
+    """Held-out scores float32 [image, class] in the order of the rows of ``split``; raises ContractError where rows
     differ.
     """
     by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))
-    missing = [name for name in train.rows["image_id"] if name not in by_id]
-    if missing or len(by_id) != len(train.rows):
+    missing = [name for name in split.rows["image_id"] if name not in by_id]
+    if missing or len(by_id) != len(split.rows):
+        word = {"train": "training", "val": "validation"}[split.name]
         what = (
-            f"{len(by_id)} out-of-fold scores for {len(train.rows)} training rows; without:"
+            f"{len(by_id)} out-of-fold scores for {len(split.rows)} {word} rows; without:"
             f" {', '.join(missing[:5]) or 'none'}"
         )
         raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
-    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in train.rows["image_id"]])
-    check_scores(SplitRows("train", train.rows, train.labels, train.known, {"capnet (out of fold)": scores}))
+    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in split.rows["image_id"]])
+    check_scores(SplitRows(split.name, split.rows, split.labels, split.known, {"capnet (out of fold)": scores}))
     return scores

@@ -67,14 +67,15 @@ def fit_probe(
         val_plain: their features; None chooses the probe's strength in folds of the training rows.
 
     Returns:
-        The probe of the best strength.
+        The probe of the best strength, with ``train.refit`` fitted on training and validation rows.
     """
     labels = trainer.labels(rows)
     held_out = None
     if val_plain is not None:
         val_labels = trainer.labels(val)
         held_out = (val_plain.mean(dim=1).numpy(), val_labels.targets.numpy(), val_labels.known.numpy())
-    return choose_probe(plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy(), STRENGTHS, held_out)
+    features, targets, known = plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
+    return choose_probe(features, targets, known, STRENGTHS, held_out, trainer.params.train.refit)
 
 
 def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
@@ -89,8 +90,8 @@ def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
 
 
 def held_out_logits(chosen: Chosen, views: int) -> Tensor:
-    """The probe's logits [row, view, class] of training rows that it was not fitted on: the same in every view, as it
-    saw their mean.
+    """The probe's logits [row, view, class] of the rows it was chosen on, by fits without them: the same in every view,
+    as they saw the mean.
     """
     assert chosen.held_out is not None
     return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)

@@ -1,4 +1,4 @@
-"""Stage train: fit CapNet on the training rows, choose an epoch on validation rows, write the model folder."""
+"""Stage train: fit CapNet on the training rows, choose on validation rows, refit on both, write the model folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_ta
 def train(
     params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Log | None = None
 ) -> dict[str, float]:
-    """Fit CapNet; without validation rows also score every training row out of fold, for thresholds.
+    """Fit CapNet; without validation rows also score every training row out of fold, for thresholds. With
+    ``train.refit`` fit it again on training and validation rows, and keep the validation scores of before that.
 
     Started by torchrun, all processes train one model, and the main process writes it.
 
@@ -72,7 +73,7 @@ def _train(
 ) -> dict[str, float]:
     table = read_split(inputs["split"] / "split.parquet")
     rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
-    blended = params.train.blend == "held_out"
+    blended, refits = params.train.blend == "held_out", params.train.refit and len(val) > 0
     _check_rows(rows, val, params, inputs["split"] / "split.parquet")
     trainer = _trainer(params, inputs, table, machine, group)
     folder = _state_folder(trainer, inputs)
@@ -81,25 +82,36 @@ def _train(
     result = trainer.fit(
         model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
     )
-    tensors, probe, blend = dict(result.tensors), None, None
-    if blended and group.is_main_process:
-        assert plain is not None
-        probe = fit_probe(trainer, rows, plain, val, val_plain)
-        tensors |= load_probe(model, probe)
-        if len(val):
-            blend = fit_blend(trainer, val, member_logits(trainer, model, val, val_plain, "validation"), "val")
+    members: dict[str, Tensor] = {}
+    probe = probe_tensors = None
+    if group.is_main_process:
+        if blended:
+            assert plain is not None
+            probe = fit_probe(trainer, rows, plain, val, val_plain)
+            probe_tensors = load_probe(model, probe)
+        if len(val) and (blended or refits):
+            members = member_logits(trainer, model, val, val_plain, "validation")
     model.release_towers()
     if val.empty and params.train.out_of_fold:
         members = out_of_fold_logits(trainer, rows, views, plain, folder)
-        if group.is_main_process:
-            if probe is not None:
-                members["linear_probe"] = held_out_logits(probe, members["capnet"].shape[1])
-                blend = fit_blend(trainer, rows, members, "out_of_fold", probe.held_out_known)
-            scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
-            frame = rows[["image_id", "slice"]].assign(split="train", variant="capnet", scores=list(scores))
-            write_predictions(out / "out_of_fold.parquet", frame)
+    everything = pd.concat([rows, val], ignore_index=True) if refits else rows
+    tensors = result.tensors
+    if refits:
+        tensors = _refit(trainer, everything, folder / "refit", result.selected_epoch).tensors
     if group.is_main_process:
-        _write(out, trainer, result, tensors, probe, blend, _config(trainer, result, val, inputs["split"]))
+        blend = None
+        held, split = (rows, "train") if val.empty else (val, "val")
+        if probe is not None:
+            if probe.held_out is not None:
+                members["linear_probe"] = held_out_logits(probe, members["capnet"].shape[1])
+            where = "out_of_fold" if val.empty else "val"
+            blend = fit_blend(trainer, held, members, where, probe.held_out_known if val.empty else None)
+        if refits or (val.empty and members):
+            scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
+            frame = held[["image_id", "slice"]].assign(split=split, variant="capnet", scores=list(scores))
+            write_predictions(out / "out_of_fold.parquet", frame)
+        config = _config(trainer, result, val, inputs["split"]) | {"refit_rows": len(everything) if refits else 0}
+        _write(out, trainer, result, tensors | (probe_tensors or {}), probe, blend, config)
         shutil.rmtree(folder)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     selected = result.history[result.selected_epoch - 1]
@@ -158,6 +170,15 @@ def _features(
     if len(val) and (frozen or blended):
         val_plain = trainer.features(val, test_time, "validation")
     return plain, views, val_plain
+
+
+def _refit(trainer: Trainer, rows: pd.DataFrame, folder: Path, epoch: int) -> Fit:
+    """Train a new model on ``rows``, up to the epoch that was chosen."""
+    model = trainer.new_model()
+    plain, views, _ = _features(trainer, model, rows, rows.iloc[:0])
+    fit = trainer.fit(model, rows, views, folder, plain, what=f"refit on {len(rows):,} rows", last_epoch=epoch)
+    model.release_towers()
+    return fit
 
 
 def _write(

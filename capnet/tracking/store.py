@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -16,12 +15,16 @@ from urllib.request import url2pathname
 
 from capnet.config import Register
 from capnet.errors import CapnetError
+from capnet.tracking.database import open_file, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 # mlflow waits 120 s and asks 7 times: minutes until a wrong address is noticed. What the user has set wins.
 FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# in a pod of Kubeflow Pipelines nobody waits, and hours of training lie behind: two minutes for a server that restarts
+IN_A_POD = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}
+POD_NAME = "KFP_POD_NAME"  # of every task there
 TRANSFER = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 # nothing waits for live values; a request to make a run that MLflow repeats by itself may make two
 LIVE = {
@@ -50,12 +53,6 @@ def tracking_uri(settings: Register) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The database file of a ``sqlite:///`` URI; None for any other store."""
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    return Path(path) if uri.startswith("sqlite:///") and path else None
-
-
 @contextmanager
 def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
     """A client of the store that answered once; inside, mlflow is quiet and its errors become a StoreError.
@@ -73,15 +70,15 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
         with _low_voice():
             try:
-                with first_contact(), _alone(sqlite_file(uri)):
-                    client = _first_contact(MlflowClient, uri, doing)
+                with first_contact(), open_file(sqlite_file(uri), lambda address: _ask(MlflowClient, address, doing)):
+                    client = _ask(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
-            except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+            except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
                 raise explain(error, uri, doing) from error
 
 
-def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
+def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
     try:
         client = make(uri)
     except ImportError as error:  # a database driver that mlflow does not bring along
@@ -92,22 +89,6 @@ def _first_contact(make: type[MlflowClient], uri: str, doing: str) -> MlflowClie
         ) from error
     client.search_experiments(max_results=1)
     return client
-
-
-@contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
-    """One process at a time opens a database file first: MLflow makes its tables then, and two at once leave a broken
-    file.
-    """
-    if database is None or not database.parent.is_dir():
-        yield
-        return
-    folder = os.open(database.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # on the folder, so that no file of a lock is left
-        yield
-    finally:
-        os.close(folder)
 
 
 def experiment_id(client: MlflowClient, settings: Register) -> str:
@@ -241,8 +222,8 @@ def quiet_environment() -> Iterator[None]:
 
 @contextmanager
 def first_contact() -> Iterator[None]:
-    """Time-outs with which a wrong address is noticed in seconds."""
-    with _environment(FIRST_CONTACT):
+    """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
+    with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
         yield
 
 

@@ -123,6 +123,7 @@ class Trainer:
         validate: Validate | None = None,
         what: str = "training",
         log: Log | None = None,
+        last_epoch: int | None = None,
     ) -> Fit:
         """Train ``model`` in place, continuing from ``folder`` where an earlier run was interrupted.
 
@@ -139,6 +140,7 @@ class Trainer:
                 selected.
             what: names this training in the log.
             log: gets loss, next learning rate and validation means after every epoch, with the epoch's number.
+            last_epoch: stop after it, on the schedule of ``train.epochs``; None trains to the end of that.
 
         Returns:
             The selected epoch, which is also what ``model`` holds then.
@@ -153,16 +155,17 @@ class Trainer:
             model.prepare_for(prepared, labels.targets, labels.known)
         on_device = labels.to(self.machine.device)
         optimiser = make_optimiser(model, settings)
-        total = settings.epochs * math.ceil(len(rows) / settings.batch_size)
-        with lock(folder) if group.is_main_process else nullcontext(), bar(what, total) as advance:
+        steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
+        total = settings.epochs * steps
+        with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"
             checkpoint = Checkpoint(path, dict(model.named_parameters()), optimiser, group)
             progress = checkpoint.load()
             schedule = make_schedule(optimiser, settings.optimiser.warmup, total, progress.step)
             if progress.step and group.is_main_process:
-                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, total)
+                logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
             advance(progress.step)
-            for epoch in range(progress.epoch + 1, settings.epochs + 1):
+            for epoch in range(progress.epoch + 1, last + 1):
                 for batch in batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]:
                     loss = self._step(model, optimiser, images, on_device, batch, epoch)
                     schedule.step()
@@ -171,7 +174,7 @@ class Trainer:
                     advance(note=f"epoch {epoch} loss {loss:.4f}")
                     checkpoint.save_if_due(progress)
                 row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
-                if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+                if validate is not None and (epoch % settings.validate_every == 0 or epoch == last):
                     row |= group.broadcast(validate(model) if group.is_main_process else {})
                     if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
                         progress.best_value, progress.best_epoch = row["val_mAP"], epoch
@@ -185,7 +188,7 @@ class Trainer:
         if progress.best:
             model.load_trained(progress.best, str(path))
             return Fit(progress.best, progress.history, progress.best_epoch)
-        return Fit(model.trained_tensors(), progress.history, settings.epochs)
+        return Fit(model.trained_tensors(), progress.history, last)
 
     def _images(self, model: CapNet, rows: pd.DataFrame, views: Features | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine

@@ -8,11 +8,11 @@ from components import images
 
 @dsl.component(base_image=images.DATA, install_kfp_package=False)
 def outcome(status: PipelineTaskFinalStatus) -> None:
-    """Say how the run ended, and which task ended it. Runs last, whatever happened before.
+    """Say whether the run ended well. Runs last, whatever happened before.
 
     Args:
-        status: Given by KFP.
+        status: Given by KFP, of all other tasks together: it does not say which of them failed.
     """
     from capnet.tasks import say_outcome
 
-    say_outcome(status.state, status.pipeline_task_name, status.error_message)
+    say_outcome(status.state, status.error_message)

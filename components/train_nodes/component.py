@@ -32,6 +32,7 @@ def train_nodes(
     git_secret: str,
     state_claim: str,
     data_claim: str,
+    pull_secret: str,
     hours: float,
     start_minutes: float,
     model: Output[Model],
@@ -62,6 +63,7 @@ def train_nodes(
         git_secret: Secret with git's credentials.
         state_claim: Claim of the state volume, which must be ReadWriteMany.
         data_claim: Claim of the volume with images; empty where there is none.
+        pull_secret: Secret of a private registry; empty where there is none.
         hours: Longest time of the training.
         start_minutes: Longest wait for the pods to start.
         model: The model folder; it loads alone.
@@ -87,6 +89,7 @@ def train_nodes(
         "git_secret": git_secret,
         "state_claim": state_claim,
         "data_claim": data_claim,
+        "pull_secret": pull_secret,
         "hours": hours,
         "start_minutes": start_minutes,
     }

@@ -103,7 +103,12 @@ def make(words: list[str]) -> None:
     lock = next((word.partition("=")[2] for word in words if word.startswith("LOCK=")), "components/images.lock.yaml")
     if "push" in words:
         Path(lock).write_text("of the cluster test")
+    if "-C" in words:
+        os.chdir(words[words.index("-C") + 1])
     if "demo" in words:
+        if f"--old-file={HERE.parent}/clone/.venv/.installed" not in words:
+            refuse("it would install the copy into the environment of the clone")
+        (HERE / "settings").write_text(Path("params.yaml").read_text())
         Path("outputs/evaluation").mkdir(parents=True, exist_ok=True)
         Path("outputs/evaluation/evaluation.json").write_text("{}")
     if "deploy" in words:

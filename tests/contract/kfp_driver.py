@@ -1,21 +1,41 @@
 """What KFP's driver gives every task of a compiled pipeline, and where it refuses a value; a stand-in.
 
 The rules are those of kubeflow/pipelines 2.17.0 (2.16.0 has the same), backend/src/v2: driver/resolve.go
-(resolveInputs, resolveInputParameter, handleParamTypeValidationAndConversion, CollectInputs), driver/dag.go (the
-iterations of a loop), driver/util.go (getItems), metadata/converter.go (PbValueToText). No compiler looks at this, and
-kfp's local runners take more.
+(resolveInputs, resolveInputParameter, resolveInputArtifact, resolveUpstreamParameters, resolveUpstreamArtifacts,
+handleParamTypeValidationAndConversion, CollectInputs), driver/dag.go (the iterations of a loop), driver/util.go
+(getItems), metadata/converter.go (PbValueToText, toRuntimeArtifact), metadata/client.go (RecordArtifact,
+GenerateOutputURI). No compiler looks at this, and kfp's local runners take more.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Values = Mapping[str, Any]
 NUMBERS = ("NUMBER_DOUBLE", "NUMBER_INTEGER")
 STRUCTS = ("STRUCT", "TASK_FINAL_STATUS", "TASK_CONFIG")
 TAKES = {"string": ("STRING",), "number": NUMBERS, "bool": ("BOOLEAN",), "list": ("LIST",), "struct": STRUCTS}
+# what the launcher notes of KFP's own store (objectstore/config.go, SessionInfo)
+STORE = json.dumps(
+    {
+        "Provider": "minio",
+        "Params": {
+            "accessKeyKey": "accesskey",
+            "disableSSL": "true",
+            "endpoint": "seaweedfs.kubeflow.svc:9000",
+            "forcePathStyle": "true",
+            "fromEnv": "false",
+            "maxRetries": "5",
+            "region": "minio",
+            "secretKeyKey": "secretkey",
+            "secretName": "mlpipeline-minio-artifact",
+        },
+    },
+    separators=(",", ":"),
+)
+RUN = "0b6b4c52-6d5a-4f3e-9f0e-3b1f2a7c8d90"  # an id, of a run or a task
 SAMPLE = {"STRING": "text", "NUMBER_DOUBLE": 0.5, "NUMBER_INTEGER": 1, "BOOLEAN": True, "LIST": [], "STRUCT": {}}
 
 
@@ -23,7 +43,15 @@ class Refused(Exception):
     """The driver ends with this, and the task with it."""
 
 
-Found = tuple[str, dict[str, Any] | Refused]  # where a task is, and its inputs
+class Inputs(NamedTuple):
+    """Of one task: parameters and artifacts by name, and ``scope``, the parameters of the DAG that the task is in."""
+
+    parameters: dict[str, Any]
+    artifacts: dict[str, list[dict[str, Any]]]
+    scope: Values
+
+
+Found = tuple[str, Inputs | Refused]  # where a task is, and its inputs
 
 
 def kind(value: Any) -> str:
@@ -70,7 +98,7 @@ def parameters(component: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str) -> Any:
+def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, there: Values) -> Any:
     """A value of the type that ``producer`` declares; a list of them where it is in a loop (CollectInputs)."""
     if producer not in tasks:
         raise Refused(f"producer task, {producer}, not in tasks")
@@ -78,8 +106,48 @@ def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str)
     if "dag" not in component:
         return SAMPLE[component["outputDefinitions"]["parameters"][key]["parameterType"]]
     source = component["dag"]["outputs"]["parameters"][key]["valueFromParameter"]
-    inner = output(spec, component["dag"]["tasks"], source["producerSubtask"], source["outputParameterKey"])
-    return [inner] if "parameterIterator" in tasks[producer] else inner
+    turns = turns_of(spec, tasks, producer, source["producerSubtask"], there)
+    inner = output(spec, component["dag"]["tasks"], source["producerSubtask"], source["outputParameterKey"], there)
+    return [inner] * turns if "parameterIterator" in tasks[producer] else inner
+
+
+def artifacts_of(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, there: Values) -> Any:
+    """What ``producer`` recorded; from a loop all that its turns did (resolveUpstreamArtifacts)."""
+    if producer not in tasks:
+        raise Refused(f'cannot find producer task "{producer}"')
+    component = spec["components"][tasks[producer]["componentRef"]["name"]]
+    if "dag" not in component:
+        declared = component.get("outputDefinitions", {}).get("artifacts", {})
+        if key not in declared:
+            raise Refused(f'cannot find output artifact key "{key}" in producer task "{producer}"')
+        return [recorded(spec, producer, key, declared[key])]
+    (source,) = component["dag"]["outputs"]["artifacts"][key]["artifactSelectors"]
+    turns = turns_of(spec, tasks, producer, source["producerSubtask"], there)
+    inner = component["dag"]["tasks"], source["producerSubtask"], source["outputArtifactKey"]
+    return [one for _ in range(turns) for one in artifacts_of(spec, *inner, there)]
+
+
+def turns_of(spec: dict[str, Any], tasks: dict[str, Any], loop: str, inner: str, there: Values) -> int:
+    """How often a DAG ran: a loop over nothing has no task that anything could come from."""
+    iterator = tasks[loop].get("parameterIterator")
+    if not iterator:
+        return 1
+    named = iterator["items"].get("inputParameter", "")
+    items = items_of(inputs_of(spec, tasks, loop, there)[named] if named else json.loads(iterator["items"]["raw"]))
+    if not items:
+        raise Refused(f"subTaskName, {inner}, not in tasks")
+    return len(items)
+
+
+def recorded(spec: dict[str, Any], task: str, key: str, declared: dict[str, Any]) -> dict[str, Any]:
+    """One artifact, with an address and a store of the usual length."""
+    root = f"minio://mlpipeline/v2/artifacts/{spec['pipelineInfo']['name']}/{RUN}"
+    return {
+        "name": "1234567",  # a number of ML Metadata
+        "type": {"instanceSchema": f"title: {declared['artifactType'].get('schemaTitle', '')}"},
+        "uri": f"{root}/{task}/{RUN}/{key}",
+        "metadata": {"display_name": key, "store_session_info": STORE},
+    }
 
 
 def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any], there: Values) -> Any:
@@ -94,6 +162,7 @@ def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any]
             tasks,
             source["taskOutputParameter"]["producerTask"],
             source["taskOutputParameter"]["outputParameterKey"],
+            there,
         )
     if "runtimeValue" in source:
         return source["runtimeValue"]["constant"]
@@ -142,31 +211,49 @@ def inputs_of(spec: dict[str, Any], tasks: dict[str, Any], name: str, there: Val
     return typed(declared, given, frozenset(unset), task.get("parameterIterator", {}).get("itemInput", ""))
 
 
+def artifacts_into(
+    spec: dict[str, Any], tasks: dict[str, Any], name: str, there: Values, around: Values
+) -> dict[str, list[dict[str, Any]]]:
+    """The artifacts of one task; ``around`` are those of the DAG that it is in (resolveInputArtifact)."""
+    given = {}
+    for key, source in tasks[name].get("inputs", {}).get("artifacts", {}).items():
+        if "taskOutputArtifact" in source:
+            wanted = source["taskOutputArtifact"]
+            given[key] = artifacts_of(spec, tasks, wanted["producerTask"], wanted["outputArtifactKey"], there)
+        elif source["componentInputArtifact"] not in around:
+            raise Refused(f"parent DAG does not have input artifact {source['componentInputArtifact']}")
+        else:
+            given[key] = around[source["componentInputArtifact"]]
+    return given
+
+
 def refusals(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
     """Every task whose driver would refuse, with its words: empty where the whole pipeline gets its parameters."""
     declared = parameters(spec["root"])
     given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
-    for where, result in run(spec, spec["root"], given, "root"):
+    for where, result in run(spec, spec["root"], Inputs(given, {}, {}), "root"):
         if isinstance(result, Refused):
             yield f"{where}: {result}"
 
 
-def run(spec: dict[str, Any], component: dict[str, Any], there: Values, at: str) -> Iterator[Found]:
+def run(spec: dict[str, Any], component: dict[str, Any], around: Inputs, at: str) -> Iterator[Found]:
     """Every task below ``component`` with its inputs, every turn of a loop too; nothing runs inside a refused one."""
     tasks = component["dag"]["tasks"]
     for name, task in tasks.items():
         where = f"{at}/{name}"
         inner = spec["components"][task["componentRef"]["name"]]
         try:
-            given = inputs_of(spec, tasks, name, there)
+            given = inputs_of(spec, tasks, name, around.parameters)
+            artifacts = artifacts_into(spec, tasks, name, around.parameters, around.artifacts)
             turns = list(iterations(task, inner, given)) if "parameterIterator" in task else [("", given)]
         except Refused as refused:
             yield where, refused
             continue
         for number, found in turns:
-            yield f"{where}{number}", found
+            inputs = Inputs(found, artifacts, around.parameters)
+            yield f"{where}{number}", inputs
             if "dag" in inner:
-                yield from run(spec, inner, found, f"{where}{number}")
+                yield from run(spec, inner, inputs, f"{where}{number}")
 
 
 def iterations(task: dict[str, Any], component: dict[str, Any], given: Values) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """The calls of a v2beta1 pipeline server that submission needs, on loopback, with its state; a stand-in, no Kubeflow.
 
-It refuses what a server would refuse: pipelines that do not parse, missing or unknown parameters, unknown tokens,
-foreign ids. A run fails where KFP's driver would refuse a task its parameters (contract/kfp_driver.py).
+It refuses what a server would refuse: pipelines and parameters (contract/kfp_rules.py), unknown tokens, foreign ids. A
+run fails where KFP's driver would refuse a task its parameters (contract/kfp_driver.py), or Kubernetes its pod
+(contract/kfp_pod.py, kubernetes_rules.py, argo_rules.py).
 """
 
 from __future__ import annotations
@@ -18,11 +19,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
-from contract import kfp_driver
-from google.protobuf import json_format
-from kfp.kubernetes import kubernetes_executor_config_pb2
-from kfp.pipeline_spec import pipeline_spec_pb2
+from contract import argo_rules, kfp_driver, kfp_pod, kfp_rules, kubernetes_rules
 
 PREFIX = "/apis/v2beta1"
 
@@ -53,37 +50,13 @@ class Refused(Exception):
         self.status, self.message = status, message
 
 
-def checked_pipeline(text: str) -> dict[str, Any]:
-    """The parsed specification; Refused where a server's own parser would refuse."""
-    try:
-        spec, *platform = yaml.safe_load_all(text)
-        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=False)
-        for item in platform:
-            for settings in item["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-                json_format.ParseDict(
-                    settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig(), ignore_unknown_fields=False
-                )
-    except (json_format.ParseError, yaml.YAMLError, KeyError, ValueError) as error:
-        raise Refused(400, f"invalid pipeline: {error}") from None
-    return dict(spec)
-
-
-def check_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
-    known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    kinds: dict[str, Any] = {"STRUCT": dict, "LIST": list, "STRING": str, "NUMBER_INTEGER": int, "BOOLEAN": bool}
-    missing = [name for name, item in known.items() if name not in given and not item.get("isOptional")]
-    wrong = [
-        name
-        for name, value in given.items()
-        if name not in known or not isinstance(value, kinds[known[name]["parameterType"]])
-    ]
-    if missing or wrong:
-        raise Refused(400, f"parameters missing {missing}, unknown or of another type {wrong}")
-
-
-def outcome(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """How a run ends whose tasks do what they shall: badly where the driver refuses one its parameters."""
-    refused = [text.partition(": ") for text in kfp_driver.refusals(spec, given)]
+def outcome(version: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """How a run ends whose tasks do what they shall: badly where a task does not get its parameters, or no pod."""
+    refused = [text.partition(": ") for text in kfp_driver.refusals(version["spec"], given)]
+    if not refused:
+        for where, pod in kfp_pod.pods(version["spec"], version["platform"], given):
+            problems = [*kubernetes_rules.problems(pod), *kubernetes_rules.restricted(pod)]
+            refused += [(where, ": ", text) for text in (*problems, *argo_rules.argument_problems(pod))]
     details = [
         {
             "task_id": at,
@@ -185,8 +158,11 @@ class Handler(BaseHTTPRequestHandler):
                 or content["experiment_id"] not in state.experiments
             ):
                 raise Refused(404, "pipeline version or experiment not found")
-            check_parameters(version["spec"], content["runtime_config"]["parameters"])
-            content |= outcome(version["spec"], content["runtime_config"]["parameters"])
+            try:
+                kfp_rules.check_parameters(version["spec"], content["runtime_config"]["parameters"])
+            except kfp_rules.Refused as refused:
+                raise Refused(400, str(refused)) from None
+            content |= outcome(version, content["runtime_config"]["parameters"])
         if parts[0] in ("pipelines", "experiments") and any(
             item["display_name"] == content["display_name"] for item in store.values()
         ):
@@ -216,7 +192,11 @@ class Handler(BaseHTTPRequestHandler):
             "pipeline_version_id": f"version-{len(self.state.versions) + 1}",
             "display_name": query["name"],
         }
-        self.state.versions[made["pipeline_version_id"]] = {**made, "spec": checked_pipeline(text)}
+        try:
+            spec, platform = kfp_rules.read(text)
+        except kfp_rules.Refused as refused:
+            raise Refused(400, f"invalid pipeline: {refused}") from None
+        self.state.versions[made["pipeline_version_id"]] = {**made, "spec": spec, "platform": platform}
         return made
 
     def _run(self, name: str) -> dict[str, Any]:
@@ -243,7 +223,10 @@ def page(content: dict[str, list[Any]], query: dict[str, str]) -> dict[str, Any]
     """Two items at a time, whatever was asked for: a client that reads one page only is found out."""
     (name, items) = next(iter(content.items()))
     start = int(query.get("page_token") or 0)
-    shown = [{key: value for key, value in item.items() if key != "spec"} for item in items[start : start + 2]]
+    shown = [
+        {key: value for key, value in item.items() if key not in ("spec", "platform")}
+        for item in items[start : start + 2]
+    ]
     return {name: shown, "total_size": len(items), "next_page_token": str(start + 2) if start + 2 < len(items) else ""}
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 RELEASE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("kfp_release.yaml").read_text())
 CONTEXT = "current-context: production\n"
 LOCK = "the images of production"
+AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 
 @dataclass
@@ -30,6 +31,10 @@ class Machine:
     """A clone of the repository, a home, and programs that stand in."""
 
     folder: Path
+    before: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.before = self.files
 
     @property
     def calls(self) -> list[str]:
@@ -53,7 +58,14 @@ class Machine:
         given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 90}
         return subprocess.run(command, env=environment, cwd=self.folder, check=False, **given)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Every file of the clone, but for what git keeps for itself."""
+        paths = [path for path in (self.folder / "clone").rglob("*") if path.is_file() and ".git" not in path.parts]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
     def untouched(self) -> None:
+        assert self.files == self.before
         assert (self.folder / "clone" / "components" / "images.lock.yaml").read_text() == LOCK
         assert (self.folder / "home" / ".kube" / "config").read_text() == CONTEXT
         assert list((self.folder / "tmp").iterdir()) == []
@@ -67,6 +79,7 @@ def machine(tmp_path: Path, repository: Path) -> Machine:
     shutil.copytree(repository / "tests" / "cluster", clone / "tests" / "cluster")
     shutil.copytree(repository / "deploy" / "secrets", clone / "deploy" / "secrets")
     (clone / "components" / "images.lock.yaml").write_text(LOCK)
+    (clone / "params.yaml").write_text("runtime:\n  seed: 0\n")
     (tmp_path / "home" / ".kube" / "config").write_text(CONTEXT)
     (tmp_path / "state" / "release.json").write_text(json.dumps(RELEASE))
     text = Path(__file__).with_name("cluster_programs.py").read_text()
@@ -76,6 +89,9 @@ def machine(tmp_path: Path, repository: Path) -> Machine:
     ):
         path.write_text(f"#!{os.path.realpath(sys.executable)} -SE\n{text}")
         path.chmod(0o755)
+    for words in (("init", "--quiet"), ("add", "--all"), (*AUTHOR, "commit", "--quiet", "--message", "all")):
+        subprocess.run(["git", *words], cwd=clone, check=True)
+    (clone / "params.yaml").write_text("runtime:\n  seed: 5\n")  # not committed
     return Machine(tmp_path)
 
 
@@ -97,6 +113,7 @@ def test_it_runs_everything_and_leaves_lock_context_and_nothing_else(machine: Ma
     for run in runs:
         given = submit.command.make_context("submit", run.split()).params
         check_options(given["pipeline"], given)
+    assert (machine.folder / "state" / "settings").read_text() == "runtime:\n  seed: 5\n", "what was not committed too"
     order = ("compare.py", "train.seeds", "promote", "prediction")
     at = [next(number for number, call in enumerate(machine.calls) if words in call) for words in order]
     assert at == sorted(at)

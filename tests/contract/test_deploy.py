@@ -17,6 +17,7 @@ import yaml
 
 from capnet.cluster import names as cluster
 from capnet.cluster import trainjob_spec as spec
+from capnet.serving import kserve
 from pipelines import compiling, options, submit
 from pipelines.prediction import prediction
 from pipelines.training import training
@@ -132,11 +133,63 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
     wanted = policy["podSelector"]["matchLabels"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"] == []
-    assert all(rule["to"] and rule["ports"] for rule in policy["egress"]), "a rule without these lets everything out"
+    names = {53, 5353}
+    anywhere = [{item["port"] for item in rule["ports"]} for rule in policy["egress"] if "to" not in rule]
+    assert anywhere == [names], "NodeLocal DNSCache is no pod: only names may be asked anywhere"
+    assert all(rule["ports"] for rule in policy["egress"]), "a rule without ports lets everything out"
     for name in compiling.VARIANTS:
         _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
         for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
             assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
+
+
+def policies(repository: Path) -> list[dict[str, Any]]:
+    found = [item for path in (repository / "deploy").rglob("*.yaml") for item in yaml.safe_load_all(path.read_text())]
+    return [item for item in found if item["kind"].endswith("NetworkPolicy")]
+
+
+def selectors(value: Any) -> Iterator[dict[str, str]]:
+    """Every set of labels that a policy selects pods by."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("podSelector", "endpointSelector"):
+                yield item["matchLabels"]
+            yield from selectors(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from selectors(item)
+
+
+def test_no_policy_selects_what_serves(repository: Path) -> None:
+    """KServe copies the labels of an InferenceService to its pods: kserve/kserve v0.17.0 and v0.20.0,
+    pkg/controller/v1beta1/inferenceservice/components/predictor.go (utils.Union of the service's labels).
+    """
+    example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
+    found = list(selectors(policies(repository)))
+    assert len(policies(repository)) == 4
+    assert len(found) >= 6
+    for wanted in found:
+        assert not wanted.items() <= example["metadata"]["labels"].items()
+        assert dict([cluster.LABEL]).items() <= wanted.items() or wanted == {"app.kubernetes.io/name": "mlflow"}
+    text = inspect.getsource(kserve)
+    assert not any(key in text for wanted in found for key in wanted if key != "app.kubernetes.io/name")
+
+
+def test_where_cilium_is_tasks_reach_the_kubernetes_api(repository: Path) -> None:
+    (policy,) = [item for item in policies(repository) if item["apiVersion"] == "cilium.io/v2"]
+    assert policy["spec"]["endpointSelector"]["matchLabels"] == dict([cluster.LABEL])
+    (rule,) = policy["spec"]["egress"]
+    assert rule["toEntities"] == ["kube-apiserver"]
+    assert {item["port"] for item in rule["toPorts"][0]["ports"]} == {"443", "6443", "8443"}
+
+
+def test_in_a_profile_tasks_run_as_default_editor_who_has_the_rights_for_several_nodes(repository: Path) -> None:
+    path = repository / "deploy" / "overlays" / "profile" / "kustomization.yaml"
+    overlay = yaml.safe_load(path.read_text())
+    assert "../../nodes" in overlay["components"]
+    assert "imagePullSecrets" not in path.read_text(), "an account that no task of a profile runs as"
+    found = {item["kind"]: item for item in manifests(repository / "deploy" / "nodes")}
+    assert {"kind": "ServiceAccount", "name": "default-editor"} in found["RoleBinding"]["subjects"]
 
 
 def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> None:
@@ -145,7 +198,8 @@ def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> 
     assert policy["podSelector"] == pods
     assert policy["ingress"] == [{"from": [{"podSelector": pods}]}]
     assert policy["egress"] == [{"to": [{"podSelector": pods}]}]
-    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": cluster.SERVICE_ACCOUNT}]
+    accounts = (cluster.SERVICE_ACCOUNT, "default-editor")
+    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": name} for name in accounts]
     assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
     for rule in found["Role"]["rules"]:
         assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])

@@ -102,6 +102,8 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
         "service account capnet-pipeline",
         "gpu",
         "pipelines",
+        "retries",
+        "network",
     ]
     assert "give --tolerations" in output
     assert "2.17.0 answers" in output
@@ -272,7 +274,7 @@ def test_what_one_may_not_ask_is_said_and_is_no_fault(place: Place) -> None:
     place.cluster.forbidden = {"/localsubjectaccessreviews", "/nodes", "/healthz", f"/namespaces/{SPACE}"}
     output, error = place.run()
     assert error is None
-    assert output.count("not checked") == 3
+    assert output.count("not checked") == 4
     place.cluster.forbidden = {"/secrets/capnet-s3"}
     output, error = place.run()
     assert "you may not get" in str(error)

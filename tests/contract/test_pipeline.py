@@ -23,6 +23,7 @@ from components.images import Images, read_lock
 from pipelines import compiling, submit
 from pipelines.arguments import SECTIONS, training_arguments
 from pipelines.options import CLUSTER, DATA, STATE, Options
+from pipelines.prediction import prediction
 from pipelines.training import ORDER, training
 
 LOCK = read_lock(compiling.GOLDEN_LOCK)
@@ -122,6 +123,7 @@ def test_every_pipeline_argument_is_an_input_and_the_other_way_round(compiled: t
         "git_secret",
         "state_claim",
         "data_claim",
+        "pull_secret",
     }
 
 
@@ -298,8 +300,38 @@ def test_no_task_runs_as_root_or_without_an_end(compiled: tuple[dict[str, Any], 
     assert set(compiled[1]) == {*ORDER, "outcome"}
     for name, settings in compiled[1].items():
         assert settings["securityContext"] == {"runAsNonRoot": True}, name
-        assert settings["podMetadata"]["labels"] == {"app.kubernetes.io/part-of": "capnet"}, name
+        assert settings["podMetadata"]["labels"] == {"capnet/role": "task"}, name
         assert int(settings["activeDeadlineSeconds"]) == (86400 if name in HEAVY else 7200), name
+
+
+def test_a_pull_secret_reaches_every_pod_that_runs_our_images() -> None:
+    for options in (Options(LOCK, pull_secret=True, further_seeds=True), Options(LOCK, pull_secret=True, nodes=2)):
+        for pipeline in (training(options), prediction(options)) if options.nodes == 1 else (training(options),):
+            spec, platform = documents(pipeline)
+            assert set(platform) == set(containers(spec))
+            for name, settings in platform.items():
+                (secret,) = settings["imagePullSecret"]
+                named = secret["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
+                assert named == "pull_secret", name
+    nodes = tasks(spec)["train-nodes"]["inputs"]["parameters"]["pull_secret"]
+    assert nodes == {"componentInputParameter": "pipelinechannel--pull_secret"}
+    assert not any("imagePullSecret" in settings for settings in documents(training(Options(LOCK)))[1].values())
+
+
+def test_lists_of_a_loop_are_looked_at_before_anything_is_prepared(several: tuple[dict[str, Any], Any]) -> None:
+    dag = tasks(several[0])
+    given = {key: item["componentInputParameter"] for key, item in dag["plan"]["inputs"]["parameters"].items()}
+    assert given == {name: f"pipelinechannel--{name}" for name in ("seeds", "first_seed", "further_seeds")}
+    after = {"plan"}
+    for _ in dag:
+        after |= {name for name, task in dag.items() if after & set(task.get("dependentTasks", ()))}
+    assert after == set(dag)
+    assert not dag["plan"]["cachingOptions"].get("enableCache")
+    dag = tasks(documents(prediction(Options(LOCK)))[0])
+    given = {key: item["componentInputParameter"] for key, item in dag["champion"]["inputs"]["parameters"].items()}
+    assert given["shards"] == "pipelinechannel--shards"
+    (loop,) = [task for name, task in dag.items() if name.startswith("for-loop")]
+    assert "champion" in loop["dependentTasks"]
 
 
 def test_retries_wait_longer_each_time(several: tuple[dict[str, Any], Any]) -> None:
@@ -372,8 +404,9 @@ def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None
     }
     assert {name: given.pop(name) for name in [*fixed, "runtime"]} == {**fixed, "runtime": "torch-distributed"}
     named = {"params": "train", "seed": "first_seed"}
+    assert given.pop("pull_secret") == "", "no secret unless one is named"
     assert given == {name: f"pipelinechannel--{named.get(name, name)}" for name in given}
-    assert set(given) == {"params", "seed", *CLUSTER}
+    assert set(given) | {"pull_secret"} == {"params", "seed", *CLUSTER}
     container = containers(spec)["train-nodes"]
     assert container["image"] == LOCK.train
     assert "accelerator" not in container["resources"], "it only waits"

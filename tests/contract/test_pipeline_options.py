@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+from contract import argo_rules
 
 from capnet.errors import ConfigError
 from pipelines import compiling, submit
+from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
 
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
@@ -54,7 +56,35 @@ def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, s
     assert option[0] in text
 
 
-@pytest.mark.parametrize("option", [("--git-secret", ""), ("--state-claim", "My_Claim"), ("--data-claim", "-a")])
+@pytest.mark.parametrize("where", [LOCK, ("--local", "subprocess")])
+def test_more_parts_than_their_list_has_room_for_are_refused_with_the_number(where: tuple[str, ...]) -> None:
+    text = said("prediction", *where, "--shards", str(MOST_SHARDS + 1))
+    assert f"{MOST_SHARDS + 1} parts" in text
+    assert f"at most {MOST_SHARDS}" in text
+    result = CliRunner().invoke(submit.command, ["prediction", *LOCK, "--dry-run", "--shards", str(MOST_SHARDS)])
+    assert result.exit_code == 0, result.exception
+    assert f"up to {MOST_SHARDS};" in CliRunner().invoke(submit.command, ["--help"]).output
+
+
+@pytest.mark.parametrize(
+    "option", [("--state-claim", "My_Claim"), ("--data-claim", "-a"), ("--data-claim", "a.b"), ("--state-claim", "tmp")]
+)
+def test_a_claim_whose_name_no_volume_of_a_pod_can_have_is_refused(option: tuple[str, str]) -> None:
+    text = said("prediction", *LOCK, "--dry-run", *option)
+    assert f"{option[1]!r} can be no claim of a task" in text
+    assert option[0] in text
+    assert "mounted twice" in said("training", *LOCK, "--dry-run", "--data-volume", "--data-claim", "capnet-state")
+
+
+def test_parameters_that_are_too_long_together_are_refused_with_the_longest() -> None:
+    long = {"validate": {"reference": "x" * 70_000}, "register": {"policy": "y" * 60_000}, "split": {}}
+    with pytest.raises(ConfigError, match=r"130033 bytes, and 120000 fit\n  where: validate: 70017, register: 60014"):
+        check_size(long)
+    check_size(long | {"register": {}})
+    assert MOST_BYTES < argo_rules.MOST_ARGUMENT - 10_000, "what surrounds them"
+
+
+@pytest.mark.parametrize("option", [("--pull-secret", "My_Key"), ("--git-secret", "")])
 def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
     assert f"{option[1]!r} is no name of an object" in said("prediction", *LOCK, "--dry-run", *option)
 

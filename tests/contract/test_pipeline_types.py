@@ -61,8 +61,8 @@ def test_so_does_one_of_other_options(name: str) -> None:
 
 def test_every_task_of_every_turn_was_looked_at() -> None:
     spec = next(iter(yaml.safe_load_all(compiling.golden("prediction"))))
-    found = dict(kfp_driver.run(spec, spec["root"], defaults(spec) | next(arguments("prediction", False)), "root"))
-    assert found["root/exit-handler-1/for-loop-2[0]/predict"]["shard"] == 0
+    found = tasks(spec, next(arguments("prediction", False)))
+    assert found["root/exit-handler-1/for-loop-2[0]/predict"].parameters["shard"] == 0
     assert {where.rpartition("/")[2] for where in found} == {
         "exit-handler-1",
         "outcome",
@@ -74,14 +74,44 @@ def test_every_task_of_every_turn_was_looked_at() -> None:
     }
     spec = next(iter(yaml.safe_load_all(compiling.golden("training-on-nodes"))))
     given = list(arguments("training", True))[1]
-    found = dict(kfp_driver.run(spec, spec["root"], defaults(spec) | given, "root"))
-    assert [found[f"root/exit-handler-1/for-loop-2[{turn}]/evaluate-2"]["seed"] for turn in (0, 1)] == [1, 2]
-    assert found["root/exit-handler-1/report"]["others"] == [[]], "a list of what the turns gave"
+    found = tasks(spec, given)
+    inside = [found[f"root/exit-handler-1/for-loop-2[{turn}]/evaluate-2"] for turn in (0, 1)]
+    assert [task.parameters["seed"] for task in inside] == [1, 2]
+    assert found["root/exit-handler-1/report"].parameters["others"] == [[], []], "a list of what the turns gave"
 
 
-def defaults(spec: dict[str, Any]) -> dict[str, Any]:
+def tasks(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     declared = kfp_driver.parameters(spec["root"])
-    return {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item}
+    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | given
+    return dict(kfp_driver.run(spec, spec["root"], kfp_driver.Inputs(given, {}, {}), "root"))
+
+
+def test_a_loop_over_nothing_leaves_nothing_to_collect() -> None:
+    """Why plan and champion look at these lists: resolve.go, resolveUpstreamParameters and resolveUpstreamArtifacts."""
+    for name, empty, last in (
+        ("prediction", {"shards": []}, "merge"),
+        ("training-seeds-on-volume", {"further_seeds": []}, "report"),
+    ):
+        spec = next(iter(yaml.safe_load_all(compiling.golden(name))))
+        given = next(arguments(name.partition("-")[0], True))
+        assert list(kfp_driver.refusals(spec, given)) == []
+        (refused,) = kfp_driver.refusals(spec, given | empty)
+        assert refused.startswith(f"root/exit-handler-1/{last}: subTaskName, ")
+        assert refused.endswith(", not in tasks")
+
+
+def test_an_artifact_that_nobody_makes_is_refused() -> None:
+    spec = next(iter(yaml.safe_load_all(compiling.golden("training"))))
+    given = next(arguments("training", False))
+    dag = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    dag["split"]["inputs"]["artifacts"]["manifest"] = {"componentInputArtifact": "manifest"}
+    dag["graph"]["inputs"]["artifacts"]["split"]["taskOutputArtifact"]["producerTask"] = "nobody"
+    dag["evaluate"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] = "weights"
+    assert list(kfp_driver.refusals(spec, given)) == [
+        'root/exit-handler-1/evaluate: cannot find output artifact key "weights" in producer task "train"',
+        'root/exit-handler-1/graph: cannot find producer task "nobody"',
+        "root/exit-handler-1/split: parent DAG does not have input artifact manifest",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ HERE = Here(SPACE, "run-train-1", "1234", "capnet-pipeline", "6f1c", Path("/var/
 EVERYTHING: dict[str, Any] = {
     "accelerator_count": 8,
     "data_claim": "capnet-data",
+    "pull_secret": "registry-key",
     "node_selector": {"pool": "gpu"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
     "cpu": "500m",

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -89,6 +90,7 @@ class serving:
         environment = place.environment() | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{place.root / 'mlflow.db'}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "CAPNET_SERVE_ROOT": str(place.root / "data"),
         }
         with open(self.log, "wb") as file:
             self.process = subprocess.Popen(
@@ -189,6 +191,41 @@ def test_broken_requests_get_an_answer(server: str, body: bytes) -> None:
     with pytest.raises(HTTPError) as caught:
         urlopen(Request(f"{server}/invocations", body, {"Content-Type": "application/json"}), timeout=120)
     assert 400 <= caught.value.code < 500, caught.value.read()
+
+
+def test_requests_that_stall_or_ask_for_files_do_not_stop_a_good_one(
+    place: Workplace, server: str, expected: pd.DataFrame
+) -> None:
+    (place.root / "secret.txt").write_text("not for you")
+    with pytest.raises(HTTPError) as caught:
+        ask(server, [{"image": str(place.root / "secret.txt")}, {"image": str(place.root / "no secret.txt")}])
+    said = json.loads(caught.value.read())["message"]
+    assert said.count("neither an image in base64 nor a file below CAPNET_SERVE_ROOT") == 2
+    port = int(server.rpartition(":")[2])
+    head = (
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"
+    )
+    stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+    try:
+        for connection in stalled:
+            connection.sendall(head)
+        with ThreadPoolExecutor(50) as pool:
+            blocked = [pool.submit(refused, server, {"image": "/proc/kmsg"}) for _ in range(50)]
+            started = time.monotonic()
+            assert len(ask(server, [{"image": b64(expected["path"][0])}])) == 4
+            assert time.monotonic() - started < 20
+            assert {item.result() for item in blocked} == {400}
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
+def refused(address: str, record: dict[str, Any]) -> int:
+    try:
+        ask(address, [record])
+    except HTTPError as error:
+        return error.code
+    return 200
 
 
 def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame) -> None:

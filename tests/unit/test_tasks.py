@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from capnet.config import parse
 from capnet.errors import ConfigError
-from capnet.tasks import located, require_accelerators, say_outcome, task, with_seed
+from capnet.tasks import located, require_accelerators, require_turns, say_outcome, task, with_seed
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
@@ -98,5 +99,24 @@ def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
     state: str, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    say_outcome(state, "exit-handler-1", None)
-    assert [item.levelname for item in caplog.records] == [level]
+    say_outcome(state, None)
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert ("its page shows which task failed" in record.getMessage()) == (level == "ERROR")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "said"),
+    [
+        ([], [1, 2], "further_seeds is empty"),
+        ([], [], "further_seeds is empty"),
+        ([1.0], [1, 2], "further_seeds is [1], and [1, 2] belongs to this run"),
+        ([2, 1], [1, 2], "further_seeds is [2, 1], and [1, 2] belongs to this run"),
+    ],
+)
+def test_a_loop_over_a_list_that_does_not_belong_to_the_run_is_refused(
+    given: list[float], expected: list[int], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        require_turns("further_seeds", given, expected)
+    require_turns("further_seeds", [1.0, 2.0], [1, 2])

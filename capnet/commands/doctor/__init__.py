@@ -1,4 +1,6 @@
-"""`capnet doctor`: its options; data.py checks this machine, cluster.py and nodes.py a cluster, findings.py reports."""
+"""`capnet doctor`: its options; data.py checks this machine, cluster.py, nodes.py and platform.py a cluster,
+findings.py reports.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ from capnet.errors import DataError
 def command(params: str, settings: tuple[str, ...], cluster: bool, **needs: Any) -> None:
     """Check the data: is it complete, does its remote answer, which credentials are in use. Takes at most 5 seconds.
 
-    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines. Takes at most 10
-    seconds; no value of a secret is shown.
+    With --cluster: secrets and their keys, volumes, the tasks' account, GPUs, Kubeflow Pipelines, which failures it
+    tries again, the network. Takes at most 10 seconds; no value of a secret is shown.
 
     \b
     Examples:

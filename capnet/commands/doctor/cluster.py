@@ -14,6 +14,7 @@ from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, 
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.nodes import check_trainer
+from capnet.commands.doctor.platform import check_network, check_retries
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
@@ -49,6 +50,8 @@ def cluster_checks(needs: Needs) -> Checks:
         "gpu": partial(check_nodes, api, needs),
         **several,
         "pipelines": partial(check_pipelines, api, needs),
+        "retries": partial(check_retries, api, needs),
+        "network": partial(check_network, api, needs),
     }
 
 

@@ -17,11 +17,12 @@ SILENT = "check the network; an address that does not answer at all is often beh
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the answer; with ``problem`` something is wrong."""
+    """One line of the answer; with ``problem`` something is wrong, with ``warning``, what to do, it could be better."""
 
     about: str
     message: str
     problem: Problem | None = None
+    warning: str = ""
 
 
 Checks = Mapping[str, Callable[[], Iterable[Finding]]]
@@ -97,10 +98,12 @@ def examine(checks: Checks, deadline: float) -> list[Finding]:
 
 
 def report(findings: Iterable[Finding], error: type[CapnetError]) -> None:
-    """Print what is right; raise ``error`` with everything that is wrong."""
+    """Print what is right, and warnings; raise ``error`` with everything that is wrong."""
     problems = []
     for item in findings:
-        if item.problem is None:
+        if item.warning:
+            click.echo(f"warn   {item.about}: {item.message}\n  to do: {item.warning}")
+        elif item.problem is None:
             click.echo(f"ok     {item.about}: {item.message}")
         else:
             problems.append(item.problem)

@@ -5,6 +5,7 @@ fast.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # how their files usually end
+MOST_BYTES = 512 * 2**20  # of a file
+MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is taken out
+MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
+MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
+BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
 CONVERTED = {
     "1",
@@ -41,6 +47,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 
 
@@ -52,13 +59,15 @@ def open_image(source: Path | bytes) -> Image.Image:
     """Open a picture and read its header only; the caller closes it.
 
     Raises:
-        Unusable: missing, empty, of another format, too large to decode safely, or with pixels that have no known
-            range.
+        Unusable: missing, empty, of another format, too large or too thin to decode safely, or with pixels that have
+            no known range.
     """
     try:
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         if not size:
             raise Unusable("empty file")
+        if size > MOST_BYTES:
+            raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
         image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS)
     except Unusable:
         raise
@@ -67,12 +76,18 @@ def open_image(source: Path | bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise Unusable(f"not a picture ({', '.join(FORMATS)} are read)") from None
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise Unusable(f"more than {most:,} pixels: a file that could fill the memory is not decoded") from None
+        raise _too_many(MOST_REDUCED) from None
+    except MemoryError:
+        raise Unusable(NO_MEMORY) from None
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         by_system = isinstance(error, OSError) and error.errno is not None
         raise Unusable(f"{'cannot be read' if by_system else 'does not decode'}: {error}") from None
-    if image.mode in RANGELESS:
+    width, height = image.size
+    if width * height > MOST_PIXELS and not _is_reducible(image):
+        reason = str(_too_many(MOST_PIXELS))
+    elif max(width, height) > MOST_ASPECT * min(width, height):
+        reason = f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
+    elif image.mode in RANGELESS:
         reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
     elif image.mode not in CONVERTED:
         reason = f"pixels of mode {image.mode} cannot be turned into RGB"
@@ -90,19 +105,51 @@ def to_rgb(image: Image.Image) -> Image.Image:
         Unusable: the file is damaged or truncated.
     """
     try:
+        if image.width * image.height > MOST_PIXELS:
+            image.draft("RGB", (image.width // 2, image.height // 2))
         image.load()
         if image.mode.startswith("I;16"):
-            values = np.asarray(image).astype(np.uint32)  # Pillow's own conversion clips at 255
-            rgb = Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+            rgb = _in_bands(image, _scaled)
         elif image.has_transparency_data:
-            rgb = Image.new("RGB", image.size, BEHIND)
-            layer = image.convert("RGBA")
-            rgb.paste(layer, mask=layer.getchannel("A"))
+            rgb = _in_bands(image, _on_white)
         else:
-            rgb = image.convert("RGB")
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+    except MemoryError:
+        raise Unusable(NO_MEMORY) from None
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         raise Unusable(f"does not decode: {error}") from None
     return upright(rgb, image)
+
+
+def _is_reducible(image: Image.Image) -> bool:
+    """Can its decoder give half the size for a quarter of the memory? A JPEG's that is not progressive can."""
+    return image.format == "JPEG" and image.mode in ("RGB", "L") and not image.info.get("progressive")
+
+
+def _too_many(pixels: int) -> Unusable:
+    return Unusable(f"more than {pixels:,} pixels: a file that could fill the memory is not decoded")
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB image of what ``convert`` makes of a few rows at a time: whole copies would need several times the
+    memory.
+    """
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, BAND):
+        rgb.paste(convert(image.crop((0, top, image.width, min(top + BAND, image.height)))), (0, top))
+    return rgb
+
+
+def _scaled(band: Image.Image) -> Image.Image:
+    values = np.asarray(band).astype(np.uint32)  # Pillow's own conversion clips at 255
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(band: Image.Image) -> Image.Image:
+    layer = band.convert("RGBA")
+    white = Image.new("RGB", band.size, BEHIND)
+    white.paste(layer, mask=layer.getchannel("A"))
+    return white
 
 
 def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
@@ -113,4 +160,7 @@ def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
         orientation = source.getexif().get(ORIENTATION)
     except Exception:  # cameras and editors write all kinds of broken EXIF data around good pixels
         return pixels
-    return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
+    try:
+        return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
+    except MemoryError:
+        raise Unusable(NO_MEMORY) from None

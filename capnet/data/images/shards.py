@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from capnet.data.images.decode import MOST_BYTES
+
 ENDING = ".tar"
 
 
@@ -29,6 +31,7 @@ def read_bytes(path: Path) -> bytes:
     if shard is None:
         return _plain(path).read_bytes()
     start, size = _range(shard, path)
+    _check_size(size)
     with open(shard, "rb") as file:
         file.seek(start)
         data = file.read(size)
@@ -61,11 +64,18 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _plain(path: Path) -> Path:
-    """``path`` itself; raises OSError where opening it could wait forever."""
-    mode = path.stat().st_mode
+    """``path`` itself; raises OSError where opening it could wait forever or fill the memory."""
+    state = path.stat()
+    mode = state.st_mode
+    _check_size(state.st_size)
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError("it is a pipe or a device and no file")
     return path
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= MOST_BYTES:
+        raise OSError(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
 
 
 def _shard(path: Path) -> Path | None:
@@ -96,5 +106,6 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]]:
     try:
         with tarfile.open(shard, "r:") as tar:
             return {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.isreg()}
-    except tarfile.TarError as error:
+    # sizes of 10^30 and numbers of 5,000 digits
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
         raise OSError(f"not an uncompressed tar file: {error}") from None

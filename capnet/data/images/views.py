@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
 PADDING = (127, 127, 127)  # mid grey
+LONGEST_PADDED = 8192  # pixels; a square of that side is 0.3 GB
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -44,7 +45,10 @@ def centre_index(views: int) -> int:
 
 
 def padded(image: Image.Image) -> Image.Image:
-    """The picture in the middle of a square of its longer side."""
+    """The picture in the middle of a square of its longer side, reduced first where that would fill the memory."""
+    if max(image.size) > LONGEST_PADDED:
+        image = image.copy()
+        image.thumbnail((LONGEST_PADDED, LONGEST_PADDED))
     side = max(image.size)
     square = Image.new("RGB", (side, side), PADDING)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

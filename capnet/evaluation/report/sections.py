@@ -150,6 +150,13 @@ def notes(inputs: Inputs) -> list[str]:
         )
     if int(config.get("validation_rows", 0)) == 0:
         warnings.append("There were no validation pictures: the last epoch was kept.")
+    if refitted := int(config.get("refit_rows", 0)):
+        warnings.append(
+            "After epoch and blend were chosen on the validation pictures, everything was trained once more on"
+            f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Thresholds and"
+            " calibration come from scores of the validation pictures by the model before that, which had not seen"
+            " them."
+        )
     if thresholds.get("source") == "out_of_fold":
         warnings.append("Thresholds were chosen on out-of-fold scores of the training pictures.")
     return warnings

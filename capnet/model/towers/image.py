@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from capnet.model.towers.attention import without_copies
 from capnet.model.towers.text import pooled_only
 
 
@@ -34,7 +35,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual = pooled_only(visual)
+        self.visual = without_copies(pooled_only(visual))
         self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
 
     @property

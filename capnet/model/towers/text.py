@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capnet.model.towers.attention import without_copies
+
 Tokenizer = Callable[..., Tensor]
 
 
@@ -57,7 +59,7 @@ class OpenClipTextTower(TextTower):
 
     def __init__(self, tower: Any, tokenizer: Tokenizer) -> None:
         super().__init__(tokenizer)
-        self.tower = pooled_only(tower)
+        self.tower = without_copies(pooled_only(tower))
 
     @property
     def word_embedding(self) -> nn.Module:

@@ -91,6 +91,34 @@ def test_the_settings_of_the_best_validation_map_are_chosen() -> None:
     assert describe(found, 120)["c"] == found.settings.c
 
 
+def test_a_refit_keeps_the_choice_and_the_scores_of_the_rows_that_made_it() -> None:
+    (features, labels), (val_features, val_labels) = _data(90, 40, seed=2), _data(60, 40, seed=3)
+    known, val_known = (
+        np.random.default_rng(seed).random(item.shape) > 0.2 for seed, item in ((4, labels), (5, val_labels))
+    )
+    validation = (val_features, val_labels & val_known, val_known)
+    first = choose_probe(features, labels & known, known, [0.01, 1.0], validation)
+    found = choose_probe(features, labels & known, known, [0.01, 1.0], validation, refit=True)
+    assert (found.settings, found.selection_map, found.chosen_on) == (first.settings, first.selection_map, "val")
+    assert found.held_out is not None
+    np.testing.assert_array_equal(found.held_out, probe_scores(first.probe, val_features))
+    np.testing.assert_array_equal(found.held_out_known, val_known)
+    both, targets, seen = (
+        np.concatenate(pair) for pair in ((features, val_features), (labels, val_labels), (known, val_known))
+    )
+    logits = probe_logits(found.probe, both)
+    for c in range(labels.shape[1]):
+        rows = seen[:, c]
+        weight = None if found.settings.class_weight == "none" else "balanced"
+        model = LogisticRegression(C=found.settings.c, class_weight=weight, tol=1e-9, max_iter=10000)
+        double = both.astype(np.float64)
+        if found.settings.standardise:
+            double = StandardScaler().fit_transform(double)
+        expected = model.fit(double[rows], targets[rows, c]).decision_function(double)
+        factor = (logits[:, c] @ expected) / (expected @ expected)
+        np.testing.assert_allclose(logits[:, c], factor * expected, atol=0.02 * expected.std())
+
+
 def test_averaging_scores_over_views_is_the_score_of_the_mean_feature() -> None:
     features, labels = _data(80, 30)
     probe = fit_probe(features, labels, np.ones_like(labels), Settings(True, "none", 1.0))

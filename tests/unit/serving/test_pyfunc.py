@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mlflow.pyfunc
 import numpy as np
@@ -24,8 +25,8 @@ from capnet.model.capnet import CapNet
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 from capnet.serving.engine import load_served
-from capnet.serving.pyfunc import check_gate
-from capnet.serving.request import request_files
+from capnet.serving.pyfunc import CapnetModel, check_gate, input_example
+from capnet.serving.request import Limits, read_limits, request_files
 
 pytestmark = pytest.mark.slow
 
@@ -58,8 +59,14 @@ def _base64(path: Path) -> str:
     ],
 )
 def test_the_registered_model_gives_the_scores_of_the_evaluation(
-    database: Path, make_outputs: Make, pictures: list[Path], tmp_path: Path, weighted: dict[str, float]
+    database: Path,
+    make_outputs: Make,
+    pictures: list[Path],
+    tmp_path: Path,
+    weighted: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CAPNET_SERVE_ROOT", str(tmp_path))
     paths = make_outputs(weighted=weighted)
     register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
     rows = pd.DataFrame({"path": [str(path) for path in pictures], "sha256": [sha256_file(path) for path in pictures]})
@@ -131,7 +138,10 @@ def test_thresholds_of_other_views_are_refused(
         load_served(paths["model"], path)
 
 
-def test_every_row_that_is_no_picture_is_named(tmp_path: Path, pictures: list[Path]) -> None:
+def test_every_row_that_is_no_picture_is_named(
+    tmp_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPNET_SERVE_ROOT", str(tmp_path))
     postscript = base64.b64encode(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     ).decode()  # Pillow would start another program
@@ -182,3 +192,22 @@ def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(
         check_gate(tmp_path)
     monkeypatch.setenv("CAPNET_UNCHECKED_CHAMPION", "an image without a registry")
     check_gate(tmp_path)
+
+
+def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPNET_SERVE_SECONDS", "0.000001")
+    model = CapnetModel()
+    for fault, words, status in (
+        (MemoryError(), "not enough memory", 500),
+        (OSError("/home/secret is full"), "the model failed", 500),
+    ):
+        model._limits = Limits()
+        model._served = Mock(**{"scores.side_effect": fault})
+        with pytest.raises(MlflowException, match=words) as caught:
+            model.predict(Mock(), input_example())
+        assert caught.value.get_http_status_code() == status
+        assert "secret" not in caught.value.serialize_as_json()
+    model._limits = read_limits()
+    with pytest.raises(MlflowException, match="1e-06 seconds") as caught:
+        model.predict(Mock(), input_example())
+    assert caught.value.get_http_status_code() == 503

@@ -329,6 +329,35 @@ def test_out_of_fold_scores_of_other_rows_are_refused() -> None:
         case.evaluate(out_of_fold=_out_of_fold(case).iloc[1:])
 
 
+def test_after_a_refit_no_choice_uses_scores_of_the_refitted_model() -> None:
+    """Its own scores of validation rows are perfect here; thresholds come from those of the model before."""
+    case = make_case()
+    honest = {name: case.val.scores[name].copy() for name in ("capnet", "zero_shot")}
+    before = case.evaluate()
+    val = case.table[case.table["split"] == "val"]
+    held_out = pd.DataFrame(
+        {"image_id": val["image_id"], "split": "val", "slice": None, "variant": "capnet"}
+        | {"scores": list(honest["capnet"])}
+    ).iloc[::-1]
+    for name in ("capnet", "single_view"):
+        case.val.scores[name] = np.where(case.labels("val"), 0.99, 0.01).astype(np.float32)
+    found = case.evaluate(out_of_fold=held_out)
+    assert found["thresholds"] == before["thresholds"]
+    assert found["evaluation"]["calibration"] == before["evaluation"]["calibration"]
+    predictions = found["predictions"]
+    predictions = predictions[predictions["split"] == "val"].set_index("variant")["scores"]
+    assert set(predictions.index) == {"capnet", "zero_shot", "zero_shot_single_view", "linear_probe"}
+    for name, scores in honest.items():
+        np.testing.assert_array_equal(np.stack(predictions.loc[name]), scores)
+    old = before["predictions"]
+    old = old[(old["split"] == "val") & (old["variant"] == "linear_probe")]["scores"]
+    np.testing.assert_array_equal(np.stack(predictions.loc["linear_probe"]), np.stack(old))
+    assert found["evaluation"]["probe"]["train_rows"] == before["evaluation"]["probe"]["train_rows"] + len(val)
+    assert found["evaluation"]["linear_probe"]["mAP"] != before["evaluation"]["linear_probe"]["mAP"]
+    with pytest.raises(ContractError, match="39 out-of-fold scores for 40 validation rows"):
+        case.evaluate(out_of_fold=held_out.iloc[1:])
+
+
 def test_bad_scores_name_every_picture() -> None:
     case = make_case()
     case.test.scores["capnet"][3, 2] = np.nan

@@ -6,14 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from capnet.config import Register, parse
 from capnet.errors import ConfigError
-from capnet.tracking.store import StoreError, local_path, masked, sqlite_file, store, tracking_uri
+from capnet.tracking.database import sqlite_file
+from capnet.tracking.store import StoreError, local_path, masked, store, tracking_uri
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -134,3 +137,41 @@ def test_names_that_mlflow_refuses_are_refused_before_training(wrong: dict[str, 
 @pytest.mark.parametrize("fine", [{"alias": "vega"}, {"alias": "challenger-2"}, {"name": "Vögel 2.0"}])
 def test_names_that_mlflow_accepts(fine: dict[str, str]) -> None:
     parse({"register": fine})
+
+
+class Restarts(BaseHTTPRequestHandler):
+    """An MLflow server that answers 503 for a while."""
+
+    away = 4
+
+    def log_message(self, *_: Any) -> None:
+        """Tests print enough."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        type(self).away -= 1
+        body = b"{}"
+        self.send_response(503 if type(self).away >= 0 else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_a_pod", [True, False])
+def test_a_task_of_a_cluster_waits_for_a_server_that_restarts(monkeypatch: pytest.MonkeyPatch, in_a_pod: bool) -> None:
+    if in_a_pod:
+        monkeypatch.setenv("KFP_POD_NAME", "capnet-training-x-123")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    handler = type("Bound", (Restarts,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        with nullcontext() if in_a_pod else pytest.raises(StoreError), store(parse({}).register_, "register"):
+            pass
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -38,6 +38,7 @@ SETTINGS = {
         "loss": {"name": "db_focal_lmpt"},
         "class_head": {"enabled": True},
         "blend": "held_out",
+        "refit": True,
     },
 }
 

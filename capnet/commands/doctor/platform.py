@@ -1,0 +1,80 @@
+"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what answers names, which
+network plugin enforces policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from capnet.cluster.kubernetes_api import Kubernetes, NotAllowed, NotThere
+from capnet.commands.doctor.findings import Finding, Needs
+
+CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines names it
+# 2 to 5 are mistakes in settings or data, and the gate: they would end the same again. -1 has what is no container
+AGAIN = "lastRetry.status == 'Error' or not (lastRetry.exitCode in ['-1', '2', '3', '4', '5'])"
+CILIUM = "/apis/cilium.io/v2"
+
+
+def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Which failures Argo answers with another try: its defaults are merged below what a pipeline says."""
+    about, space = "retries", needs.kfp_namespace
+    try:
+        data = api.get(f"/api/v1/namespaces/{space}/configmaps/{CONTROLLER}").get("data") or {}
+    except (NotAllowed, NotThere):
+        yield Finding(about, f"not checked, because the config map {CONTROLLER} cannot be seen")
+        return
+    change = f"kubectl -n {space} get configmap {CONTROLLER} -o yaml | sed"
+    strategy = retry_defaults(data)
+    policy = strategy.get("retryPolicy") or ("Always" if strategy.get("expression") else "OnFailure")
+    if strategy.get("expression"):
+        yield Finding(about, f"{policy}, where this holds: {strategy['expression']}")
+    elif policy == "OnError":
+        todo = f'{change} "s/retryPolicy: OnError/expression: {AGAIN}/" | kubectl apply -f -'
+        yield Finding(about, "a task is tried again only if its pod vanished, and not after it failed", warning=todo)
+    elif policy == "Always":
+        todo = f'{change} "s/retryPolicy: Always/expression: {AGAIN}/" | kubectl apply -f -'
+        yield Finding(about, "whatever fails is tried again, the data gate and the whole run too", warning=todo)
+    else:
+        inner = f'{{templateDefaults: {{retryStrategy: {{limit: "2", expression: "{AGAIN}"}}}}}}'
+        todo = f"put into its key workflowDefaults: {{spec: {inner}}}"
+        yield Finding(about, "a task is tried again after it failed, and not if its pod vanished", warning=todo)
+
+
+def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
+    """The retry strategy that Argo's configuration gives every template; empty where it gives none."""
+    whole = yaml.safe_load(data.get("config") or "{}")
+    content = yaml.safe_load(data.get("workflowDefaults") or "{}") or whole.get("workflowDefaults")
+    for key in ("spec", "templateDefaults", "retryStrategy"):
+        content = (content or {}).get(key)
+    return dict(content or {})
+
+
+def check_network(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """What answers names, and whether the network plugin is one that our policy of Kubernetes is not enough for."""
+    about = "network"
+    cached = there(api, "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns")
+    names = "by a cache on every node (NodeLocal DNSCache)" if cached else "by pods"
+    said = f"names are answered {names}" if cached is not None else "what answers names cannot be seen"
+    if not there(api, CILIUM):
+        yield Finding(about, f"{said}; the plugin is not Cilium")
+        return
+    policies = f"{CILIUM}/namespaces/{needs.namespace}/ciliumnetworkpolicies/capnet-api"
+    if there(api, policies) is False:
+        todo = f"kubectl -n {needs.namespace} apply -f deploy/cilium/network.yaml"
+        yield Finding(about, f"{said}; Cilium's policies do not match the Kubernetes API by its address", warning=todo)
+        return
+    yield Finding(about, f"{said}; Cilium, with a policy for the Kubernetes API")
+
+
+def there(api: Kubernetes, path: str) -> bool | None:
+    """Whether there is something at a path; None where one may not ask."""
+    try:
+        api.get(path)
+    except NotThere:
+        return False
+    except NotAllowed:
+        return None
+    return True

@@ -1,0 +1,89 @@
+"""MLflow's database file: made whole or not at all, by one process at a time; an unusable one is known in seconds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+# what nobody has a store without: MLflow makes the first experiment when all tables are there
+CONTENT = ("experiments", "runs", "registered_models", "model_versions")
+STEPS = ("alembic_version", "_alembic_tmp_experiments")  # tables of a store that is being made
+SETTLED = 10.0  # seconds without a change after which nobody is making a store any more
+JOURNALS = ("", "-journal", "-wal", "-shm")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a ``sqlite:///`` URI; None for any other store."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+@contextmanager
+def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[None]:
+    """One process at a time opens a database file first, and finds a whole store there.
+
+    MLflow makes its tables in dozens of steps: two processes at once, or one that is killed, leave a file that it never
+    opens again. So a new store is made under another name and renamed. The beginning of a store that holds nothing is
+    set aside as ``NAME.unfinished``.
+
+    Args:
+        database: the file; nothing is done for a store of another kind.
+        make: makes a store at the URI that it is given.
+
+    Raises:
+        OSError, sqlite3.Error: no store can be there.
+    """
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # on the folder, so that no file of a lock is left
+        if _is_only_begun(database):
+            os.replace(database, database.with_name(f"{database.name}.unfinished"))
+        if not database.exists():
+            _make(database, make)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _is_only_begun(database: Path) -> bool:
+    """Is this a store that somebody began to make and does not make any more?"""
+    while database.exists():
+        changed = database.stat().st_mtime
+        with closing(sqlite3.connect(database, timeout=SETTLED)) as connection:
+            tables = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
+            if tables and not tables & {*CONTENT, *STEPS}:
+                return False  # of another program
+            if any(connection.execute(f"select 1 from {name} limit 1").fetchone() for name in tables & {*CONTENT}):
+                return False
+        if time.time() - changed > SETTLED:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _make(database: Path, make: Callable[[str], object]) -> None:
+    temporary = database.with_name(f".{database.name}.new")
+    _remove(temporary)
+    try:
+        # MLflow would try again for minutes where nothing can be written
+        with closing(sqlite3.connect(temporary)) as connection:
+            connection.execute("create table probe (number integer)")
+            connection.execute("drop table probe")
+        make(f"sqlite:///{temporary}")
+        os.replace(temporary, database)
+    finally:
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    for ending in JOURNALS:
+        temporary.with_name(temporary.name + ending).unlink(missing_ok=True)

@@ -1,0 +1,3 @@
+"""Component plan."""
+
+from components.plan.component import plan as plan

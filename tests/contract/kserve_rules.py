@@ -1,0 +1,60 @@
+"""What KServe's webhook refuses of an InferenceService with a container of its own; a stand-in.
+
+The rules are those of kserve/kserve v0.20.0 (v0.17.0 has them too, but for the blocked variable):
+pkg/apis/serving/v1beta1/inference_service_validation.go, component.go (validateReplicas, validateContainerConcurrency,
+validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol), pkg/validation/env_policy.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from contract import kubernetes_rules
+
+NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # inference_service_validation.go: IsvcNameFmt
+BLOCKED = ("PYTHONPATH",)  # env_policy.go: DefaultBlockedEnvVars
+FORMATS = (
+    *("sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm"),
+    *("paddle", "model"),
+)
+AUTOSCALERS = ("hpa", "keda", "external", "none")  # constants.go: AutoscalerAllowedClassList
+
+
+def problems(item: dict[str, Any]) -> list[str]:
+    return list(_problems(item))
+
+
+def _problems(item: dict[str, Any]) -> Iterator[str]:
+    name, predictor = item["metadata"].get("name", ""), item["spec"].get("predictor", {})
+    if not NAME.fullmatch(name):
+        yield f'the InferenceService "{name}" is invalid: a InferenceService name must consist of lower case'
+    yield from kubernetes_rules.metadata(item)
+    scaler = item["metadata"].get("annotations", {}).get("serving.kserve.io/autoscalerClass")
+    if scaler is not None and scaler not in AUTOSCALERS:
+        yield f"[{scaler}] is not a supported autoscaler class type"
+    containers = predictor.get("containers", [])
+    for one in (*containers, *predictor.get("initContainers", ())):
+        for variable in one.get("env", ()):
+            if variable["name"] in BLOCKED:
+                yield f'setting {variable["name"]} in container "{one["name"]}" is not allowed for security reasons'
+    kinds = [kind for kind in FORMATS if kind in predictor]
+    if len(kinds) + bool(containers) != 1:
+        yield "Exactly one of [Custom, SKLearn, ...] must be specified in PredictorSpec"
+    yield from (
+        f"the 'name' field is not allowed in standard predictor {kind}" for kind in kinds if "name" in predictor[kind]
+    )
+    least, most = predictor.get("minReplicas", 1), predictor.get("maxReplicas", 0)
+    if least < 0 or most < 0:
+        yield "MinReplicas and MaxReplicas cannot be less than 0"
+    elif least > most != 0:
+        yield "MinReplicas cannot be greater than MaxReplicas"
+    if predictor.get("containerConcurrency", 0) < 0:
+        yield "Parallelism cannot be less than 0"
+    if containers:
+        protocol = [one.get("value") for one in containers[0].get("env", ()) if one["name"] == "PROTOCOL"]
+        if protocol and protocol[0] not in ("v1", "v2"):
+            yield f"Invalid protocol {protocol[0]}. Must be one of [v1, v2]"
+        inner = {"metadata": {"name": f"{name}-predictor", "labels": item["metadata"].get("labels", {})}}
+        yield from kubernetes_rules.pod({**inner, "spec": {**predictor, "containers": containers}})

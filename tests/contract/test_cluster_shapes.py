@@ -1,0 +1,87 @@
+"""Every pipeline that we compile, with every number of seeds and parts, fits the servers: its pods, their arguments,
+its workflow. Which documents the servers refuse is in test_stand_ins.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from contract import argo_rules, cluster_shapes, kfp_driver, kfp_pod, kfp_rules, kserve_rules, kubernetes_rules
+from contract.cluster_shapes import SHAPES, compiled, runs
+from contract.test_pipeline_types import PARAMS
+
+from pipelines.arguments import prediction_arguments
+from pipelines.checks import MOST_SHARDS
+
+pytestmark = pytest.mark.slow
+
+MOST = 100_000  # bytes of one argument: a process takes 131,072
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_servers_take_the_pipeline_its_parameters_and_every_pod(name: str) -> None:
+    spec, platform = compiled(name)
+    for given in runs(name):
+        kfp_rules.check_parameters(spec, given)
+        assert list(kfp_driver.refusals(spec, given)) == []
+        for where, pod in kfp_pod.pods(spec, platform, given):
+            assert kubernetes_rules.problems(pod) == [], where
+            assert list(kubernetes_rules.restricted(pod)) == [], where
+            assert max(len(word.encode()) for word in words(pod)) < MOST, where
+
+
+def words(pod: dict[str, Any]) -> list[str]:
+    (main,) = pod["spec"]["containers"]
+    return [*main["command"], *main["args"]]
+
+
+def longest(parts: int) -> int:
+    """Bytes of the longest argument of a prediction in so many parts."""
+    spec, platform = compiled("prediction")
+    given = prediction_arguments(PARAMS, "", "", parts, lambda _: "today")
+    return max(len(word.encode()) for _, pod in kfp_pod.pods(spec, platform, given) for word in words(pod))
+
+
+def test_every_number_of_parts_up_to_the_most_fits_and_the_most_is_the_most() -> None:
+    sizes = [longest(parts) for parts in (1, 10, 11, 100, 101, MOST_SHARDS)]
+    assert sizes == sorted(sizes), "an argument grows by the same with every part"
+    assert sizes[-1] < MOST
+    assert longest(MOST_SHARDS + 20) > MOST, "more would fit: raise MOST_SHARDS"
+    assert longest(250) > argo_rules.MOST_ARGUMENT, "what --shards allowed once"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_workflow_is_small_enough_for_argo_when_its_last_task_has_ended(name: str) -> None:
+    spec, platform = compiled(name)
+    for given in runs(name, shards=(1, MOST_SHARDS)):
+        assert argo_rules.workflow_size(spec, platform, given) < argo_rules.MOST_WORKFLOW
+
+
+def test_the_workflow_of_a_thousand_parts_would_be_refused() -> None:
+    spec, platform = compiled("prediction")
+    given = prediction_arguments(PARAMS, "", "", 1000, lambda _: "today")
+    assert argo_rules.workflow_size(spec, platform, given) > argo_rules.MOST_WORKFLOW
+
+
+def test_objects_of_deploy_are_taken(repository: Path) -> None:
+    seen = set()
+    for path in sorted((repository / "deploy").rglob("*.yaml")):
+        for item in yaml.safe_load_all(path.read_text()):
+            if item["kind"] in ("Kustomization", "Component"):
+                continue
+            seen.add(item["kind"])
+            assert kubernetes_rules.problems(item) == [], path
+            for pod in (item, item.get("spec", {}).get("template", {})):
+                if "containers" in pod.get("spec", {}):
+                    assert list(kubernetes_rules.restricted(pod)) == [], path
+    assert seen >= {"Job", "Deployment", "Pod", "PersistentVolumeClaim", "RoleBinding", "NetworkPolicy", "Role"}
+    example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
+    assert kserve_rules.problems(example) == []
+
+
+def test_the_table_of_resources_is_what_the_pipelines_ask_for() -> None:
+    text = cluster_shapes.PAGE.read_text()
+    assert text == cluster_shapes.written(text), "PYTHONPATH=.:tests python -m contract.cluster_shapes"

@@ -1,0 +1,134 @@
+"""`capnet doctor --cluster` on what Argo tries again, and on DNS and network plugin.
+
+The configurations are those of kubeflow/pipelines 2.16.0 and 2.17.0, manifests/kustomize/third-party/argo/base,
+workflow-controller-configmap-patch.yaml. How they are merged and read is in argoproj/argo-workflows v4.0.5:
+workflow/controller/operator.go (mergedTemplateDefaultsInto, processNodeRetries, buildRetryStrategyLocalScope) and
+pkg/apis/workflow/v1alpha1/workflow_types.go (RetryPolicyActual).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from contract.kubernetes_server import Cluster, serving
+
+from capnet.cluster.kubernetes_api import Kubernetes
+from capnet.commands.doctor import platform
+from capnet.commands.doctor.findings import Finding, Needs, report
+from capnet.errors import CapnetError
+
+pytestmark = pytest.mark.slow
+
+CONFIG = f"/api/v1/namespaces/kubeflow/configmaps/{platform.CONTROLLER}"
+OF_2_17 = """spec:
+  ttlStrategy:
+    secondsAfterCompletion: 3600
+  templateDefaults:
+    retryStrategy:
+      limit: '2'
+      retryPolicy: OnError
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    held = Cluster()
+    with serving(held, tmp_path) as path:
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        yield held
+
+
+def retries(cluster: Cluster, **data: str) -> Finding:
+    cluster.objects[CONFIG] = {"kind": "ConfigMap", "data": data}
+    (found,) = platform.check_retries(Kubernetes(), Needs("s3://bucket/birds"))
+    return found
+
+
+def strategy(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]
+    return found
+
+
+def test_the_server_of_2_17_tries_only_vanished_pods_again_and_one_line_changes_that(cluster: Cluster) -> None:
+    found = retries(cluster, workflowDefaults=OF_2_17)
+    assert found.message == "a task is tried again only if its pod vanished, and not after it failed"
+    get, sed, apply = found.warning.split(" | ")
+    assert (get.split()[:3], apply) == (["kubectl", "-n", "kubeflow"], "kubectl apply -f -")
+    changed = subprocess.run(["bash", "-c", sed], input=OF_2_17, capture_output=True, text=True, check=True).stdout
+    assert strategy(changed) == {"limit": "2", "expression": platform.AGAIN}
+    again = retries(cluster, workflowDefaults=changed)
+    assert not again.warning
+    assert platform.AGAIN in again.message
+    assert strategy(OF_2_17)["retryPolicy"] == "OnError", "the rest of the text is as it was"
+    assert changed.splitlines()[:5] == OF_2_17.splitlines()[:5]
+
+
+def test_the_server_of_2_16_tries_only_failures_again(cluster: Cluster) -> None:
+    found = retries(cluster, artifactRepository="archiveLogs: true\n")
+    assert found.message == "a task is tried again after it failed, and not if its pod vanished"
+    _, _, text = found.warning.partition("workflowDefaults: ")
+    assert yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]["expression"] == platform.AGAIN
+    old = yaml.safe_dump({"workflowDefaults": yaml.safe_load(OF_2_17)})
+    assert "only if its pod vanished" in retries(cluster, config=old).message, "all in one key, as Argo reads too"
+
+
+def test_a_policy_that_would_run_the_gate_and_the_whole_run_again_is_warned_of(cluster: Cluster) -> None:
+    found = retries(cluster, workflowDefaults=OF_2_17.replace("OnError", "Always"))
+    assert "the data gate and the whole run too" in found.message
+    assert found.warning
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "again"),
+    [
+        ("Error", "-1", True),  # the pod vanished
+        ("Failed", "1", True),
+        ("Failed", "137", True),
+        ("Failed", "2", False),
+        ("Failed", "5", False),  # the data gate
+        ("Failed", "-1", False),  # a group of tasks: what failed in it was tried again
+    ],
+)
+def test_what_the_remedy_tries_again(status: str, code: str, again: bool) -> None:
+    """Its words mean the same in Python as in Argo's expressions."""
+    text = platform.AGAIN.replace("lastRetry.", "")
+    assert re.fullmatch(r"[\w\s='()\[\],-]+", text)
+    assert eval(text, {"__builtins__": {}}, {"status": status, "exitCode": code}) is again
+
+
+def test_a_configuration_that_one_may_not_see_is_no_fault(cluster: Cluster) -> None:
+    (found,) = platform.check_retries(Kubernetes(), Needs("data"))
+    assert "cannot be seen" in found.message
+    cluster.forbidden = {platform.CONTROLLER}
+    (found,) = platform.check_retries(Kubernetes(), Needs("data"))
+    assert (found.problem, found.warning) == (None, "")
+
+
+def network(cluster: Cluster) -> Finding:
+    (found,) = platform.check_network(Kubernetes(), Needs("s3://bucket/birds"))
+    return found
+
+
+def test_dns_and_network_plugin_are_named(cluster: Cluster, repository: Path) -> None:
+    assert network(cluster).message == "names are answered by pods; the plugin is not Cilium"
+    cluster.objects["/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns"] = {"kind": "DaemonSet"}
+    assert "NodeLocal DNSCache" in network(cluster).message
+    cluster.objects[platform.CILIUM] = {"kind": "APIResourceList"}
+    assert network(cluster).warning == "kubectl -n kubeflow apply -f deploy/cilium/network.yaml"
+    policy = yaml.safe_load((repository / "deploy" / "cilium" / "network.yaml").read_text())
+    name = policy["metadata"]["name"]
+    cluster.objects[f"{platform.CILIUM}/namespaces/kubeflow/ciliumnetworkpolicies/{name}"] = policy
+    assert network(cluster).warning == ""
+    cluster.forbidden = {"/node-local-dns"}
+    assert "what answers names cannot be seen" in network(cluster).message
+
+
+def test_a_warning_is_printed_with_what_to_do_and_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    report([Finding("retries", "less than could be", warning="do this")], CapnetError)
+    assert capsys.readouterr().out == "warn   retries: less than could be\n  to do: do this\n"

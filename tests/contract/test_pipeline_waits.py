@@ -1,0 +1,87 @@
+"""`--wait` lasts longer than a pod's token, and longer than a server that is away for minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contract.kfp_server import State, serving
+
+from pipelines.errors import ServerError
+from pipelines.server import Server
+from pipelines.ways import Way, choose
+
+pytestmark = pytest.mark.slow
+
+RUNNING = {"state": "RUNNING"}
+
+
+@pytest.fixture
+def state() -> State:
+    held = State(token="first")
+    held.runs["r"] = {"run_id": "r", **RUNNING}
+    return held
+
+
+@pytest.fixture
+def host(state: State) -> Iterator[str]:
+    with serving(state) as address:
+        yield address
+
+
+def way(kind: str, host: str, path: Path) -> Way:
+    path.write_text("first\n")
+    if kind == "token":
+        return choose("token", host, "team", str(path), {})
+    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KF_PIPELINES_SA_TOKEN_PATH": str(path)}
+    return choose("in-cluster", host, "team", "", inside)
+
+
+@pytest.mark.parametrize("kind", ["in-cluster", "token"])
+def test_a_token_that_was_renewed_is_read_again(
+    kind: str, state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(way(kind, host, tmp_path / "token"))
+    polls = 0
+
+    def sleep(_: float) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 2:  # two hours later
+            state.token = "second"
+            (tmp_path / "token").write_text("second\n")
+        if polls == 100:
+            state.story = [{"state": "SUCCEEDED"}]
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    state.story = [RUNNING]
+    said: list[str] = []
+    server.wait("r", said.append)
+    assert polls == 100
+    assert said == []
+
+
+@pytest.mark.parametrize("status", [401, 500, 502, 503])
+def test_minutes_without_an_answer_are_borne_and_told(
+    status: int, state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = Server(way("in-cluster", host, tmp_path / "token"))
+    away = [{"status": status}] * 50  # of ten seconds
+    state.story = [RUNNING, *away, RUNNING, *away, {"state": "SUCCEEDED"}]
+    said: list[str] = []
+    server.wait("r", said.append)
+    assert len(said) == 2
+    assert all("asking again" in line and str(status) in line for line in said)
+
+
+def test_a_token_that_nobody_renews_ends_the_wait(
+    state: State, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    server = Server(way("in-cluster", host, tmp_path / "token"))
+    state.token = "second"
+    with pytest.raises(ServerError, match="does not know us"):
+        server.wait("r", lambda line: None)

@@ -1,0 +1,149 @@
+"""Images that are small on the disk and large in memory: refused at their header, or decoded in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from unit.data.hostile import png_chunk
+
+from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_image
+from capnet.data.images.features import Transform
+from capnet.data.images.image_files import inspect_header, inspect_image
+from capnet.data.images.shards import read_bytes
+from capnet.data.images.views import load_rgb, padded
+from capnet.errors import DataError
+
+MEAN = (0.5, 0.5, 0.5)
+# a whole process, with torch, that makes views of an image: prints its peak in MB
+VIEWS = """
+import resource, sys
+from pathlib import Path
+from capnet.config import Tte
+from capnet.data.images.features import Transform
+transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
+transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def grey_png(path: Path, width: int, height: int, bits: int = 1, colour: int = 0) -> None:
+    """A valid PNG of zeros; ``colour`` 0 grey, 2 RGB, 6 RGBA."""
+    row = b"\0" + bytes((width * bits * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8)
+    packer = zlib.compressobj(1)
+    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", packed) + png_chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+@pytest.mark.parametrize("size", [(2000, 1), (1, 2000), (1_000_000, 8), (8, 1_000_000), (30_000, 299)])
+def test_thin_images_are_refused_by_every_reader_with_their_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "thin.png"
+    grey_png(path, *size)
+    reason = f"{size[0]} x {size[1]} pixels: the longer side is more than 100 times the shorter"
+    assert inspect_image(path).fault == inspect_header(path).fault == reason
+    for resize in ("short", "pad", "squash"):
+        with pytest.raises(DataError, match="100 times the shorter"):
+            Transform(224, MEAN, MEAN, "bicubic", random_views=1, resize=resize).tensor(tmp_path, path.name, "0" * 64)
+
+
+@pytest.mark.parametrize("size", [(100, 1), (1, 100), (700, 7)])
+def test_the_thinnest_images_that_are_taken_give_full_views(tmp_path: Path, size: tuple[int, int]) -> None:
+    assert max(size) == MOST_ASPECT * min(size)
+    path = tmp_path / "thin.png"
+    grey_png(path, *size)
+    assert inspect_image(path).fault == ""
+    views = Transform(224, MEAN, MEAN, "bicubic", random_views=2).tensor(tmp_path, path.name, "0" * 64)
+    assert views.shape == (2, 3, 224, 224)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("width", "height", "bits", "colour", "resize"),
+    [
+        (8600, 8700, 8, 6, "short"),
+        (8600, 8700, 16, 0, "short"),
+        (80_000, 900, 1, 0, "pad"),
+    ],
+)
+def test_the_largest_images_that_are_taken_need_less_than_a_gigabyte(
+    tmp_path: Path, width: int, height: int, bits: int, colour: int, resize: str
+) -> None:
+    assert width * height < MOST_PIXELS
+    grey_png(tmp_path / "large.png", width, height, bits, colour)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", VIEWS, str(tmp_path / "large.png"), resize],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(result.stdout) < 1000
+
+
+def test_more_than_75_million_pixels_are_refused_where_no_decoder_can_reduce_them(tmp_path: Path) -> None:
+    grey_png(tmp_path / "a.png", 8700, 8700)
+    assert "more than 75,000,000 pixels" in inspect_image(tmp_path / "a.png").fault
+    Image.new("L", (8700, 8700)).save(tmp_path / "a.jpg", quality=10)
+    assert load_rgb(tmp_path / "a.jpg").size == (4350, 4350)
+    Image.new("L", (8700, 8700)).save(tmp_path / "b.jpg", quality=10, progressive=True)
+    assert "more than 75,000,000 pixels" in inspect_image(tmp_path / "b.jpg").fault
+
+
+@pytest.mark.parametrize("name", ["sparse.png", "sparse.tar/a.png"])
+def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.parent.suffix == ".tar":
+        entry = tarfile.TarInfo("a.png")
+        entry.size = 1 << 40
+        path.parent.write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
+        os.truncate(path.parent, 1 << 41)
+    else:
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    assert "1,099,511,627,776 bytes" in inspect_image(path).fault
+    with pytest.raises(DataError, match="1,099,511,627,776 bytes"):
+        load_rgb(path)
+
+
+@pytest.mark.parametrize("key", ["size", "GNU.sparse.realsize", "GNU.sparse.size"])
+@pytest.mark.parametrize("value", ["1" + "0" * 30, "9" * 5000, "-5", "x"])
+def test_numbers_of_a_shard_that_no_file_has_are_a_reason(tmp_path: Path, key: str, value: str) -> None:
+    shard = tmp_path / "a.tar"
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("a.png")
+        entry.pax_headers = {key: value, "GNU.sparse.major": "0", "GNU.sparse.map": f"0,{value}"}
+        tar.addfile(entry)
+    with pytest.raises(OSError, match=r"tar|shard|bytes"):
+        read_bytes(shard / "a.png")
+    assert inspect_image(shard / "a.png").fault
+
+
+def test_an_image_that_no_memory_is_left_for_is_that_images_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey_png(tmp_path / "a.png", 8, 8)
+
+    def none(*arguments: object, **more: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", none)
+    with pytest.raises(DataError, match="needs more memory than there is"):
+        load_rgb(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", none)
+    with pytest.raises(Unusable, match="needs more memory than there is"), open_image(tmp_path / "a.png"):
+        pass
+
+
+def test_a_square_around_a_long_image_is_reduced_and_one_around_a_usual_image_is_not() -> None:
+    long = Image.new("RGB", (20_000, 400), (255, 0, 0))
+    assert padded(long).size == (8192, 8192)
+    assert padded(long).getpixel((4096, 4096)) == (255, 0, 0)
+    assert padded(Image.new("RGB", (8192, 10))).size == (8192, 8192)

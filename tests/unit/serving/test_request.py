@@ -1,0 +1,179 @@
+"""What a request may bring: paths only below a folder that was named, nothing that tells what lies on the disk, and no
+more than the limits allow.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capnet.errors import CapnetError, ConfigError, DataError
+from capnet.serving.request import Clock, Limits, TooSlow, read_limits, request_files
+
+
+def png(width: int = 8, height: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (9, 8, 7)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rows").mkdir()
+    return tmp_path / "rows"
+
+
+@pytest.fixture
+def hidden(tmp_path: Path) -> Path:
+    """A folder with an image, a text, a damaged image and a link to what lies outside of it."""
+    root = tmp_path / "root"
+    (root / "below").mkdir(parents=True)
+    (root / "good.png").write_bytes(png())
+    (root / "below" / "good.png").write_bytes(png())
+    (root / "secret.txt").write_text("the secret")
+    (root / "cut.png").write_bytes(png()[:40])
+    (tmp_path / "outside.png").write_bytes(png())
+    (root / "link.png").symlink_to(tmp_path / "outside.png")
+    os.mkfifo(root / "pipe.png")
+    return root
+
+
+def refusal(value: object, folder: Path, limits: Limits | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        request_files(pd.DataFrame({"image": pd.Series([value], dtype=object)}), folder, limits)
+    return str(caught.value)
+
+
+def everything(hidden: Path) -> list[str]:
+    names = ["good.png", "secret.txt", "cut.png", "link.png", "pipe.png", "below", "gone.png", "../outside.png"]
+    return [
+        *(str(hidden / name) for name in names),
+        *names,
+        "/etc/passwd",
+        "/proc/kmsg",
+        "/dev/zero",
+        "/no/such.png",
+        "~",
+    ]
+
+
+def test_without_a_root_no_path_is_opened_and_no_answer_tells_what_is_there(
+    hidden: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hidden)
+    said = {refusal(path, folder).replace(repr(path[:60]), "...") for path in everything(hidden)}
+    assert len(said) == 1, said
+    assert "neither an image in base64 nor a file below CAPNET_SERVE_ROOT" in said.pop()
+    assert list(folder.iterdir()) == []
+
+
+def test_below_a_root_images_are_read_and_all_else_looks_alike(hidden: Path, folder: Path) -> None:
+    limits = Limits(root=str(hidden))
+    named = ["good.png", "below/good.png", str(hidden / "good.png")]
+    found = request_files(pd.DataFrame({"image": named}), folder, limits)
+    assert [path.read_bytes() for path in found] == [png()] * 3
+    assert all(path.parent == folder for path in found), "later steps see a copy, which nobody can swap"
+    refused = [path for path in everything(hidden) if "good" not in path]
+    started = time.monotonic()
+    assert len({refusal(path, folder, limits).replace(repr(path[:60]), "...") for path in refused}) == 1
+    assert time.monotonic() - started < 2, "a pipe is not waited for"
+
+
+def test_fifty_requests_that_name_what_blocks_do_not_stop_the_next(hidden: Path, folder: Path) -> None:
+    limits, ended = Limits(root=str(hidden)), []
+
+    def ask(number: int) -> None:
+        own = folder / str(number)
+        own.mkdir()
+        refusal("pipe.png" if number % 2 else "/proc/kmsg", own, limits)
+        ended.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    assert len(request_files(pd.DataFrame({"image": [png()]}), folder, limits)) == 1
+    for thread in threads:
+        thread.join(timeout=20)
+    assert len(ended) == 50
+
+
+@pytest.mark.parametrize(
+    ("limits", "values", "words"),
+    [
+        ({"images": 3}, [png()] * 4, "more than 3 images"),
+        ({"images": 3}, [[png()] * 1000], "more than 3 images"),
+        ({"megabytes": 0.0001}, [png(), png()], "row 1"),
+        ({"megabytes": 0.0001}, ["AAAA" * 50], "0.0001 million bytes of images"),
+        ({"megapixels": 0.01}, [png(), png(101, 100)], "101 x 100 is more than 0.01 million pixels"),
+    ],
+)
+def test_a_request_beyond_a_limit_is_refused_with_its_name(
+    folder: Path, limits: dict[str, float], values: list[object], words: str
+) -> None:
+    with pytest.raises(DataError, match="CAPNET_SERVE_") as caught:
+        request_files(pd.DataFrame({"image": values}), folder, Limits(**limits))
+    assert words in str(caught.value)
+
+
+def test_a_name_that_is_base64_as_well_says_the_same_with_and_without_a_file(hidden: Path, folder: Path) -> None:
+    limits = Limits(root=str(hidden))
+    before = refusal("abcd", folder, limits)
+    (hidden / "abcd").write_text("no image")
+    assert refusal("abcd", folder, limits) == before
+
+
+def test_a_file_below_the_root_is_read_no_further_than_the_limit(hidden: Path, folder: Path) -> None:
+    with open(hidden / "huge.png", "wb") as file:
+        file.truncate(1 << 40)
+    started = time.monotonic()
+    assert "neither an image" in refusal("huge.png", folder, Limits(root=str(hidden), megabytes=1))
+    assert time.monotonic() - started < 2
+
+
+def test_a_request_has_its_time_and_no_more(folder: Path) -> None:
+    limits = Limits(seconds=0.2)
+    clock = Clock(limits)
+    request_files(pd.DataFrame({"image": [png()]}), folder, limits, clock)
+    time.sleep(0.25)
+    with pytest.raises(TooSlow, match=r"0\.2 seconds"):
+        request_files(pd.DataFrame({"image": [png()]}), folder, limits, clock)
+
+
+def test_limits_come_from_the_environment_and_wrong_ones_are_all_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert read_limits() == Limits()
+    for name, value in {"ROOT": str(tmp_path), "IMAGES": "5", "SECONDS": "1.5"}.items():
+        monkeypatch.setenv(f"CAPNET_SERVE_{name}", value)
+    assert read_limits() == Limits(root=str(tmp_path), images=5, seconds=1.5)
+    monkeypatch.setenv("CAPNET_SERVE_IMAGES", "many")
+    monkeypatch.setenv("CAPNET_SERVE_SECONDS", "-1")
+    with pytest.raises(ConfigError) as caught:
+        read_limits()
+    assert {problem.what.partition(" ")[0] for problem in caught.value.problems} == {
+        "CAPNET_SERVE_IMAGES",
+        "CAPNET_SERVE_SECONDS",
+    }
+
+
+def test_a_root_that_is_no_folder_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPNET_SERVE_ROOT", str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="is no folder"):
+        read_limits()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: {"a": 1}, lambda: [[["x"]]], lambda: 1e300, lambda: True, lambda: "\ud800", lambda: "A" * 10_000_001],
+)
+def test_any_other_value_is_refused_in_words(folder: Path, make: Callable[[], object]) -> None:
+    with pytest.raises(CapnetError):
+        request_files(pd.DataFrame({"image": pd.Series([make()], dtype=object)}), folder)

@@ -1,0 +1,204 @@
+"""Refit: what validation rows chose, trained again with them, and no choice made on scores of rows that were seen."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from capnet.contracts import read_predictions, read_tensors
+from capnet.stages import run
+from capnet.training import checkpoint, trainer
+from tests.unit.model import tiny
+from tests.unit.steps import test_train
+from tests.unit.steps.test_train import FULL, run_both, write_inputs
+
+pytestmark = pytest.mark.slow
+
+pictures = test_train.made
+ROWS = 26  # training and validation rows of ``made``
+
+
+@pytest.fixture
+def made(pictures):
+    """The pictures under names by which validation rows follow the training rows."""
+    folder, frame = pictures
+    return folder, frame.assign(image_id=[f"{number:02d}" for number in range(len(frame))])
+
+
+@pytest.fixture(params=["tiny-clip", "tiny-resnet"])
+def backbone(request, tmp_path):
+    """A tower with adapters in its blocks, and one that stays frozen."""
+    tiny.register(request.param, tmp_path / "configs")
+    return request.param
+
+
+def model_of(folder):
+    return {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+
+
+def tensors_of(folder):
+    return read_tensors(folder / "model" / "model.safetensors")[0]
+
+
+def held_out(folder):
+    found = read_predictions(folder / "model" / "out_of_fold.parquet")
+    assert set(found["split"]) == {"val"}
+    return found["image_id"].tolist(), np.stack(found["scores"])
+
+
+def evaluated(folder, params):
+    inputs = {name: folder / name for name in ("split", "model", "data")}
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    out = folder / "evaluation"
+    return {name: json.loads((out / f"{name}.json").read_text()) for name in ("evaluation", "thresholds")}
+
+
+def without_validation(frame):
+    return frame.assign(split=frame["split"].replace("val", "train"))
+
+
+@pytest.mark.parametrize("blend", ["none", "held_out"])
+def test_the_trained_tensors_are_those_of_a_training_on_all_rows(blend, made, backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    run_both(folder, backbone, **{**FULL, "blend": blend}, epochs=2, select="last", refit=True)
+    refitted, config = tensors_of(folder), json.loads((folder / "model" / "config.json").read_text())
+    history = pd.read_csv(folder / "model" / "history.csv")
+    run_both(folder, backbone, **{**FULL, "blend": blend}, epochs=2, select="last")
+    before, first = tensors_of(folder), pd.read_csv(folder / "model" / "history.csv")
+    assert not (folder / "model" / "out_of_fold.parquet").exists()
+    write_inputs(folder, without_validation(frame))
+    run_both(folder, backbone, class_head={"enabled": True}, epochs=2, out_of_fold=False)
+    expected = tensors_of(folder)
+    for (
+        name,
+        tensor,
+    ) in expected.items():  # features of 26 pictures at once differ in the last bit from those of 20 and 6
+        torch.testing.assert_close(refitted[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    assert any((before[name] - tensor).abs().max() > 1e-3 for name, tensor in expected.items())
+    pd.testing.assert_frame_equal(history, first)
+    assert config["refit_rows"] == ROWS
+
+
+def test_the_probe_is_scikit_learns_on_all_rows_with_the_settings_that_validation_rows_chose(made, backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, backbone, **FULL, refit=True)
+    assert json.loads((folder / "model" / "config.json").read_text())["blend"]["chosen_on"] == "val"
+    settings = evaluated(folder, params)["evaluation"]["probe"]
+    assert (settings["chosen_on"], settings["train_rows"]) == ("val", ROWS)
+    tensors = tensors_of(folder)
+    scorer = test_train.Scorer(folder / "model", params.runtime)
+    rows = frame[frame["split"] != "test"]
+    features = scorer.frozen(rows, folder / "data", "all").mean(dim=1).double().numpy()
+    if settings["standardise"]:
+        features = StandardScaler().fit_transform(features)
+    frozen = scorer.frozen(rows, folder / "data", "all").mean(dim=1)
+    logits = frozen @ tensors["linear_probe.weight"].T + tensors["linear_probe.bias"]
+    for c in range(3):
+        known = np.array([c not in unknown for unknown in rows["unknown"]])
+        labels = np.array([c in given for given in rows["labels"]])[known]
+        weight = None if settings["class_weight"] == "none" else "balanced"
+        fitted = LogisticRegression(C=settings["c"], class_weight=weight, tol=1e-9, max_iter=10000)
+        fitted.fit(features[known], labels)
+        expected = fitted.decision_function(features)
+        correlation = np.corrcoef(logits[:, c].numpy(), expected)[0, 1]
+        assert correlation > 0.999
+
+
+@pytest.mark.parametrize("blend", ["none", "held_out"])
+def test_thresholds_and_calibration_are_those_of_the_model_that_had_not_seen_the_rows(blend, made, backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    settings = {**FULL, "blend": blend, "epochs": 3}
+    params, _ = run_both(folder, backbone, **settings)
+    before = evaluated(folder, params)
+    scores = read_predictions(folder / "evaluation" / "predictions.parquet")
+    params, _ = run_both(folder, backbone, **settings, refit=True)
+    after, found = evaluated(folder, params), read_predictions(folder / "evaluation" / "predictions.parquet")
+    assert after["thresholds"]["source"] == "val"
+    for one, other in zip(before["thresholds"]["classes"], after["thresholds"]["classes"], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    calibration = [item["thresholds"]["calibration"] for item in (before, after)]
+    assert calibration[0]["shift"] == pytest.approx(calibration[1]["shift"], abs=1e-2)
+
+    def of(table, split, variant):
+        return np.stack(table[(table["split"] == split) & (table["variant"] == variant)]["scores"])
+
+    for variant in ("capnet", "linear_probe"):
+        np.testing.assert_allclose(of(found, "val", variant), of(scores, "val", variant), atol=1e-5)
+        assert np.abs(of(found, "test", variant) - of(scores, "test", variant)).max() > 1e-4
+    assert "single_view" not in set(found[found["split"] == "val"]["variant"])
+    assert f"{ROWS} training and validation pictures" in (folder / "evaluation" / "report.html").read_text()
+
+
+def test_a_validation_label_reaches_the_weights_but_not_the_scores_that_choices_are_made_on(made, backbone):
+    folder, frame = made
+    settings = {"class_head": {"enabled": True}, "select": "last", "refit": True}
+    write_inputs(folder, frame)
+    run_both(folder, backbone, **settings)
+    first, scores = tensors_of(folder), held_out(folder)
+    changed = frame.copy()
+    changed.at[24, "labels"] = np.setdiff1d(np.arange(3), changed.at[24, "labels"])
+    write_inputs(folder, changed)
+    run_both(folder, backbone, **settings)
+    assert any(not torch.equal(first[name], tensor) for name, tensor in tensors_of(folder).items())
+    assert held_out(folder)[0] == scores[0] == [str(number) for number in range(20, 26)]
+    np.testing.assert_array_equal(held_out(folder)[1], scores[1])
+
+
+def test_no_test_label_and_no_test_picture_reaches_anything(made, backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    run_both(folder, backbone, **FULL, refit=True)
+    first = model_of(folder)
+    changed = frame.copy()
+    changed["labels"] = [
+        np.setdiff1d(np.arange(3), [*labels, *unknown]) if split == "test" else labels
+        for labels, unknown, split in zip(changed["labels"], changed["unknown"], changed["split"], strict=True)
+    ]
+    for path in changed[changed["split"] == "test"]["path"]:
+        (folder / "data" / path).unlink()
+    write_inputs(folder, changed)
+    run_both(folder, backbone, **FULL, refit=True)
+    assert model_of(folder) == first
+
+
+def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, backbone, monkeypatch):
+    folder, frame = made
+    write_inputs(folder, frame)
+    settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8}
+    run_both(folder, backbone, **settings)
+    whole, steps = model_of(folder), []
+    step = trainer.Trainer._step
+
+    def counted(self, *arguments):
+        if len(steps) == 3 * 3 + 5:  # 3 epochs of 20 rows, then 5 steps on 26 rows
+            raise KeyboardInterrupt
+        steps.append(arguments[-1])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(trainer.Trainer, "_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_both(folder, backbone, **settings)
+    steps.clear()
+    run_both(folder, backbone, **settings)
+    assert len(steps) == 3 * 4 - 5
+    assert model_of(folder) == whole
+
+
+def test_without_validation_rows_there_is_nothing_to_refit(made, backbone):
+    folder, frame = made
+    write_inputs(folder, without_validation(frame))
+    run_both(folder, backbone, **FULL)
+    first = model_of(folder)
+    run_both(folder, backbone, **FULL, refit=True)
+    found = model_of(folder)
+    assert {name for name in first if first[name] != found[name]} == {"config.json"}
+    assert json.loads(found["config.json"])["refit_rows"] == 0

@@ -1,0 +1,135 @@
+"""The database file under kills, with other content, and where none can be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from capnet.config import Register
+from capnet.tracking import database as files
+from capnet.tracking.database import open_file
+from capnet.tracking.store import StoreError, experiment_id, store
+
+pytestmark = pytest.mark.slow
+
+
+def in_child(path: Path, statement: int = 0, number: int = signal.SIGKILL) -> int:
+    """The wait status of a process that opens the store and is killed before it sends that SQL statement."""
+    import mlflow.tracking  # noqa: F401  imported once, in the parent
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    child = os.fork()
+    if child == 0:
+        try:
+            sent = 0
+
+            def kill(*arguments: object) -> None:
+                nonlocal sent
+                sent += 1
+                if sent == statement:
+                    os.kill(os.getpid(), number)
+
+            event.listen(Engine, "before_cursor_execute", kill)
+            with store(Register(tracking_uri=f"sqlite:///{path}"), "register the model") as client:
+                experiment_id(client, Register(tracking_uri=f"sqlite:///{path}"))
+            os._exit(0)
+        except BaseException as error:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.parametrize("statement", [2, 60, 200])
+def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_call_makes_it(
+    no_database: Path, monkeypatch: pytest.MonkeyPatch, statement: int
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert os.WTERMSIG(in_child(no_database, statement)) == signal.SIGKILL
+    assert not no_database.exists()
+    assert in_child(no_database) == 0
+    assert [path.name for path in no_database.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_what_an_older_version_left_half_made_is_set_aside(
+    no_database: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+) -> None:
+    """As MLflow leaves it after a kill: some tables of the beginning, and no experiment."""
+    with closing(sqlite3.connect(no_database)) as connection:
+        connection.execute("create table experiments (experiment_id integer primary key, name varchar)")
+        connection.execute("create table alembic_version (version_num varchar)")
+    hour_ago = time.time() - 3600
+    os.utime(no_database, (hour_ago, hour_ago))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert in_child(no_database) == 0
+    assert no_database.with_name("mlflow.db.unfinished").is_file()
+
+
+def made(uri: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table experiments (name text)")
+        connection.execute("insert into experiments values ('made')")
+        connection.commit()
+
+
+@pytest.mark.parametrize("statements", [["create table birds (name text)"], ["create table experiments (name text)"]])
+def test_a_file_that_another_program_uses_or_makes_right_now_is_left_alone(
+    tmp_path: Path, statements: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has just been changed and gets its content while we wait, and one of another kind, however old."""
+    monkeypatch.setattr(files, "SETTLED", 3600.0)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: made(f"sqlite:///{tmp_path / 'other'}") or fill())
+    path = tmp_path / "mlflow.db"
+
+    def fill() -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("insert into experiments values ('Default')")
+            connection.commit()
+        (tmp_path / "other").unlink()
+
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    with open_file(path, made):
+        pass
+    assert [item.name for item in tmp_path.iterdir()] == ["mlflow.db"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert ("made",) not in connection.execute(
+            "select name from experiments" if "experiments" in statements[0] else "select name from birds"
+        ).fetchall()
+
+
+@pytest.mark.parametrize("kind", ["a file as its folder", "a folder as the file", "no database", "full"])
+def test_a_store_that_cannot_be_made_says_so_within_seconds(
+    no_database: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "a file as its folder":
+        shutil.rmtree(no_database.parent)
+        no_database.parent.write_text("x")
+    elif kind == "a folder as the file":
+        no_database.mkdir()
+    elif kind == "no database":
+        no_database.write_text("no database\n" * 100)
+    else:
+
+        def full(*arguments: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(files, "_make", full)
+    started = time.monotonic()
+    with pytest.raises(StoreError) as caught, store(Register(), "register the model"):
+        pytest.fail("the store answered")
+    assert time.monotonic() - started < 10
+    (problem,) = caught.value.problems
+    assert problem.what.startswith("could not register the model: ")
+    assert problem.where
+    assert "another store" in problem.todo
