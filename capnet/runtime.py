@@ -19,17 +19,19 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live, in which precision frozen towers run, and who decodes images.
+    """Where tensors live, in which precision frozen towers run, who decodes images, and how much is stored.
 
     Attributes:
         device: of tensors.
         bf16: frozen towers run under bf16 autocast.
         workers: processes that decode images; 0: threads of this one do.
+        feature_bytes: size that the feature store may reach.
     """
 
     device: torch.device
     bf16: bool
     workers: int = 0
+    feature_bytes: int = 20 * 10**9
 
     def autocast(self) -> AbstractContextManager[object]:
         import torch
@@ -55,7 +57,7 @@ def prepare(settings: Runtime) -> Machine:
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device))
-    return Machine(device, bf16, workers(settings))
+    return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
 
 
 def workers(settings: Runtime) -> int:

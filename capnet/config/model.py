@@ -87,6 +87,12 @@ class Runtime(Section):
         description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32",
     )
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
+    feature_gigabytes: float = Field(
+        20.0,
+        gt=0,
+        description="size of the feature store in the state folder; beyond it the longest unused features go, but never"
+        " those in use",
+    )
 
 
 class Graph(Section):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from capnet.config import Adapter
 from capnet.errors import ConfigError
+from capnet.model.statistics import Rows, moments
 from capnet.model.towers import ImageTower, TextTower, Towers
 
 
@@ -58,12 +59,11 @@ class BridgeAdapter(nn.Module):
             nn.init.zeros_(tensor)
 
     @torch.no_grad()
-    def set_statistics(self, features: Tensor) -> None:
+    def set_statistics(self, features: Rows) -> None:
         """Take mean and spread from pooled features [..., pooled] of the training images."""
-        flat = features.flatten(0, -2)
-        mean = flat.mean(dim=0)
+        mean, variance = moments(features)
         self.mean.copy_(mean)
-        self.spread.copy_((flat - mean).square().mean().sqrt().clamp_min(1e-6))
+        self.spread.copy_(variance.mean().sqrt().clamp_min(1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj((x - self.mean) / self.spread)))

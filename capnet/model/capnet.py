@@ -25,6 +25,7 @@ from capnet.model.gcn import LabelGcn
 from capnet.model.losses.cross_entropy import Bce
 from capnet.model.members import LinearProbe, start_weights
 from capnet.model.prompts import PromptLearner
+from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
 
 EncodePrompts = Callable[[PromptLearner], Tensor]
@@ -99,11 +100,11 @@ class CapNet(nn.Module):
         """
         return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
 
-    def prepare_for(self, pooled: Tensor, targets: Tensor, known: Tensor) -> None:
+    def prepare_for(self, pooled: Rows, targets: Tensor, known: Tensor) -> None:
         """Take from the training images what is needed before training.
 
         Args:
-            pooled: features of the tower without adapters, [image, view, pooled].
+            pooled: features of the tower without adapters, [image, view, pooled]; read in chunks.
             targets: bool [image, class].
             known: bool [image, class].
         """
@@ -114,8 +115,9 @@ class CapNet(nn.Module):
         if self.settings.head.start == "settings":
             return
         with torch.no_grad():
-            features = self.image_features(pooled.mean(dim=1).to(self.logit_scale.device), adapted=False)
-            cosines = (features @ self._zero_shot().T).cpu()
+            device, zero_shot = self.logit_scale.device, self._zero_shot().T
+            means = (part.mean(dim=1).to(device) for part in chunks(pooled))
+            cosines = torch.cat([(self.image_features(part, adapted=False) @ zero_shot).cpu() for part in means])
         counts = (targets & known).sum(dim=0)
         parts = [(self, self.settings.loss), (self.class_head, HEAD_LOSS)]
         for part, loss in parts:

@@ -1,4 +1,4 @@
-"""Where the trainer gets an image's pooled features: from the cache for a frozen tower, else from decoded images."""
+"""Where the trainer gets an image's pooled features: from the store for a frozen tower, else from decoded images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from capnet.data.images.loader import Batch, load_batches, require_good
+from capnet.data.images.stored_features import Features
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import to_tensor
 from capnet.model.capnet import CapNet
@@ -37,7 +38,7 @@ class TrainingImages(Protocol):
 class CachedFeatures:
     """``features`` [row, view, pooled] of a frozen tower; each epoch takes one view of a row at random."""
 
-    features: Tensor
+    features: Features
     device: torch.device
     seed: int
 
@@ -45,7 +46,7 @@ class CachedFeatures:
         """Nothing is read ahead."""
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
-        n_rows, n_views, _ = self.features.shape
+        n_rows, n_views = self.features.shape[:2]
         view = np.random.default_rng([self.seed, epoch, 3]).integers(n_views, size=n_rows)
         return self.features[torch.from_numpy(rows), torch.from_numpy(view[rows])].to(self.device)
 

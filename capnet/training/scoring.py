@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
 from capnet.training.trainer import Trainer
@@ -19,7 +20,7 @@ BATCH = 256  # rows of cached features at once
 
 @torch.no_grad()
 def member_logits(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str
 ) -> dict[str, Tensor]:
     """Logits of each member of ``model`` under the test-time views.
 
@@ -59,13 +60,13 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
     return scores.float().numpy()
 
 
-def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str) -> np.ndarray:
+def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:
     """``combine`` of ``member_logits`` with the model's own weights: float32 [row, class]."""
     return combine(member_logits(trainer, model, rows, plain, what), model.weights, trainer.params.tte.average)
 
 
 def _features(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features [row, view, pooled] of some rows after the other: of the tower as it is, and without its adapters."""
     if model.tower_is_frozen:

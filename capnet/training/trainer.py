@@ -20,6 +20,7 @@ from torch import Tensor
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
 from capnet.data.images.features import pooled_features
+from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.transform import Transform
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
@@ -98,7 +99,7 @@ class Trainer:
         views = None if random_views else tte
         return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
-    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
+    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
         """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
         tower = self.towers.image
         with self.process_group.main_process_first():
@@ -118,9 +119,9 @@ class Trainer:
         self,
         model: CapNet,
         rows: pd.DataFrame,
-        views: Tensor | None,
+        views: Features | None,
         folder: Path,
-        plain: Tensor | None = None,
+        plain: Features | None = None,
         validate: Validate | None = None,
         what: str = "training",
         log: Log | None = None,
@@ -199,7 +200,7 @@ class Trainer:
             return Fit(progress.best, progress.history, progress.best_epoch)
         return Fit(model.trained_tensors(), progress.history, last)
 
-    def _images(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> TrainingImages:
+    def _images(self, model: CapNet, rows: pd.DataFrame, views: Features | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
             return CachedFeatures(views, machine.device, runtime.seed)

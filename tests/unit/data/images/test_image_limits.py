@@ -15,9 +15,9 @@ from PIL import Image
 from unit.data.hostile import png_chunk
 
 from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_image
-from capnet.data.images.features import Transform
 from capnet.data.images.image_files import inspect_header, inspect_image
 from capnet.data.images.shards import read_bytes
+from capnet.data.images.transform import Transform
 from capnet.data.images.views import load_rgb, padded
 from capnet.errors import DataError
 
@@ -27,7 +27,7 @@ VIEWS = """
 import resource, sys
 from pathlib import Path
 from capnet.config import Tte
-from capnet.data.images.features import Transform
+from capnet.data.images.transform import Transform
 transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
 transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
