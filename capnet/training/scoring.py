@@ -74,6 +74,10 @@ def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Fe
 
 
 def _live_features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, what: str, adapted: bool) -> Tensor:
+    if adapted and model.blocks_behind_tokens:
+        tokens = trainer.tokens(rows, [trainer.transform()], model.blocks_behind_tokens, what)
+        parts = (tokens[start : start + 1][0].to(trainer.machine.device) for start in range(len(tokens)))
+        return torch.stack([trainer.pooled_of_tokens(model, part).cpu() for part in parts])
     return live_features(
         lambda images: model.pooled(images, adapted),
         rows,
