@@ -71,7 +71,7 @@ class BridgeAdapter(nn.Module):
 
 
 class BlockAdapters(nn.Module):
-    """One AdaptFormer parallel to the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
+    """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
     The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
     what the MLP branch hands to the residual sum, so the block's own forward stays untouched.
@@ -110,10 +110,20 @@ class BlockAdapters(nn.Module):
 
 
 def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None:
-    """Adapters in every block of an image tower; None where they are off or the tower has no blocks."""
+    """Adapters in the image tower's last blocks, by default all; None where they are off or the tower has no blocks.
+
+    Raises:
+        ConfigError: the tower has fewer blocks.
+    """
     if not settings.enabled or not tower.blocks:
         return None
-    return BlockAdapters(tower.blocks, tower.block_width, settings.bottleneck, settings.scale)
+    if settings.blocks > len(tower.blocks):
+        raise ConfigError(
+            f"train.adapter.blocks = {settings.blocks}, and the image tower has {len(tower.blocks)} blocks",
+            "train.adapter.blocks",
+            f"set it to at most {len(tower.blocks)}, or to 0 for all",
+        )
+    return BlockAdapters(tower.blocks[-settings.blocks :], tower.block_width, settings.bottleneck, settings.scale)
 
 
 def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:

@@ -29,6 +29,7 @@ from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
 
 EncodePrompts = Callable[[PromptLearner], Tensor]
+START_ENTRIES = 2_000_000  # of images times classes, evenly drawn from the table, that scale and bias start from
 HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
 
 
@@ -114,10 +115,12 @@ class CapNet(nn.Module):
             self.class_head.set_statistics(pooled)
         if self.settings.head.start == "settings":
             return
+        every = math.ceil(targets.numel() / START_ENTRIES)
         with torch.no_grad():
             device, zero_shot = self.logit_scale.device, self._zero_shot().T
-            means = (part.mean(dim=1).to(device) for part in chunks(pooled))
+            means = (part.mean(dim=1).to(device) for part in chunks(pooled, every))
             cosines = torch.cat([(self.image_features(part, adapted=False) @ zero_shot).cpu() for part in means])
+        targets, known = targets[::every], known[::every]
         counts = (targets & known).sum(dim=0)
         parts = [(self, self.settings.loss), (self.class_head, HEAD_LOSS)]
         for part, loss in parts:
@@ -166,6 +169,13 @@ class CapNet(nn.Module):
             return self.towers.image.pooled(images).float()
         finally:
             self.block_adapters.active = True
+
+    @property
+    def blocks_behind_tokens(self) -> int:
+        """How many of the image tower's last blocks are all that training changes; 0 where it is more or nothing."""
+        tower, blocks = self.towers.image, self.settings.adapter.blocks
+        divides = self.block_adapters is not None and 0 < blocks < len(tower.blocks) and tower.divides
+        return blocks if divides else 0
 
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
         """Unit image features [image, embed] of pooled features."""

@@ -19,10 +19,10 @@ class Rows(Protocol):
     def __getitem__(self, images: slice, /) -> Tensor: ...
 
 
-def chunks(features: Rows) -> Iterator[Tensor]:
-    """``features`` in parts of at most CHUNK images."""
-    for start in range(0, len(features), CHUNK):
-        yield features[start : start + CHUNK]
+def chunks(features: Rows, every: int = 1) -> Iterator[Tensor]:
+    """Every ``every``-th image's features, in parts of at most CHUNK images."""
+    for start in range(0, len(features), CHUNK * every):
+        yield features[start : start + CHUNK * every : every]
 
 
 def moments(features: Rows) -> tuple[Tensor, Tensor]:

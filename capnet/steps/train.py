@@ -157,7 +157,8 @@ def _features(
     trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame
 ) -> tuple[StoredFeatures | None, StoredFeatures | None, StoredFeatures | None]:
     """Features [row, view, pooled] in the tower without adapters: of the training rows under the test-time views, and
-    under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs.
+    under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs. Where only a
+    tower's last blocks are trained, the second are the tokens [row, view, token, width] before these.
     """
     settings, test_time = trainer.params.train, trainer.transform()
     frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
@@ -167,6 +168,9 @@ def _features(
     if frozen and plain is not None:
         random = trainer.features(rows, trainer.transform(settings.views), "training (random views of)")
         views = join_views([plain, random])
+    elif model.blocks_behind_tokens:
+        transforms = [test_time, trainer.transform(settings.views)]
+        views = trainer.tokens(rows, transforms, model.blocks_behind_tokens, "training")
     if len(val) and (frozen or blended):
         val_plain = trainer.features(val, test_time, "validation")
     return plain, views, val_plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,11 +36,14 @@ class TrainingImages(Protocol):
 
 @dataclass
 class CachedFeatures:
-    """``features`` [row, view, pooled] of a frozen tower; each epoch takes one view of a row at random."""
+    """``features`` [row, view, ...] of a frozen tower, or of its first blocks and how they are ``finished``; an epoch
+    takes one view of each row at random.
+    """
 
     features: Features
     device: torch.device
     seed: int
+    finished: Callable[[Tensor], Tensor] | None = None
 
     def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
         """Nothing is read ahead."""
@@ -48,7 +51,8 @@ class CachedFeatures:
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         n_rows, n_views = self.features.shape[:2]
         view = np.random.default_rng([self.seed, epoch, 3]).integers(n_views, size=n_rows)
-        return self.features[torch.from_numpy(rows), torch.from_numpy(view[rows])].to(self.device)
+        features = self.features[torch.from_numpy(rows), torch.from_numpy(view[rows])].to(self.device)
+        return features if self.finished is None else self.finished(features)
 
 
 @dataclass
