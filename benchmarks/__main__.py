@@ -19,10 +19,15 @@ BENCHMARKS = {
     "paper": "the paper's table: VOC-LT, COCO-LT, NUS-WIDE with CLIP's weights",
     "predict": "how fast a model labels images",
     "scale": "time and memory of the data stages on made data sets",
+    "step": "a training step of a CLIP backbone, against the plain path and the rate of a matrix product",
+    "text": "prompts of many classes: memory and time",
     "tracking": "what tracking costs a training",
 }
 
 FILES = {"data": "speed_data", "predict": "speed_predict"}  # of benchmarks whose file has another name
+
+
+FILES = {"step": "speed_step", "text": "speed_text"}  # of benchmarks whose file has another name
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -72,10 +72,13 @@ def workers(settings: Runtime) -> int:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """True where bf16 runs in hardware, so that autocast is faster and not emulated."""
+    """True on the kinds of hardware where bf16 autocast was measured to be faster (docs/performance.md).
+
+    Nothing is timed here: that would choose another precision on a busy day.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     abilities: Mapping[str, object] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return bool(abilities.get("avx512_bf16"))  # also of every CPU with amx_bf16

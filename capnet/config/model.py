@@ -86,6 +86,9 @@ class Runtime(Section):
         "auto",
         description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32",
     )
+    compile: bool = Field(
+        False, description="let torch.compile make kernels for the towers' blocks in training: for long runs on a GPU"
+    )
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
     feature_gigabytes: float = Field(
         20.0,

@@ -15,6 +15,7 @@ from capnet.contracts.files import (
     check_schema,
     read_evaluation,
     read_json,
+    reading,
     replace_file,
     replacing,
     sha256_file,
@@ -36,6 +37,7 @@ from capnet.contracts.tables import (
 )
 from capnet.contracts.tensors import (
     LabelGraph,
+    check_tensors,
     read_cached_tensors,
     read_graph,
     read_tensors,
@@ -53,6 +55,7 @@ __all__ = [
     "Classes",
     "LabelGraph",
     "check_schema",
+    "check_tensors",
     "label_matrix",
     "make_classes",
     "read_cached_tensors",
@@ -64,6 +67,7 @@ __all__ = [
     "read_predictions",
     "read_split",
     "read_tensors",
+    "reading",
     "replace_file",
     "replacing",
     "sha256_file",

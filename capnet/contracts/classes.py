@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from capnet.contracts.files import SCHEMA, check_schema, read_json, write_json
+from capnet.contracts.files import SCHEMA, check_schema, read_json, reading, write_json
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class ClassInfo:
     critical: bool = False
     train_count: int = -1
     bucket: str = ""
+
+
+_KINDS = {"name": str, "prompt_name": str, "slug": str, "critical": bool, "train_count": int, "bucket": str}
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,17 @@ def make_classes(
     return Classes(tuple(items))
 
 
+def _class(item: Mapping[str, Any]) -> ClassInfo:
+    """An entry of classes.json; raises TypeError where a field is missing, strange or of another type."""
+    found = ClassInfo(**item)
+    for name, kind in _KINDS.items():
+        if type(getattr(found, name)) is not kind:
+            raise TypeError(f"{name} of class {found.name!r} is {getattr(found, name)!r}")
+    if found.bucket not in ("", *BUCKETS):
+        raise ValueError(f"bucket of class {found.name!r} is {found.bucket!r}")
+    return found
+
+
 def write_classes(path: Path, classes: Classes) -> None:
     """classes.json, with the fingerprint of the names in their order."""
     items = [asdict(item) for item in classes.items]
@@ -112,11 +126,8 @@ def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
     """Read classes.json; raises ContractError for another schema, a broken or an unexpected fingerprint."""
     content = read_json(path)
     check_schema(content, path)
-    try:
-        classes = Classes(tuple(ClassInfo(**item) for item in content["classes"]))
-    except (KeyError, TypeError) as error:
-        todo = "run `capnet ingest` and `capnet split` again"
-        raise ContractError(f"not a class list: {error}", str(path), todo) from None
+    with reading(path):
+        classes = Classes(tuple(_class(item) for item in content["classes"]))
     if classes.fingerprint != content.get("class_fingerprint"):
         todo = "edit data/classes.csv instead and run `dvc repro`"
         raise ContractError("class names were edited by hand", str(path), todo)

@@ -43,12 +43,40 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises ContractError where the file is missing or damaged."""
+    """Read JSON; raises ContractError where the file is missing or damaged, or holds numbers that are none."""
     check_exists(path)
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"not valid JSON: {name} is no number")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside because a file is not what this program writes is a ContractError that names it.
+
+    Args:
+        path: the file, or the folder of files, that is read inside.
+    """
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        yield
+    except json.JSONDecodeError as error:
         raise ContractError(f"not valid JSON: {error}", str(path), AGAIN) from None
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = f"nothing under {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        what = f"damaged, or not what this version writes: {reason or type(error).__name__}"
+        raise ContractError(what, str(path), AGAIN) from error
 
 
 def check_exists(path: Path) -> None:
@@ -60,7 +88,7 @@ def check_exists(path: Path) -> None:
 def check_schema(content: Any, path: Path) -> None:
     """Raise ContractError unless ``content`` is a mapping of this program's schema version."""
     version = content.get("schema") if isinstance(content, Mapping) else None
-    if version is None or int(version) != SCHEMA:
+    if isinstance(version, bool) or str(version) != str(SCHEMA):
         raise ContractError(f"schema version {version!r}, this program reads {SCHEMA}", str(path), AGAIN)
 
 

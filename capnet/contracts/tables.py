@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, replacing
+from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -28,17 +28,22 @@ MANIFEST_COLUMNS = (
     "given_split",
 )
 OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst, in formats that have them
+NEVER_NULL = ("image_id", "path", "labels", "unknown", "split", "variant", "scores")
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
 
 
 def _manifest_schema(frame: pd.DataFrame, with_split: bool) -> Any:
+    optional = [name for name in OPTIONAL_COLUMNS if name in frame.columns]
+    return _schema([*MANIFEST_COLUMNS, *optional, *(["split"] if with_split else [])])
+
+
+def _schema(names: Sequence[str]) -> Any:
+    """The Arrow schema of columns, by their names."""
     import pyarrow as pa
 
-    text, ids = pa.string(), pa.list_(pa.int16())
-    kinds = {"labels": ids, "unknown": ids, "width": pa.int32(), "height": pa.int32()}
-    optional = [name for name in OPTIONAL_COLUMNS if name in frame.columns]
-    names = [*MANIFEST_COLUMNS, *optional, *(["split"] if with_split else [])]
-    return pa.schema([(name, kinds.get(name, text)) for name in names])
+    ids = pa.list_(pa.int16())
+    kinds = {"labels": ids, "unknown": ids, "width": pa.int32(), "height": pa.int32(), "scores": pa.list_(pa.float32())}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in names])
 
 
 def _write_table(path: Path, frame: pd.DataFrame, schema: Any) -> None:
@@ -59,14 +64,40 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     check_exists(path)
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
-    check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
-    frame: pd.DataFrame = table.to_pandas()
+    with reading(path):
+        check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
+        for field in _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)]):
+            _check_column(table[field.name], field)
+        frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _check_column(column: Any, field: Any) -> None:
+    """Raises ValueError where a column is not what is written there."""
+    import pyarrow.compute as pc
+
+    if column.type != field.type:
+        raise ValueError(f"column {field.name} holds {column.type}, not {field.type}")
+    if column.null_count and field.name in NEVER_NULL:
+        raise ValueError(f"column {field.name} has {column.null_count} empty cells")
+    strange = sorted(set(column.unique().to_pylist()) - set(SPLITS)) if field.name == "split" else []
+    if strange:
+        raise ValueError(f"split is {strange[0]!r}, and must be one of {', '.join(SPLITS)}")
+    if field.name in ("labels", "unknown"):
+        lowest = pc.min(pc.list_flatten(column)).as_py()
+        if lowest is not None and lowest < 0:
+            raise ValueError(f"column {field.name} has the class index {lowest}")
+    if field.name == "scores":
+        values, lengths = pc.list_flatten(column), pc.list_value_length(column)
+        if values.null_count or pc.all(pc.is_finite(values)).as_py() not in (True, None):
+            raise ValueError("column scores has values that are not finite")
+        if len(lengths.unique()) > 1:
+            raise ValueError(f"rows of column scores have {lengths.unique().to_pylist()[:5]} values")
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
@@ -91,10 +122,7 @@ def read_split(path: Path) -> pd.DataFrame:
 
 def write_predictions(path: Path, frame: pd.DataFrame) -> None:
     """predictions.parquet: image_id, split, slice, variant, scores (list<float32>, in class order, in [0, 1])."""
-    import pyarrow as pa
-
-    kinds = {"scores": pa.list_(pa.float32())}
-    _write_table(path, frame, pa.schema([(name, kinds.get(name, pa.string())) for name in PREDICTION_COLUMNS]))
+    _write_table(path, frame, _schema(PREDICTION_COLUMNS))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -109,5 +137,11 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
     lengths = [len(item) for item in lists]
     if sum(lengths):
         rows = np.repeat(np.arange(len(lists)), lengths)
-        matrix[rows, np.concatenate([np.asarray(item, dtype=np.int64) for item in lists])] = True
+        columns = np.concatenate([np.asarray(item, dtype=np.int64) for item in lists])
+        if columns.min() < 0 or columns.max() >= n_classes:
+            what = f"class indices from {columns.min()} to {columns.max()}, and there are {n_classes} classes"
+            raise ContractError(
+                what, "labels of the split or the manifest", "run `capnet ingest` and `capnet split` again"
+            )
+        matrix[rows, columns] = True
     return matrix

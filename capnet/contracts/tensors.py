@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.classes import Classes
-from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, replace_file
+from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replace_file
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -38,17 +38,54 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
-    content = json.loads(text)
+    with reading(path):
+        content = json.loads(text)
     check_schema(content, path)
+    if not isinstance(content.get("metadata"), dict):
+        raise ContractError("metadata is missing", str(path), AGAIN)
     return tensors, content["metadata"]
 
 
-def read_cached_tensors(path: Path) -> dict[str, torch.Tensor] | None:
-    """Tensors of a cache file; None where there is none or where another version of this program wrote it."""
+def check_tensors(
+    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int | None, ...]], path: Path
+) -> None:
+    """Check tensors that were read.
+
+    Args:
+        tensors: by name.
+        shapes: what each must have, None for any length of a side.
+        path: of the file, for the message.
+
+    Raises:
+        ContractError: one is missing, has another shape, holds no floats, or one that is not finite.
+    """
+    import torch
+
+    problems = []
+    for name, shape in shapes.items():
+        tensor = tensors.get(name, torch.empty(0, 0, 0, 0, 0))
+        wanted = "x".join("any" if side is None else str(side) for side in shape)
+        fits = tensor.ndim == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+        if name not in tensors:
+            problems.append(f"tensor {name} is missing")
+        elif not fits or not tensor.is_floating_point():
+            problems.append(f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not floats {wanted}")
+        elif not bool(torch.isfinite(tensor).all()):
+            problems.append(f"tensor {name} has values that are not finite")
+    if problems:
+        raise ContractError("; ".join(problems[:5]), str(path), AGAIN)
+
+
+def read_cached_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, torch.Tensor] | None:
+    """Tensors of a cache file; None where there is none, where it is damaged or another version of this program wrote
+    it. ``shapes``: see check_tensors.
+    """
     try:
-        return read_tensors(path)[0]
+        tensors, _ = read_tensors(path)
+        check_tensors(tensors, shapes, path)
     except ContractError:
         return None
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -68,7 +105,9 @@ def write_graph(path: Path, graph: LabelGraph) -> None:
 def read_graph(path: Path, classes: Classes) -> LabelGraph:
     """Read graph.safetensors; raises ContractError where it was made for other classes."""
     tensors, metadata = read_tensors(path)
-    if metadata.get("class_fingerprint") != classes.fingerprint or tensors["adjacency"].shape[0] != len(classes):
+    check_tensors(tensors, {"adjacency": (None, None), "text_features": (None, None)}, path)
+    sides = [*tensors["adjacency"].shape, len(tensors["text_features"])]
+    if metadata.get("class_fingerprint") != classes.fingerprint or set(sides) != {len(classes)}:
         todo = "run `dvc repro`, or `capnet graph` after `capnet split`"
         raise ContractError("the label graph was made for other classes", str(path), todo)
     return LabelGraph(tensors["adjacency"], tensors["text_features"], metadata)

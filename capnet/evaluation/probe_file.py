@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capnet.contracts import read_tensors, write_tensors
+from capnet.contracts import check_tensors, read_tensors, reading, write_tensors
 from capnet.evaluation.baselines import Chosen, Probe, Settings
 
 
@@ -29,14 +29,16 @@ def read_probe(path: Path) -> Chosen | None:
     if not path.is_file():
         return None
     tensors, metadata = read_tensors(path)
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    settings = Settings(metadata["standardise"], metadata["class_weight"], metadata["c"])
-    probe = Probe(arrays["weight"], arrays["bias"])
-    return Chosen(
-        probe,
-        settings,
-        metadata["chosen_on"],
-        metadata.get("selection_mAP", float("nan")),
-        arrays.get("held_out"),
-        arrays.get("held_out_known"),
-    )
+    check_tensors(tensors, {"weight": (None, None), "bias": (None,)}, path)
+    with reading(path):
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        settings = Settings(metadata["standardise"], metadata["class_weight"], metadata["c"])
+        probe = Probe(arrays["weight"], arrays["bias"])
+        return Chosen(
+            probe,
+            settings,
+            metadata["chosen_on"],
+            metadata.get("selection_mAP", float("nan")),
+            arrays.get("held_out"),
+            arrays.get("held_out_known"),
+        )

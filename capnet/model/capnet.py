@@ -65,12 +65,8 @@ class CapNet(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
         n_classes = len(text_features)
-        head = settings.class_head.enabled
-        self.class_head = (
-            ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
-            if head
-            else None
-        )
+        head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
+        self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
         self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
 
@@ -96,9 +92,7 @@ class CapNet(nn.Module):
 
     @property
     def needs_plain_features(self) -> bool:
-        """Whether what is served takes features of the tower without its adapters, which are other ones than those with
-        them.
-        """
+        """Whether what is served also takes features of the tower without its adapters."""
         return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
 
     def prepare_for(self, pooled: Rows, targets: Tensor, known: Tensor) -> None:
@@ -158,9 +152,7 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size]; ``adapted=False`` leaves adapters
-        out.
-        """
+        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
         if self.block_adapters is None:
             with torch.no_grad():
                 return self.towers.image.pooled(images).float()
@@ -287,11 +279,12 @@ class CapNet(nn.Module):
         return {name: tensor.detach().cpu().clone() for name, tensor in self.named_parameters()}
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put saved tensors back; raises ContractError where names or shapes differ."""
+        """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
         own = dict(self.named_parameters())
         wrong = sorted(set(own) ^ set(tensors)) + [
             name for name in own if name in tensors and own[name].shape != tensors[name].shape
         ]
+        wrong += [name for name in own if name not in wrong and not _is_usable(tensors[name])]
         if wrong:
             raise ContractError(
                 f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
@@ -301,3 +294,7 @@ class CapNet(nn.Module):
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())

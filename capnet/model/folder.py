@@ -22,6 +22,7 @@ from capnet.contracts import (
     read_graph,
     read_json,
     read_tensors,
+    reading,
     write_classes,
     write_graph,
     write_json,
@@ -82,7 +83,8 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     """Load a model folder; raises ContractError where its parts do not belong together or the weights differ."""
     config = read_json(folder / "config.json")
     check_schema(config, folder / "config.json")
-    tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
+    with reading(folder / "config.json"):
+        tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
     classes = read_classes(folder / "classes.json", config.get("class_fingerprint", ""))
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")
@@ -90,7 +92,10 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         raise ContractError(
             "the weights were trained for other classes", str(folder / "model.safetensors"), "train again"
         )
-    model: CapNet | None = read_backbone(folder, settings) if (folder / PACKED_FILE).is_file() else None
+    model: CapNet | None = None
+    if (folder / PACKED_FILE).is_file():
+        with reading(folder / PACKED_FILE):
+            model = read_backbone(folder, settings)
     towers = (model.towers if model is not None else load_towers(backbone, tte.size)).to(machine.device)
     if towers.weight_hash != weight_hash:
         raise ContractError(
@@ -102,7 +107,8 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     if model is None:
         model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
-    model.weights = _weights(config, model, folder / "config.json")
+    with reading(folder / "config.json"):
+        model.weights = _weights(config, model, folder / "config.json")
     return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
 
 

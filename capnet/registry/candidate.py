@@ -21,6 +21,7 @@ from capnet.contracts import (
     read_classes,
     read_evaluation,
     read_json,
+    reading,
     sha256_file,
     slugify,
 )
@@ -125,11 +126,15 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
             f" {config.get('tte')}"
         )
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
-    if "mAP" not in metrics.get("capnet", {}):
+    with reading(evaluation / "evaluation.json"):
+        is_measured = "mAP" in metrics.get("capnet", {})
+    if not is_measured:
         where = str(evaluation / "evaluation.json")
         problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
+    with reading(validation / "validation.json"):
+        checks: list[Mapping[str, Any]] = [dict(item) for item in findings["checks"]]
     history = _rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
     return Candidate(
@@ -144,12 +149,12 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         thresholds,
         per_class,
         history,
-        findings["checks"],
+        checks,
     )
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
+    with reading(path), open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:

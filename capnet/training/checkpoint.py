@@ -10,15 +10,15 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from capnet.contracts import read_tensors, write_tensors
+from capnet.contracts import check_tensors, read_tensors, write_tensors
 from capnet.errors import CapnetError, ContractError
 from capnet.training.distributed import ProcessGroup
 
@@ -89,11 +89,15 @@ class Checkpoint:
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         if not (self.process_group.is_main_process and self.path.is_file()):
             return None
-        try:
-            return read_tensors(self.path)
-        except ContractError:
-            logger.warning("%s is damaged, so training starts from the beginning", self.path)
-            return None
+        with suppress(ContractError):
+            tensors, metadata = read_tensors(self.path)
+            check_tensors(
+                tensors, {f"model/{name}": tuple(own.shape) for name, own in self.parameters.items()}, self.path
+            )
+            if set(metadata) == {item.name for item in fields(Progress)} - {"best"}:
+                return tensors, metadata
+        logger.warning("%s is damaged, so training starts from the beginning", self.path)
+        return None
 
     def save(self, progress: Progress) -> None:
         """Write everything that the next step depends on."""

@@ -189,6 +189,8 @@ class Trainer:
         prepared = views if views is not None and model.tower_is_frozen else plain
         if prepared is not None:
             model.prepare_for(prepared, labels.targets, labels.known)
+        if self.params.runtime.compile:
+            self.towers.compile()
         on_device = labels.to(self.machine.device)
         optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
         losses = LateLosses(self.machine.device, labels.image_ids)
@@ -209,7 +211,7 @@ class Trainer:
                 for batch in todo:
                     shown = (labels.targets & labels.known)[batch].any(dim=0)
                     encode = partial(prompts.encode, positive=shown)
-                    losses.add(*self._step(model, optimiser, images, encode, on_device, batch, epoch), batch)
+                    losses.add(*self.step(model, optimiser, images, encode, on_device, batch, epoch), batch)
                     schedule.step()
                     progress.step += 1
                     if losses.due:
@@ -242,7 +244,7 @@ class Trainer:
         transform = replace(self.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 
-    def _step(
+    def step(
         self,
         model: CapNet,
         optimiser: torch.optim.Optimizer,

@@ -30,6 +30,7 @@ def test_the_servers_take_the_pipeline_its_parameters_and_every_pod(name: str) -
         for where, pod in kfp_pod.pods(spec, platform, given):
             assert kubernetes_rules.problems(pod) == [], where
             assert list(kubernetes_rules.restricted(pod)) == [], where
+            assert list(argo_rules.tag_problems(" ".join(words(pod)))) == [], where
             assert max(len(word.encode()) for word in words(pod)) < MOST, where
 
 

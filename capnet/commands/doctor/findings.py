@@ -44,6 +44,7 @@ class Needs:
     git_secret: str = names.GIT_SECRET
     state_claim: str = names.STATE_CLAIM
     data_claim: str = names.DATA_CLAIM
+    pull_secret: str = ""
     accelerator_type: str = names.ACCELERATOR
     accelerator_count: int = 0
     nodes: int = 1

@@ -21,15 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from capnet.contracts import sha256_file
+from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry, Source, is_label_file, megabytes
 from capnet.errors import DataError, Problem
 from capnet.progress import bar
 
 log = logging.getLogger(__name__)
 
-SCHEMA = """CREATE TABLE IF NOT EXISTS files (
-            folder TEXT, path TEXT, version TEXT, size INTEGER, sha256 TEXT, used INTEGER,
-            PRIMARY KEY (folder, path)) WITHOUT ROWID"""
 COMMIT_EVERY = 200  # files, so that little is forgotten when the machine fails
 UNFINISHED_DAYS = 7.0
 
@@ -106,11 +104,11 @@ class Cache:
 
     def size(self) -> int:
         """Bytes that all copies take; does not wait for a process that is fetching."""
-        if not (self.root / "index.sqlite").is_file():
+        if not (self.root / INDEX).is_file():
             return 0
-        with closing(sqlite3.connect(self.root / "index.sqlite")) as index:
-            index.execute(SCHEMA)
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(self.root / INDEX)) as index:
             return int(index.execute("SELECT COALESCE(SUM(size), 0) FROM files WHERE version != ''").fetchone()[0])
+        return 0
 
     @contextmanager
     def _locked(self) -> Iterator[sqlite3.Connection]:
@@ -122,9 +120,8 @@ class Cache:
             except BlockingIOError:
                 log.warning("another process fetches pictures into %s: waiting for it", self.root)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            index = sqlite3.connect(self.root / "index.sqlite")
+            index = open_index(self.root)
             try:
-                index.execute(SCHEMA)
                 yield index
                 index.commit()
             finally:

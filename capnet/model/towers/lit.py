@@ -22,6 +22,12 @@ from capnet.model.towers.image import Preprocess
 from capnet.model.towers.pair import Towers, assemble
 from capnet.state import state_dir
 
+HEAD: dict[str, tuple[int | None, ...]] = {
+    "weight": (None, None),
+    "bias": (None,),
+    "mean": (None,),
+    "projector": (None, None),
+}
 RIDGE = 3.0  # lambda of the ridge regression that joins the towers
 CONTEXT_LENGTH = 64
 EMBED_DIM = 384
@@ -127,7 +133,7 @@ def _joint_head(towers: Towers, classifier: tuple[Tensor, Tensor], digest: str) 
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     path = state_dir("lit") / f"{digest}.safetensors"
-    cached = read_cached_tensors(path)
+    cached = read_cached_tensors(path, HEAD)
     if cached is not None:
         return cached
     names = list(_IMAGENET_CATEGORIES)

@@ -2,18 +2,21 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from capnet.config import Train, parse
-from capnet.contracts import LabelGraph, make_classes
+from capnet.config import Backbone, Train, parse
+from capnet.contracts import LabelGraph, make_classes, read_tensors, write_tensors
 from capnet.data.images.store import FeatureStore
 from capnet.data.images.stored_features import join_views
 from capnet.errors import CapnetError, DataError
+from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
 from capnet.training import checkpoint, trainer
 from capnet.training.images import CachedFeatures
@@ -21,6 +24,7 @@ from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches, class_aware, shuffled
 from capnet.training.trainer import Trainer
+from tests.unit.model import tiny
 
 NAMES = ["dog", "cat", "bus"]
 SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
@@ -166,6 +170,18 @@ def test_a_damaged_checkpoint_is_made_again(lit, problem, tmp_path, caplog):
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("damage", ["no tensors", "NaN", "no metadata", "strange metadata"])
+def test_a_checkpoint_that_no_run_writes_is_made_again(lit, problem, tmp_path, caplog, damage):
+    whole = run(lit, problem, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, metadata = read_tensors(path)
+    tensors = {} if damage == "no tensors" else tensors
+    tensors = {name: tensor * torch.nan for name, tensor in tensors.items()} if damage == "NaN" else tensors
+    write_tensors(path, tensors, {"no metadata": {}, "strange metadata": {**metadata, "x": 1}}.get(damage, metadata))
+    assert same(run(lit, problem, tmp_path).tensors, whole.tensors)
+    assert "is damaged" in caplog.text
+
+
 def test_the_best_validation_epoch_is_kept_and_without_validation_the_last(lit, problem, tmp_path):
     values = iter([0.2, 0.9, 0.5, 0.4])
     kept = {}
@@ -201,6 +217,28 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
 
 
+def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_path, monkeypatch):
+    """Traced by torch's compiler, whose kernels, minutes of work for a C++ compiler, are left out here."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    tiny.register("tiny-clip", tmp_path / "configs")
+    pixels, losses = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(1)), []
+    for compiled in (False, True):
+        towers = load_towers(Backbone(name="tiny-clip", pretrained="random"))
+        fitted = trainer_of(towers, tmp_path, epochs=2, head={"start": "settings"}, class_head={"enabled": False})
+        params = parse(fitted.params.model_dump(by_alias=True) | {"runtime": {"threads": 1, "compile": compiled}})
+        fitted = replace(fitted, params=params)
+        model = fitted.new_model()
+        images = SimpleNamespace(pooled=lambda rows, epoch, model=model: model.pooled(pixels[torch.from_numpy(rows)]))
+        monkeypatch.setattr(Trainer, "_images", lambda *_, images=images: images)
+        rows, _ = problem
+        losses.append([row["loss"] for row in fitted.fit(model, rows, None, tmp_path / str(compiled)).history])
+        assert (model.towers.image.blocks[0]._compiled_call_impl is not None) == compiled
+        assert model.block_adapters.adapters[0].up_proj.weight.abs().sum() > 0
+        model.release_towers()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
 def callers(event):
     """Names of the operations within which a profiler's ``event`` ran."""
     names = set()
@@ -214,16 +252,16 @@ def test_no_step_fetches_a_value(settings, lit, problem, tmp_path, monkeypatch):
     """A GPU would wait for each; on a CPU the same operations run, but for what is inside of AdamW's kernel."""
     fitted = trainer_of(lit, tmp_path, epochs=1, **settings)
     model, fetched, steps = fitted.new_model(), Counter(), []
-    step = Trainer._step
+    original = Trainer.step
 
     def counted(*arguments):
         with torch.profiler.profile() as profile:
-            result = step(*arguments)
+            result = original(*arguments)
         steps.append(result)
         fetched.update(event.name for event in profile.events() if "aten::_fused_adamw_" not in callers(event))
         return result
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     fitted.fit(model, *problem, tmp_path)
     assert len(steps) == 3
     assert fetched["aten::linear"] > 3

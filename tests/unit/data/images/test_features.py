@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from capnet.config import Runtime, Tte
+from capnet.contracts import write_tensors
 from capnet.data.images import stream
 from capnet.data.images.features import pooled_features
 from capnet.data.images.transform import Transform
@@ -69,6 +70,33 @@ def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
     assert tower.calls == 77
     assert torch.equal(compute(tower, (rows.iloc[[4, 1, 4]], root)), first[[4, 1, 4]])
     assert tower.calls == 77
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"features": torch.zeros(6, 5, 3)},
+        {"features": torch.zeros(7, 15)},
+        {"features": torch.full((7, 5, 3), torch.nan)},
+        {"features": torch.zeros(7, 5, 3, dtype=torch.int64)},
+        {"x": torch.zeros(7, 5, 3)},
+        {},
+        b"",
+        b"x" * 1000,
+    ],
+)
+def test_a_damaged_cache_is_made_again(pictures, tmp_path, damage):
+    first = compute(Tower(), pictures)
+    (path,) = (tmp_path / "state").rglob("*.safetensors")
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        write_tensors(path, damage, {"pictures": 7})
+    tower = Tower()
+    assert torch.equal(compute(tower, pictures), first)
+    assert tower.calls == 35
+    assert torch.equal(compute(tower, pictures), first)
+    assert tower.calls == 35
 
 
 def test_random_views_depend_on_seed_and_content_not_on_order(pictures):

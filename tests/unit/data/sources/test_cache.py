@@ -6,6 +6,8 @@ import hashlib
 import multiprocessing
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -75,6 +77,26 @@ def pictures(*numbers: int) -> list[str]:
 
 def cache(tmp_path: Path, limit: int = 10**9) -> Cache:
     return Cache(tmp_path / "cache", limit, 3)
+
+
+@pytest.mark.parametrize("damage", ["no database", "a byte", "another table", "empty"])
+def test_a_damaged_index_is_made_again_with_its_files(tmp_path: Path, remote: Folder, damage: str) -> None:
+    folder = cache(tmp_path).bring(remote, pictures(*range(10)))
+    expected, index = tree(folder), tmp_path / "cache" / "index.sqlite"
+    if damage == "a byte":
+        data = bytearray(index.read_bytes())
+        data[4096:4300] = b"\xff" * 204
+        index.write_bytes(data)
+    else:
+        index.unlink()
+        if damage == "another table":
+            with closing(sqlite3.connect(index)) as connection:
+                connection.execute("create table files (number integer)")
+        else:
+            index.write_bytes({"no database": b"x" * 5000, "empty": b""}[damage])
+    assert cache(tmp_path).size() in (0, sum(map(len, expected.values())))
+    assert tree(cache(tmp_path).bring(remote, pictures(*range(10)))) == expected
+    assert cache(tmp_path).size() == sum(map(len, expected.values()))
 
 
 def test_label_files_first_then_the_pictures_that_are_asked_for(tmp_path: Path, remote: Folder) -> None:
