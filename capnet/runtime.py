@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.config import Runtime
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST_WORKERS = 16
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def workers(settings: Runtime) -> int:
     if settings.workers >= 0:
         return settings.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # a container's share of the processors; "max 100000" where there is none
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        cores = min(cores, quota // period)
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(cores, MOST_WORKERS) if cores > 1 else 0
 
