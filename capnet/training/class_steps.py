@@ -29,7 +29,7 @@ class ClassSteps:
         if self.prompt is not None and 0 < self.limit < self.n_classes:
             with torch.no_grad():
                 features = self._encode(self.prompt, np.arange(self.n_classes))
-            self.kept = {"features": features, "turn": torch.zeros(self.n_classes, dtype=torch.int64)}
+            self.kept = {"features": features, "turn": torch.zeros(self.n_classes, dtype=torch.float64)}
 
     def encode(self, prompt: PromptLearner, positive: Tensor) -> Tensor:
         """Un-normalised features [class, embed] for a step; ``positive`` bool [class] says which the batch shows."""
