@@ -171,12 +171,13 @@ def _reference(params: Params, split: str) -> AbstractContextManager[None]:
 
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
-    from capnet.errors import CapnetError
+    from capnet.errors import CapnetError, machine_faults
     from capnet.redaction import install
 
     install()
     try:
-        main.main(standalone_mode=True)
+        with machine_faults():
+            main.main(standalone_mode=True)
     except CapnetError as error:
         if "--traceback" in sys.argv:
             raise

@@ -126,31 +126,18 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
             f" {config.get('tte')}"
         )
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
-    with reading(evaluation / "evaluation.json"):
-        is_measured = "mAP" in metrics.get("capnet", {})
-    if not is_measured:
-        where = str(evaluation / "evaluation.json")
-        problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
+    path = evaluation / "evaluation.json"
+    with reading(path):
+        if "mAP" not in metrics.get("capnet", {}):
+            problems.append(Problem("no mAP of the variant capnet", str(path), "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
     with reading(validation / "validation.json"):
-        checks: list[Mapping[str, Any]] = [dict(item) for item in findings["checks"]]
+        checks = [dict(item) for item in findings["checks"]]
     history = _rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
-    return Candidate(
-        split,
-        validation,
-        model,
-        evaluation,
-        content,
-        classes,
-        config,
-        metrics,
-        thresholds,
-        per_class,
-        history,
-        checks,
-    )
+    measured = (config, metrics, thresholds, per_class, history, checks)
+    return Candidate(split, validation, model, evaluation, content, classes, *measured)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
