@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import replace_file, write_json
+from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import FORM, PACKED, REFERENCED
-from capnet.promotion.gate import FOLDER, write_gate
+from capnet.promotion.gate import FOLDER, read_gate, write_gate
+from capnet.redaction import redact
 from capnet.registry.candidate import (
     EVALUATION_FILES,
     MODEL_FILES,
@@ -49,7 +51,7 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str | None, candida
         if name in headline or recorded.get(name) != value
     ]
     metrics += [Metric(name, value, now, epoch) for name, value, epoch in points if (name, epoch) not in logged]
-    params = [Param(name, value) for name, value in flat_params(candidate.config).items()]
+    params = [Param(name, redact(value)) for name, value in flat_params(candidate.config).items()]
     client.log_batch(run_id, metrics=metrics, params=params)
     if model_id:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
@@ -66,6 +68,20 @@ def log_artifacts(
     for name, text in cards.items():
         with _storing(name):
             client.log_text(run_id, text, name)
+    _log_gate(client, run_id, candidate)
+
+
+def complete_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
+    """Write the gate's scores again where a run has none that say whose they are, as from before they did."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException, OSError, ContractError), TemporaryDirectory() as folder:
+        if read_gate(Path(client.download_artifacts(run_id, FOLDER, folder))).classes.get("content_hash"):
+            return
+    _log_gate(client, run_id, candidate)
+
+
+def _log_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
     with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
         write_gate(Path(folder), candidate.gate)
         client.log_artifacts(run_id, folder, FOLDER)

@@ -17,7 +17,7 @@ from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
 from capnet.promotion.versions import rival_of
-from capnet.registry.artifacts import log_artifacts, log_figures, log_model
+from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
 from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
@@ -76,6 +76,7 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
         found = find_version(client, settings, candidate.content_hash)
         if found is not None:
             _complete_twin(client, settings, candidate, found)
+            complete_gate(client, str(found.run_id), candidate)
         else:
             experiment = experiment_id(client, settings)
             advance(note="run")

@@ -45,7 +45,7 @@ def test_only_pods_of_the_pipelines_reach_the_server_in_a_cluster(repository: Pa
     (rule,) = policy["ingress"]
     assert rule["ports"] == [{"port": 5000, "protocol": "TCP"}]
     (source,) = rule["from"]
-    assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/part-of": "capnet"}
+    assert source["podSelector"]["matchLabels"] == {"capnet/role": "task"}
     (expression,) = source["namespaceSelector"]["matchExpressions"]
     assert (expression["key"], expression["operator"], expression["values"]) == (
         "kubernetes.io/metadata.name",

@@ -7,10 +7,13 @@ A model that is worse all over stands against version 1. ``red``: refused by a r
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from capnet.config import Register
 from capnet.errors import CapnetError, ContractError, GateError
 from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
@@ -27,6 +31,9 @@ from capnet.promotion.copies import copy
 from capnet.promotion.gate import GateScores, write_gate
 from capnet.promotion.policy import MayFall, Minimum, Policy
 from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_hash
+from capnet.registry import register
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import register_version
 
 POLICY = Policy(draws=200, minimum=Minimum(mAP=0.01))
 BAD = "b" * 64  # its content hash
@@ -350,3 +357,47 @@ def test_another_registered_model_is_no_way_round_either(client: MlflowClient, t
 
 def test_there_are_thirty_ways_and_more() -> None:
     assert len(ROWS) + len(POLICIES) + len(REGISTRY) >= 45
+
+
+def test_scores_from_before_they_said_whose_they_are_are_written_again(
+    database: Path, make_outputs: Callable[..., dict[str, Path]]
+) -> None:
+    paths = make_outputs()
+    candidate, report = read_candidate(**paths), paths["evaluation"] / "report.html"
+    version = register_version(Register(), candidate, report)
+    (file,) = database.parent.glob(f"mlruns/**/{version.run_id}/artifacts/gate/gate.json")
+    content = json.loads(file.read_text())
+    assert content.pop("content_hash") == candidate.content_hash
+    file.write_text(json.dumps(content))
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    with pytest.raises(ContractError, match=r"no content hash.*\n.*\n.*register that model again"):
+        promote(client, "1")
+    assert register_version(Register(), candidate, report).version == version.version
+    assert promote(client, "1").now == "1"
+    file.write_text(json.dumps(content | {"content_hash": "of another version of the run"}))
+    register_version(Register(), candidate, report)
+    assert "of another version" in file.read_text(), "that one keeps its own"
+
+
+def test_registrations_at_once_leave_one_version(
+    database: Path, make_outputs: Callable[..., dict[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three that all looked before any of them made its version."""
+    paths, everyone = make_outputs(), Barrier(3)
+    candidate, make = read_candidate(**paths), register._create_version
+
+    def together(*given: Any) -> Any:
+        everyone.wait(timeout=120)
+        return make(*given)
+
+    monkeypatch.setattr(register, "_create_version", together)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [
+            pool.submit(register_version, Register(), candidate, paths["evaluation"] / "report.html") for _ in range(3)
+        ]
+        numbers = {str(job.result().version) for job in jobs}
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    (version,) = client.search_model_versions("name = 'capnet'")
+    model = client.get_registered_model("capnet")
+    assert numbers == {str(version.version)} == {str(model.aliases["challenger"])}
+    assert client.get_model_version("capnet", version.version).tags["verdict"] == "green"
