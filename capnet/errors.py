@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from capnet.redaction import redact
+
 SHOWN = 20  # problems printed in full; the rest are counted
 LONGEST = 4000  # letters of one part of a message
 STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
@@ -38,11 +40,17 @@ MEMORY = "give the task more memory, or set train.batch_size, runtime.threads or
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``."""
+    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``; credentials in it
+    are hidden.
+    """
 
     what: str
     where: str = ""
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("what", "where", "todo"):
+            object.__setattr__(self, name, redact(getattr(self, name)))
 
     def __str__(self) -> str:
         lines = [_shown(self.what)]

@@ -86,7 +86,16 @@ class Runtime(Section):
         "auto",
         description="precision of the towers; auto: bf16 autocast where GPU or CPU have it in hardware, else fp32",
     )
+    compile: bool = Field(
+        False, description="let torch.compile make kernels for the towers' blocks in training: for long runs on a GPU"
+    )
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
+    feature_gigabytes: float = Field(
+        20.0,
+        gt=0,
+        description="size of the feature store in the state folder; beyond it the longest unused features go, but never"
+        " those in use",
+    )
 
 
 class Graph(Section):

@@ -21,6 +21,7 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError
+from capnet.promotion.gate_rows import check_rows
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
@@ -110,11 +111,13 @@ def read_gate(folder: Path) -> GateScores:
     content = read_json(folder / CLASSES)
     check_schema(content, folder / CLASSES)
     try:
-        return GateScores(content, pq.read_table(folder / TEST).to_pandas(), pq.read_table(folder / SEEN).to_pandas())
+        test, seen = (pq.read_table(folder / name).to_pandas() for name in (TEST, SEEN))
     except (pa.ArrowInvalid, OSError) as error:
         raise ContractError(
             f"scores for the gate cannot be read: {error}", str(folder), "register the model again"
         ) from None
+    check_rows(content.get("classes"), test, seen, str(folder))
+    return GateScores(content, test, seen)
 
 
 def judge(

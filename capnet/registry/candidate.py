@@ -28,6 +28,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.promotion.gate import GateScores, gate_scores
+from capnet.redaction import redact
 from capnet.registry.markdown import code
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
@@ -162,7 +163,7 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flat_params(value, f"{name}.")
         else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
+            flat[name] = redact(value if isinstance(value, str) else json.dumps(value))
     return flat
 
 

@@ -1,11 +1,11 @@
-"""What Argo Workflows cannot carry: arguments and workflows that are too long; a stand-in.
+"""What Argo Workflows cannot carry: too long arguments and workflows, names and variables of its own; a stand-in.
 
 Sources: argoproj/argo-workflows v4.0.5, workflow/packer/packer.go (CompressWorkflowIfNeeded: a workflow of more than a
 megabyte after its nodes were packed is refused), workflow/common/common.go (MaxEnvVarLen), workflow/controller/
 operator.go (initializeExecutableNode: every node keeps its inputs; processNodeRetries: a node of kind Retry keeps the
-outputs too), workflow/validate/validate.go (validateWorkflowFieldNames). Which template has which inputs:
-kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/dag.go and container.go. An argument of a process:
-Linux, include/uapi/linux/binfmts.h (MAX_ARG_STRLEN).
+outputs too), workflow/validate/validate.go (validateWorkflowFieldNames, resolveAllVariables). Which template has which
+inputs: kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/dag.go and container.go. An argument of a
+process: Linux, include/uapi/linux/binfmts.h (MAX_ARG_STRLEN).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from contract.kfp_driver import Inputs, Refused, Values
 
 MOST_ARGUMENT = 32 * 4096  # bytes, its end included
 MOST_WORKFLOW = 1024 * 1024
+TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+PREFIXES = ("item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks.")  # common.go: of its variables
 NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 
 
@@ -47,11 +49,19 @@ def name_problems(spec: dict[str, Any]) -> Iterator[str]:
                 yield f"tasks.{name} name cannot begin with a digit when using either 'depends' or 'dependencies'"
 
 
+def tag_problems(text: str) -> Iterator[str]:
+    """Text that Argo would take for a variable of its own, and cannot resolve (resolveAllVariables)."""
+    for tag in TAG.findall(text):
+        if tag.strip().startswith(PREFIXES):
+            yield f"failed to resolve {{{{{tag}}}}}"
+
+
 def root_problems(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
     """The driver of the root gets the run's parameters in one argument, and the root's own specification in another."""
     for what, value in (("runtime_config", {"parameterValues": dict(arguments)}), ("component", spec["root"])):
         if (size := len(kfp_pod.marshal(value).encode())) + 1 > MOST_ARGUMENT:
             yield f"root-driver: argument list too long: {size} bytes in --{what}"
+        yield from tag_problems(kfp_pod.marshal(value))
 
 
 def workflow_size(spec: dict[str, Any], platform: dict[str, Any], arguments: Values) -> int:

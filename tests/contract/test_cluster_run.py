@@ -102,6 +102,8 @@ def test_it_runs_everything_and_leaves_lock_context_and_nothing_else(machine: Ma
     assert not machine.has("cluster")
     assert not machine.has("registry")
     assert (machine.folder / "state" / "deleted").read_text() == "the-pod"
+    (deletion,) = [call for call in machine.calls if "delete pod the-pod" in call]
+    assert "--grace-period=0 --force" in deletion, "KFP 2.17 tries only pods again that vanished"
     runs = [call.removeprefix("python -m pipelines.submit ") for call in machine.calls if "pipelines.submit" in call]
     assert [run.split(" --way ")[0] for run in runs] == [
         "training --no-cache",

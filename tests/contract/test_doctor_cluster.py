@@ -105,6 +105,7 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
         "retries",
         "network",
     ]
+    assert "there is no secret registry-key" in str(place.run("--pull-secret", "registry-key")[1])
     assert "give --tolerations" in output
     assert "2.17.0 answers" in output
     assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in place.cluster.seen), (

@@ -2,7 +2,8 @@
 
 The configurations are those of kubeflow/pipelines 2.16.0 and 2.17.0, manifests/kustomize/third-party/argo/base,
 workflow-controller-configmap-patch.yaml. How they are merged and read is in argoproj/argo-workflows v4.0.5:
-workflow/controller/operator.go (mergedTemplateDefaultsInto, processNodeRetries, buildRetryStrategyLocalScope) and
+workflow/controller/operator.go (mergedTemplateDefaultsInto, processNodeRetries, buildRetryStrategyLocalScope,
+podReconciliation, inferFailedReason) and
 pkg/apis/workflow/v1alpha1/workflow_types.go (RetryPolicyActual).
 """
 
@@ -57,7 +58,7 @@ def strategy(text: str) -> dict[str, Any]:
 
 def test_the_server_of_2_17_tries_only_vanished_pods_again_and_one_line_changes_that(cluster: Cluster) -> None:
     found = retries(cluster, workflowDefaults=OF_2_17)
-    assert found.message == "a task is tried again only if its pod vanished, and not after it failed"
+    assert found.message == "a task is tried again only if its pod vanished, and not after it failed or was evicted"
     get, sed, apply = found.warning.split(" | ")
     assert (get.split()[:3], apply) == (["kubectl", "-n", "kubeflow"], "kubectl apply -f -")
     changed = subprocess.run(["bash", "-c", sed], input=OF_2_17, capture_output=True, text=True, check=True).stdout
@@ -71,7 +72,7 @@ def test_the_server_of_2_17_tries_only_vanished_pods_again_and_one_line_changes_
 
 def test_the_server_of_2_16_tries_only_failures_again(cluster: Cluster) -> None:
     found = retries(cluster, artifactRepository="archiveLogs: true\n")
-    assert found.message == "a task is tried again after it failed, and not if its pod vanished"
+    assert found.message == "a task is tried again after it failed or was evicted, and not if its pod vanished"
     _, _, text = found.warning.partition("workflowDefaults: ")
     assert yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]["expression"] == platform.AGAIN
     old = yaml.safe_dump({"workflowDefaults": yaml.safe_load(OF_2_17)})
@@ -90,6 +91,7 @@ def test_a_policy_that_would_run_the_gate_and_the_whole_run_again_is_warned_of(c
         ("Error", "-1", True),  # the pod vanished
         ("Failed", "1", True),
         ("Failed", "137", True),
+        ("Failed", "143", True),  # deleted with time to end
         ("Failed", "2", False),
         ("Failed", "5", False),  # the data gate
         ("Failed", "-1", False),  # a group of tasks: what failed in it was tried again
@@ -108,6 +110,21 @@ def test_a_configuration_that_one_may_not_see_is_no_fault(cluster: Cluster) -> N
     cluster.forbidden = {platform.CONTROLLER}
     (found,) = platform.check_retries(Kubernetes(), Needs("data"))
     assert (found.problem, found.warning) == (None, "")
+
+
+def test_a_pull_secret_must_be_one_that_nodes_pull_with(cluster: Cluster) -> None:
+    needs = Needs("data", pull_secret="registry-key")
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is not None
+    assert "there is no secret registry-key" in found.problem.what
+    secret = {"kind": "Secret", "metadata": {"name": "registry-key"}, "type": "Opaque"}
+    cluster.apply("kubeflow", secret)
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is not None
+    assert "no node pulls with it" in found.problem.what
+    cluster.apply("kubeflow", {**secret, "type": "kubernetes.io/dockerconfigjson"})
+    (found,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert found.problem is None
 
 
 def network(cluster: Cluster) -> Finding:

@@ -105,6 +105,7 @@ PARAMETERS = [
     (put("seeds", value="[1]"), "seeds requires type list", TEMPLATE),
     (put("train", value=[]), "train requires type struct", TEMPLATE),
     (put("data_version", value=None), "data_version requires type string", TEMPLATE),
+    (put("train", value={"text": "{{inputs.parameters.x}}"}), "failed to resolve", "argo validate/validate.go"),
     (put("train", value={"text": "x" * 131_072}), "argument list too long", "Linux: MAX_ARG_STRLEN"),
 ]
 

@@ -94,7 +94,10 @@ def test_the_source_decides_which_pictures_are_read(tmp_path: Path) -> None:
     assert (found, root) == (settings, str(tmp_path / "files"))
 
 
-@pytest.mark.parametrize(("state", "level"), [("SUCCEEDED", "INFO"), ("COMPLETE", "INFO"), ("FAILED", "ERROR")])
+@pytest.mark.parametrize(
+    ("state", "level"),
+    [("SUCCEEDED", "INFO"), ("COMPLETE", "INFO"), ("FAILED", "ERROR"), ("CANCELED", "ERROR"), ("RUNNING", "WARNING")],
+)
 def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
     state: str, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,6 +106,7 @@ def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
     (record,) = caplog.records
     assert record.levelname == level
     assert ("its page shows which task failed" in record.getMessage()) == (level == "ERROR")
+    assert ("told how it ended" in record.getMessage()) == (state == "RUNNING"), "after a pod that vanished"
 
 
 @pytest.mark.parametrize(

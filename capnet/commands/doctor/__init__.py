@@ -31,6 +31,7 @@ from capnet.errors import DataError
 @click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials.")
 @click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state.")
 @click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images.")
+@click.option("--pull-secret", default="", help="Secret of a private registry that holds the images.")
 @click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
 @click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
 @click.option("--nodes", default=1, help="Nodes that a run will train on.")

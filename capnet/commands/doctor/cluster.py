@@ -14,7 +14,7 @@ from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, 
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.nodes import check_trainer
-from capnet.commands.doctor.platform import check_network, check_retries
+from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
@@ -41,10 +41,12 @@ def cluster_checks(needs: Needs) -> Checks:
     version = api.get("/version").get("gitVersion", "of unknown version")
     answer = Finding("cluster", f"Kubernetes {version} at {api.host}, namespace {needs.namespace}")
     several = {"nodes": partial(check_trainer, api, needs)} if needs.nodes > 1 else {}
+    private = {"pull secret": partial(check_pull_secret, api, needs)} if needs.pull_secret else {}
     return {
         "cluster": partial(check_namespace, api, needs, answer),
         "images": partial(check_images, needs),
         "secrets": partial(check_secrets, api, needs),
+        **private,
         "volumes": partial(check_claims, api, needs),
         "account": partial(check_account, api, needs),
         "gpu": partial(check_nodes, api, needs),

@@ -1,5 +1,5 @@
-"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what answers names, which
-network plugin enforces policies.
+"""How the cluster itself is set up, as far as a run notices: which tasks Argo tries again, what opens the registry,
+what answers names, which network plugin enforces policies.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from capnet.cluster.kubernetes_api import Kubernetes, NotAllowed, NotThere
-from capnet.commands.doctor.findings import Finding, Needs
+from capnet.commands.doctor.findings import Finding, Needs, wrong
 
 CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines names it
 # 2 to 5 are mistakes in settings or data, and the gate: they would end the same again. -1 has what is no container
 AGAIN = "lastRetry.status == 'Error' or not (lastRetry.exitCode in ['-1', '2', '3', '4', '5'])"
+REGISTRY = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")  # kinds of secrets that nodes pull images with
 CILIUM = "/apis/cilium.io/v2"
 
 
@@ -33,14 +34,20 @@ def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield Finding(about, f"{policy}, where this holds: {strategy['expression']}")
     elif policy == "OnError":
         todo = f'{change} "s/retryPolicy: OnError/expression: {AGAIN}/" | kubectl apply -f -'
-        yield Finding(about, "a task is tried again only if its pod vanished, and not after it failed", warning=todo)
+        yield Finding(
+            about,
+            "a task is tried again only if its pod vanished, and not after it failed or was evicted",
+            warning=todo,
+        )
     elif policy == "Always":
         todo = f'{change} "s/retryPolicy: Always/expression: {AGAIN}/" | kubectl apply -f -'
         yield Finding(about, "whatever fails is tried again, the data gate and the whole run too", warning=todo)
     else:
         inner = f'{{templateDefaults: {{retryStrategy: {{limit: "2", expression: "{AGAIN}"}}}}}}'
         todo = f"put into its key workflowDefaults: {{spec: {inner}}}"
-        yield Finding(about, "a task is tried again after it failed, and not if its pod vanished", warning=todo)
+        yield Finding(
+            about, "a task is tried again after it failed or was evicted, and not if its pod vanished", warning=todo
+        )
 
 
 def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
@@ -50,6 +57,21 @@ def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
     for key in ("spec", "templateDefaults", "retryStrategy"):
         content = (content or {}).get(key)
     return dict(content or {})
+
+
+def check_pull_secret(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
+    """Whether the secret of the registry is there, and of a kind that nodes pull images with."""
+    name, about = needs.pull_secret, f"pull secret {needs.pull_secret}"
+    todo = f"kubectl -n {needs.namespace} create secret docker-registry {name} --docker-server=..."
+    try:
+        kind = api.get(f"/api/v1/namespaces/{needs.namespace}/secrets/{name}").get("type", "Opaque")
+    except NotThere:
+        yield wrong(about, f"there is no secret {name}", needs.where("secret", name), todo)
+        return
+    if kind not in REGISTRY:
+        yield wrong(about, f"the secret is {kind}, and no node pulls with it", needs.where("secret", name), todo)
+        return
+    yield Finding(about, "is there")
 
 
 def check_network(api: Kubernetes, needs: Needs) -> Iterable[Finding]:

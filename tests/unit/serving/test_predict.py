@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -130,6 +133,56 @@ def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
     predict(served, "m", source, tmp_path / "out.csv", part=2)
     assert scored[:4] + again == source.names  # the fifth was in a part that was not full
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import open_clip
+from capnet.serving.engine import load_served
+from capnet.serving.predict import list_images, predict
+outputs, images, out = map(Path, sys.argv[1:])
+open_clip.add_model_config(outputs / "tiny-random-clip.json")
+served = load_served(outputs / "model", outputs / "evaluation" / "thresholds.json")
+predict(served, "m", list_images(str(images)), out, part=5)
+"""
+
+
+def test_a_killed_process_is_continued_without_a_lost_or_doubled_row(
+    served: Served, tmp_path: Path, repository: Path
+) -> None:
+    random = np.random.default_rng(3)
+    images = tmp_path / "many"
+    images.mkdir()
+    for number in range(120):  # each read by one of the worker processes
+        Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(images / f"{number:03}.png")
+    (images / "100.png").write_bytes(b"damaged")
+    source = list_images(str(images))
+    predict(served, "m", source, tmp_path / "whole.parquet", part=5)
+    out, parts = tmp_path / "out.parquet", tmp_path / ".out.parquet.parts"
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "outputs"), str(images), str(out)]
+    with subprocess.Popen(words, cwd=repository) as process:
+        while len(list(parts.glob("*.parquet"))) < 7:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert 7 <= len(before) < 24
+    read: list[str] = []
+    original = Served.stream
+
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        read.extend(names)
+        return original(served, list(read), root, total)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Served, "stream", watched)
+        done = predict(served, "m", source, out, part=5)
+    assert len(read) == 120 - 5 * len(before)
+    assert (done.images, done.not_read) == (120, 1)
+    assert pd.read_parquet(out)["path"].tolist() == source.names
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not parts.exists()
 
 
 def test_parts_of_another_model_are_not_used(

@@ -2,16 +2,21 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from capnet.config import Train, parse
+from capnet.config import Backbone, Train, parse
 from capnet.contracts import LabelGraph, make_classes, read_tensors, write_tensors
+from capnet.data.images.store import FeatureStore
+from capnet.data.images.stored_features import join_views
 from capnet.errors import CapnetError, DataError
+from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
 from capnet.training import checkpoint, trainer
 from capnet.training.images import CachedFeatures
@@ -19,6 +24,7 @@ from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches, class_aware, shuffled
 from capnet.training.trainer import Trainer
+from tests.unit.model import tiny
 
 NAMES = ["dog", "cat", "bus"]
 SETTINGS = {"epochs": 4, "batch_size": 8, "optimiser": {"lr_adapter": 0.01}, "class_head": {"enabled": True}}
@@ -68,6 +74,21 @@ def test_training_lowers_the_loss_and_two_runs_are_equal(lit, problem, tmp_path)
     assert first.history[-1]["loss"] < 0.7 * first.history[0]["loss"]
     assert first.history == second.history
     assert same(first.tensors, second.tensors)
+
+
+def test_features_read_from_the_store_train_to_the_bits_of_a_tensor(lit, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    rows, views = problem
+    halves = views.half()
+    store, hashes = FeatureStore("key"), rows["image_id"].tolist()
+    store.fill(hashes, iter(halves[:, :1].numpy()))
+    second = FeatureStore("random views")
+    second.fill(hashes[::-1], iter(halves[:, 1:].flip(0).numpy()))
+    stored = join_views([store.read(hashes), second.read(hashes)])
+    first = run(lit, (rows, stored), tmp_path / "a")
+    assert first.history == run(lit, (rows, halves.float()), tmp_path / "b").history
+    assert first.history != run(lit, problem, tmp_path / "c").history
+    assert same(first.tensors, run(lit, (rows, stored), tmp_path / "d").tensors)
 
 
 def test_the_features_statistics_are_saved_but_never_trained(lit, problem, tmp_path):
@@ -196,6 +217,28 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
 
 
+def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_path, monkeypatch):
+    """Traced by torch's compiler, whose kernels, minutes of work for a C++ compiler, are left out here."""
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    tiny.register("tiny-clip", tmp_path / "configs")
+    pixels, losses = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(1)), []
+    for compiled in (False, True):
+        towers = load_towers(Backbone(name="tiny-clip", pretrained="random"))
+        fitted = trainer_of(towers, tmp_path, epochs=2, head={"start": "settings"}, class_head={"enabled": False})
+        params = parse(fitted.params.model_dump(by_alias=True) | {"runtime": {"threads": 1, "compile": compiled}})
+        fitted = replace(fitted, params=params)
+        model = fitted.new_model()
+        images = SimpleNamespace(pooled=lambda rows, epoch, model=model: model.pooled(pixels[torch.from_numpy(rows)]))
+        monkeypatch.setattr(Trainer, "_images", lambda *_, images=images: images)
+        rows, _ = problem
+        losses.append([row["loss"] for row in fitted.fit(model, rows, None, tmp_path / str(compiled)).history])
+        assert (model.towers.image.blocks[0]._compiled_call_impl is not None) == compiled
+        assert model.block_adapters.adapters[0].up_proj.weight.abs().sum() > 0
+        model.release_towers()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
 def callers(event):
     """Names of the operations within which a profiler's ``event`` ran."""
     names = set()
@@ -209,16 +252,16 @@ def test_no_step_fetches_a_value(settings, lit, problem, tmp_path, monkeypatch):
     """A GPU would wait for each; on a CPU the same operations run, but for what is inside of AdamW's kernel."""
     fitted = trainer_of(lit, tmp_path, epochs=1, **settings)
     model, fetched, steps = fitted.new_model(), Counter(), []
-    step = Trainer._step
+    original = Trainer.step
 
     def counted(*arguments):
         with torch.profiler.profile() as profile:
-            result = step(*arguments)
+            result = original(*arguments)
         steps.append(result)
         fetched.update(event.name for event in profile.events() if "aten::_fused_adamw_" not in callers(event))
         return result
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     fitted.fit(model, *problem, tmp_path)
     assert len(steps) == 3
     assert fetched["aten::linear"] > 3

@@ -1,0 +1,352 @@
+"""Ways round the gate, each tried on a real store by someone who has no reason to give and says yes to every question.
+
+A model that is worse all over stands against version 1. ``red``: refused by a rule; ``reason``: not without one;
+``scores``: what it brings are no scores; ``question``: not unattended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from capnet.errors import CapnetError, ContractError, GateError
+from capnet.promotion import history, page
+from capnet.promotion import promote as promotion
+from capnet.promotion.champion import resolve
+from capnet.promotion.copies import copy
+from capnet.promotion.gate import GateScores, write_gate
+from capnet.promotion.policy import MayFall, Minimum, Policy
+from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_hash
+
+POLICY = Policy(draws=200, minimum=Minimum(mAP=0.01))
+BAD = "b" * 64  # its content hash
+Rows = pd.DataFrame
+
+
+def worse(champion: GateScores, **columns: Any) -> GateScores:
+    """The champion's rows with scores that are mostly noise; ``columns`` are its tables' instead."""
+    scores = np.stack(champion.test["scores"].tolist())
+    noise = np.random.default_rng(0).random(scores.shape)
+    return replace(
+        champion, test=champion.test.assign(scores=list((0.2 * scores + noise).astype(np.float32)), **columns)
+    )
+
+
+def hits(bad: GateScores) -> np.ndarray:
+    """bool [picture]: those on which the worse model ranks its labels above the rest."""
+    rows = zip(bad.test["scores"], bad.test["labels"], strict=True)
+    return np.array([len(labels) > 0 and min(scores[labels]) > 0.6 for scores, labels in rows])
+
+
+def kept(bad: GateScores, chosen: np.ndarray | list[int]) -> GateScores:
+    return replace(bad, test=bad.test.iloc[np.asarray(chosen)].reset_index(drop=True))
+
+
+def classes(bad: GateScores, **changes: Any) -> GateScores:
+    return replace(bad, classes={**bad.classes, "classes": [item | changes for item in bad.classes["classes"]]})
+
+
+def seen(bad: GateScores, rows: Rows) -> GateScores:
+    return replace(bad, seen=pd.concat([bad.seen, rows[["sha256", "group"]]], ignore_index=True))
+
+
+def column(bad: GateScores, **changes: Any) -> GateScores:
+    return replace(bad, test=bad.test.assign(**changes))
+
+
+def flattering(bad: GateScores) -> list[np.ndarray]:
+    return [np.flatnonzero(scores > 0.6) for scores in bad.test["scores"]]
+
+
+def grown(bad: GateScores) -> GateScores:
+    new = bad.test.assign(
+        sha256=[f"{n:064}" for n in range(len(bad.test))],
+        scores=[np.eye(4)[labels].sum(0) for labels in bad.test["labels"]],
+    )
+    return replace(bad, test=pd.concat([bad.test, new.assign(scores=list(np.stack(new["scores"]).astype(np.float32)))]))
+
+
+def with_nan(bad: GateScores) -> GateScores:
+    fine = hits(bad)
+    nothing = np.full(4, np.nan, dtype=np.float32)
+    return column(bad, scores=[scores if ok else nothing for scores, ok in zip(bad.test["scores"], fine, strict=True)])
+
+
+ROWS: dict[str, tuple[str, Callable[[GateScores], GateScores]]] = {
+    "as it is": ("red", lambda bad: bad),
+    "only pictures that it does well on": ("reason", lambda bad: kept(bad, np.flatnonzero(hits(bad)))),
+    "all but the worst tenth": ("red", lambda bad: kept(bad, np.argsort(~hits(bad), kind="stable")[:360])),
+    "one picture": ("reason", lambda bad: kept(bad, [7])),
+    "no picture": ("reason", lambda bad: kept(bad, [])),
+    "one picture, five hundred times": ("reason", lambda bad: kept(bad, [7] * 500)),
+    "without the positives of the tail": (
+        "red",
+        lambda bad: kept(bad, np.flatnonzero([not {2, 3} & set(labels) for labels in bad.test["labels"]])),
+    ),
+    "labels that flatter": ("reason", lambda bad: column(bad, labels=flattering(bad))),
+    "no labels": ("reason", lambda bad: column(bad, labels=[np.array([], dtype=int)] * len(bad.test))),
+    "labels that it misses are unknown": (
+        "red",
+        lambda bad: column(
+            bad, unknown=[np.setdiff1d(y, f) for y, f in zip(bad.test["labels"], flattering(bad), strict=True)]
+        ),
+    ),
+    "new pictures that are easy": ("red", grown),
+    "another test set": ("reason", lambda bad: column(bad, sha256=[f"{n:064}" for n in range(len(bad.test))])),
+    "hashes in capitals": ("reason", lambda bad: column(bad, sha256=bad.test["sha256"].str.upper())),
+    "hashes that are missing": ("scores", lambda bad: column(bad, sha256=None)),
+    "other names of classes": (
+        "reason",
+        lambda bad: replace(
+            bad,
+            classes={**bad.classes, "classes": [i | {"name": f"new {i['name']}"} for i in bad.classes["classes"]]},
+        ),
+    ),
+    "classes in another order": (
+        "reason",
+        lambda bad: replace(bad, classes={**bad.classes, "classes": bad.classes["classes"][::-1]}),
+    ),
+    "no tail": ("red", lambda bad: classes(bad, bucket="head")),
+    "everything is tail": ("red", lambda bad: classes(bad, bucket="tail")),
+    "nothing is critical": ("red", lambda bad: classes(bad, critical=False)),
+    "every picture a group of its own": (
+        "red",
+        lambda bad: column(bad, group=[f"own {n}" for n in range(len(bad.test))]),
+    ),
+    "all pictures one group": ("question", lambda bad: column(bad, group="all")),
+    "bad pictures in a group of the champion's training": (
+        "reason",
+        lambda bad: seen(
+            column(bad, group=np.where(hits(bad), "", "trained").tolist()),
+            pd.DataFrame({"sha256": bad.seen["sha256"][:1], "group": ["trained"]}),
+        ),
+    ),
+    "bad pictures were trained on": ("reason", lambda bad: seen(bad, bad.test[~hits(bad)])),
+    "scores that are no numbers": ("scores", with_nan),
+    "scores of too few classes": ("scores", lambda bad: column(bad, scores=[row[:2] for row in bad.test["scores"]])),
+    "labels beyond the last class": ("scores", lambda bad: column(bad, labels=[np.array([9])] * len(bad.test))),
+    "labels before the first class": ("scores", lambda bad: column(bad, labels=[np.array([-1])] * len(bad.test))),
+    "no content hash": (
+        "scores",
+        lambda bad: replace(bad, classes={k: v for k, v in bad.classes.items() if k != "content_hash"}),
+    ),
+    "content hash of the champion": ("scores", lambda bad: bad),
+    "content hash of nobody": ("scores", lambda bad: replace(bad, classes={**bad.classes, "content_hash": "c" * 64})),
+    "content hash in capitals": (
+        "scores",
+        lambda bad: replace(bad, classes={**bad.classes, "content_hash": BAD.upper()}),
+    ),
+    "schema of another time": ("scores", lambda bad: replace(bad, classes={**bad.classes, "schema": 99})),
+    "no classes": ("scores", lambda bad: replace(bad, classes={**bad.classes, "classes": []})),
+}
+
+
+def champion_scores(client: MlflowClient) -> GateScores:
+    """Those of version 1."""
+    return promotion.scores_of(client, client.get_model_version("capnet", "1"))
+
+
+def submit(client: MlflowClient, scores: GateScores, folder: Path, content_hash: str | None = BAD) -> str:
+    """A version of these scores, as a registration leaves one."""
+    base = client.get_model_version("capnet", "1")
+    run = client.create_run(client.get_run(base.run_id).info.experiment_id, tags={})
+    write_gate(folder, scores)
+    client.log_artifacts(run.info.run_id, str(folder), "gate")
+    tags = {"backbone": "referenced"} | ({"content_hash": content_hash} if content_hash else {})
+    made = client.create_model_version("capnet", base.source, run_id=run.info.run_id, tags=tags)
+    return str(made.version)
+
+
+def promote(client: MlflowClient, number: str, policy: Policy = POLICY, answer: bool = True, **more: Any) -> Any:
+    version = client.get_model_version("capnet", number)
+    return promotion.promote(client, version, policy, lambda verdict: answer, **more)
+
+
+def serving(client: MlflowClient, name: str = "capnet") -> str:
+    """Who is read as champion, "" where readers refuse or there is none."""
+    try:
+        return str(resolve(client, f"models:/{name}@champion").version)
+    except (GateError, MlflowException):
+        return ""
+
+
+REFUSED: dict[str, tuple[type[CapnetError], str]] = {
+    "red": (GateError, "refuses this version"),
+    "reason": (GateError, "needs --reason"),
+    "question": (GateError, "nobody confirmed"),
+    "scores": (ContractError, "no scores for the gate"),
+}
+
+
+@pytest.mark.parametrize("way", ROWS)
+def test_no_table_of_a_worse_model_passes(client: MlflowClient, way: str, tmp_path: Path) -> None:
+    promote(client, "1")
+    expected, change = ROWS[way]
+    champion = champion_scores(client)
+    bad = change(worse(champion))
+    if "content hash" not in way:
+        bad = replace(bad, classes={**bad.classes, "content_hash": BAD})
+    number = submit(client, bad, tmp_path / "gate")
+    error, text = REFUSED[expected]
+    with pytest.raises(error, match=text):
+        promote(client, number, answer=expected != "question")
+    assert serving(client) == "1"
+    client.set_registered_model_alias("capnet", "champion", number)  # a click
+    if expected != "question":
+        assert serving(client) == "", "readers refuse it after a click, too"
+
+
+POLICIES = {
+    "all margins of 1": POLICY.model_copy(update={"may_fall": MayFall(mAP=1.0, tail=1.0, critical=1.0)}),
+    "a margin of the tail": POLICY.model_copy(update={"may_fall": MayFall(tail=1.0)}),
+    "a margin that is wider by a thousandth": POLICY.model_copy(update={"may_fall": MayFall(mAP=0.021)}),
+    "a margin of critical classes": POLICY.model_copy(update={"may_fall": MayFall(critical=0.9)}),
+    "no coverage": POLICY.model_copy(update={"coverage": 0.0}),
+    "no minimum": POLICY.model_copy(update={"minimum": Minimum(mAP=0.0)}),
+    "another seed": POLICY.model_copy(update={"seed": 7}),
+}
+
+
+@pytest.mark.parametrize("way", POLICIES)
+@pytest.mark.parametrize("good", [True, False])
+def test_no_policy_that_asks_for_less_passes_without_force(
+    client: MlflowClient, way: str, good: bool, tmp_path: Path
+) -> None:
+    promote(client, "1")
+    number = "3" if good else submit(client, marked(worse(champion_scores(client))), tmp_path / "gate")
+    with pytest.raises(GateError, match="fail: policy; it asks for less than the one that the champion passed"):
+        promote(client, number, POLICIES[way])
+    client.set_registered_model_alias("capnet", "champion", number)
+    assert serving(client) == ""
+    client.set_registered_model_alias("capnet", "champion", "1")
+    with pytest.raises(GateError, match="--force needs --reason"):
+        promote(client, number, POLICIES[way], force=True)
+    assert promote(client, number, POLICIES[way], force=True, reason="a new goal").now == number
+    last = history.events(client, "capnet")[-1]
+    assert (last.kind, last.reason, last.policy) == ("forced", "a new goal", in_words(POLICIES[way]))
+    assert "fail: policy" in last.rules
+
+
+def marked(scores: GateScores) -> GateScores:
+    return replace(scores, classes={**scores.classes, "content_hash": BAD})
+
+
+def test_fewer_draws_are_less_and_more_margin_is_not_needed(client: MlflowClient) -> None:
+    promote(client, "1", Policy(draws=300))
+    with pytest.raises(GateError, match="draws 200 instead of 300"):
+        promote(client, "3", Policy(draws=200))
+    stricter = Policy(draws=400, coverage=1.0, may_fall=MayFall(mAP=0.01, tail=0.03, critical=0.01))
+    assert promote(client, "3", stricter).now == "3"
+    with pytest.raises(GateError, match=r"coverage 0.99 instead of 1, may_fall.mAP 0.02 instead of 0.01"):
+        promote(client, "1", Policy(draws=400))
+
+
+def test_the_policy_stands_in_tags_history_and_page(client: MlflowClient) -> None:
+    promote(client, "1")
+    tag = json.loads(client.get_model_version("capnet", "1").tags[VERDICT_POLICY])
+    assert tag == {"sha256": policy_hash(POLICY), "policy": POLICY.model_dump(mode="json")}
+    assert policy_hash(POLICY) != policy_hash(POLICY.model_copy(update={"seed": 1}))
+    (event,) = history.events(client, "capnet")
+    assert event.policy.startswith(f"policy {policy_hash(POLICY)[:12]}: mAP at least 1, may fall by 2, tail by 3")
+    assert event.policy in str(event)
+    assert f"- `{in_words(POLICY)}`" in str(client.get_model_version("capnet", "1").description).splitlines()
+    client.delete_model_version_tag("capnet", "1", VERDICT_POLICY)  # as of a champion from before
+    with pytest.raises(GateError, match=r"may_fall\.tail 0\.5 instead of 0.03"):
+        promote(client, "3", POLICY.model_copy(update={"may_fall": MayFall(tail=0.5)}))
+    assert promote(client, "3").now == "3"
+
+
+def test_an_event_of_a_newer_version_is_read(client: MlflowClient) -> None:
+    promote(client, "1")
+    (event,) = history.events(client, "capnet")
+    content = json.loads(client.get_registered_model("capnet").tags[event.key])
+    client.set_registered_model_tag("capnet", event.key, json.dumps(content | {"of": "tomorrow"}))
+    assert history.events(client, "capnet") == [event]
+    client.set_registered_model_tag("capnet", event.key, "[]")
+    assert [found.kind for found in history.events(client, "capnet")] == ["unreadable"]
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def hide_scores(client: MlflowClient, number: str) -> None:
+    """The champion's gate scores are taken away."""
+    version = client.get_model_version("capnet", "1")
+    empty = client.create_run(client.get_run(version.run_id).info.experiment_id).info.run_id
+    tags = {key: value for key, value in version.tags.items() if key != "verdict_of"}
+    made = str(client.create_model_version("capnet", version.source, run_id=empty, tags=tags).version)
+    page.show_verdict(client, client.get_model_version("capnet", made), {"verdict_of": f"capnet version {made}"})
+    client.set_registered_model_alias("capnet", "champion", made)
+    client.set_model_version_tag("capnet", made, "gate_override", "scores are lost")
+
+
+REGISTRY: dict[str, Callable[[MlflowClient, str], Any]] = {
+    "asked again": lambda client, number: None,
+    "the alias first": lambda client, number: client.set_registered_model_alias("capnet", "champion", number),
+    "no alias": lambda client, number: client.delete_registered_model_alias("capnet", "champion"),
+    "on another version in between": lambda client, number: client.set_registered_model_alias(
+        "capnet", "champion", "2"
+    ),
+    "challenger too": lambda client, number: client.set_registered_model_alias("capnet", "challenger", number),
+    "an override that is blank": lambda client, number: client.set_model_version_tag(
+        "capnet", number, "gate_override", "  "
+    ),
+    "a green word": lambda client, number: client.set_model_version_tag("capnet", number, "verdict", "green"),
+    "the champion is deleted": lambda client, number: (
+        promote(client, "3"),
+        client.delete_model_version("capnet", "3"),
+    ),
+    "the champion's scores are gone": hide_scores,
+    "the champion was renamed": lambda client, number: (
+        client.rename_registered_model("capnet", "elsewhere"),
+        client.rename_registered_model("elsewhere", "capnet"),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", REGISTRY)
+def test_no_move_in_the_registry_helps_a_worse_model(client: MlflowClient, way: str, tmp_path: Path) -> None:
+    promote(client, "1")
+    number = submit(client, marked(worse(champion_scores(client))), tmp_path / "gate")
+    REGISTRY[way](client, number)
+    with pytest.raises(GateError):
+        promote(client, number)
+    assert serving(client) != number
+    with suppress(GateError):
+        promotion.rollback(client, "capnet")
+    with pytest.raises(GateError):
+        promote(client, number)
+    assert serving(client) != number
+    client.set_registered_model_alias("capnet", "champion", number)
+    assert serving(client) != number
+
+
+def test_another_registered_model_is_no_way_round_either(client: MlflowClient, tmp_path: Path) -> None:
+    promote(client, "1")
+    number = submit(client, marked(worse(champion_scores(client))), tmp_path / "gate")
+    with pytest.raises(GateError):
+        promote(client, number)
+    for name, made in (
+        ("production", copy(client, client.get_model_version("capnet", number), "production")),
+        ("by hand", client.copy_model_version(f"models:/capnet/{number}", "by hand")),
+        ("capnet", client.copy_model_version(f"models:/capnet/{number}", "capnet")),
+    ):
+        version = client.get_model_version(name, made.version)
+        with pytest.raises(GateError, match="needs --reason" if name != "capnet" else "refuses this version"):
+            promotion.promote(client, version, POLICY, lambda verdict: True)
+        client.set_registered_model_alias(name, "champion", made.version)
+        assert serving(client, name) == ""
+
+
+def test_there_are_thirty_ways_and_more() -> None:
+    assert len(ROWS) + len(POLICIES) + len(REGISTRY) >= 45

@@ -1,0 +1,28 @@
+"""What `precision: auto` means follows from the kind of hardware, never from a timing."""
+
+import pytest
+import torch
+
+from capnet.config import Runtime
+from capnet.runtime import prepare
+
+
+@pytest.mark.parametrize(
+    ("abilities", "bf16"),
+    [
+        ({"avx512_bf16": True, "avx512_f": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"avx512_bf16": False, "avx512_f": True, "avx2": True}, False),  # emulated: bf16 is slower there
+        ({}, False),
+    ],
+)
+def test_auto_is_bf16_only_where_a_cpu_multiplies_it_in_hardware(abilities, bf16, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert prepare(Runtime(device="cpu", threads=1)).bf16 is bf16
+    assert prepare(Runtime(device="cpu", threads=1, precision="fp32")).bf16 is False
+    assert prepare(Runtime(device="cpu", threads=1, precision="bf16")).bf16 is True
+
+
+def test_a_version_of_torch_that_does_not_name_abilities_runs_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert prepare(Runtime(device="cpu", threads=1)).bf16 is False
