@@ -108,6 +108,19 @@ test: lint  ## All tests that need neither servers nor root
 test-faults: env  ## All hostile files, kills and faults: the long run of tests/faults
 	FAULTS=all CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) tests/faults
 
+$(VENV)/.fuzz: $(STAMP) tests/faults/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r tests/faults/requirements.txt
+	@touch $@
+
+FUZZED := coco camera_traps csv parquet voc_xml voc_list nus_wide settings classes evaluation split predictions tensors image request
+
+.PHONY: fuzz
+fuzz: env $(VENV)/.fuzz  ## Coverage-guided fuzzing of all readers, SECONDS each (60), or of some: FUZZED='coco image'
+	@for target in $(FUZZED); do \
+	  echo "fuzz $$target"; \
+	  PYTHONPATH=.:tests OMP_NUM_THREADS=1 python -m faults.fuzz $$target -max_total_time=$(or $(SECONDS),60) -print_final_stats=1 -verbosity=0; \
+	done
+
 $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r tests/services/requirements.txt
 	@touch $@

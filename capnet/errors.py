@@ -33,6 +33,8 @@ MACHINE = {
     errno.ENOMEM: "give the task more memory",
     errno.EIO: "look at the disk or the network that it is on",
 }
+# torch's allocators, oneDNN, threads: each says it in its own words, as a RuntimeError
+NO_MEMORY = ("allocate memory", "out of memory", "create a primitive", "bad_alloc", "start new thread")
 MEMORY = "give the task more memory, or set train.batch_size, runtime.threads or runtime.workers lower"
 
 
@@ -132,7 +134,7 @@ def machine_faults(where: Path | str = "", doing: str = "") -> Iterator[None]:
 def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetError | None:
     """An error of the machine as a message; None where it is none."""
     head = f"{doing}: " if doing else ""
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
     if not isinstance(error, OSError):
         return None

@@ -23,7 +23,7 @@ IS_LONG = os.environ.get("FAULTS") == "all"
 STAGES = ("ingest", "split", "validate", "graph", "train", "evaluate")
 TRIED = STAGES if IS_LONG else ("ingest", "graph")
 KILLS = 14 if IS_LONG else 1  # of each stage
-SIZES = (0, 300, 3000, 30_000, 1_100_000, 3_000_000) if IS_LONG else (300, 1_100_000)
+SIZES = (2000, 10_000, 30_000, 300_000, 1_100_000, 3_000_000) if IS_LONG else (2000, 1_100_000)
 OUTPUTS = {
     "ingest": "manifest",
     "split": "split",
