@@ -146,7 +146,8 @@ def test_every_disagreement_is_told_at_once(make_outputs: Make) -> None:
         "made for other classes",
         (
             "thresholds hold for the test-time views {'views': 1, 'expand': 8, 'average': 'logits'}, "
-            "the model is scored with {'average': 'logits', 'expand': 8, 'resize': 'short', 'size': 0, 'views': 5}"
+            "the model is scored with {'average': 'logits', 'decode': 'full', 'expand': 8, 'resize': 'short', "
+            "'size': 0, 'views': 5}"
         ),
         "no mAP of the variant capnet",
     ]

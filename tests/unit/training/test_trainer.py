@@ -229,7 +229,10 @@ def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_
         params = parse(fitted.params.model_dump(by_alias=True) | {"runtime": {"threads": 1, "compile": compiled}})
         fitted = replace(fitted, params=params)
         model = fitted.new_model()
-        images = SimpleNamespace(pooled=lambda rows, epoch, model=model: model.pooled(pixels[torch.from_numpy(rows)]))
+        images = SimpleNamespace(
+            announce=lambda *_: None,
+            pooled=lambda rows, epoch, model=model: model.pooled(pixels[torch.from_numpy(rows)]),
+        )
         monkeypatch.setattr(Trainer, "_images", lambda *_, images=images: images)
         rows, _ = problem
         losses.append([row["loss"] for row in fitted.fit(model, rows, None, tmp_path / str(compiled)).history])
