@@ -35,7 +35,7 @@ model, images, out, number = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), 
 served = load_served(model / "model", model / "evaluation" / "thresholds.json", Runtime(threads=int(sys.argv[5])))
 source = list_images(images)
 source = Source(source.names[:number], source.root)
-predict(served, "warm", Source(source.names[:48], source.root), out)
+predict(served, "warm", Source(source.names[:8], source.root), out)
 print("ready", flush=True)
 for _ in sys.stdin:
     begin = time.perf_counter()
