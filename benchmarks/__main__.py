@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 BENCHMARKS = {
-    "data": "how fast image files become views",
     "ablation": "what each part of the method is worth, over several data sets and seeds",
+    "data": "how fast image files become views",
     "graph": "the text graph against true co-occurrence",
     "paper": "the paper's table: VOC-LT, COCO-LT, NUS-WIDE with CLIP's weights",
     "predict": "how fast a model labels images",
@@ -23,10 +23,7 @@ BENCHMARKS = {
     "tracking": "what tracking costs a training",
 }
 
-FILES = {"data": "speed_data", "predict": "speed_predict"}  # of benchmarks whose file has another name
-
-
-FILES = {"step": "speed_step", "text": "speed_text"}  # of benchmarks whose file has another name
+FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text")}  # whose file has another name
 
 
 def main(arguments: Sequence[str]) -> int:
