@@ -19,6 +19,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
+# DVC's caches hold pickles: not in /var/tmp, which all users of a machine share
+export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site
 
 .PHONY: help
 help:  ## List the targets
@@ -113,6 +115,15 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 .PHONY: test-services
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(SERVICE_TESTS)
+
+$(VENV)/audit/.installed: Makefile
+	python3 -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --disable-pip-version-check --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+.PHONY: audit
+audit: env $(VENV)/audit/.installed  ## Known vulnerabilities and licences of the pinned packages, and their list: audit/sbom.json
+	@python -m components.audit --tools $(VENV)/audit/bin --service "$(or $(SERVICE),pypi)"
 
 .PHONY: images
 images: env  ## Build the container images: TORCH=cuda for GPUs, OPTIONS='...' for docker build

@@ -57,6 +57,14 @@ class _Lazy(click.Group):
             raise ConfigError(f"the command `capnet {name}` is gone", "command line", GONE[name])
         return None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        from capnet.redaction import redact
+
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:  # a mistake on the command line may hold an address
+            raise click.UsageError(redact(error.format_message()), error.ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Stages, in order"):
             formatter.write_dl([(stage.name, stage.summary) for stage in STAGES.values()])
@@ -163,10 +171,13 @@ def _reference(params: Params, split: str) -> AbstractContextManager[None]:
 
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
-    from capnet.errors import CapnetError
+    from capnet.errors import CapnetError, machine_faults
+    from capnet.redaction import install
 
+    install()
     try:
-        main.main(standalone_mode=True)
+        with machine_faults():
+            main.main(standalone_mode=True)
     except CapnetError as error:
         if "--traceback" in sys.argv:
             raise

@@ -1,23 +1,54 @@
-"""Errors that a user can act on: what is wrong, where, and what to do; collected, not one at a time."""
+"""Errors that a user can act on: what is wrong, where, and what to do; collected, not one at a time. What the machine
+does to a run (a full disk, a folder that is read-only, too little memory) is among them.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+from capnet.redaction import redact
 
 SHOWN = 20  # problems printed in full; the rest are counted
 LONGEST = 4000  # letters of one part of a message
 STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
+PROBE = 1 << 20  # bytes; less room than that is none
+MACHINE = {
+    errno.ENOSPC: "make room there, or choose another folder",
+    errno.EDQUOT: "make room there, or have the quota raised",
+    errno.EFBIG: "raise the largest size of a file (ulimit -f), or choose another file system",
+    errno.EROFS: "choose a folder that may be written to",
+    errno.EACCES: "choose a folder that may be written to, or change its rights",
+    errno.EPERM: "choose a folder that may be written to, or change its rights",
+    errno.ENOTDIR: "choose a folder, or remove the file that is in its place",
+    errno.EEXIST: "choose a folder, or remove the file that is in its place",
+    errno.EISDIR: "choose a file, or remove the folder that is in its place",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENOMEM: "give the task more memory",
+    errno.EIO: "look at the disk or the network that it is on",
+}
+MEMORY = "give the task more memory, or set train.batch_size, runtime.threads or runtime.workers lower"
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``."""
+    """One mistake: ``what`` is wrong (with the value), ``where`` (file, row, class), what ``todo``; credentials in it
+    are hidden.
+    """
 
     what: str
     where: str = ""
     todo: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("what", "where", "todo"):
+            object.__setattr__(self, name, redact(getattr(self, name)))
 
     def __str__(self) -> str:
         lines = [_shown(self.what)]
@@ -79,3 +110,45 @@ class GateError(CapnetError):
 
     exit_code = 5
     title = "gate"
+
+
+@contextmanager
+def machine_faults(where: Path | str = "", doing: str = "") -> Iterator[None]:
+    """Whatever the machine refuses inside is a CapnetError.
+
+    Args:
+        where: what the message names where the error does not say.
+        doing: what did not work, for the message.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        fault = machine_fault(error, str(where), doing)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetError | None:
+    """An error of the machine as a message; None where it is none."""
+    head = f"{doing}: " if doing else ""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
+    if not isinstance(error, OSError):
+        return None
+    number = error.errno or next((n for n in MACHINE if os.strerror(n) in str(error)), 0)
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    path = str(error.filename2 or error.filename or "")
+    todo = MACHINE.get(number, "see that it is there, may be used and has room; `capnet --traceback` says more")
+    return CapnetError(f"{head}{reason}", where or path or "the file system", todo)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError where nothing, or next to nothing, can be written into a folder: before hours of work."""
+    probe = folder / f".capnet.{os.getpid()}.probe"
+    try:
+        with open(probe, "wb") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+    finally:
+        probe.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.config import Runtime
@@ -15,21 +16,24 @@ if TYPE_CHECKING:
     import torch
 
 MOST_WORKERS = 16
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live, in which precision frozen towers run, and who decodes images.
+    """Where tensors live, in which precision frozen towers run, who decodes images, and how much is stored.
 
     Attributes:
         device: of tensors.
         bf16: frozen towers run under bf16 autocast.
         workers: processes that decode images; 0: threads of this one do.
+        feature_bytes: size that the feature store may reach.
     """
 
     device: torch.device
     bf16: bool
     workers: int = 0
+    feature_bytes: int = 20 * 10**9
 
     def autocast(self) -> AbstractContextManager[object]:
         import torch
@@ -55,7 +59,7 @@ def prepare(settings: Runtime) -> Machine:
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device))
-    return Machine(device, bf16, workers(settings))
+    return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
 
 
 def workers(settings: Runtime) -> int:
@@ -65,6 +69,9 @@ def workers(settings: Runtime) -> int:
     if settings.workers >= 0:
         return settings.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # a container's share of the processors; "max 100000" where there is none
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        cores = min(cores, quota // period)
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(cores, MOST_WORKERS) if cores > 1 else 0
 

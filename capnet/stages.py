@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +10,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capnet.errors import CapnetError, ContractError, GateError
+from capnet.contracts.publish import prepare, publish, remove, temporary_path
+from capnet.errors import CapnetError, ContractError, GateError, machine_faults
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -124,23 +124,22 @@ def run(
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
-    temporary = {
-        key: path.with_name(f".{path.stem}.{os.getpid()}.{rank}.tmp{path.suffix}") for key, path in targets.items()
-    }
+    temporary = {key: temporary_path(path, rank) for key, path in targets.items()}
     try:
         for path in temporary.values():
-            _prepare(path)
+            prepare(path)
         try:
-            metrics: dict[str, float] = _execute(name, step, settings, sources, temporary)
+            with machine_faults():
+                metrics: dict[str, float] = _execute(name, step, settings, sources, temporary)
         except GateError:
-            _publish(temporary, targets)
+            publish(temporary, targets)
             raise
         if rank == 0:
-            _publish(temporary, targets)
+            publish(temporary, targets)
     finally:
         for path in temporary.values():
             if path.exists():
-                _remove(path)
+                remove(path)
     return metrics
 
 
@@ -174,30 +173,3 @@ def _paths(stage: Stage, kind: str, expected: Mapping[str, str], paths: Mapping[
             "name every one",
         )
     return {key: Path(paths[key]) for key in expected}
-
-
-def _prepare(path: Path) -> None:
-    """Nothing at ``path``, and a folder around it."""
-    try:
-        _remove(path)
-        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CapnetError(
-            f"no output can be written here: {error.strerror}",
-            str(path.parent),
-            "make it a folder that you may write to",
-        ) from None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
-    for key, path in targets.items():
-        if temporary[key].exists():
-            _remove(path)
-            os.replace(temporary[key], path)

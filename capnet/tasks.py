@@ -15,6 +15,7 @@ from typing import Any
 from capnet.config import Params, parse
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import content_of, inlined
+from capnet.redaction import install, redact
 
 GOOD = ("SUCCEEDED", "COMPLETE")  # of a run; the second one from servers of Kubeflow Pipelines with ML Metadata
 # what a container with a GPU of any maker has
@@ -40,6 +41,7 @@ def task(
     ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` replaces runtime.seed.
     ``accelerators``: GPUs that the task asked for; where it sees fewer it ends at once.
     """
+    install()
     logging.getLogger().setLevel(logging.WARNING)  # great_expectations alone tells hundreds of lines
     logging.getLogger("capnet").setLevel(logging.INFO)
     try:
@@ -69,11 +71,18 @@ def located(settings: Params, folder: Path) -> tuple[Params, str]:
 def with_files(params: Params) -> Params:
     """``params`` with the content of the files in git that stages read: pods have no clone.
 
-    Raises ConfigError or ContractError where one cannot be used, before hours of training.
+    Raises ConfigError or ContractError where one cannot be used, before hours of training; ConfigError too where an
+    address holds a password: whoever may look at a run could read it.
     """
     from capnet.data.checks.drift import read_reference
     from capnet.promotion.policy import read_policy
 
+    if redact(params.data.root) != params.data.root:
+        raise ConfigError(
+            f"data.root = {params.data.root!r} holds a credential, which the page of a run would show",
+            "settings",
+            "leave it out of the address: tasks get GIT_USERNAME and GIT_PASSWORD from the secret capnet-git",
+        )
     read_policy(params.register_.policy)
     read_reference(params.validate_.reference)
     policy, reference = (

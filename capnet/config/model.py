@@ -90,6 +90,12 @@ class Runtime(Section):
         False, description="let torch.compile make kernels for the towers' blocks in training: for long runs on a GPU"
     )
     seed: Int = Field(0, ge=0, description="seed of every random draw in training")
+    feature_gigabytes: float = Field(
+        20.0,
+        gt=0,
+        description="size of the feature store in the state folder; beyond it the longest unused features go, but never"
+        " those in use",
+    )
 
 
 class Graph(Section):

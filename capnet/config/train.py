@@ -46,6 +46,14 @@ class Gcn(Section):
 class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
     bottleneck: Int = Field(64, ge=1, description="adapter width")
+    blocks: Int = Field(
+        0,
+        ge=0,
+        description=(
+            "how many of the image tower's last blocks get adapters, 0: all; with fewer the tokens before them are"
+            " computed once, for the test-time views and train.views random ones, and training runs these blocks only"
+        ),
+    )
     scale: float = Field(1.0, gt=0, description="start of the adapter's learnable scale")
     location: Literal["bridge", "pooled", "joint"] = Field(
         "bridge",
@@ -114,8 +122,8 @@ class Train(Section):
         4,
         ge=1,
         description=(
-            "random views cached per image besides the test-time views, where the image tower is frozen up to the"
-            " adapter"
+            "random views stored per image besides the test-time views, where the image tower is frozen, or all but its"
+            " last blocks (adapter.blocks)"
         ),
     )
     sampler: Literal["shuffle", "class_aware"] = Field(

@@ -27,8 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes | str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from capnet.config import Runtime
 from capnet.data.images.features import pooled_features
+from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Transform
 from capnet.data.images.views import centre_index
@@ -53,8 +54,8 @@ class Scorer:
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
 
-    def frozen(self, rows: pd.DataFrame, root: Path, what: str) -> Tensor:
-        """Features [picture, view, pooled] of the tower without adapters, from the cache where they are there."""
+    def frozen(self, rows: pd.DataFrame, root: Path, what: str) -> StoredFeatures:
+        """Features [picture, view, pooled] of the tower without adapters, from the feature store."""
         model = self.loaded.model
         return pooled_features(
             lambda images: model.pooled(images, adapted=False),
@@ -72,12 +73,12 @@ class Scorer:
         """All variants of the model and of zero-shot for each row."""
         plain = self.frozen(rows, root, what)
         parts: dict[str, list[np.ndarray]] = {}
-        for adapted, some in self._features(rows, root, plain, what):
+        for adapted, some in self._features(rows, root, plain):
             for name, scores in self._variants(adapted.to(self.machine.device), some.to(self.machine.device)).items():
                 parts.setdefault(name, []).append(scores)
         return Scored({name: np.concatenate(scores) for name, scores in parts.items()}, plain.numpy())
 
-    def _features(self, rows: pd.DataFrame, root: Path, plain: Tensor, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _features(self, rows: pd.DataFrame, root: Path, plain: Features) -> Iterator[tuple[Tensor, Tensor]]:
         """Features [image, view, pooled] of some images after the other, as the model sees them, and without adapters,
         which ``plain`` has of all.
         """

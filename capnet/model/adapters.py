@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from capnet.config import Adapter
 from capnet.errors import ConfigError
+from capnet.model.statistics import Rows, moments
 from capnet.model.towers import ImageTower, TextTower, Towers
 
 
@@ -58,12 +59,11 @@ class BridgeAdapter(nn.Module):
             nn.init.zeros_(tensor)
 
     @torch.no_grad()
-    def set_statistics(self, features: Tensor) -> None:
+    def set_statistics(self, features: Rows) -> None:
         """Take mean and spread from pooled features [..., pooled] of the training images."""
-        flat = features.flatten(0, -2)
-        mean = flat.mean(dim=0)
+        mean, variance = moments(features)
         self.mean.copy_(mean)
-        self.spread.copy_((flat - mean).square().mean().sqrt().clamp_min(1e-6))
+        self.spread.copy_(variance.mean().sqrt().clamp_min(1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj((x - self.mean) / self.spread)))
@@ -71,7 +71,7 @@ class BridgeAdapter(nn.Module):
 
 
 class BlockAdapters(nn.Module):
-    """One AdaptFormer parallel to the MLP of every transformer block: x' = u + MLP(LN2(u)) + AF(u).
+    """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
     The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
     what the MLP branch hands to the residual sum, so the block's own forward stays untouched.
@@ -110,10 +110,20 @@ class BlockAdapters(nn.Module):
 
 
 def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None:
-    """Adapters in every block of an image tower; None where they are off or the tower has no blocks."""
+    """Adapters in the image tower's last blocks, by default all; None where they are off or the tower has no blocks.
+
+    Raises:
+        ConfigError: the tower has fewer blocks.
+    """
     if not settings.enabled or not tower.blocks:
         return None
-    return BlockAdapters(tower.blocks, tower.block_width, settings.bottleneck, settings.scale)
+    if settings.blocks > len(tower.blocks):
+        raise ConfigError(
+            f"train.adapter.blocks = {settings.blocks}, and the image tower has {len(tower.blocks)} blocks",
+            "train.adapter.blocks",
+            f"set it to at most {len(tower.blocks)}, or to 0 for all",
+        )
+    return BlockAdapters(tower.blocks[-settings.blocks :], tower.block_width, settings.bottleneck, settings.scale)
 
 
 def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:

@@ -25,9 +25,11 @@ from capnet.model.gcn import LabelGcn
 from capnet.model.losses.cross_entropy import Bce
 from capnet.model.members import LinearProbe, start_weights
 from capnet.model.prompts import PromptLearner
+from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
 
 EncodePrompts = Callable[[PromptLearner], Tensor]
+START_ENTRIES = 2_000_000  # of images times classes, evenly drawn from the table, that scale and bias start from
 HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
 
 
@@ -63,12 +65,8 @@ class CapNet(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None
         n_classes = len(text_features)
-        head = settings.class_head.enabled
-        self.class_head = (
-            ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
-            if head
-            else None
-        )
+        head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
+        self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
         self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
 
@@ -94,16 +92,14 @@ class CapNet(nn.Module):
 
     @property
     def needs_plain_features(self) -> bool:
-        """Whether what is served takes features of the tower without its adapters, which are other ones than those with
-        them.
-        """
+        """Whether what is served also takes features of the tower without its adapters."""
         return not self.tower_is_frozen and any(self.weights.get(name) for name in ("linear_probe", "zero_shot"))
 
-    def prepare_for(self, pooled: Tensor, targets: Tensor, known: Tensor) -> None:
+    def prepare_for(self, pooled: Rows, targets: Tensor, known: Tensor) -> None:
         """Take from the training images what is needed before training.
 
         Args:
-            pooled: features of the tower without adapters, [image, view, pooled].
+            pooled: features of the tower without adapters, [image, view, pooled]; read in chunks.
             targets: bool [image, class].
             known: bool [image, class].
         """
@@ -113,9 +109,12 @@ class CapNet(nn.Module):
             self.class_head.set_statistics(pooled)
         if self.settings.head.start == "settings":
             return
+        every = math.ceil(targets.numel() / START_ENTRIES)
         with torch.no_grad():
-            features = self.image_features(pooled.mean(dim=1).to(self.logit_scale.device), adapted=False)
-            cosines = (features @ self._zero_shot().T).cpu()
+            device, zero_shot = self.logit_scale.device, self._zero_shot().T
+            means = (part.mean(dim=1).to(device) for part in chunks(pooled, every))
+            cosines = torch.cat([(self.image_features(part, adapted=False) @ zero_shot).cpu() for part in means])
+        targets, known = targets[::every], known[::every]
         counts = (targets & known).sum(dim=0)
         parts = [(self, self.settings.loss), (self.class_head, HEAD_LOSS)]
         for part, loss in parts:
@@ -153,9 +152,7 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size]; ``adapted=False`` leaves adapters
-        out.
-        """
+        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
         if self.block_adapters is None:
             with torch.no_grad():
                 return self.towers.image.pooled(images).float()
@@ -164,6 +161,13 @@ class CapNet(nn.Module):
             return self.towers.image.pooled(images).float()
         finally:
             self.block_adapters.active = True
+
+    @property
+    def blocks_behind_tokens(self) -> int:
+        """How many of the image tower's last blocks are all that training changes; 0 where it is more or nothing."""
+        tower, blocks = self.towers.image, self.settings.adapter.blocks
+        divides = self.block_adapters is not None and 0 < blocks < len(tower.blocks) and tower.divides
+        return blocks if divides else 0
 
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
         """Unit image features [image, embed] of pooled features."""

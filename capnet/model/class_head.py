@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from capnet.config import Loss
 from capnet.model.losses import multilabel_loss
+from capnet.model.statistics import Rows, moments
 
 SCALES = (1.0, 200.0)
 BIAS = 10.0  # largest start in logits: where a class is in no image, or in all of them, the best one is infinite
@@ -33,11 +34,11 @@ class ClassHead(nn.Module):
         self.spread = nn.Parameter(torch.ones(pooled), requires_grad=False)
 
     @torch.no_grad()
-    def set_statistics(self, features: Tensor) -> None:
+    def set_statistics(self, features: Rows) -> None:
         """Take mean and spread of every feature from pooled features [..., pooled] of the training images."""
-        flat = features.flatten(0, -2)
-        self.mean.copy_(flat.mean(dim=0))
-        spread = (flat - self.mean).square().mean(dim=0).sqrt()
+        mean, variance = moments(features)
+        self.mean.copy_(mean)
+        spread = variance.sqrt()
         self.spread.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
     def forward(self, pooled: Tensor, cosines: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from capnet.redaction import redact
 from capnet.tracking.store import insist
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def begin(
     """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
     at = now()
     key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
-    shortened = reason[:LONGEST], rules[:LONGEST], person()[:100]
+    shortened = redact(reason)[:LONGEST], rules[:LONGEST], person()[:100]
     event = Event(kind, before, after, verdict, *shortened, at, key=key, policy=policy)
     _write(client, name, event)
     return event

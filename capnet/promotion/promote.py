@@ -26,6 +26,7 @@ from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words, loosened, tagged
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import champion_of, current_number, rival_of, version_or_none
+from capnet.redaction import redact
 from capnet.tracking.store import insist
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def promote(
     rules, words = "; ".join(map(str, verdict.broken)), in_words(policy)
     event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, "", words)
     if verdict.colour == "red" or verdict.needs_reason:
-        client.set_model_version_tag(name, number, OVERRIDE, reason)
+        client.set_model_version_tag(name, number, OVERRIDE, redact(reason))
     elif OVERRIDE in version.tags:
         client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
     return _move(client, event, name, verdict, since)
@@ -235,7 +236,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     verdict, words = version.tags.get(VERDICT, ""), _policy_of(version)
     event = history.begin(client, name, "rolled back", current, back, verdict, reason, "", "", words)
     if why:
-        client.set_model_version_tag(name, back, OVERRIDE, reason)
+        client.set_model_version_tag(name, back, OVERRIDE, redact(reason))
     return _move(client, event, name, None, since)
 
 

@@ -28,6 +28,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.promotion.gate import GateScores, gate_scores
+from capnet.redaction import redact
 from capnet.registry.markdown import code
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
@@ -126,31 +127,18 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
             f" {config.get('tte')}"
         )
         problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
-    with reading(evaluation / "evaluation.json"):
-        is_measured = "mAP" in metrics.get("capnet", {})
-    if not is_measured:
-        where = str(evaluation / "evaluation.json")
-        problems.append(Problem("no mAP of the variant capnet", where, "run `capnet evaluate` again"))
+    path = evaluation / "evaluation.json"
+    with reading(path):
+        if "mAP" not in metrics.get("capnet", {}):
+            problems.append(Problem("no mAP of the variant capnet", str(path), "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
     with reading(validation / "validation.json"):
-        checks: list[Mapping[str, Any]] = [dict(item) for item in findings["checks"]]
+        checks = [dict(item) for item in findings["checks"]]
     history = _rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
-    return Candidate(
-        split,
-        validation,
-        model,
-        evaluation,
-        content,
-        classes,
-        config,
-        metrics,
-        thresholds,
-        per_class,
-        history,
-        checks,
-    )
+    measured = (config, metrics, thresholds, per_class, history, checks)
+    return Candidate(split, validation, model, evaluation, content, classes, *measured)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -175,7 +163,7 @@ def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             flat |= flat_params(value, f"{name}.")
         else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
+            flat[name] = redact(value if isinstance(value, str) else json.dumps(value))
     return flat
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Register
 from capnet.contracts import sha256_file
+from capnet.redaction import redact
 from capnet.registry.candidate import Candidate, curves
 from capnet.tracking.live import MODEL_TAG, given_run
 from capnet.tracking.provenance import fingerprints
@@ -123,4 +124,5 @@ def dvc_location(config: Path, md5: str) -> str:
         url = parser[f"'remote \"{remote}\"'"]["url"]
     except (OSError, KeyError, configparser.Error):
         return ""
+    url = redact(url)
     return f"{url.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}" if md5 else url

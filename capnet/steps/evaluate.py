@@ -83,7 +83,10 @@ def evaluate(
     scorer = Scorer(model_dir, params.runtime)
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
-    train_features = scorer.frozen(rows["train"], root, "training (test-time views of)").numpy() if fits else None
+    train_features = None
+    if fits:  # the mean of the views is all that the probe needs
+        train_means = scorer.frozen(rows["train"], root, "training (test-time views of)").mean(dim=1)
+        train_features = train_means.unsqueeze(1).numpy()
     held_out, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
     has_held_out = held_out.is_file() and (val is None or config.get("refit_rows"))
     out_of_fold, views = read_predictions(held_out) if has_held_out else None, config["tte"]

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.data.images.stored_features import Features
 from capnet.errors import DataError
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
@@ -20,7 +21,7 @@ from capnet.training.scoring import served_scores
 from capnet.training.trainer import Trainer, Validate
 
 
-def validator(trainer: Trainer, val: pd.DataFrame, plain: Tensor | None) -> Validate | None:
+def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Validate | None:
     """A function that measures a model on the validation rows.
 
     Args:
@@ -54,7 +55,7 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Tensor | None) -> Vali
 
 
 def fit_probe(
-    trainer: Trainer, rows: pd.DataFrame, plain: Tensor, val: pd.DataFrame, val_plain: Tensor | None
+    trainer: Trainer, rows: pd.DataFrame, plain: Features, val: pd.DataFrame, val_plain: Features | None
 ) -> Chosen:
     """The linear probe on the mean feature of the test-time views.
 

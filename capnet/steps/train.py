@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from capnet.config import Params, settings_hash
@@ -22,6 +21,7 @@ from capnet.contracts import (
     write_json,
     write_predictions,
 )
+from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.baselines import Chosen
@@ -78,7 +78,7 @@ def _train(
     trainer = _trainer(params, inputs, table, machine, group)
     folder = _state_folder(trainer, inputs)
     model = trainer.new_model()
-    plain, views, val_plain, val_views = _features(trainer, model, rows, val)
+    plain, views, val_plain = _features(trainer, model, rows, val)
     result = trainer.fit(
         model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
     )
@@ -97,8 +97,7 @@ def _train(
     everything = pd.concat([rows, val], ignore_index=True) if refits else rows
     tensors = result.tensors
     if refits:
-        both = _stacked(plain, val_plain), _stacked(views, val_views)
-        tensors = _refit(trainer, everything, *both, folder / "refit", result.selected_epoch).tensors
+        tensors = _refit(trainer, everything, folder / "refit", result.selected_epoch).tensors
     if group.is_main_process:
         blend = None
         held, split = (rows, "train") if val.empty else (val, "val")
@@ -156,36 +155,31 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
 
 def _features(
     trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[StoredFeatures | None, StoredFeatures | None, StoredFeatures | None]:
     """Features [row, view, pooled] in the tower without adapters: of the training rows under the test-time views, and
-    under all views that a frozen tower is trained on; of the validation rows likewise. None for what nothing needs.
+    under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs. Where only a
+    tower's last blocks are trained, the second are the tokens [row, view, token, width] before these.
     """
     settings, test_time = trainer.params.train, trainer.transform()
     frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
-    plain = views = val_plain = val_views = None
-    starts = settings.class_head.enabled or settings.head.start == "data"
-    if frozen or blended or starts:
+    plain = views = val_plain = None
+    if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
         plain = trainer.features(rows, test_time, "training")
     if frozen and plain is not None:
         random = trainer.features(rows, trainer.transform(settings.views), "training (random views of)")
-        views = torch.cat([plain, random], dim=1)
-    if len(val) and (frozen or blended or (starts and settings.refit)):
+        views = join_views([plain, random])
+    elif model.blocks_behind_tokens:
+        transforms = [test_time, trainer.transform(settings.views)]
+        views = trainer.tokens(rows, transforms, model.blocks_behind_tokens, "training")
+    if len(val) and (frozen or blended):
         val_plain = trainer.features(val, test_time, "validation")
-    if len(val) and frozen and settings.refit and val_plain is not None:
-        random = trainer.features(val, trainer.transform(settings.views), "validation (random views of)")
-        val_views = torch.cat([val_plain, random], dim=1)
-    return plain, views, val_plain, val_views
+    return plain, views, val_plain
 
 
-def _stacked(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other])
-
-
-def _refit(
-    trainer: Trainer, rows: pd.DataFrame, plain: Tensor | None, views: Tensor | None, folder: Path, epoch: int
-) -> Fit:
+def _refit(trainer: Trainer, rows: pd.DataFrame, folder: Path, epoch: int) -> Fit:
     """Train a new model on ``rows``, up to the epoch that was chosen."""
     model = trainer.new_model()
+    plain, views, _ = _features(trainer, model, rows, rows.iloc[:0])
     fit = trainer.fit(model, rows, views, folder, plain, what=f"refit on {len(rows):,} rows", last_epoch=epoch)
     model.release_towers()
     return fit

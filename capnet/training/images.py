@@ -1,8 +1,8 @@
-"""Where the trainer gets an image's pooled features: from the cache for a frozen tower, else from decoded images."""
+"""Where the trainer gets an image's pooled features: from the store for a frozen tower, else from decoded images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from capnet.data.images.loader import Batch, load_batches, require_good
+from capnet.data.images.stored_features import Features
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import to_tensor
 from capnet.model.capnet import CapNet
@@ -35,19 +36,23 @@ class TrainingImages(Protocol):
 
 @dataclass
 class CachedFeatures:
-    """``features`` [row, view, pooled] of a frozen tower; each epoch takes one view of a row at random."""
+    """``features`` [row, view, ...] of a frozen tower, or of its first blocks and how they are ``finished``; an epoch
+    takes one view of each row at random.
+    """
 
-    features: Tensor
+    features: Features
     device: torch.device
     seed: int
+    finished: Callable[[Tensor], Tensor] | None = None
 
     def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
         """Nothing is read ahead."""
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
-        n_rows, n_views, _ = self.features.shape
+        n_rows, n_views = self.features.shape[:2]
         view = np.random.default_rng([self.seed, epoch, 3]).integers(n_views, size=n_rows)
-        return self.features[torch.from_numpy(rows), torch.from_numpy(view[rows])].to(self.device)
+        features = self.features[torch.from_numpy(rows), torch.from_numpy(view[rows])].to(self.device)
+        return features if self.finished is None else self.finished(features)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.data.images.stored_features import Features
 from capnet.data.splits.assign import group_codes
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.training.scoring import member_logits
@@ -16,7 +17,7 @@ from capnet.training.trainer import Trainer
 
 
 def out_of_fold_logits(
-    trainer: Trainer, rows: pd.DataFrame, views: Tensor | None, plain: Tensor | None, folder: Path
+    trainer: Trainer, rows: pd.DataFrame, views: Features | None, plain: Features | None, folder: Path
 ) -> dict[str, Tensor]:
     """Train one model for each fold on all other folds, and score the fold with it; groups stay together.
 
@@ -40,12 +41,12 @@ def out_of_fold_logits(
         if not len(inside) or not len(outside):
             continue
         seen, held_out = (rows.iloc[chosen.numpy()].reset_index(drop=True) for chosen in (inside, outside))
-        seen_views, seen_plain = (None if item is None else item[inside] for item in (views, plain))
+        seen_views, seen_plain = (None if item is None else item.index_select(0, inside) for item in (views, plain))
         model = trainer.new_model()
         what = f"fold {fold + 1} of {n_folds}"
         trainer.fit(model, seen, seen_views, folder / f"fold{fold}", seen_plain, what=what)
         if trainer.process_group.is_main_process:
-            held_out_plain = None if plain is None else plain[outside]
+            held_out_plain = None if plain is None else plain.index_select(0, outside)
             for name, logits in member_logits(trainer, model, held_out, held_out_plain, "held-out").items():
                 result.setdefault(name, torch.zeros(len(rows), *logits.shape[1:]))[outside] = logits
         model.release_towers()

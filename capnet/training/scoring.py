@@ -10,16 +10,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
 from capnet.training.trainer import Trainer
 
-BATCH = 256  # rows of cached features at once
+BATCH = 256  # rows of stored features at once
+BATCH_OF_TOKENS = 8
 
 
 @torch.no_grad()
 def member_logits(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str
 ) -> dict[str, Tensor]:
     """Logits of each member of ``model`` under the test-time views.
 
@@ -36,7 +38,7 @@ def member_logits(
     """
     parts: dict[str, list[Tensor]] = {}
     classes = model.class_features()
-    for both in _features(trainer, model, rows, plain):
+    for both in _features(trainer, model, rows, plain, what):
         views, plain_views = (item.to(trainer.machine.device) for item in both)
         for name, logits in model.members(views.flatten(0, 1), classes, plain_views.flatten(0, 1)).items():
             parts.setdefault(name, []).append(logits.view(*views.shape[:2], -1).float().cpu())
@@ -59,13 +61,13 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
     return scores.float().numpy()
 
 
-def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None, what: str) -> np.ndarray:
+def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:
     """``combine`` of ``member_logits`` with the model's own weights: float32 [row, class]."""
     return combine(member_logits(trainer, model, rows, plain, what), model.weights, trainer.params.tte.average)
 
 
 def _features(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Tensor | None
+    trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features [row, view, pooled] of some rows after the other: of the tower as it is, and without its adapters."""
     if model.tower_is_frozen:
@@ -73,6 +75,13 @@ def _features(
         yield from ((plain[start : start + BATCH],) * 2 for start in range(0, len(rows), BATCH))
         return
     both = plain is None and model.needs_plain_features
+    if model.blocks_behind_tokens and not both:
+        tokens = trainer.tokens(rows, [trainer.transform()], model.blocks_behind_tokens, what)
+        for start in range(0, len(rows), BATCH_OF_TOKENS):
+            some = tokens[start : start + BATCH_OF_TOKENS].to(trainer.machine.device)  # [image, view, token, width]
+            adapted = trainer.pooled_of_tokens(model, some.flatten(0, 1)).view(*some.shape[:2], -1)
+            yield adapted, adapted if plain is None else plain[start : start + BATCH_OF_TOKENS]
+        return
     encode = passes(model.pooled, *([partial(model.pooled, adapted=False)] if both else []))
     transform, threads = trainer.transform(), trainer.params.runtime.threads
     start = 0

@@ -20,7 +20,9 @@ from torch import Tensor
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
 from capnet.data.images.features import pooled_features
+from capnet.data.images.stored_features import Features, StoredFeatures, join_views
 from capnet.data.images.transform import Transform
+from capnet.errors import ConfigError
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
@@ -98,29 +100,61 @@ class Trainer:
         views = None if random_views else tte
         return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
-    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> Tensor:
+    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
         """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
-        tower = self.towers.image
+        return self._stored(self.towers.image.pooled, "", rows, transform, what)
+
+    def tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> StoredFeatures:
+        """Tokens [row, view, token, width] before the image tower's last ``blocks`` blocks, of the views of all
+        ``transforms``.
+
+        Raises:
+            ConfigError: they need more than the feature store may hold.
+        """
+        tower, size, device = self.towers.image, self.towers.preprocess.size, self.machine.device
+        with torch.no_grad():
+            one = tower.tokens(torch.zeros(1, 3, size, size, device=device), blocks)
+        gigabytes = 2e-9 * one.numel() * rows["sha256"].nunique() * sum(item.views for item in transforms)
+        if gigabytes > self.params.runtime.feature_gigabytes:
+            raise ConfigError(
+                f"the tokens of {len(rows)} {what} images take {gigabytes:.1f} GB, and runtime.feature_gigabytes is"
+                f" {self.params.runtime.feature_gigabytes:g}",
+                "train.adapter.blocks",
+                "raise runtime.feature_gigabytes, lower train.views, or set train.adapter.blocks: 0",
+            )
+        before = f" before {blocks} blocks"
+        function = partial(tower.tokens, blocks=blocks)
+        return join_views([self._stored(function, before, rows, item, f"{what} (tokens of)") for item in transforms])
+
+    def pooled_of_tokens(self, model: CapNet, tokens: Tensor) -> Tensor:
+        """Pooled features [image, pooled] of ``tokens`` [image, token, width] in ``model``."""
+        with self.machine.autocast():
+            stream = tokens.bfloat16() if self.machine.bf16 else tokens  # as the blocks before left it
+            return model.towers.image.pooled_of_tokens(stream, model.blocks_behind_tokens).float()
+
+    def _stored(
+        self, function: Callable[[Tensor], Tensor], before: str, rows: pd.DataFrame, transform: Transform, what: str
+    ) -> StoredFeatures:
         with self.process_group.main_process_first():
             return pooled_features(
-                tower.pooled,
-                self.towers.weight_hash,
+                function,
+                self.towers.weight_hash + before,
                 rows,
                 self.root,
                 transform,
                 self.machine,
                 self.params.runtime.threads,
                 what,
-                concurrent=tower.thread_safe,
+                concurrent=self.towers.image.thread_safe,
             )
 
     def fit(
         self,
         model: CapNet,
         rows: pd.DataFrame,
-        views: Tensor | None,
+        views: Features | None,
         folder: Path,
-        plain: Tensor | None = None,
+        plain: Features | None = None,
         validate: Validate | None = None,
         what: str = "training",
         log: Log | None = None,
@@ -133,10 +167,11 @@ class Trainer:
         Args:
             model: from ``new_model``.
             rows: training rows.
-            views: their features [row, view, pooled] for a frozen tower; without them images are decoded.
+            views: their features [row, view, pooled] for a frozen tower, their tokens [row, view, token, width] for one
+                whose last blocks are trained; without them images are decoded.
             folder: for checkpoints.
             plain: features [row, view, pooled] in the tower without adapters, for statistics and start values; used
-                where ``views`` is None.
+                for a tower that is trained.
             validate: gives ``val_mAP`` and more after an epoch; without it, or with ``select: last``, the last epoch is
                 selected.
             what: names this training in the log.
@@ -151,7 +186,7 @@ class Trainer:
         """
         settings, seed, group = self.params.train, self.params.runtime.seed, self.process_group
         labels, images = self.labels(rows), self._images(model, rows, views)
-        prepared = plain if views is None else views
+        prepared = views if views is not None and model.tower_is_frozen else plain
         if prepared is not None:
             model.prepare_for(prepared, labels.targets, labels.known)
         if self.params.runtime.compile:
@@ -201,10 +236,11 @@ class Trainer:
             return Fit(progress.best, progress.history, progress.best_epoch)
         return Fit(model.trained_tensors(), progress.history, last)
 
-    def _images(self, model: CapNet, rows: pd.DataFrame, views: Tensor | None) -> TrainingImages:
+    def _images(self, model: CapNet, rows: pd.DataFrame, views: Features | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
-            return CachedFeatures(views, machine.device, runtime.seed)
+            finished = None if model.tower_is_frozen else partial(self.pooled_of_tokens, model)
+            return CachedFeatures(views, machine.device, runtime.seed, finished)
         transform = replace(self.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 

@@ -13,8 +13,10 @@ from contract import argo_rules, cluster_shapes, kfp_driver, kfp_pod, kfp_rules,
 from contract.cluster_shapes import SHAPES, compiled, runs
 from contract.test_pipeline_types import PARAMS
 
+from capnet.inline import MOST as MOST_INLINED
+from capnet.inline import PACKED
 from pipelines.arguments import prediction_arguments
-from pipelines.checks import MOST_SHARDS, TAKEN
+from pipelines.checks import MOST_SHARDS, TAKEN, check_size
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +61,18 @@ def test_every_number_of_parts_up_to_the_most_fits_and_the_most_is_the_most() ->
     assert sizes[-1] < MOST
     assert longest(MOST_SHARDS + 20) > MOST, "more would fit: raise MOST_SHARDS"
     assert longest(250) > argo_rules.MOST_ARGUMENT, "what --shards allowed once"
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "setting"), [("validate", "validate", "reference"), ("register", "register", "policy")]
+)
+def test_the_longest_file_that_travels_with_a_run_fits(stage: str, section: str, setting: str) -> None:
+    spec, platform = compiled("training")
+    given = next(runs("training"))
+    given[stage][section][setting] = PACKED + "x" * (MOST_INLINED - len(PACKED))
+    kfp_rules.check_parameters(spec, given)
+    check_size(given)
+    assert max(len(word.encode()) for _, pod in kfp_pod.pods(spec, platform, given) for word in words(pod)) < MOST
 
 
 @pytest.mark.parametrize("name", SHAPES)

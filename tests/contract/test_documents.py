@@ -49,6 +49,8 @@ DOCUMENTS = [
     "docs/on-kubernetes.md",
     "docs/air-gapped.md",
     "docs/images.md",
+    "docs/security.md",
+    "SECURITY.md",
     "mlflow/README.md",
 ]
 

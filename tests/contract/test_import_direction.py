@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "state", "runtime", "section", "yaml_text"}
+FOUNDATION = {"", "errors", "config", "contracts", "inline", "progress", "redaction", "state", "runtime", "section"} | {
+    "yaml_text"
+}
 LOSSES = "capnet.model.losses"  # a loss is one file, its settings included; so the settings read that package
 MAY_IMPORT = {  # the foundation and the room itself are always allowed
     "data": set[str](),

@@ -527,6 +527,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
             "capnet.tasks",
             "capnet.cluster.trainjob_spec",
             "capnet.data",
+            "capnet.tracking.database",
             "capnet.tracking.store",
             "components",
             "pipelines",

@@ -4,20 +4,18 @@ version, and nothing is left over.
 
 from __future__ import annotations
 
-import atexit
 import os
 import random
 import shutil
 import signal
 import sqlite3
-import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.command import begin, end, said
 from unit.conftest import _make as make_outputs
 from unit.stores import empty_database as empty_database
 
@@ -52,43 +50,6 @@ def place(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
-def begin(folder: Path) -> int:
-    """`capnet register` in a process of its own; its output goes to two files."""
-    child = os.fork()
-    if child:
-        return child
-    os.setsid()
-    os.chdir(folder)
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder.parent / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["capnet", "register"]
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    code = 99
-    try:
-        from capnet.cli import entry
-
-        entry()
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        threading._shutdown()
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def end(child: int) -> int:
-    """Its exit code; minus the signal that it died of."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def versions(folder: Path) -> list[tuple[Any, ...]]:
     """Version and status of every one, and the aliases; the file is sound."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
@@ -99,10 +60,9 @@ def versions(folder: Path) -> list[tuple[Any, ...]]:
 
 def check(folder: Path) -> None:
     """One more call ends well."""
-    code = end(begin(folder))
-    said = (folder.parent / "err").read_text()
-    assert code == 0, said
-    assert "Traceback" not in said
+    code = end(begin(folder, "register"))
+    assert code == 0, said(folder)
+    assert "Traceback" not in said(folder)
     ready = [item for item in versions(folder) if item[1] == "READY"]
     assert len(ready) == 1
     assert ("challenger", ready[0][0]) in versions(folder)
@@ -125,7 +85,7 @@ def duration(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bo
             shutil.rmtree(folder / "outputs")
             shutil.copytree(outputs, folder / "outputs")
         started = time.monotonic()
-        assert end(begin(folder)) == 0, (folder.parent / "err").read_text()
+        assert end(begin(folder, "register")) == 0, said(folder)
         took[has_store] = time.monotonic() - started
     return took
 
@@ -147,11 +107,10 @@ def test_register_killed_at_random_moments(
         (place / "outputs" / "registration.json").unlink(missing_ok=True)
         if has_store:
             shutil.copy(empty_database, place / "mlflow.db")
-        child = begin(place)
+        child = begin(place, "register")
         time.sleep(generator.uniform(0, duration[has_store]))
         os.kill(child, number)
         code = end(child)
-        said = (place.parent / "err").read_text()
-        assert code in (0, 1, 130, -number), (kill, code, said)
-        assert "Traceback" not in said, (kill, said)
+        assert code in (0, 1, 130, -number), (kill, code, said(place))
+        assert "Traceback" not in said(place), (kill, said(place))
         check(place)

@@ -11,6 +11,7 @@ import click
 
 from capnet.cluster import names
 from capnet.errors import CapnetError, Problem
+from capnet.redaction import redact
 
 SILENT = "check the network; an address that does not answer at all is often behind a firewall"
 
@@ -103,9 +104,9 @@ def report(findings: Iterable[Finding], error: type[CapnetError]) -> None:
     problems = []
     for item in findings:
         if item.warning:
-            click.echo(f"warn   {item.about}: {item.message}\n  to do: {item.warning}")
+            click.echo(redact(f"warn   {item.about}: {item.message}\n  to do: {item.warning}"))
         elif item.problem is None:
-            click.echo(f"ok     {item.about}: {item.message}")
+            click.echo(redact(f"ok     {item.about}: {item.message}"))
         else:
             problems.append(item.problem)
     if problems:

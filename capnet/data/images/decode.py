@@ -18,6 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  
 MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is taken out
 MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
 MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
+MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
 BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
 CONVERTED = {
@@ -88,6 +89,8 @@ def open_image(source: Path | bytes) -> Image.Image:
         reason = str(_too_many(MOST_PIXELS))
     elif max(width, height) > MOST_ASPECT * min(width, height):
         reason = f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
+    elif image.info.get("progressive") and (scans := _scans(source)) * width * height > MOST_SCANNED:
+        reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
     elif image.mode in RANGELESS:
         reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
     elif image.mode not in CONVERTED:
@@ -147,6 +150,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _is_reducible(image: Image.Image) -> bool:
     """Can its decoder give half the size for a quarter of the memory? A JPEG's that is not progressive can."""
     return image.format == "JPEG" and image.mode in ("RGB", "L") and not image.info.get("progressive")
+
+
+def _scans(source: Path | bytes) -> int:
+    """How often a progressive JPEG goes over its pixels; its marker stands nowhere else but in a preview."""
+    return (source if isinstance(source, bytes) else source.read_bytes()).count(b"\xff\xda")
 
 
 def _too_many(pixels: int) -> Unusable:

@@ -1,22 +1,24 @@
-"""Pooled features of a frozen image tower, computed once per picture and view and kept in the state folder."""
+"""Pooled features of a frozen image tower, from the feature store where it has them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from capnet.config import settings_hash
-from capnet.contracts import read_cached_tensors, write_tensors
-from capnet.data.images.stream import stream, without_faults
+from capnet.data.images.store import FeatureStore, trim
+from capnet.data.images.stored_features import StoredFeatures
+from capnet.data.images.stream import Part, stream, without_faults
 from capnet.data.images.transform import Transform
 from capnet.errors import DataError
-from capnet.progress import bar
+from capnet.progress import Advance, bar
 from capnet.runtime import Machine
-from capnet.state import state_dir
 
 
 def pooled_features(
@@ -29,42 +31,46 @@ def pooled_features(
     threads: int,
     what: str,
     concurrent: bool = False,
-) -> Tensor:
-    """Float features [picture, view, pooled] of a frozen tower, from the state folder where they are already there.
+) -> StoredFeatures:
+    """Features [image, view, pooled] of a frozen tower from the feature store; those that it has not are computed.
 
     ``concurrent`` is ``stream``'s.
+
+    Raises:
+        DataError: images have no sha256, or features that 16 bits cannot hold; names them.
     """
-    if rows["sha256"].isna().any():  # the cache goes by content
+    if rows["sha256"].isna().any():  # the store goes by content
         todo = "set ingest.images: decode or header, or give the label table a column sha256"
         raise DataError(
             f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo
         )
-    key = settings_hash(
-        {
-            "rows": list(rows["sha256"]),
-            "weights": weight_hash,
-            "look": transform.key(),
-            "bf16": machine.bf16,
-            "device": machine.device.type,
-        }
-    )
-    path = state_dir("features") / f"{key}.safetensors"
-    cached = read_cached_tensors(path, {"features": (len(rows), None, None)})
-    if cached is not None:
-        return cached["features"]
-    parts = stream(pooled, transform.items(rows), root, transform, machine, threads, len(rows), concurrent)
-    with bar(f"features of {what} pictures", len(rows)) as advance:
-        found: list[Tensor] = []
-        for part in without_faults(parts, root):
-            found.append(part.features)
-            advance(len(part.items))
-    features = torch.cat(found) if found else torch.empty(0, 1, 1)
-    if not bool(torch.isfinite(features).all()):
-        bad = rows["path"][(~torch.isfinite(features).all(dim=2).all(dim=1)).numpy()].tolist()
-        raise DataError(
-            f"features are not finite for {len(bad)} pictures, e.g. {bad[0]}",
-            what,
-            "look at these pictures, or set runtime.precision: fp32",
-        )
-    write_tensors(path, {"features": features}, {"pictures": len(rows)})
+    hashes = rows["sha256"].tolist()
+    key = {"weights": weight_hash, "transform": transform.key(), "bf16": machine.bf16, "device": machine.device.type}
+    store = FeatureStore(settings_hash(key))
+    missing = store.missing(hashes)
+    if missing:
+        new = rows.iloc[missing]
+        items, what = transform.items(new), f"features of {what} pictures"
+        parts = stream(pooled, items, root, transform, machine, threads, len(new), concurrent)
+        with closing(parts), bar(what, len(new)) as advance:
+            store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(parts, root), what, advance))
+    features = store.read(hashes)
+    if missing:
+        del store  # it keeps segments in use that these images do not need
+        trim(machine.feature_bytes)
     return features
+
+
+def _in_16_bits(parts: Iterable[Part], what: str, advance: Advance) -> Iterator[np.ndarray]:
+    """float16 [view, pooled] of each image: exactly what a tower gives under bf16 autocast, else rounded to 11 bits."""
+    for part in parts:
+        half = part.features.half()
+        for item, features in zip(part.items, half, strict=True):
+            if not bool(torch.isfinite(features).all()):
+                raise DataError(
+                    f"features are not finite in 16 bits for {item.path}",
+                    what,
+                    "look at this picture, or set runtime.precision: fp32",
+                )
+            yield features.numpy()
+        advance(len(half))

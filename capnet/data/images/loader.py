@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from capnet.data.images.decode import Unusable
+from capnet.data.images.decode import NO_MEMORY, Unusable
 from capnet.data.images.transform import Item, Transform
 from capnet.data.images.views import Canvas, in_threads, unusable
 from capnet.errors import CapnetError, DataError
@@ -77,6 +77,8 @@ class _Images(Dataset[Batch]):
                 batch.faults.append("")
             except Unusable as error:
                 batch.faults.append(str(error))
+            except MemoryError:
+                batch.faults.append(NO_MEMORY)
         return batch
 
 

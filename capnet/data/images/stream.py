@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def stream(
     threads: int,
     total: int,
     concurrent: bool = False,
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """``encode`` of every view of every image, in order, some images at a time.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -77,9 +77,13 @@ class Transform:
         return to_tensor(canvas.views(from_numpy(canvas.pixels)), self.mean, self.std)
 
     def key(self) -> str:
-        """Of what a tower is fed."""
-        look = [self.size, self.mean, self.std, self.interpolation, self.random_views, self.seed, self.resize]
-        return settings_hash({"look": look, "decode": self.decode}, self.tte or {})
+        """Of what a tower is fed: a seed counts for random views only, and how scores are averaged does not."""
+        fields: dict[str, Any] = {
+            "transform": [self.size, self.mean, self.std, self.interpolation, self.resize, self.decode],
+            "random": [self.random_views, self.seed] if self.tte is None else [],
+            "test_time": [] if self.tte is None else [self.tte.views, self.tte.expand],
+        }
+        return settings_hash(fields)
 
     def _needed(self, image_size: tuple[int, int]) -> tuple[int, int]:
         expand = 0 if self.tte is None else self.tte.expand

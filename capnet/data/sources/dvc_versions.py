@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -14,9 +15,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -219,10 +221,19 @@ def remote_has(folder: Path, name: str, version: Version) -> bool:
         return bool(repo.cloud.get_remote_odb(name).exists(version.md5))
 
 
+@cache
+def _private_folder() -> TemporaryDirectory[str]:
+    """For what DVC caches while this process runs: it reads pickles there, and its usual place is all users' of the
+    machine.
+    """
+    return TemporaryDirectory(prefix="capnet-dvc-")
+
+
 @contextmanager
 def _explained(where: str) -> Iterator[None]:
     """Turn what git, DVC and the remote raise into a DataError with the innermost message."""
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    os.environ.setdefault("DVC_SITE_CACHE_DIR", _private_folder().name)
     try:
         yield
     except DataError:

@@ -63,6 +63,40 @@ class ImageTower(nn.Module):
         output: Tensor = self.visual.trunk(images) if self._head is not None else self.visual(images)
         return output
 
+    @property
+    def divides(self) -> bool:
+        """Whether it can be run in two parts, ``tokens`` and ``pooled_of_tokens``: open_clip's own ViTs and timm's."""
+        from open_clip.transformer import VisionTransformer
+        from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+
+        if self._head is not None:
+            return type(self.visual.trunk) is TimmVisionTransformer
+        return type(self.visual) is VisionTransformer and self.visual.transformer.batch_first
+
+    def tokens(self, images: Tensor, blocks: int) -> Tensor:
+        """What the last ``blocks`` blocks are given, [image, token, width], of images [image, 3, size, size]."""
+        if self._head is None:
+            x = self.visual._embeds(images)
+        else:
+            trunk = self.visual.trunk
+            x = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images))))
+        for block in self.blocks[:-blocks]:
+            x = block(x)
+        output: Tensor = x
+        return output
+
+    def pooled_of_tokens(self, tokens: Tensor, blocks: int) -> Tensor:
+        """Pooled features [image, pooled] of ``tokens``, through the last ``blocks`` blocks."""
+        x = tokens
+        for block in self.blocks[-blocks:]:
+            x = block(x)
+        if self._head is None:
+            pooled, _ = self.visual._pool(x)
+            output: Tensor = pooled if self.visual.proj is None else pooled @ self.visual.proj
+        else:
+            output = self.visual.trunk.forward_head(self.visual.trunk.norm(x))
+        return output
+
     def project(self, pooled: Tensor) -> Tensor:
         """Features in the joint space [image, embed], un-normalised, of pooled features [image, pooled]."""
         output: Tensor = self._head(pooled) if self._head is not None else pooled

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize
 from unit.model.test_capnet import OFF, build, images
 
+from capnet.model import capnet
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.losses import LOSSES, multilabel_loss
 from capnet.training.optimiser import make_optimiser
@@ -139,3 +140,17 @@ def test_settings_start_where_they_say(lit):
     without = build(lit, head={"bias": False, "logit_scale": 25.0})
     without.prepare_for(views, targets, known)
     assert without.logit_scale.exp().item() == pytest.approx(25.0), "as published, where there is no bias to go with it"
+
+
+def test_many_images_start_from_an_even_sample_of_them(lit, monkeypatch):
+    views = torch.randn(30, 2, 1280, generator=torch.Generator().manual_seed(2)).abs()
+    targets = torch.rand(30, 4, generator=torch.Generator().manual_seed(3)) < 0.3
+    known = torch.ones_like(targets)
+    whole, part, sample = (build(lit) for _ in range(3))
+    whole.prepare_for(views, targets, known)
+    part.prepare_for(views[::3], targets[::3], known[::3])
+    monkeypatch.setattr(capnet, "START_ENTRIES", 50)
+    sample.prepare_for(views, targets, known)
+    assert torch.equal(sample.logit_bias, part.logit_bias)
+    assert torch.equal(sample.logit_scale, part.logit_scale)
+    assert not torch.equal(sample.logit_bias, whole.logit_bias)

@@ -13,6 +13,8 @@ import torch
 
 from capnet.config import Backbone, Train, parse
 from capnet.contracts import LabelGraph, make_classes, read_tensors, write_tensors
+from capnet.data.images.store import FeatureStore
+from capnet.data.images.stored_features import join_views
 from capnet.errors import CapnetError, DataError
 from capnet.model.backbones import load_towers
 from capnet.runtime import Machine
@@ -72,6 +74,21 @@ def test_training_lowers_the_loss_and_two_runs_are_equal(lit, problem, tmp_path)
     assert first.history[-1]["loss"] < 0.7 * first.history[0]["loss"]
     assert first.history == second.history
     assert same(first.tensors, second.tensors)
+
+
+def test_features_read_from_the_store_train_to_the_bits_of_a_tensor(lit, problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    rows, views = problem
+    halves = views.half()
+    store, hashes = FeatureStore("key"), rows["image_id"].tolist()
+    store.fill(hashes, iter(halves[:, :1].numpy()))
+    second = FeatureStore("random views")
+    second.fill(hashes[::-1], iter(halves[:, 1:].flip(0).numpy()))
+    stored = join_views([store.read(hashes), second.read(hashes)])
+    first = run(lit, (rows, stored), tmp_path / "a")
+    assert first.history == run(lit, (rows, halves.float()), tmp_path / "b").history
+    assert first.history != run(lit, problem, tmp_path / "c").history
+    assert same(first.tensors, run(lit, (rows, stored), tmp_path / "d").tensors)
 
 
 def test_the_features_statistics_are_saved_but_never_trained(lit, problem, tmp_path):

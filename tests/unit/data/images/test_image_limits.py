@@ -9,17 +9,22 @@ import sys
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from unit.data.hostile import png_chunk
 
+from capnet.config import Runtime
+from capnet.data.images import transform as transform_module
 from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_image
-from capnet.data.images.features import Transform
 from capnet.data.images.image_files import inspect_header, inspect_image
+from capnet.data.images.loader import load_batches
 from capnet.data.images.shards import read_bytes
+from capnet.data.images.transform import Transform
 from capnet.data.images.views import load_rgb, padded
 from capnet.errors import DataError
+from capnet.runtime import prepare
 
 MEAN = (0.5, 0.5, 0.5)
 # a whole process, with torch, that makes views of an image: prints its peak in MB
@@ -27,7 +32,7 @@ VIEWS = """
 import resource, sys
 from pathlib import Path
 from capnet.config import Tte
-from capnet.data.images.features import Transform
+from capnet.data.images.transform import Transform
 transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
 transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -140,6 +145,26 @@ def test_an_image_that_no_memory_is_left_for_is_that_images_fault(
     monkeypatch.setattr(Image, "open", none)
     with pytest.raises(Unusable, match="needs more memory than there is"), open_image(tmp_path / "a.png"):
         pass
+
+
+def test_views_that_no_memory_is_left_for_are_that_images_fault_and_not_the_batchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, side in (("a.png", 8), ("b.png", 9), ("c.png", 10)):
+        grey_png(tmp_path / name, side, side)
+    original = transform_module.random_view
+
+    def no_memory_for_b(image: Image.Image, *arguments: Any) -> Image.Image:
+        if image.width == 9:
+            raise MemoryError
+        return original(image, *arguments)
+
+    monkeypatch.setattr(transform_module, "random_view", no_memory_for_b)
+    transform = Transform(16, MEAN, MEAN, "bicubic", random_views=1)
+    items = [transform.item(name, "0" * 64) for name in ("a.png", "b.png", "c.png")]
+    (batch,) = load_batches([items], tmp_path, transform, prepare(Runtime(threads=1)), 1, 3)
+    assert batch.faults == ["", "needs more memory than there is", ""]
+    assert len(batch.canvases) == 2
 
 
 def test_a_square_around_a_long_image_is_reduced_and_one_around_a_usual_image_is_not() -> None:

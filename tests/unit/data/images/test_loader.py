@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from capnet.config import Tte
+from capnet import runtime
+from capnet.config import Runtime, Tte
 from capnet.data.images.loader import Batch, chunked, load_batches
 from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Item, Transform
@@ -136,6 +137,30 @@ def test_features_follow_the_images_whatever_is_broken(
     with pytest.raises(DataError) as caught:
         list(without_faults(parts, root))
     assert sorted(Path(problem.where).name for problem in caught.value.problems) == sorted(BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit", "processes", "workers"),
+    [
+        (1, "max 100000", "1", 0),
+        (2, "max 100000", "1", 2),
+        (64, "max 100000", "1", 16),
+        (64, "250000 100000", "1", 2),
+        (64, "50000 100000", "1", 0),
+        (8, "max 100000", "4", 2),
+        (8, None, "8", 0),
+    ],
+)
+def test_there_are_as_many_workers_as_cores_that_the_process_may_use(
+    cores: int, limit: str | None, processes: str, workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(runtime, "CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert runtime.workers(Runtime()) == workers
+    assert runtime.workers(Runtime(workers=3)) == 3
 
 
 SLOW = """

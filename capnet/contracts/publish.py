@@ -1,0 +1,104 @@
+"""Outputs written under a temporary name and exchanged with the old ones in one step: a reader, a second run and a kill
+at any moment find either the old or the new output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from capnet.errors import check_writable, machine_faults
+
+EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
+HERE = -100  # AT_FDCWD
+
+
+def temporary_path(path: Path, rank: int) -> Path:
+    """Where process ``rank`` of this run writes what becomes ``path``."""
+    return path.with_name(f".{path.stem}.{_host()}.{os.getpid()}.{rank}.tmp{path.suffix}")
+
+
+def prepare(path: Path) -> None:
+    """Nothing at ``path``, a folder around it that can be written to, and no remains of runs that were killed.
+
+    Raises:
+        CapnetError: it cannot be written to.
+    """
+    with machine_faults(path.parent, "no output can be written here"):
+        remove(path)
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        check_writable(path.parent)
+        _sweep(path)
+
+
+def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
+    """Put every output that was written in the place of the old one; what it replaces is then at the temporary path."""
+    for key, path in targets.items():
+        if temporary[key].exists():
+            _exchange(temporary[key], path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Two names change what they stand for at once; where the file system cannot do that, one after the other."""
+    while True:
+        try:
+            if not os.path.lexists(path) or (not new.is_dir() and not path.is_dir()):
+                os.replace(new, path)
+            elif not _exchanged(new, path):
+                remove(path)
+                os.replace(new, path)
+            return
+        except OSError as error:  # another run published, or removed, in between
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
+                raise
+
+
+def _exchanged(new: Path, path: Path) -> bool:
+    """False where that is not possible: on another system than Linux, on some network file systems."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    if function(HERE, os.fsencode(new), HERE, os.fsencode(path), EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.ENOENT:
+        raise FileNotFoundError(number, os.strerror(number), str(path))
+    return False
+
+
+def _sweep(temporary: Path) -> None:
+    """Remove temporary outputs of the same name whose process, on this machine, is gone."""
+    head, _, rank_and_end = temporary.name.partition(f".{_host()}.{os.getpid()}.")
+    end = rank_and_end.partition(".")[2]
+    form = re.compile(rf"{re.escape(head)}\.{re.escape(_host())}\.(\d+)\.\d+\.{re.escape(end)}")
+    for path in temporary.parent.iterdir():
+        found = form.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", os.uname().nodename)

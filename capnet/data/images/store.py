@@ -1,0 +1,215 @@
+"""The feature store: what a frozen tower makes of an image, in 16 bits, by the image's sha256.
+
+A folder for each tower, transform and precision; in it segments, Arrow IPC files that are written once and renamed into
+place. A row of a segment is an image's sha256, a checksum and its numbers. So several processes add to a folder without
+waiting for each other, one that is killed loses the segment that it was about to write, and a damaged row is a missing
+one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import mmap
+import os
+import resource
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from capnet.contracts import SCHEMA, replacing
+from capnet.data.images.stored_features import Part, StoredFeatures
+from capnet.state import state_dir
+
+SEGMENT_BYTES = 64 * 2**20
+SEGMENT_SECONDS = 60.0  # of work that a killed process loses at most
+ABANDONED_SECONDS = 3600.0  # a temporary file that is older has no writer
+METADATA = b"capnet"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file of the store: ``hashes`` of its images, ``checks`` uint32 [row] and ``features`` float16 [row, ...].
+
+    Its map holds a shared lock on the file; who removes files takes an exclusive one.
+    """
+
+    path: Path
+    hashes: pa.Array
+    checks: np.ndarray
+    features: np.ndarray
+    mapped: mmap.mmap
+
+    def damaged(self, rows: np.ndarray) -> list[int]:
+        """Those of ``rows`` that are no longer what was written."""
+        names = self.hashes.take(pa.array(rows)).to_pylist()
+        bad = [
+            row
+            for row, name in zip(rows.tolist(), names, strict=True)
+            if _checksum(name, self.features[row]) != int(self.checks[row])
+        ]
+        self.mapped.madvise(mmap.MADV_DONTNEED)
+        return bad
+
+
+class FeatureStore:
+    """The rows of one tower, transform and precision, which ``key`` stands for."""
+
+    def __init__(self, key: str) -> None:
+        self.folder = state_dir("features") / key
+        self.folder.mkdir(exist_ok=True)
+        paths = sorted(self.folder.glob("*.arrow"))
+        _allow_open_files(2 * len(paths) + 256)
+        self._segments = [segment for segment in map(_open, paths) if segment is not None]
+        self._damaged: set[int] = set()  # positions in the segments' rows, one segment after the other
+
+    def missing(self, hashes: Sequence[str]) -> list[int]:
+        """Positions in ``hashes`` of images that the store has not, or only damaged; of equal ones the first."""
+        while damaged := self._find_damaged(self._locate(hashes)):
+            logger.warning("%d damaged rows of the feature store are passed over", len(damaged))
+            self._damaged |= damaged
+        absent: dict[str, int] = {}
+        for position in np.flatnonzero(self._locate(hashes) < 0).tolist():
+            absent.setdefault(hashes[position], position)
+        return list(absent.values())
+
+    def fill(self, hashes: Sequence[str], features: Iterable[np.ndarray]) -> None:
+        """Add ``features``, one float16 [...] an image in the order of ``hashes``, as they come."""
+        waiting: list[np.ndarray] = []
+        done, started = 0, time.monotonic()
+        for item in features:
+            waiting.append(item)
+            if len(waiting) * item.nbytes >= SEGMENT_BYTES or time.monotonic() - started > SEGMENT_SECONDS:
+                self._add(hashes[done : done + len(waiting)], waiting)
+                done, started, waiting = done + len(waiting), time.monotonic(), []
+        if waiting:
+            self._add(hashes[done:], waiting)
+
+    def read(self, hashes: Sequence[str]) -> StoredFeatures:
+        """The features of images none of which is ``missing``; their segments count as used now."""
+        found = self._locate(hashes)
+        assert (found >= 0).all()
+        ends = np.cumsum([len(segment.hashes) for segment in self._segments], dtype=np.int64)
+        numbers = np.searchsorted(ends, found, side="right")
+        used, position = np.unique(numbers, return_inverse=True)
+        segments = [self._segments[number] for number in used]
+        for segment in segments:
+            if segment.path.exists():  # else somebody has emptied the state folder; the map is still good
+                os.utime(segment.path)
+        rows = found - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
+        return StoredFeatures([Part([(item.features, item.mapped) for item in segments], position, rows)])
+
+    def _locate(self, hashes: Sequence[str]) -> np.ndarray:
+        """Position int64 [image] among the rows of all segments; -1 where an image is not in the store."""
+        if not self._segments:
+            return np.full(len(hashes), -1, dtype=np.int64)
+        known = pa.chunked_array([segment.hashes for segment in self._segments]).combine_chunks()
+        if self._damaged:
+            mask = np.zeros(len(known), dtype=bool)
+            mask[list(self._damaged)] = True
+            known = pc.if_else(pa.array(mask), None, known)
+        found = pc.index_in(pa.array(hashes, pa.string()), value_set=known, skip_nulls=True)
+        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def _find_damaged(self, found: np.ndarray) -> set[int]:
+        damaged, start = set(), 0
+        for segment in self._segments:
+            end = start + len(segment.hashes)
+            rows = np.unique(found[(found >= start) & (found < end)]) - start
+            damaged |= {start + row for row in segment.damaged(rows)}
+            start = end
+        return damaged
+
+    def _add(self, hashes: Sequence[str], features: Sequence[np.ndarray]) -> None:
+        name = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:32]
+        path = self.folder / f"{name}.arrow"  # the same rows of two processes are one file
+        write_segment(path, hashes, np.stack(features))
+        segment = _open(path)
+        if segment is None:
+            raise OSError(f"{path} cannot be read back")
+        self._segments.append(segment)
+
+
+def write_segment(path: Path, hashes: Sequence[str], features: np.ndarray) -> None:
+    """Write an Arrow IPC file of one record batch: sha256, checksum and ``features`` float16 [row, ...]."""
+    flat = features.reshape(len(features), -1)
+    columns = {
+        "sha256": pa.array(hashes, pa.string()),
+        "check": pa.array([_checksum(name, row) for name, row in zip(hashes, features, strict=True)], pa.uint32()),
+        "features": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1]),
+    }
+    about = json.dumps({"schema": SCHEMA, "shape": features.shape[1:]})
+    batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({METADATA: about.encode()})
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as file,
+    ):
+        file.write_batch(batch)
+
+
+def trim(limit: int) -> None:
+    """Remove the longest unused files until the store has at most ``limit`` bytes; what a process has open stays."""
+    files = [(path.stat(), path) for path in state_dir("features").rglob("*") if path.is_file()]
+    total = sum(state.st_size for state, _ in files)
+    for state, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
+        abandoned = path.suffix == ".tmp" and time.time() - state.st_mtime > ABANDONED_SECONDS
+        if abandoned or (total > limit and path.suffix != ".tmp"):
+            total -= state.st_size if _remove(path) else 0
+
+
+def _remove(path: Path) -> bool:
+    """Whether the file is gone: not where a process reads it."""
+    try:
+        with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _open(path: Path) -> Segment | None:
+    """A segment; None where there is none, or a damaged one, which is then removed."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # keeps the file open, and so the lock
+        with pa.ipc.open_file(pa.py_buffer(mapped)) as reader:
+            batch = reader.get_batch(0)
+        batch.validate(full=True)
+        about = json.loads(batch.schema.metadata[METADATA])
+        if about["schema"] != SCHEMA:
+            raise ValueError("another version of this program wrote it")
+        features = batch["features"].flatten().to_numpy().reshape(batch.num_rows, *about["shape"])
+        return Segment(path, batch["sha256"], batch["check"].to_numpy(), features, mapped)
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        logger.warning("a damaged file of the feature store is removed: %s: %s", path, error)
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _checksum(name: str, features: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(features).data.cast("B"), zlib.crc32(name.encode()))
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files as far as it may: every segment that is mapped is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if allowed > soft >= 0:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,0 +1,108 @@
+"""Features that lie in files: indexed like a tensor [image, view, ...], read when they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESIDENT_BYTES = 128 * 2**20  # of mapped pages that a process holds; the system keeps them where it has memory
+TOUCHED_BYTES = 128 * 2**10  # pages that come in with one row, at least: Linux maps their neighbours too
+CHUNK = 1024  # images
+
+
+@dataclass
+class Part:
+    """Some views of images: image i is row ``rows[i]`` of the segment ``numbers[i]``, float16 [row, view, ...]."""
+
+    segments: Sequence[tuple[np.ndarray, mmap.mmap]]
+    numbers: np.ndarray
+    rows: np.ndarray
+    _touched: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: [view, ...]."""
+        return self.segments[0][0].shape[1:] if self.segments else (1, 1)
+
+    def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """All views of ``images`` int [image], float16 [image, view, ...], or of each the one in ``views``."""
+        shape = self.shape if views is None else self.shape[1:]
+        result = np.empty((len(images), *shape), dtype=np.float16)
+        numbers, rows = self.numbers[images], self.rows[images]
+        for number in np.unique(numbers):
+            here = numbers == number
+            features, _ = self.segments[number]
+            result[here] = features[rows[here]] if views is None else features[rows[here], views[here]]
+        self._let_go(len(images) * max(TOUCHED_BYTES, int(np.prod(shape)) * 2))
+        return result
+
+    def select(self, images: np.ndarray) -> Part:
+        return Part(self.segments, self.numbers[images], self.rows[images])
+
+    def _let_go(self, touched: int) -> None:
+        self._touched += touched
+        if self._touched > RESIDENT_BYTES:
+            for _, mapped in self.segments:
+                mapped.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+
+class StoredFeatures:
+    """float16 features [image, view, ...] of the feature store, given out as float32."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts  # one after the other in the dimension of views
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        views = sum(part.shape[0] for part in self.parts)
+        return (len(self), views, *self.parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.parts[0].rows)
+
+    def __getitem__(self, key: slice | Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """All views of some images [image, view, ...], or one view of each [image, ...]."""
+        if isinstance(key, tuple):
+            return self._one_view(key[0].numpy(), key[1].numpy())
+        images = np.arange(len(self))[key] if isinstance(key, slice) else key.numpy()
+        return torch.from_numpy(np.concatenate([part.read(images) for part in self.parts], axis=1)).float()
+
+    def _one_view(self, images: np.ndarray, views: np.ndarray) -> Tensor:
+        result = np.empty((len(images), *self.shape[2:]), dtype=np.float16)
+        start = 0
+        for part in self.parts:
+            here = (views >= start) & (views < start + part.shape[0])
+            result[here] = part.read(images[here], views[here] - start)
+            start += part.shape[0]
+        return torch.from_numpy(result).float()
+
+    def index_select(self, dim: int, images: Tensor) -> StoredFeatures:
+        """Those of ``images``, still unread; ``dim`` is 0."""
+        assert dim == 0
+        return StoredFeatures([part.select(images.numpy()) for part in self.parts])
+
+    def mean(self, dim: int) -> Tensor:
+        """Mean over views [image, ...]; ``dim`` is 1."""
+        assert dim == 1
+        result = torch.empty(len(self), *self.shape[2:])
+        for start in range(0, len(self), CHUNK):
+            result[start : start + CHUNK] = self[start : start + CHUNK].mean(dim=1)
+        return result
+
+    def numpy(self) -> np.ndarray:
+        """All of them, float32 [image, view, ...]."""
+        return self[:].numpy()
+
+
+Features = Tensor | StoredFeatures
+
+
+def join_views(parts: Sequence[StoredFeatures]) -> StoredFeatures:
+    """The views of all ``parts``, which are of the same images, one after the other."""
+    return StoredFeatures([item for part in parts for item in part.parts])

@@ -1,0 +1,151 @@
+"""Outputs are exchanged in one step, and what killed runs left goes with the next run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from capnet.contracts import publish as publishing
+from capnet.contracts.publish import prepare, publish, remove, temporary_path
+from capnet.errors import CapnetError, machine_fault, machine_faults
+from capnet.stages import run
+from capnet.state import state_dir
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from capnet.contracts.publish import prepare, publish, remove, temporary_path
+target = Path(sys.argv[1])
+print("ready", flush=True)
+for number in range(100_000):
+    new = temporary_path(target, 0)
+    prepare(new)
+    new.mkdir()
+    for name in "ab":
+        (new / name).write_text(f"{sys.argv[2]} {number}")
+    publish({"x": new}, {"x": target})
+    remove(new)
+"""
+
+
+def write(folder: Path, text: str) -> None:
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_text(text)
+
+
+def test_two_that_publish_and_are_killed_leave_a_whole_output_at_every_moment(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    write(target, "first")
+    publishers = [
+        subprocess.Popen([sys.executable, "-c", PUBLISHER, str(target), str(n)], stdout=subprocess.PIPE, text=True)
+        for n in range(2)
+    ]
+    for process in publishers:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    seen, until = set(), time.monotonic() + 3
+    while time.monotonic() < until:
+        handle = os.open(target, os.O_RDONLY)  # missing at no moment; one folder, whatever its name stands for later
+        try:
+            with suppress_gone(), open(os.open("a", os.O_RDONLY, dir_fd=handle)) as file:
+                seen.add(file.read().partition(" ")[0])
+        finally:
+            os.close(handle)
+    for process in publishers:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert {"0", "1"} <= seen
+    assert len({(target / name).read_text() for name in "ab"}) == 1
+    prepare(temporary_path(target, 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+class suppress_gone:
+    """A folder that was read while it was replaced loses its files."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, *_: object) -> bool:
+        return kind is FileNotFoundError
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_files_and_folders_replace_each_other(
+    tmp_path: Path, can_exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(publishing, "_exchanged", lambda new, path: False)
+    target = tmp_path / "out"
+    for kind in ("folder", "folder", "file", "file", "folder"):
+        new = temporary_path(target, 0)
+        write(new, "new") if kind == "folder" else new.write_text("new")
+        publish({"x": new}, {"x": target})
+        remove(new)
+        assert target.is_dir() == (kind == "folder")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_only_what_dead_processes_of_this_machine_left_is_swept(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    mine = temporary_path(tmp_path / "model", 0)
+    names = {
+        "dead": mine.name.replace(f".{os.getpid()}.", f".{child}."),
+        "alive": mine.name.replace(f".{os.getpid()}.", ".1."),
+        "elsewhere": mine.name.replace(f".{os.uname().nodename}.", ".elsewhere.").replace(str(os.getpid()), str(child)),
+        "another": mine.name.replace(".model.", ".models.").replace(str(os.getpid()), str(child)),
+        "mine": "model.tmp",
+    }
+    for name in names.values():
+        (tmp_path / name).mkdir()
+    prepare(mine)
+    assert {path.name for path in tmp_path.iterdir()} == {*names.values()} - {names["dead"]}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO])
+def test_what_the_machine_refuses_has_three_parts(number: int) -> None:
+    with pytest.raises(CapnetError) as caught, machine_faults():
+        raise OSError(number, os.strerror(number), "/some/file")
+    (problem,) = caught.value.problems
+    assert (problem.what, problem.where) == (os.strerror(number), "/some/file")
+    assert problem.todo
+    with pytest.raises(CapnetError, match="there is not enough memory"), machine_faults():
+        raise MemoryError
+    with pytest.raises(ZeroDivisionError), machine_faults():
+        raise ZeroDivisionError
+    assert machine_fault(RuntimeError("no kernel")) is None
+    assert machine_fault(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")) is not None
+
+
+def test_a_state_folder_that_is_a_file_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_text("mine")
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    with pytest.raises(CapnetError, match="the state folder cannot be used") as caught:
+        state_dir("features")
+    assert caught.value.problems[0].where == str(tmp_path / "state" / "features")
+    assert (tmp_path / "state").read_text() == "mine"
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "probe"))
+
+    monkeypatch.setattr(publishing, "check_writable", full)
+    monkeypatch.setattr("capnet.steps.ingest.ingest", lambda *arguments: pytest.fail("it began"))
+    with pytest.raises(CapnetError, match="no output can be written here: No space left on device"):
+        run("ingest", {}, {"data": tmp_path}, {"manifest": tmp_path / "outputs" / "manifest"})
