@@ -151,7 +151,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="ViT-B-16", help="a ViT of open_clip (default: ViT-B-16)")
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--batch", type=int, default=16, help="images a step")

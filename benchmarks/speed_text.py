@@ -67,7 +67,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks text", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="ViT-B-16", help="of open_clip (default: ViT-B-16)")
     parser.add_argument("--classes", type=int, nargs="+", default=[125, 250, 500, 1000])
     parser.add_argument("--chunk", type=int, nargs="+", default=[256], help="classes in memory at a time")
