@@ -10,7 +10,7 @@ from capnet.config import parse
 from capnet.contracts import read_tensors
 from capnet.serving.engine import load_served
 from capnet.serving.onnx_export import export
-from capnet.stages import run
+from capnet.stages import STAGES, run
 from capnet.training import checkpoint, trainer
 from tests.unit.steps import test_train
 from tests.unit.steps.test_train import write_inputs
@@ -41,8 +41,13 @@ def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made
             "evaluate": {"bootstrap": 100},
         }
     )
-    inputs = {name: folder / name for name in ("split", "validation", "graph", "data", "model")}
-    run("graph", params, inputs, {"graph": folder / "graph"})
+
+    def stage(name):
+        described = STAGES[name]
+        inputs, outputs = ({key: folder / key for key in keys} for keys in (described.inputs, described.outputs))
+        run(name, params, inputs, outputs)
+
+    stage("graph")
     losses, step = [], trainer.Trainer._step
 
     def killed(self, *arguments):
@@ -55,9 +60,9 @@ def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made
     monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
     monkeypatch.setattr(trainer.Trainer, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run("train", params, inputs, {"model": folder / "model"})
+        stage("train")
     monkeypatch.setattr(trainer.Trainer, "_step", lambda *arguments: losses.append(step(*arguments)) or losses[-1])
-    run("train", params, inputs, {"model": folder / "model"})
+    stage("train")
     assert len(losses) == 4, "one step was left of two epochs of two"
     assert np.isfinite(losses).all()
     tensors, _ = read_tensors(folder / "model" / "model.safetensors")
@@ -74,7 +79,7 @@ def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made
     path = folder / "model" / "config.json"
     thirds = {"weights": {"capnet": 0.4, "class_head": 0.3, "linear_probe": 0.3}}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"blend": thirds}))
-    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    stage("evaluate")
     served = load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime)
     pictures = [folder / "data" / path for path in frame["path"][-2:]]
     measured = export(served, "capnet version 1", folder / "there" / "model.onnx", pictures)
