@@ -52,7 +52,7 @@ def train(images: int) -> None:
     labels = list(np.random.default_rng(1).integers(CLASSES, size=(images, 3)))
     none = [np.empty(0, np.int64)] * images
     rows = pd.DataFrame({"labels": labels, "unknown": none, "image_id": [f"{number:064x}" for number in range(images)]})
-    store, hashes = FeatureStore(KEY), rows["image_id"].tolist()
+    store, hashes = FeatureStore(KEY, VIEWS), rows["image_id"].tolist()
     assert not store.missing(hashes)
     features = store.read(hashes)
     trainer = Trainer(params, make_classes(names), graph, towers, machine, Path())
@@ -66,7 +66,7 @@ def measure(images: int, parent: Path) -> tuple[float, float, float]:
 
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         os.environ["CAPNET_STATE"] = folder
-        FeatureStore(KEY).fill([f"{number:064x}" for number in range(images)], made(images))
+        FeatureStore(KEY, VIEWS).fill([f"{number:064x}" for number in range(images)], made(images))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow"))
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.features", "--train", str(images)])

@@ -46,7 +46,7 @@ def pooled_features(
         )
     hashes = rows["sha256"].tolist()
     key = {"weights": weight_hash, "transform": transform.key(), "bf16": machine.bf16, "device": machine.device.type}
-    store = FeatureStore(settings_hash(key))
+    store = FeatureStore(settings_hash(key), transform.views)
     missing = store.missing(hashes)
     if missing:
         new = rows.iloc[missing]

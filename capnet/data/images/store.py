@@ -56,21 +56,22 @@ class Segment:
         bad = [
             row
             for row, name in zip(rows.tolist(), names, strict=True)
-            if _checksum(name, self.features[row]) != int(self.checks[row])
+            if _checksum(name, self.features[row]) != int(self.checks[row]) or not np.isfinite(self.features[row]).all()
         ]
         self.mapped.madvise(mmap.MADV_DONTNEED)
         return bad
 
 
 class FeatureStore:
-    """The rows of one tower, transform and precision, which ``key`` stands for."""
+    """The rows of one tower, transform and precision, which ``key`` stands for, with ``views`` of each image."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, views: int) -> None:
         self.folder = state_dir("features") / key
         self.folder.mkdir(exist_ok=True)
         paths = sorted(self.folder.glob("*.arrow"))
         _allow_open_files(2 * len(paths) + 256)
-        self._segments = [segment for segment in map(_open, paths) if segment is not None]
+        self._views = views
+        self._segments = [segment for path in paths if (segment := _open(path, views)) is not None]
         self._damaged: set[int] = set()  # positions in the segments' rows, one segment after the other
 
     def missing(self, hashes: Sequence[str]) -> list[int]:
@@ -87,13 +88,15 @@ class FeatureStore:
         """Add ``features``, one float16 [...] an image in the order of ``hashes``, as they come."""
         waiting: list[np.ndarray] = []
         done, started = 0, time.monotonic()
-        for item in features:
-            waiting.append(item)
-            if len(waiting) * item.nbytes >= SEGMENT_BYTES or time.monotonic() - started > SEGMENT_SECONDS:
+        try:
+            for item in features:
+                waiting.append(item)
+                if len(waiting) * item.nbytes >= SEGMENT_BYTES or time.monotonic() - started > SEGMENT_SECONDS:
+                    self._add(hashes[done : done + len(waiting)], waiting)
+                    done, started, waiting = done + len(waiting), time.monotonic(), []
+        finally:  # also what came before an image that cannot be used
+            if waiting:
                 self._add(hashes[done : done + len(waiting)], waiting)
-                done, started, waiting = done + len(waiting), time.monotonic(), []
-        if waiting:
-            self._add(hashes[done:], waiting)
 
     def read(self, hashes: Sequence[str]) -> StoredFeatures:
         """The features of images none of which is ``missing``; their segments count as used now."""
@@ -134,7 +137,7 @@ class FeatureStore:
         name = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:32]
         path = self.folder / f"{name}.arrow"  # the same rows of two processes are one file
         write_segment(path, hashes, np.stack(features))
-        segment = _open(path)
+        segment = _open(path, self._views)
         if segment is None:
             raise OSError(f"{path} cannot be read back")
         self._segments.append(segment)
@@ -181,7 +184,7 @@ def _remove(path: Path) -> bool:
     return True
 
 
-def _open(path: Path) -> Segment | None:
+def _open(path: Path, views: int) -> Segment | None:
     """A segment; None where there is none, or a damaged one, which is then removed."""
     try:
         with open(path, "rb") as file:
@@ -191,13 +194,13 @@ def _open(path: Path) -> Segment | None:
             batch = reader.get_batch(0)
         batch.validate(full=True)
         about = json.loads(batch.schema.metadata[METADATA])
-        if about["schema"] != SCHEMA:
-            raise ValueError("another version of this program wrote it")
         features = batch["features"].flatten().to_numpy().reshape(batch.num_rows, *about["shape"])
+        if about["schema"] != SCHEMA or features.dtype != np.float16 or features.shape[1] != views:
+            raise ValueError("another program wrote it")
         return Segment(path, batch["sha256"], batch["check"].to_numpy(), features, mapped)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+    except (pa.ArrowException, AttributeError, KeyError, ValueError, TypeError) as error:
         logger.warning("a damaged file of the feature store is removed: %s: %s", path, error)
         path.unlink(missing_ok=True)
         return None

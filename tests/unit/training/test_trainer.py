@@ -80,9 +80,9 @@ def test_features_read_from_the_store_train_to_the_bits_of_a_tensor(lit, problem
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     rows, views = problem
     halves = views.half()
-    store, hashes = FeatureStore("key"), rows["image_id"].tolist()
+    store, hashes = FeatureStore("key", 1), rows["image_id"].tolist()
     store.fill(hashes, iter(halves[:, :1].numpy()))
-    second = FeatureStore("random views")
+    second = FeatureStore("random views", 1)
     second.fill(hashes[::-1], iter(halves[:, 1:].flip(0).numpy()))
     stored = join_views([store.read(hashes), second.read(hashes)])
     first = run(lit, (rows, stored), tmp_path / "a")
