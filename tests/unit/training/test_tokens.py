@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from capnet.model.capnet import CapNet
 from capnet.runtime import prepare
 from capnet.state import state_dir
 from capnet.training import scoring, trainer
+from capnet.training.distributed import ProcessGroup
 from capnet.training.trainer import Fit, Trainer
 from tests.unit.model import tiny
 
@@ -143,3 +145,12 @@ def test_tokens_that_the_store_may_not_hold_are_refused_with_their_size(rows: pd
         fitted.tokens(rows, transforms(fitted), 1, "training")
     assert "train.views" in str(caught.value)
     assert not list(state_dir("features").rglob("*.arrow"))
+
+
+def test_the_main_process_scores_without_waiting_for_the_others(rows: pd.DataFrame, tmp_path: Path) -> None:
+    fitted = make_trainer(tmp_path)
+    model = fitted.new_model()
+    expected = scoring.served_scores(fitted, model, rows.iloc[:3], None, "validation")
+    one_of_two = replace(fitted, process_group=ProcessGroup(0, 2))  # a barrier would raise: there is no group
+    scores = scoring.served_scores(one_of_two, model, rows.iloc[3:6], None, "validation")
+    assert scores.shape == expected.shape
