@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,9 @@ class Direct:
             torch.cat([item.tensor(fitted.root, path, sha256) for item in transforms(fitted)])
             for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
         ]
+
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """All views are there."""
 
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         view = np.random.default_rng([self.fitted.params.runtime.seed, epoch, 3]).integers(7, size=len(self.views))
