@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
+from capnet.training.distributed import SINGLE_PROCESS
 from capnet.training.trainer import Trainer
 
 BATCH = 256  # rows of stored features at once
@@ -76,7 +78,8 @@ def _features(
         return
     both = plain is None and model.needs_plain_features
     if model.blocks_behind_tokens and not both:
-        tokens = trainer.tokens(rows, [trainer.transform()], model.blocks_behind_tokens, what)
+        alone = replace(trainer, process_group=SINGLE_PROCESS)  # only the main process scores: nobody else would wait
+        tokens = alone.tokens(rows, [trainer.transform()], model.blocks_behind_tokens, what)
         for start in range(0, len(rows), BATCH_OF_TOKENS):
             some = tokens[start : start + BATCH_OF_TOKENS].to(trainer.machine.device)  # [image, view, token, width]
             adapted = trainer.pooled_of_tokens(model, some.flatten(0, 1)).view(*some.shape[:2], -1)

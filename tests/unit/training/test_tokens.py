@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from capnet.model.capnet import CapNet
 from capnet.runtime import prepare
 from capnet.state import state_dir
 from capnet.training import scoring, trainer
+from capnet.training.distributed import ProcessGroup
 from capnet.training.trainer import Fit, Trainer
 from tests.unit.model import tiny
 
@@ -83,6 +86,9 @@ class Direct:
             for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)
         ]
 
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """All views are there."""
+
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         view = np.random.default_rng([self.fitted.params.runtime.seed, epoch, 3]).integers(7, size=len(self.views))
         with self.fitted.machine.autocast():
@@ -143,3 +149,12 @@ def test_tokens_that_the_store_may_not_hold_are_refused_with_their_size(rows: pd
         fitted.tokens(rows, transforms(fitted), 1, "training")
     assert "train.views" in str(caught.value)
     assert not list(state_dir("features").rglob("*.arrow"))
+
+
+def test_the_main_process_scores_without_waiting_for_the_others(rows: pd.DataFrame, tmp_path: Path) -> None:
+    fitted = make_trainer(tmp_path)
+    model = fitted.new_model()
+    expected = scoring.served_scores(fitted, model, rows.iloc[:3], None, "validation")
+    one_of_two = replace(fitted, process_group=ProcessGroup(0, 2))  # a barrier would raise: there is no group
+    scores = scoring.served_scores(one_of_two, model, rows.iloc[3:6], None, "validation")
+    assert scores.shape == expected.shape
