@@ -6,12 +6,15 @@ resized images, and the device cuts the views from them: five views have three t
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,6 +117,7 @@ def load_batches(
         prefetch_factor=AHEAD,
         pin_memory=pin,
         multiprocessing_context="fork" if sys.platform == "linux" else None,
+        worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # the global one belongs to the training
     )
     with named_worker_faults():
@@ -144,6 +148,18 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def _end_with_parent(worker: int) -> None:
+    """torch's own watch does not end a worker whose batch is still on its way into the pipe of a killed parent."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(batch: Any) -> Any:

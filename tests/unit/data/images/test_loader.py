@@ -178,7 +178,8 @@ list(stream(encode, items, Path(sys.argv[1]), TEN, APART, 1, len(items)))
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_too(folder: tuple[Path, list[Item]], repository: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(folder: tuple[Path, list[Item]], repository: Path, how: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(folder[0])],
         stdout=subprocess.PIPE,
@@ -189,11 +190,15 @@ def test_ctrl_c_ends_the_workers_too(folder: tuple[Path, list[Item]], repository
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert stderr.count("Traceback") == 1, stderr
-    assert stderr.rstrip().endswith("KeyboardInterrupt")
+    if how == signal.SIGKILL:
+        process.kill()
+        process.wait()
+    else:
+        os.killpg(process.pid, how)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert stderr.count("Traceback") == 1, stderr
+        assert stderr.rstrip().endswith("KeyboardInterrupt")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
