@@ -54,6 +54,9 @@ class Given:
     pixels: Tensor | None
     stored: Tensor
 
+    def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
+        """Nothing is read ahead."""
+
     def pooled(self, rows: np.ndarray, epoch: int) -> Tensor:
         if self.pixels is None:
             return self.stored[torch.from_numpy(rows).to(self.stored.device)]
