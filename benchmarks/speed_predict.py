@@ -156,7 +156,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             pairs = [(before(), now()) for _ in range(options.turns)]
         tables = [pd.read_parquet(out) for out in outs]
     assert tables[0]["path"].equals(tables[1]["path"])
-    columns = [name for name in tables[0] if name.startswith("score ")]
+    columns = [name for name in map(str, tables[0]) if name.startswith("score ")]
     limits = json.loads((options.model / "evaluation" / "thresholds.json").read_text())["classes"]
     scores = [table[columns].to_numpy() for table in tables]
     decided = [item >= np.array([one["threshold"] for one in limits], dtype=np.float32) for item in scores]
