@@ -38,7 +38,15 @@ ON, OFF = {"enabled": True}, {"enabled": False}
 BCE = {"loss": {"name": "bce"}}
 PAPER = {"train": {"prompt": ON, "gcn": ON, "class_head": OFF}}
 # what preset own trained before it had a class head, without the prompts, which 260 classes make too slow
-BEFORE = {"train": {"gcn": ON, "class_head": OFF, "loss": {"name": "db_focal"}, "head": {"start": "settings"}}}
+BEFORE = {
+    "train": {
+        "refit": False,
+        "gcn": ON,
+        "class_head": OFF,
+        "loss": {"name": "db_focal"},
+        "head": {"start": "settings"},
+    }
+}
 
 
 @dataclass(frozen=True)
