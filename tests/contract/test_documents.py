@@ -44,6 +44,7 @@ DOCUMENTS = [
     "docs/results.md",
     "docs/graph.md",
     "docs/benchmarks.md",
+    "docs/performance.md",
     "docs/promotion.md",
     "docs/pipelines.md",
     "docs/on-kubernetes.md",
