@@ -48,7 +48,7 @@ def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made
         run(name, params, inputs, outputs)
 
     stage("graph")
-    losses, step = [], trainer.Trainer._step
+    losses, step = [], trainer.Trainer.step
 
     def killed(self, *arguments):
         if len(losses) == 3:
@@ -58,10 +58,10 @@ def test_every_part_trains_on_is_resumed_and_exported(backbone, adapter_of, made
 
     monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
-    monkeypatch.setattr(trainer.Trainer, "_step", killed)
+    monkeypatch.setattr(trainer.Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         stage("train")
-    monkeypatch.setattr(trainer.Trainer, "_step", lambda *arguments: losses.append(step(*arguments)) or losses[-1])
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *arguments: losses.append(step(*arguments)) or losses[-1])
     stage("train")
     assert len(losses) == 4, "one step was left of two epochs of two"
     assert np.isfinite([float(loss.detach()) for loss, _ in losses]).all()

@@ -174,7 +174,7 @@ def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, back
     settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8}
     run_both(folder, backbone, **settings)
     whole, steps = model_of(folder), []
-    step = trainer.Trainer._step
+    step = trainer.Trainer.step
 
     def counted(self, *arguments):
         if len(steps) == 3 * 3 + 5:  # 3 epochs of 20 rows, then 5 steps on 26 rows
@@ -184,7 +184,7 @@ def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, back
 
     monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
-    monkeypatch.setattr(trainer.Trainer, "_step", counted)
+    monkeypatch.setattr(trainer.Trainer, "step", counted)
     with pytest.raises(KeyboardInterrupt):
         run_both(folder, backbone, **settings)
     steps.clear()
