@@ -224,6 +224,7 @@ def component(small: Path, folder: Path, **changes: Any) -> dict[str, float]:
         "hours": 1.0,
         "start_minutes": 1.0,
         "data_claim": "",
+        "pull_secret": "",
         "state_claim": "capnet-state",
     }
     options |= {name: name.replace("_", "-") for name in ("s3_secret", "mlflow_secret", "git_secret")} | changes
