@@ -84,5 +84,5 @@ def _run(call: Callable[[], object], pipe: int, megabytes: int) -> None:
         kind, text = "failed", traceback.format_exc()
     with open("/proc/self/status") as file:
         peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
-    os.write(pipe, pickle.dumps((kind, text[-4000:], peak // 1024 - resident * page // 2**20)))
+    os.write(pipe, pickle.dumps((kind, text[-16000:], peak // 1024 - resident * page // 2**20)))
     os._exit(0)
