@@ -50,7 +50,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         for name in ("what", "where", "todo"):
-            object.__setattr__(self, name, redact(getattr(self, name)))
+            object.__setattr__(self, name, redact(_ends(getattr(self, name), 4 * LONGEST)))
 
     def __str__(self) -> str:
         lines = [_shown(self.what)]
@@ -63,9 +63,12 @@ class Problem:
 
 def _shown(text: str) -> str:
     """Part of a message, which may quote a stranger's file: no longer than a page, nothing that steers a terminal."""
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], _ends(text, LONGEST))
+
+
+def _ends(text: str, letters: int) -> str:
+    """The first and the last of so many letters. More are searched for credentials than shown, so that none is cut."""
+    return text if len(text) <= letters else f"{text[: letters // 2]} ... {text[-letters // 2 :]}"
 
 
 class CapnetError(Exception):
