@@ -82,7 +82,8 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(
     # another process knows neither the model's name nor its architecture, as on a machine that only got the folder
     copied = shutil.copytree(place, tmp_path / "elsewhere" / "model")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")} | {
-        "CAPNET_STATE": str(tmp_path / "other state")
+        "CAPNET_STATE": str(tmp_path / "other state"),
+        "CAPNET_SERVE_ROOT": str(tmp_path),
     }
     command = [sys.executable, "-c", ELSEWHERE, str(copied), *map(str, pictures)]
     done = subprocess.run(command, cwd=copied.parent, env=environment, capture_output=True, text=True, check=False)
