@@ -63,6 +63,7 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
         images = scorer.transform.tensor(tmp_path, path, sha256)
         with torch.no_grad():
             adapted, plain = model.pooled(images), model.pooled(images, adapted=False)
+            plain = plain.half().float()  # as the feature store keeps them
             served, zero_shot = (item.double() for item in model.score(adapted, model.class_features(), plain))
         expected = {
             "capnet": served.mean(dim=0),
