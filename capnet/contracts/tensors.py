@@ -53,7 +53,7 @@ def check_tensors(
 
     Args:
         tensors: by name.
-        shapes: what each must have, None for any length of a side.
+        shapes: what each must have, None for any length.
         path: of the file, for the message.
 
     Raises:
@@ -64,12 +64,12 @@ def check_tensors(
     problems = []
     for name, shape in shapes.items():
         tensor = tensors.get(name, torch.empty(0, 0, 0, 0, 0))
-        wanted = "x".join("any" if side is None else str(side) for side in shape)
+        expected = "x".join("any" if length is None else str(length) for length in shape)
         fits = tensor.ndim == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
         if name not in tensors:
             problems.append(f"tensor {name} is missing")
         elif not fits or not tensor.is_floating_point():
-            problems.append(f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not floats {wanted}")
+            problems.append(f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not floats {expected}")
         elif not bool(torch.isfinite(tensor).all()):
             problems.append(f"tensor {name} has values that are not finite")
     if problems:
@@ -106,8 +106,8 @@ def read_graph(path: Path, classes: Classes) -> LabelGraph:
     """Read graph.safetensors; raises ContractError where it was made for other classes."""
     tensors, metadata = read_tensors(path)
     check_tensors(tensors, {"adjacency": (None, None), "text_features": (None, None)}, path)
-    sides = [*tensors["adjacency"].shape, len(tensors["text_features"])]
-    if metadata.get("class_fingerprint") != classes.fingerprint or set(sides) != {len(classes)}:
+    lengths = [*tensors["adjacency"].shape, len(tensors["text_features"])]
+    if metadata.get("class_fingerprint") != classes.fingerprint or set(lengths) != {len(classes)}:
         todo = "run `dvc repro`, or `capnet graph` after `capnet split`"
         raise ContractError("the label graph was made for other classes", str(path), todo)
     return LabelGraph(tensors["adjacency"], tensors["text_features"], metadata)

@@ -15,4 +15,5 @@ def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
 
 
 def test_other_letters_stay_as_they_are() -> None:
-    assert str(Problem("Füchse, 狐, 🦊, e\u0301", "a\\b", "x")) == "Füchse, 狐, 🦊, e\u0301\n  where: a\\b\n  to do: x"
+    quoted = "Füchse, 狐, 🦊, e\u0301"
+    assert str(Problem(quoted, "a\\b", "x")) == f"{quoted}\n  where: a\\b\n  to do: x"

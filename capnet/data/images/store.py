@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capnet.contracts import SCHEMA, replacing
-from capnet.data.images.stored_features import Part, StoredFeatures
+from capnet.data.images.stored_features import StoredFeatures, StoredViews
 from capnet.state import state_dir
 
 SEGMENT_BYTES = 64 * 2**20
@@ -110,7 +110,7 @@ class FeatureStore:
             if segment.path.exists():  # else somebody has emptied the state folder; the map is still good
                 os.utime(segment.path)
         rows = found - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
-        return StoredFeatures([Part([(item.features, item.mapped) for item in segments], position, rows)])
+        return StoredFeatures([StoredViews([(item.features, item.mapped) for item in segments], position, rows)])
 
     def _locate(self, hashes: Sequence[str]) -> np.ndarray:
         """Position int64 [image] among the rows of all segments; -1 where an image is not in the store."""

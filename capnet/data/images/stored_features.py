@@ -16,7 +16,7 @@ CHUNK = 1024  # images
 
 
 @dataclass
-class Part:
+class StoredViews:
     """Some views of images: image i is row ``rows[i]`` of the segment ``numbers[i]``, float16 [row, view, ...]."""
 
     segments: Sequence[tuple[np.ndarray, mmap.mmap]]
@@ -41,8 +41,8 @@ class Part:
         self._let_go(len(images) * max(TOUCHED_BYTES, int(np.prod(shape)) * 2))
         return result
 
-    def select(self, images: np.ndarray) -> Part:
-        return Part(self.segments, self.numbers[images], self.rows[images])
+    def select(self, images: np.ndarray) -> StoredViews:
+        return StoredViews(self.segments, self.numbers[images], self.rows[images])
 
     def _let_go(self, touched: int) -> None:
         self._touched += touched
@@ -55,7 +55,7 @@ class Part:
 class StoredFeatures:
     """float16 features [image, view, ...] of the feature store, given out as float32."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[StoredViews]) -> None:
         self.parts = parts  # one after the other in the dimension of views
 
     @property
