@@ -79,18 +79,16 @@ def check_network(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     about = "network"
     cached = there(api, "/apis/apps/v1/namespaces/kube-system/daemonsets/node-local-dns")
     names = "by a cache on every node (NodeLocal DNSCache)" if cached else "by pods"
-    resolver = f"names are answered {names}" if cached is not None else "what answers names cannot be seen"
+    dns = f"names are answered {names}" if cached is not None else "what answers names cannot be seen"
     if not there(api, CILIUM):
-        yield Finding(about, f"{resolver}; the plugin is not Cilium")
+        yield Finding(about, f"{dns}; the plugin is not Cilium")
         return
     policies = f"{CILIUM}/namespaces/{needs.namespace}/ciliumnetworkpolicies/capnet-api"
     if there(api, policies) is False:
         todo = f"kubectl -n {needs.namespace} apply -f deploy/cilium/network.yaml"
-        yield Finding(
-            about, f"{resolver}; Cilium's policies do not match the Kubernetes API by its address", warning=todo
-        )
+        yield Finding(about, f"{dns}; Cilium's policies do not match the Kubernetes API by its address", warning=todo)
         return
-    yield Finding(about, f"{resolver}; Cilium, with a policy for the Kubernetes API")
+    yield Finding(about, f"{dns}; Cilium, with a policy for the Kubernetes API")
 
 
 def there(api: Kubernetes, path: str) -> bool | None:
