@@ -131,7 +131,8 @@ def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny
     config = json.loads(first["config.json"])
     assert config["validation_rows"] == 6
     assert config["selected_epoch"] == 1
-    assert config["tte"] == {"views": 5, "size": 0, "expand": 8, "average": "logits", "resize": "short"}
+    views = {"views": 5, "size": 0, "expand": 8, "average": "logits", "resize": "short", "decode": "full"}
+    assert config["tte"] == views
     assert str(folder).encode() not in b"".join(first.values())
     run_both(folder, tiny_backbone)
     assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first

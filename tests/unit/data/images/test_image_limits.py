@@ -27,15 +27,17 @@ from capnet.errors import DataError
 from capnet.runtime import prepare
 
 MEAN = (0.5, 0.5, 0.5)
-# a whole process, with torch, that makes views of an image: prints its peak in MB
+# a whole process, with torch, that makes views of an image: prints its peak in MB, which is VmHWM: ru_maxrss survives
+# exec, so that it may be that of the process which started this one
 VIEWS = """
-import resource, sys
+import sys
 from pathlib import Path
 from capnet.config import Tte
 from capnet.data.images.transform import Transform
 transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
 transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+status = Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
