@@ -20,6 +20,8 @@ from capnet.errors import DataError
 from capnet.progress import Advance, bar
 from capnet.runtime import Machine
 
+KERNELS = 2  # raised where towers compute the same function in another way, with other roundings
+
 
 def pooled_features(
     pooled: Callable[[Tensor], Tensor],
@@ -45,7 +47,13 @@ def pooled_features(
             f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo
         )
     hashes = rows["sha256"].tolist()
-    key = {"weights": weight_hash, "transform": transform.key(), "bf16": machine.bf16, "device": machine.device.type}
+    key = {
+        "weights": weight_hash,
+        "transform": transform.key(),
+        "bf16": machine.bf16,
+        "device": machine.device.type,
+        "kernels": KERNELS,
+    }
     store = FeatureStore(settings_hash(key), transform.views)
     missing = store.missing(hashes)
     if missing:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from capnet.model.towers.attention import without_copies
+from capnet.model.towers.folding import folded
 from capnet.model.towers.text import pooled_only
 
 
@@ -37,6 +39,24 @@ class ImageTower(nn.Module):
         super().__init__()
         self.visual = without_copies(pooled_only(visual))
         self._head = visual.head if hasattr(visual, "trunk") else None  # timm towers end in their own projection
+        self.folded: Any = None
+
+    @torch.no_grad()
+    def fold(self, size: int) -> None:
+        """Let ``pooled`` run a faster copy of a convolutional tower; ``visual`` stays what its weights' file holds.
+
+        Args:
+            size: width and height of its images in pixels.
+        """
+        if not self.blocks and self.folded is None:
+            self.folded = folded(self.visual if self._head is None else self.visual.trunk, size)
+
+    @property
+    def network(self) -> Any:
+        """What ``pooled`` runs."""
+        if self.folded is not None:
+            return self.folded
+        return self.visual if self._head is None else self.visual.trunk
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -60,7 +80,7 @@ class ImageTower(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Pooled features [image, pooled] of images [image, 3, size, size]."""
-        output: Tensor = self.visual.trunk(images) if self._head is not None else self.visual(images)
+        output: Tensor = self.network(images)
         return output
 
     @property

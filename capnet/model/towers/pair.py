@@ -47,7 +47,10 @@ class Towers:
         return (text_features - mean) @ projector
 
     def to(self, device: torch.device) -> Towers:
-        """Move both towers; returns itself. Convolutions on a GPU take channels last, as its kernels do."""
+        """Move both towers, made ready to run; returns itself. Convolutions on a GPU take channels last, as its kernels
+        do.
+        """
+        self.image.fold(self.preprocess.size)
         self.image.to(device)
         self.text.to(device)
         if device.type == "cuda":
@@ -57,7 +60,7 @@ class Towers:
 
     def compile(self) -> None:
         """Let torch compile the towers block by block: equal blocks share what was compiled, and adapters go along."""
-        for block in (*(self.image.blocks or [self.image.visual]), *self.text.blocks):
+        for block in (*(self.image.blocks or [self.image.network]), *self.text.blocks):
             block.compile()
 
 
