@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,12 +237,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = override(read(arguments.preset).model_dump(mode="json", by_alias=True), arguments.set)
     rows_to_run = {name: row for name, row in ROWS.items() if name in (*BASE, *arguments.rows, *arguments.against)}
     every_set, lines, gaps = [], [], {}
+    total: Counter[str] = Counter()  # seconds of a training on each set
     for item in arguments.sets:
         name, _, folder = item.partition("=")
         for share in arguments.shares:
             data = Set(name, Path(folder), base, share)
             measured, seconds, blends, cuts = measure(data, rows_to_run, arguments.seeds, arguments.draws)
             every_set.append(measured)
+            total.update(seconds)
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
             buckets = [item.bucket for item in data.classes.items]
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
@@ -267,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.out.write_text("\n".join(lines))
     if len(every_set) > 1:
         every = together(every_set)
-        lines += [f"**all {len(every_set)} sets**", "", *table(every, dict.fromkeys(every, 0.0), arguments.against), ""]
+        lines += [f"**all {len(every_set)} sets**", "", *table(every, total, arguments.against), ""]
         arguments.out.write_text("\n".join(lines))
     print("\n".join(lines))
     return 0
