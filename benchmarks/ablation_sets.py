@@ -60,7 +60,8 @@ def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 @lru_cache
 def towers_of(backbone: str, size: int) -> Towers:
     """The towers of a backbone's settings as JSON, loaded once a process."""
-    return load_towers(Params.model_validate_json(f'{{"backbone": {backbone}}}').backbone, size)
+    settings = Params.model_validate_json(f'{{"backbone": {backbone}}}').backbone
+    return load_towers(settings, size).to(torch.device("cpu"))
 
 
 class Set:
