@@ -52,7 +52,12 @@ class PackedCapNet(CapNet):
 
 
 def write_backbone(folder: Path, model: CapNet) -> None:
-    """Write packed.safetensors into ``folder``, from which ``model`` was loaded."""
+    """Write packed.safetensors beside the model's other files.
+
+    Args:
+        folder: the model folder that ``model`` was loaded from.
+        model: with both towers.
+    """
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
