@@ -76,6 +76,10 @@ class ProcessGroup:
     def sum_gradients(self, parameters: Mapping[str, Tensor]) -> None:
         """Give every process the gradient of the whole batch: shares are added up; what every process has computed for
         the whole batch is averaged against drift.
+
+        Args:
+            parameters: of the model, by name, which says whether a part lies before the exchange of features; their
+                gradients are changed in place.
         """
         if self.size == 1:
             return
