@@ -70,9 +70,16 @@ def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 
 
 def read_reference(setting: str | Path) -> dict[str, Any] | None:
-    """The reference in a file, or in the setting itself; None where there is no such file.
+    """The reference in a file, or in the setting itself.
 
-    Raises ContractError where it is damaged or of another version.
+    Args:
+        setting: ``validate.reference``: a path, or the JSON text.
+
+    Returns:
+        What ``measure`` gave then; None where there is no such file.
+
+    Raises:
+        ContractError: it is damaged or of another version.
     """
     text, path = text_and_path(setting, "validate.reference")
     if text is None:
@@ -107,8 +114,15 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
 
 
 def compare(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
-    """One row a figure and split: ``value`` says what it was and is, ``excess`` by how much it moved beyond limit and
-    chance (0 or less: fine).
+    """Compare the figures of a split with those of a reference.
+
+    Args:
+        reference, now: from ``measure``.
+        limits: the section ``validate.drift``.
+
+    Returns:
+        One row a figure and split: ``figure``, ``split``, ``value`` (what it was and is, in words), ``excess`` (by how
+        much it moved beyond limit and chance; 0 or less is fine).
     """
     import pandas as pd
 

@@ -141,8 +141,12 @@ def add_links(table: pd.DataFrame, root: Path) -> None:
 
 
 def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
-    """Add what the files are now: missing, broken, changed since ingest (by size, where ``whole`` by sha256
-    too).
+    """Add what the files are now: columns ``fault``, ``change`` (texts), ``missing``, ``broken``, ``changed`` (0 or 1).
+
+    Args:
+        table: from ``image_table``, changed in place.
+        seen: of each row.
+        whole: whether files were read to the end, so that their sha256 is compared as well as their size.
     """
     fault = [one.fault for one in seen]
     table["fault"] = fault
