@@ -29,10 +29,16 @@ BETWEEN = " + "  # between the names of a pair
 
 
 def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    """Counts from which all figures follow, per split: rows, labels, their squares per row, positives per class,
-    pictures per pair of classes.
+    """Counts from which all figures follow. Only whole numbers, so that equal data gives an equal file whatever the
+    machine.
 
-    Only whole numbers, so that equal data gives an equal file whatever the machine.
+    Args:
+        frame: split.parquet.
+        classes: of the data.
+
+    Returns:
+        JSON content: the classes, and per split that has rows: rows, labels, their squares per row, positives per
+        class, images per pair of classes (the MOST_PAIRS most frequent) and sums over all pairs.
     """
     from scipy.sparse import csr_array
 

@@ -133,7 +133,12 @@ def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
     """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
     untouched.
 
-    Raises DataError where ``out`` is a file or has something in it.
+    Args:
+        out: the folder that is to be.
+        content: what lies in it, for the message.
+
+    Raises:
+        DataError: ``out`` is a file or has something in it, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "the folder is not empty" if out.is_dir() else "there is a file of this name"

@@ -142,7 +142,11 @@ def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> No
 
 @contextmanager
 def named_worker_faults() -> Iterator[None]:
-    """Say in three parts that a worker died; torch raises that in whatever the main thread is doing."""
+    """Say in three parts that a worker died; torch raises that in whatever the main thread is doing.
+
+    Raises:
+        CapnetError: a worker died.
+    """
     try:
         yield
     except RuntimeError as error:

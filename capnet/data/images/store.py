@@ -51,7 +51,7 @@ class Segment:
     mapped: mmap.mmap
 
     def damaged(self, rows: np.ndarray) -> list[int]:
-        """Those of ``rows`` that are no longer what was written."""
+        """Those of ``rows``, int [row], that are no longer what was written."""
         names = self.hashes.take(pa.array(rows)).to_pylist()
         bad = [
             row

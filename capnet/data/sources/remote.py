@@ -32,7 +32,11 @@ class Source(Protocol):
     def folder(self) -> PurePosixPath: ...
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path below the root."""
+        """Every file by its path below the root.
+
+        Raises:
+            DataError: the list cannot be had, is empty, or has names that cannot be used.
+        """
         ...
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
