@@ -54,7 +54,14 @@ class Comparison:
 
 
 def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
-    """What is drawn together, as a number per picture: its group, or itself where it has none."""
+    """What is drawn together.
+
+    Args:
+        groups: of each image; what is no text, or "", is no group.
+
+    Returns:
+        int64 [image], from 0 on: a number for each group, and one for each image without a group.
+    """
     codes: dict[tuple[str, int], int] = {}
     named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)

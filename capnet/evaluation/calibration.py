@@ -31,7 +31,7 @@ class Calibration:
 
 
 def logits(scores: Floats) -> Floats:
-    """Logit of sigmoid scores, float64 and finite."""
+    """Logit of sigmoid scores of any shape, float64 and finite."""
     return logit(np.clip(scores.astype(np.float64), EDGE, 1 - EDGE))
 
 

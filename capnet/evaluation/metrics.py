@@ -171,7 +171,14 @@ def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
 
 
 def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
-    """Class masks by the name of their mean: mAP is all classes, then head, medium and tail where they have classes."""
+    """Class masks by the name of their mean: mAP is all classes, then head, medium and tail where they have classes.
+
+    Args:
+        buckets: of each class.
+
+    Returns:
+        bool [class] by name.
+    """
     column = np.array(buckets)
     masks = {"mAP": np.ones(len(buckets), dtype=bool)}
     masks |= {name: column == name for name in ("head", "medium", "tail") if (column == name).any()}

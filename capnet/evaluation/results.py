@@ -103,7 +103,7 @@ def require_positives(test: SplitRows) -> None:
 
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:
-    """Row masks by slice, sorted by name; empty unless there is more than one value."""
+    """Row masks, bool [row], by slice, sorted by name; empty unless there is more than one value."""
     column = rows["slice"].fillna("").astype(str).replace("", NO_SLICE).to_numpy()
     names = sorted(set(column))
     return {name: column == name for name in names} if len(names) > 1 else {}
@@ -243,7 +243,11 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
 
 
 def predictions(splits: list[SplitRows]) -> pd.DataFrame:
-    """Rows of predictions.parquet: every variant of every image of these splits."""
+    """Rows of predictions.parquet: every variant of every image of these splits.
+
+    Returns:
+        Columns image_id, split, slice, variant, scores (float32 [class]).
+    """
     parts = [
         split.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
         for split in splits
