@@ -114,7 +114,11 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
 
 
 def build_visual(architecture: Mapping[str, Any]) -> Any:
-    """open_clip's image tower with weights still to be set; its text tower is made as small as can be and dropped."""
+    """open_clip's image tower with weights still to be set; its text tower is made as small as can be and dropped.
+
+    Args:
+        architecture: as in ``Towers``.
+    """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
     vision = CLIPVisionCfg(**{**architecture["vision_cfg"], "timm_model_pretrained": False})
