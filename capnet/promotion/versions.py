@@ -61,7 +61,15 @@ def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | Non
 
 
 def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """None where it was deleted."""
+    """A version of a registered model.
+
+    Args:
+        client, name: the registry, and the registered model.
+        number: of the version.
+
+    Returns:
+        The version; None where it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
