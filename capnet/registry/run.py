@@ -36,6 +36,11 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     It is the given run, else the newest with the candidate's tags. Where the server missed the end of the training, and
     with it the tag of the model, the curve that the run has must be that of the model's history.
 
+    Args:
+        client: of the store.
+        settings: the section ``register``, which names the experiment.
+        candidate: with the model and its history.
+
     Returns:
         The run's id, "" where there is none.
     """
