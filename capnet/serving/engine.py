@@ -115,7 +115,15 @@ class Served:
         return calibrate(Calibration(np.array(fitted["temperature"]), np.array(fitted["shift"])), scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
-        """One row per image and class, classes in their order: DECISIONS, with the image's number in the input."""
+        """Decide by the thresholds.
+
+        Args:
+            scores: float32 [image, class] in [0, 1].
+
+        Returns:
+            One row per image and class, classes in their order: columns DECISIONS; picture is the image's number in
+            ``scores``, score and probability lie in [0, 1].
+        """
         images, n = scores.shape
         return pd.DataFrame(
             {

@@ -101,7 +101,17 @@ def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
 
 
 def serve_image(lock: Path) -> str:
-    """The image `serve` by digest, from the lock that pushing images writes; raises ConfigError where there is none."""
+    """The image `serve` by digest, from the lock that pushing images writes.
+
+    Args:
+        lock: the YAML file.
+
+    Returns:
+        REPOSITORY@sha256:DIGEST.
+
+    Raises:
+        ConfigError: the lock is missing or has no digest of it.
+    """
     content = yaml.safe_load(lock.read_text()) if lock.is_file() else None
     entry = (content.get("images") or {}).get("serve") if isinstance(content, Mapping) else None
     tag, digest = (str((entry or {}).get(key, "")) for key in ("tag", "digest"))

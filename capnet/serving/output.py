@@ -24,7 +24,16 @@ Writer = Callable[[Path, "Served", str], AbstractContextManager[Add]]
 
 
 def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
-    """One row an image: path, labels over their thresholds, fault, and ``score NAME`` of every class."""
+    """The table of predictions.
+
+    Args:
+        frame: columns path, fault and scores (None with a fault), one row an image.
+        served: with classes and thresholds.
+
+    Returns:
+        One row an image: path, labels (names over their thresholds), fault, and ``score NAME`` of every class, NaN
+        with a fault.
+    """
     scores = np.full((len(frame), len(served.names)), np.nan, dtype=np.float32)
     for number, row in enumerate(frame["scores"]):
         if row is not None:

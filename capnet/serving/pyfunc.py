@@ -104,6 +104,12 @@ def check_gate(folder: Path) -> None:
     A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model
     serve where there is none, in an image that was built from the registry for example. It does not overrule a registry
     that answers.
+
+    Args:
+        folder: of the model as MLflow wrote it.
+
+    Raises:
+        GateError: the gate refuses the version, or nobody answers.
     """
     from mlflow import MlflowClient
 
