@@ -42,7 +42,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """Those rows of a batch that this process encodes."""
+        """Those rows of a batch, int [row], that this process encodes."""
         return np.array_split(rows, self.size)[self.rank]
 
     def gather_features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:

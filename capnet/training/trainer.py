@@ -88,7 +88,7 @@ class Trainer:
         return model.to(self.machine.device)
 
     def labels(self, rows: pd.DataFrame) -> Labels:
-        """Labels of ``rows``; an unknown one is no positive."""
+        """Labels of ``rows``, whose columns labels and unknown list class indices; an unknown one is no positive."""
         unknown = label_matrix(rows["unknown"], len(self.classes))
         targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
         return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
