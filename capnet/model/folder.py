@@ -74,7 +74,7 @@ def save_model(
     """Write the model folder (history and out-of-fold scores are the training step's).
 
     Args:
-        folder: exists; its files are replaced one by one.
+        folder: made where it is missing; its files are replaced one by one.
         tensors: trained tensors by name, as ``CapNet.trained_tensors`` gives them.
         graph: that the model was trained with.
         classes: in the order of the model's columns.
