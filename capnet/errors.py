@@ -135,7 +135,16 @@ def machine_faults(where: Path | str = "", doing: str = "") -> Iterator[None]:
 
 
 def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetError | None:
-    """An error of the machine as a message; None where it is none."""
+    """An error of the machine as a message.
+
+    Args:
+        error: as it was raised.
+        where: what the message names; "" takes the path that the error names.
+        doing: what did not work, for the message.
+
+    Returns:
+        The error to raise; None where ``error`` is none of the machine's.
+    """
     head = f"{doing}: " if doing else ""
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)

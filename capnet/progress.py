@@ -69,7 +69,13 @@ def _lines(description: str, total: int) -> Advance:
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate with a bar."""
+    """Iterate with a bar.
+
+    Args:
+        items: to go over.
+        description: in front of the bar.
+        total: number of items.
+    """
     with bar(description, total) as advance:
         for item in items:
             yield item

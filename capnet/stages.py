@@ -103,11 +103,24 @@ STAGES: dict[str, Stage] = {
 def run(
     name: str, params: Params | Mapping[str, Any], inputs: Mapping[str, str | Path], outputs: Mapping[str, str | Path]
 ) -> dict[str, float]:
-    """Run one stage and return its scalar metrics.
+    """Run one stage.
 
-    ``params`` is a Params or a plain ``{section: {...}}``. Outputs are written under a temporary name and renamed, so a
-    failed stage leaves nothing half-written; a gate that refuses (GateError) still publishes its findings. Of several
-    processes that torchrun started, the first one publishes.
+    Outputs are written under a temporary name and renamed, so a failed stage leaves nothing half-written; a gate that
+    refuses (GateError) still publishes its findings. Of several processes that torchrun started, the first one
+    publishes.
+
+    Args:
+        name: a key of STAGES.
+        params: all settings, or those of the stage's sections as a plain ``{section: {...}}``.
+        inputs: paths of all inputs of the stage, by name.
+        outputs: the same of its outputs.
+
+    Returns:
+        Its scalar metrics by name.
+
+    Raises:
+        ContractError: an input is not there.
+        CapnetError: an input or output is not named, or the machine refuses something.
     """
     from capnet.config import Params, parse  # here, so that the command line reads the table at once
 

@@ -38,8 +38,11 @@ def task(
 ) -> Iterator[Task]:
     """Prepare a task from plain values; a CapnetError ends the process with its message and exit code.
 
-    ``params`` are the stage's sections, ``data`` the folder with source.json. ``seed`` replaces runtime.seed.
-    ``accelerators``: GPUs that the task asked for; where it sees fewer it ends at once.
+    Args:
+        params: the stage's sections.
+        data: folder with source.json; "" for a stage that reads no images.
+        seed: takes the place of runtime.seed.
+        accelerators: GPUs that the task asked for; where it sees fewer it ends at once.
     """
     install()
     logging.getLogger().setLevel(logging.WARNING)  # great_expectations alone tells hundreds of lines
@@ -124,10 +127,18 @@ def require_accelerators(count: float) -> None:
 
 
 def require_turns(name: str, given: Sequence[float], expected: Sequence[float]) -> None:
-    """Raise ConfigError unless the list ``name``, one turn of a loop each, is not empty and is what belongs to the run.
+    """Check what a loop of the pipeline goes over.
 
     The page of a run in Kubeflow Pipelines starts it again with any list, and the task after a loop without turns finds
     nothing to collect.
+
+    Args:
+        name: of the run's parameter.
+        given: one turn of the loop each.
+        expected: what belongs to the run.
+
+    Raises:
+        ConfigError: the list is empty, or another one.
     """
     todo = (
         "start it with python -m pipelines.submit, or change the parameters that belong together alike: seeds,"

@@ -96,7 +96,14 @@ class Kubernetes:
         return str(self._call("GET", path, query, None, "str"))
 
     def last_event(self, namespace: str, kind: str, name: str) -> str:
-        """What the cluster said last about an object, in one line; empty where it said nothing, or may not be asked."""
+        """What the cluster said last about an object.
+
+        Args:
+            namespace, kind, name: of the object.
+
+        Returns:
+            One line; "" where it said nothing, or may not be asked.
+        """
         try:
             events = self.get(
                 f"/api/v1/namespaces/{namespace}/events",
@@ -108,7 +115,13 @@ class Kubernetes:
         return " ".join(str(items[-1].get("message", "")).split()) if items else ""
 
     def may(self, account: str, namespace: str, right: tuple[str, str, str, str]) -> bool:
-        """Whether an account has a right, as the cluster itself judges."""
+        """Whether an account has a right, as the cluster itself judges.
+
+        Args:
+            account: a service account of ``namespace``.
+            namespace: that the right is asked for in.
+            right: API group, resource (or resource/subresource), verb, and name of the object ("" for any).
+        """
         group, resource, verb, name = right
         resource, _, part = resource.partition("/")
         asked = {

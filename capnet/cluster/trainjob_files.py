@@ -23,8 +23,14 @@ Paths = Mapping[str, str | Path]
 
 
 def put(folder: Path, params: Mapping[str, Any], inputs: Paths, own_data: Path | None, accelerators: int) -> None:
-    """Copy the inputs into ``folder`` and say in job.json where they are; images are copied only where they lie in
-    ``own_data``, the task's own input.
+    """Copy the inputs for the nodes and say in job.json where they are.
+
+    Args:
+        folder: of the TrainJob; emptied first.
+        params: sections that the nodes read.
+        inputs: paths of the stage's inputs by name; images are named where they are.
+        own_data: the task's own input, which no other pod sees: images that lie in it are copied. None for none.
+        accelerators: GPUs of a node.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inputs").mkdir(parents=True)
@@ -60,7 +66,19 @@ def is_complete(folder: Path) -> bool:
 
 
 def take(folder: Path, target: Path, claim: str) -> dict[str, float]:
-    """Copy the model to ``target`` and return its metrics; raises ContractError where it does not show."""
+    """Copy the model that the nodes wrote.
+
+    Args:
+        folder: of the TrainJob.
+        target: folder of the model.
+        claim: name of the state volume's claim, for the message.
+
+    Returns:
+        Metrics of stage train.
+
+    Raises:
+        ContractError: the model does not show within SECONDS.
+    """
     deadline = time.monotonic() + SECONDS
     while not is_complete(folder):
         if time.monotonic() > deadline:
@@ -81,7 +99,13 @@ def take(folder: Path, target: Path, claim: str) -> dict[str, float]:
 
 
 def write_error(folder: Path, rank: int, error: CapnetError) -> None:
-    """Let the task know what a process ended with."""
+    """Let the task know what a process ended with.
+
+    Args:
+        folder: of the TrainJob.
+        rank: of the process.
+        error: its problems and exit code are kept.
+    """
     problems = [[problem.what, problem.where, problem.todo] for problem in error.problems]
     write_json(folder / f"error-{rank}.json", {"exit_code": error.exit_code, "problems": problems})
 

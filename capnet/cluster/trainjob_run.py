@@ -36,11 +36,20 @@ class Cancelled(CapnetError):
 def train_on_nodes(
     params: Params, inputs: Paths, outputs: Paths, nodes: Mapping[str, Any], own_data: str = ""
 ) -> dict[str, float]:
-    """Stage train as a TrainJob of ``nodes``, with the inputs and outputs of the stage; returns its metrics.
+    """Stage train as a TrainJob.
 
-    ``own_data``: the task's own input of images; those that lie in it are copied for the nodes. Raises what the
-    training raised, ClusterError for what the cluster lacks or did to it, and Cancelled after a SIGTERM. In each case
-    TrainJob and folder are gone then.
+    Args:
+        params: all settings.
+        inputs, outputs: of the stage, by name.
+        nodes: options of the TrainJob, as ``settings_of`` reads them.
+        own_data: the task's own input of images; those that lie in it are copied for the nodes. "" for none.
+
+    Returns:
+        Metrics of stage train.
+
+    Raises:
+        CapnetError: what the training raised, as the same kind of error; ClusterError for what the cluster lacks or did
+            to it, Cancelled after a SIGTERM. In each case TrainJob and folder are gone then.
     """
     spec, here = settings_of(nodes, params), Here.from_environment()
     jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
@@ -83,8 +92,19 @@ def train_on_nodes(
 
 
 def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:
-    """Whether an earlier try of this task left a TrainJob that does the same and goes on; any other one of that name is
-    removed.
+    """Look for what an earlier try of this task left; any other TrainJob of that name is removed.
+
+    Args:
+        jobs: of the namespace.
+        job: the TrainJob that this try would start.
+        here: this task.
+        folder: of the TrainJob.
+
+    Returns:
+        Whether a TrainJob that does the same is there and goes on.
+
+    Raises:
+        ClusterError: an old one does not go.
     """
     name = job["metadata"]["name"]
     left = jobs.find(name)

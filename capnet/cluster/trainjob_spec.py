@@ -142,7 +142,22 @@ def job_name(here: Here, seed: int) -> str:
 
 
 def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -> dict[str, Any]:
-    """The TrainJob that trains with what lies in ``folder``, which is below the state folder."""
+    """The TrainJob that trains with what lies in a folder.
+
+    Args:
+        name: of the TrainJob.
+        folder: below the state folder.
+        nodes: options of the TrainJob.
+        here: this task, whose account, namespace and volumes the nodes share.
+        threads: of the CPU, for each process.
+
+    Returns:
+        The object for the API.
+
+    Raises:
+        ConfigError: Kubeflow Trainer refuses a value.
+        CapnetError: it does not know a field.
+    """
     kind, _, runtime = nodes.runtime.rpartition("/")
     labels = dict((LABEL, NODE_LABEL))
     gpus = {nodes.accelerator_type: str(nodes.accelerator_count)} if nodes.accelerator_count else {}
@@ -182,7 +197,16 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
 
 
 def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
-    """Plain values, and keys of secrets by reference; what a secret lacks stays unset."""
+    """Plain values, and keys of secrets by reference; what a secret lacks stays unset.
+
+    Args:
+        nodes: with the secrets' names.
+        here: with the state folder.
+        threads: of the CPU.
+
+    Returns:
+        Entries of a container's ``env``.
+    """
     values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)} | {
         name: os.environ[name] for name in HANDED_ON if os.environ.get(name)
     }
@@ -196,8 +220,16 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
 
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
-    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, pull secret, the labels
-    that network policies select.
+    """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, pull secret, the labels that
+    network policies select.
+
+    Args:
+        nodes: with the claims, and where pods may run.
+        here: with the state folder and the account.
+        labels: of every pod.
+
+    Returns:
+        A replicated job of a ``trainingRuntimeSpec``.
     """
     mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | ({"data": DATA} if nodes.data_claim else {})
     volumes: dict[str, dict[str, Any]] = {

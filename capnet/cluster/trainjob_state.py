@@ -81,7 +81,13 @@ class Seen:
 
 
 def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> Seen:
-    """From the API's objects."""
+    """How a TrainJob stands, from the API's objects.
+
+    Args:
+        job: the TrainJob.
+        pods: of it; those that are going are left out.
+        nodes: that it should have.
+    """
     conditions = {
         item["type"]: item for item in job.get("status", {}).get("conditions", ()) if item.get("status") == "True"
     }

@@ -92,7 +92,13 @@ def slugify(name: str) -> str:
 def make_classes(
     names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()
 ) -> Classes:
-    """Classes in the given order with unique slugs; ``prompt_names`` overrides the name in prompts."""
+    """Classes with unique slugs.
+
+    Args:
+        names: in the order of the classes.
+        prompt_names: what a class is called in prompts, by name; a class that is missing, or has "", keeps its name.
+        critical: names of critical classes.
+    """
     items, used = [], set()
     for name in names:
         base = slug = slugify(name)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """A safetensors file with JSON metadata and the schema version, in one entry: the library writes several in any
     order.
+
+    Args:
+        path: appears once the file is whole.
+        tensors: by name, of any device.
+        metadata: JSON content; equal content gives equal bytes.
     """
     from safetensors.torch import save
 

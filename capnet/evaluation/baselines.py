@@ -182,8 +182,10 @@ def choose_probe(
     validation: tuple[Floats, Bools, Bools] | None,
     refit: bool = False,
 ) -> Chosen:
-    """Choose the settings by mAP and fit on all training rows; ``validation`` is (features, labels, known) of other
-    rows, which ``refit`` fits on too once they have chosen.
+    """Choose the settings by mAP and fit on all training rows: features [image, feature], labels, known [image, class].
+
+    ``validation`` is (features, labels, known) of other rows, which ``refit`` fits on too once they have chosen;
+    without a known positive there, the choice is made in folds of the training rows.
     """
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation

@@ -54,7 +54,14 @@ class Comparison:
 
 
 def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
-    """What is drawn together, as a number per picture: its group, or itself where it has none."""
+    """What is drawn together.
+
+    Args:
+        groups: of each image; what is no text, or "", is no group.
+
+    Returns:
+        int64 [image], from 0 on: a number for each group, and one for each image without a group.
+    """
     codes: dict[tuple[str, int], int] = {}
     named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
@@ -66,7 +73,17 @@ def is_single(units: NDArray[np.int64]) -> bool:
 
 
 def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
-    """Multiplicities [picture, draw] in blocks of draws; the draws do not depend on the size of the blocks."""
+    """How often each image is in each bootstrap draw; the draws do not depend on the size of the blocks.
+
+    Args:
+        units: int [image] from 0 on, as ``unit_codes`` gives them; equal ones are drawn together.
+        draws: number of draws.
+        block: draws per block, for memory.
+        seed: of the draws.
+
+    Yields:
+        Multiplicities float32 [image, draw of the block].
+    """
     generator = np.random.default_rng(seed)
     n = int(units.max()) + 1
     for start in range(0, draws, block):
@@ -77,12 +94,18 @@ def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = S
 
 
 def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
-    """Percentile interval of values [draw], moved so that the mean of the draws lies on the ``point``, inside
-    ``bounds``.
+    """Percentile interval at LEVEL, moved so that the mean of the draws lies on the point.
 
     A picture drawn twice makes two positives of equal score, so AP rises in the draws: by 1 to 3 points where positives
     are rare. Unmoved, the interval held the expected value in 59 to 88 of 100 simulated test sets, moved in 88 to 99.
-    Draws without a value (a bucket that lost all its positives) are left out.
+
+    Args:
+        values: [draw]; draws without a value (NaN: a bucket that lost all its positives) are left out.
+        point: the value on the data.
+        bounds: that both ends are clipped to.
+
+    Returns:
+        Low and high end; NaN where no draw has a value.
     """
     kept = values[~np.isnan(values)].astype(np.float64)
     if not len(kept):
@@ -99,10 +122,20 @@ def compare(
     units: NDArray[np.int64],
     draws: int,
 ) -> Comparison:
-    """Measure all variants on the same draws; arrays [picture, class], ``buckets`` [class], ``units`` [picture].
+    """Measure all variants on the same draws.
 
     A class without positives (in the data or in one draw) is left out of that mean, a mean without classes is left out.
     Where all pictures are of one group there are no intervals.
+
+    Args:
+        labels, known: bool [image, class].
+        variants: by name; those of PAIRS are also subtracted from each other.
+        buckets: head, medium or tail for each class.
+        units: int [image]; equal ones are drawn together.
+        draws: number of draws.
+
+    Returns:
+        Values and differences as fractions of 1; intervals of the AP per class are those of the first variant.
     """
     masks = bucket_masks(buckets)
     rankings = {name: rank(labels, variant.scores, known) for name, variant in variants.items()}

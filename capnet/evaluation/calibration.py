@@ -31,7 +31,7 @@ class Calibration:
 
 
 def logits(scores: Floats) -> Floats:
-    """Logit of sigmoid scores, float64 and finite."""
+    """Logit of sigmoid scores of any shape, float64 and finite."""
     return logit(np.clip(scores.astype(np.float64), EDGE, 1 - EDGE))
 
 
@@ -46,10 +46,16 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
 
 
 def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -> Calibration:
-    """Minimise the binary cross entropy of the known entries [picture, class] plus prior / 2 * sum_c (shift_c -
-    shift)^2 plus OWN_TEMPERATURE / 2 * sum_c (log T_c - log T)^2; shifts are compared at the mean logit.
+    """Minimise the binary cross entropy of the known entries plus prior / 2 * sum_c (shift_c - shift)^2 plus
+    OWN_TEMPERATURE / 2 * sum_c (log T_c - log T)^2; shifts are compared at the mean logit.
 
-    Without any positive, or any negative, among the known entries nothing can be fitted: the identity comes back.
+    Args:
+        labels, known: bool [image, class].
+        scores: [image, class] in [0, 1].
+        prior: precision of the prior of shifts, in expected positives.
+
+    Returns:
+        The calibration; the identity where the known entries have no positive or no negative.
     """
     n_classes = labels.shape[1]
     if not (labels & known).any() or not (~labels & known).any():
@@ -84,5 +90,13 @@ def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -
 
 
 def brier(labels: Bools, known: Bools, probabilities: Floats) -> float:
-    """Mean squared distance of probability and label over the known entries; NaN without any."""
+    """Brier score: mean squared distance of probability and label over the known entries.
+
+    Args:
+        labels, known: bool [image, class].
+        probabilities: [image, class].
+
+    Returns:
+        In [0, 1], lower is better; NaN without any known entry.
+    """
     return float(((probabilities.astype(np.float64) - labels) ** 2)[known].mean()) if known.any() else float("nan")

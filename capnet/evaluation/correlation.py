@@ -67,12 +67,19 @@ def check_premise(
     buckets: np.ndarray,
     min_positives: int = MIN_TEST_POSITIVES,
 ) -> Mapping[str, Premise]:
-    """Compare the rows of ``adjacency`` and of the training co-occurrence with the test co-occurrence.
+    """Compare the rows of the label graph and of the training co-occurrence with the test co-occurrence.
 
-    ``adjacency`` [class, class]; ``train`` and ``test`` are (labels, unknown), bool [picture, class]; ``buckets`` is
-    the bucket name of each class. Returns a Premise for "all" and for every bucket that has classes. The class itself
-    is left out of every row. A source whose row is constant orders nothing: its correlation counts as 0, so that a
-    class that training never saw beside another one cannot be left out in favour of the counts.
+    The class itself is left out of every row. A source whose row is constant orders nothing: its correlation counts as
+    0, so that a class that training never saw beside another one cannot be left out in favour of the counts.
+
+    Args:
+        adjacency: of the label graph, [class, class].
+        train, test: labels and unknown, each bool [image, class].
+        buckets: head, medium or tail, str [class].
+        min_positives: known test positives that a class needs to be compared.
+
+    Returns:
+        A Premise for ``all`` and for every bucket that has classes.
     """
     labels, unknown = test
     target = without_diagonal(cooccurrence(labels, unknown))
@@ -108,8 +115,14 @@ def _premise(graph: np.ndarray, counts: np.ndarray, members: np.ndarray, usable:
 
 
 def strongest_neighbours(matrix: np.ndarray, count: int) -> list[list[tuple[int, float]]]:
-    """For each row the ``count`` largest positive entries besides the class itself: [(class, weight)], largest
-    first.
+    """The largest positive entries of each row besides the class itself.
+
+    Args:
+        matrix: [class, class].
+        count: entries of a row, at most.
+
+    Returns:
+        For each row (class, weight), largest first.
     """
     result = []
     for row, weights in enumerate(np.asarray(matrix, dtype=np.float64)):

@@ -28,8 +28,14 @@ def pr_curve(labels: Bools, scores: Floats) -> tuple[Floats, Floats]:
 
 
 def reliability(labels: Bools, probabilities: Floats) -> list[dict[str, float]]:
-    """Mean probability, observed frequency and number of entries in each of BINS equal steps of probability; empty
-    steps are left out.
+    """Mean probability and observed frequency in each of BINS equal steps of probability.
+
+    Args:
+        labels: bool [entry].
+        probabilities: [entry] in [0, 1].
+
+    Returns:
+        ``mean``, ``observed`` and ``count`` (entries) of each step, in rising order; empty steps are left out.
     """
     step = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     entries = np.bincount(step, minlength=BINS)

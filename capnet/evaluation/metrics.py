@@ -33,7 +33,16 @@ class Rankings:
 
 
 def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
-    """Sort every class once; entries that are not ``known`` are left out. All arrays [picture, class]."""
+    """Sort every class once, for any number of weightings.
+
+    Args:
+        labels: [image, class].
+        scores: [image, class]; only their order within a class counts.
+        known: [image, class]; other entries are left out. None: all are known.
+
+    Returns:
+        What ``weighted_average_precision`` needs.
+    """
     from scipy.sparse import csr_array
 
     pictures, n_classes = labels.shape
@@ -61,10 +70,16 @@ def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
 
 
 def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
-    """AP [class, draw] under picture weights [picture, draw]: sum over cuts of (R_k - R_(k-1)) P_k, equal scores
-    grouped.
+    """AP under image weights: sum over cuts of (R_k - R_(k-1)) P_k, equal scores grouped.
 
-    Equal to scikit-learn's average_precision_score(sample_weight=...); NaN where a class has no positive weight.
+    Equal to scikit-learn's average_precision_score(sample_weight=...).
+
+    Args:
+        rankings: from ``rank``.
+        weights: [image, draw].
+
+    Returns:
+        [class, draw] in the weights' type; NaN where a class has no positive weight.
     """
     seen, hits = rankings.above @ weights, rankings.positive @ weights  # [segment, draw]
     n_classes = len(rankings.starts) - 1
@@ -82,7 +97,14 @@ def weighted_average_precision(rankings: Rankings, weights: Floats) -> Floats:
 
 
 def average_precision(labels: Bools, scores: Floats, known: Bools | None = None) -> Floats:
-    """AP [class] as scikit-learn's average_precision_score; NaN for a class without known positives."""
+    """AP as scikit-learn's average_precision_score.
+
+    Args:
+        labels, scores, known: as in ``rank``.
+
+    Returns:
+        float64 [class]; NaN for a class without known positives.
+    """
     return weighted_average_precision(rank(labels, scores, known), np.ones((len(labels), 1)))[:, 0]
 
 
@@ -96,7 +118,17 @@ class Counts:
 
 
 def count(labels: Bools, predicted: Bools, weights: Floats, known: Bools | None = None) -> Counts:
-    """Count decisions [picture, class] under weights [picture, draw]; entries that are not ``known`` are left out."""
+    """Count decisions under image weights.
+
+    Args:
+        labels: [image, class].
+        predicted: [image, class], true where the label is given.
+        weights: [image, draw].
+        known: [image, class]; other entries are left out. None: all are known.
+
+    Returns:
+        Counts [class, draw] in the weights' type.
+    """
     if known is not None:
         labels, predicted = labels & known, predicted & known
     kind = weights.dtype
@@ -139,7 +171,14 @@ def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
 
 
 def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
-    """Class masks by the name of their mean: mAP is all classes, then head, medium and tail where they have classes."""
+    """Class masks by the name of their mean: mAP is all classes, then head, medium and tail where they have classes.
+
+    Args:
+        buckets: of each class.
+
+    Returns:
+        bool [class] by name.
+    """
     column = np.array(buckets)
     masks = {"mAP": np.ones(len(buckets), dtype=bool)}
     masks |= {name: column == name for name in ("head", "medium", "tail") if (column == name).any()}
@@ -147,8 +186,15 @@ def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
 
 
 def means(ap: Floats, decisions: Mapping[str, Counts], masks: Mapping[str, Bools]) -> dict[str, Floats]:
-    """Every mean [draw]: AP over each mask, and CF1 and OF1 with the suffix of each kind of decision ("",
-    "_chosen").
+    """Every mean over classes.
+
+    Args:
+        ap: [class, draw].
+        decisions: counts by the suffix of their name: "" for those at 0.5, "_chosen" for those at chosen thresholds.
+        masks: bool [class] by the name of the mean, as ``bucket_masks`` gives them.
+
+    Returns:
+        [draw] by name: those of ``masks``, and CF1 and OF1 with each suffix.
     """
     result = {name: mean_over(ap, mask) for name, mask in masks.items()}
     for suffix, counts in decisions.items():

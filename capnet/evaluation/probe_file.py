@@ -25,7 +25,14 @@ def write_probe(path: Path, chosen: Chosen) -> None:
 
 
 def read_probe(path: Path) -> Chosen | None:
-    """What ``write_probe`` wrote; None where there is no such file."""
+    """What ``write_probe`` wrote.
+
+    Returns:
+        The probe, or None where there is no such file.
+
+    Raises:
+        ContractError: the file is damaged.
+    """
     if not path.is_file():
         return None
     tensors, metadata = read_tensors(path)

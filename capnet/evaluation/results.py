@@ -57,7 +57,12 @@ def make_split(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping
 
 
 def check_scores(split: SplitRows) -> None:
-    """Every variant must have one score in [0, 1] for each row and class; images with bad scores are named."""
+    """Every variant must have one score in [0, 1] for each row and class.
+
+    Raises:
+        ContractError: scores have another shape.
+        DataError: a score is no number between 0 and 1; names every image that has one.
+    """
     problems = []
     for variant, scores in split.scores.items():
         if scores.shape != split.labels.shape:
@@ -81,7 +86,11 @@ def check_scores(split: SplitRows) -> None:
 
 
 def require_positives(test: SplitRows) -> None:
-    """Without a single positive there is nothing to measure."""
+    """Without a single positive there is nothing to measure.
+
+    Raises:
+        DataError: there are no test rows, or none has a known label.
+    """
     if test.rows.empty:
         raise DataError(
             "there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0"
@@ -94,7 +103,7 @@ def require_positives(test: SplitRows) -> None:
 
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:
-    """Row masks by slice, sorted by name; empty unless there is more than one value."""
+    """Row masks, bool [row], by slice, sorted by name; empty unless there is more than one value."""
     column = rows["slice"].fillna("").astype(str).replace("", NO_SLICE).to_numpy()
     names = sorted(set(column))
     return {name: column == name for name in names} if len(names) > 1 else {}
@@ -103,7 +112,18 @@ def slices(rows: pd.DataFrame) -> dict[str, Bools]:
 def measure(
     test: SplitRows, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None
 ) -> Comparison:
-    """Compare all variants on the test rows, or on the ``chosen`` ones."""
+    """Compare all variants on the test rows, or on some of them.
+
+    Args:
+        test: with scores of all variants.
+        thresholds: by variant; decisions of one without are measured at 0.5 only.
+        classes: with their buckets.
+        draws: of the bootstrap.
+        chosen: bool [test row]; None takes all.
+
+    Returns:
+        As ``bootstrap.compare``; rows of one group are drawn together.
+    """
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
     variants = {
         name: Variant(scores[rows], thresholds[name].threshold if name in thresholds else None)
@@ -116,7 +136,16 @@ def measure(
 def evaluation_document(
     test: SplitRows, whole: Comparison, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int
 ) -> dict[str, Any]:
-    """The measured part of evaluation.json: variants, differences, slices, left-out classes, and what was drawn."""
+    """The measured part of evaluation.json: variants, differences, slices, left-out classes, and what was drawn.
+
+    Args:
+        test: with scores of all variants.
+        whole: from ``measure`` over all test rows.
+        thresholds, classes, draws: as in ``measure``.
+
+    Returns:
+        JSON content; figures are fractions of 1. A slice without a positive has ``slice_info`` only.
+    """
     units = len(set(unit_codes(test.rows["group"].tolist())))
     content: dict[str, Any] = {
         "schema": SCHEMA,
@@ -150,7 +179,17 @@ def _without_positives(labels: Bools, classes: Classes) -> list[str]:
 
 
 def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Classes) -> dict[str, Any]:
-    """Brier score and reliability of the test entries per bucket, raw and calibrated (the fit has not seen them)."""
+    """Brier score and reliability of the test entries per bucket, raw and calibrated (the fit has not seen them).
+
+    Args:
+        test: with scores of the variant capnet.
+        thresholds: with the calibration.
+        classes: with their buckets.
+
+    Returns:
+        ``buckets``: for ``all`` and each bucket with known entries their number ``entries``, ``brier_raw``,
+        ``brier_calibrated``, and the points ``raw`` and ``calibrated`` of ``curves.reliability``.
+    """
     raw = test.scores["capnet"].astype(np.float64)
     probabilities = calibrate(thresholds.calibration, raw)
     content: dict[str, Any] = {"buckets": {}}
@@ -168,8 +207,18 @@ def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Class
 
 
 def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classes: Classes) -> pd.DataFrame:
-    """One row a class by falling train_count; precision, recall and f1 are those of the test rows at the chosen
-    threshold.
+    """The table per_class.csv.
+
+    Args:
+        test: with scores of the variant capnet.
+        whole: from ``measure`` over all test rows.
+        thresholds: of the variant capnet.
+        classes: of the model.
+
+    Returns:
+        One row a class by falling train_count: class, train_count, bucket, positives (of the test rows), ap with its
+        interval and that of the other variants, threshold, borrowed; precision, recall and f1 of the test rows at the
+        threshold. NaN where nothing was measured.
     """
     nothing = np.full(len(classes), np.nan)
     counts = count(test.labels, test.scores["capnet"] >= thresholds.threshold, np.ones((len(test.rows), 1)), test.known)
@@ -194,7 +243,11 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
 
 
 def predictions(splits: list[SplitRows]) -> pd.DataFrame:
-    """Rows of predictions.parquet: every variant of every image of these splits."""
+    """Rows of predictions.parquet: every variant of every image of these splits.
+
+    Returns:
+        Columns image_id, split, slice, variant, scores (float32 [class]).
+    """
     parts = [
         split.rows[["image_id", "split", "slice"]].assign(variant=variant, scores=list(scores.astype(np.float32)))
         for split in splits

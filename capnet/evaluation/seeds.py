@@ -42,10 +42,19 @@ class SeedTable:
 
 
 def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[float]) -> list[Mapping[str, float]]:
-    """Figures in the order of ``seeds`` from what evaluate gave: a list of one mapping each, with its ``seed``.
+    """Put what evaluate gave for each seed in order.
 
-    ``others`` come from a loop: servers of KFP give its turns in any order, and some put no list around what a single
-    turn gave. Raises ContractError where a seed is missing.
+    Args:
+        first: of the first seed: a list of one mapping, its figures and its ``seed``.
+        others: of the other seeds, from a loop: servers of KFP give its turns in any order, and some put no list around
+            what a single turn gave.
+        seeds: in the order that is wanted.
+
+    Returns:
+        Figures by name, one mapping a seed.
+
+    Raises:
+        ContractError: a seed is missing.
     """
     runs = [*first, *(run for given in others for run in (given if isinstance(given, list) else [given]))]
     by_seed = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
@@ -59,7 +68,14 @@ def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[floa
 
 
 def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:
-    """Put the figures of all seeds together; raises ContractError where a seed lacks one that another has."""
+    """Put the figures of all seeds together.
+
+    Args:
+        runs: figures as fractions of 1 by name, one mapping a seed.
+
+    Raises:
+        ContractError: there is no seed, or one lacks a figure that another has.
+    """
     if not runs:
         raise ContractError("no seed was evaluated", "report", "look at the task evaluate")
     names = {name for run in runs for name in run}
@@ -73,7 +89,16 @@ def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:
 
 
 def with_seeds(page: str, table: SeedTable, seeds: Sequence[float]) -> str:
-    """The report with a table of seeds under its heading; unchanged for one seed."""
+    """The report with a table of seeds under its heading; unchanged for one seed.
+
+    Args:
+        page: HTML of the report of the first seed.
+        table: from ``summarise``.
+        seeds: in the table's order.
+
+    Raises:
+        ContractError: the table has another number of seeds, or ``page`` is no report of stage evaluate.
+    """
     counts = {len(values) for values in table.values.values()}
     if counts != {len(seeds)}:
         raise ContractError(

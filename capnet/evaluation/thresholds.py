@@ -43,11 +43,17 @@ class Thresholds:
 
 
 def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
-    """Choose among the distinct scores [entry] as cuts; needs at least one positive.
+    """Choose among the distinct scores as cuts.
 
-    f1: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower score. recall>=R: the
-    highest cut that reaches R. precision>=P: the lowest cut whose precision reaches P; where none does, the cut of
-    highest precision (of equal ones the lowest), not ``reached``.
+    Args:
+        labels: bool [entry], at least one of them true.
+        scores: [entry].
+        objective: ``f1``: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower
+            score. ``recall>=R``: the highest cut that reaches R. ``precision>=P``: the lowest cut whose precision
+            reaches P; where none does, the cut of highest precision (of equal ones the lowest), not ``reached``.
+
+    Returns:
+        The cut; a label is given from its threshold on.
     """
     order = np.argsort(-scores, kind="stable")
     value = scores[order]
@@ -77,11 +83,20 @@ def _below(cuts: Floats, index: int) -> float:
 def choose_thresholds(
     labels: Bools, known: Bools, scores: Floats, objective: str, min_positives: int, prior: float
 ) -> Thresholds:
-    """Choose a threshold per class on the known entries [picture, class].
+    """Choose a threshold per class on the known entries.
 
-    A class with fewer than ``min_positives`` positives borrows: one cut is chosen over all classes' entries together,
-    on calibrated probabilities, and mapped back to the class's own score. Without any positive at all every threshold
-    is 0.5.
+    A class with too few positives borrows: one cut is chosen over all classes' entries together, on calibrated
+    probabilities, and mapped back to the class's own score.
+
+    Args:
+        labels, known: bool [image, class].
+        scores: float32 [image, class] in [0, 1].
+        objective: as in ``choose_cut``.
+        min_positives: known positives below which a class borrows.
+        prior: as in ``fit_calibration``.
+
+    Returns:
+        Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
     """
     n_classes = labels.shape[1]
     positives = (labels & known).sum(axis=0)
@@ -128,8 +143,17 @@ def no_thresholds(n_classes: int) -> Thresholds:
 def thresholds_document(
     thresholds: Thresholds, classes: Classes, objective: str, views: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
-    """The content of thresholds.json: thresholds in class order, the views they hold for, ``source`` val, out_of_fold
-    or none.
+    """The content of thresholds.json.
+
+    Args:
+        thresholds: of the variant capnet.
+        classes: in the order of the thresholds.
+        objective: that they were chosen for.
+        views: section tte: the test-time views that they hold for.
+        source: the rows they were chosen on: val, out_of_fold or none.
+
+    Returns:
+        JSON content; null where precision or recall does not exist.
     """
     entries = []
     for c, name in enumerate(classes.names):

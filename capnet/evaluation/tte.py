@@ -55,7 +55,19 @@ class Scorer:
             self.class_features = self.loaded.model.class_features()
 
     def frozen(self, rows: pd.DataFrame, root: Path, what: str) -> StoredFeatures:
-        """Features [picture, view, pooled] of the tower without adapters, from the feature store."""
+        """Features of the tower without adapters, from the feature store.
+
+        Args:
+            rows: with ``path`` and ``sha256``.
+            root: folder that the paths are relative to.
+            what: names the rows in the log.
+
+        Returns:
+            [image, view, pooled].
+
+        Raises:
+            DataError: images cannot be used; names them.
+        """
         model = self.loaded.model
         return pooled_features(
             lambda images: model.pooled(images, adapted=False),
@@ -70,7 +82,17 @@ class Scorer:
         )
 
     def score(self, rows: pd.DataFrame, root: Path, what: str) -> Scored:
-        """All variants of the model and of zero-shot for each row."""
+        """All variants of the model and of zero-shot for each row.
+
+        Args:
+            rows, root, what: as in ``frozen``.
+
+        Returns:
+            Scores of VARIANTS, and the features of ``frozen``.
+
+        Raises:
+            DataError: images cannot be used; names them.
+        """
         plain = self.frozen(rows, root, what)
         parts: dict[str, list[np.ndarray]] = {}
         for adapted, some in self._features(rows, root, plain):

@@ -110,10 +110,17 @@ class BlockAdapters(nn.Module):
 
 
 def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None:
-    """Adapters in the image tower's last blocks, by default all; None where they are off or the tower has no blocks.
+    """Adapters in the image tower's last blocks.
+
+    Args:
+        tower: the frozen image tower; hooks are put on its blocks.
+        settings: section train.adapter; ``blocks`` 0 means all.
+
+    Returns:
+        The adapters, or None where they are off or the tower has no blocks.
 
     Raises:
-        ConfigError: the tower has fewer blocks.
+        ConfigError: the tower has fewer blocks, or blocks of a kind that AdaptFormer does not know.
     """
     if not settings.enabled or not tower.blocks:
         return None

@@ -198,8 +198,8 @@ class CapNet(nn.Module):
     def losses(
         self, encoded: Tensor, classes: ClassFeatures, loss: Callable[[Tensor, Loss], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The sum of what is minimised, and the logits [image, class] of the five parts; ``encoded`` is from
-        ``encode``.
+        """The scalar to minimise, and the logits [image, class] of the five parts. ``encoded`` is from ``encode``;
+        ``loss`` gives the scalar loss of logits [image, class] under the settings of a loss.
         """
         embed = classes.refined.shape[1]
         logits = self.logits(encoded[:, :embed], classes.refined)
@@ -256,9 +256,9 @@ class CapNet(nn.Module):
     def ensemble(
         self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot scores in [0, 1], each [image, class], averaged over ``views`` [image, view, pooled].
+        """Served and zero-shot scores in [0, 1], float32 [image, class], averaged over ``views`` [image, view, pooled].
 
-        Averages logits before the sigmoid (LIFT) or probabilities behind it.
+        ``average`` is logits, before the sigmoid (LIFT), or probabilities, behind it; the rest is as in ``members``.
         """
         flat = views.flatten(0, 1)
         plain = None if views_plain is None else views_plain.flatten(0, 1)

@@ -48,7 +48,17 @@ class LoadedModel:
 
 
 def check_graph(graph: LabelGraph, classes: Classes, towers: Towers, where: str) -> None:
-    """Raise ContractError unless the graph was built from these prompt names, template and weights."""
+    """Compare a graph with the classes and weights of a model.
+
+    Args:
+        graph: with the template and the fingerprint that it was built from.
+        classes: with the prompt names of the model.
+        towers: with the model's weights.
+        where: the graph's file, for errors.
+
+    Raises:
+        ContractError: the graph was built from other prompt names or other weights.
+    """
     template = str(graph.metadata.get("template", ""))
     if graph.metadata.get("prompt_fingerprint") != classes.prompt_fingerprint(template, towers.weight_hash):
         raise ContractError(
@@ -61,7 +71,15 @@ def check_graph(graph: LabelGraph, classes: Classes, towers: Towers, where: str)
 def save_model(
     folder: Path, tensors: Mapping[str, Tensor], graph: LabelGraph, classes: Classes, config: Mapping[str, Any]
 ) -> None:
-    """Write the model folder (history and out-of-fold scores are the training step's)."""
+    """Write the model folder (history and out-of-fold scores are the training step's).
+
+    Args:
+        folder: made where it is missing; its files are replaced one by one.
+        tensors: trained tensors by name, as ``CapNet.trained_tensors`` gives them.
+        graph: that the model was trained with.
+        classes: in the order of the model's columns.
+        config: what else goes into config.json, such as sections backbone, tte and train, ``weight_hash``, ``blend``.
+    """
     fingerprint = {"class_fingerprint": classes.fingerprint}
     write_tensors(folder / "model.safetensors", tensors, fingerprint)
     write_graph(folder / "graph.safetensors", graph)
@@ -80,7 +98,20 @@ def save_model(
 
 
 def load_model(folder: Path, machine: Machine) -> LoadedModel:
-    """Load a model folder; raises ContractError where its parts do not belong together or the weights differ."""
+    """Load a model folder.
+
+    Args:
+        folder: as ``save_model`` or ``pack`` leaves it.
+        machine: the device that the model is moved to.
+
+    Returns:
+        The model in evaluation mode, with its classes, test-time views and config.json.
+
+    Raises:
+        ContractError: parts do not belong together, are damaged or of another version, or the weights differ.
+        ConfigError: there is no such backbone.
+        DataError: the backbone's weights are missing; a packed folder needs none.
+    """
     config = read_json(folder / "config.json")
     check_schema(config, folder / "config.json")
     with reading(folder / "config.json"):

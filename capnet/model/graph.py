@@ -84,11 +84,30 @@ def linear_adjacency(similarity: Tensor, k: int, s: float) -> Tensor:
 
 
 def softmax_adjacency(linear: Tensor, tau: float) -> Tensor:
-    """S [class, class]: row softmax of A / tau over the entries that A keeps; rows sum to 1."""
+    """Row softmax of A / tau over the entries that A keeps.
+
+    Args:
+        linear: A, [class, class], from ``linear_adjacency``.
+        tau: temperature; a small one leaves most of a row to its largest entries.
+
+    Returns:
+        S [class, class]; rows sum to 1.
+    """
     return torch.softmax(torch.where(linear > 0, linear / tau, -torch.inf), dim=1)
 
 
 def adjacency(similarity: Tensor, top_k: float, s: float, tau: float, normalisation: str) -> Tensor:
-    """The matrix [class, class] that the GCN uses, by section graph's settings: A (``linear``) or S (``softmax``)."""
+    """The matrix that the GCN uses, by the settings of section graph.
+
+    Args:
+        similarity: [class, class].
+        top_k: entries kept per row, as ``neighbour_count`` reads it.
+        s: weight of the neighbours in A.
+        tau: temperature of S; A does not use it.
+        normalisation: ``linear`` for A, ``softmax`` for S.
+
+    Returns:
+        [class, class]; rows sum to 1.
+    """
     linear = linear_adjacency(similarity, neighbour_count(top_k, len(similarity)), s)
     return linear if normalisation == "linear" else softmax_adjacency(linear, tau)

@@ -52,7 +52,12 @@ class PackedCapNet(CapNet):
 
 
 def write_backbone(folder: Path, model: CapNet) -> None:
-    """Write packed.safetensors into ``folder``, from which ``model`` was loaded."""
+    """Write packed.safetensors beside the model's other files.
+
+    Args:
+        folder: the model folder that ``model`` was loaded from.
+        model: with both towers.
+    """
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
@@ -109,7 +114,11 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
 
 
 def build_visual(architecture: Mapping[str, Any]) -> Any:
-    """open_clip's image tower with weights still to be set; its text tower is made as small as can be and dropped."""
+    """open_clip's image tower with weights still to be set; its text tower is made as small as can be and dropped.
+
+    Args:
+        architecture: as in ``Towers``.
+    """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
     vision = CLIPVisionCfg(**{**architecture["vision_cfg"], "timm_model_pretrained": False})

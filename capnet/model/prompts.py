@@ -65,7 +65,15 @@ class PromptLearner(nn.Module):
 
 
 def context_position(text: TextTower, words: str) -> tuple[int, int]:
-    """Where ``words`` stand in a tokenized text: first position and number of tokens."""
+    """Where the context stands in a tokenized text.
+
+    Args:
+        text: whose tokenizer is used.
+        words: the context in front of a class name.
+
+    Returns:
+        Position of its first token, and number of tokens.
+    """
     full = text.tokenizer([words, f"{words} cat", f"{words} dog"])
     start = int((text.tokenizer(["cat"])[0] != text.tokenizer(["dog"])[0]).nonzero()[0])  # special tokens in front
     end = int((full[1] != full[2]).nonzero()[0])

@@ -20,7 +20,15 @@ class Rows(Protocol):
 
 
 def chunks(features: Rows, every: int = 1) -> Iterator[Tensor]:
-    """Every ``every``-th image's features, in parts of at most CHUNK images."""
+    """Features of some images, read a part at a time.
+
+    Args:
+        features: [image, ..., pooled].
+        every: step from one image to the next.
+
+    Yields:
+        [image, ..., pooled] of at most CHUNK images.
+    """
     for start in range(0, len(features), CHUNK * every):
         yield features[start : start + CHUNK * every : every]
 

@@ -30,10 +30,19 @@ def identity(name: str, version: str | int) -> str:
 
 
 def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequence[history.Event]) -> str:
-    """Why this version must not act as champion; "" where it may.
+    """Why this version must not act as champion.
 
     MLflow copies a version with all its tags, so neither a verdict nor an override counts beside the identity of
-    another version. ``events`` say whom it replaced: a verdict against an older champion says nothing about today's.
+    another version. A verdict against an older champion says nothing about today's.
+
+    Args:
+        name: of the registered model.
+        version: the version's number.
+        tags: of the version.
+        events: history of the registered model, which says whom it replaced.
+
+    Returns:
+        The reason in words; "" where it may.
     """
     own, of = identity(name, version), tags.get(VERDICT_OF, "")
     if tags.get(OVERRIDE, "").strip() and of in ("", own):
@@ -62,8 +71,14 @@ def overriding(name: str, version: str | int) -> str:
 
 
 def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:
-    """Raise GateError where ``found`` carries the alias `champion` without being allowed to; any other version may be
-    read.
+    """Ask whether a version may be read under the alias `champion`; any other version may be read.
+
+    Args:
+        found: the version, with its aliases and tags.
+        client: of its registry; None takes the usual one.
+
+    Raises:
+        GateError: it carries the alias without being allowed to.
     """
     if ALIAS not in found.aliases:
         return
@@ -82,11 +97,16 @@ def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> N
 
 
 def resolve(client: MlflowClient, uri: str) -> ModelVersion:
-    """The version behind ``models:/name@alias``, ``models:/name/3`` or ``models:/name`` (its champion), allowed to be
-    read.
+    """The version that an address names, allowed to be read.
 
-    Raises ConfigError for another address, GateError where the gate refuses, MlflowException where there is no such
-    version.
+    Args:
+        client: of the registry.
+        uri: ``models:/name@alias``, ``models:/name/3`` or ``models:/name`` (its champion).
+
+    Raises:
+        ConfigError: ``uri`` is no such address.
+        GateError: the gate refuses the version.
+        MlflowException: there is no such version.
     """
     text = uri.removeprefix("models:/").strip("/")
     name, at, alias = text.rpartition("@") if "@" in text else (text, "", "")

@@ -19,8 +19,15 @@ COPIED_FROM = "copied_from"
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
-    """The same content under another registered model: the copy that is there, else a new one, without verdict and
-    reason.
+    """Have the same content under another registered model, without verdict and reason.
+
+    Args:
+        client: of the registry.
+        version: what is copied.
+        name: of the other registered model, made where it is missing.
+
+    Returns:
+        The copy that is there already, the lowest of several; else a new one.
     """
     content_hash = version.tags.get("content_hash", "")
     copies = [

@@ -60,8 +60,16 @@ class GateScores:
 
 
 def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: str = "") -> GateScores:
-    """From the stages' folders, of the model with this content; raises ContractError where a test row has no served
-    scores.
+    """The scores of one model, from the stages' folders.
+
+    Args:
+        split: folder of split.parquet.
+        evaluation: folder of predictions.parquet.
+        classes: of both.
+        content_hash: of the model; "" leaves it out.
+
+    Raises:
+        ContractError: a test row has no scores of the variant capnet.
     """
     table, found = read_split(split / "split.parquet"), read_predictions(evaluation / "predictions.parquet")
     served = found[(found["variant"] == VARIANT) & (found["split"] == "test")].set_index("image_id")["scores"]
@@ -104,7 +112,11 @@ def write_gate(folder: Path, scores: GateScores) -> None:
 
 
 def read_gate(folder: Path) -> GateScores:
-    """Raises ContractError where a file is missing or damaged."""
+    """What ``write_gate`` wrote.
+
+    Raises:
+        ContractError: a file is missing or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,13 +139,19 @@ def judge(
     rescore: Rescore | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """The verdict on a candidate's test rows; without a champion only the minimum is asked for.
+    """The verdict on a candidate's test rows.
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
-    and pictures of one group are drawn together. ``rescore`` gives the champion's scores of rows it has none for
-    (columns sha256); without it those are left out and a person is asked.
-    Where there are such rows, the champion's own must pass alone, too: what is added must not hide a fall. Other
-    classes are not comparable.
+    and pictures of one group are drawn together. Where rows are scored again, the champion's own must pass alone, too:
+    what is added must not hide a fall. Other classes are not comparable.
+
+    Args:
+        candidate: what may become champion.
+        champion: without one only the minimum is asked for.
+        policy: margins, coverage and draws.
+        rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
+            and a person is asked.
+        names: what else the verdict's ``extra`` holds.
     """
     import numpy as np
 

@@ -15,7 +15,17 @@ KEYS = {"name": str, "bucket": str, "critical": bool}
 
 
 def check_rows(classes: Any, test: pd.DataFrame, seen: pd.DataFrame, where: str) -> None:
-    """Raises ContractError where classes, labels or scores are not what a registration writes."""
+    """Refuse what no registration writes.
+
+    Args:
+        classes: list of classes with name, bucket and critical.
+        test: rows with sha256, group, labels, unknown, scores.
+        seen: rows with sha256 and group.
+        where: their folder, for the message.
+
+    Raises:
+        ContractError: classes, columns, labels or scores are damaged; names every fault.
+    """
     faults = [*_classes(classes), *_columns(test, "test"), *_columns(seen, "seen")]
     if not faults:
         faults = [*_texts(test, "test"), *_texts(seen, "seen"), *_numbers(test, len(classes))]

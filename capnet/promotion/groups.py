@@ -35,5 +35,5 @@ def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
 
 
 def regrouped(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
-    """The table with these groups in place of its own."""
+    """The table with these groups, by sha256, in place of its own; "" where an image has none."""
     return table.assign(group=[groups.get(name, "") for name in table["sha256"]])

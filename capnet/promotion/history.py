@@ -86,7 +86,16 @@ def begin(
     key: str = "",
     policy: str = "",
 ) -> Event:
-    """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change."""
+    """Write an event before the alias moves: a writer that dies in between leaves a trace and not a silent change.
+
+    Args:
+        client, name: the registry, and the registered model.
+        kind, before, after, verdict, reason, rules, policy: as in ``Event``; long texts are cut.
+        key: of its tag; "" for a new one.
+
+    Returns:
+        The event, not ``done``.
+    """
     at = now()
     key = key or f"{PREFIX}{at}.{uuid.uuid4().hex[:8]}"
     shortened = redact(reason)[:LONGEST], rules[:LONGEST], person()[:100]
@@ -102,7 +111,14 @@ def found_key(events: Sequence[Event], current: str) -> str:
 
 
 def finish(client: MlflowClient, name: str, event: Event, done: str = "", overtaken: str = "") -> Event:
-    """``done``: when the alias had been moved, usually now."""
+    """Write that the alias was moved.
+
+    Args:
+        client, name: as in ``begin``.
+        event: from ``begin``.
+        done: when the alias had been moved; "" for now.
+        overtaken: as in ``Event``.
+    """
     finished = replace(event, done=done or now(), overtaken=overtaken)
     _write(client, name, finished)
     return finished

@@ -31,8 +31,13 @@ START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts 
 
 
 def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
-    """What readers of the champion ask for, as tags of ``version``; first rules that failed, then what needs a
-    reason: a long list is cut.
+    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason: a long list is
+    cut.
+
+    Args:
+        version: that the verdict is on.
+        champion: that it is against; None for none.
+        verdict: with its policy in ``extra``.
     """
     first = [*verdict.broken, *verdict.uncovered]
     lines = [
@@ -52,14 +57,25 @@ def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: 
 
 
 def show_verdict(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Write the tags of a verdict and bring the version's description up to date."""
+    """Write the tags of a verdict and bring the version's description up to date.
+
+    Args:
+        client: of the registry.
+        version: that the verdict is on.
+        tags: from ``verdict_tags``.
+    """
     for key, value in tags.items():
         insist(client.set_model_version_tag, version.name, version.version, key, value)
     refresh(client, version.name, str(version.version))
 
 
 def refresh(client: MlflowClient, name: str, *numbers: str) -> None:
-    """Bring the descriptions of these versions up to date; "" and deleted ones are passed over."""
+    """Bring descriptions of versions up to date.
+
+    Args:
+        client, name: the registry, and the registered model.
+        numbers: of the versions; "" and deleted ones are passed over.
+    """
     events, champion = history.events(client, name), current_number(client, name)
     for number in dict.fromkeys(numbers):
         version = version_or_none(client, name, number) if number else None

@@ -54,9 +54,16 @@ class Policy(Section):
 
 
 def read_policy(setting: str | Path) -> Policy:
-    """The policy in a file, or in the setting itself; the usual one where the usual file is not there.
+    """The policy in a file, or in the setting itself.
 
-    Raises ConfigError naming every wrong key.
+    Args:
+        setting: ``register.policy``: a path, or the YAML text.
+
+    Returns:
+        The policy; the usual one where the usual file is not there.
+
+    Raises:
+        ConfigError: another file is not there, or a key is wrong; names every one.
     """
     text, path = text_and_path(setting, "register.policy")
     if text is None and path == Path(DEFAULT):

@@ -129,8 +129,8 @@ def decide(low: float, high: float, margin: float) -> Outcome:
 
 
 def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -> list[Rule]:
-    """The rule on how much of the champion's own test is repeated; none where nothing is asked for or there was
-    nothing.
+    """The rule that enough of the champion's own test is repeated: ``compared`` of ``tested``, which ``what`` says in
+    words; none where nothing is asked for or there was nothing.
     """
     required = policy.coverage
     if required <= 0 or not tested:
@@ -152,7 +152,7 @@ def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -
 
 
 def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
-    """The rule on the candidate alone, none where nothing is asked for."""
+    """The rule on the candidate alone, by its ``scores`` [picture, class]; none where nothing is asked for."""
     required = policy.minimum.mAP
     if required <= 0:
         return []
@@ -242,14 +242,17 @@ class Evidence:
 
     @classmethod
     def of(cls, rows: Rows, mask: Bools, questions: int, same: bool = False) -> Evidence:
-        """Of the classes in ``mask``."""
+        """Of the classes in ``mask``, bool [class]."""
         picture, label = np.nonzero((rows.labels & rows.known)[:, np.asarray(mask)])
         together = len(np.unique(rows.units))
         positives = len(np.unique(rows.units[picture] * np.int64(rows.labels.shape[1]) + label))
         return cls(len(label), positives, together, together < len(rows.units), questions, same)
 
     def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
-        """Is the fall beyond the margin, and is an equal model ruled out at REFUSED, for all questions together?"""
+        """Is the fall beyond the margin, and is an equal model ruled out at REFUSED, for all questions together?
+
+        ``spread`` is the standard deviation of the difference over the draws.
+        """
         return difference + self.reach(UNSEEN, spread) < -margin and difference + self.reach(REFUSED, spread) < 0
 
     def reach(self, chance: float, spread: float) -> float:

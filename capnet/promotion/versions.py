@@ -28,11 +28,17 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """Whom version ``number`` is measured against: the champion; where its readers refuse it, it is that version itself
-    or there is none, the one before.
+    """Whom a version is measured against: the champion; where its readers refuse it, it is that version itself or there
+    is none, the one before.
 
-    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away. Where readers refuse
-    them all it is the latest; None where no other version was ever champion.
+    So nobody gets past the gate by setting the alias on a bad model first, or by taking it away.
+
+    Args:
+        client, name: the registry, and the registered model.
+        number: of the version.
+
+    Returns:
+        Where readers refuse all former champions, the latest; None where no other version was ever champion.
     """
     known, rival = history.events(client, name), current_number(client, name)
     seen: set[str] = set()
@@ -55,7 +61,15 @@ def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | Non
 
 
 def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:
-    """None where it was deleted."""
+    """A version of a registered model.
+
+    Args:
+        client, name: the registry, and the registered model.
+        number: of the version.
+
+    Returns:
+        The version; None where it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -73,7 +87,16 @@ def current_number(client: MlflowClient, name: str) -> str:
 
 
 def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> ModelVersion:
-    """The version with this number, else the one under the setting's alias (`challenger`)."""
+    """The version that is asked for promotion.
+
+    Args:
+        client: of the registry.
+        settings: the section ``register``, with the names of model and alias.
+        number: of the version; "" for the one under the alias (`challenger`).
+
+    Raises:
+        MlflowException: there is no such version.
+    """
     found = (
         client.get_model_version(settings.name, number)
         if number

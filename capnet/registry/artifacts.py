@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 
 
 def log_figures(client: MlflowClient, run_id: str, model_id: str | None, candidate: Candidate) -> None:
-    """All params and metrics in one call, without the points that the run has; the headline also belongs to the logged
-    model, where there is one: its page shows it.
+    """All params and metrics in one call, without the points that the run has.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+        model_id: of the logged model, whose page shows the headline; None for none.
+        candidate: what is registered.
     """
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
@@ -60,7 +65,16 @@ def log_figures(client: MlflowClient, run_id: str, model_id: str | None, candida
 def log_artifacts(
     client: MlflowClient, run_id: str, candidate: Candidate, report: Path, cards: Mapping[str, str]
 ) -> None:
-    """Report, evaluation files, both cards, and the scores that later versions are compared with."""
+    """Report, evaluation files, both cards, and the scores that later versions are compared with.
+
+    Args:
+        client, run_id, candidate: as in ``log_figures``.
+        report: of stage evaluate; passed over where it is not there.
+        cards: Markdown by file name, from ``card_texts``.
+
+    Raises:
+        StoreError: something could not be stored.
+    """
     for path in (report, *(candidate.evaluation / name for name in EVALUATION_FILES)):
         if path.is_file():
             with _storing(path.name):
@@ -72,7 +86,14 @@ def log_artifacts(
 
 
 def complete_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
-    """Write the gate's scores again where a run has none that say whose they are, as from before they did."""
+    """Write the gate's scores again where a run has none that say whose they are, as from before they did.
+
+    Args:
+        client, run_id, candidate: as in ``log_figures``.
+
+    Raises:
+        StoreError: they could not be stored.
+    """
     from mlflow.exceptions import MlflowException
 
     with suppress(MlflowException, OSError, ContractError), TemporaryDirectory() as folder:
@@ -90,7 +111,16 @@ def _log_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
 def log_model(
     client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool
 ) -> None:
-    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
+    """Models-from-code: the artifact is pyfunc.py and capnet's own files, no pickle.
+
+    Args:
+        client, run_id, candidate, cards: as in ``log_artifacts``.
+        logged: the logged model that MLflow created for it.
+        packed: put the backbone's weights in, too.
+
+    Raises:
+        StoreError: it could not be stored.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model
 

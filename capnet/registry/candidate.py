@@ -85,7 +85,14 @@ def content_hash(model: Path, evaluation: Path) -> str:
 
 
 def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path) -> Candidate:
-    """Read and cross-check the four folders; raises ContractError naming every disagreement at once."""
+    """Read and cross-check four folders.
+
+    Args:
+        split, validation, model, evaluation: outputs of the stages split, validate, train and evaluate.
+
+    Raises:
+        ContractError: files are missing or damaged, or disagree; names every disagreement at once.
+    """
     expected = (
         (split, "split", ("split.parquet",)),
         (validation, "validate", ("validation.json",)),

@@ -33,8 +33,18 @@ FEW = 10  # test positives below which an average precision says little; the eva
 def card_texts(
     candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str, policy: Policy | None = None
 ) -> dict[str, str]:
-    """Both cards by file name. ``place``: where the pictures are stored, "" if only here; ``form``: packed or
-    referenced; ``policy``: what the version is asked for at its registration.
+    """Both cards.
+
+    Args:
+        candidate: what is registered.
+        form: packed or referenced: whether the artifact holds the backbone's weights.
+        data_md5: of the data's version in DVC; "" where it is not under DVC.
+        place: where the pictures are stored; "" if only here.
+        stated_licence: ``register.data_licence``; "" takes what the folder data says.
+        policy: what the version is asked for at its registration; None leaves it out.
+
+    Returns:
+        Markdown by file name.
     """
     licence = data_licence(stated_licence, Path("data"))
     return {
@@ -58,7 +68,14 @@ def card_links(experiment: str, run_id: str) -> str:
 
 
 def model_card(candidate: Candidate, form: str, policy: Policy | None = None) -> str:
-    """Use, limits, figures with intervals, weak classes, thresholds, promotion policy, every class, settings."""
+    """Use, limits, figures with intervals, weak classes, thresholds, promotion policy, every class, settings.
+
+    Args:
+        candidate, form, policy: as in ``card_texts``.
+
+    Returns:
+        Markdown.
+    """
     config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
     classes = candidate.classes
     shown = [name for name in HEADLINE if name in metrics["capnet"]]

@@ -14,7 +14,15 @@ from capnet.registry.markdown import class_table, code, plain, table
 
 
 def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> str:
-    """Source, licence, rows of each split, classes, what the data check reported."""
+    """Source, licence, rows of each split, classes, what the data check reported.
+
+    Args:
+        candidate, data_md5, place: as in ``card_texts``.
+        licence: of the pictures, a sentence or the text of a file; "" where nothing says it.
+
+    Returns:
+        Markdown.
+    """
     frame, classes = read_split(candidate.split / "split.parquet"), candidate.classes
     counts, hidden, rows = {}, {}, []
     for split in SPLITS:

@@ -36,6 +36,11 @@ def begun_run(client: MlflowClient, settings: Register, candidate: Candidate) ->
     It is the given run, else the newest with the candidate's tags. Where the server missed the end of the training, and
     with it the tag of the model, the curve that the run has must be that of the model's history.
 
+    Args:
+        client: of the store.
+        settings: the section ``register``, which names the experiment.
+        candidate: with the model and its history.
+
     Returns:
         The run's id, "" where there is none.
     """
@@ -84,13 +89,29 @@ def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Me
 
 
 def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run in one call.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+        tags: that are added, or take the place of others.
+    """
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def logged_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[tuple[str, int], int]:
-    """{(metric, step): time} of what the run has already."""
+    """What a run has of some metrics.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+        names: of the metrics.
+
+    Returns:
+        Time in milliseconds by (metric, step).
+    """
     points = _points(client, client.get_run(run_id), names)
     return {(point.key, point.step): point.timestamp for point in points}
 
@@ -98,6 +119,12 @@ def logged_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> di
 def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_md5: str) -> None:
     """The data set as MLflow lists it: DVC's md5 as digest, the location at the DVC remote as source, counts as
     profile.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+        candidate: whose data it is.
+        data_md5: of the data's version in DVC; "" where it is not under DVC, then the digest is that of the split.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -116,7 +143,15 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
 
 
 def dvc_location(config: Path, md5: str) -> str:
-    """Where the default DVC remote keeps what has this md5, "" without one: REMOTE/files/md5/ab/cdef."""
+    """Where the default DVC remote keeps a version of the data.
+
+    Args:
+        config: .dvc/config.
+        md5: of the version; "" for the remote itself.
+
+    Returns:
+        REMOTE/files/md5/ab/cdef, without passwords; "" where there is no default remote.
+    """
     parser = configparser.ConfigParser()
     try:
         parser.read_string("\n".join(line.strip() for line in config.read_text().splitlines()))

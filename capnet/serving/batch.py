@@ -24,8 +24,19 @@ ROWS = 1024  # of each part at a time
 
 
 def fetch_model(params: Params, address: str, folder: Path) -> str:
-    """Download a registered model, so that a champion that changes meanwhile does not split the batch; returns its
-    name.
+    """Download a registered model, so that a champion that changes meanwhile does not split the batch.
+
+    Args:
+        params: whose section register says where the registry is.
+        address: models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.
+        folder: that the model is written to.
+
+    Returns:
+        The version's name, for messages.
+
+    Raises:
+        ConfigError: ``address`` is no address of a registered model.
+        GateError: the gate refuses it.
     """
     from capnet.serving.engine import fetch_version
 
@@ -41,8 +52,16 @@ def model_location(folder: Path) -> tuple[Path, str]:
 
 
 def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
-    """Every ``parts``-th image from number ``part`` on, copied here where the root is remote; the same list gives the
-    same parts.
+    """Every ``parts``-th image from number ``part`` on; the same list gives the same parts.
+
+    Args:
+        params: whose section data says how a remote is read.
+        root: folder of the images, where ``data.root`` is no remote; images of a remote are copied to the state folder.
+        part: from 0 on.
+        parts: number of parts.
+
+    Raises:
+        DataError: there is no image at all; a part may be empty.
     """
     if is_remote(params.data, root):
         return remote_images(params.data, part, parts)
@@ -51,7 +70,17 @@ def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
 
 
 def predict_part(params: Params, model: Path, root: Path, part: int, parts: int, out: Path) -> dict[str, float]:
-    """Write ``out``/predictions.parquet for one part; a part without images writes nothing."""
+    """Write predictions.parquet for one part; a part without images writes nothing.
+
+    Args:
+        params: sections data and runtime.
+        model: folder that ``fetch_model`` filled.
+        root, part, parts: as in ``part_of``.
+        out: folder of the table.
+
+    Returns:
+        Numbers ``pictures`` and, of these, ``not_read``.
+    """
     from capnet.serving.engine import load_served
 
     out.mkdir(parents=True, exist_ok=True)
@@ -65,11 +94,22 @@ def predict_part(params: Params, model: Path, root: Path, part: int, parts: int,
 
 
 def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, float]:
-    """Write one table, sorted by path, and drift.json where the model has a reference; returns counts and how many
-    classes drifted.
+    """Write one table, sorted by path, and drift.json where the model has a reference.
 
     Part p of P has the images p, p + P, p + 2 P ... of a sorted list, so the same rows of all parts are together the
     next ones of the list: memory stays constant.
+
+    Args:
+        model: folder that ``fetch_model`` filled.
+        parts: folders that ``predict_part`` wrote, in any order.
+        out: folder of the table.
+
+    Returns:
+        Numbers ``pictures``, ``not_read`` and, with a reference, ``drifted_classes``.
+
+    Raises:
+        DataError: no part has an image.
+        ContractError: the parts are of different lists or models.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

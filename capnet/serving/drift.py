@@ -22,10 +22,17 @@ ALPHA = 0.01  # chance that any class is named although nothing changed
 def reference_document(
     names: list[str], label_rates: Floats, scores: Floats, limits: Floats, source: str
 ) -> dict[str, Any]:
-    """What travels with the model: ``label_rates`` [class] of the training rows, served scores [image, class] of rows
-    it was not fitted to.
+    """What travels with the model, to compare later scores with.
 
-    ``source``: val, out_of_fold or test.
+    Args:
+        names: of the classes.
+        label_rates: share of the training rows that have the class, [class].
+        scores: served scores of rows that the model was not fitted to, [image, class].
+        limits: thresholds, [class].
+        source: those rows: val, out_of_fold or test.
+
+    Returns:
+        JSON content: for each class its rates, and a histogram of scores over the reference's deciles.
     """
     classes = []
     for c, name in enumerate(names):

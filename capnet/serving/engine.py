@@ -50,9 +50,17 @@ class Served:
         return np.array([item["threshold"] for item in self.thresholds["classes"]], dtype=np.float32)
 
     def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
-        """Scores of images below ``root``, in order, some at a time; nothing of ``total`` images is kept.
+        """Scores of images, in order, some at a time; nothing is kept.
 
         An evaluation's features are stored; here the store would grow with every request.
+
+        Args:
+            names: paths below ``root``.
+            root: a folder.
+            total: number of images, by which workers are started or not.
+
+        Yields:
+            Parts; an image that cannot be used has a fault and no row in their scores.
         """
         from capnet.data.images.stream import passes, stream
         from capnet.data.images.transform import Item
@@ -78,7 +86,17 @@ class Served:
             yield ScoredPart([item.path for item in part.items], part.faults, scores)
 
     def scores(self, paths: Sequence[Path]) -> np.ndarray:
-        """float32 [image, class] in [0, 1]; raises DataError naming images that cannot be used."""
+        """Scores of images.
+
+        Args:
+            paths: of the images, absolute or relative to the working directory.
+
+        Returns:
+            float32 [image, class] in [0, 1].
+
+        Raises:
+            DataError: images cannot be used; names them.
+        """
         from capnet.data.images.views import unusable
 
         names = [str(path.absolute()) for path in paths]  # the root adds nothing
@@ -97,7 +115,15 @@ class Served:
         return calibrate(Calibration(np.array(fitted["temperature"]), np.array(fitted["shift"])), scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
-        """One row per image and class, classes in their order: DECISIONS, with the image's number in the input."""
+        """Decide by the thresholds.
+
+        Args:
+            scores: float32 [image, class] in [0, 1].
+
+        Returns:
+            One row per image and class, classes in their order: columns DECISIONS; picture is the image's number in
+            ``scores``, score and probability lie in [0, 1].
+        """
         images, n = scores.shape
         return pd.DataFrame(
             {
@@ -112,9 +138,15 @@ class Served:
 
 
 def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -> Served:
-    """Load a model folder and its thresholds.json, in the precision it was trained in unless ``runtime`` names one.
+    """Load a model folder and its thresholds.
 
-    Raises ContractError where the thresholds were made for other classes or for other test-time views.
+    Args:
+        model: the folder.
+        thresholds: thresholds.json.
+        runtime: the section ``runtime``; its precision auto is the one that the model was trained in.
+
+    Raises:
+        ContractError: the thresholds were made for other classes or other test-time views, or the folder is damaged.
     """
     from capnet.evaluation.tte import Scorer
 
@@ -137,7 +169,20 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
-    """Download a registered version below ``folder``; returns its own files, and its name for messages."""
+    """Download a registered version.
+
+    Args:
+        settings: the section ``register``, which says where the registry is.
+        address: models:/NAME@ALIAS, models:/NAME/VERSION or models:/NAME.
+        folder: that it is written to.
+
+    Returns:
+        The folder of its own files, below ``folder``, and its name for messages.
+
+    Raises:
+        ConfigError: ``address`` is no address of a registered model.
+        GateError: the gate refuses it.
+    """
     from capnet.promotion.champion import identity, resolve
     from capnet.tracking.store import store
 
@@ -155,8 +200,16 @@ def download(version: ModelVersion, folder: Path) -> Path:
 
 
 def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:
-    """Scores float32 [image, class] of a registered version for rows with a sha256; ``split`` has the paths of
-    their images below ``root``.
+    """What gives a registered version's scores of rows that it was not tested on.
+
+    Args:
+        champion: the version; downloaded when it is asked.
+        runtime: the section ``runtime``.
+        root: folder of the images.
+        split: folder of split.parquet, which has the images' paths by sha256.
+
+    Returns:
+        Scores float32 [image, class] of rows with a ``sha256``; raises DataError where an image is not in the split.
     """
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:

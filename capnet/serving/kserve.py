@@ -55,9 +55,15 @@ class Deployment:
 
 
 def storage_address(client: MlflowClient, version: ModelVersion, behind: str) -> str:
-    """Where the version's artifact lies for KServe; ``behind``: the store of a server that hands artifacts through.
+    """Where the version's artifact lies for KServe.
 
-    Raises ConfigError where KServe could not read the address.
+    Args:
+        client: of the registry.
+        version: registered there.
+        behind: address of the store of a server that hands artifacts through; "" for none.
+
+    Raises:
+        ConfigError: KServe could not read the address.
     """
     address = str(client.get_model_version_download_uri(version.name, version.version))
     if address.startswith(PROXIED):
@@ -80,8 +86,10 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
 
 
 def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
-    """Raise GateError where the gate refuses this version, champion or not: once its files are in a pod nobody asks the
-    registry any more.
+    """Ask the gate about a version, champion or not: once its files are in a pod nobody asks the registry any more.
+
+    Raises:
+        GateError: the gate refuses it.
     """
     reason = refusal(version.name, version.version, version.tags, events(client, version.name))
     if reason:
@@ -93,7 +101,17 @@ def check_verdict(client: MlflowClient, version: ModelVersion) -> None:
 
 
 def serve_image(lock: Path) -> str:
-    """The image `serve` by digest, from the lock that pushing images writes; raises ConfigError where there is none."""
+    """The image `serve` by digest, from the lock that pushing images writes.
+
+    Args:
+        lock: the YAML file.
+
+    Returns:
+        REPOSITORY@sha256:DIGEST.
+
+    Raises:
+        ConfigError: the lock is missing or has no digest of it.
+    """
     content = yaml.safe_load(lock.read_text()) if lock.is_file() else None
     entry = (content.get("images") or {}).get("serve") if isinstance(content, Mapping) else None
     tag, digest = (str((entry or {}).get(key, "")) for key in ("tag", "digest"))
@@ -111,6 +129,14 @@ def serve_image(lock: Path) -> str:
 def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dict[str, Any]:
     """The InferenceService: one container that runs `mlflow models serve` on what KServe's storage initializer has
     fetched.
+
+    Args:
+        version: whose tags become labels and annotations.
+        address: from ``storage_address``.
+        deployment: what a person decides.
+
+    Returns:
+        The manifest, ready for YAML.
     """
     tags = version.tags
     provenance = json.loads(tags.get(PROVENANCE, "{}"))

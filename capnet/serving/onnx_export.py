@@ -97,10 +97,21 @@ def _score_in_words(average: str) -> str:
 
 
 def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measured:
-    """Write ``out`` and the JSON file of the same name, once both gave the same scores; returns what was measured.
+    """Write a model as ONNX with a JSON file of the same name, once both give the same scores.
 
-    Without ``images`` the scores of seeded noise are compared. Raises ContractError where a score differs by more
-    than PARITY.
+    Args:
+        served: the model, on the CPU.
+        key: its name, for the JSON file.
+        out: ends in .onnx.
+        images: that scores are compared on; without any, seeded noise.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        ConfigError: ``out`` ends otherwise, or a package is missing.
+        ContractError: a score differs by more than PARITY; nothing is written.
+        DataError: the towers are beyond protobuf's limit.
     """
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"unknown kind of output {out.suffix!r}", str(out), "end it in .onnx")
@@ -130,8 +141,15 @@ def _need() -> None:
 
 
 def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> None:
-    """The graph with weights inside and ``described`` as its metadata ``capnet``. Raises DataError for towers beyond
-    protobuf's limit.
+    """Write the graph with weights inside.
+
+    Args:
+        served: the model.
+        path: of the file.
+        described: JSON content, its metadata ``capnet``.
+
+    Raises:
+        DataError: the towers are beyond protobuf's limit.
     """
     import onnx
 
@@ -175,7 +193,17 @@ def session(path: Path, threads: int) -> Any:
 
 
 def compare(served: Served, path: Path, images: Sequence[Path], folder: Path) -> Measured:
-    """Both on the same images, through the same views."""
+    """Score the same images, through the same views, with the model and with its graph.
+
+    Args:
+        served: the model.
+        path: of its graph.
+        images: to score; without any, seeded noise.
+        folder: where that noise is written.
+
+    Returns:
+        Largest differences of scores, and times per view.
+    """
     running, scorer = session(path, served.scorer.threads), served.scorer
     model, average = scorer.loaded.model, scorer.loaded.tte.average
     paths = list(images) or _noise(folder, scorer.transform.size)

@@ -24,7 +24,16 @@ Writer = Callable[[Path, "Served", str], AbstractContextManager[Add]]
 
 
 def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
-    """One row an image: path, labels over their thresholds, fault, and ``score NAME`` of every class."""
+    """The table of predictions.
+
+    Args:
+        frame: columns path, fault and scores (None with a fault), one row an image.
+        served: with classes and thresholds.
+
+    Returns:
+        One row an image: path, labels (names over their thresholds), fault, and ``score NAME`` of every class, NaN
+        with a fault.
+    """
     scores = np.full((len(frame), len(served.names)), np.nan, dtype=np.float32)
     for number, row in enumerate(frame["scores"]):
         if row is not None:
@@ -70,7 +79,16 @@ def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
 
 @contextmanager
 def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
-    """The table ``wide`` makes, by row groups."""
+    """The table ``wide`` makes, by row groups.
+
+    Args:
+        path: of the file.
+        served: with classes and thresholds.
+        model_key: not written in this format.
+
+    Yields:
+        What adds a table with columns path, fault and scores.
+    """
     import pyarrow as pa
 
     schema = table_schema(served.names)
@@ -80,7 +98,14 @@ def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
 
 @contextmanager
 def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
-    """The same as text, labels separated by |."""
+    """The table ``wide`` makes as text, labels separated by |.
+
+    Args:
+        path, served, model_key: as in ``parquet``.
+
+    Yields:
+        What adds a table with columns path, fault and scores.
+    """
     with open(path, "w", encoding="utf-8", newline="") as file:
 
         def add(frame: pd.DataFrame) -> None:
@@ -95,9 +120,15 @@ def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
 @contextmanager
 def megadetector(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     """The batch format that camera-trap viewers read: one box over the whole frame with its labels, none for a blank
-    frame.
+    frame. Source: lila.science/megadetector-output-format.
 
-    Confidences are calibrated probabilities. Source: lila.science/megadetector-output-format.
+    Args:
+        path: of the file.
+        served: with classes, thresholds and calibration: confidences are calibrated probabilities.
+        model_key: name of the model in the file's head.
+
+    Yields:
+        What adds a table with columns path, fault and scores.
     """
     head = {
         "info": {

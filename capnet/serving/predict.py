@@ -41,12 +41,15 @@ class Source:
 
 
 def list_images(address: str, remote: Data | None = None) -> Source:
-    """A folder (all images below it, sorted), a table with a column path, image or file, one image, or
-    s3://BUCKET/PREFIX.
+    """The images that an address names.
 
-    Remote images are copied to the state folder first; ``remote`` says how (section data).
+    Args:
+        address: a folder (all images below it, sorted), a table with a column path, image or file, one image, or
+            s3://BUCKET/PREFIX, whose images are copied to the state folder.
+        remote: the section ``data``, which says how a remote is read.
 
-    Raises DataError where there is nothing to score.
+    Raises:
+        DataError: there is nothing to score.
     """
     location = Path(address)
     if address.startswith("s3://"):
@@ -74,10 +77,15 @@ def list_images(address: str, remote: Data | None = None) -> Source:
 
 
 def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
-    """Every ``parts``-th image from number ``part`` on of the remote ``settings.root``, sorted and copied to the
-    state folder.
+    """Every ``parts``-th image of a remote, sorted and copied to the state folder.
 
-    Raises DataError where the remote has no image at all; a part may be empty.
+    Args:
+        settings: the section ``data``.
+        part: number of the first image, from 0 on.
+        parts: step from one to the next.
+
+    Raises:
+        DataError: the remote has no image at all; a part may be empty.
     """
     from capnet.data.sources.root import open_cache, open_source
 
@@ -109,7 +117,11 @@ def _column(path: Path) -> list[str]:
 
 
 def format_of(out: Path) -> str:
-    """parquet, csv or megadetector by the output's name; raises ConfigError."""
+    """parquet, csv or megadetector by the output's name.
+
+    Raises:
+        ConfigError: it has another ending.
+    """
     if out.suffix.lower() not in FORMATS:
         raise ConfigError(
             f"unknown kind of output {out.suffix!r}",
@@ -131,10 +143,20 @@ class Predicted:
 def predict(
     served: Served, model_key: str, source: Source, out: Path, drift: Drift | None = None, part: int = PART
 ) -> Predicted:
-    """Score what an interrupted call has not, then write ``out``, both some images at a time; ``drift`` counts the
-    scores.
+    """Score what an interrupted call has not, then write the output, both some images at a time.
 
     Parts lie in the output's folder until it is written. They are used again only for the same model, root and list.
+
+    Args:
+        served: the model.
+        model_key: its name; equal ones must give equal scores, because parts are used again by it.
+        source: the images.
+        out: its ending names the format.
+        drift: counts the scores; None for none.
+        part: images between two saves.
+
+    Raises:
+        ConfigError: ``out`` has an unknown ending.
     """
     kind = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
@@ -177,7 +199,16 @@ def _read_key(note: Path) -> str:
 
 
 def frames(parts: Iterator[ScoredPart], sizes: Sequence[int], advance: Advance) -> Iterator[pd.DataFrame]:
-    """Tables of ``sizes`` images: path, fault, scores (None with a fault)."""
+    """Scored parts of any size as tables of given sizes.
+
+    Args:
+        parts: from ``Served.stream``; has as many images as the sizes together.
+        sizes: images of each table.
+        advance: called with the number of images of each part.
+
+    Yields:
+        Tables with columns path, fault ("" for none), scores (float32 [class]; None with a fault).
+    """
     paths: list[str] = []
     faults: list[str] = []
     scores: list[np.ndarray | None] = []
@@ -202,7 +233,14 @@ def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
 def write(
     path: Path, kind: str, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
 ) -> Predicted:
-    """Write tables of ``frames`` as one file."""
+    """Write tables of ``frames`` as one file.
+
+    Args:
+        path: of the file.
+        kind: a key of WRITERS.
+        parts: the tables, in order.
+        served, model_key, drift: as in ``predict``.
+    """
     result = Predicted()
     with WRITERS[kind](path, served, model_key) as add:
         for frame in parts:

@@ -40,8 +40,15 @@ class CapnetModel(PythonModel):
     """Scores images with the test-time views of the model's config.json and decides by its thresholds."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or
-        views, ConfigError for limits of requests that are none.
+        """Load the model; MLflow calls it once.
+
+        Args:
+            context: with the artifacts model and thresholds.
+
+        Raises:
+            GateError: the gate refuses this champion.
+            ContractError: the thresholds are those of other classes or views.
+            ConfigError: the environment sets a limit of requests that is none.
         """
         model = Path(context.artifacts["model"])
         self._limits = read_limits()
@@ -51,12 +58,19 @@ class CapnetModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per image (its number in the input) and class: score, calibrated probability, threshold, decision.
+        """Score the images of a request.
 
-        ``model_input`` has a column ``image``: bytes or base64, and paths where CAPNET_SERVE_ROOT is set. The parameter
-        ``decided_only`` leaves out what is not decided. Raises MlflowException naming every bad row: a server answers
-        with status 400, with 503 where the time was over, and with 500 and no details where the fault is not the
-        request's.
+        Args:
+            context: not read.
+            model_input: has a column ``image``: bytes or base64, and paths where CAPNET_SERVE_ROOT is set.
+            params: ``decided_only`` leaves out what is not decided.
+
+        Returns:
+            One row per image (its number in the input) and class: score, calibrated probability, threshold, decision.
+
+        Raises:
+            MlflowException: names every bad row. A server answers with status 400, with 503 where the time was over,
+                and with 500 and no details where the fault is not the request's.
         """
         clock = Clock(self._limits)
         try:
@@ -90,6 +104,12 @@ def check_gate(folder: Path) -> None:
     A registry that does not answer refuses too; the variable CAPNET_UNCHECKED_CHAMPION with a reason lets the model
     serve where there is none, in an image that was built from the registry for example. It does not overrule a registry
     that answers.
+
+    Args:
+        folder: of the model as MLflow wrote it.
+
+    Raises:
+        GateError: the gate refuses the version, or nobody answers.
     """
     from mlflow import MlflowClient
 

@@ -51,7 +51,11 @@ class Clock:
         self._limits, self._end = limits, monotonic() + limits.seconds
 
     def check(self) -> None:
-        """Raises TooSlow once the time is over."""
+        """Look at the clock.
+
+        Raises:
+            TooSlow: the time is over.
+        """
         if monotonic() > self._end:
             raise TooSlow(
                 f"not done after {self._limits.seconds:g} seconds",
@@ -61,7 +65,11 @@ class Clock:
 
 
 def read_limits() -> Limits:
-    """The limits that the environment sets; raises ConfigError naming every variable that has no such value."""
+    """The limits that the environment sets.
+
+    Raises:
+        ConfigError: variables have no such value; names every one.
+    """
     names = {name: f"{VARIABLE}{name.upper()}" for name in Limits.model_fields}
     try:
         limits = Limits.model_validate({name: os.environ[key] for name, key in names.items() if os.environ.get(key)})

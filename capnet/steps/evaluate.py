@@ -62,9 +62,20 @@ def evaluate(
     outputs: dict[str, Path],
     log: Callable[[Mapping[str, float], int], None] | None = None,
 ) -> dict[str, float]:
-    """Measure CapNet, zero-shot and a linear probe on the test rows; returns the headline means as fractions of 1.
+    """Measure CapNet, zero-shot and a linear probe on the test rows.
 
-    ``log`` gets CapNet's means as soon as they are known.
+    Args:
+        params: all settings.
+        inputs: folders split, model and data.
+        outputs: folder evaluation.
+        log: gets CapNet's means as soon as they are known.
+
+    Returns:
+        The headline means as fractions of 1.
+
+    Raises:
+        ContractError: split and model do not belong together.
+        DataError: there is nothing to measure on, or images cannot be used.
     """
     from capnet.evaluation.report.render import render
     from capnet.evaluation.tte import Scorer
@@ -112,12 +123,23 @@ def evaluate_scores(
     views: Mapping[str, Any],
     probe: Chosen | None = None,
 ) -> dict[str, Any]:
-    """All of the evaluation on arrays: tables predictions, per_class; JSON evaluation, metrics, thresholds.
+    """All of the evaluation on arrays, which follow the rows of their split.
 
-    Arrays follow the rows of their split in ``split_table``. ``train_features`` [image, view, feature] makes the
-    linear probe, unless stage train has fitted one; ``out_of_fold`` (predictions of training rows) serves for
-    thresholds where there are no validation rows. Beside validation rows it holds their scores by the model before it
-    was refitted on them: these take the place of its own scores, and the probe is refitted, too.
+    Args:
+        split_table: rows of split.parquet.
+        classes: the columns of all scores.
+        scored_val: scores of the validation rows; None where there are none.
+        scored_test: scores of the test rows.
+        train_features: float32 [image, view, feature], from which the linear probe is fitted unless ``probe`` is given.
+        config: the section ``evaluate``.
+        out_of_fold: predictions of training rows, for thresholds where there are no validation rows. Beside validation
+            rows it holds their scores by the model before it was refitted on them: these take the place of its own
+            scores, and the probe is refitted, too.
+        views: section tte: the test-time views that the scores were made with.
+        probe: that stage train has fitted.
+
+    Returns:
+        Tables ``predictions``, ``per_class``; JSON ``evaluation``, ``metrics``, ``thresholds``.
     """
     test = make_split(split_table, "test", classes, scored_test.scores)
     require_positives(test)
@@ -170,8 +192,14 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 def fit(
     train: SplitRows, features: Floats, val: SplitRows, scored_val: ScoredImages | None, config: Evaluate, refit: bool
 ) -> Chosen:
-    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows;
-    ``refit`` fits it on validation rows too after that.
+    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows.
+
+    Args:
+        train: the training rows.
+        features: theirs, [image, view, feature].
+        val, scored_val: the validation rows with their features; None where there are none.
+        config: the section ``evaluate``.
+        refit: fit on the validation rows, too, after they have chosen.
     """
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
     return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows, refit)
@@ -180,8 +208,16 @@ def fit(
 def thresholds(
     train: SplitRows, val: SplitRows, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate
 ) -> tuple[dict[str, Thresholds], str]:
-    """Thresholds by variant and where they come from: val, out_of_fold or none. A variant without scores on those rows
-    has none.
+    """Thresholds by variant and where they come from.
+
+    Args:
+        train, val: rows with the scores that they may be chosen on.
+        probe: with its held-out scores of the training rows, where it has some.
+        out_of_fold: predictions of training rows; None where there are none.
+        config: the section ``evaluate``.
+
+    Returns:
+        Thresholds by variant, without variants that have no scores on those rows; and val, out_of_fold or none.
     """
 
     def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:

@@ -14,7 +14,16 @@ from capnet.runtime import prepare
 
 
 def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Build the graph from the text tower, from train co-occurrence, or from a count-weighted blend of both."""
+    """Build the graph from the text tower, from train co-occurrence, or from a count-weighted blend of both.
+
+    Args:
+        params: all settings.
+        inputs: folders split and validation.
+        outputs: folder graph.
+
+    Returns:
+        Figures of the graph by name.
+    """
     classes = read_classes(inputs["split"] / "classes.json")
     settings = params.graph
     machine = prepare(params.runtime)

@@ -13,7 +13,20 @@ from capnet.tracking.provenance import dvc_md5
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Write registration.json; version number and run id differ between stores, so they go to the state folder."""
+    """Write registration.json; version number and run id differ between stores, so they go to the state folder.
+
+    Args:
+        params: all settings.
+        inputs: folders split, validation, model and evaluation.
+        outputs: file registration.
+
+    Returns:
+        The version's number, and the headline figures as fractions of 1.
+
+    Raises:
+        ContractError: the folders do not belong together.
+        StoreError: the store does not take it.
+    """
     settings = params.register_
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     found = register_version(settings, candidate, inputs["evaluation"] / "report.html", dvc_md5(Path("data.dvc")))

@@ -98,12 +98,23 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
 def check_positives(
     classes: Classes, counts: dict[str, np.ndarray], total: np.ndarray, assignment: Assignment, settings: Split
 ) -> list[str]:
-    """Warnings on classes short of positives; ``counts`` are known positives per split and ``total`` those of all rows,
-    int [class].
+    """Look for classes that are short of known positives.
 
-    Raises DataError with one problem per split that names every class short of ``require_positives``. A given or
-    published val or test split cannot be drawn better, so there it is only a warning; classes without any positive are
-    always named.
+    A given or published val or test split cannot be drawn better, so there it is only a warning; classes without any
+    positive are always named.
+
+    Args:
+        classes: of the data.
+        counts: known positives by split, int [class].
+        total: those of all rows, int [class].
+        assignment: where each split came from.
+        settings: the section ``split``; ``require_positives`` is what classes need.
+
+    Returns:
+        Warnings, in words.
+
+    Raises:
+        DataError: a drawn split has classes short of positives; one problem a split names them all.
     """
     warnings, problems = [], []
     drawn = {"train": True, "val": assignment.validation_source != "given", "test": assignment.test_source == "share"}

@@ -153,7 +153,13 @@ def masked(uri: str) -> str:
 
 
 def explain(error: Exception, uri: str, doing: str) -> StoreError:
-    """The three-part message for an error of mlflow, of the network or of the database."""
+    """The three-part message for an error of mlflow, of the network or of the database.
+
+    Args:
+        error: as it was raised.
+        uri: of the store; its password stays out of the message.
+        doing: what did not work, such as register the model.
+    """
     password, cause = urlsplit(uri).password, _innermost(error)
     reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
     reason = reason.replace(password, "***") if password else reason

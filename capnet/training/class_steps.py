@@ -32,7 +32,15 @@ class ClassSteps:
             self.kept = {"features": features, "turn": torch.zeros(self.n_classes, dtype=torch.float64)}
 
     def encode(self, prompt: PromptLearner, positive: Tensor) -> Tensor:
-        """Un-normalised features [class, embed] for a step; ``positive`` bool [class] says which the batch shows."""
+        """Un-normalised text features of all classes for one step.
+
+        Args:
+            prompt: with the context that the step trains.
+            positive: bool [class], true where the batch shows the class.
+
+        Returns:
+            float32 [class, embed]; only the classes encoded in this step carry a gradient.
+        """
         if not self.kept:
             return self._encode(prompt, np.arange(self.n_classes))
         kept, turn = self.kept["features"], self.kept["turn"]

@@ -42,7 +42,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """Those rows of a batch that this process encodes."""
+        """Those rows of a batch, int [row], that this process encodes."""
         return np.array_split(rows, self.size)[self.rank]
 
     def gather_features(self, rows: np.ndarray, encode: Callable[[np.ndarray], Tensor]) -> Tensor:
@@ -76,6 +76,10 @@ class ProcessGroup:
     def sum_gradients(self, parameters: Mapping[str, Tensor]) -> None:
         """Give every process the gradient of the whole batch: shares are added up; what every process has computed for
         the whole batch is averaged against drift.
+
+        Args:
+            parameters: of the model, by name, which says whether a part lies before the exchange of features; their
+                gradients are changed in place.
         """
         if self.size == 1:
             return

@@ -69,7 +69,7 @@ class DecodedImages:
     _ahead: Iterator[Batch] = field(default_factory=lambda: iter(()))
 
     def announce(self, batches: Sequence[np.ndarray], epoch: int) -> None:
-        """Start to decode the images of ``batches``."""
+        """Start to decode the images of ``batches``; what was announced before is dropped."""
         paths = self.rows["path"].to_numpy()
         chunks = ([Item(paths[row], (self.seed, epoch, int(row))) for row in batch] for batch in batches)
         self._ahead = load_batches(

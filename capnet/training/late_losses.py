@@ -28,7 +28,13 @@ class LateLosses:
         self.waiting: list[tuple[Tensor, Tensor, np.ndarray]] = []
 
     def add(self, loss: Tensor, logits: Tensor, batch: np.ndarray) -> None:
-        """Remember a step's loss, and logits [image, class] of the rows ``batch`` int [image]."""
+        """Remember what a step lost, without waiting for the device.
+
+        Args:
+            loss: a scalar.
+            logits: [image, class]; of these only whether they are finite is kept.
+            batch: int [image], the rows of the training table.
+        """
         self.waiting.append((loss.detach(), torch.isfinite(logits.detach()).all(dim=1), batch))
 
     @property

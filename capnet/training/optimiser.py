@@ -13,7 +13,13 @@ from capnet.model.capnet import CapNet
 def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
     """AdamW over the trained parameters, one group for each; weight decay is on matrices only.
 
-    Each group keeps the highest learning rate of its part as ``initial_lr``, where torch's schedules look for it.
+    Args:
+        model: whose parameters say by their names which part they belong to.
+        settings: section train; learning rates and weight decay are those of ``optimiser`` and ``class_head``.
+
+    Returns:
+        The optimiser; each group keeps the highest learning rate of its part as ``initial_lr``, where torch's schedules
+        look for it.
     """
     groups = []
     for name, parameter in model.named_parameters():

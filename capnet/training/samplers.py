@@ -31,14 +31,28 @@ def batches(targets: np.ndarray, settings: Train, seed: int, epoch: int) -> list
 
 
 def shuffled(n_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Every row once, in random order: int64 [row]."""
+    """Every row once, in random order.
+
+    Args:
+        n_rows: of the table.
+        seed, epoch: of the draw; equal ones give equal orders.
+
+    Returns:
+        int64 [row].
+    """
     return np.random.default_rng([seed, epoch, 1]).permutation(n_rows)
 
 
 def class_aware(targets: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Classes in shuffled cycles, three of a class's images per visit from its own shuffled cycle: int64 [row].
+    """Classes in shuffled cycles, three of a class's images per visit from its own shuffled cycle.
 
-    ``targets`` is bool [row, class]; the epoch is as long as the table, so schedules do not depend on the sampler.
+    Args:
+        targets: bool [row, class].
+        seed, epoch: of the draw; equal ones give equal orders.
+
+    Returns:
+        int64 [row], rows more than once or not at all, but as many as the table has, so that schedules do not depend on
+        the sampler. Without any positive the order of ``shuffled``.
     """
     rng = np.random.default_rng([seed, epoch, 2])
     images = {c: cycle(rng.permutation(np.flatnonzero(column))) for c, column in enumerate(targets.T) if column.any()}

@@ -64,7 +64,14 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
 
 
 def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:
-    """``combine`` of ``member_logits`` with the model's own weights: float32 [row, class]."""
+    """``combine`` of ``member_logits`` with the model's own weights.
+
+    Args:
+        trainer, model, rows, plain, what: as in ``member_logits``.
+
+    Returns:
+        float32 [row, class] in [0, 1].
+    """
     return combine(member_logits(trainer, model, rows, plain, what), model.weights, trainer.params.tte.average)
 
 

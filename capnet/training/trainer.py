@@ -88,7 +88,7 @@ class Trainer:
         return model.to(self.machine.device)
 
     def labels(self, rows: pd.DataFrame) -> Labels:
-        """Labels of ``rows``; an unknown one is no positive."""
+        """Labels of ``rows``, whose columns labels and unknown list class indices; an unknown one is no positive."""
         unknown = label_matrix(rows["unknown"], len(self.classes))
         targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
         return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
@@ -101,7 +101,16 @@ class Trainer:
         return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
 
     def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
-        """Features [row, view, pooled] of ``rows`` in the tower without adapters; ``what`` names them in the log."""
+        """Features of rows in the tower without adapters, from the feature store.
+
+        Args:
+            rows: with ``path`` and ``sha256``.
+            transform: the views.
+            what: names the rows in the log.
+
+        Returns:
+            [row, view, pooled].
+        """
         return self._stored(self.towers.image.pooled, "", rows, transform, what)
 
     def tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> StoredFeatures:
@@ -254,7 +263,17 @@ class Trainer:
         batch: np.ndarray,
         epoch: int,
     ) -> tuple[Tensor, Tensor]:
-        """One update on the rows ``batch`` int [image]; their loss and logits [image, class] before it, not fetched."""
+        """One update on some rows.
+
+        Args:
+            model, optimiser, images, labels: of this training, on its device.
+            encode_prompts: as in ``CapNet.class_features``.
+            batch: int [image], rows of the table.
+            epoch: from 1 on.
+
+        Returns:
+            Their loss and logits [image, class] before the update, not fetched.
+        """
         rows = torch.from_numpy(batch).to(labels.targets.device, non_blocking=True)
 
         def measure(logits: Tensor, settings: Loss) -> Tensor:

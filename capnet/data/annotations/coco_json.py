@@ -20,9 +20,15 @@ NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
-    """The objects of the list ``part`` of the top-level object, in their order.
+    """The objects of one list of the top-level object, in their order.
 
-    Raises DataError where the file cannot be read or holds something else there.
+    Args:
+        path: of the JSON file.
+        part: the list's key, such as images.
+        todo: what a user should do about a fault.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else there.
     """
     import ijson
 
@@ -66,8 +72,14 @@ def nesting_fault(file: BinaryIO, start: int) -> str:
 
 
 def read_categories(path: Path, todo: str) -> dict[int, str]:
-    """Category names by id, in ascending order of the ids; raises DataError where there are none or an entry is
-    damaged.
+    """Category names by id, in ascending order of the ids.
+
+    Args:
+        path: of the JSON file.
+        todo: what a user should do about a fault.
+
+    Raises:
+        DataError: there are none, or an entry is damaged or repeated.
     """
     categories: dict[int, str] = {}
     for item in items(path, "categories", todo):

@@ -33,7 +33,14 @@ class LabelLists:
         return len(self.ends) - 1
 
     def rows_of(self, positions: np.ndarray) -> np.ndarray:
-        """The rows to which the codes at ``positions`` belong, int64."""
+        """The rows to which some codes belong.
+
+        Args:
+            positions: int [position], of codes in ``codes``.
+
+        Returns:
+            int64 [position].
+        """
         import numpy as np
 
         return np.searchsorted(np.frombuffer(self.ends, dtype=np.int64), positions, side="right") - 1

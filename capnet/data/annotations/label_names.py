@@ -24,10 +24,20 @@ DIGITS = 9  # of an index
 def classes_of(
     table: Table, tokens: Mapping[str, int], listed: Listed | None, settings: Ingest
 ) -> tuple[Classes, dict[str, int], list[Problem]]:
-    """The classes, the index that each label token stands for, and what is wrong with the list as a whole.
+    """The classes that a table's labels stand for.
 
     Tokens are read as indices only where classes.csv is there, every token is a whole number and no class is called by
     one.
+
+    Args:
+        table: for messages.
+        tokens: the different label texts of the table; their values are not read.
+        listed: rows of classes.csv; None where there is no such file.
+        settings: the section ``ingest``.
+
+    Returns:
+        The classes, the index that each token stands for (tokens that stand for none are left out), and what is wrong
+        with the list as a whole.
     """
     numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
     names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
@@ -79,7 +89,18 @@ def classes_of(
 def codes_of(
     table: Table, rows: RowList, tokens: list[str], index: Mapping[str, int], settings: Ingest
 ) -> tuple[list[int], list[Problem]]:
-    """Class index of every token, -1 where it is no class; each such token is a problem with the rows that have it."""
+    """Class index of every token, and each token that is no class as a problem with the rows that have it.
+
+    Args:
+        table: for messages.
+        rows: whose labels and unknown are positions in ``tokens``.
+        tokens: the different label texts, [code].
+        index: from ``classes_of``.
+        settings: the section ``ingest``.
+
+    Returns:
+        Class indices [code], -1 for no class; and the problems.
+    """
     import numpy as np
 
     classes = [index.get(token, -1) for token in tokens]

@@ -49,8 +49,15 @@ def open_table(
 ) -> Table:
     """Open a table and read its header; ``problems`` says whether that can be used.
 
-    ``columns`` are names that are understood: one that is nearly such a name is a problem, unless it is among
-    ``classes``. Of a column in ``either`` the caller says itself that it is missing.
+    Args:
+        path: a .parquet file, else CSV, gzipped where it ends in .gz.
+        columns: names that are understood: a column that is nearly called so is a problem.
+        required: those of them that must be there.
+        classes: names of columns that are no such mistake.
+        either: columns of which the caller says itself that they are missing.
+
+    Returns:
+        The table; it has no rows where its header cannot be used.
     """
     table = Table(path)
     rows = _parquet_rows(table) if path.suffix == ".parquet" else _csv_rows(table)
@@ -77,7 +84,14 @@ def open_table(
 def read_rows(
     path: Path, columns: Sequence[str], required: Sequence[str]
 ) -> tuple[Table, list[dict[str, str]], list[int]]:
-    """A small table at once: rows as text by column, and their lines."""
+    """A small table at once.
+
+    Args:
+        path, columns, required: as in ``open_table``.
+
+    Returns:
+        The table with all its problems, rows as text by column ("" for an empty cell), and the line of each row.
+    """
     table = open_table(path, columns, required)
     rows, lines = [], []
     for line, cells in table:

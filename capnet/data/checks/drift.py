@@ -29,10 +29,16 @@ BETWEEN = " + "  # between the names of a pair
 
 
 def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    """Counts from which all figures follow, per split: rows, labels, their squares per row, positives per class,
-    pictures per pair of classes.
+    """Counts from which all figures follow. Only whole numbers, so that equal data gives an equal file whatever the
+    machine.
 
-    Only whole numbers, so that equal data gives an equal file whatever the machine.
+    Args:
+        frame: split.parquet.
+        classes: of the data.
+
+    Returns:
+        JSON content: the classes, and per split that has rows: rows, labels, their squares per row, positives per
+        class, images per pair of classes (the MOST_PAIRS most frequent) and sums over all pairs.
     """
     from scipy.sparse import csr_array
 
@@ -70,9 +76,16 @@ def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 
 
 def read_reference(setting: str | Path) -> dict[str, Any] | None:
-    """The reference in a file, or in the setting itself; None where there is no such file.
+    """The reference in a file, or in the setting itself.
 
-    Raises ContractError where it is damaged or of another version.
+    Args:
+        setting: ``validate.reference``: a path, or the JSON text.
+
+    Returns:
+        What ``measure`` gave then; None where there is no such file.
+
+    Raises:
+        ContractError: it is damaged or of another version.
     """
     text, path = text_and_path(setting, "validate.reference")
     if text is None:
@@ -107,8 +120,15 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
 
 
 def compare(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
-    """One row a figure and split: ``value`` says what it was and is, ``excess`` by how much it moved beyond limit and
-    chance (0 or less: fine).
+    """Compare the figures of a split with those of a reference.
+
+    Args:
+        reference, now: from ``measure``.
+        limits: the section ``validate.drift``.
+
+    Returns:
+        One row a figure and split: ``figure``, ``split``, ``value`` (what it was and is, in words), ``excess`` (by how
+        much it moved beyond limit and chance; 0 or less is fine).
     """
     import pandas as pd
 

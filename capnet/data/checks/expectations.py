@@ -36,9 +36,15 @@ class Judged:
 
 
 def judge(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Judged:
-    """Let great_expectations judge ``table`` by ``rules``; it sees the columns that the rules name and no other.
+    """Let great_expectations judge a table.
 
-    Raises RuntimeError where it could not judge a rule: that is never a pass.
+    Args:
+        name: of the table in the documents.
+        table: with the columns that the rules name, the only ones it sees.
+        rules: in the order of the checks.
+
+    Raises:
+        RuntimeError: it could not judge a rule, or counts otherwise than the table: that is never a pass.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported
     import great_expectations as gx

@@ -44,7 +44,17 @@ OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
 
 
 def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
-    """Open one image: its header, all of it where ``full``, and enough of it for its dhash where ``dhashes``."""
+    """Open one image.
+
+    Args:
+        path: below ``root``.
+        root: folder of the images.
+        full: decode all of it, and not its header alone.
+        dhashes: read enough of it for its dhash.
+
+    Returns:
+        What it is; a fault is in the result and raises nothing.
+    """
     try:
         location = Path(root, path)
         source = read_bytes(location) if full else file_or_bytes(location)
@@ -61,8 +71,15 @@ def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
 
 
 def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[Seen]:
-    """``see`` of every path, in order; a file at which a decoder dies is a fault of that file and not the end of the
-    run.
+    """``see`` of every path; where processes read them, a file at which a decoder dies is a fault of that file and not
+    the end of the run.
+
+    Args:
+        paths, root, full, dhashes: as in ``see``.
+        processes: as in ``in_processes``.
+
+    Returns:
+        In the order of ``paths``.
     """
     crash = Seen(fault="does not decode: the decoder crashed")
     return in_processes(
@@ -73,10 +90,20 @@ def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, process
 def in_processes(
     function: Callable[[A], B], items: Sequence[A], processes: int, description: str, crashed: B
 ) -> list[B]:
-    """``function`` of every item, in order, in ``processes`` (0: one for each CPU that this process may use);
-    ``crashed`` where a process dies of an item.
+    """Results of a function, computed by several processes.
 
-    ``function`` must raise nothing. Raises CapnetError where no process can be started.
+    Args:
+        function: must raise nothing, and be picklable.
+        items: up to FEW of them are computed in this process.
+        processes: 0: one for each CPU that this process may use, MOST_PROCESSES at most.
+        description: of the progress bar.
+        crashed: result of an item of which a process dies.
+
+    Returns:
+        In the order of ``items``.
+
+    Raises:
+        CapnetError: no process can be started.
     """
     workers = processes or min(
         MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

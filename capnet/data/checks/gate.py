@@ -36,7 +36,18 @@ class Findings:
 def check_split(
     frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside"
 ) -> Findings:
-    """Every check on ``frame`` (split.parquet) and on the pictures under ``root``; ``links`` is data.links."""
+    """Every check of a split and of its images.
+
+    Args:
+        frame: split.parquet.
+        classes: of the data.
+        root: folder of the images.
+        settings: the section ``validate``.
+        links: ``data.links``; inside looks for symbolic links that lead out of ``root``.
+
+    Raises:
+        ContractError: the reference for drift is damaged.
+    """
     table = image_table(frame)
     rules, left_out = [], []
     for rule in table_rules(len(classes), settings):

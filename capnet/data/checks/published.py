@@ -17,8 +17,16 @@ NUMBER = "number of classes"
 
 
 def published_table(frame: pd.DataFrame, classes: Classes, benchmark: str) -> pd.DataFrame:
-    """One row a published number (train and test pictures, classes, training pictures per class): how far the split is
-    from it.
+    """How far a split is from each published number (train and test pictures, classes, training pictures per class).
+
+    Args:
+        frame: split.parquet.
+        classes: of the split.
+        benchmark: a key of BENCHMARKS.
+
+    Returns:
+        One row a number: ``class`` (ALL and NUMBER for what is no class), ``split``, ``published``, ``found``,
+        ``difference`` (found less published), and ``value``: both numbers in words.
     """
     import pandas as pd
 

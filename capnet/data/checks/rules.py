@@ -56,7 +56,12 @@ class Check:
 
 
 def not_checked(name: str, demands: str, why: str, severity: str = "warning") -> Check:
-    """A check that was left out, and why: nothing is passed over in silence."""
+    """A check that was left out, and why: nothing is passed over in silence.
+
+    Args:
+        name, demands, severity: of the rule.
+        why: the reason, in words.
+    """
     return Check(name, severity, True, 0, 0, demands=demands, why=why)
 
 

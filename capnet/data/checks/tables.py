@@ -66,8 +66,14 @@ class Labels:
 
 
 def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, class), int64 each, of every label that is there for certain: inside the class list and not unknown, each
-    once.
+    """Every label that is there for certain: inside the class list and not unknown, each once.
+
+    Args:
+        frame: with columns ``labels`` and ``unknown``, lists of class indices.
+        n_classes: of the class list.
+
+    Returns:
+        Row and class, each int64 [label].
     """
     labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
     keys = labels.keys()
@@ -79,8 +85,15 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np
 
 
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row an image with what the rules judge: empty cells, label range, path, and in how many splits its bytes,
-    group and sequence are.
+    """What the rules judge, one row an image.
+
+    Args:
+        frame: split.parquet.
+
+    Returns:
+        Its columns without labels, and empty_cells (their number) with empty (their names), lowest_label,
+        highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and sides_of_picture, sides_of_group,
+        sides_of_sequence: in how many splits these are.
     """
     columns = [
         "image_id",
@@ -141,8 +154,12 @@ def add_links(table: pd.DataFrame, root: Path) -> None:
 
 
 def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
-    """Add what the files are now: missing, broken, changed since ingest (by size, where ``whole`` by sha256
-    too).
+    """Add what the files are now: columns ``fault``, ``change`` (texts), ``missing``, ``broken``, ``changed`` (0 or 1).
+
+    Args:
+        table: from ``image_table``, changed in place.
+        seen: of each row.
+        whole: whether files were read to the end, so that their sha256 is compared as well as their size.
     """
     fault = [one.fault for one in seen]
     table["fault"] = fault
@@ -160,7 +177,13 @@ def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
 
 
 def add_dhashes(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
-    """Add which images have a look-alike, and which another frame of their burst, in another split."""
+    """Add which images have a look-alike, and which another frame of their burst, in another split.
+
+    Args:
+        table: from ``image_table``; gets the columns look_alikes and burst_frames (0 or 1), look_alike and burst_frame
+            (path of the other image, None for none).
+        seen: of each row, with dhashes.
+    """
     words = as_words([one.dhash for one in seen])
     splits, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
     twin = near_duplicates(words, splits, contents)

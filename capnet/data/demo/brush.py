@@ -36,7 +36,7 @@ class Brush:
         self.taken: list[Box] = []
 
     def gradient(self, top: int, bottom: int, first: Colour, last: Colour) -> None:
-        """Fill the rows from ``top`` to ``bottom`` with a vertical blend."""
+        """Fill the whole width from row ``top`` to row ``bottom`` with a vertical blend of two colours."""
         self.image.paste(blend(CANVAS, max(1, (bottom - top) * SCALE), first, last), (0, top * SCALE))
 
     def box(self, left: int, top: int, right: int, bottom: int, colour: Colour) -> None:
@@ -52,7 +52,14 @@ class Brush:
         self.draw.line((x0 * SCALE, y0 * SCALE, x1 * SCALE, y1 * SCALE), fill=colour, width=width * SCALE)
 
     def ridge(self, height: int, swing: int, bumps: int, colour: Colour) -> None:
-        """A hill line around row ``height``, filled down to the bottom."""
+        """A hill line, filled down to the bottom.
+
+        Args:
+            height: row around which it runs.
+            swing: rows that it may rise or fall from there.
+            bumps: parts of the line, each with an end at a height of its own.
+            colour: of the hill.
+        """
         knots = [height + self.rng.randint(-swing, swing) for _ in range(bumps + 1)]
         points = [(0, CANVAS)]
         for x in range(0, CANVAS + 1, 8):
@@ -100,7 +107,14 @@ class Brush:
         self.oval(x, y + 2, width + 6, 5, colour)
 
     def tufts(self, top: int, bottom: int, colour: Colour, count: int, blade: int = 4) -> None:
-        """Short blades of grass, larger towards the front."""
+        """Short blades of grass, larger towards the front.
+
+        Args:
+            top, bottom: rows between which they stand.
+            colour: of all.
+            count: of tufts, three blades each.
+            blade: length in front, in pixels, about.
+        """
         for _ in range(count):
             x, y = self.rng.randint(0, SIDE), self.rng.randint(top, bottom)
             size = 1 + blade * (y - top + 8) // (bottom - top + 8)
@@ -108,7 +122,7 @@ class Brush:
                 self.draw.line((x * SCALE, y * SCALE, (x + lean * 2) * SCALE, (y - size) * SCALE), fill=colour, width=2)
 
     def specks(self, top: int, bottom: int, colours: list[Colour], count: int) -> None:
-        """Pebbles or petals."""
+        """Pebbles or petals: ``count`` of them between the rows ``top`` and ``bottom``, each in one of ``colours``."""
         for _ in range(count):
             x, y, radius = self.rng.randint(0, SIDE), self.rng.randint(top, bottom), self.rng.randint(1, 2)
             self.draw.ellipse(
@@ -141,7 +155,7 @@ def mix(first: Colour, last: Colour, part: int, whole: int) -> Colour:
 
 
 def blend(width: int, height: int, first: Colour, last: Colour) -> Image.Image:
-    """A vertical blend of two colours."""
+    """A picture of that size in pixels, with a vertical blend from the first colour to the last."""
     column = Image.frombytes(
         "RGB", (1, height), bytes(channel for y in range(height) for channel in mix(first, last, y, height))
     )

@@ -58,7 +58,16 @@ def encode(picture: Image.Image) -> bytes:
 
 
 def write_images(folder: Path, seed: int, indices: Sequence[int]) -> list[list[str]]:
-    """Draw the pictures ``indices`` into ``folder``/images; returns their rows of labels.csv."""
+    """Draw some images of the demo.
+
+    Args:
+        folder: with a folder images.
+        seed: of the set.
+        indices: numbers of the images in the set, which name their files.
+
+    Returns:
+        Their rows of labels.csv: path, labels, split, slice.
+    """
     rows = []
     for index in indices:
         picture, labels = draw(seed, index)
@@ -74,8 +83,13 @@ def class_rows() -> list[list[str]]:
 
 
 def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> None:
-    """Fill the empty ``folder`` with the set ``seed``; ``processes`` 0 takes one per core; their number changes no
-    byte.
+    """Fill a folder with the demo set: images, labels.csv, classes.csv, ATTRIBUTION.md.
+
+    Args:
+        folder: empty.
+        seed: of the set.
+        advance: called with the number of images that were drawn.
+        processes: 0 takes one per core; their number changes no byte.
     """
     font_path()  # a missing package is said once, not by every process
     (folder / "images").mkdir()
@@ -119,7 +133,12 @@ def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
     """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
     untouched.
 
-    Raises DataError where ``out`` is a file or has something in it.
+    Args:
+        out: the folder that is to be.
+        content: what lies in it, for the message.
+
+    Raises:
+        DataError: ``out`` is a file or has something in it, or cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "the folder is not empty" if out.is_dir() else "there is a file of this name"

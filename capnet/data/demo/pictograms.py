@@ -85,8 +85,17 @@ def _colours(rng: Random) -> tuple[float, ...]:
 
 
 def sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Image:
-    """A pictogram as it stands in an image: ``size`` pixels on its longer side, flipped, turned and coloured by
-    chance; RGBA.
+    """A pictogram as it stands in an image.
+
+    Args:
+        code: its Unicode number.
+        size: longer side in pixels, before it is turned.
+        tilt: largest angle in degrees.
+        band: where it stands; in water its lowest quarter sinks in.
+        rng: of flip, angle and colours.
+
+    Returns:
+        RGBA, cut to what is visible.
     """
     drawing = _premultiplied(code)
     longer = max(drawing.size)

@@ -184,8 +184,14 @@ def _on_white(band: Image.Image) -> Image.Image:
 
 
 def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
-    """``pixels`` turned and mirrored as the EXIF data of ``source`` says; damaged EXIF data turns nothing, as in any
-    viewer.
+    """Turn and mirror pixels as EXIF data says; damaged EXIF data turns nothing, as in any viewer.
+
+    Args:
+        pixels: of the image.
+        source: the image as it was opened, with its EXIF data.
+
+    Raises:
+        Unusable: there is not enough memory.
     """
     try:
         orientation = source.getexif().get(ORIENTATION)

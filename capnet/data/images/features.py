@@ -34,12 +34,24 @@ def pooled_features(
     what: str,
     concurrent: bool = False,
 ) -> StoredFeatures:
-    """Features [image, view, pooled] of a frozen tower from the feature store; those that it has not are computed.
+    """Features of a frozen tower from the feature store; those that it has not are computed.
 
-    ``concurrent`` is ``stream``'s.
+    Args:
+        pooled: images [view, 3, size, size] -> features [view, ...].
+        weight_hash: stands for ``pooled`` in the store: equal ones must give equal features.
+        rows: with ``path`` and ``sha256``.
+        root: folder that the paths are relative to.
+        transform: the views.
+        machine: device, precision, workers, and the size of the store.
+        threads: of the CPU.
+        what: names the rows in the log and in errors.
+        concurrent: as in ``stream``.
+
+    Returns:
+        [row, view, ...], rounded to 16 bits.
 
     Raises:
-        DataError: images have no sha256, or features that 16 bits cannot hold; names them.
+        DataError: images have no sha256, cannot be used, or have features that 16 bits cannot hold; names them.
     """
     if rows["sha256"].isna().any():  # the store goes by content
         todo = "set ingest.images: decode or header, or give the label table a column sha256"

@@ -125,7 +125,16 @@ def load_batches(
 
 
 def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> None:
-    """Raise DataError naming every image that has a fault."""
+    """Refuse images that cannot be used.
+
+    Args:
+        items: images.
+        faults: what is wrong with each; "" for none.
+        root: folder of the images, for the message.
+
+    Raises:
+        DataError: some have a fault; names every one.
+    """
     errors = [unusable(root / item.path, fault) for item, fault in zip(items, faults, strict=True) if fault]
     if errors:
         raise DataError(problems=[problem for error in errors for problem in error.problems])
@@ -133,7 +142,11 @@ def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> No
 
 @contextmanager
 def named_worker_faults() -> Iterator[None]:
-    """Say in three parts that a worker died; torch raises that in whatever the main thread is doing."""
+    """Say in three parts that a worker died; torch raises that in whatever the main thread is doing.
+
+    Raises:
+        CapnetError: a worker died.
+    """
     try:
         yield
     except RuntimeError as error:

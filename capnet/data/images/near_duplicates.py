@@ -27,9 +27,16 @@ DIGITS = re.compile(r"(\d+)")
 
 def dhash(image: Image.Image) -> DHash:
     """The difference hash of an image: is each of 8 x 8, and of 16 x 16, grey cells brighter than its left neighbour,
-    row by row.
+    row by row. Source: N. Krawetz, "Kind of Like That" (2013), the dHash.
 
-    Raises Unusable where the file does not decode. Source: N. Krawetz, "Kind of Like That" (2013), the dHash.
+    Args:
+        image: open; a JPEG that is not loaded yet is decoded at a smaller scale.
+
+    Returns:
+        40 bytes; NO_DHASH where the image has too little structure.
+
+    Raises:
+        Unusable: the file does not decode.
     """
     image.draft("L", (16 * (FINE + 1), 16 * FINE))  # JPEG: decode at a smaller scale, but at 16 pixels a cell or more
     grey = to_rgb(image).convert("L")

@@ -41,15 +41,26 @@ def write_shard_set(
     advance: Advance,
     shorter: int = 0,
 ) -> int:
-    """Write shards of about ``size`` bytes, labels.csv and classes.csv into ``out``; the number of shards.
+    """Write a data folder of tar shards with labels.csv and classes.csv.
 
-    ``rows`` are manifest or split rows; images of one split (or, in a manifest, with one given split)
-    share shards, so that a training run fetches no test image. In every sample ``NUMBER.json`` holds the labels by
-    name. Images whose shorter side has more than ``shorter`` pixels are stored as JPEGs of that size; 0 stores all as
-    they are.
+    Images of one split (or, in a manifest, with one given split) share shards, so that a training run fetches no test
+    image. In every sample ``NUMBER.json`` holds the labels by name.
 
-    Raises DataError naming every image that is gone or is not the one that was ingested, and labels that hold the
-    separator.
+    Args:
+        out: folder that they are written to.
+        rows: of a manifest or a split.
+        classes: that their labels are indices into.
+        root: folder of the images.
+        size: of a shard in bytes, about.
+        separator: of labels in labels.csv.
+        advance: called after every image.
+        shorter: pixels; images whose shorter side has more are stored as JPEGs of that size, 0 stores all as they are.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        DataError: images are gone or not those that were ingested, or a class has the separator in its name; names all.
     """
     unfit = [name for name in classes.names if separator in name]
     if unfit:

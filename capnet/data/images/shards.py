@@ -25,7 +25,11 @@ def file_of(path: str) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a picture, from a file or from a shard; raises OSError where it is not there."""
+    """The bytes of a picture, from a file or from a shard.
+
+    Raises:
+        OSError: it is not there, is no plain file, or has more than MOST_BYTES.
+    """
     shard = _shard(path)
     if shard is None:
         return _plain(path).read_bytes()
@@ -56,7 +60,13 @@ def exists(path: Path) -> bool:
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file without an owner or a time, so that equal content gives equal bytes."""
+    """Add a file without an owner or a time, so that equal content gives equal bytes.
+
+    Args:
+        tar: open for writing.
+        name: of the member.
+        data: its content.
+    """
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
     tar.addfile(entry, io.BytesIO(data))

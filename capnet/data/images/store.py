@@ -51,7 +51,7 @@ class Segment:
     mapped: mmap.mmap
 
     def damaged(self, rows: np.ndarray) -> list[int]:
-        """Those of ``rows`` that are no longer what was written."""
+        """Those of ``rows``, int [row], that are no longer what was written."""
         names = self.hashes.take(pa.array(rows)).to_pylist()
         bad = [
             row
@@ -85,7 +85,12 @@ class FeatureStore:
         return list(absent.values())
 
     def fill(self, hashes: Sequence[str], features: Iterable[np.ndarray]) -> None:
-        """Add ``features``, one float16 [...] an image in the order of ``hashes``, as they come."""
+        """Add features as they come, a segment at a time.
+
+        Args:
+            hashes: sha256 of the images.
+            features: one float16 [view, ...] an image, in the order of ``hashes``.
+        """
         waiting: list[np.ndarray] = []
         done, started = 0, time.monotonic()
         try:
@@ -144,7 +149,13 @@ class FeatureStore:
 
 
 def write_segment(path: Path, hashes: Sequence[str], features: np.ndarray) -> None:
-    """Write an Arrow IPC file of one record batch: sha256, checksum and ``features`` float16 [row, ...]."""
+    """Write an Arrow IPC file of one record batch: sha256, checksum and features.
+
+    Args:
+        path: appears once the file is whole.
+        hashes: sha256 of the images, [row].
+        features: float16 [row, view, ...].
+    """
     flat = features.reshape(len(features), -1)
     columns = {
         "sha256": pa.array(hashes, pa.string()),

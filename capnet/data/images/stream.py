@@ -69,7 +69,16 @@ def encode_batches(
     threads: int,
     concurrent: bool = False,
 ) -> Iterator[Part]:
-    """``stream`` of images that are decoded."""
+    """``stream`` of images that are decoded.
+
+    Args:
+        encode, transform, machine, threads: as in ``stream``.
+        batches: from ``load_batches``.
+        concurrent: run as many forward passes at once as there are ``threads``; on a CPU only.
+
+    Yields:
+        One part for each batch, in order.
+    """
     step = _views_at_once(machine)
     waiting: deque[Batch] = deque()
     done: list[Tensor] = []
@@ -115,7 +124,15 @@ def passes(*encoders: Encode) -> Encode:
 
 
 def without_faults(parts: Iterable[Part], root: Path) -> Iterator[Part]:
-    """The parts; raises DataError naming the images of the first one in which some cannot be used."""
+    """The parts as they come.
+
+    Args:
+        parts: from ``stream``.
+        root: folder of the images, for the message.
+
+    Raises:
+        DataError: a part has images that cannot be used; names them.
+    """
     for part in parts:
         require_good(part.items, part.faults, root)
         yield part

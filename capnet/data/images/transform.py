@@ -55,7 +55,11 @@ class Transform:
         return (self.item(path, sha256) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True))
 
     def canvas(self, root: Path, item: Item) -> Canvas:
-        """Decode an image; raises Unusable where its file cannot be used."""
+        """Decode an image and lay out its views.
+
+        Raises:
+            Unusable: its file cannot be used.
+        """
         image = read_rgb(root / item.path, self._needed if self.decode == "scaled" else None)
         if self.tte is not None:
             return test_canvas(image, self.size, self.views, self.tte.expand, self.interpolation, self.resize)
@@ -69,7 +73,19 @@ class Transform:
         return Canvas(np.concatenate([np.asarray(view) for view in drawn]), cuts, self.size)
 
     def tensor(self, root: Path, path: str, sha256: str) -> Tensor:
-        """Views [view, 3, size, size] of one image; raises DataError where its file cannot be used."""
+        """Views of one image as a tower takes them.
+
+        Args:
+            root: folder of the images.
+            path: of the image below it.
+            sha256: that random views are drawn from; test-time views do not need it.
+
+        Returns:
+            Normalised float32 [view, 3, size, size].
+
+        Raises:
+            DataError: its file cannot be used.
+        """
         try:
             canvas = self.canvas(root, self.item(path, sha256))
         except Unusable as error:

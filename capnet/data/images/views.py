@@ -52,7 +52,8 @@ class Canvas:
 def load_rgb(path: Path) -> Image.Image:
     """Decode a whole picture, of a file or in a shard, as capnet.data.images.decode.to_rgb says.
 
-    Raises DataError naming the file where it cannot be used.
+    Raises:
+        DataError: the file cannot be used.
     """
     try:
         return read_rgb(path)
@@ -83,11 +84,19 @@ def padded(image: Image.Image) -> Image.Image:
 
 
 def test_canvas(image: Image.Image, size: int, views: int, expand: int, interpolation: str, resize: str) -> Canvas:
-    """Crops of ``size`` px from the picture whose shorter side is resized to ``size + expand``.
+    """Test-time crops of a picture.
 
-    1 view: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24). ``resize``:
-    pad shows all of the picture in a square, squash distorts it into one. The canvas is the resized picture, or only
-    the crops where these have fewer pixels, so that a panorama is as small as any other.
+    The canvas is the resized picture, or only the crops where these have fewer pixels, so that a panorama is as small
+    as any other.
+
+    Args:
+        image: RGB.
+        size: width and height of a view in pixels.
+        views: 1: centre; 5: four corners and centre; 10: and mirrored (LIFT's test-time ensembling, expand 24).
+        expand: pixels by which the resized picture is larger than a view.
+        interpolation: a key of FILTERS.
+        resize: short makes the shorter side ``size + expand``, pad shows all of the picture in a square, squash
+            distorts it into one.
     """
     if resize == "pad":
         image = padded(image)
@@ -108,9 +117,14 @@ def test_canvas(image: Image.Image, size: int, views: int, expand: int, interpol
 def random_view(
     image: Image.Image, size: int, interpolation: str, rng: np.random.Generator, resize: str = "short"
 ) -> Image.Image:
-    """A random resized crop of ``size`` px (area MIN_AREA to 1, aspect 3/4 to 4/3), mirrored half of the time.
+    """A random resized crop (area MIN_AREA to 1, aspect 3/4 to 4/3), mirrored half of the time.
 
-    With ``resize`` pad or squash the crop is one of the square that the picture becomes.
+    Args:
+        image: RGB.
+        size: width and height of the view in pixels.
+        interpolation: a key of FILTERS.
+        rng: that the crop is drawn from.
+        resize: with pad or squash the crop is one of the square that the picture becomes.
     """
     if resize == "pad":
         image = padded(image)
@@ -131,8 +145,16 @@ def random_view(
 
 
 def needed_size(image_size: tuple[int, int], size: int, resize: str, random: bool) -> tuple[int, int]:
-    """Width and height to which an image may be reduced before it is cut, so that no view of ``size`` px is upsampled;
-    its own where it is smaller.
+    """To which size an image may be reduced before it is cut, so that no view is upsampled.
+
+    Args:
+        image_size: its width and height.
+        size: in pixels: of the resized picture at test time, of a view in training.
+        resize: as in ``test_canvas``.
+        random: whether views are random ones.
+
+    Returns:
+        Width and height; its own where it is smaller.
     """
     width, height = image_size
     shorter = max(image_size) if resize == "pad" else min(image_size)
@@ -144,8 +166,14 @@ def needed_size(image_size: tuple[int, int], size: int, resize: str, random: boo
 
 
 def to_tensor(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Float tensor [view, 3, height, width] of uint8 [height, width, 3], normalised on their device, in channels-last
-    memory (twice as fast on a CPU).
+    """Normalise views on their device.
+
+    Args:
+        views: uint8 [height, width, 3] each, all of one size.
+        mean, std: of each channel, of values in [0, 1].
+
+    Returns:
+        float32 [view, 3, height, width] in channels-last memory (twice as fast on a CPU).
     """
     deviation = np.asarray(std, dtype=np.float32)
     scale = np.float32(1.0) / (np.float32(255.0) * deviation)
@@ -156,7 +184,14 @@ def to_tensor(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[floa
 
 
 def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int = 8) -> Iterator[R]:
-    """``function`` of each item, in order, computed up to ``ahead`` items before they are needed."""
+    """Results of a function, in order, computed before they are needed.
+
+    Args:
+        items: read as far ahead as results are computed.
+        function: of one item; what it raises is raised at the item's turn.
+        threads: that run it.
+        ahead: results that may wait at once.
+    """
     with ThreadPoolExecutor(threads) as pool:
         waiting = []
         try:

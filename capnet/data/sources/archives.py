@@ -21,6 +21,15 @@ CHUNK = 1 << 16  # bytes
 
 
 def check_room(folder: Path, needed: int) -> None:
+    """Refuse to write more than the disk has left.
+
+    Args:
+        folder: on that disk.
+        needed: bytes.
+
+    Raises:
+        DataError: there is less.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
@@ -57,10 +66,17 @@ def refuse(members: Sequence[Member]) -> list[Problem]:
 
 
 def extract(archive: Path, out: Path) -> int:
-    """Extract a .zip or .tar (also compressed) below ``out`` and return the number of files.
+    """Extract a .zip or .tar (also compressed); all names are checked before anything is written.
 
-    All names are checked before anything is written. Raises DataError for members that could leave ``out``, for a
-    damaged archive, and where the disk is too small.
+    Args:
+        archive: the file.
+        out: folder, made where it is missing.
+
+    Returns:
+        Number of files.
+
+    Raises:
+        DataError: members could leave ``out``, the archive is damaged, or the disk is too small.
     """
     try:
         with _opened(archive) as (members, read):

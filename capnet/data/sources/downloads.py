@@ -67,11 +67,17 @@ BENCHMARKS = {
 
 
 def download(url: str, target: Path, md5: str, size: int = 0) -> None:
-    """Fetch ``url`` to ``target``, going on after the bytes of an earlier attempt; the name appears once the md5 is
-    right.
+    """Fetch a file, going on after the bytes of an earlier attempt.
 
-    Raises DataError where the server refuses, stays silent, or serves another file; what arrived is kept for the next
-    run.
+    Args:
+        url: its address.
+        target: appears once the md5 is right; nothing is done where it is there already.
+        md5: of the whole file.
+        size: in bytes, for the progress bar.
+
+    Raises:
+        DataError: the server refuses or stays silent, then what arrived is kept for the next run; or it serves another
+            file, which is removed.
     """
     if target.is_file() and _md5(target) == md5:
         return
@@ -191,8 +197,20 @@ def _md5(path: Path) -> str:
 
 
 def fetch_benchmark(benchmark: Benchmark, out: Path, base_url: str = "", keep: bool = False) -> list[str]:
-    """Download and extract every archive below ``out``; returns a line for each. What is done already is not done
-    again.
+    """Download and extract every archive of a benchmark; what is done already is not done again.
+
+    Args:
+        benchmark: one of BENCHMARKS.
+        out: folder of the extracted data.
+        base_url: of a mirror; "" for the publisher's.
+        keep: keep the archives too.
+
+    Returns:
+        A line for each archive, for the user.
+
+    Raises:
+        ConfigError: ``base_url`` is no address of the web.
+        DataError: an archive cannot be had or extracted.
     """
     base = (base_url or benchmark.base_url).rstrip("/")
     if not base.startswith(("http://", "https://")):

@@ -190,8 +190,10 @@ def recorded_version(folder: Path) -> Version | None:
 
 
 def remotes(folder: Path) -> list[Remote]:
-    """The remotes of the DVC repository in ``folder``, the default one first. Raises DataError where its settings
-    cannot be read.
+    """The remotes of the DVC repository in ``folder``, the default one first.
+
+    Raises:
+        DataError: its settings cannot be read.
     """
     from dvc.config import Config
 
@@ -214,7 +216,16 @@ def listed_files(folder: Path, version: Version) -> list[str] | None:
 
 
 def remote_has(folder: Path, name: str, version: Version) -> bool:
-    """True where a remote of any kind has the version's list of files."""
+    """Ask a remote, of any kind, for the list of a version's files; DVC uploads it after the files.
+
+    Args:
+        folder: a DVC repository.
+        name: of its remote.
+        version: from ``recorded_version``.
+
+    Raises:
+        DataError: the remote cannot be asked.
+    """
     from dvc.repo import Repo
 
     with _explained(f"remote {name}"), Repo(str(folder)) as repo:

@@ -32,11 +32,24 @@ class Source(Protocol):
     def folder(self) -> PurePosixPath: ...
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path below the root."""
+        """Every file by its path below the root.
+
+        Raises:
+            DataError: the list cannot be had, is empty, or has names that cannot be used.
+        """
         ...
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
-        """Write the file to ``target`` and verify it; goes on where ``target`` already holds the first bytes."""
+        """Write one file and verify it.
+
+        Args:
+            path: one of ``entries``.
+            entry: its entry.
+            target: where it is written; goes on after the bytes that it already holds, where the source can.
+
+        Raises:
+            DataError: the file cannot be had, or is another one than ``entry`` says.
+        """
         ...
 
     def close(self) -> None:

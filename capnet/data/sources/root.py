@@ -21,7 +21,11 @@ Kind = Literal["folder", "s3", "git"]
 
 
 def kind_of(root: str) -> Kind:
-    """What ``data.root`` names; raises ConfigError for another address."""
+    """What ``data.root`` names.
+
+    Raises:
+        ConfigError: it is an address of another kind.
+    """
     if root.startswith("s3://"):
         return "s3"
     if root.startswith(("git+", "git@", "ssh://")) or (root.endswith(".git") and "://" in root):

@@ -72,7 +72,7 @@ def load_boto3() -> None:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX."""
+    """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX; raises ConfigError without a bucket."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
         raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
@@ -125,7 +125,9 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
 
 
 def explain(error: Exception, what: str, client: Any, credentials: str) -> Problem:
-    """What S3 answered, in three parts; ``what`` is the address that was asked for."""
+    """What S3 answered, in three parts; ``what`` is the address that was asked for, ``credentials`` where they were
+    found, as ``connect`` says.
+    """
     where = f"{what} at {client.meta.endpoint_url}, credentials: {credentials}"
     answer: Mapping[str, Any] = getattr(error, "response", {}) or {}
     code = str(answer.get("Error", {}).get("Code", ""))

@@ -40,12 +40,17 @@ class DataSource:
 
 
 def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
-    """Write ``folder``/source.json: the version of ``data.root`` as it is now, and the files too where only this
-    machine has them.
+    """Write source.json: the version of ``data.root`` as it is now, and the files too where only this machine has them.
 
-    A branch or tag becomes its commit, so that every task of a run reads the same images. A folder below ``volume``
-    is mounted in every task and stays where it is. Raises DataError where the remote cannot be reached or nothing is
-    there.
+    A branch or tag becomes its commit, so that every task of a run reads the same images.
+
+    Args:
+        data: the section ``data``.
+        folder: for source.json.
+        volume: folder that is mounted in every task; a data folder below it stays where it is. "" for none.
+
+    Raises:
+        DataError: the remote cannot be reached, or nothing is there.
     """
     if kind_of(data.root) == "folder":
         source = _folder(data, folder, volume)
@@ -61,7 +66,11 @@ def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
 
 
 def read_source(folder: Path) -> DataSource:
-    """What ``describe`` wrote; raises ContractError for anything else."""
+    """What ``describe`` wrote.
+
+    Raises:
+        ContractError: source.json is missing, damaged or of another version.
+    """
     content = read_json(folder / NAME)
     check_schema(content, folder / NAME)
     try:

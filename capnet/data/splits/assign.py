@@ -130,7 +130,15 @@ def assign_splits(
 
 
 def reference_counts(n_classes: int, settings: Split) -> np.ndarray:
-    """What the draw aims at, int64 [class in visiting order]."""
+    """What the draw aims at.
+
+    Args:
+        n_classes: of the data.
+        settings: the section ``split``, with method exponential or pareto.
+
+    Returns:
+        int64 [class in visiting order], falling.
+    """
     if settings.method == "exponential":
         return exponential_curve(n_classes, settings.exponential.max, settings.exponential.ratio)
     return reference_curve(n_classes, settings.pareto.max, settings.pareto.min, settings.pareto.shape)

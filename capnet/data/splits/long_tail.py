@@ -34,10 +34,19 @@ class LongTailedDraw:
 
 
 def reference_curve(n_classes: int, maximum: int, minimum: int, shape: float) -> np.ndarray:
-    """Reference counts, int64 [class], falling from ``maximum`` towards ``minimum`` like a Pareto density.
+    """Reference counts that fall like a Pareto density.
 
     Source: Wu et al., ECCV 2020 (distribution-balanced loss), split tool: floor((max - min) x^-(b + 1) + min) at
     evenly spaced x from the 0-quantile (1) to the 0.99-quantile of Pareto(b).
+
+    Args:
+        n_classes: of the data.
+        maximum: images of the first class.
+        minimum: what counts fall towards.
+        shape: b, the exponent of the Pareto distribution.
+
+    Returns:
+        int64 [class].
     """
     import numpy as np
 
@@ -46,9 +55,17 @@ def reference_curve(n_classes: int, maximum: int, minimum: int, shape: float) ->
 
 
 def exponential_curve(n_classes: int, maximum: int, ratio: float) -> np.ndarray:
-    """Reference counts, int64 [class], falling from ``maximum`` to ``maximum / ratio`` by one factor, 1 at least.
+    """Reference counts that fall by one factor from class to class.
 
     Source: Cui et al., CVPR 2019 (class-balanced loss), the long-tailed CIFAR sets.
+
+    Args:
+        n_classes: of the data.
+        maximum: images of the first class.
+        ratio: maximum over the images of the last class.
+
+    Returns:
+        int64 [class], 1 at least.
     """
     import numpy as np
 
@@ -78,14 +95,22 @@ def class_order(labels: csr_array | np.ndarray) -> np.ndarray:
 def long_tailed_draw(
     labels: csr_array | np.ndarray, reference: Sequence[int] | np.ndarray, seed: int
 ) -> LongTailedDraw:
-    """Draw a long-tailed list from ``labels``, sparse or dense bool [row, class], rows in ascending order of their ids.
+    """Draw a long-tailed list of rows.
 
-    One greedy pass from the most to the least dragged-in class: each class is filled up to its ``reference`` count, int
-    [class in that order], from the rows not yet drawn (as far as they reach), or cut down to it; earlier classes are
-    not visited again, so final counts differ from the reference. Source: Wu et al., ECCV 2020.
+    One greedy pass from the most to the least dragged-in class: each class is filled up to its reference count from the
+    rows not yet drawn (as far as they reach), or cut down to it; earlier classes are not visited again, so final counts
+    differ from the reference. Source: Wu et al., ECCV 2020.
 
     The published lists hang on CPython's iteration order of sets of small integers, here and in the order of the
     result: the sets below are grown and shrunk one element at a time for that reason, and must stay sets of plain ints.
+
+    Args:
+        labels: known positives, sparse or dense bool [row, class], rows in ascending order of their ids.
+        reference: int [class in visiting order].
+        seed: of the draw.
+
+    Returns:
+        The drawn rows in list order, and what was done for each class.
     """
     from scipy.sparse import csc_array, csr_array
 
@@ -123,13 +148,22 @@ def long_tailed_draw(
 
 
 def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> LongTailedDraw:
-    """Draw a list along the Pareto reference curve, as VOC-LT and COCO-LT were drawn."""
+    """Draw a list along the Pareto reference curve, as VOC-LT and COCO-LT were drawn.
+
+    Args:
+        labels, seed: as in ``long_tailed_draw``.
+        maximum, minimum, shape: as in ``reference_curve``.
+    """
     return long_tailed_draw(labels, reference_curve(labels.shape[1], maximum, minimum, shape), seed)
 
 
 def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
-    """Keep a published list with the manifest, so that whoever reads the manifest reads the list that belongs to
-    it.
+    """Keep a published list with the manifest, so that whoever reads the manifest reads the list that belongs to it.
+
+    Args:
+        folder: of the manifest.
+        split: train or test.
+        ids: image ids in the list's order.
     """
     replace_file(folder / f"{split}_list.txt", "\n".join(ids) + "\n")
 
@@ -141,8 +175,15 @@ def read_kept_list(folder: Path, split: str) -> list[str]:
 
 
 def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:
-    """Ids of a published list, one a line, in its order, and every mistake in it: unknown and repeated ids, unreadable
-    file.
+    """Read a published list of image ids, one a line.
+
+    Args:
+        path: of the list.
+        known: image ids of the data.
+        setting: that names the list, for messages.
+
+    Returns:
+        Ids in the list's order, and every mistake in it: unknown and repeated ids, an unreadable or empty file.
     """
     try:
         lines = read_lines(path)

@@ -119,8 +119,16 @@ BENCHMARKS = {
 
 
 def check_benchmark(name: str, classes: Classes, counts: np.ndarray, rows: Mapping[str, int]) -> None:
-    """Raise DataError naming every class whose training count, int [class], is not the published one; ``name`` none
-    checks nothing.
+    """Compare a split with the published counts of a benchmark.
+
+    Args:
+        name: of the benchmark; none checks nothing.
+        classes: in the order of the published counts.
+        counts: training positives, int [class].
+        rows: number of rows by split.
+
+    Raises:
+        DataError: counts differ; names every class.
     """
     if name == "none":
         return

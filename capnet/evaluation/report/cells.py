@@ -10,9 +10,12 @@ from capnet.evaluation.report.charts import finite, percent_x
 
 
 def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> Markup:
-    """A horizontal bar on 0 to 1 with its interval; a bar without an interval is pale; ``other`` is a tick (zero-shot).
+    """A horizontal bar on 0 to 1 with its interval, in the colour of the bucket of the row (or card) around it.
 
-    Its colour is that of the bucket of the row (or card) around it.
+    Args:
+        value: length of the bar; an empty cell where it is not finite.
+        low, high: ends of the interval; a bar without one is pale.
+        other: position of a tick (zero-shot); NaN for none.
     """
     if not finite(value):
         return Markup("")
@@ -29,7 +32,13 @@ def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> 
 
 
 def difference_cell(value: float, low: float, high: float, extent: float) -> Markup:
-    """A point with its interval on a scale from -extent to extent, zero marked."""
+    """A point with its interval on a scale around a marked zero.
+
+    Args:
+        value: the difference; an empty cell where it is not finite.
+        low, high: ends of the interval, NaN for none; one that holds 0, or none, takes the colour of no difference.
+        extent: the scale goes from -extent to extent; what lies beyond is drawn at its end.
+    """
     if not finite(value):
         return Markup("")
 
@@ -47,8 +56,11 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
 
 
 def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) -> Markup:
-    """A dumbbell on ``low`` to ``high``: hollow dot for ``first``, filled dot for ``second``, in the colour of the
-    row.
+    """A dumbbell with a hollow dot for the first value and a filled dot for the second, in the colour of the row.
+
+    Args:
+        first, second: an empty cell where one is not finite.
+        low, high: ends of the scale.
     """
     if not finite(first, second):
         return Markup("")

@@ -36,7 +36,13 @@ def finite(*values: float) -> bool:
 
 
 def marker(kind: str, x: float, y: float, radius: float) -> str:
-    """The path of a circle, square or triangle centred on (x, y)."""
+    """The path data of a marker, for an SVG ``d``.
+
+    Args:
+        kind: circle, square or triangle.
+        x, y: its centre, in units of the view box.
+        radius: half its width, about, in the same units.
+    """
     r, d, across, up = (number(part) for part in (radius, 2 * radius, x, y))
     if kind == "circle":
         return f"M{number(x - radius)} {up}a{r} {r} 0 1 0 {d} 0a{r} {r} 0 1 0-{d} 0z"
@@ -167,7 +173,15 @@ def share_axis(title: str) -> Axis:
 def nice_axis(
     values: Iterable[float], title: str, *, from_zero: bool = False, whole: bool = False, percent: bool = False
 ) -> Axis:
-    """An axis around ``values`` with four to six round ticks."""
+    """An axis around ``values`` with four to six round ticks.
+
+    Args:
+        values: that the axis holds; those that are not finite are left out.
+        title: written beside it.
+        from_zero: start at 0 and not at the smallest value.
+        whole: ticks at whole numbers only.
+        percent: write shares of 1 in percent.
+    """
     finite_values = [value for value in values if finite(value)] or [0.0, 1.0]
     low, high = (0.0 if from_zero else min(finite_values)), max(finite_values)
     if high <= low:
@@ -192,7 +206,16 @@ def chart(
     vertical: float = math.nan,
     note: str = "",
 ) -> Markup:
-    """Lines and points in a frame; ``diagonal`` draws y = x, ``vertical`` a marked x with ``note`` beside it."""
+    """Lines and points in a frame.
+
+    Args:
+        x, y: its axes; what lies beyond their ends is drawn at the ends.
+        series: drawn in this order; points with a coordinate that is not finite are left out.
+        label: for screen readers.
+        diagonal: draw y = x.
+        vertical: x of a vertical line; NaN for none.
+        note: written beside that line.
+    """
     wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def pixel(horizontal: float, upright: float) -> tuple[float, float]:

@@ -29,10 +29,17 @@ def bucket_masks(inputs: Inputs) -> dict[str, Bools]:
 
 
 def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools) -> NDArray[np.float64]:
-    """Mean over the classes in ``members`` of the precision at the highest cut that reaches each of RECALLS.
+    """Mean over some classes of the precision at the highest cut that reaches each of RECALLS.
 
-    Not interpolated, so the area under it is the bucket's mAP. Arrays [picture, class], ``members`` [class]; empty
-    where no class has positives.
+    Not interpolated, so the area under it is the bucket's mAP.
+
+    Args:
+        labels, unknown: bool [image, class].
+        scores: [image, class].
+        members: bool [class], the classes of the mean.
+
+    Returns:
+        float64 [recall]; empty where no class has positives.
     """
     curves = []
     for column in np.flatnonzero(members):

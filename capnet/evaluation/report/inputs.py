@@ -70,7 +70,16 @@ class Inputs:
 
 
 def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Inputs:
-    """Read and align all files; raises ContractError where one is missing, damaged or made for other classes."""
+    """Read and align all files of one run.
+
+    Args:
+        evaluation_dir: with thresholds.json, evaluation.json, per_class.csv and predictions.parquet.
+        model_dir: with config.json, classes.json, history.csv and graph.safetensors.
+        split_dir: with split.parquet, classes.json and, where it exists, split.json.
+
+    Raises:
+        ContractError: a file is missing, damaged or made for other classes or rows.
+    """
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
     config = read_json(model_dir / "config.json")

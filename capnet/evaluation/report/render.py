@@ -44,8 +44,15 @@ document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(funct
 
 
 def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Path, settings: Report) -> str:
-    """The report as HTML under 2 MB. Equal files give equal bytes; pictures are in it only if
-    ``settings.thumbnails``.
+    """The report as HTML under 2 MB; equal files give equal bytes.
+
+    Args:
+        evaluation_dir, model_dir, split_dir: as in ``read_inputs``.
+        data_root: folder of the images; read only if ``settings.thumbnails``.
+        settings: section evaluate.report.
+
+    Raises:
+        ContractError: as in ``read_inputs``.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

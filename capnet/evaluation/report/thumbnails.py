@@ -26,11 +26,15 @@ SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is t
 
 
 def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How far each decision lies on the wrong side of its threshold, in logits: float64 [picture, class], negative
-    where right.
+    """How far each decision lies on the wrong side of its threshold, in logits.
 
-    ``labels`` and ``unknown`` are bool, ``scores`` in [0, 1], all [picture, class]; ``thresholds`` [class]. Unknown
-    entries cannot be wrong (-inf). A label is predicted from its threshold on.
+    Args:
+        labels, unknown: bool [image, class].
+        scores: [image, class] in [0, 1].
+        thresholds: [class]; a label is predicted from its threshold on.
+
+    Returns:
+        float64 [image, class]; negative where the decision is right, -inf where the label is unknown.
     """
     clipped, cut = (
         np.clip(np.asarray(part, dtype=np.float64), SMALLEST, 1 - SMALLEST) for part in (scores, thresholds)
@@ -48,8 +52,20 @@ def worst_images(
     count: int,
     root: Path,
 ) -> list[dict[str, Any]]:
-    """For each bucket the ``count`` pictures with the most wrong single decision about one of its classes, few a
-    class.
+    """For each bucket the images with the most wrong single decision about one of its classes, few a class.
+
+    Args:
+        test: rows with ``image_id`` and ``path``, and their labels.
+        scores: float32 [image, class].
+        thresholds: [class].
+        names: of the classes.
+        buckets: head, medium or tail, str [class].
+        count: images of a bucket, at most.
+        root: folder of the images.
+
+    Returns:
+        ``bucket`` and ``pictures`` for the template; an image has ``source``, a data URI ("" where it cannot be
+        read, or BUDGET is spent), the decision that is wrong, and ``true`` and ``extra`` labels.
     """
     wrong = wrongness(test.labels, test.unknown, scores, thresholds)
     predicted = (scores >= thresholds.astype(scores.dtype)) & ~test.unknown

@@ -31,7 +31,13 @@ def as_float(value: Any) -> float:
 
 
 def fixed(value: Any, digits: int = 1, sign: bool = False) -> str:
-    """A number with ``digits`` decimals, without a negative zero; MISSING where there is none."""
+    """A number as text, without a negative zero.
+
+    Args:
+        value: MISSING where it is no finite number.
+        digits: decimals.
+        sign: write a plus in front of positive numbers.
+    """
     number = as_float(value)
     if math.isnan(number):
         return MISSING
@@ -61,7 +67,13 @@ def significant(value: Any) -> str:
 
 
 def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> str:
-    """``62.1 to 66.9`` in percent, or an empty text where no interval was measured."""
+    """``62.1 to 66.9`` in percent, or an empty text where no interval was measured.
+
+    Args:
+        values: with NAME_low and NAME_high as fractions of 1.
+        name: NAME.
+        signed: write both ends with their signs, for a difference.
+    """
     low, high = as_float(values.get(f"{name}_low")), as_float(values.get(f"{name}_high"))
     if math.isnan(low) or math.isnan(high):
         return ""
@@ -90,7 +102,15 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def reading(value: float, low: float, high: float) -> tuple[str, str]:
-    """What a difference with its interval shows: (better, worse, same or none; the sentence)."""
+    """What a difference with its interval shows.
+
+    Args:
+        value: the difference, positive where it is better; NaN where it was not measured.
+        low, high: ends of its interval; NaN for none.
+
+    Returns:
+        Kind (better, worse, same or none), and the sentence.
+    """
     if math.isnan(value):
         return "none", "not measured"
     if math.isnan(low) or math.isnan(high):
@@ -141,7 +161,12 @@ def _plain(value: Any) -> str:
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:
-    """``1 class``, ``3 classes``."""
+    """``1 class``, ``3 classes``.
+
+    Args:
+        number: written with commas between thousands.
+        singular, plural: of the word; by default the plural is the singular and an s.
+    """
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 

@@ -76,7 +76,14 @@ class Balanced(Loss):
     )
 
     def weighted(self, logits: Tensor, targets: Tensor, counts: Tensor, n_images: int) -> tuple[Tensor, Tensor]:
-        """Elements and their weights, each [image, class]; arguments as in ``compute``."""
+        """Elements of the loss and their weights, before the focal factor and the mean.
+
+        Args:
+            logits, targets, counts, n_images: as in ``compute``.
+
+        Returns:
+            Elements and weights, each [image, class]; those of negatives are divided by lambda in the weights.
+        """
         import torch
 
         shift = negative_tolerant_shift(counts, n_images, self.kappa, self.negative_scale)

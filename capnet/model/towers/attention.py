@@ -14,10 +14,18 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What each token gathers [batch, head, token, width of a head] from those that ``mask`` [token, token] leaves it.
+    """What each token gathers from the tokens that the mask leaves it: softmax(q k' / sqrt(width)) v.
 
     On a CPU written out: torch's fused kernel took 1.3 to 6 times as long there, forward and backward, for prompts of
     12 to 77 tokens, and twice as long for a ViT's 197 in bf16.
+
+    Args:
+        q: [batch, head, token, width of a head]; of another number of tokens than k and v where one attends to all.
+        k, v: [batch, head, token, width of a head].
+        mask: added to the scores, [token, token] or [batch, head, token, token]; -inf hides a token.
+
+    Returns:
+        As q.
     """
     if q.device.type != "cpu":
         return scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -37,7 +45,17 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, key: Tensor, value: Tensor, need_weights: bool, attn_mask: Tensor | None
     ) -> tuple[Tensor, None]:
-        """Attend within x [batch, token, width], which ``key`` and ``value`` are too; None stands for the weights."""
+        """Attend within a sequence; called as open_clip's blocks call ``nn.MultiheadAttention``.
+
+        Args:
+            x: [batch, token, width].
+            key, value: x again, not read.
+            need_weights: not read.
+            attn_mask: added to the scores, [token, token] or [batch * head, token, token].
+
+        Returns:
+            [batch, token, width], and None for the weights.
+        """
         batch, tokens, width = x.shape
         qkv = linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, tokens, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [batch, head, token, width of a head]

@@ -94,7 +94,15 @@ class ImageTower(nn.Module):
         return type(self.visual) is VisionTransformer and self.visual.transformer.batch_first
 
     def tokens(self, images: Tensor, blocks: int) -> Tensor:
-        """What the last ``blocks`` blocks are given, [image, token, width], of images [image, 3, size, size]."""
+        """What the tower's last blocks are given.
+
+        Args:
+            images: [image, 3, size, size].
+            blocks: number of those blocks, at least 1; the tower ``divides``.
+
+        Returns:
+            [image, token, width].
+        """
         if self._head is None:
             x = self.visual._embeds(images)
         else:
@@ -106,7 +114,15 @@ class ImageTower(nn.Module):
         return output
 
     def pooled_of_tokens(self, tokens: Tensor, blocks: int) -> Tensor:
-        """Pooled features [image, pooled] of ``tokens``, through the last ``blocks`` blocks."""
+        """Run the tower's last blocks on ``tokens``.
+
+        Args:
+            tokens: [image, token, width].
+            blocks: their number, the same as in ``tokens``.
+
+        Returns:
+            [image, pooled], as ``pooled`` gives them.
+        """
         x = tokens
         for block in self.blocks[-blocks:]:
             x = block(x)

@@ -82,7 +82,11 @@ def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preproces
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names and bytes of all tensors: identifies weights that came from no single file."""
+    """sha256 over names and bytes of all tensors: identifies weights that came from no single file.
+
+    Args:
+        tensors: by name; their order does not count, nor does their device.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
