@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from capnet.data.images.decode import Unusable, open_image, to_rgb
-from capnet.data.images.near_duplicates import NO_DHASH, DHash, dhash
+from capnet.data.images.near_duplicates import NO_DHASH, DHash, dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
 from capnet.progress import bar
@@ -60,8 +60,10 @@ def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
         source = read_bytes(location) if full else file_or_bytes(location)
         with open_image(source) as image:
             seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
-            pixels = to_rgb(image) if full else image
-            return replace(seen, dhash=dhash(pixels)) if dhashes else seen
+            if not full:
+                return replace(seen, dhash=dhash(image)) if dhashes else seen
+            pixels = to_rgb(image)
+            return replace(seen, dhash=difference_hash(pixels)) if dhashes else seen
     except Unusable as error:
         return Seen(fault=str(error))
     except FileNotFoundError:

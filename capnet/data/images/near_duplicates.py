@@ -26,20 +26,26 @@ DIGITS = re.compile(r"(\d+)")
 
 
 def dhash(image: Image.Image) -> DHash:
-    """The difference hash of an image: is each of 8 x 8, and of 16 x 16, grey cells brighter than its left neighbour,
-    row by row. Source: N. Krawetz, "Kind of Like That" (2013), the dHash.
-
-    Args:
-        image: open; a JPEG that is not loaded yet is decoded at a smaller scale.
-
-    Returns:
-        40 bytes; NO_DHASH where the image has too little structure.
+    """``difference_hash`` of an image that is open and not loaded yet; a JPEG is decoded at a smaller scale.
 
     Raises:
         Unusable: the file does not decode.
     """
     image.draft("L", (16 * (FINE + 1), 16 * FINE))  # JPEG: decode at a smaller scale, but at 16 pixels a cell or more
-    grey = to_rgb(image).convert("L")
+    return difference_hash(to_rgb(image))
+
+
+def difference_hash(pixels: Image.Image) -> DHash:
+    """Is each of 8 x 8, and of 16 x 16, grey cells brighter than its left neighbour, row by row? Source: N. Krawetz,
+    "Kind of Like That" (2013), the dHash.
+
+    Args:
+        pixels: of an image, upright.
+
+    Returns:
+        40 bytes; NO_DHASH where the image has too little structure.
+    """
+    grey = pixels.convert("L")
     coarse = difference_bits(grey, COARSE)
     if min(coarse.sum(), coarse.size - coarse.sum()) < LEAST_STRUCTURE:
         return NO_DHASH

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet.contracts import sha256_file
@@ -44,6 +45,16 @@ def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, ful
         "the size as it is stored, as ingest has it"
     )
     assert (seen["moving.gif"].width, seen["moving.gif"].height) == (30, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_that_exif_data_turns_is_a_near_duplicate_of_its_upright_copy(tmp_path: Path, orientation: int) -> None:
+    turned(tmp_path / "turned.png", orientation, "PNG")
+    with Image.open(tmp_path / "turned.png") as image:
+        ImageOps.exif_transpose(image).save(tmp_path / "upright.png", exif=b"")
+    for full in (False, True):
+        one, other = (see(name, str(tmp_path), full, dhashes=True).dhash for name in ("turned.png", "upright.png"))
+        assert one == other != NO_DHASH
 
 
 def test_a_pool_and_this_process_see_the_same(tmp_path: Path) -> None:
