@@ -36,6 +36,12 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
     if val.empty:
         return None
     labels = trainer.labels(val)
+    if not (labels.targets.bool() & labels.known.bool()).any():
+        raise DataError(
+            "no class has a positive validation row",
+            "split.parquet",
+            "set split.validation.source: none, or give more validation rows",
+        )
     masks = bucket_masks([item.bucket for item in trainer.classes.items])
 
     def validate(model: CapNet) -> dict[str, float]:
@@ -43,12 +49,6 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
         ap = average_precision(labels.targets.numpy(), scores, labels.known.numpy())
         means = {"val_mAP": float(mean_over(ap))}
         means |= {f"val_{name}": float(mean_over(ap, mask)) for name, mask in masks.items()}
-        if not math.isfinite(means["val_mAP"]):
-            raise DataError(
-                "no class has a positive validation row",
-                "split.parquet",
-                "set split.validation.source: none, or give more validation rows",
-            )
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
     return validate
