@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from capnet.config import Register, Runtime
-from capnet.contracts import read_classes, read_json, read_split
+from capnet.config import Register, Runtime, settings_hash
+from capnet.contracts import read_classes, read_json, read_split, sha256_file
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import Calibration, calibrate
 
@@ -38,11 +38,19 @@ class ScoredPart:
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded model with its thresholds; the class embeddings are computed once, when it is loaded."""
+    """A loaded model with its thresholds; the class embeddings are computed once, when it is loaded.
+
+    Attributes:
+        scorer: the model.
+        names: of its classes.
+        thresholds: what is in thresholds.json.
+        identity: sha256 of its files and the precision; models of which it is equal give equal decisions.
+    """
 
     scorer: Scorer
     names: list[str]
     thresholds: Mapping[str, Any]
+    identity: str = ""
 
     @property
     def limits(self) -> np.ndarray:
@@ -165,7 +173,9 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     runtime = runtime or Runtime()
     if runtime.precision == "auto":
         runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
-    return Served(Scorer(model, runtime), names, limits)
+    scorer = Scorer(model, runtime)
+    files = [sha256_file(path) for path in (model / "model.safetensors", model / "config.json", thresholds)]
+    return Served(scorer, names, limits, settings_hash({"files": files, "bf16": scorer.machine.bf16}))
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:

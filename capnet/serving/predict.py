@@ -149,7 +149,7 @@ def predict(
 
     Args:
         served: the model.
-        model_key: its name; equal ones must give equal scores, because parts are used again by it.
+        model_key: its name.
         source: the images.
         out: its ending names the format.
         drift: counts the scores; None for none.
@@ -160,7 +160,7 @@ def predict(
     """
     kind = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
-    note, key = folder / "key.json", _key(model_key, source, part)
+    note, key = folder / "key.json", _key(served.identity, source, part)
     if folder.exists() and _read_key(note) != key:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,9 +183,9 @@ def predict(
     return result
 
 
-def _key(model_key: str, source: Source, part: int) -> str:
-    """Of model, root and list: cameras number alike."""
-    digest = hashlib.sha256(json.dumps([model_key, str(source.root.absolute()), part]).encode())
+def _key(identity: str, source: Source, part: int) -> str:
+    """Of the model's content, root and list: cameras number alike."""
+    digest = hashlib.sha256(json.dumps([identity, str(source.root.absolute()), part]).encode())
     for name in source.names:
         digest.update(json.dumps(name).encode())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from capnet.config import Runtime
+from capnet.contracts import read_tensors, write_tensors
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
@@ -195,6 +196,30 @@ def test_parts_of_another_model_are_not_used(
     (parts / f"{0:012}.parquet").write_bytes(b"scores of another model")
     predict(served, "m", source, tmp_path / "out.csv")
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+
+
+def test_parts_of_a_model_that_was_trained_again_in_the_same_folder_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = list_images(str(folder)), tmp_path / "out.csv"
+    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("capnet.serving.predict.write", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict(served, "m", source, out, part=2)
+    assert list((tmp_path / ".out.csv.parts").glob("*.parquet"))
+    model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
+    tensors, metadata = read_tensors(model / "model.safetensors")
+    write_tensors(model / "model.safetensors", {name: tensor * 2 for name, tensor in tensors.items()}, metadata)
+    predict(load_served(model, path), "m", source, out, part=2)
+    assert out.read_bytes() != (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_model_in_another_precision_is_another_one(served: Served, tmp_path: Path) -> None:
+    model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
+    assert load_served(model, path).identity == served.identity
+    both = {load_served(model, path, Runtime(precision=name)).identity for name in ("fp32", "bf16")}
+    assert len(both) == 2
 
 
 def test_parts_of_another_folder_with_the_same_names_are_not_used(
