@@ -45,6 +45,7 @@ DOCUMENTS = [
     "docs/graph.md",
     "docs/benchmarks.md",
     "docs/performance.md",
+    "docs/scaling.md",
     "docs/promotion.md",
     "docs/pipelines.md",
     "docs/on-kubernetes.md",
