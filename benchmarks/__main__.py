@@ -21,10 +21,11 @@ BENCHMARKS = {
     "scale": "time and memory of the data stages on made data sets",
     "step": "a training step of a CLIP backbone, against the plain path and the rate of a matrix product",
     "text": "prompts of many classes: memory and time",
+    "train": "epochs and evaluations of a trained tower",
     "tracking": "what tracking costs a training",
 }
 
-FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text")}  # of those with another name
+FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text", "train")}  # of those with another name
 
 
 def main(arguments: Sequence[str]) -> int:
