@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from capnet.contracts import replace_file, write_json
 from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
-from capnet.promotion.champion import FORM, PACKED, REFERENCED
+from capnet.promotion.champion import FORM, PACKED, REFERENCED, files_hash
 from capnet.promotion.gate import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
 from capnet.registry.candidate import (
@@ -89,8 +89,11 @@ def _log_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
 
 def log_model(
     client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool
-) -> None:
-    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone."""
+) -> str:
+    """Models-from-code: the artifact is serving.py and capnet's own files, no pickle; ``packed``: with the backbone.
+
+    Returns the hash of capnet's own files.
+    """
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -134,6 +137,7 @@ def log_model(
             replace_file(target / name, text)
         with _storing("the model"):
             client.log_model_artifacts(logged.model_id, str(target))
+        return files_hash(target / "artifacts")
 
 
 def _pack(model: Path) -> None:

@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from capnet.errors import CapnetError, GateError
-from capnet.promotion.champion import check_champion, identity
+from capnet.promotion.champion import check_champion, check_files, identity
 from capnet.serving.engine import DECISIONS, load_served
 from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_files
 
@@ -40,8 +40,8 @@ class CapnetModel(PythonModel):
     """Scores images with the test-time views of the model's config.json and decides by its thresholds."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Raises GateError for a champion that the gate refuses, ContractError for thresholds of other classes or
-        views, ConfigError for limits of requests that are none.
+        """Raises GateError for a champion that the gate refuses, ContractError for files that are not those that were
+        registered and thresholds of other classes or views, ConfigError for limits of requests that are none.
         """
         model = Path(context.artifacts["model"])
         self._limits = read_limits()
@@ -118,6 +118,7 @@ def check_gate(folder: Path) -> None:
             " a reason",
         ) from error
     check_champion(registered, client)
+    check_files(registered, folder / "artifacts")
 
 
 def _check_address(folder: Path) -> None:
