@@ -34,7 +34,7 @@ Origin = Callable[[str, str, Mapping[str, str], bytes], Answer]
 
 @dataclass
 class Fault:
-    """What happens to the first ``times`` requests whose method and path hold ``on``.
+    """What happens to the first ``times`` requests whose method and path match ``on``.
 
     ``how``: a status, with an S3 ``code`` and what the client sent as credentials in its body; or one of reset, stall
     and short (before the answer, or ``inside`` it), noise (no HTTP), page (of a login, status 200), other (bytes
@@ -48,7 +48,7 @@ class Fault:
     times: int = 10**6
 
     def strikes(self, request: str) -> bool:
-        if self.how == 200 or self.times < 1 or self.on not in request:
+        if self.how == 200 or self.times < 1 or not re.search(self.on, request):
             return False
         self.times -= 1
         return True

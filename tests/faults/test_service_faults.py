@@ -1,26 +1,22 @@
-"""S3, a DVC remote and MLflow that fail in every way in which services fail: a command survives, or refuses in three
+"""S3 and a DVC remote that fail in every way in which services fail: a command survives, or refuses in three
 parts, shows no credential, leaves nothing half-written, and ends well when the service does.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
-import time
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e.workplace import Workplace, draw
-from faults.bad_servers import BadServer, Fault, forwarded, no_names, objects, serving
+from faults.bad_servers import BadServer, Fault, no_names, objects, serving
 from faults.command import begin, end, said
-from unit.conftest import _make as make_outputs
-from unit.stores import _serving as mlflow_serving
-
-from capnet.config import Params
-from capnet.tracking.live import PATIENCE, tracked
 
 pytestmark = pytest.mark.slow
 EACH = 1 if os.environ.get("FAULTS") == "all" else 4  # the short run takes one kind of so many
@@ -56,29 +52,20 @@ S3_FAULTS = {
     "no HTTP": (Fault("noise"), 3, "S3 does not answer"),
     "replaced meanwhile": (Fault(412, "PreconditionFailed", on=".jpg"), 3, "was replaced while it was fetched"),
 }
-
-FAILS, GONE, OTHER = "the server answers, but fails", "see that the MLflow server runs", "have another sha256"
-MLFLOW_FAULTS = {
-    "500": (Fault(500), FAILS),
-    "503": (Fault(503), FAILS),
-    "401": (Fault(401), "MLFLOW_TRACKING_USERNAME"),
-    "403": (Fault(403), "MLFLOW_TRACKING_USERNAME"),
-    "reset": (Fault("reset"), GONE),
-    "stalled": (Fault("stall"), GONE),
-    "a page": (Fault("page"), GONE),
-    "no HTTP": (Fault("noise"), GONE),
-}
-LATER_FAULTS = {  # after the first contact, by command
-    ("register", "500 for artifacts"): (Fault(500, on="PUT /api/2.0/mlflow-artifacts"), 1, FAILS),
-    ("register", "reset in an artifact"): (Fault("reset", on="PUT /api/2.0/mlflow-artifacts"), 1, GONE),
-    ("register", "stalled in an artifact"): (Fault("stall", on="PUT /api/2.0/mlflow-artifacts"), 1, "timed out"),
-    ("register", "a page for the version"): (Fault("page", on="model-versions/create"), 1, "not in a valid JSON"),
-    ("predict", "500 for artifacts"): (Fault(500, on="GET /api/2.0/mlflow-artifacts/artifacts/"), 1, FAILS),
-    ("predict", "reset in the model"): (Fault("reset", on="model.safetensors", inside=True), 1, GONE),
-    ("predict", "stalled in the model"): (Fault("stall", on="model.safetensors", inside=True), 1, "timed out"),
-    ("predict", "the model cut short"): (Fault("short", on="model.safetensors", inside=True), 1, "IncompleteRead"),
-    ("predict", "a page for the thresholds"): (Fault("page", on="thresholds.json"), 4, OTHER),
-    ("predict", "other bytes in the model"): (Fault("other", on="model.safetensors", inside=True), 4, OTHER),
+AN_IMAGE = "GET .*/[0-9a-f]{30}(?![.]dir)"
+DVC_FAULTS = {
+    "500 once": (Fault(500, "InternalError", times=1), OK, ""),
+    "reset once": (Fault("reset", on="GET", times=1), OK, ""),
+    "other bytes once": (Fault("other", on=AN_IMAGE, inside=True, times=1), OK, ""),
+    "503": (Fault(503, "SlowDown"), 3, "does the remote answer"),
+    "403": (Fault(403, "AccessDenied"), 3, "correct the credentials of the DVC remote"),
+    "expired": (Fault(400, "ExpiredToken"), 3, "correct the credentials of the DVC remote"),
+    "reset": (Fault("reset"), 3, "does the remote answer"),
+    "stalled": (Fault("stall"), 3, "does the remote answer"),
+    "cut short": (Fault("short", on="GET", inside=True), 3, "does the remote answer"),
+    "other bytes in the list": (Fault("other", on="[.]dir", inside=True), 3, "does the remote answer"),
+    "other bytes": (Fault("other", on=AN_IMAGE, inside=True), 3, "the file has another md5"),
+    "no HTTP": (Fault("noise"), 3, "does the remote answer"),
 }
 
 
@@ -95,7 +82,7 @@ def images(tmp_path: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def s3(images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[BadServer]:
+def s3(images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadServer]:
     import boto3  # noqa: F401  imported here, so that a child begins at once
 
     import capnet.steps.ingest  # noqa: F401
@@ -105,6 +92,7 @@ def s3(images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Ba
     monkeypatch.setattr(s3, "PATIENCE", {"connect_timeout": 1, "read_timeout": 1})
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    (tmp_path / "aws").touch()
     with serving(objects("pictures", images)) as server:
         usual = {
             "ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
@@ -113,8 +101,8 @@ def s3(images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Ba
             "SESSION_TOKEN": TOKEN,
             "DEFAULT_REGION": "us-east-1",
             "MAX_ATTEMPTS": "2",
-            "CONFIG_FILE": "/dev/null",
-            "SHARED_CREDENTIALS_FILE": "/dev/null",
+            "CONFIG_FILE": str(tmp_path / "aws"),
+            "SHARED_CREDENTIALS_FILE": str(tmp_path / "aws"),
         }
         for name, value in usual.items():
             monkeypatch.setenv(f"AWS_{name}", value)
@@ -170,83 +158,48 @@ def test_no_s3_at_all(place: Path, s3: BadServer, monkeypatch: pytest.MonkeyPatc
     check_refusal(place, end(begin(place, "fetch", limit=no_names)), 3, "AWS_ENDPOINT_URL")
 
 
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BadServer]:
-    """A real MLflow server behind one that can fail, with a model registered as version 1 of stored."""
-    import torch  # noqa: F401
-
-    import capnet.registry.register
-    import capnet.serving.predict  # noqa: F401
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    with mlflow_serving(folder / "server") as address, serving(forwarded(address)) as server:
-        (folder / "place").mkdir()
-        make_outputs(folder / "place/outputs")
-        Workplace(folder / "place").settings({"register": {"name": "stored", "tracking_uri": address}})
-        assert end(begin(folder / "place", "register")) == 0, said(folder / "place")
-        yield server
-
-
 @pytest.fixture
-def registry(mlflow: BadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with outputs and an image, and the environment of a user of that server."""
-    folder = tmp_path / "place"
-    folder.mkdir()
-    make_outputs(folder / "outputs")
-    draw(folder / "a.jpg", ["lemon"], random.Random(1))
-    name = re.sub(r"\W+", " ", tmp_path.name)
-    Workplace(folder).settings({"register": {"name": name, "experiment": name}})
-    usual = {"TRACKING_URI": f"http://me:{TOKEN}@127.0.0.1:{mlflow.port}", "TRACKING_PASSWORD": SECRET}
-    usual |= {"TRACKING_USERNAME": "me", "HTTP_REQUEST_TIMEOUT": "1", "HTTP_REQUEST_MAX_RETRIES": "1"}
-    for key, value in usual.items():
-        monkeypatch.setenv(f"MLFLOW_{key}", value)
-    monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
-    yield folder
-    mlflow.fault = Fault()
+def dvc(s3: BadServer, images: dict[str, bytes], place: Path, monkeypatch: pytest.MonkeyPatch) -> BadServer:
+    """The images in a git repository with DVC, their content in its remote on S3; the settings name the repository."""
+    import dvc_s3  # noqa: F401
+
+    origin, program = place.parent / "origin", f"{Path(sys.executable).parent}/dvc"
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(place.parent / "site"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    for name, content in images.items():
+        path = origin / "data" / name.removeprefix("set/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (origin / ".dvc").mkdir()
+    settings = {"url": "s3://pictures/dvc", "connect_timeout": 1, "read_timeout": 1}
+    lines = [f"    {key} = {value}" for key, value in settings.items()]
+    (origin / ".dvc/config").write_text("\n".join(["[core]", "    remote = s3", "['remote \"s3\"']", *lines]) + "\n")
+    for command in (
+        ["git", "init", "-q"],
+        [program, "add", "-q", "data"],
+        ["git", "add", "data.dvc", ".dvc/config"],
+        ["git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qm", "one version"],
+    ):
+        subprocess.run(command, cwd=origin, check=True, capture_output=True)
+    cache = origin / ".dvc/cache/files/md5"
+    found = [path for path in cache.rglob("*") if path.is_file()]
+    stored = {f"dvc/files/md5/{path.relative_to(cache)}": path.read_bytes() for path in found}
+    s3.origin = objects("pictures", stored)
+    for folder in (cache.parents[1], origin / "data"):
+        shutil.rmtree(folder)
+    Workplace(place).settings({"data": {"root": f"git+file://{origin}", "connections": 2}})
+    return s3
 
 
-COMMANDS = {
-    "register": ("register",),
-    "predict": ("predict", "--model", "models:/stored/1", "--input", "a.jpg", "--out", "p.csv"),
-}
-RESULTS = {"register": "outputs/registration.json", "predict": "p.csv"}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("kind", list(MLFLOW_FAULTS)[::EACH])
-def test_a_registry_that_is_bad_from_the_start(registry: Path, mlflow: BadServer, kind: str, command: str) -> None:
-    mlflow.fault, words = MLFLOW_FAULTS[kind]
-    code = end(begin(registry, *COMMANDS[command]))
-    check_refusal(registry, code, 1, words)
-    assert not (registry / RESULTS[command]).exists()
-
-
-@pytest.mark.parametrize(("command", "kind"), list(LATER_FAULTS)[::-EACH])
-def test_a_registry_that_fails_later(registry: Path, mlflow: BadServer, command: str, kind: str) -> None:
-    mlflow.fault, expected, words = LATER_FAULTS[command, kind]
-    check_refusal(registry, end(begin(registry, *COMMANDS[command])), expected, words)
-    assert not (registry / RESULTS[command]).exists()
-    mlflow.fault = Fault()
-    assert end(begin(registry, *COMMANDS[command])) == 0, said(registry)
-    assert (registry / RESULTS[command]).is_file()
-    if command == "register":
-        assert "register: version 1 " in (registry.parent / "out").read_text(), "the failed call left no version"
-
-
-@pytest.mark.parametrize("kind", list(MLFLOW_FAULTS)[::EACH])
-def test_live_values_to_a_bad_server(registry: Path, mlflow: BadServer, kind: str) -> None:
-    mlflow.fault, _ = MLFLOW_FAULTS[kind]
-    outputs, started = registry / "outputs", time.monotonic()
-    config = json.loads((outputs / "model/config.json").read_text())
-    settings = Params.model_validate({name: config[name] for name in ("backbone", "tte", "train")})
-    inputs = {"split": outputs / "split", "graph": outputs / "model"}
-    with tracked("train", settings, inputs, {"model": outputs / "model"}) as log:
-        for epoch in range(3):
-            log({"train/loss": 1.0}, epoch)
-    assert time.monotonic() - started < PATIENCE + 1.5, "the stage does not wait for the server"
-
-
-def test_no_name_for_the_registry(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{TOKEN}@mlflow.example.org")
-    for command in COMMANDS:
-        check_refusal(registry, end(begin(registry, *COMMANDS[command], limit=no_names)), 1, "name resolution")
+@pytest.mark.parametrize("kind", list(DVC_FAULTS)[::EACH])
+def test_images_from_a_bad_dvc_remote(place: Path, dvc: BadServer, images: dict[str, bytes], kind: str) -> None:
+    dvc.fault, expected, words = DVC_FAULTS[kind]
+    code = end(begin(place, "ingest"))
+    if expected:
+        check_refusal(place, code, expected, words)
+        assert not list((place / "outputs").rglob("*")), "nothing is half-written"
+        dvc.fault = Fault()
+        code = end(begin(place, "ingest"))
+    assert code == 0, said(place)
+    here = {path.read_bytes() for path in (place / ".capnet/remote").rglob("*.jpg")}
+    assert here == {content for name, content in images.items() if name.endswith(".jpg")}
