@@ -67,7 +67,7 @@ class Served:
             scorer.machine,
             scorer.threads,
             total,
-            model.towers.image.thread_safe,
+            model.towers.image.is_convolutional,
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
