@@ -87,7 +87,7 @@ def measure(model: Path, images: Path, number: int, turns: int, threads: int) ->
         return load_batches(chunks, source.root, scorer.transform, machine, threads, len(names))
 
     def forward(decoded: Sequence[Any]) -> None:
-        side_by_side = tower.towers.image.thread_safe
+        side_by_side = tower.towers.image.is_convolutional
         for _ in encode_batches(tower.pooled, decoded, scorer.transform, machine, threads, side_by_side):
             pass
 

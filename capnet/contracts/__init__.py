@@ -19,6 +19,7 @@ from capnet.contracts.files import (
     replace_file,
     replacing,
     sha256_file,
+    sha256_files,
     tree_hash,
     write_json,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "replace_file",
     "replacing",
     "sha256_file",
+    "sha256_files",
     "slugify",
     "tree_hash",
     "write_classes",

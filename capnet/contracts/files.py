@@ -22,6 +22,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_files(files: Mapping[str, Path]) -> str:
+    """Hex sha256 of the sorted (name, sha256) of files, given by name."""
+    hashes = sorted((name, sha256_file(path)) for name, path in files.items())
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file."""

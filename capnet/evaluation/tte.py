@@ -78,7 +78,7 @@ class Scorer:
             self.machine,
             self.threads,
             what,
-            concurrent=model.towers.image.thread_safe,
+            concurrent=model.towers.image.is_convolutional,
         )
 
     def score(self, rows: pd.DataFrame, root: Path, what: str) -> Scored:

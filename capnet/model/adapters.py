@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -74,14 +75,15 @@ class BlockAdapters(nn.Module):
     """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
     The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
-    what the MLP branch hands to the residual sum, so the block's own forward stays untouched.
+    what the MLP branch hands to the residual sum, so the block's own forward stays untouched. Each thread has its own
+    stream, because a server scores several requests at once.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], width: int, bottleneck: int, scale: float) -> None:
         super().__init__()
         self.adapters = nn.ModuleList(AdaptFormer(width, bottleneck, scale) for _ in blocks)
-        self.active = True
-        self._stream: dict[int, Tensor] = {}
+        self._inactive: set[int] = set()  # threads
+        self._stream: dict[tuple[int, int], Tensor] = {}  # by thread and block
         self._handles = []
         for index, block in enumerate(blocks):
             norm, branch_end = _mlp_branch(block)
@@ -90,6 +92,15 @@ class BlockAdapters(nn.Module):
                 branch_end.register_forward_hook(self._adder(index)),
             ]
 
+    @property
+    def active(self) -> bool:
+        """Whether this thread's forward passes have the adapters."""
+        return get_ident() not in self._inactive
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        (self._inactive.discard if active else self._inactive.add)(get_ident())
+
     def remove(self) -> None:
         """Take the adapters off the tower, so that another model may use it."""
         for handle in self._handles:
@@ -97,13 +108,13 @@ class BlockAdapters(nn.Module):
 
     def _reader(self, index: int) -> Any:
         def read(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            self._stream[index] = arguments[0]
+            self._stream[get_ident(), index] = arguments[0]
 
         return read
 
     def _adder(self, index: int) -> Any:
         def add(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            stream = self._stream.pop(index)
+            stream = self._stream.pop((get_ident(), index))
             return output + self.adapters[index](stream) if self.active else output
 
         return add

@@ -5,9 +5,11 @@ the reason of a person.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capnet.errors import ConfigError, GateError
+from capnet.contracts import sha256_files
+from capnet.errors import ConfigError, ContractError, GateError
 from capnet.promotion import history
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ ALIAS = "champion"
 VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
 OVERRIDE = "gate_override"
 FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag: does the artifact hold the backbone's weights
+FILES = "files_sha256"  # tag: of the version's own files, see files_hash
 PROVENANCE = "provenance"  # tag: JSON with class_fingerprint, weight_hash, data_md5, git_revision
 NOBODY = "no champion"
 ASKS = "reason needed: "
@@ -68,6 +71,24 @@ def refusal(name: str, version: str | int, tags: Mapping[str, str], events: Sequ
 def overriding(name: str, version: str | int) -> str:
     """What a person does who wants this version in spite of the gate."""
     return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
+
+
+def files_hash(artifacts: Path) -> str:
+    """sha256 of what a version's own folder holds: names and contents of all its files."""
+    files = (path for path in artifacts.rglob("*") if path.is_file())
+    return sha256_files({path.relative_to(artifacts).as_posix(): path for path in files})
+
+
+def check_files(found: ModelVersion, artifacts: Path) -> None:
+    """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before there was
+    the tag FILES is taken as it is.
+    """
+    if FILES in found.tags and found.tags[FILES] != files_hash(artifacts):
+        raise ContractError(
+            f"the files that arrived are not those of {identity(found.name, found.version)}: they have another sha256",
+            str(found.source),
+            "try again; if they stay so, the artifact store was changed: register the model again",
+        )
 
 
 def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from capnet.contracts import replace_file, write_json
 from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
-from capnet.promotion.champion import FORM, PACKED, REFERENCED
+from capnet.promotion.champion import FORM, PACKED, REFERENCED, files_hash
 from capnet.promotion.gate import FOLDER, read_gate, write_gate
 from capnet.redaction import redact
 from capnet.registry.candidate import (
@@ -110,13 +110,16 @@ def _log_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
 
 def log_model(
     client: MlflowClient, run_id: str, logged: Any, candidate: Candidate, cards: Mapping[str, str], packed: bool
-) -> None:
+) -> str:
     """Models-from-code: the artifact is pyfunc.py and capnet's own files, no pickle.
 
     Args:
         client, run_id, candidate, cards: as in ``log_artifacts``.
         logged: the logged model that MLflow created for it.
         packed: put the backbone's weights in, too.
+
+    Returns:
+        The hash of capnet's own files.
 
     Raises:
         StoreError: it could not be stored.
@@ -164,6 +167,7 @@ def log_model(
             replace_file(target / name, text)
         with _storing("the model"):
             client.log_model_artifacts(logged.model_id, str(target))
+        return files_hash(target / "artifacts")
 
 
 def _pack(model: Path) -> None:

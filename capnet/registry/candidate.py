@@ -5,7 +5,6 @@ No mlflow here.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from capnet.contracts import (
     read_evaluation,
     read_json,
     reading,
-    sha256_file,
+    sha256_files,
     slugify,
 )
 from capnet.errors import ContractError, Problem
@@ -80,8 +79,7 @@ def content_hash(model: Path, evaluation: Path) -> str:
     """
     files = {f"model/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()}
     files |= {f"evaluation/{name}": evaluation / name for name in EVALUATION_FILES}
-    hashes = sorted((name, sha256_file(path)) for name, path in files.items())
-    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    return sha256_files(files)
 
 
 def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path) -> Candidate:

@@ -12,7 +12,7 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.promotion.champion import FORM, PACKED, PROVENANCE, REFERENCED, VERDICT
+from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCED, VERDICT
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
@@ -188,7 +188,7 @@ def _new_version(
             advance(note="artifacts")
             log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")
-            log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
+            tags[FILES] = log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")

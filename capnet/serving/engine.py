@@ -83,7 +83,7 @@ class Served:
             scorer.machine,
             scorer.threads,
             total,
-            model.towers.image.thread_safe,
+            model.towers.image.is_convolutional,
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
@@ -208,7 +208,12 @@ def download(version: ModelVersion, folder: Path) -> Path:
     """The artifact's own files (model/, thresholds.json, reference.json) of a registered version, below ``folder``."""
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(folder))) / "artifacts"
+    from capnet.promotion.champion import check_files
+
+    location = download_artifacts(f"models:/{version.name}/{version.version}", dst_path=str(folder))
+    artifacts = Path(location) / "artifacts"
+    check_files(version, artifacts)
+    return artifacts
 
 
 def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) -> Callable[[pd.DataFrame], np.ndarray]:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from capnet.config import Data
 from capnet.contracts import read_json, write_json
+from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import CapnetError, ConfigError, DataError
 from capnet.progress import Advance, bar
@@ -98,22 +99,18 @@ def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
 
 
 def _column(path: Path) -> list[str]:
-    try:
-        table = (
-            pd.read_csv(path, dtype=str, keep_default_na=False)
-            if path.suffix.lower() == ".csv"
-            else pd.read_parquet(path)
-        )
-    except (ValueError, OSError) as error:
-        raise DataError(f"not a table: {error}", str(path), "write a CSV or Parquet file with a column path") from None
-    columns = [name for name in COLUMNS if name in table.columns]
-    if not columns:
+    table = open_table(path, (), ())
+    columns = [name for name in COLUMNS if name in table.header]
+    if not columns and not table.problems:
         raise DataError(
-            f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(map(str, table.columns[:10]))}",
+            f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(table.header[:10])}",
             str(path),
             "name the column of images path",
         )
-    return [str(value) for value in dict.fromkeys(table[columns[0]])]
+    names = dict.fromkeys(str(cells[table.header.index(columns[0])]) for _, cells in table)
+    if table.problems:
+        raise DataError(problems=table.problems)
+    return list(names)
 
 
 def format_of(out: Path) -> str:

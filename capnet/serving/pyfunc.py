@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from capnet.errors import CapnetError, GateError
-from capnet.promotion.champion import check_champion, identity
+from capnet.promotion.champion import check_champion, check_files, identity
 from capnet.serving.engine import DECISIONS, load_served
 from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_files
 
@@ -47,7 +47,8 @@ class CapnetModel(PythonModel):
 
         Raises:
             GateError: the gate refuses this champion.
-            ContractError: the thresholds are those of other classes or views.
+            ContractError: the files are not those that were registered, or the thresholds are those of other classes or
+                views.
             ConfigError: the environment sets a limit of requests that is none.
         """
         model = Path(context.artifacts["model"])
@@ -138,6 +139,7 @@ def check_gate(folder: Path) -> None:
             " a reason",
         ) from error
     check_champion(registered, client)
+    check_files(registered, folder / "artifacts")
 
 
 def _check_address(folder: Path) -> None:

@@ -39,6 +39,8 @@ QUIET = {
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
     "GIT_PYTHON_REFRESH": "quiet",
 }
+# the last one logs with a traceback what it raises as well
+VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
 
 
@@ -238,13 +240,12 @@ def _low_voice() -> Iterator[None]:
     """Only errors of mlflow and of its database migrations reach the terminal, unless MLFLOW_LOGGING_LEVEL asks for
     more.
     """
-    names = () if "MLFLOW_LOGGING_LEVEL" in os.environ else ("mlflow", "alembic")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    levels = {} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES
+    before = {name: logging.getLogger(name).level for name in levels}
     try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

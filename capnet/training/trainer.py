@@ -154,7 +154,7 @@ class Trainer:
                 self.machine,
                 self.params.runtime.threads,
                 what,
-                concurrent=self.towers.image.thread_safe,
+                concurrent=self.towers.image.is_convolutional,
             )
 
     def fit(

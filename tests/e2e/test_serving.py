@@ -72,14 +72,14 @@ def server(place: Workplace) -> Iterator[str]:
 class serving:
     """The server's process, its address and its log; stopped with all its children at the end."""
 
-    def __init__(self, place: Workplace, port: int) -> None:
+    def __init__(self, place: Workplace, port: int, model: str = "models:/capnet@champion") -> None:
         self.log = place.root / f"serve {port}.log"
         command = [
             "mlflow",
             "models",
             "serve",
             "-m",
-            "models:/capnet@champion",
+            model,
             "--env-manager",
             "local",
             "--port",

@@ -13,9 +13,18 @@ import tarfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 MOST_BYTES = 512 * 2**20  # of a picture file
 ENDING = ".tar"
+EXTENDED = (  # entries that hold a long name, or what else does not fit, of the next one
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+MOST_HEADER = 2**20  # bytes of such an entry
 
 
 def file_of(path: str) -> str:
@@ -107,14 +116,25 @@ def _range(shard: Path, path: Path) -> tuple[int, int]:
     return found
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry of a tar; one that belongs to the next entry is read at once, so it has to be small."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type in EXTENDED and not 0 <= entry.size <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {entry.size:,} bytes")
+        return entry
+
+
 @lru_cache(maxsize=4096)
 def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]]:
     """Start and length of every plain file in a shard; raises OSError where it is no uncompressed tar. Keyed by size
     and time of change.
     """
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with tarfile.open(shard, "r:", tarinfo=_Entry) as tar:
             return {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.isreg()}
-    # sizes of 10^30 and numbers of 5,000 digits
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
+    # sizes of 10^30, numbers of 5,000 digits, headers of headers of headers
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         raise OSError(f"not an uncompressed tar file: {error}") from None

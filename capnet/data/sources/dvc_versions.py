@@ -265,6 +265,7 @@ def _advice(text: str, chain: list[BaseException]) -> str:
         return "correct data.revision: a branch, a tag or a commit of that repository"
     if kinds & {"CloneError", "SCMError"}:
         return "can git clone it from here? correct data.root, or give git its credentials"
-    if re.search(r"credential|signature|forbidden|denied|InvalidAccessKey|403", text, flags=re.IGNORECASE):
+    # an expired token is 400 and nothing else where S3 is asked whether an object is there
+    if re.search(r"(?i)credential|signature|forbidden|denied|InvalidAccessKey|expired|403|[(]400[)]", text):
         return "correct the credentials of the DVC remote: `capnet doctor` says which ones are found"
     return "does the remote answer, and was the data pushed (`dvc push` in that repository)? `capnet doctor` looks"

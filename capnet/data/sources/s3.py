@@ -12,7 +12,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -25,6 +25,7 @@ from capnet.errors import CapnetError, ConfigError, DataError, Problem
 CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
 ATTEMPTS = 5  # for one object, counted anew whenever bytes arrive
 LONGEST_WAIT = 20.0  # seconds between two attempts
+PATIENCE = {"connect_timeout": 10, "read_timeout": 60}  # seconds
 PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of an object that was put in one piece
 SAYS = {
     "env": "environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -89,7 +90,7 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    times = {"connect_timeout": 2, "read_timeout": 2} if quick else {"connect_timeout": 10, "read_timeout": 60}
+    times = {"connect_timeout": 2, "read_timeout": 2} if quick else PATIENCE
     own_attempts = bool(os.environ.get("AWS_MAX_ATTEMPTS")) and not quick
     attempts = {} if own_attempts else {"total_max_attempts": 1 if quick else ATTEMPTS}
     config = Config(
@@ -166,19 +167,17 @@ class S3Source:
         return connect(S3Address(anonymous=self.anonymous), self.connections)
 
     def entries(self) -> dict[str, Entry]:
-        """Every object below the prefix. Raises DataError where the list cannot be had, is empty, or has unusable
-        names.
-        """
+        """Every object below the prefix. Raises DataError where it cannot be listed, is empty, or has odd names."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client, credentials = self._client
         bucket, prefix = split_uri(self.root)
-        start = f"{prefix}/" if prefix else ""
+        start, where = f"{prefix}/" if prefix else "", f"{self.root} at {client.meta.endpoint_url}"
         entries: dict[str, Entry] = {}
         problems: list[Problem] = []
         try:
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
-                for item in page.get("Contents", []):
+                for item in _rows(page, where):
                     path = item["Key"][len(start) :]
                     if not path or path.endswith("/"):
                         continue  # a folder's marker
@@ -191,7 +190,6 @@ class S3Source:
         if problems:
             raise DataError(problems=problems)
         if not entries:
-            where = f"{self.root} at {client.meta.endpoint_url}"
             raise DataError("nothing is stored there", where, "correct data.root, or upload the data folder")
         return entries
 
@@ -216,8 +214,8 @@ class S3Source:
             failed = 1 if size > have else failed + 1
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
         what = f"the object could not be fetched in {ATTEMPTS} attempts: {last}"
-        todo = "check the connection and the server, then run it again"
-        raise DataError(what, f"{self.root}/{path} at {client.meta.endpoint_url}", todo)
+        where = f"{self.root}/{path} at {client.meta.endpoint_url}"
+        raise DataError(what, where, "check the connection and the server, then run it again")
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -258,6 +256,14 @@ class S3Source:
         return plain, "the answer was too short"
 
 
+def _rows(page: Mapping[str, Any], where: str) -> Sequence[Mapping[str, Any]]:
+    rows: Sequence[Mapping[str, Any]] = page.get("Contents", [])
+    if "IsTruncated" not in page or any(not {"Key", "Size", "ETag"} <= row.keys() for row in rows):
+        todo = "is AWS_ENDPOINT_URL that of an S3 server, without a login page in between?"
+        raise DataError("the answer is no list of objects", where, todo)
+    return rows
+
+
 def _fault(target: Path, entry: Entry, plain: bool) -> str:
     size = target.stat().st_size
     if size != entry.size:
@@ -272,9 +278,7 @@ def _fault(target: Path, entry: Entry, plain: bool) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a bucket said: the server's address, where credentials were found, whether an object is there, and what is
-    wrong.
-    """
+    """What a bucket said: the server's address, where credentials were found, is an object there, and what is wrong."""
 
     endpoint: str = ""
     credentials: str = ""
@@ -291,9 +295,8 @@ def probe(address: S3Address, uri: str, path: str = "") -> Answer:
         client, credentials = connect(address, 1, quick=True)
     except CapnetError as error:
         return Answer(problem=error.problems[0])
-    start = f"{prefix}/" if prefix else ""
     try:
-        listing = client.list_objects_v2(Bucket=bucket, Prefix=start + path, MaxKeys=1)
+        listing = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{path}" if prefix else path, MaxKeys=1)
     except (ClientError, BotoCoreError) as error:
         return Answer(client.meta.endpoint_url, credentials, False, explain(error, uri, client, credentials))
     return Answer(client.meta.endpoint_url, credentials, listing.get("KeyCount", len(listing.get("Contents", []))) > 0)

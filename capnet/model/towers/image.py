@@ -67,8 +67,8 @@ class ImageTower(nn.Module):
         return list(blocks) if blocks is not None and is_vit else []
 
     @property
-    def thread_safe(self) -> bool:
-        """Whether threads may run it at once: adapters in blocks keep the stream of the image that is on its way."""
+    def is_convolutional(self) -> bool:
+        """Whether one thread a batch is faster than threads that share each batch: true of convolutional towers."""
         return not self.blocks
 
     @property

@@ -1,6 +1,8 @@
 """AdaptFormer against the reference numbers, on open_clip's and timm's blocks."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -64,6 +66,28 @@ def test_a_clip_vit_with_adapters_matches_the_reference(reference):
     np.testing.assert_allclose(vit(image).detach(), case["projected_with_adapter"], atol=1e-10)
     adapters.active = False
     np.testing.assert_allclose(vit(image).detach(), case["projected_without_adapter"], atol=1e-10)
+
+
+def test_threads_share_neither_the_stream_of_their_images_nor_whether_adapters_are_on():
+    torch.manual_seed(0)
+    vit = VisionTransformer(32, 16, width=32, layers=2, heads=2, mlp_ratio=4.0, output_dim=16).eval()
+    adapters = BlockAdapters(list(vit.transformer.resblocks), 32, 4, 1.0)
+    for adapter in adapters.adapters:
+        nn.init.normal_(adapter.up_proj.weight)
+
+    @torch.no_grad()
+    def features(image, active):
+        adapters.active = active
+        return vit(image)
+
+    cases = list(zip(torch.randn(3, 1, 3, 32, 32), (True, True, False), strict=True))
+    expected = [features(*case) for case in cases]
+    assert not torch.equal(features(cases[2][0], True), expected[2])
+    together = Barrier(3)
+    vit.transformer.resblocks[0].ln_2.register_forward_pre_hook(lambda *arguments: print(together.wait(20)))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda case: features(*case), cases))
+    assert all(map(torch.equal, found, expected))
 
 
 def test_adapter_is_exactly_zero_at_the_start_and_learns():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from faults.bounded import bounded
 from PIL import Image
 
 from capnet.config import Runtime
@@ -265,9 +267,26 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
         ("empty", "no images"),
         ("nowhere", "neither a folder nor a file"),
         ("t.csv", "no column path"),
-        ("t.parquet", "not a table"),
+        ("t.parquet", "not a Parquet file"),
     ):
         with pytest.raises(DataError, match=text):
             list_images(str(tmp_path / place))
     with pytest.raises(ConfigError, match="unknown kind of output"):
         prediction.format_of(Path("out.xlsx"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_that_would_fill_the_memory_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"list.{kind}"
+    path.touch()
+    os.truncate(path, 2 * 10**12)
+    outcome = bounded(lambda: list_images(str(path)))
+    assert (outcome.kind, outcome.has_three_parts) == ("refused", True), outcome
+    assert outcome.megabytes < 200
+    assert outcome.seconds < 5
+
+
+def test_a_table_with_a_row_that_does_not_fit_names_the_row(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,note\na.jpg,x\nb.jpg,y,z\n")
+    with pytest.raises(DataError, match=r"list.csv row 3"):
+        list_images(str(tmp_path / "list.csv"))

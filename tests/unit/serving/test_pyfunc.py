@@ -195,6 +195,17 @@ def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(
     check_gate(tmp_path)
 
 
+def test_a_model_whose_files_changed_in_the_store_is_not_loaded(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    version = register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    assert mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+    (stored,) = database.parent.rglob("artifacts/model/model.safetensors")
+    content = stored.read_bytes()
+    stored.write_bytes(content[:-4] + bytes(4))
+    with pytest.raises(ContractError, match="the files that arrived are not those of capnet version 1"):
+        mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+
+
 def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPNET_SERVE_SECONDS", "0.000001")
     model = CapnetModel()

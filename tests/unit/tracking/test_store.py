@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,16 @@ def test_a_task_of_a_cluster_waits_for_a_server_that_restarts(monkeypatch: pytes
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_error_of_the_database_is_a_message_and_no_traceback(
+    database: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def look_in_vain() -> None:
+        with store(Register(), "register the model") as client, closing(sqlite3.connect(database)) as connection:
+            connection.execute("drop table runs")
+            client.get_run("0" * 32)
+
+    with pytest.raises(StoreError, match="no such table"):
+        look_in_vain()
+    assert "Traceback" not in capfd.readouterr().err

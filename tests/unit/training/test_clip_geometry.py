@@ -39,7 +39,7 @@ class Shifted(nn.Module):
     def __init__(self, image: Any) -> None:
         super().__init__()
         self.image = image
-        self.blocks, self.thread_safe = image.blocks, image.thread_safe
+        self.blocks, self.is_convolutional = image.blocks, image.is_convolutional
 
     def pooled(self, images: Tensor) -> Tensor:
         return self.image.pooled(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from faults.bounded import bounded
 from PIL import Image
 
 from capnet.cli import main
@@ -245,3 +247,34 @@ def test_a_shard_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
             add_member(tar, "0.json", content * 300)
             add_member(tar, "1.jpg", content)
         assert read_bytes(tmp_path / "a.tar/1.jpg") == content
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("size", [700_000_000, -700_000_000])
+def test_a_header_that_says_it_is_huge_is_not_read(tmp_path: Path, kind: bytes, size: int) -> None:
+    entry = tarfile.TarInfo("a.jpg")
+    entry.type, entry.size = kind, size
+    path = tmp_path / "a.tar"
+    path.write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
+    os.truncate(path, 800_000_000)
+    outcome = bounded(lambda: read_bytes(path / "a.jpg"))
+    assert f"OSError: not an uncompressed tar file: a header of {size:,} bytes" in outcome.text
+    assert outcome.megabytes < 100
+
+
+def test_a_header_for_a_header_for_a_header_is_refused(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.jpg")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 1
+    path = tmp_path / "a.tar"
+    path.write_bytes((entry.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 10_000)
+    with pytest.raises(OSError, match="not an uncompressed tar file"):
+        read_bytes(path / "a.jpg")
+
+
+def test_long_names_are_read(tmp_path: Path) -> None:
+    name = "ä" * 4000 + ".jpg"
+    for number, form in enumerate((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)):
+        path = tmp_path / f"{number}.tar"
+        with tarfile.open(path, "w", format=form) as tar:
+            add_member(tar, name, b"content")
+        assert read_bytes(path / name) == b"content"
