@@ -82,10 +82,11 @@ def of_session(child: int) -> list[tuple[int, str]]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             head, _, rest = path.read_text().rpartition(") ")
+            threads = len(os.listdir(path.parent / "task"))
         except OSError:  # it has just ended
             continue
         state, _, _, session = rest.split()[:4]
-        if int(session) == child and state != "Z":
+        if int(session) == child and (state != "Z" or threads > 1):  # others of its threads may still end
             number, _, name = head.partition(" (")
             found.append((int(number), name))
     return found

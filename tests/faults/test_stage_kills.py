@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 IS_LONG = os.environ.get("FAULTS") == "all"
 KILLS = 32 if IS_LONG else 1  # of each stage
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
-MODELS = ("outputs", "models:/capnet@challenger")
+MODELS = ("models:/capnet@challenger", "outputs") if IS_LONG else ("models:/capnet@challenger",)
 FORMATS = ("parquet", "csv", "json")
 
 

