@@ -197,7 +197,9 @@ def test_promote_killed_at_random_moments(champion: Path, tmp_path: Path, comman
             succeed(champion, "promote", "--audit")
         succeed(champion, *command)
         assert state(champion) == expected, number
-        assert set(os.listdir(champion)) == names
+        journal = champion / "mlflow.db-journal"  # SQLite removes one that never began with its next write
+        assert set(os.listdir(champion)) - {journal.name} == names
+        assert not journal.exists() or not any(journal.read_bytes()[:8])
 
 
 def test_rollback_killed_at_random_moments(champion: Path, tmp_path: Path) -> None:
