@@ -171,13 +171,18 @@ def _reference(params: Params, split: str) -> AbstractContextManager[None]:
 
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
-    from capnet.errors import CapnetError, machine_faults
-    from capnet.redaction import install
-
-    install()
     try:
+        from capnet.errors import CapnetError, machine_faults
+        from capnet.redaction import install
+        from capnet.state import use_own_temporary_folder
+
+        install()
+        use_own_temporary_folder()
         with machine_faults():
             main.main(standalone_mode=True)
+    except KeyboardInterrupt:  # before click, which ends in the same way
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
     except CapnetError as error:
         if "--traceback" in sys.argv:
             raise

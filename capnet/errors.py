@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from capnet.redaction import redact
 
@@ -159,10 +160,6 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
 
 def check_writable(folder: Path) -> None:
     """Raise OSError where nothing, or next to nothing, can be written into a folder: before hours of work."""
-    probe = folder / f".capnet.{os.getpid()}.probe"
-    try:
-        with open(probe, "wb") as file:
-            file.write(bytes(PROBE))
-            file.flush()
-    finally:
-        probe.unlink(missing_ok=True)
+    with TemporaryFile(dir=folder) as file:  # without a name, so that a kill leaves none
+        file.write(bytes(PROBE))
+        file.flush()

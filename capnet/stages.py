@@ -10,7 +10,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capnet.contracts.publish import prepare, publish, remove, temporary_path
+from capnet.contracts.files import remove
+from capnet.contracts.publish import prepare, publish, temporary_path
 from capnet.errors import CapnetError, ContractError, GateError, machine_faults
 
 if TYPE_CHECKING:

@@ -1,11 +1,20 @@
-"""The state folder: training checkpoints and caches, keyed by hashes; never an output, never under DVC."""
+"""The state folder: training checkpoints and caches, keyed by hashes; never an output, never under DVC. And the folder
+for what a process keeps for a moment.
+"""
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import os
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from capnet.errors import check_writable, machine_faults
+
+MOMENTARY = "capnet-process."
 
 
 def state_dir(kind: str) -> Path:
@@ -21,3 +30,37 @@ def state_dir(kind: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         check_writable(path)
     return path
+
+
+def use_own_temporary_folder() -> None:
+    """What this process and its libraries keep for a moment goes to a folder of its own, which it removes when it ends.
+
+    A process locks its folder for as long as it or a child of it lives. Those of this account that nobody locks were
+    left by a kill and go now. Where no folder can be made, the system's own serves.
+    """
+    with suppress(OSError):
+        base = Path(tempfile.gettempdir())
+        for path in base.glob(f"{MOMENTARY}*"):
+            with suppress(OSError):
+                if path.lstat().st_uid == os.getuid():
+                    _remove_unlocked(path)
+        own = Path(tempfile.mkdtemp(prefix=MOMENTARY))
+        fcntl.flock(os.open(own, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
+        if own.exists():  # nobody took it for one that was left, just before it was locked
+            tempfile.tempdir = str(own)
+            atexit.register(_remove_own, own, os.getpid())
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Raises OSError where somebody locks the folder, or where it is none."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path)
+    finally:
+        os.close(handle)
+
+
+def _remove_own(own: Path, process: int) -> None:
+    if os.getpid() == process:  # and not in a fork of it
+        shutil.rmtree(own, ignore_errors=True)

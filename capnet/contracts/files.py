@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +32,48 @@ def sha256_files(files: Mapping[str, Path]) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file."""
+    """A temporary file in the folder of ``path``, renamed to ``path`` at the end: no reader ever sees half a file.
+    Those of processes that were killed go.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}.tmp")
+    sweep(path.parent, re.compile(rf"\..+\.{re.escape(host())}\.(\d+)\.tmp"))
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, form: re.Pattern[str]) -> None:
+    """Remove what processes of this machine left that are gone; ``form`` has the process's id as its group."""
+    for path in folder.iterdir():
+        found = form.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def host() -> str:
+    """This machine's name, as a part of a file's."""
+    return re.sub(r"[^\w-]", "-", os.uname().nodename)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def replace_file(path: Path, data: bytes | str) -> None:

@@ -8,10 +8,10 @@ import ctypes
 import errno
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from capnet.contracts.files import host, remove, sweep
 from capnet.errors import check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
@@ -20,7 +20,7 @@ HERE = -100  # AT_FDCWD
 
 def temporary_path(path: Path, rank: int) -> Path:
     """Where process ``rank`` of this run writes what becomes ``path``."""
-    return path.with_name(f".{path.stem}.{_host()}.{os.getpid()}.{rank}.tmp{path.suffix}")
+    return path.with_name(f".{path.stem}.{host()}.{os.getpid()}.{rank}.tmp{path.suffix}")
 
 
 def prepare(path: Path) -> None:
@@ -41,14 +41,6 @@ def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
     for key, path in targets.items():
         if temporary[key].exists():
             _exchange(temporary[key], path)
-
-
-def remove(path: Path) -> None:
-    """Delete a file, a link or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -81,24 +73,7 @@ def _exchanged(new: Path, path: Path) -> bool:
 
 def _sweep(temporary: Path) -> None:
     """Remove temporary outputs of the same name whose process, on this machine, is gone."""
-    head, _, rank_and_end = temporary.name.partition(f".{_host()}.{os.getpid()}.")
+    head, _, rank_and_end = temporary.name.partition(f".{host()}.{os.getpid()}.")
     end = rank_and_end.partition(".")[2]
-    form = re.compile(rf"{re.escape(head)}\.{re.escape(_host())}\.(\d+)\.\d+\.{re.escape(end)}")
-    for path in temporary.parent.iterdir():
-        found = form.fullmatch(path.name)
-        if found and not _is_alive(int(found[1])):
-            remove(path)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _host() -> str:
-    return re.sub(r"[^\w-]", "-", os.uname().nodename)
+    form = re.compile(rf"{re.escape(head)}\.{re.escape(host())}\.(\d+)\.\d+\.{re.escape(end)}")
+    sweep(temporary.parent, form)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 COPIED_FROM = "copied_from"
+TOLD = (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVERRIDE)  # a copy gets its own
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
@@ -37,15 +38,27 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
     ]
     copies = [item for item in copies if item.tags.get(FORM) == version.tags.get(FORM)]
     if copies:
-        return client.get_model_version(name, min((str(item.version) for item in copies), key=int))
-    with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
-        made = client.copy_model_version(f"models:/{version.name}/{version.version}", name)
-    for key in (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVERRIDE):
-        if key in version.tags:
-            client.delete_model_version_tag(name, made.version, key)
-    client.set_model_version_tag(name, made.version, COPIED_FROM, identity(version.name, version.version))
-    refresh(client, name, str(made.version))
-    return client.get_model_version(name, made.version)
+        number = min((str(item.version) for item in copies), key=int)
+    else:
+        with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
+            number = str(client.copy_model_version(f"models:/{version.name}/{version.version}", name).version)
+    made = client.get_model_version(name, number)
+    if made.source == f"models:/{version.name}/{version.version}":  # and not registered here
+        _complete(client, made, identity(version.name, version.version))
+    return client.get_model_version(name, number)
+
+
+def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
+    """Say first where a copy comes from: one whose maker dies here is then no version that nobody refused elsewhere."""
+    name, number = made.name, str(made.version)
+    own = made.tags.get(VERDICT_OF) == identity(name, number)
+    theirs = [] if own else [key for key in TOLD if key in made.tags]
+    if COPIED_FROM in made.tags and not theirs:
+        return
+    client.set_model_version_tag(name, number, COPIED_FROM, home)
+    for key in theirs:
+        client.delete_model_version_tag(name, number, key)
+    refresh(client, name, number)
 
 
 def copied_from(version: ModelVersion) -> str:

@@ -9,9 +9,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from capnet.cli import entry
 
 
 def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None) -> int:
@@ -19,10 +22,12 @@ def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None
 
     ``limit`` is called first, in the new process. Returns the process's id.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the command begins
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return child
-    code = 99
+    code, has_begun = 99, False
     try:
         os.setsid()
         os.chdir(folder)
@@ -33,12 +38,16 @@ def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         if limit is not None:
             limit()
-        from capnet.cli import entry
-
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        has_begun = True
         entry()
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)
+    except KeyboardInterrupt:
+        code = 130
+        if has_begun:
+            traceback.print_exc()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -57,3 +66,27 @@ def end(child: int) -> int:
 def said(folder: Path) -> str:
     """What the last command in ``folder`` wrote to its standard error."""
     return (folder.parent / "err").read_text()
+
+
+def survivors(child: int, seconds: float = 5.0) -> list[tuple[int, str]]:
+    """Id and name of the processes that a command which has ended started, and that run on after ``seconds``."""
+    until = time.monotonic() + seconds
+    while (found := of_session(child)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def of_session(child: int) -> list[tuple[int, str]]:
+    """Id and name of a command's process and of those that it started, as long as they run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            head, _, rest = path.read_text().rpartition(") ")
+            threads = len(os.listdir(path.parent / "task"))
+        except OSError:  # it has just ended
+            continue
+        state, _, _, session = rest.split()[:4]
+        if int(session) == child and (state != "Z" or threads > 1):  # others of its threads may still end
+            number, _, name = head.partition(" (")
+            found.append((int(number), name))
+    return found

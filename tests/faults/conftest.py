@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
-from e2e.workplace import Workplace, small_place
+from e2e.workplace import QUICK, Workplace, merge, small_place, small_rows
+from faults.command import begin, end, said
+from unit.conftest import TINY
+
+from capnet.stages import STAGES
 
 IS_LONG = os.environ.get("FAULTS") == "all"
-collect_ignore = [] if IS_LONG and os.geteuid() == 0 else ["test_full_disks.py"]  # mounting takes root
+collect_ignore = [] if IS_LONG and os.geteuid() == 0 else ["test_full_disks.py", "test_workers.py"]  # they mount
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """All stages but register, run once, in this process's forks: what they import is imported here."""
+def imported() -> None:
+    """What stages and commands import, so that forks of this process begin at once."""
     import great_expectations  # noqa: F401
+    import mlflow.pyfunc
     import mlflow.tracking  # noqa: F401
     import open_clip  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import torch  # noqa: F401
 
+    import capnet.registry.register  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """All stages but register, run once."""
     place = small_place(tmp_path_factory.mktemp("faults"))
     place.stages(last="evaluate")
     return place
@@ -33,4 +46,51 @@ def place(finished: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(finished.root, folder)
     monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+TINY_SETTINGS = merge(
+    QUICK,
+    {
+        "backbone": {"name": "tiny-random-clip", "pretrained": "random"},
+        "runtime": {"workers": 2},
+        "train": {"epochs": 15 if IS_LONG else 4},
+    },
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All seven stages of a model of 32 pixels, run once: 64 pictures, so that processes decode them, and a folder of
+    600 that predict scores in three parts.
+    """
+    import open_clip
+
+    root = tmp_path_factory.mktemp("tiny") / "place"
+    (root / "data").mkdir(parents=True)
+    (root.parent / "tiny-random-clip.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(root.parent / "tiny-random-clip.json")  # and for the forks of this process
+    place = Workplace(root)
+    place.labels(small_rows(root / "data", 64))
+    place.settings(TINY_SETTINGS)
+    (root / "new").mkdir()
+    for number in range(600):
+        shutil.copy(root / f"data/images/{number % 64:03}.jpg", root / f"new/{number:03}.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPNET_STATE", str(root / ".capnet"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for stage in STAGES:
+            assert end(begin(root, stage)) == 0, said(root)
+    return root
+
+
+@pytest.fixture
+def tiny_place(tiny_finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that run, and an empty folder for temporary files beside it."""
+    folder, temporary = tmp_path / "place", tmp_path / "temporary"
+    shutil.copytree(tiny_finished, folder)
+    temporary.mkdir()
+    monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     return folder

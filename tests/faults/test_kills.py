@@ -1,28 +1,38 @@
-"""`capnet register` killed at random moments, by every signal that ends a program: the next call ends well, with one
-version, and nothing is left over.
+"""`capnet register` and `capnet promote` killed at random moments, by every signal that ends a program: the next call
+ends well, with one version, with an alias that the history agrees with, and nothing is left over.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import sqlite3
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.command import begin, end, said
+from faults.command import begin, end, said, survivors
+from faults.test_stage_kills import SIGNALS as MOST_SIGNALS
+from faults.test_stage_kills import killed, leftovers, seconds
 from unit.conftest import _make as make_outputs
+from unit.conftest import outputs_maker as outputs_maker
 from unit.stores import empty_database as empty_database
+from unit.stores import three_versions as three_versions
 
 pytestmark = pytest.mark.slow
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS = 50 if os.environ.get("FAULTS") == "all" else 2  # of each signal
+MOVES = 24 if os.environ.get("FAULTS") == "all" else 1  # kills of each command that moves the alias
+PROMOTE = ("promote", "--version", "3", "--yes")
+COPY = ("promote", "--version", "1", "--to", "production", "--yes", "--reason", "the first one there")
+ROLLBACK = ("promote", "--rollback")
 LEFT = {"params.yaml", "outputs", "mlflow.db", "mlruns"}
 
 
@@ -41,8 +51,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "place"
+    folder, temporary = tmp_path / "place", tmp_path / "temporary"
     folder.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     shutil.copytree(outputs, folder / "outputs")
     (folder / "params.yaml").write_text("data: {root: data}\n")
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
@@ -68,7 +80,7 @@ def check(folder: Path) -> None:
     assert ("challenger", ready[0][0]) in versions(folder)
     assert {path.name for path in folder.iterdir()} <= LEFT | {"mlflow.db.unfinished"}
     assert (folder / "outputs" / "registration.json").is_file()
-    assert not list((folder / "outputs").glob(".*"))
+    assert not leftovers(folder)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +124,93 @@ def test_register_killed_at_random_moments(
         os.kill(child, number)
         code = end(child)
         assert code in (0, 1, 130, -number), (kill, code, said(place))
+        assert not survivors(child)
         if number != signal.SIGINT:  # MLflow logs what Ctrl-C interrupts in the middle of a write
             assert "Traceback" not in said(place), (kill, said(place))
         check(place)
+
+
+@pytest.fixture
+def champion(imported: None, three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of settings, and a store with three versions, the first of which is the champion."""
+    folder, temporary = tmp_path / "place", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (folder / "params.yaml").write_text("data: {root: data}\n")
+    shutil.copy(three_versions, folder / "mlflow.db")
+    succeed(folder, "promote", "--version", "1", "--yes")
+    return folder
+
+
+def succeed(folder: Path, *arguments: str) -> None:
+    assert end(begin(folder, *arguments)) == 0, said(folder)
+    assert not leftovers(folder)
+
+
+def query(folder: Path, text: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+        return sorted(connection.execute(text).fetchall())
+
+
+def moves(folder: Path, name: str) -> list[tuple[str, ...]]:
+    """The finished moves of the alias, in order: kind, before, after, verdict, reason."""
+    text = f"select key, value from registered_model_tags where key like 'promotion.%' and name = '{name}'"
+    events = [json.loads(value) for _, value in query(folder, text)]
+    done = sorted((event for event in events if event["done"]), key=lambda event: event["done"])
+    return [tuple(event[key] for key in ("kind", "before", "after", "verdict", "reason")) for event in done]
+
+
+def champions(folder: Path) -> dict[str, int]:
+    return dict(query(folder, "select name, version from registered_model_aliases where alias = 'champion'"))
+
+
+def state(folder: Path) -> tuple[Any, ...]:
+    """All that a user sees of versions, their tags, aliases and moves, but for times."""
+    return (
+        query(folder, "select name, version, status from model_versions"),
+        query(folder, "select name, version, key, value from model_version_tags"),
+        champions(folder),
+        *(moves(folder, name) for name in ("capnet", "production")),
+    )
+
+
+def begin_again(folder: Path, database: Path) -> None:
+    for path in folder.glob("mlflow.db*"):
+        path.unlink()
+    shutil.copy(database, folder / "mlflow.db")
+
+
+@pytest.mark.parametrize("command", [PROMOTE, COPY], ids=["promote", "copy"])
+def test_promote_killed_at_random_moments(champion: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    database, generator = shutil.copy(champion / "mlflow.db", tmp_path / "before.db"), random.Random(command[-1])
+    took = seconds(champion, *command)
+    expected, names = state(champion), set(os.listdir(champion))
+    assert expected != (begin_again(champion, database), state(champion))[1]
+    for number in range(MOVES):
+        begin_again(champion, database)
+        killed(champion, MOST_SIGNALS[number % 4], generator.uniform(0, took), *command)
+        if number % 2:
+            succeed(champion, "promote", "--audit")
+        succeed(champion, *command)
+        assert state(champion) == expected, number
+        journal = champion / "mlflow.db-journal"  # SQLite removes one that never began with its next write
+        assert set(os.listdir(champion)) - {journal.name} == names
+        assert not journal.exists() or not any(journal.read_bytes()[:8])
+
+
+def test_rollback_killed_at_random_moments(champion: Path, tmp_path: Path) -> None:
+    succeed(champion, *PROMOTE)
+    database, generator = shutil.copy(champion / "mlflow.db", tmp_path / "before.db"), random.Random(3)
+    before, took = moves(champion, "capnet"), seconds(champion, *ROLLBACK)
+    after = moves(champion, "capnet")
+    assert champions(champion) == {"capnet": 1}
+    for number in range(MOVES):
+        begin_again(champion, database)
+        killed(champion, MOST_SIGNALS[number % 4], generator.uniform(0, took), *ROLLBACK)
+        succeed(champion, "promote", "--audit")
+        now = champions(champion)["capnet"], moves(champion, "capnet")
+        assert now in ((3, before), (1, after)), number

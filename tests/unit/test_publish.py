@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from capnet.contracts import publish as publishing
-from capnet.contracts.publish import prepare, publish, remove, temporary_path
+from capnet.contracts.files import remove, replace_file
+from capnet.contracts.publish import prepare, publish, temporary_path
 from capnet.errors import CapnetError, machine_fault, machine_faults
 from capnet.stages import run
 from capnet.state import state_dir
@@ -111,6 +112,20 @@ def test_only_what_dead_processes_of_this_machine_left_is_swept(tmp_path: Path) 
         (tmp_path / name).mkdir()
     prepare(mine)
     assert {path.name for path in tmp_path.iterdir()} == {*names.values()} - {names["dead"]}
+
+
+def test_a_file_that_is_written_takes_the_remains_of_killed_writers_with_it(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda temporary, path: os.kill(os.getpid(), signal.SIGKILL)
+        replace_file(tmp_path / "a.json", "{}")
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    others = {left.name.replace(f".{child}.", ".1."), left.name.replace(f"{os.uname().nodename}.", "elsewhere.")}
+    for name in others:
+        (tmp_path / name).touch()
+    replace_file(tmp_path / "b.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"b.json", *others}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EIO])

@@ -256,6 +256,23 @@ def test_a_copy_needs_a_verdict_of_its_own(client: MlflowClient) -> None:
             promotion.promote(client, client.get_model_version("elsewhere", "1"), POLICY, lambda verdict: False)
 
 
+def test_a_copy_that_was_interrupted_is_completed(client: MlflowClient) -> None:
+    promote(client, "1")
+    home = client.get_model_version("capnet", "1")
+    for interrupted in ("no tag", "half of the tags"):
+        client.copy_model_version("models:/capnet/1", interrupted)
+        if interrupted == "half of the tags":
+            client.set_model_version_tag(interrupted, "1", "copied_from", "capnet version 1")
+            for key in ("verdict", "verdict_of"):
+                client.delete_model_version_tag(interrupted, "1", key)
+        done = copy(client, home, interrupted)
+        assert str(done.version) == "1"
+        assert done.tags["copied_from"] == "capnet version 1"
+        assert not [key for key in done.tags if key.startswith("verdict")]
+        with pytest.raises(GateError, match="needs --reason"):
+            promotion.promote(client, done, POLICY, never)
+
+
 def test_a_copy_of_a_green_version_passes_where_no_champion_is(client: MlflowClient) -> None:
     promote(client, "1")
     copied = copy(client, client.get_model_version("capnet", "1"), "capnet-production")

@@ -1,0 +1,75 @@
+"""What processes keep for a moment, and what those that were killed left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from capnet.errors import check_writable
+from capnet.state import use_own_temporary_folder
+
+KEEPER = """
+import signal, sys, tempfile
+from capnet.state import use_own_temporary_folder
+use_own_temporary_folder()
+print(tempfile.mkdtemp(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def keeper(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process with something in its temporary folder, until it reads a line."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEEPER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_a_process_removes_its_temporary_folder_and_those_of_killed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "capnet-data").mkdir()
+    (tmp_path / "capnet-process.link").symlink_to(tmp_path / "capnet-data")
+    first, kept = keeper(tmp_path)
+    assert kept.parent.parent == tmp_path
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert kept.is_dir()
+    second, own = keeper(tmp_path)
+    assert not kept.parent.exists()
+    third, another = keeper(tmp_path)
+    assert own.is_dir()  # its process is at work
+    for process in (second, third):
+        process.communicate("\n")
+    assert not own.exists()
+    assert not another.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"capnet-data", "capnet-process.link"}
+
+
+def test_without_a_temporary_folder_of_its_own_a_process_uses_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    use_own_temporary_folder()
+    assert tempfile.gettempdir() == str(tmp_path / "gone")
+
+
+def test_what_is_written_to_try_a_folder_has_no_name(tmp_path: Path) -> None:
+    """A kill at that moment would leave it for good."""
+    code = (
+        "import os, sys; from capnet import errors; from pathlib import Path; folder = sys.argv[1];"
+        "sys.setprofile(lambda frame, event, item: print(os.listdir(folder)));"
+        "errors.check_writable(Path(folder)); sys.setprofile(None)"
+    )
+    seen = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert set(seen.stdout.split("\n")) == {"[]", ""}
+    with pytest.raises(FileNotFoundError):
+        check_writable(tmp_path / "missing")
