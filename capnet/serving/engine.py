@@ -88,7 +88,7 @@ class Served:
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
                 views = part.features.to(scorer.machine.device)
-                frozen = views[:, :, -1].half().float()  # as the feature store has them, with which thresholds were chosen
+                frozen = views[:, :, -1].half().float()  # as in the feature store of evaluations
                 adapted = frozen if model.tower_is_frozen else views[:, :, 0]
                 scores = model.ensemble(
                     adapted, scorer.class_features, scorer.loaded.tte.average, frozen if plain else None

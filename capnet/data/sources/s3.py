@@ -235,11 +235,9 @@ class S3Source:
             return True, ""
         client, credentials = self._client
         bucket, prefix = split_uri(self.root)
-        more = {"Range": f"bytes={have}-"} if have else {}
+        key, more = f"{prefix}/{path}" if prefix else path, {"Range": f"bytes={have}-"} if have else {}
         try:
-            answer = client.get_object(
-                Bucket=bucket, Key=f"{prefix}/{path}" if prefix else path, IfMatch=f'"{entry.version}"', **more
-            )
+            answer = client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{entry.version}"', **more)
         except (ClientError, BotoCoreError) as error:
             problem = explain(error, f"{self.root}/{path}", client, credentials)
             if isinstance(error, ClientError) and error.response["Error"]["Code"] == "PreconditionFailed":
