@@ -80,6 +80,8 @@ class ImageTower(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Pooled features [image, pooled] of images [image, 3, size, size]."""
+        if self.folded is not None:
+            images = images.contiguous(memory_format=torch.channels_last)
         output: Tensor = self.network(images)
         return output
 
