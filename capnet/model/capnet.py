@@ -152,13 +152,17 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
+        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``.
+
+        Those of a tower without adapters are rounded to 16 bits, as the feature store has them.
+        """
         if self.block_adapters is None:
             with torch.no_grad():
-                return self.towers.image.pooled(images).float()
+                return self.towers.image.pooled(images).half().float()
         self.block_adapters.active = adapted
         try:
-            return self.towers.image.pooled(images).float()
+            pooled = self.towers.image.pooled(images)
+            return pooled.float() if adapted else pooled.half().float()
         finally:
             self.block_adapters.active = True
 

@@ -4,6 +4,7 @@ the reason of a person.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ ALIAS = "champion"
 VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES = "verdict", "verdict_of", "verdict_against", "verdict_rules"
 OVERRIDE = "gate_override"
 FORM, PACKED, REFERENCED = "backbone", "packed", "referenced"  # tag: does the artifact hold the backbone's weights
-FILES = "files_sha256"  # tag: of the version's own files, see files_hash
-PROVENANCE = "provenance"  # tag: JSON with class_fingerprint, weight_hash, data_md5, git_revision
+PROVENANCE = "provenance"  # tag: JSON with class_fingerprint, weight_hash, data_md5, git_revision and FILES
+FILES = "files_sha256"  # of the version's own files, see files_hash
 NOBODY = "no champion"
 ASKS = "reason needed: "
 NEEDS_REASON = ("inconclusive: coverage", ASKS)  # how a line in VERDICT_RULES begins that needs the reason of a person
@@ -80,10 +81,11 @@ def files_hash(artifacts: Path) -> str:
 
 
 def check_files(found: ModelVersion, artifacts: Path) -> None:
-    """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before there was
-    the tag FILES is taken as it is.
+    """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before FILES was
+    written down is taken as it is.
     """
-    if FILES in found.tags and found.tags[FILES] != files_hash(artifacts):
+    registered = json.loads(found.tags.get(PROVENANCE, "{}")).get(FILES)
+    if registered and registered != files_hash(artifacts):
         raise ContractError(
             f"the files that arrived are not those of {identity(found.name, found.version)}: they have another sha256",
             str(found.source),

@@ -188,7 +188,7 @@ def _new_version(
             advance(note="artifacts")
             log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")
-            tags[FILES] = log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
+            sources[FILES] = log_model(client, run_id, logged, candidate, cards, settings.pack_backbone)
         except BaseException:
             with suppress(Exception):
                 client.finalize_logged_model(logged.model_id, "FAILED")
@@ -199,6 +199,7 @@ def _new_version(
             client.set_terminated(run_id, "FINISHED")
         advance(note="version")
         text += card_links(experiment, run_id)
+        tags[PROVENANCE] = json.dumps(sources)
         tags |= {name: f"{value:.4f}" for name, value in candidate.headline.items() if name in ("mAP", "tail")}
         created = _create_version(client, settings, f"models:/{logged.model_id}", run_id, logged.model_id, text, tags)
         advance()

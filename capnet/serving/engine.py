@@ -88,10 +88,8 @@ class Served:
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
                 views = part.features.to(scorer.machine.device)
-                frozen = views[:, :, -1].half().float()  # as in the feature store of evaluations
-                adapted = frozen if model.tower_is_frozen else views[:, :, 0]
                 scores = model.ensemble(
-                    adapted, scorer.class_features, scorer.loaded.tte.average, frozen if plain else None
+                    views[:, :, 0], scorer.class_features, scorer.loaded.tte.average, views[:, :, -1] if plain else None
                 )[0].numpy(force=True)
             yield ScoredPart([item.path for item in part.items], part.faults, scores)
 
