@@ -3,8 +3,7 @@
 logit_c = exp(scale) * cos(v, t_c + GCN(t)_c) + bias, with class-specific soft prompts t, a GCN over the label graph,
 AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
 
-Besides these five parts there may be a class head and a linear probe. What is served is a weighted mean of the logits
-of its MEMBERS.
+Besides these five parts there may be a class head and a linear probe. What is served is a mean of their logits.
 """
 
 from __future__ import annotations
@@ -152,9 +151,8 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``.
-
-        Those of a tower without adapters are rounded to 16 bits, as the feature store has them.
+        """Pooled features [image, pooled] of images [image, 3, size, size]; those without adapters are rounded to 16
+        bits, as the feature store has them.
         """
         if self.block_adapters is None:
             with torch.no_grad():
@@ -162,9 +160,9 @@ class CapNet(nn.Module):
         self.block_adapters.active = adapted
         try:
             pooled = self.towers.image.pooled(images)
-            return pooled.float() if adapted else pooled.half().float()
         finally:
             self.block_adapters.active = True
+        return pooled.float() if adapted else pooled.half().float()
 
     @property
     def blocks_behind_tokens(self) -> int:
@@ -275,8 +273,6 @@ class CapNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Training logits [image, class] of images [image, 3, size, size]."""
         return self.logits(self.image_features(self.pooled(images)), self.class_features().refined)
-
-    # ------------------------------------------------------------ what is saved
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Copies of all trained tensors by name: megabytes, while the towers are hundreds."""
