@@ -151,18 +151,15 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ image features
 
     def pooled(self, images: Tensor, adapted: bool = True) -> Tensor:
-        """Pooled features [image, pooled] of images [image, 3, size, size]; those without adapters are rounded to 16
-        bits, as the feature store has them.
-        """
+        """Pooled features [image, pooled] of images [image, 3, size, size], without adapters if not ``adapted``."""
         if self.block_adapters is None:
             with torch.no_grad():
-                return self.towers.image.pooled(images).half().float()
+                return self.towers.image.pooled(images).float()
         self.block_adapters.active = adapted
         try:
-            pooled = self.towers.image.pooled(images)
+            return self.towers.image.pooled(images).float()
         finally:
             self.block_adapters.active = True
-        return pooled.float() if adapted else pooled.half().float()
 
     @property
     def blocks_behind_tokens(self) -> int:

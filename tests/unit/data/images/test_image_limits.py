@@ -27,8 +27,9 @@ from capnet.errors import DataError
 from capnet.runtime import prepare
 
 MEAN = (0.5, 0.5, 0.5)
-# a whole process, with torch, that makes views of an image: prints its peak in MB, which is VmHWM: ru_maxrss survives
-# exec, so that it may be that of the process which started this one
+# a whole process, with torch, that makes views of an image: prints its peak in MB without the pages of libraries, which
+# all processes share and of which the system maps as many as it likes. Not ru_maxrss, which survives exec, so that it
+# may be that of the process which started this one
 VIEWS = """
 import sys
 from pathlib import Path
@@ -37,7 +38,8 @@ from capnet.data.images.transform import Transform
 transform = Transform(224, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(), resize=sys.argv[2])
 transform.tensor(Path(sys.argv[1]).parent, Path(sys.argv[1]).name, "0" * 64)
 status = Path("/proc/self/status").read_text()
-print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
+peak, of_files = (int(status.split(f"{name}:")[1].split()[0]) for name in ("VmHWM", "RssFile"))
+print((peak - of_files) // 1024)
 """
 
 
