@@ -38,6 +38,9 @@ def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         if limit is not None:
             limit()
+        if torch := sys.modules.get("torch"):  # a fork has none of the threads that OpenMP would wait for
+            torch.set_num_threads(1)
+            torch.set_num_threads = lambda threads: None
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         has_begun = True
         entry()
