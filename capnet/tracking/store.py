@@ -208,9 +208,12 @@ def _innermost(error: BaseException) -> BaseException:
 
 @contextmanager
 def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[None]:
-    """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update({name: value for name, value in values.items() if replace or before[name] is None})
+    """Set variables that are unset (or all, with ``replace``) for a while: mlflow reads them at every request.
+
+    One that is left as it is stays as it is at the end, too: a thread may have set it, and taken it back meanwhile.
+    """
+    before = {name: os.environ.get(name) for name in values if replace or name not in os.environ}
+    os.environ.update({name: values[name] for name in before})
     try:
         yield
     finally:

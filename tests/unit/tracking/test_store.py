@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from capnet.config import Register, parse
 from capnet.errors import ConfigError
 from capnet.tracking.database import sqlite_file
-from capnet.tracking.store import StoreError, local_path, masked, store, tracking_uri
+from capnet.tracking.store import StoreError, local_path, masked, quiet_environment, store, tracking_uri
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -176,6 +177,18 @@ def test_a_task_of_a_cluster_waits_for_a_server_that_restarts(monkeypatch: pytes
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_two_threads_that_overlap_leave_no_variable_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.delenv(name, raising=False)
+    first, second = ExitStack(), ExitStack()
+    for thread in (first, second):
+        thread.enter_context(quiet_environment())
+    assert name in os.environ
+    for thread in (first, second):
+        thread.close()
+    assert name not in os.environ
 
 
 def test_an_error_of_the_database_is_a_message_and_no_traceback(

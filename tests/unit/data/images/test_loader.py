@@ -187,6 +187,7 @@ def test_workers_end_with_their_parent(folder: tuple[Path, list[Item]], reposito
         text=True,
         cwd=repository,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
