@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from capnet.config import Register, Runtime, settings_hash
-from capnet.contracts import read_classes, read_json, read_split, sha256_file
+from capnet.config import Register, Runtime
+from capnet.contracts import read_classes, read_json, read_split, sha256_files
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import Calibration, calibrate
 
@@ -174,8 +174,8 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     if runtime.precision == "auto":
         runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
     scorer = Scorer(model, runtime)
-    files = [sha256_file(path) for path in (model / "model.safetensors", model / "config.json", thresholds)]
-    return Served(scorer, names, limits, settings_hash({"files": files, "bf16": scorer.machine.bf16}))
+    files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
+    return Served(scorer, names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:
