@@ -17,7 +17,7 @@ from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file
 from capnet.data.splits.assign import assign_splits
-from capnet.evaluation.baselines import Chosen
+from capnet.evaluation.baselines import Chosen, score_out_of_fold
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.bootstrap import unit_codes
 from capnet.model.backbones import load_towers
@@ -25,6 +25,7 @@ from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
 from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 from capnet.yaml_text import read_yaml
@@ -34,12 +35,13 @@ SETTINGS = "settings.yaml"  # optional in a set's folder: sections of the settin
 
 @dataclass(frozen=True)
 class Trained:
-    """One training: logits of each member [row, view, class] on test and on validation rows (by the model before it
-    was refitted on these), and the blend that the latter chose.
+    """One training: logits of each member [row, view, class] on test rows and on ``held_rows``, the latter by models
+    that had not seen them, and the blend that these chose.
     """
 
     members: dict[str, torch.Tensor]
     held: dict[str, torch.Tensor]
+    held_rows: pd.DataFrame
     blend: Blend
     epoch: int
 
@@ -122,33 +124,44 @@ class Set:
             params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
         )
 
-    def probe(self, trainer: Trainer) -> Chosen:
-        """The linear probe; no seed changes it."""
-        refits = trainer.params.train.refit
+    def probe(self, trainer: Trainer, folds: np.ndarray | None) -> Chosen:
+        """The linear probe; a seed changes nothing but its folds."""
+        refits, rows, crops = trainer.params.train.refit, self.rows, self.crops
         if refits not in self._probes:
-            rows, crops = self.rows, self.crops
             self._probes[refits] = fit_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
-        return self._probes[refits]
+        if folds is None:
+            return self._probes[refits]
+        features, everything = torch.cat([crops["train"], crops["val"]]), pd.concat([rows["train"], rows["val"]])
+        labels = trainer.labels(everything)
+        arrays = features.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
+        return score_out_of_fold(self._probes[refits], *arrays, folds)
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
-        """Train with ``change``, choose the blend on the validation rows, refit where the settings say so, give the
+        """Train with ``change``, choose the blend as stage train does, refit where the settings say so, give the
         members' logits on the test rows.
         """
         trainer = self.trainer(merged(change, {"train": {"blend": "held_out"}}), seed)
         model, rows, what = trainer.new_model(), self.rows, f"{self.name}, seed {seed}"
+        refits = trainer.params.train.refit
         validate = validator(trainer, rows["val"], self.crops["val"])
+        everything = pd.concat([rows["train"], rows["val"]], ignore_index=True)
+        crops, views = (torch.cat([item["train"], item["val"]]) for item in (self.crops, self.views))
+        folds = folds_of(trainer, everything) if refits and trainer.params.train.out_of_fold else None
         with tempfile.TemporaryDirectory() as folder:
             fit = trainer.fit(model, rows["train"], self.views["train"], Path(folder), validate=validate, what=what)
-        probe = self.probe(trainer)
+        probe, last = self.probe(trainer, folds), fit.selected_epoch
         load_probe(model, probe)
-        held = member_logits(trainer, model, rows["val"], self.crops["val"], "val")
-        if trainer.params.train.refit:
+        if folds is None:
+            held, held_rows = member_logits(trainer, model, rows["val"], self.crops["val"], "val"), rows["val"]
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                held = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
+            held_rows = everything
+        if refits:
             held["linear_probe"] = held_out_logits(probe, held["capnet"].shape[1])
             model = trainer.new_model()
-            everything, views = pd.concat([rows["train"], rows["val"]], ignore_index=True), self.views
-            both = torch.cat([views["train"], views["val"]])
             with tempfile.TemporaryDirectory() as folder:
-                trainer.fit(model, everything, both, Path(folder), what=what, last_epoch=fit.selected_epoch)
+                trainer.fit(model, everything, views, Path(folder), what=what, last_epoch=last)
             load_probe(model, probe)
         members = member_logits(trainer, model, rows["test"], self.crops["test"], "test")
-        return Trained(members, held, fit_blend(trainer, rows["val"], held, "val"), fit.selected_epoch)
+        return Trained(members, held, held_rows, fit_blend(trainer, held_rows, held, folds), last)

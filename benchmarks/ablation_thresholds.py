@@ -1,10 +1,11 @@
-"""What thresholds and calibration that were chosen on validation rows give on the test rows, by bucket."""
+"""What thresholds and calibration that were chosen on held-out rows give on the test rows, by bucket."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.ablation_sets import Set, Trained
 from capnet.evaluation.calibration import brier, calibrate
@@ -16,21 +17,22 @@ from capnet.training.scoring import combine
 OBJECTIVE = "recall>=0.9"
 
 
-def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray) -> dict[str, dict[str, float]]:
+def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Recall and precision on the test rows (all entries of a bucket together), Brier score and ECE of calibrated
     scores.
 
     Args:
         data: the set, whose buckets and labels count.
         scores: of the test rows, float32 [image, class].
-        held: of the validation rows, float32 [image, class]; thresholds and calibration are chosen there.
+        held: of ``held_rows``, float32 [image, class]; thresholds and calibration are chosen there.
+        held_rows: rows whose scores are of models that had not seen them.
 
     Returns:
         Figures as fractions of 1, by bucket.
     """
     trainer = data.trainer({}, 0)
     settings = trainer.params.evaluate
-    val, test = (trainer.labels(data.rows[part]) for part in ("val", "test"))
+    val, test = trainer.labels(held_rows), trainer.labels(data.rows["test"])
     chosen = choose_thresholds(
         val.targets.numpy(),
         val.known.numpy(),
@@ -78,7 +80,9 @@ def table(data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, flo
     average = data.trainer({}, 0).params.tte.average
     for name, trained in rows.items():
         seen = [
-            by_bucket(data, combine(item.members, weights, average), combine(item.held, weights, average))
+            by_bucket(
+                data, combine(item.members, weights, average), combine(item.held, weights, average), item.held_rows
+            )
             for item, weights in trained
         ]
         for bucket in seen[0]:

@@ -136,18 +136,19 @@ class Train(Section):
     refit: bool = Field(
         False,
         description=(
-            "after the choices on validation rows train once more, with what was chosen, on training and validation"
-            " rows together; thresholds keep the scores of the model before that"
+            "after the choices on held-out rows train once more, with what was chosen, on training and validation rows"
+            " together; thresholds keep the scores of models that had not seen the rows"
         ),
     )
     out_of_fold: bool = Field(
         True,
         description=(
-            "without validation rows: also train one model a fold, for the scores that thresholds and blend are chosen"
-            " on; false: no thresholds"
+            "also train one model a fold, for the scores that thresholds and blend are chosen on: without validation"
+            " rows, and with refit where the image tower is frozen; false: no thresholds in the first case, validation"
+            " rows choose in the second"
         ),
     )
-    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores where there are no validation rows")
+    folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores")
     zero_shot_weight: Share = Field(
         0.0, description="share of zero-shot scores in the final score, where blend is none"
     )

@@ -9,40 +9,22 @@ rows, or in stratified folds of the training rows where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from capnet.evaluation.logistic import ROUGH, Design, Probe, Settings, fit_logistic, fit_probe, make_design
 from capnet.evaluation.metrics import Bools, Floats, average_precision, mean_over
-from capnet.progress import bar, track
+from capnet.progress import bar
 
 CLASS_WEIGHTS = ("none", "balanced")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C, inverse regularisation
 FOLDS = 3
-TOLERANCE = 1e-6  # of the largest gradient of the mean loss
-MOST_STEPS = 300
 MOST_CLASSES = 60  # settings are shared by all classes, so with more than these they are chosen on a spread of them
 LARGEST_LOGIT = 8.0  # on the training rows; beyond about 16 a float32 sigmoid is 1 and different scores become equal
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One way to fit the probe."""
-
-    standardise: bool
-    class_weight: str
-    c: float
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Fitted probe: logits = features @ weight + bias; weight [feature, class], bias [class]."""
-
-    weight: Floats
-    bias: Floats
 
 
 @dataclass(frozen=True)
@@ -55,107 +37,12 @@ class Chosen:
     settings: Settings
     chosen_on: str  # val or folds
     selection_map: float  # NaN where no class could be measured
-    held_out: NDArray[np.float32] | None = None  # [picture, class]: training rows, or validation rows after a refit
+    held_out: NDArray[np.float32] | None = None  # [picture, class]: training rows, validation rows or both
     held_out_known: Bools | None = None
 
 
 # class weight, classes, strengths -> logits [strength, judged image, class]
 _Judge = Callable[[str, list[int], Sequence[float]], Floats]
-
-
-@dataclass(frozen=True)
-class _Design:
-    """Training features turned into at most as many columns as rows: under an L2 penalty a rotation changes no
-    score.
-    """
-
-    columns: Floats  # [train picture, column]
-    centre: Floats
-    spread: Floats
-    rotation: Floats | None  # [column, feature]
-
-    def turn(self, features: Floats) -> Floats:
-        """Other pictures in the same columns."""
-        scaled = (features - self.centre) / self.spread
-        return scaled if self.rotation is None else scaled @ self.rotation.T
-
-    def probe(self, coefficients: Floats) -> Probe:
-        """Back to the features' own axes; coefficients [column + 1, class], the last row is the intercept."""
-        inner = coefficients[:-1] if self.rotation is None else self.rotation.T @ coefficients[:-1]
-        weight = inner / self.spread[:, None]
-        return Probe(weight, coefficients[-1] - self.centre @ weight)
-
-
-def _design(features: Floats, standardise: bool) -> _Design:
-    features = features.astype(np.float64)
-    centre = features.mean(axis=0)
-    spread = features.std(axis=0) if standardise else np.ones(features.shape[1])
-    spread = np.where(spread > 1e-9 * max(1.0, float(np.abs(features).max(initial=0))), spread, 1.0)
-    columns = (features - centre) / spread
-    if len(columns) >= columns.shape[1]:
-        return _Design(columns, centre, spread, None)
-    left, size, right = np.linalg.svd(columns, full_matrices=False)
-    return _Design(left * size, centre, spread, right)
-
-
-def _fit(
-    columns: Floats, labels: Bools, known: Bools, class_weight: str, strengths: Sequence[float], what: str = ""
-) -> Floats:
-    """Coefficients [strength, column + 1, class] of one binary problem a class, all solved at once; each strength
-    starts from the one before.
-
-    The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half
-    the squared weights. Classes share nothing but the line search, so one matrix product serves all of them;
-    scikit-learn takes them one after the other, and several times as long for 260 classes. A class without a positive
-    or without a negative gets weight 0 and the (smoothed) share of positives as a constant.
-    """
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
-    positives, rows = (labels & known).sum(axis=0), known.sum(axis=0)
-    result = np.zeros((len(strengths), columns.shape[1] + 1, labels.shape[1]))
-    result[:, -1] = np.log((positives + 0.5) / (rows - positives + 0.5))
-    usable = np.flatnonzero((positives > 0) & (positives < rows))
-    if not len(usable):
-        return result
-    balanced = class_weight == "balanced"
-    for_positives = rows[usable] / (2 * positives[usable]) if balanced else np.ones(len(usable))
-    for_negatives = rows[usable] / (2 * (rows - positives)[usable]) if balanced else np.ones(len(usable))
-    weight = np.where(labels[:, usable], for_positives, for_negatives) * known[:, usable]
-    x, y, importance = (
-        torch.from_numpy(np.asarray(item, dtype=np.float32)) for item in (columns, labels[:, usable], weight)
-    )
-    coefficients = torch.zeros(x.shape[1], len(usable), requires_grad=True)
-    intercept = torch.from_numpy(result[0, -1, usable]).float().requires_grad_(True)
-    for index, strength in enumerate(track(strengths, what, len(strengths)) if what else strengths):
-        penalty = 0.5 / (strength * len(x))
-        optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
-            [coefficients, intercept],
-            max_iter=MOST_STEPS,
-            tolerance_grad=TOLERANCE,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure(optimiser: Any = optimiser, penalty: float = penalty) -> float:
-            optimiser.zero_grad()
-            losses = binary_cross_entropy_with_logits(
-                x @ coefficients + intercept, y, importance, reduction="sum"
-            ) / len(x)
-            value = losses + penalty * coefficients.square().sum()
-            torch.autograd.backward(value)
-            return float(value.detach())
-
-        optimiser.step(closure)
-        result[index, :-1, usable] = coefficients.detach().T.numpy()
-        result[index, -1, usable] = intercept.detach().numpy()
-    return result
-
-
-def fit_probe(features: Floats, labels: Bools, known: Bools, settings: Settings) -> Probe:
-    """Fit all classes with given settings; features [picture, feature], labels and known [picture, class]."""
-    design = _design(features, settings.standardise)
-    return design.probe(_fit(design.columns, labels, known, settings.class_weight, [settings.c], "linear probe")[0])
 
 
 def probe_logits(probe: Probe, features: Floats) -> Floats:
@@ -191,11 +78,11 @@ def choose_probe(
         seen, val_labels, val_known = validation
         some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
 
-        def on_validation(design: _Design) -> _Judge:
+        def on_validation(design: Design) -> _Judge:
             turned = design.turn(seen)
 
             def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
-                fitted = _fit(design.columns, labels[:, chosen], known[:, chosen], class_weight, strengths)
+                fitted = fit_logistic(design.columns, labels[:, chosen], known[:, chosen], class_weight, strengths)
                 return turned @ fitted[:, :-1] + fitted[:, -1:]
 
             return logits
@@ -219,12 +106,14 @@ def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: S
     measured = known & usable
     fold = np.stack([stratified_folds(labels[:, c], known[:, c]) for c in range(labels.shape[1])], axis=1)
 
-    def held_out(design: _Design) -> _Judge:
+    def held_out(design: Design) -> _Judge:
         def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
             found = np.zeros((len(strengths), len(labels), len(chosen)))
             for part in range(FOLDS):
                 out = fold[:, chosen] == part
-                fitted = _fit(design.columns, labels[:, chosen], known[:, chosen] & ~out, class_weight, strengths)
+                fitted = fit_logistic(
+                    design.columns, labels[:, chosen], known[:, chosen] & ~out, class_weight, strengths
+                )
                 found = np.where(out, design.columns @ fitted[:, :-1] + fitted[:, -1:], found)
             return found
 
@@ -232,17 +121,39 @@ def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: S
 
     settings, value = _best(features, strengths, _spread(labels & known, usable), held_out, labels, measured)
     probe, factor = _shrunk(fit_probe(features, labels, known, settings), features)
-    judge, logits = held_out(_design(features, settings.standardise)), np.zeros(labels.shape)
+    judge, logits = held_out(make_design(features, settings.standardise)), np.zeros(labels.shape)
     everything = np.flatnonzero(usable).tolist()
     logits[:, everything] = judge(settings.class_weight, everything, [settings.c])[0]
     return Chosen(probe, settings, "folds", value, expit(logits * factor).astype(np.float32), measured)
+
+
+def score_out_of_fold(
+    chosen: Chosen, features: Floats, labels: Bools, known: Bools, folds: NDArray[np.int64]
+) -> Chosen:
+    """The probe that was fitted on these rows, with scores of each by a fit of the same settings without its fold.
+
+    Args:
+        chosen: the probe.
+        features: [image, feature].
+        labels, known: bool [image, class].
+        folds: the fold of each image, int [image].
+
+    Returns:
+        ``chosen`` with other held-out scores.
+    """
+    scores = np.zeros(labels.shape, dtype=np.float32)
+    for fold in np.unique(folds):
+        inside, outside = folds != fold, folds == fold
+        probe = fit_probe(features[inside], labels[inside], known[inside], chosen.settings, ROUGH)
+        scores[outside] = probe_scores(_shrunk(probe, features[inside])[0], features[outside])
+    return replace(chosen, held_out=scores, held_out_known=known)
 
 
 def _best(
     features: Floats,
     strengths: Sequence[float],
     some: list[int],
-    prepare: Callable[[_Design], _Judge],
+    prepare: Callable[[Design], _Judge],
     labels: Bools,
     known: Bools,
 ) -> tuple[Settings, float]:
@@ -253,7 +164,7 @@ def _best(
     tried: list[tuple[float, Settings]] = []
     with bar("linear probe: settings", 2 * len(CLASS_WEIGHTS)) as advance:
         for standardise in (False, True):
-            judge = prepare(_design(features, standardise))
+            judge = prepare(make_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
                 for strength, found in zip(ordered, judge(class_weight, some, ordered), strict=True):
                     value = (

@@ -9,7 +9,8 @@ linear probe, zero-shot or a trained part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,7 @@ def choose_blend(
     units: NDArray[np.int64],
     chosen_on: str,
     preferred: tuple[str, ...] = GROUPS[0],
+    folds: NDArray[np.int64] | None = None,
 ) -> Blend:
     """The mean of the ``preferred`` members, or the candidate of the highest mAP on held-out images where a member
     alone beats it there.
@@ -91,6 +93,8 @@ def choose_blend(
         chosen_on: what these images are, for config.json and the report.
         preferred: members whose mean is taken unless one of all members is better alone; those that do not exist are
             left out.
+        folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
+            models may differ by an offset; average precision is the mean over folds. None: all are of one model.
 
     Returns:
         The chosen blend; the preferred one where no class has a known positive.
@@ -99,8 +103,20 @@ def choose_blend(
     present = [name for name in preferred if name in members]
     first = tried.index({name: 1 / len(present) for name in present})
     ones = np.ones((len(labels), 1))
-    rankings = [rank(labels, mix(members, weights), known) for weights in tried]
-    values = [float(mean_over(weighted_average_precision(ranking, ones))[0]) for ranking in rankings]
+    parts = [np.arange(len(labels))] if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+
+    def ranked(weights: Weights) -> list[Any]:
+        scores = mix(members, weights)
+        return [rank(labels[part], scores[part], known[part]) for part in parts]
+
+    def measured(rankings: Sequence[Any], weight: Floats) -> Floats:
+        by_fold = [weighted_average_precision(one, weight[part]) for one, part in zip(rankings, parts, strict=True)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a class without positives has no mean
+            return mean_over(np.nanmean(by_fold, axis=0))
+
+    rankings = [ranked(weights) for weights in tried]
+    values = [float(measured(one, ones)[0]) for one in rankings]
     alone = {name: tried.index({name: 1.0}) for name in members}
     best = first
     if np.isfinite(values).any() and max(values[index] for index in alone.values()) > values[first]:
@@ -109,8 +125,8 @@ def choose_blend(
     if np.isfinite(values).any():
         blocks = list(draw_weights(units, DRAWS, 100))
 
-        def drawn(ranking: Any) -> Floats:
-            return np.concatenate([mean_over(weighted_average_precision(ranking, block)) for block in blocks])
+        def drawn(ranking: Sequence[Any]) -> Floats:
+            return np.concatenate([measured(ranking, block) for block in blocks])
 
         chosen = drawn(rankings[best])
         for name, index in alone.items():

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from capnet.contracts import check_tensors, read_tensors, reading, write_tensors
-from capnet.evaluation.baselines import Chosen, Probe, Settings
+from capnet.evaluation.baselines import Chosen
+from capnet.evaluation.logistic import Probe, Settings
 
 
 def write_probe(path: Path, chosen: Chosen) -> None:

@@ -275,9 +275,10 @@ def percent(values: Mapping[str, Any], name: str) -> str:
 
 def source_of_thresholds(thresholds: Mapping[str, Any]) -> str:
     """The pictures that thresholds were chosen on, in words."""
-    return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
-        str(thresholds.get("source")), "?"
-    )
+    return {
+        "val": "the validation pictures",
+        "out_of_fold": "out-of-fold scores of the pictures it was trained on",
+    }.get(str(thresholds.get("source")), "?")
 
 
 def views_in_words(views: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,9 +132,9 @@ def evaluate_scores(
         scored_test: scores of the test rows.
         train_features: float32 [image, view, feature], from which the linear probe is fitted unless ``probe`` is given.
         config: the section ``evaluate``.
-        out_of_fold: predictions of training rows, for thresholds where there are no validation rows. Beside validation
-            rows it holds their scores by the model before it was refitted on them: these take the place of its own
-            scores, and the probe is refitted, too.
+        out_of_fold: scores of training rows, validation rows or both by models that had not seen them: thresholds are
+            chosen on these. Beside validation rows it says that the model was refitted on them: its own scores of these
+            do not count, and the probe is refitted, too.
         views: section tte: the test-time views that the scores were made with.
         probe: that stage train has fitted.
 
@@ -145,20 +145,21 @@ def evaluate_scores(
     require_positives(test)
     val = make_split(split_table, "val", classes, scored_val.scores if scored_val else {})
     train = make_split(split_table, "train", classes, {})
-    refitted = scored_val is not None and out_of_fold is not None
+    held_out = None if out_of_fold is None else held_out_rows([train, val], out_of_fold)
+    refitted = held_out is not None and scored_val is not None
     if probe is None and train_features is not None and config.probe.enabled:
         probe = fit(train, train_features, val, scored_val, config, refitted)
     if probe is not None:
         test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
         if scored_val is not None and not refitted:
             val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features.mean(axis=1))
-    if refitted and out_of_fold is not None:
+    if refitted and held_out is not None:
         val.scores.pop("single_view", None)
-        val.scores["capnet"] = held_out_scores(val, out_of_fold)
+        val.scores["capnet"] = held_out.scores["capnet"][-len(val.rows) :]  # validation rows come last
         if probe is not None and probe.held_out is not None:
-            val.scores["linear_probe"] = probe.held_out
+            val.scores["linear_probe"] = probe.held_out[-len(val.rows) :]
 
-    chosen, source = thresholds(train, val, probe, out_of_fold, config)
+    chosen, source = thresholds(val, held_out, probe, config)
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = measure(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
@@ -206,14 +207,14 @@ def fit(
 
 
 def thresholds(
-    train: SplitRows, val: SplitRows, probe: Chosen | None, out_of_fold: pd.DataFrame | None, config: Evaluate
+    val: SplitRows, held_out: SplitRows | None, probe: Chosen | None, config: Evaluate
 ) -> tuple[dict[str, Thresholds], str]:
-    """Thresholds by variant and where they come from.
+    """Thresholds by variant and where those of what is served come from.
 
     Args:
-        train, val: rows with the scores that they may be chosen on.
-        probe: with its held-out scores of the training rows, where it has some.
-        out_of_fold: predictions of training rows; None where there are none.
+        val: validation rows with the scores that may be used.
+        held_out: rows with scores by models that had not seen them; None where there are none.
+        probe: with its held-out scores, where it has some.
         config: the section ``evaluate``.
 
     Returns:
@@ -230,37 +231,35 @@ def thresholds(
             config.calibration_prior,
         )
 
-    if val.labels.any():
-        return {name: choose(val, scores, val.known) for name, scores in val.scores.items()}, "val"
-    if out_of_fold is None:
-        return {}, "none"
-    scores = held_out_scores(train, out_of_fold)
-    if not train.labels.any():
-        return {}, "none"
-    chosen = {"capnet": choose(train, scores, train.known)}
-    if (
-        probe is not None
-        and probe.held_out is not None
-        and probe.held_out_known is not None
-        and (train.labels & probe.held_out_known).any()
-    ):
-        chosen["linear_probe"] = choose(train, probe.held_out, probe.held_out_known)
-    return chosen, "out_of_fold"
+    chosen = {name: choose(val, scores, val.known) for name, scores in val.scores.items()} if val.labels.any() else {}
+    if held_out is None or not held_out.labels.any():
+        return chosen, "val" if chosen else "none"
+    chosen["capnet"] = choose(held_out, held_out.scores["capnet"], held_out.known)
+    if probe is not None and probe.held_out is not None and len(probe.held_out) == len(held_out.rows):
+        known = held_out.known if probe.held_out_known is None else probe.held_out_known
+        if (held_out.labels & known).any():
+            chosen["linear_probe"] = choose(held_out, probe.held_out, known)
+    return chosen, "val" if held_out.name == "val" else "out_of_fold"
 
 
-def held_out_scores(split: SplitRows, out_of_fold: pd.DataFrame) -> np.ndarray:
-    """Held-out scores float32 [image, class] in the order of the rows of ``split``; raises ContractError where rows
-    differ.
+def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> SplitRows:
+    """The rows of those ``splits`` that ``out_of_fold`` has scores of, in their order, with these as variant capnet.
+
+    Raises:
+        ContractError: the scores are of other rows.
     """
+    parts = [split for split in splits if (out_of_fold["split"] == split.name).any()] or list(splits)
+    rows = pd.concat([split.rows for split in parts], ignore_index=True)
     by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))
-    missing = [name for name in split.rows["image_id"] if name not in by_id]
-    if missing or len(by_id) != len(split.rows):
-        word = {"train": "training", "val": "validation"}[split.name]
+    missing = [name for name in rows["image_id"] if name not in by_id]
+    if missing or len(by_id) != len(rows):
+        words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
         what = (
-            f"{len(by_id)} out-of-fold scores for {len(split.rows)} {word} rows; without:"
-            f" {', '.join(missing[:5]) or 'none'}"
+            f"{len(by_id)} out-of-fold scores for {len(rows)} {words} rows; without: {', '.join(missing[:5]) or 'none'}"
         )
         raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
-    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in split.rows["image_id"]])
-    check_scores(SplitRows(split.name, split.rows, split.labels, split.known, {"capnet (out of fold)": scores}))
-    return scores
+    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in rows["image_id"]])
+    labels, known = (np.concatenate([getattr(split, name) for split in parts]) for name in ("labels", "known"))
+    held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
+    check_scores(held_out)
+    return held_out

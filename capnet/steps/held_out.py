@@ -12,10 +12,10 @@ from torch import Tensor
 
 from capnet.data.images.stored_features import Features
 from capnet.errors import DataError
-from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
+from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe, score_out_of_fold
 from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.bootstrap import unit_codes
-from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
+from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import served_scores
 from capnet.training.trainer import Trainer, Validate
@@ -55,7 +55,12 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
 
 
 def fit_probe(
-    trainer: Trainer, rows: pd.DataFrame, plain: Features, val: pd.DataFrame, val_plain: Features | None
+    trainer: Trainer,
+    rows: pd.DataFrame,
+    plain: Features,
+    val: pd.DataFrame,
+    val_plain: Features | None,
+    folds: np.ndarray | None = None,
 ) -> Chosen:
     """The linear probe on the mean feature of the test-time views.
 
@@ -65,17 +70,25 @@ def fit_probe(
         plain: their features [row, view, pooled] in the tower without adapters.
         val: validation rows.
         val_plain: their features; None chooses the probe's strength in folds of the training rows.
+        folds: the fold of each training and then each validation row, int [row], for held-out scores of all of them;
+            None: of the validation rows.
 
     Returns:
         The probe of the best strength, with ``train.refit`` fitted on training and validation rows.
     """
+    seen = _arrays(trainer, rows, plain)
+    held_out = None if val_plain is None else _arrays(trainer, val, val_plain)
+    chosen = choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit)
+    if folds is None:
+        return chosen
+    parts = [seen] if held_out is None else [seen, held_out]
+    features, targets, known = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return score_out_of_fold(chosen, features, targets, known, folds)
+
+
+def _arrays(trainer: Trainer, rows: pd.DataFrame, plain: Features) -> tuple[Floats, Bools, Bools]:
     labels = trainer.labels(rows)
-    held_out = None
-    if val_plain is not None:
-        val_labels = trainer.labels(val)
-        held_out = (val_plain.mean(dim=1).numpy(), val_labels.targets.numpy(), val_labels.known.numpy())
-    features, targets, known = plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
-    return choose_probe(features, targets, known, STRENGTHS, held_out, trainer.params.train.refit)
+    return plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
 
 
 def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
@@ -90,15 +103,16 @@ def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
 
 
 def held_out_logits(chosen: Chosen, views: int) -> Tensor:
-    """The probe's logits [row, view, class] of the rows it was chosen on, by fits without them: the same in every view,
-    as they saw the mean.
-    """
+    """The probe's logits [row, view, class] of rows by fits without them: the same in every view: fits see means."""
     assert chosen.held_out is not None
     return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
 
 
 def fit_blend(
-    trainer: Trainer, rows: pd.DataFrame, members: Mapping[str, Tensor], where: str, measured: np.ndarray | None = None
+    trainer: Trainer,
+    rows: pd.DataFrame,
+    members: Mapping[str, Tensor],
+    folds: np.ndarray | None,
 ) -> Blend:
     """The blend of the members that ranks held-out rows best.
 
@@ -106,18 +120,18 @@ def fit_blend(
         trainer: with the classes and the towers.
         rows: held-out rows.
         members: their logits [row, view, class] by member.
-        where: names the rows in the result, val or out_of_fold.
-        measured: bool [row, class], False leaves an entry out.
+        folds: the fold of each row, int [row]; None for validation rows, which one model scored.
 
     Returns:
         Its weights, and what each member gains.
     """
     labels = trainer.labels(rows)
-    known = labels.known.numpy() if measured is None else labels.known.numpy() & measured
+    known = labels.known.numpy()
     means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
     # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
     preferred: tuple[str, ...] = ("capnet", "class_head")
     if not (trainer.towers.image.blocks and trainer.params.train.adapter.enabled):
         preferred += ("linear_probe",)
     units = unit_codes(rows["group"].tolist())
-    return choose_blend(means, labels.targets.numpy() & known, known, units, where, preferred)
+    where = "val" if folds is None else "out_of_fold"
+    return choose_blend(means, labels.targets.numpy() & known, known, units, where, preferred, folds)

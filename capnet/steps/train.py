@@ -34,7 +34,7 @@ from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
 from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
 from capnet.training.distributed import ProcessGroup, process_group
-from capnet.training.out_of_fold import out_of_fold_logits
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits
 from capnet.training.scoring import combine, member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
@@ -45,7 +45,8 @@ def train(
     params: Params, inputs: dict[str, Path], outputs: dict[str, Path], log: Log | None = None
 ) -> dict[str, float]:
     """Fit CapNet; without validation rows also score every training row out of fold, for thresholds. With
-    ``train.refit`` fit it again on training and validation rows, and keep the validation scores of before that.
+    ``train.refit`` fit it again on training and validation rows; scores of these by models that had not seen them are
+    kept: out of fold where the image tower is frozen, else the validation rows' of before the refit.
 
     Started by torchrun, all processes train one model, and the main process writes it.
 
@@ -82,33 +83,37 @@ def _train(
     result = trainer.fit(
         model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
     )
+    everything = pd.concat([rows, val], ignore_index=True) if refits else rows
+    # folds of a frozen tower take seconds, and choices on all rows are better than on the validation rows
+    in_folds = params.train.out_of_fold and (val.empty or (refits and model.tower_is_frozen))
+    folds = folds_of(trainer, everything) if in_folds else None
+    held = val if folds is None else everything
     members: dict[str, Tensor] = {}
     probe = probe_tensors = None
     if group.is_main_process:
         if blended:
             assert plain is not None
-            probe = fit_probe(trainer, rows, plain, val, val_plain)
+            probe = fit_probe(trainer, rows, plain, val, val_plain, folds)
             probe_tensors = load_probe(model, probe)
-        if len(val) and (blended or refits):
+        if folds is None and len(val) and (blended or refits):
             members = member_logits(trainer, model, val, val_plain, "validation")
     model.release_towers()
-    if val.empty and params.train.out_of_fold:
-        members = out_of_fold_logits(trainer, rows, views, plain, folder)
-    everything = pd.concat([rows, val], ignore_index=True) if refits else rows
-    tensors = result.tensors
+    tensors, last_epoch = result.tensors, result.selected_epoch if refits else None
     if refits:
-        tensors = _refit(trainer, everything, folder / "refit", result.selected_epoch).tensors
+        plain, views, _ = _features(trainer, model, everything, val.iloc[:0])
+    if folds is not None:
+        members = out_of_fold_logits(trainer, everything, folds, views, plain, folder, last_epoch)
+    if refits:
+        tensors = _refit(trainer, everything, views, plain, folder / "refit", result.selected_epoch).tensors
     if group.is_main_process:
         blend = None
-        held, split = (rows, "train") if val.empty else (val, "val")
         if probe is not None:
             if probe.held_out is not None:
                 members["linear_probe"] = held_out_logits(probe, members["capnet"].shape[1])
-            where = "out_of_fold" if val.empty else "val"
-            blend = fit_blend(trainer, held, members, where, probe.held_out_known if val.empty else None)
-        if refits or (val.empty and members):
+            blend = fit_blend(trainer, held, members, folds)
+        if members and (refits or folds is not None):
             scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
-            frame = held[["image_id", "slice"]].assign(split=split, variant="capnet", scores=list(scores))
+            frame = held[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
             write_predictions(out / "out_of_fold.parquet", frame)
         config = _config(trainer, result, val, inputs["split"]) | {"refit_rows": len(everything) if refits else 0}
         _write(out, trainer, result, tensors | (probe_tensors or {}), probe, blend, config)
@@ -121,10 +126,12 @@ def _train(
 def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Path) -> None:
     if rows.empty:
         raise DataError("no training rows", str(path), "check the settings in section split")
-    if val.empty and params.train.blend == "held_out" and not params.train.out_of_fold:
+    without = "train.out_of_fold is false" if not params.train.out_of_fold else ""
+    if rows["group"].notna().all() and rows["group"].nunique() == 1:
+        without = without or "all training rows are one group, which folds do not tear apart"
+    if val.empty and params.train.blend == "held_out" and without:
         raise ConfigError(
-            "train.blend = held_out has no rows to be chosen on: there are no validation rows, and train.out_of_fold is"
-            " false",
+            f"train.blend = held_out has no rows to be chosen on: there are no validation rows, and {without}",
             str(path),
             "set train.out_of_fold: true, train.blend: none, or split.validation.source: train",
         )
@@ -176,10 +183,16 @@ def _features(
     return plain, views, val_plain
 
 
-def _refit(trainer: Trainer, rows: pd.DataFrame, folder: Path, epoch: int) -> Fit:
-    """Train a new model on ``rows``, up to the epoch that was chosen."""
+def _refit(
+    trainer: Trainer,
+    rows: pd.DataFrame,
+    views: StoredFeatures | None,
+    plain: StoredFeatures | None,
+    folder: Path,
+    epoch: int,
+) -> Fit:
+    """Train a new model on ``rows``, up to the epoch that was chosen; features as in ``Trainer.fit``."""
     model = trainer.new_model()
-    plain, views, _ = _features(trainer, model, rows, rows.iloc[:0])
     fit = trainer.fit(model, rows, views, folder, plain, what=f"refit on {len(rows):,} rows", last_epoch=epoch)
     model.release_towers()
     return fit

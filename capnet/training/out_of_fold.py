@@ -1,4 +1,4 @@
-"""Scores of training rows by models that never saw them, for thresholds and blends without validation rows."""
+"""Scores of training rows by models that never saw them, for thresholds and blends."""
 
 from __future__ import annotations
 
@@ -16,35 +16,48 @@ from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 
 
+def folds_of(trainer: Trainer, rows: pd.DataFrame) -> np.ndarray | None:
+    """The fold of each of ``rows``, int64 [row], as the settings ask for it; groups stay together. None where that
+    leaves a single fold.
+    """
+    targets, groups = trainer.labels(rows).targets.numpy(), group_codes(rows["group"])
+    folds = stratified_folds(targets, groups, trainer.params.train.folds, trainer.params.runtime.seed)
+    return folds if len(np.unique(folds)) > 1 else None
+
+
 def out_of_fold_logits(
-    trainer: Trainer, rows: pd.DataFrame, views: Features | None, plain: Features | None, folder: Path
+    trainer: Trainer,
+    rows: pd.DataFrame,
+    folds: np.ndarray,
+    views: Features | None,
+    plain: Features | None,
+    folder: Path,
+    last_epoch: int | None = None,
 ) -> dict[str, Tensor]:
-    """Train one model for each fold on all other folds, and score the fold with it; groups stay together.
+    """Train one model for each fold on all other folds, and score the fold with it.
 
     Args:
         trainer: whose towers no other model adapts at the same time.
         rows: training rows.
+        folds: the fold of each, int [row].
         views: their features [row, view, pooled] for a frozen tower; without them images are decoded.
         plain: their features [row, view, pooled] under the test-time views in the tower without adapters.
         folder: for checkpoints.
+        last_epoch: as in ``Trainer.fit``.
 
     Returns:
         Logits [row, view, class] by member, without the linear probe, which is fitted elsewhere; empty but in the main
         process.
     """
-    n_folds = trainer.params.train.folds
-    targets, groups = trainer.labels(rows).targets.numpy(), group_codes(rows["group"])
-    folds = stratified_folds(targets, groups, n_folds, trainer.params.runtime.seed)
     result: dict[str, Tensor] = {}
-    for fold in range(n_folds):
+    numbers = np.unique(folds)
+    for fold in numbers:
         inside, outside = (torch.from_numpy(np.flatnonzero(mask)) for mask in (folds != fold, folds == fold))
-        if not len(inside) or not len(outside):
-            continue
         seen, held_out = (rows.iloc[chosen.numpy()].reset_index(drop=True) for chosen in (inside, outside))
         seen_views, seen_plain = (None if item is None else item.index_select(0, inside) for item in (views, plain))
         model = trainer.new_model()
-        what = f"fold {fold + 1} of {n_folds}"
-        trainer.fit(model, seen, seen_views, folder / f"fold{fold}", seen_plain, what=what)
+        what = f"fold {fold + 1} of {numbers.max() + 1}"
+        trainer.fit(model, seen, seen_views, folder / f"fold{fold}", seen_plain, what=what, last_epoch=last_epoch)
         if trainer.process_group.is_main_process:
             held_out_plain = None if plain is None else plain.index_select(0, outside)
             for name, logits in member_logits(trainer, model, held_out, held_out_plain, "held-out").items():

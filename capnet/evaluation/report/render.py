@@ -106,9 +106,10 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "thresholds": {
             "objective": inputs.thresholds.get("objective", "-"),
             "source": (
-                {"val": "validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
-                    inputs.thresholds.get("source", ""), ""
-                )
+                {
+                    "val": "validation pictures",
+                    "out_of_fold": "out-of-fold scores of the pictures it was trained on",
+                }.get(inputs.thresholds.get("source", ""), "")
             ),
             "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
         },

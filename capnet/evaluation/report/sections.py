@@ -152,13 +152,12 @@ def notes(inputs: Inputs) -> list[str]:
         warnings.append("There were no validation pictures: the last epoch was kept.")
     if refitted := int(config.get("refit_rows", 0)):
         warnings.append(
-            "After epoch and blend were chosen on the validation pictures, everything was trained once more on"
-            f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Thresholds and"
-            " calibration come from scores of the validation pictures by the model before that, which had not seen"
-            " them."
+            "After the epoch was chosen on the validation pictures, everything was trained once more on"
+            f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Blend, thresholds"
+            " and calibration come from scores of models that had not seen the picture."
         )
     if thresholds.get("source") == "out_of_fold":
-        warnings.append("Thresholds were chosen on out-of-fold scores of the training pictures.")
+        warnings.append("Thresholds were chosen on out-of-fold scores of the pictures it was trained on.")
     return warnings
 
 

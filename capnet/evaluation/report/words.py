@@ -86,9 +86,10 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     weights = blend.get("weights")
     if not weights:
         return []
-    where = {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
-        str(blend.get("chosen_on")), "held-out pictures"
-    )
+    where = {
+        "val": "the validation pictures",
+        "out_of_fold": "out-of-fold scores of the pictures it was trained on",
+    }.get(str(blend.get("chosen_on")), "held-out pictures")
     shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
     sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
     gains = [

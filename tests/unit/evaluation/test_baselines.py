@@ -12,14 +12,14 @@ from sklearn.preprocessing import StandardScaler
 from capnet.evaluation.baselines import (
     FOLDS,
     MOST_CLASSES,
-    Settings,
     choose_probe,
     describe,
-    fit_probe,
     probe_logits,
     probe_scores,
+    score_out_of_fold,
     stratified_folds,
 )
+from capnet.evaluation.logistic import Settings, fit_probe
 from capnet.evaluation.metrics import average_precision, mean_over
 
 
@@ -117,6 +117,28 @@ def test_a_refit_keeps_the_choice_and_the_scores_of_the_rows_that_made_it() -> N
         expected = model.fit(double[rows], targets[rows, c]).decision_function(double)
         factor = (logits[:, c] @ expected) / (expected @ expected)
         np.testing.assert_allclose(logits[:, c], factor * expected, atol=0.02 * expected.std())
+
+
+def test_out_of_fold_scores_are_those_of_scikit_learn_without_the_fold() -> None:
+    features, labels = _data(120, 20, seed=6, noise=2.0)
+    known = np.random.default_rng(7).random(labels.shape) > 0.2
+    labels, folds = labels & known, np.random.default_rng(8).integers(3, size=len(labels))
+    first = choose_probe(features, labels, known, [0.1], None)
+    found = score_out_of_fold(first, features, labels, known, folds)
+    assert found.probe is first.probe
+    assert found.held_out is not None
+    np.testing.assert_array_equal(found.held_out_known, known)
+    logits = np.log(found.held_out / (1 - found.held_out.astype(np.float64)))
+    for fold in range(3):
+        inside, outside = folds != fold, folds == fold
+        for c in range(labels.shape[1]):
+            rows = inside & known[:, c]
+            weight = None if first.settings.class_weight == "none" else "balanced"
+            steps = [StandardScaler().fit(features[inside])] if first.settings.standardise else []
+            model = LogisticRegression(C=first.settings.c, class_weight=weight, tol=1e-9, max_iter=10000)
+            turned = steps[0].transform(features) if steps else features
+            expected = model.fit(turned[rows], labels[rows, c]).decision_function(turned[outside])
+            assert np.corrcoef(logits[outside, c], expected)[0, 1] > 0.999
 
 
 def test_averaging_scores_over_views_is_the_score_of_the_mean_feature() -> None:

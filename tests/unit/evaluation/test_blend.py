@@ -107,3 +107,31 @@ def test_a_constant_added_to_a_member_changes_nothing():
     every = np.ones_like(labels)
     first, second = (choose_blend(item, labels, every, np.arange(len(labels)), "val") for item in (members, moved))
     assert first.weights == second.weights
+
+
+def test_scores_of_several_models_are_ranked_fold_by_fold():
+    """A member whose models differ by an offset is judged by what each of them ranks."""
+    members, labels = made(7, images=300, noise=(0.3, 3.0, 3.0, 4.0))
+    folds, known = np.arange(len(labels)) % 3, np.random.default_rng(8).random(labels.shape) > 0.2
+    shifted = members | {"capnet": members["capnet"] + 50.0 * folds[:, None]}
+    units, labels = np.arange(len(labels)), labels & known
+    first, second = (
+        choose_blend(item, labels, known, units, "out_of_fold", folds=folds) for item in (members, shifted)
+    )
+    by_class = [
+        np.mean(
+            [
+                average_precision_score(labels[rows, c], members["capnet"][rows, c])
+                for rows in (known[:, c] & (folds == fold) for fold in range(3))
+                if labels[rows, c].any()
+            ]
+        )
+        for c in range(labels.shape[1])
+    ]
+    for found in (first, second):
+        assert found.candidates["1.00 capnet"] == pytest.approx(np.mean(by_class), abs=1e-9)
+        assert all(item["low"] <= item["gain"] <= item["high"] for item in found.gains.values())
+        assert found.gains["capnet"]["gain"] >= 0
+    assert second.weights == {"capnet": 1.0}
+    together = choose_blend(shifted, labels, known, units, "val")
+    assert together.candidates["1.00 capnet"] < first.candidates["1.00 capnet"] - 0.2

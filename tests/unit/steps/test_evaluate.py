@@ -358,6 +358,26 @@ def test_after_a_refit_no_choice_uses_scores_of_the_refitted_model() -> None:
         case.evaluate(out_of_fold=held_out.iloc[1:])
 
 
+def test_out_of_fold_scores_of_training_and_validation_rows_choose_together() -> None:
+    case = make_case()
+    rows = [case.table[case.table["split"] == part] for part in ("train", "val")]
+    labels = np.concatenate([case.labels("train"), case.labels("val")])
+    scores = expit(2 * labels + np.random.default_rng(2).normal(size=labels.shape) - 1.5).astype(np.float32)
+    held_out = pd.concat(rows)[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
+    found = case.evaluate(out_of_fold=held_out.iloc[::-1])
+    assert found["thresholds"]["source"] == "out_of_fold"
+    assert [item["positives"] for item in found["thresholds"]["classes"]] == labels.sum(axis=0).tolist()
+    cut = np.float32(found["thresholds"]["classes"][0]["threshold"])
+    best = max(f1_score(labels[:, 0], scores[:, 0] >= value) for value in scores[:, 0])
+    assert f1_score(labels[:, 0], scores[:, 0] >= cut) == pytest.approx(best)
+    predictions = found["predictions"]
+    served = predictions[(predictions["split"] == "val") & (predictions["variant"] == "capnet")]["scores"]
+    np.testing.assert_array_equal(np.stack(served), scores[-len(rows[1]) :])
+    assert {"CF1_chosen"} <= set(found["evaluation"]["zero_shot"]), "validation rows choose for what is not trained"
+    with pytest.raises(ContractError, match="99 out-of-fold scores for 100 training and validation rows"):
+        case.evaluate(out_of_fold=held_out.iloc[1:])
+
+
 def test_bad_scores_name_every_picture() -> None:
     case = make_case()
     case.test.scores["capnet"][3, 2] = np.nan

@@ -9,9 +9,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from capnet.contracts import read_predictions, read_tensors
+from capnet.contracts import label_matrix, read_predictions, read_tensors
 from capnet.stages import run
 from capnet.training import checkpoint, trainer
+from capnet.training.out_of_fold import stratified_folds
 from tests.unit.model import tiny
 from tests.unit.steps import test_train
 from tests.unit.steps.test_train import FULL, run_both, write_inputs
@@ -88,7 +89,8 @@ def test_the_probe_is_scikit_learns_on_all_rows_with_the_settings_that_validatio
     folder, frame = made
     write_inputs(folder, frame)
     params, _ = run_both(folder, backbone, **FULL, refit=True)
-    assert json.loads((folder / "model" / "config.json").read_text())["blend"]["chosen_on"] == "val"
+    where = {"tiny-clip": "val", "tiny-resnet": "out_of_fold"}[backbone]
+    assert json.loads((folder / "model" / "config.json").read_text())["blend"]["chosen_on"] == where
     settings = evaluated(folder, params)["evaluation"]["probe"]
     assert (settings["chosen_on"], settings["train_rows"]) == ("val", ROWS)
     tensors = tensors_of(folder)
@@ -114,7 +116,7 @@ def test_the_probe_is_scikit_learns_on_all_rows_with_the_settings_that_validatio
 def test_thresholds_and_calibration_are_those_of_the_model_that_had_not_seen_the_rows(blend, made, backbone):
     folder, frame = made
     write_inputs(folder, frame)
-    settings = {**FULL, "blend": blend, "epochs": 3}
+    settings = {**FULL, "blend": blend, "epochs": 3, "out_of_fold": False}
     params, _ = run_both(folder, backbone, **settings)
     before = evaluated(folder, params)
     scores = read_predictions(folder / "evaluation" / "predictions.parquet")
@@ -138,7 +140,7 @@ def test_thresholds_and_calibration_are_those_of_the_model_that_had_not_seen_the
 
 def test_a_validation_label_reaches_the_weights_but_not_the_scores_that_choices_are_made_on(made, backbone):
     folder, frame = made
-    settings = {"class_head": {"enabled": True}, "select": "last", "refit": True}
+    settings = {"class_head": {"enabled": True}, "select": "last", "refit": True, "out_of_fold": False}
     write_inputs(folder, frame)
     run_both(folder, backbone, **settings)
     first, scores = tensors_of(folder), held_out(folder)
@@ -149,6 +151,36 @@ def test_a_validation_label_reaches_the_weights_but_not_the_scores_that_choices_
     assert any(not torch.equal(first[name], tensor) for name, tensor in tensors_of(folder).items())
     assert held_out(folder)[0] == scores[0] == [str(number) for number in range(20, 26)]
     np.testing.assert_array_equal(held_out(folder)[1], scores[1])
+
+
+@pytest.mark.parametrize("blend", ["none", "held_out"])
+def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_their_fold(blend, made, tmp_path):
+    tiny.register("tiny-resnet", tmp_path / "configs")
+    folder, frame = made
+    settings = {**FULL, "blend": blend, "epochs": 2, "select": "last"}
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, "tiny-resnet", **settings, refit=True)
+    found, results = read_predictions(folder / "model" / "out_of_fold.parquet"), evaluated(folder, params)
+    rows = frame[frame["split"] != "test"].reset_index(drop=True)
+    assert found["image_id"].tolist() == rows["image_id"].tolist()
+    assert found["split"].tolist() == rows["split"].tolist()
+    labels, unknown = (label_matrix(rows[column], 3) for column in ("labels", "unknown"))
+    assert [item["positives"] for item in results["thresholds"]["classes"]] == (labels & ~unknown).sum(axis=0).tolist()
+    assert results["thresholds"]["source"] == results["evaluation"]["threshold"]["source"] == "out_of_fold"
+    written = read_predictions(folder / "evaluation" / "predictions.parquet")
+    served = written[(written["split"] == "val") & (written["variant"] == "capnet")]["scores"]
+    np.testing.assert_array_equal(np.stack(served), np.stack(found["scores"])[found["split"] == "val"])
+    if blend == "held_out":
+        return
+    folds = stratified_folds(labels & ~unknown, np.arange(len(rows)), 2, 0)
+    assert len(np.unique(folds)) == 2
+    for fold in np.unique(folds):
+        write_inputs(folder, rows.assign(split=np.where(folds == fold, "test", "train")))
+        params, _ = run_both(folder, "tiny-resnet", **settings, out_of_fold=False)
+        evaluated(folder, params)
+        other = read_predictions(folder / "evaluation" / "predictions.parquet")
+        scores = np.stack(other[(other["split"] == "test") & (other["variant"] == "capnet")]["scores"])
+        np.testing.assert_allclose(np.stack(found["scores"])[folds == fold], scores, rtol=1e-4, atol=1e-5)
 
 
 def test_no_test_label_and_no_test_picture_reaches_anything(made, backbone):
@@ -174,10 +206,11 @@ def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, back
     settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8}
     run_both(folder, backbone, **settings)
     whole, steps = model_of(folder), []
+    in_folds = {"tiny-clip": 0, "tiny-resnet": 2 * 3 * 2}[backbone]  # two folds, 3 epochs of 13 rows
     step = trainer.Trainer.step
 
     def counted(self, *arguments):
-        if len(steps) == 3 * 3 + 5:  # 3 epochs of 20 rows, then 5 steps on 26 rows
+        if len(steps) == 3 * 3 + in_folds + 5:  # 3 epochs of 20 rows, those of the folds, then 5 steps on 26 rows
             raise KeyboardInterrupt
         steps.append(arguments[-1])
         return step(self, *arguments)

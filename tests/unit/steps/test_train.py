@@ -21,6 +21,7 @@ from capnet.contracts import (
     write_classes,
     write_split,
 )
+from capnet.data.splits.assign import group_codes
 from capnet.errors import ConfigError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
@@ -185,6 +186,15 @@ def test_a_blend_without_any_held_out_rows_is_refused(made, tiny_backbone):
     assert not (folder / "model").exists()
 
 
+def test_a_blend_on_training_rows_of_one_group_is_refused(made, tiny_backbone):
+    folder, frame = made
+    frame.loc[frame["split"] == "val", "split"] = "train"
+    write_inputs(folder, frame.assign(group=np.where(frame["split"] == "train", "one", "other")))
+    with pytest.raises(ConfigError, match="all training rows are one group"):
+        run_both(folder, tiny_backbone, **FULL)
+    assert not (folder / "model").exists()
+
+
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
 
 
@@ -212,8 +222,16 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
         scores = Scorer(folder / "model", params.runtime).score(held, folder / "data", "test").scores["capnet"]
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
+    folds = np.zeros(len(held)) if validated else stratified_folds(labels, group_codes(held["group"]), 2, 0)
     found = [
-        average_precision_score((labels & ~unknown)[~unknown[:, c], c], scores[~unknown[:, c], c]) for c in range(3)
+        np.mean(
+            [
+                average_precision_score((labels & ~unknown)[rows, c], scores[rows, c])
+                for rows in (~unknown[:, c] & (folds == fold) for fold in np.unique(folds))
+                if (labels & ~unknown)[rows, c].any()
+            ]
+        )
+        for c in range(3)
     ]
     served = " + ".join(f"{weight:.2f} {name}" for name, weight in chosen["weights"].items())
     assert candidates[served] == pytest.approx(np.mean(found), abs=1e-6)
