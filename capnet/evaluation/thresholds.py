@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from capnet.contracts import SCHEMA, Classes
-from capnet.evaluation.calibration import Calibration, calibrate, fit_calibration, uncalibrate
+from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
 
 
@@ -49,8 +49,10 @@ def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
         labels: bool [entry], at least one of them true.
         scores: [entry].
         objective: ``f1``: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower
-            score. ``recall>=R``: the highest cut that reaches R. ``precision>=P``: the lowest cut whose precision
-            reaches P; where none does, the cut of highest precision (of equal ones the lowest), not ``reached``.
+            score. ``recall>=R``: the highest cut that promises R for images still to come; where there are too few
+            positives for a promise, the lowest positive, not ``reached``. ``precision>=P``: the lowest cut whose
+            precision reaches P; where none does, the cut of highest precision (of equal ones the lowest), not
+            ``reached``.
 
     Returns:
         The cut; a label is given from its threshold on.
@@ -65,11 +67,23 @@ def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
         best = int(np.argmax(2 * hit / (given + hit[-1])))
         return Cut(_below(cuts, best), True)
     if name == "recall":
-        return Cut(float(cuts[np.argmax(hit / hit[-1] >= float(number) - 1e-12)]), True)
+        wanted = promised_hits(float(number), hit[-1])
+        return Cut(float(cuts[np.argmax(hit >= min(wanted, hit[-1]))]), bool(wanted <= hit[-1]))
     shares = hit / given
     fine = np.flatnonzero(shares >= float(number) - 1e-12)
     chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
     return Cut(float(cuts[chosen]), bool(len(fine)))
+
+
+def promised_hits(recall: float, positives: ArrayLike) -> NDArray[np.int64]:
+    """How many of these positives a cut must reach so that another positive is reached with this probability.
+
+    The cut that just reaches the share ``recall`` of k positives reaches fewer of the next ones, by up to a whole
+    positive. Where old and new positives are exchangeable, ceil(recall (k + 1)) hits are enough: split conformal
+    prediction (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511, section 1), here on the scores of
+    positives. More than k says that no cut can promise it.
+    """
+    return np.ceil(recall * (np.asarray(positives) + 1) - 1e-9).astype(np.int64)
 
 
 def _below(cuts: Floats, index: int) -> float:
@@ -85,14 +99,17 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose a threshold per class on the known entries.
 
-    A class with too few positives borrows: one cut is chosen over all classes' entries together, on calibrated
-    probabilities, and mapped back to the class's own score.
+    A class with too few positives borrows: one cut is chosen on calibrated probabilities over the entries of several
+    classes together, and mapped back to the class's own score. For a recall these are the classes that borrow, because
+    a promise over all classes is kept by the frequent ones (class-conditional conformal prediction by clusters: Ding et
+    al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; else, and where those
+    classes have too few positives together, all classes.
 
     Args:
         labels, known: bool [image, class].
         scores: float32 [image, class] in [0, 1].
         objective: as in ``choose_cut``.
-        min_positives: known positives below which a class borrows.
+        min_positives: known positives below which a class borrows; also one whose own could not promise the recall.
         prior: as in ``fit_calibration``.
 
     Returns:
@@ -103,9 +120,16 @@ def choose_thresholds(
     if not positives.any():
         return no_thresholds(n_classes)
     calibration = fit_calibration(labels, known, scores, prior)
-    pooled = choose_cut(labels[known], calibrate(calibration, scores)[known], objective)
-    threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
     borrowed = positives < min_positives
+    pool, probabilities = known, calibrate(calibration, scores)
+    name, _, number = objective.partition(">=")
+    if name == "recall":
+        borrowed |= promised_hits(float(number), positives) > positives
+        of_rare = positives[borrowed].sum()
+        if promised_hits(float(number), of_rare) <= of_rare:
+            pool, probabilities = known & borrowed, cross_calibrate(labels, known, scores, prior)
+    pooled = choose_cut(labels[pool], probabilities[pool], objective)
+    threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
     reached = np.full(n_classes, pooled.reached)
     for c in np.flatnonzero(~borrowed):
         rows = known[:, c]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 from unit.evaluation.made_scores import make
 
@@ -28,12 +29,58 @@ def test_f1_cut_is_the_best_there_is(levels: int) -> None:
 
 @pytest.mark.parametrize("levels", [0, 5])
 @pytest.mark.parametrize("wanted", [0.3, 0.8, 1.0])
-def test_recall_cut_is_the_highest_that_reaches_it(levels: int, wanted: float) -> None:
+def test_recall_cut_is_the_highest_that_promises_it(levels: int, wanted: float) -> None:
+    outcomes = set()
     for labels, scores in _cases(levels):
-        cut = choose_cut(labels, scores, f"recall>={wanted}")
-        reaching = [value for value in np.unique(scores) if recall_score(labels, scores >= value) >= wanted - 1e-9]
-        assert cut.threshold == max(reaching)
+        cut, positives = choose_cut(labels, scores, f"recall>={wanted}"), int(labels.sum())
+        hits = {value: int((labels & (scores >= value)).sum()) for value in np.unique(scores)}
+        promising = [value for value, hit in hits.items() if hit >= wanted * (positives + 1) - 1e-9]
+        assert cut.threshold == max(promising, default=scores[labels].min())
+        assert cut.reached == bool(promising)
+        assert recall_score(labels, scores >= np.float32(cut.threshold)) >= wanted - 1e-9
+        outcomes.add(cut.reached)
+    assert (True in outcomes) == (wanted < 1)
+
+
+@pytest.mark.parametrize("positives", [9, 13, 19, 25])
+def test_a_promised_recall_is_kept_on_positives_still_to_come(positives: int) -> None:
+    rng, reached = np.random.default_rng(0), []
+    for _ in range(4000):
+        seen, new = rng.random(positives), rng.random()
+        cut = choose_cut(np.ones(positives, dtype=bool), seen, "recall>=0.9")
         assert cut.reached
+        reached.append(new >= cut.threshold)
+    assert np.mean(reached) > 0.9 - 3 * np.sqrt(0.09 / len(reached))
+    assert np.mean(reached) < 0.9 + 1 / (positives + 1) + 3 * np.sqrt(0.09 / len(reached)), "no more than is promised"
+
+
+def test_rare_classes_borrow_the_cut_that_promises_the_recall_to_rare_classes() -> None:
+    """Where scores of rare positives are lower than their probabilities say, the frequent classes' cut misses them."""
+    rng = np.random.default_rng(0)
+
+    def draw(images: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.random((images, 24)) < np.where(np.arange(24) < 2, 0.4, 0.01)
+        gain = np.where(np.arange(24) < 2, 6.0, rng.choice([0.0, 6.0], size=labels.shape))
+        return labels, expit(gain * labels - 3 + rng.normal(size=labels.shape)).astype(np.float32)
+
+    labels, scores = draw(400)
+    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
+    assert not found.borrowed[:2].any()
+    assert found.borrowed[2:].sum() > 10
+    new, later = draw(4000)
+    rare = found.borrowed
+    kept = recall_score(new[:, rare].ravel(), (later >= found.threshold)[:, rare].ravel())
+    assert 0.86 < kept < 0.98
+    assert recall_score(new[:, :2].ravel(), (later >= found.threshold)[:, :2].ravel()) > 0.88
+
+
+def test_a_class_whose_positives_cannot_promise_the_recall_borrows() -> None:
+    made = make(400, 6, seed=1, rarest=0.01)
+    positives = made.labels.sum(axis=0)
+    assert ((positives >= 5) & (positives < 19)).any()
+    for wanted, least in ((0.9, 9), (0.95, 19)):
+        found = choose_thresholds(made.labels, made.known, made.scores, f"recall>={wanted}", 5, 1.0)
+        assert found.borrowed.tolist() == (positives < least).tolist()
 
 
 @pytest.mark.parametrize("levels", [0, 5])
