@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 RESIDENT_BYTES = 128 * 2**20  # of mapped pages that a process holds; the system keeps them where it has memory
-TOUCHED_BYTES = 128 * 2**10  # pages that come in with one row, at least: Linux maps their neighbours too
+TOUCHED_BYTES = 2 * 2**20  # pages that come in with one row, at most: Linux maps a large folio of the page cache whole
 CHUNK = 1024  # images
 
 

@@ -273,3 +273,21 @@ def test_what_came_before_an_error_is_kept():
         FeatureStore("key", 5).fill(names(0, 1, 2), rows())
     assert FeatureStore("key", 5).missing(names(0, 1, 2)) == [2]
     assert holds([0, 1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts mapped pages there")
+def test_a_process_holds_few_pages_of_many_small_rows_read_at_random(monkeypatch):
+    """A page that is read brings its neighbours along, up to two megabytes of them."""
+
+    def resident():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) * 1024
+
+    monkeypatch.setattr(stored_features, "RESIDENT_BYTES", 8 * 2**20)
+    FeatureStore("key", 1).fill(names(*range(40_000)), np.ones((40_000, 1, 1280), dtype=np.float16))
+    features, most = FeatureStore("key", 1).read(names(*range(40_000))), 0
+    before = resident()
+    for rows in np.random.default_rng(0).permutation(40_000).reshape(-1, 16)[:200]:
+        features[torch.from_numpy(rows), torch.zeros(16, dtype=torch.long)]
+        most = max(most, resident() - before)
+    assert most < 32 * 2**20
