@@ -20,9 +20,6 @@ from capnet.section import path_fault
 if TYPE_CHECKING:
     import pandas as pd
 
-# width, height and sha256 may be unknown: no file was opened
-FILLED = ("image_id", "path", "split", "labels", "unknown")
-
 
 @dataclass(frozen=True)
 class Labels:
@@ -51,12 +48,6 @@ class Labels:
         keys = self.row << 32 | (self.label & 0xFFFFFFFF)
         # ingest writes ascending lists: nothing to sort
         return keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
-
-    def lowest(self) -> np.ndarray:
-        """Lowest label index of every row, 0 where it has none."""
-        extreme = np.zeros(self.rows, dtype=np.int64)
-        np.minimum.at(extreme, self.row, self.label)
-        return extreme
 
     def highest(self) -> np.ndarray:
         """Highest label index of every row, 0 where it has none."""
@@ -91,9 +82,8 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         frame: split.parquet.
 
     Returns:
-        Its columns without labels, and empty_cells (their number) with empty (their names), lowest_label,
-        highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and sides_of_picture, sides_of_group,
-        sides_of_sequence: in how many splits these are.
+        Its columns without labels, and highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and
+        sides_of_picture, sides_of_group, sides_of_sequence: in how many splits these are.
     """
     columns = [
         "image_id",
@@ -106,20 +96,13 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         *(["sequence"] if "sequence" in frame else []),
     ]
     table = frame[columns].reset_index(drop=True)
-    empty = frame[list(FILLED)].isna().to_numpy()
-    table["empty_cells"] = empty.sum(axis=1)
-    table["empty"] = None
-    for row in np.flatnonzero(empty.any(axis=1)):
-        table.loc[row, "empty"] = ", ".join(name for name, gone in zip(FILLED, empty[row], strict=True) if gone)
-    if empty.any():
-        table = table.fillna({"image_id": "", "path": "", "split": ""})
     labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
     both = (
         Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame))
         if len(unknown.row)
         else labels
     )
-    table["lowest_label"], table["highest_label"] = both.lowest(), both.highest()
+    table["highest_label"] = both.highest()
     table["repeated_labels"] = np.bincount(both.row, minlength=len(frame)) - np.bincount(
         both.keys() >> 32, minlength=len(frame)
     )
