@@ -14,7 +14,6 @@ from capnet.contracts import Classes
 from capnet.data.checks.drift import compare, drift_rules, measure, read_reference
 from capnet.data.checks.expectations import Judged, judge
 from capnet.data.checks.files import OUTSIDE, see_all
-from capnet.data.checks.published import published_rules, published_table
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
@@ -93,19 +92,6 @@ def check_split(
         )
     else:
         judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
-    if settings.published == "none":
-        left_out.append(
-            not_checked(
-                "published_counts",
-                "the split has the counts of a published benchmark",
-                "validate.published is none",
-                "critical",
-            )
-        )
-    else:
-        judged.append(
-            judge("published", published_table(frame, classes, settings.published), published_rules(settings.published))
-        )
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = (
