@@ -72,6 +72,11 @@ def _ends(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters // 2]} ... {text[-letters // 2 :]}"
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first ``most`` of a list of names for a sentence, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 class CapnetError(Exception):
     """Base of all errors that are the input's fault; ``exit_code`` is the command's exit status."""
 

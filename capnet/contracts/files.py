@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def reading(path: Path) -> Iterator[None]:
         RuntimeError,
         TypeError,
         ValueError,
+        csv.Error,
     ) as error:
         reason = f"nothing under {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         what = f"damaged, or not what this version writes: {reason or type(error).__name__}"
@@ -169,3 +171,34 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     return content
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV table that a stage wrote, as text.
+
+    Args:
+        path: per_class.csv or history.csv.
+        columns: what it must have.
+
+    Raises:
+        ContractError: the file is missing or damaged, or lacks a column.
+    """
+    check_exists(path)
+    with reading(path), open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows, head = list(reader), reader.fieldnames or ()
+    missing = [name for name in columns if name not in head]
+    if missing:
+        raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
+    uneven = next((number for number, row in enumerate(rows, start=1) if None in row or None in row.values()), 0)
+    if uneven:
+        raise ContractError(f"row {uneven} has more or fewer cells than the head", str(path), AGAIN)
+    return rows
+
+
+def number(cell: str | None) -> float | None:
+    """A cell of ``read_rows`` as a number; None where it is empty or no number."""
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return None

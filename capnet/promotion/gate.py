@@ -5,7 +5,7 @@ has seen.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from capnet.contracts import (
     read_split,
     write_json,
 )
-from capnet.errors import ContractError
+from capnet.errors import ContractError, some
 from capnet.promotion.gate_rows import check_rows
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
@@ -170,7 +170,9 @@ def judge(
             sorted(set(champion.names) - set(candidate.names)),
             sorted(set(candidate.names) - set(champion.names)),
         )
-        change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
+        change = (
+            f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}" if gone or new else "the same in another order"
+        )
         note = f"not comparable: the champion knows other classes ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
@@ -197,7 +199,7 @@ def judge(
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
-        doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+        doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
     return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
 
 
@@ -292,8 +294,3 @@ def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
     return Rows(
         labels, ~unknown, unit_codes(part["group"].tolist()), scores.names, [item["bucket"] for item in items], critical
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "none") + more

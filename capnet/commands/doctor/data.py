@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
-from capnet.errors import Problem
+from capnet.errors import Problem, some
 
 if TYPE_CHECKING:
     from capnet.config import Data
@@ -63,9 +63,7 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     what = f"{content}, but {folder.name}.dvc says {version.files} files, {version.size / 1e6:.1f} MB"
     missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
     if missing:
-        what += f"; missing are {', '.join(missing[:SHOWN])}"
-    if len(missing) > SHOWN:
-        what += f" and {len(missing) - SHOWN} more"
+        what += f"; missing are {some(missing, SHOWN)}"
     yield wrong("data", what, f"{folder}.dvc", "dvc pull fetches what is missing; dvc add takes the folder as it is")
 
 

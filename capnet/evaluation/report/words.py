@@ -81,15 +81,28 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     return f"{write(low)} to {write(high)}"
 
 
+def with_interval(values: Mapping[str, Any], name: str) -> str:
+    """``84.0 (81.2 to 86.5)``: a mean in percent and its interval, each where it was measured."""
+    if name not in values:
+        return ""
+    span = interval(values, name)
+    return percent(values[name]) + (f" ({span})" if span else "")
+
+
+def chosen_on(source: Any, otherwise: str = "?") -> str:
+    """The pictures that thresholds or a blend were chosen on, in words; ``otherwise`` where there were none."""
+    return {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
+        str(source), otherwise
+    )
+
+
 def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     """What is served and what the choice gained, in sentences; none where nothing was chosen."""
     weights = blend.get("weights")
     if not weights:
         return []
-    where = {"val": "the validation pictures", "out_of_fold": "out-of-fold scores of the training pictures"}.get(
-        str(blend.get("chosen_on")), "held-out pictures"
-    )
     shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
+    where = chosen_on(blend.get("chosen_on"), "held-out pictures")
     sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
     gains = [
         f"{points(item.get('gain'))}"
