@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import (
     SCHEMA,
+    SCORED_COLUMNS,
+    SEEN_COLUMNS,
     Classes,
     check_schema,
     label_matrix,
+    read_gate_rows,
     read_json,
     read_predictions,
     read_split,
+    reading,
+    write_gate_rows,
     write_json,
 )
 from capnet.errors import ContractError, some
-from capnet.promotion.gate_rows import check_rows
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
@@ -96,39 +100,33 @@ def _hashed(groups: pd.Series) -> list[str]:
 
 def write_gate(folder: Path, scores: GateScores) -> None:
     """Three files for the run's artifacts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"labels": pa.list_(pa.int16()), "unknown": pa.list_(pa.int16()), "scores": pa.list_(pa.float32())}
-    for name, frame in ((TEST, scores.test), (SEEN, scores.seen)):
-        schema = pa.schema([(column, kinds.get(column, pa.string())) for column in sorted(frame.columns)])
-        pq.write_table(
-            pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False),
-            folder / name,
-            compression="zstd",
-        )
+    write_gate_rows(folder / TEST, scores.test, SCORED_COLUMNS)
+    write_gate_rows(folder / SEEN, scores.seen, SEEN_COLUMNS)
     write_json(folder / CLASSES, dict(scores.classes))
 
 
 def read_gate(folder: Path) -> GateScores:
-    """What ``write_gate`` wrote.
+    """What ``write_gate`` wrote: it comes from a store, so from whoever may write there.
 
     Raises:
-        ContractError: a file is missing or damaged.
+        ContractError: a file is missing or damaged, or does not fit the others.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     content = read_json(folder / CLASSES)
     check_schema(content, folder / CLASSES)
     try:
-        test, seen = (pq.read_table(folder / name).to_pandas() for name in (TEST, SEEN))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ContractError(
-            f"scores for the gate cannot be read: {error}", str(folder), "register the model again"
-        ) from None
-    check_rows(content.get("classes"), test, seen, str(folder))
+        test, seen = read_gate_rows(folder / TEST, SCORED_COLUMNS), read_gate_rows(folder / SEEN, SEEN_COLUMNS)
+        with reading(folder / CLASSES):
+            names = [item["name"] for item in content["classes"]]
+            kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
+            if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
+                raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
+        for column in ("labels", "unknown"):
+            label_matrix(test[column], len(names))
+        if {len(row) for row in test["scores"]} - {len(names)}:
+            raise ContractError(f"scores are not those of {len(names)} classes", str(folder / TEST))
+    except ContractError as error:
+        what = f"scores for the gate cannot be read: {error.problems[0].what}"
+        raise ContractError(what, error.problems[0].where, "register the model again") from None
     return GateScores(content, test, seen)
 
 
