@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capnet import __version__
+from capnet.commands.options import exits, pairs, settings_options
 from capnet.stages import STAGES, process_rank, run
 
 if TYPE_CHECKING:
@@ -81,13 +82,6 @@ def main(ctx: click.Context, traceback: bool) -> None:
     ctx.obj = {"traceback": traceback}
 
 
-def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    wrong = [value for value in values if "=" not in value]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: write NAME=PATH")
-    return dict(value.split("=", 1) for value in values)
-
-
 def _stage_command(name: str) -> click.Command:
     stage = STAGES[name]
 
@@ -115,37 +109,33 @@ def _stage_command(name: str) -> click.Command:
         if process_rank() == 0:
             click.echo(f"{name}: {figures or 'done'}")
 
-    options: list[click.Parameter] = [
-        click.Option(["--params"], default="params.yaml", show_default=True, help="Settings file."),
-        click.Option(
-            ["--set", "settings"],
+    options = [
+        settings_options(),
+        click.option(
+            "--input",
+            "inputs",
             multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Override one setting; may be repeated.",
-        ),
-        click.Option(
-            ["--input", "inputs"],
-            multiple=True,
-            callback=_pairs,
+            callback=pairs,
             metavar="NAME=PATH",
             help=f"Another path of an input ({', '.join(stage.inputs)}).",
         ),
-        click.Option(
-            ["--output", "outputs"],
+        click.option(
+            "--output",
+            "outputs",
             multiple=True,
-            callback=_pairs,
+            callback=pairs,
             metavar="NAME=PATH",
             help=f"Another path of an output ({', '.join(stage.outputs)}).",
         ),
     ]
     if name == "register":
         options.append(
-            click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version.")
+            click.option("--check", is_flag=True, help="Register again only where the store lacks this version.")
         )
     if name == "validate":
         options.append(
-            click.Option(
-                ["--save-reference"],
+            click.option(
+                "--save-reference",
                 is_flag=True,
                 help="Write the file validate.reference from this split, for later runs to compare with.",
             )
@@ -160,7 +150,10 @@ def _stage_command(name: str) -> click.Command:
     epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
-    return click.Command(name, params=options, callback=execute, help=text, epilog=epilog)
+    command: Any = execute
+    for option in reversed(options):
+        command = option(command)
+    return click.command(name, help=text, epilog=epilog)(command)
 
 
 def _reference(params: Params, split: str) -> AbstractContextManager[None]:
@@ -172,22 +165,17 @@ def _reference(params: Params, split: str) -> AbstractContextManager[None]:
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
     try:
-        from capnet.errors import CapnetError, machine_faults
+        from capnet.errors import machine_faults
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
 
         install()
         use_own_temporary_folder()
-        with machine_faults():
+        with exits("capnet"), machine_faults():
             main.main(standalone_mode=True)
     except KeyboardInterrupt:  # before click, which ends in the same way
         click.echo("Aborted!", err=True)
         sys.exit(1)
-    except CapnetError as error:
-        if "--traceback" in sys.argv:
-            raise
-        click.echo(f"capnet: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

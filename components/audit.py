@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from capnet.commands.options import exits
 from capnet.errors import CapnetError, Problem, some
 
 ROOT = Path(__file__).parents[1]
@@ -184,13 +185,6 @@ def command(tools: Path, service: str, out: Path) -> None:
     click.echo("audit: no known vulnerability, no licence that asks for more")
 
 
-def entry() -> None:
-    try:
-        command.main(standalone_mode=True)
-    except AuditError as error:
-        click.echo(f"audit: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    entry()
+    with exits("audit"):
+        command.main(standalone_mode=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from capnet.commands.options import exits
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -198,16 +198,6 @@ def version_name(revision: str, text: str) -> str:
     return f"{short(revision)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def entry() -> None:
-    """As the command capnet: a CapnetError becomes its message and exit code."""
-    from capnet.errors import CapnetError
-
-    try:
-        command.main(prog_name="python -m pipelines.submit", standalone_mode=True)
-    except CapnetError as error:
-        click.echo(f"pipelines.submit: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    entry()
+    with exits("pipelines.submit"):
+        command.main(prog_name="python -m pipelines.submit", standalone_mode=True)

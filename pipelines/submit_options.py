@@ -9,13 +9,7 @@ from typing import Any
 import click
 
 import capnet.cluster.names as names
-
-
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    wrong = [value for value in values if "=" not in value]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
-    return dict(value.split("=", 1) for value in values)
+from capnet.commands.options import pairs, settings_options
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -38,10 +32,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 
 WAYS = click.Choice(["auto", "in-cluster", "port-forward", "token"])
 OPTIONS = [
-    click.option("--params", default="params.yaml", help="Settings file."),
-    click.option(
-        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-    ),
+    settings_options(),
     click.option("--way", type=WAYS, default="auto", help="How the server is reached."),
     click.option(
         "--host",
@@ -106,7 +97,7 @@ OPTIONS = [
     click.option(
         "--node-selector",
         multiple=True,
-        callback=_pairs,
+        callback=pairs,
         metavar="KEY=VALUE",
         help="Label of their nodes; may be repeated.",
     ),

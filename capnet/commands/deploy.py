@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import settings_options
+
 LOCK = "components/images.lock.yaml"
 EPILOG = """\b
 Examples:
@@ -46,12 +48,7 @@ Examples:
     type=click.IntRange(0),
     help="Fewest pods; 0 lets KServe go down to none.",
 )
-@click.option(
-    "--params", default="params.yaml", show_default=True, help="Settings file; section register names the store."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options("section register names the store")
 def command(
     address: str,
     artifacts: str,

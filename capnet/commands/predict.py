@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from capnet.commands.options import settings_options
+
 if TYPE_CHECKING:
     from capnet.config import Params
     from capnet.serving.engine import Served
@@ -45,12 +47,7 @@ Examples:
     metavar="MODEL",
     help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
 )
-@click.option(
-    "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options("sections register and runtime are used")
 def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 
