@@ -1,11 +1,11 @@
-"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log."""
+"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And silence."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -66,6 +66,23 @@ def _lines(description: str, total: int) -> Advance:
         )
 
     return advance
+
+
+@contextmanager
+def quiet(levels: Mapping[str, int]) -> Iterator[None]:
+    """Loggers with other levels for a while.
+
+    Args:
+        levels: by the logger's name, "" for the root.
+    """
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:

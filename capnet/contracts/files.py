@@ -25,6 +25,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5_file(path: Path) -> str:
+    """Hex md5 of a file's bytes: what DVC, S3 and published data sets name a file by, no protection."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def sha256_files(files: Mapping[str, Path]) -> str:
     """Hex sha256 of the sorted (name, sha256) of files, given by name."""
     hashes = sorted((name, sha256_file(path)) for name, path in files.items())
@@ -144,12 +150,21 @@ def tree_hash(root: Path) -> str:
     entries = []
     for path in root.rglob("*"):
         if path.is_file():
-            with open(path, "rb") as file:
-                entries.append(
-                    {"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()}
-                )
+            entries.append({"md5": md5_file(path), "relpath": path.relative_to(root).as_posix()})
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def dvc_output(path: Path) -> dict[str, Any]:
+    """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
+    import yaml
+
+    try:
+        output = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]
+        names = {"md5": str(output["md5"]), "path": str(output.get("path", ""))}
+        return names | {"nfiles": int(output.get("nfiles", 1)), "size": int(output.get("size", 0))}
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError):
+        return {}
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

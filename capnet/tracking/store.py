@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 from capnet.config import Register
 from capnet.errors import CapnetError
+from capnet.progress import quiet
 from capnet.tracking.database import open_file, sqlite_file
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
             raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
-        with _low_voice():
+        with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
                 with first_contact(), open_file(sqlite_file(uri), lambda address: _ask(MlflowClient, address, doing)):
                     client = _ask(MlflowClient, uri, doing)
@@ -236,19 +237,3 @@ def first_contact() -> Iterator[None]:
     """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
     with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
         yield
-
-
-@contextmanager
-def _low_voice() -> Iterator[None]:
-    """Only errors of mlflow and of its database migrations reach the terminal, unless MLFLOW_LOGGING_LEVEL asks for
-    more.
-    """
-    levels = {} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES
-    before = {name: logging.getLogger(name).level for name in levels}
-    try:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
-import yaml
 from PIL import Image, features
 
+from capnet.contracts import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
@@ -173,12 +173,9 @@ def recorded_hash(out: Path, description: Path = Path("data.dvc")) -> str:
     """The md5 that data.dvc has for the folder ``out``; "" where there is no data.dvc or it describes another
     folder.
     """
-    try:
-        content = yaml.safe_load(description.read_text(encoding="utf-8"))
-        first = content["outs"][0]
-        return str(first["md5"]) if (description.parent / first["path"]).resolve() == out.resolve() else ""
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
-        return ""
+    output = dvc_output(description)
+    same = output.get("path") and (description.parent / output["path"]).resolve() == out.resolve()
+    return str(output["md5"]) if same else ""
 
 
 def differences_from_tested() -> list[str]:

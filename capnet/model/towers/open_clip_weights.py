@@ -39,7 +39,9 @@ def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str
 
     name, pretrained, digest = _source(settings, others)
     try:
-        with _seeded(settings.pretrained == "random"):
+        with torch.random.fork_rng(devices=[]):
+            if settings.pretrained == "random":
+                torch.manual_seed(0)  # so that every stage sees the same weights
             if digest in OPENAI_WEIGHTS and _is_torchscript(Path(pretrained)):
                 model = _from_torchscript(name, Path(pretrained))
             else:
@@ -208,19 +210,3 @@ def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
             "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
         ) from None
     return tokenizer
-
-
-class _seeded:
-    """Random weights come from a fixed seed, so that every stage sees the same ones."""
-
-    def __init__(self, active: bool) -> None:
-        self.active = active
-
-    def __enter__(self) -> None:
-        if self.active:
-            self.state = torch.random.get_rng_state()
-            torch.manual_seed(0)
-
-    def __exit__(self, *arguments: object) -> None:
-        if self.active:
-            torch.random.set_rng_state(self.state)
