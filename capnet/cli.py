@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from capnet import __version__
 from capnet.commands.options import exits, pairs, settings_options
 from capnet.stages import STAGES, process_rank, run
-
-if TYPE_CHECKING:
-    from capnet.config import Params
 
 COMMANDS = {
     "demo-data": "Draw the built-in demo images.",
@@ -76,10 +73,8 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="capnet")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
-@click.pass_context
-def main(ctx: click.Context, traceback: bool) -> None:
+def main(traceback: bool) -> None:
     """Long-tailed multi-label recognition with CLIP: from images to a registered model."""
-    ctx.obj = {"traceback": traceback}
 
 
 def _stage_command(name: str) -> click.Command:
@@ -100,7 +95,11 @@ def _stage_command(name: str) -> click.Command:
             if registered(loaded.register_, *map(Path, paths)):
                 click.echo("register: the store has this model version")
                 return
-        with _reference(loaded, sources["split"]) if options.get("save_reference") else nullcontext():
+        with ExitStack() as around:
+            if options.get("save_reference"):
+                from capnet.commands.save_reference import saved_reference
+
+                around.enter_context(saved_reference(Path(sources["split"]), loaded.validate_.reference))
             metrics = run(name, loaded, sources, targets)
         figures = "  ".join(
             f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}"
@@ -154,12 +153,6 @@ def _stage_command(name: str) -> click.Command:
     for option in reversed(options):
         command = option(command)
     return click.command(name, help=text, epilog=epilog)(command)
-
-
-def _reference(params: Params, split: str) -> AbstractContextManager[None]:
-    from capnet.commands.save_reference import saved_reference
-
-    return saved_reference(Path(split), params.validate_.reference)
 
 
 def entry() -> None:

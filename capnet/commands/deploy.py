@@ -71,7 +71,7 @@ def command(
     """
     from capnet.config import load
     from capnet.contracts import replace_file
-    from capnet.promotion.champion import ALIAS, resolve
+    from capnet.promotion.champion import ALIAS, FORM, PACKED, resolve
     from capnet.serving import kserve
     from capnet.tracking.store import store
 
@@ -91,7 +91,7 @@ def command(
         replicas,
     )
     text = kserve.render(kserve.manifest(version, storage, deployment))
-    if kserve.needs_weights(version):
+    if version.tags.get(FORM) != PACKED:
         click.echo(
             "note: the backbone's weights are not in this version, so the image must have them; register.pack_backbone:"
             " true packs them",
