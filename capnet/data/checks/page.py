@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
+from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import Labels, known_positives
+from capnet.data.checks.tables import known_positives
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,10 +99,7 @@ def _shown(check: Check) -> dict[str, Any]:
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, _ = known_positives(frame, len(classes))
     per_row = np.bincount(row, minlength=len(frame))
-    split, unsure = (
-        np.asarray(frame["split"], dtype=object),
-        np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame)),
-    )
+    split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
     rows = []
     for name in SPLITS:
         rows_of_split = split == name
