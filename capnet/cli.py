@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from capnet import __version__
-from capnet.commands.options import exits, pairs, settings_options
+from capnet.commands.options import exits, figures_in_words, pairs, settings_options
 from capnet.stages import STAGES, process_rank, run
 
 COMMANDS = {
@@ -101,12 +101,8 @@ def _stage_command(name: str) -> click.Command:
 
                 around.enter_context(saved_reference(Path(sources["split"]), loaded.validate_.reference))
             metrics = run(name, loaded, sources, targets)
-        figures = "  ".join(
-            f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}"
-            for key, value in metrics.items()
-        )
         if process_rank() == 0:
-            click.echo(f"{name}: {figures or 'done'}")
+            click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
 
     options = [
         settings_options(),

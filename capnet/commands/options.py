@@ -1,9 +1,10 @@
-"""What commands share: the options that name the settings, pairs of a name and a value, how an error ends a command."""
+"""What commands share: the options that name the settings, pairs of a name and a value,
+figures in words, how an error ends a command."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +38,13 @@ def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ..
         if "=" not in value:
             raise click.BadParameter(f"{value!r}: write {option.metavar}")
     return dict(value.split("=", 1) for value in values)
+
+
+def figures_in_words(figures: Mapping[str, float]) -> str:
+    """`rows 30  mAP 0.9039`."""
+    return "  ".join(
+        f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in figures.items()
+    )
 
 
 @contextmanager

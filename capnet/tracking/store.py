@@ -141,6 +141,18 @@ def insist(write: Callable[..., Any], *arguments: Any) -> None:
         write(*arguments)
 
 
+@contextmanager
+def may_be_gone() -> Iterator[None]:
+    """Passes over what the store does not have, or has no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
 def local_path(location: str) -> Path | None:
     """The folder behind a plain path or a file URI; None for any other address."""
     parts = urlsplit(location)
