@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from capnet import __version__
-from capnet.commands.options import exits, figures_in_words, pairs, settings_options
-from capnet.stages import STAGES, process_rank, run
+from capnet.commands.options import pairs, settings_options
+from capnet.stages import STAGES, figures_in_words, process_rank, run
 
 COMMANDS = {
     "demo-data": "Draw the built-in demo images.",
@@ -154,7 +154,7 @@ def _stage_command(name: str) -> click.Command:
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
     try:
-        from capnet.errors import machine_faults
+        from capnet.errors import exits, machine_faults
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
 

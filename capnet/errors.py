@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,18 @@ class GateError(CapnetError):
 
     exit_code = 5
     title = "gate"
+
+
+@contextmanager
+def exits(name: str) -> Iterator[None]:
+    """A CapnetError inside becomes its three-part message, under the ``name`` of the command, and its exit code."""
+    try:
+        yield
+    except CapnetError as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.stderr.write(f"{name}: {error.title} error\n{error}\n")
+        sys.exit(error.exit_code)
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from typing import Any
 
 import click
 
-from capnet.commands.options import exits
-from capnet.errors import CapnetError, Problem, some
+from capnet.errors import CapnetError, Problem, exits, some
 
 ROOT = Path(__file__).parents[1]
 # of a database that answered: known, judged, and why it stays

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from capnet.commands.options import exits
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import CapnetError, ConfigError, exits
 from components.images import LOCK, TARGETS, write_lock
 from components.revision import git_revision, short
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from capnet.commands.options import figures_in_words
+from capnet.stages import figures_in_words
 
 LOG = "log.txt"
 HIDDEN = ("plan", "outcome")  # the one has no result, the other repeats the last lines

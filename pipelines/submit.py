@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from capnet.commands.options import exits
+from capnet.errors import exits
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 

@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 import capnet.cluster.names as names
-from capnet.commands.options import pairs, settings_options
+
+
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r}: write KEY=VALUE")
+    return dict(value.split("=", 1) for value in values)
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -32,7 +38,10 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 
 WAYS = click.Choice(["auto", "in-cluster", "port-forward", "token"])
 OPTIONS = [
-    settings_options(),
+    click.option("--params", default="params.yaml", help="Settings file."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+    ),
     click.option("--way", type=WAYS, default="auto", help="How the server is reached."),
     click.option(
         "--host",
@@ -97,7 +106,7 @@ OPTIONS = [
     click.option(
         "--node-selector",
         multiple=True,
-        callback=pairs,
+        callback=_pairs,
         metavar="KEY=VALUE",
         help="Label of their nodes; may be repeated.",
     ),

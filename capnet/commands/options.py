@@ -1,11 +1,8 @@
-"""What commands share: the options that name the settings, pairs of a name and a value,
-figures in words, how an error ends a command."""
+"""What commands share: the options that name the settings, and pairs of a name and a value."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -38,24 +35,3 @@ def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ..
         if "=" not in value:
             raise click.BadParameter(f"{value!r}: write {option.metavar}")
     return dict(value.split("=", 1) for value in values)
-
-
-def figures_in_words(figures: Mapping[str, float]) -> str:
-    """`rows 30  mAP 0.9039`."""
-    return "  ".join(
-        f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in figures.items()
-    )
-
-
-@contextmanager
-def exits(name: str) -> Iterator[None]:
-    """A CapnetError inside becomes its three-part message, under the ``name`` of the command, and its exit code."""
-    from capnet.errors import CapnetError
-
-    try:
-        yield
-    except CapnetError as error:
-        if "--traceback" in sys.argv:
-            raise
-        click.echo(f"{name}: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
