@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
@@ -24,7 +24,7 @@ from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags,
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
-from capnet.tracking.store import experiment_id, insist, local_path, masked, may_be_gone, store, tracking_uri
+from capnet.tracking.store import experiment_id, insist, local_path, may_be_gone, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -271,13 +271,3 @@ def _create_version(
             if fresh and not client.search_model_versions(f"name = '{settings.name}'"):
                 client.delete_registered_model(settings.name)
         raise
-
-
-def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:
-    """Where this content was registered last: for the state folder, never for an output."""
-    return {
-        "name": found.name,
-        "version": int(found.version),
-        "run_id": found.run_id,
-        "tracking_uri": masked(tracking_uri(settings)),
-    }

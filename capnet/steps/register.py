@@ -7,12 +7,11 @@ from pathlib import Path
 from capnet.config import Params
 from capnet.contracts import SCHEMA, dvc_output, write_json
 from capnet.registry.candidate import read_candidate
-from capnet.registry.register import register_version, state_record
-from capnet.state import state_dir
+from capnet.registry.register import register_version
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Write registration.json; version number and run id differ between stores, so they go to the state folder.
+    """Write registration.json, without version number and run id, which differ between stores.
 
     Args:
         params: all settings.
@@ -30,7 +29,6 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
     found = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
-    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, candidate, found))
     record = {
         "schema": SCHEMA,
         "name": settings.name,
