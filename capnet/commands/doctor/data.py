@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,7 @@ SHOWN = 3
 
 def data_checks(data: Data) -> Checks:
     """The checks of this machine by name; what they import is loaded before the clock runs."""
-    from capnet.data.sources.dvc_versions import load_dvc
     from capnet.data.sources.root import is_remote
-    from capnet.data.sources.s3 import load_boto3
 
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
     root = Path(data.root)
@@ -36,9 +35,9 @@ def data_checks(data: Data) -> Checks:
         checks["cache"] = lambda: check_cache(data)
     if Path(".dvc").is_dir():
         checks["dvc remotes"] = lambda: check_remotes(root if not remote else Path("data"))
-    for load in (load_boto3, load_dvc):
+    for library in ("boto3", "dvc.config"):
         with suppress(ModuleNotFoundError):  # the check that needs it says so
-            load()
+            import_module(library)
     return checks
 
 

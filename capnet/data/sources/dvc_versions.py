@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -164,11 +163,6 @@ class Remote:
     url: str
     default: bool
     settings: Mapping[str, Any]
-
-
-def load_dvc() -> None:
-    """Import what `remotes` needs of DVC, for who wants to wait for a server and not for that."""
-    import_module("dvc.config")
 
 
 def recorded_version(folder: Path) -> Version | None:

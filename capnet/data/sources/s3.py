@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,11 +64,6 @@ class S3Address:
     secret_key: str = ""
     session_token: str = ""
     anonymous: bool = False
-
-
-def load_boto3() -> None:
-    """Import boto3, for who wants to wait for a server and not for that."""
-    import_module("boto3")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
