@@ -78,6 +78,16 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 class``, ``3 classes``.
+
+    Args:
+        number: written with commas between thousands.
+        singular, plural: of the word; by default the plural is the singular and an s.
+    """
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
 class CapnetError(Exception):
     """Base of all errors that are the input's fault; ``exit_code`` is the command's exit status."""
 

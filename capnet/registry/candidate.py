@@ -25,7 +25,7 @@ from capnet.contracts import (
     sha256_files,
     slugify,
 )
-from capnet.errors import ContractError, Problem, some
+from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, with_interval
 from capnet.promotion.gate import GateScores, gate_scores
@@ -245,6 +245,6 @@ def views_in_words(views: Mapping[str, Any]) -> str:
     """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
     size = f" of {views['size']} px" if views.get("size") else ""
     return (
-        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px,"
+        f"{counted(views['views'], 'test-time view')}{size} (expand {views['expand']} px,"
         f" average of {views['average']})"
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capnet.contracts import VARIANTS, number
+from capnet.errors import counted
 from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import VARIANT_NAMES, blend_in_words, chosen_on, percent, with_interval
 from capnet.model.backbones import find_backbone
@@ -190,9 +191,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         elif ap < mean / 2:
             reasons.append(f"below half of the mean of {percent(mean)} %")
         if ap is not None and positives is not None and positives < FEW:
-            reasons.append(
-                f"{positives:.0f} positive test picture{'s' if positives > 1 else ''}: the figure is uncertain"
-            )
+            reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("too few positives for a threshold of its own")
         elif name in unreached:

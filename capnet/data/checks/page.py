@@ -13,6 +13,7 @@ from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import known_positives
+from capnet.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,13 +69,9 @@ def verdict(checks: Sequence[Check]) -> list[str]:
         for severity in ("critical", "warning")
     )
     passed, skipped = (sum(check.status == status for check in checks) for status in ("passed", "not checked"))
-    first = f"Refused: {_counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
-    more = [_counted(passed, "check") + " passed", _counted(len(warning), "warning"), f"{skipped} not checked"]
+    first = f"Refused: {counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
+    more = [counted(passed, "check") + " passed", counted(len(warning), "warning"), f"{skipped} not checked"]
     return [first, ", ".join(more) + "."]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _shown(check: Check) -> dict[str, Any]:

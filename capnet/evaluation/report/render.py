@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from capnet.config import Report
+from capnet.errors import counted
 from capnet.evaluation.report import comparisons, sections
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
-from capnet.evaluation.report.words import GLYPHS, chosen_on, counted, flatten
+from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten
 
 SORT_SCRIPT = """
 document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {

@@ -173,16 +173,6 @@ def _plain(value: Any) -> str:
     return str(value) if not isinstance(value, Mapping) else "; ".join(f"{key} {item}" for key, item in flatten(value))
 
 
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """``1 class``, ``3 classes``.
-
-    Args:
-        number: written with commas between thousands.
-        singular, plural: of the word; by default the plural is the singular and an s.
-    """
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
-
-
 def shorten(name: str, limit: int) -> str:
     """The name, or its start where it is longer than ``limit``."""
     return name if len(name) <= limit else name[: limit - 3] + "..."
