@@ -21,6 +21,7 @@ from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
+from capnet.progress import quiet
 
 
 def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
@@ -118,17 +119,6 @@ def _check_file(path: Path, name: str) -> str:
     return digest
 
 
-class _Quiet(logging.Filter):
-    """Keeps one warning back, whose reason is about to be removed."""
-
-    def __init__(self, start: str) -> None:
-        super().__init__()
-        self.start = start
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(self.start)
-
-
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
@@ -142,12 +132,8 @@ def _from_torchscript(name: str, path: Path) -> Any:
     """
     import open_clip
 
-    quiet = _Quiet("No pretrained weights loaded")
-    logging.getLogger().addFilter(quiet)
-    try:
+    with quiet({"": logging.ERROR}):  # it warns of weights that are missing, and here they come
         model = open_clip.create_model(name, pretrained=None)
-    finally:
-        logging.getLogger().removeFilter(quiet)
     load: Callable[..., Any] = torch.jit.load
     state = load(str(path), map_location="cpu").state_dict()
     for extra in ("input_resolution", "context_length", "vocab_size"):
