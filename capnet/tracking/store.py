@@ -70,7 +70,7 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             from requests import RequestException
             from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
-            raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
+            raise StoreError(f"could not {doing}: {error}", uri, "pip install 'capnet[registry]'") from error
         with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
                 with first_contact(), open_file(sqlite_file(uri), lambda address: _ask(MlflowClient, address, doing)):
@@ -87,7 +87,7 @@ def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
     except ImportError as error:  # a database driver that mlflow does not bring along
         raise StoreError(
             f"could not {doing}: {error}",
-            masked(uri),
+            uri,
             "install the driver of this kind of store in the same environment",
         ) from error
     client.search_experiments(max_results=1)
@@ -108,7 +108,7 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
     if experiment and experiment.lifecycle_stage != "active":
         raise StoreError(
             f"the experiment {settings.experiment!r} was deleted",
-            masked(tracking_uri(settings)),
+            tracking_uri(settings),
             "restore it (`mlflow experiments restore`), or set register.experiment to another name",
         )
     if experiment and home:
@@ -161,18 +161,12 @@ def local_path(location: str) -> Path | None:
     return None if parts.scheme else Path(location)
 
 
-def masked(uri: str) -> str:
-    """The URI without its password."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
 def explain(error: Exception, uri: str, doing: str) -> StoreError:
     """The three-part message for an error of mlflow, of the network or of the database.
 
     Args:
         error: as it was raised.
-        uri: of the store; its password stays out of the message.
+        uri: of the store; a message hides its password.
         doing: what did not work, such as register the model.
     """
     password, cause = urlsplit(uri).password, _innermost(error)
@@ -191,7 +185,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             " register.tracking_uri) to another store"
         )
         if "Detected out-of-date database schema" in reason:
-            todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
+            todo = f"bring the store up to date with `mlflow db upgrade {uri}` after a backup"
     elif status in (401, 403):
         todo = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
@@ -209,7 +203,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI"
             " (or register.tracking_uri) to another; then try again"
         )
-    return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
+    return StoreError(f"could not {doing}: {reason[:400]}", uri, todo)
 
 
 def _innermost(error: BaseException) -> BaseException:
