@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capnet.commands.options import settings_options
+from capnet.commands.options import model_option, settings_options
 
 EPILOG = """\b
 Examples:
@@ -22,13 +22,7 @@ Examples:
     show_default=True,
     help="ONNX file; what else a program must know goes into a .json of the same name.",
 )
-@click.option(
-    "--model",
-    "address",
-    default="",
-    metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
-)
+@model_option
 @click.option(
     "--check",
     "check",

@@ -29,6 +29,15 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
     return decorate
 
 
+model_option = click.option(
+    "--model",
+    "address",
+    default="",
+    metavar="MODEL",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
+)
+
+
 def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """The callback of an option whose values are NAME=VALUE."""
     for value in values:

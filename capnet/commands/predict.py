@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capnet.commands.options import settings_options
+from capnet.commands.options import model_option, settings_options
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -40,13 +40,7 @@ Examples:
     show_default=True,
     help="Output: .parquet, .csv, or .json for MegaDetector's format.",
 )
-@click.option(
-    "--model",
-    "address",
-    default="",
-    metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
-)
+@model_option
 @settings_options("sections register and runtime are used")
 def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
