@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +70,19 @@ def _compile_options(params: Any, options: dict[str, Any]) -> Any:
     from pipelines.options import Options
 
     local = options["local"]
-    same = (
-        "state_volume",
-        "data_volume",
-        "shared_memory",
-        "hours",
-        "train_hours",
-        "no_cache_from",
-        "nodes",
-        "processes_per_node",
-        "training_runtime",
-        "start_minutes",
-    )
     retries = 0 if local else 2
     return Options(
-        images=None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
-        cluster=local is None,
-        further_seeds=len(params.train.seeds) > 1,
-        pull_secret=bool(options["pull_secret"]) and local is None,
-        retries=retries if options["retries"] is None else options["retries"],
-        backoff_seconds=1 if local else 30,
-        # a schedule has one name for the images, whatever they become
-        cache=not options["no_cache"] and not options["schedule"],
-        **{name: options[name] for name in same},
+        **{field.name: options[field.name] for field in fields(Options) if field.name in options}
+        | {
+            "images": None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
+            "cluster": local is None,
+            "further_seeds": len(params.train.seeds) > 1,
+            "pull_secret": bool(options["pull_secret"]) and local is None,
+            "retries": retries if options["retries"] is None else options["retries"],
+            "backoff_seconds": 1 if local else 30,
+            # a schedule has one name for the images, whatever they become
+            "cache": not options["no_cache"] and not options["schedule"],
+        }
     )
 
 
