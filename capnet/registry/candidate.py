@@ -27,7 +27,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
-from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, with_interval
+from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
 
@@ -143,16 +143,9 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
 # ---------------------------------------------------------------- what the run shows
 
 
-def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flat_params(value, f"{name}.")
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in leaves(config)}
 
 
 def figures(candidate: Candidate) -> dict[str, float]:

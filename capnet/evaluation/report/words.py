@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MISSING = "-"
@@ -149,21 +149,23 @@ def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as sorted (``a.b``, value) pairs; long lists are counted, not listed."""
-    rows: list[tuple[str, str]] = []
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (``a.b``, value), sorted within each section."""
     for key in sorted(content):
-        value, name = content[key], f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows.extend(flatten(value, f"{name}."))
-        elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"))
+        if isinstance(content[key], Mapping):
+            yield from leaves(content[key], f"{prefix}{key}.")
         else:
-            rows.append((name, _plain(value)))
-    return rows
+            yield f"{prefix}{key}", content[key]
+
+
+def flatten(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (``a.b``, value) in words; long lists are counted, not listed."""
+    return [(name, _plain(value)) for name, value in leaves(content)]
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
