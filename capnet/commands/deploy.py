@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -55,14 +56,9 @@ def command(
     image: str,
     out: str,
     name: str,
-    namespace: str,
-    service_account: str,
-    cpu: str,
-    memory: str,
-    gpus: int,
-    replicas: int,
     params: str,
     settings: tuple[str, ...],
+    **pods: Any,
 ) -> None:
     """Write a KServe InferenceService that serves a registered version.
 
@@ -80,16 +76,8 @@ def command(
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
         kserve.check_verdict(client, version)
         storage = kserve.storage_address(client, version, artifacts)
-    deployment = kserve.Deployment(
-        name or kserve.service_name(version.name),
-        image or kserve.serve_image(Path(LOCK)),
-        namespace,
-        service_account,
-        cpu,
-        memory,
-        gpus,
-        replicas,
-    )
+    called, runs = name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK))
+    deployment = kserve.Deployment(called, runs, **pods)
     text = kserve.render(kserve.manifest(version, storage, deployment))
     if version.tags.get(FORM) != PACKED:
         click.echo(
