@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
@@ -17,6 +17,7 @@ from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
 from capnet.promotion.versions import rival_of
+from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
@@ -271,3 +272,13 @@ def _create_version(
             if fresh and not client.search_model_versions(f"name = '{settings.name}'"):
                 client.delete_registered_model(settings.name)
         raise
+
+
+def state_record(settings: Register, found: ModelVersion) -> dict[str, Any]:
+    """Where this content was registered last: for the state folder, never for an output."""
+    return {
+        "name": found.name,
+        "version": int(found.version),
+        "run_id": found.run_id,
+        "tracking_uri": redact(tracking_uri(settings)),
+    }

@@ -7,11 +7,12 @@ from pathlib import Path
 from capnet.config import Params
 from capnet.contracts import SCHEMA, dvc_output, write_json
 from capnet.registry.candidate import read_candidate
-from capnet.registry.register import register_version
+from capnet.registry.register import register_version, state_record
+from capnet.state import state_dir
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
-    """Write registration.json, without version number and run id, which differ between stores.
+    """Write registration.json; version number and run id differ between stores, so they go to the state folder.
 
     Args:
         params: all settings.
@@ -29,6 +30,7 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
     found = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
+    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, found))
     record = {
         "schema": SCHEMA,
         "name": settings.name,

@@ -50,6 +50,9 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
         "challenger",
         pytest.approx(0.4),
     )
+    state = json.loads((project / ".capnet" / "registry" / f"{content['content_hash']}.json").read_text())
+    assert (state["version"], state["tracking_uri"]) == (1, "sqlite:///mlflow.db")
+    assert state["run_id"] not in record.decode()
 
     again = _capnet(project, "register", "--check")
     assert (again.returncode, again.stdout, again.stderr) == (0, "register: the store has this model version\n", "")
