@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from capnet import __version__
-from capnet.stages import STAGES, process_rank, run
-
-if TYPE_CHECKING:
-    from capnet.config import Params
+from capnet.commands.options import pairs, settings_options
+from capnet.stages import STAGES, figures_in_words, process_rank, run
 
 COMMANDS = {
     "demo-data": "Draw the built-in demo images.",
@@ -75,17 +73,8 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="capnet")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
-@click.pass_context
-def main(ctx: click.Context, traceback: bool) -> None:
+def main(traceback: bool) -> None:
     """Long-tailed multi-label recognition with CLIP: from images to a registered model."""
-    ctx.obj = {"traceback": traceback}
-
-
-def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    wrong = [value for value in values if "=" not in value]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: write NAME=PATH")
-    return dict(value.split("=", 1) for value in values)
 
 
 def _stage_command(name: str) -> click.Command:
@@ -106,46 +95,42 @@ def _stage_command(name: str) -> click.Command:
             if registered(loaded.register_, *map(Path, paths)):
                 click.echo("register: the store has this model version")
                 return
-        with _reference(loaded, sources["split"]) if options.get("save_reference") else nullcontext():
-            metrics = run(name, loaded, sources, targets)
-        figures = "  ".join(
-            f"{key} {value:.0f}" if float(value).is_integer() else f"{key} {value:.4g}"
-            for key, value in metrics.items()
-        )
-        if process_rank() == 0:
-            click.echo(f"{name}: {figures or 'done'}")
+        with ExitStack() as around:
+            if options.get("save_reference"):
+                from capnet.commands.save_reference import saved_reference
 
-    options: list[click.Parameter] = [
-        click.Option(["--params"], default="params.yaml", show_default=True, help="Settings file."),
-        click.Option(
-            ["--set", "settings"],
+                around.enter_context(saved_reference(Path(sources["split"]), loaded.validate_.reference))
+            metrics = run(name, loaded, sources, targets)
+        if process_rank() == 0:
+            click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")
+
+    options = [
+        settings_options(),
+        click.option(
+            "--input",
+            "inputs",
             multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Override one setting; may be repeated.",
-        ),
-        click.Option(
-            ["--input", "inputs"],
-            multiple=True,
-            callback=_pairs,
+            callback=pairs,
             metavar="NAME=PATH",
             help=f"Another path of an input ({', '.join(stage.inputs)}).",
         ),
-        click.Option(
-            ["--output", "outputs"],
+        click.option(
+            "--output",
+            "outputs",
             multiple=True,
-            callback=_pairs,
+            callback=pairs,
             metavar="NAME=PATH",
             help=f"Another path of an output ({', '.join(stage.outputs)}).",
         ),
     ]
     if name == "register":
         options.append(
-            click.Option(["--check"], is_flag=True, help="Register again only where the store lacks this version.")
+            click.option("--check", is_flag=True, help="Register again only where the store lacks this version.")
         )
     if name == "validate":
         options.append(
-            click.Option(
-                ["--save-reference"],
+            click.option(
+                "--save-reference",
                 is_flag=True,
                 help="Write the file validate.reference from this split, for later runs to compare with.",
             )
@@ -160,34 +145,26 @@ def _stage_command(name: str) -> click.Command:
     epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
-    return click.Command(name, params=options, callback=execute, help=text, epilog=epilog)
-
-
-def _reference(params: Params, split: str) -> AbstractContextManager[None]:
-    from capnet.commands.save_reference import saved_reference
-
-    return saved_reference(Path(split), params.validate_.reference)
+    command: Any = execute
+    for option in reversed(options):
+        command = option(command)
+    return click.command(name, help=text, epilog=epilog)(command)
 
 
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
     try:
-        from capnet.errors import CapnetError, machine_faults
+        from capnet.errors import exits, machine_faults
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
 
         install()
         use_own_temporary_folder()
-        with machine_faults():
+        with exits("capnet"), machine_faults():
             main.main(standalone_mode=True)
     except KeyboardInterrupt:  # before click, which ends in the same way
         click.echo("Aborted!", err=True)
         sys.exit(1)
-    except CapnetError as error:
-        if "--traceback" in sys.argv:
-            raise
-        click.echo(f"capnet: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,21 @@ def _ends(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[: letters // 2]} ... {text[-letters // 2 :]}"
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first ``most`` of a list of names for a sentence, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """``1 class``, ``3 classes``.
+
+    Args:
+        number: written with commas between thousands.
+        singular, plural: of the word; by default the plural is the singular and an s.
+    """
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
 class CapnetError(Exception):
     """Base of all errors that are the input's fault; ``exit_code`` is the command's exit status."""
 
@@ -116,6 +132,18 @@ class GateError(CapnetError):
 
     exit_code = 5
     title = "gate"
+
+
+@contextmanager
+def exits(name: str) -> Iterator[None]:
+    """A CapnetError inside becomes its three-part message, under the ``name`` of the command, and its exit code."""
+    try:
+        yield
+    except CapnetError as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.stderr.write(f"{name}: {error.title} error\n{error}\n")
+        sys.exit(error.exit_code)
 
 
 @contextmanager

@@ -1,17 +1,21 @@
-"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log."""
+"""Progress with the time left: a bar on a terminal, elsewhere now and then a line in the log. And work
+ahead in threads, and silence."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 EVERY_SECONDS = 15.0  # between two lines in a log
 
 T = TypeVar("T")
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +72,23 @@ def _lines(description: str, total: int) -> Advance:
     return advance
 
 
+@contextmanager
+def quiet(levels: Mapping[str, int]) -> Iterator[None]:
+    """Loggers with other levels for a while.
+
+    Args:
+        levels: by the logger's name, "" for the root.
+    """
+    before = {name: logging.getLogger(name).level for name in levels}
+    try:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Iterate with a bar.
 
@@ -80,3 +101,26 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             advance()
+
+
+def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int = 8) -> Iterator[R]:
+    """Results of a function, in order, computed before they are needed.
+
+    Args:
+        items: read as far ahead as results are computed.
+        function: of one item; what it raises is raised at the item's turn.
+        threads: that run it.
+        ahead: results that may wait at once.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:  # an error, or nobody wants the rest
+                future.cancel()

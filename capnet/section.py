@@ -6,7 +6,9 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from capnet.errors import Problem
 
 # nearly every path: nothing to normalise, a name and one suffix
 PLAIN_PATH = re.compile(r"(?:[^/\\:.\0][^/\\:\0]*/)*[^/\\:.\0]+\.[A-Za-z0-9]+")
@@ -53,6 +55,14 @@ def _inside(path: str) -> str:
     if fault:
         raise ValueError(f"{fault}: write it relative to the data folder, with / between folders")
     return path
+
+
+def problems_of(error: ValidationError, where: str, todo: str = "") -> list[Problem]:
+    """Every finding of pydantic in three parts: the key with its value, and what is wrong with it."""
+    return [
+        Problem(f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", where, todo)
+        for item in error.errors()
+    ]
 
 
 Int = Annotated[int, BeforeValidator(_safe_integer)]

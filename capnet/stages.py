@@ -173,6 +173,13 @@ def _execute(
         return step(settings, inputs, outputs, log=log)
 
 
+def figures_in_words(figures: Mapping[str, float]) -> str:
+    """`rows 30  mAP 0.9039`."""
+    return "  ".join(
+        f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in figures.items()
+    )
+
+
 def process_rank() -> int:
     """Number of this process among those that torchrun started; 0 elsewhere."""
     return int(os.environ.get("RANK", "0"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from capnet.errors import CapnetError, Problem
+from capnet.errors import CapnetError, Problem, exits, some
 
 ROOT = Path(__file__).parents[1]
 # of a database that answered: known, judged, and why it stays
@@ -97,8 +97,7 @@ def vulnerable(answer: Mapping[str, Any], pins: Mapping[str, str]) -> list[Probl
                 problems.append(Problem(what, "constraints.txt", f"raise it; fixed in: {fixed}"))
     silent = sorted(set(pins) - asked)
     if silent:
-        names = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
-        problems.insert(0, unreachable(f"it does not know {len(silent)} of {len(pins)} packages: {names}"))
+        problems.insert(0, unreachable(f"it does not know {len(silent)} of {len(pins)} packages: {some(silent)}"))
     return problems
 
 
@@ -185,13 +184,6 @@ def command(tools: Path, service: str, out: Path) -> None:
     click.echo("audit: no known vulnerability, no licence that asks for more")
 
 
-def entry() -> None:
-    try:
-        command.main(standalone_mode=True)
-    except AuditError as error:
-        click.echo(f"audit: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    entry()
+    with exits("audit"):
+        command.main(standalone_mode=True)

@@ -6,12 +6,11 @@ import json
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import click
 
-from capnet.errors import CapnetError, ConfigError
+from capnet.errors import CapnetError, ConfigError, exits
 from components.images import LOCK, TARGETS, write_lock
 from components.revision import git_revision, short
 
@@ -162,14 +161,6 @@ def command(steps: tuple[str, ...], registry: str, torch: str, options: str, loc
         click.echo(f"images: digests are in {lock}", err=True)
 
 
-def entry() -> None:
-    """As the command capnet: a CapnetError becomes its message and exit code."""
-    try:
-        command.main(prog_name="python -m components.build", standalone_mode=True)
-    except CapnetError as error:
-        click.echo(f"components.build: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    entry()
+    with exits("components.build"):
+        command.main(prog_name="python -m components.build", standalone_mode=True)

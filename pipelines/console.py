@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from capnet.stages import figures_in_words
+
 LOG = "log.txt"
 HIDDEN = ("plan", "outcome")  # the one has no result, the other repeats the last lines
 COLOUR = re.compile(r"\x1b\[\d+m")
@@ -163,7 +165,7 @@ class Console(io.TextIOBase):
         if not self._open:
             self.terminal.write(f"{self.task.label:<20}")
         self._open = False
-        self._print(seconds + (in_words(figures(self.task.folder)) if good else "FAILED"))
+        self._print(seconds + (figures_in_words(figures(self.task.folder)) if good else "FAILED"))
 
     def _print(self, line: str) -> None:
         self._break()
@@ -191,13 +193,6 @@ def figures(folder: Path | None) -> dict[str, float]:
         return {}
     artifacts = json.loads(path.read_text()).get("artifacts", {}).get("metrics", {}).get("artifacts", [])
     return dict(artifacts[0]["metadata"]) if artifacts else {}
-
-
-def in_words(values: dict[str, float]) -> str:
-    """`rows 30  mAP 0.9039`."""
-    return "  ".join(
-        f"{name} {value:.0f}" if float(value).is_integer() else f"{name} {value:.4g}" for name, value in values.items()
-    )
 
 
 def shortest(path: Path) -> str:

@@ -74,18 +74,9 @@ def failure(console: Console, message: str) -> RunFailed:
             shortest(console.log),
             "the whole log is there; correct the cause and run it again",
         )
-    if task.mistake:
-        return RunFailed(
-            f"the task {task.label} failed: {task.mistake}",
-            shortest(console.log),
-            "its message is above; correct the cause and run it again",
-        )
-    if task.explained:
-        return RunFailed(
-            f"the task {task.label} failed",
-            shortest(console.log),
-            "its message is above; correct the cause and run it again",
-        )
+    if task.mistake or task.explained:
+        what = f"the task {task.label} failed" + (f": {task.mistake}" if task.mistake else "")
+        return RunFailed(what, shortest(console.log), "its message is above; correct the cause and run it again")
     return RunFailed(
         f"the task {task.label} ended without a message: it was killed, or memory ran out", shortest(console.log), AGAIN
     )

@@ -110,7 +110,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The run-time parameters about the cluster, as a pipeline function receives them."""
+    """The run-time parameters about the cluster, under the names that they have in a pipeline's signature."""
 
     accelerator_type: Any
     accelerator_count: Any

@@ -11,6 +11,7 @@ from components.outcome import outcome as outcome_task
 from components.predict import predict as predict_task
 from pipelines.options import (
     ANY_NODE,
+    CLUSTER,
     NO_TOLERATIONS,
     Cluster,
     Options,
@@ -55,20 +56,7 @@ def prediction(options: Options) -> Any:
         data_claim: str = "capnet-data",
         pull_secret: str = "registry-key",
     ) -> None:
-        cluster = Cluster(
-            accelerator_type,
-            accelerator_count,
-            cpu,
-            memory,
-            node_selector,
-            tolerations,
-            s3_secret,
-            mlflow_secret,
-            git_secret,
-            state_claim,
-            data_claim,
-            pull_secret,
-        )
+        cluster = Cluster(**{name: value for name, value in locals().items() if name in CLUSTER})
         with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             loaded = champion_task(model=model, params=predict, shards=shards, shard_count=shard_count)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from capnet.errors import exits
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -69,29 +70,19 @@ def _compile_options(params: Any, options: dict[str, Any]) -> Any:
     from pipelines.options import Options
 
     local = options["local"]
-    same = (
-        "state_volume",
-        "data_volume",
-        "shared_memory",
-        "hours",
-        "train_hours",
-        "no_cache_from",
-        "nodes",
-        "processes_per_node",
-        "training_runtime",
-        "start_minutes",
-    )
     retries = 0 if local else 2
     return Options(
-        images=None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
-        cluster=local is None,
-        further_seeds=len(params.train.seeds) > 1,
-        pull_secret=bool(options["pull_secret"]) and local is None,
-        retries=retries if options["retries"] is None else options["retries"],
-        backoff_seconds=1 if local else 30,
-        # a schedule has one name for the images, whatever they become
-        cache=not options["no_cache"] and not options["schedule"],
-        **{name: options[name] for name in same},
+        **{field.name: options[field.name] for field in fields(Options) if field.name in options}
+        | {
+            "images": None if local == "subprocess" else read_lock(Path(options["lock"]), options["allow_tags"]),
+            "cluster": local is None,
+            "further_seeds": len(params.train.seeds) > 1,
+            "pull_secret": bool(options["pull_secret"]) and local is None,
+            "retries": retries if options["retries"] is None else options["retries"],
+            "backoff_seconds": 1 if local else 30,
+            # a schedule has one name for the images, whatever they become
+            "cache": not options["no_cache"] and not options["schedule"],
+        }
     )
 
 
@@ -198,16 +189,6 @@ def version_name(revision: str, text: str) -> str:
     return f"{short(revision)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def entry() -> None:
-    """As the command capnet: a CapnetError becomes its message and exit code."""
-    from capnet.errors import CapnetError
-
-    try:
-        command.main(prog_name="python -m pipelines.submit", standalone_mode=True)
-    except CapnetError as error:
-        click.echo(f"pipelines.submit: {error.title} error\n{error}", err=True)
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    entry()
+    with exits("pipelines.submit"):
+        command.main(prog_name="python -m pipelines.submit", standalone_mode=True)

@@ -12,9 +12,9 @@ import capnet.cluster.names as names
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    wrong = [value for value in values if "=" not in value]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE")
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r}: write KEY=VALUE")
     return dict(value.split("=", 1) for value in values)
 
 

@@ -18,6 +18,7 @@ from components.train_nodes import train_nodes as train_nodes_task
 from components.validate import validate as validate_task
 from pipelines.options import (
     ANY_NODE,
+    CLUSTER,
     NO_TOLERATIONS,
     Cluster,
     Options,
@@ -70,20 +71,7 @@ def training(options: Options) -> Any:
         data_claim: str = "capnet-data",
         pull_secret: str = "registry-key",
     ) -> None:
-        cluster = Cluster(
-            accelerator_type,
-            accelerator_count,
-            cpu,
-            memory,
-            node_selector,
-            tolerations,
-            s3_secret,
-            mlflow_secret,
-            git_secret,
-            state_claim,
-            data_claim,
-            pull_secret,
-        )
+        cluster = Cluster(**{name: value for name, value in locals().items() if name in CLUSTER})
         with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             data = fetched.outputs["data"]

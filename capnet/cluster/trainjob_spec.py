@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from capnet.cluster.names import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, NODE_LABEL, POD, RUNTIME, S3_KEYS, STATE
 from capnet.config import Params
-from capnet.errors import CapnetError, ConfigError, Problem
+from capnet.errors import CapnetError, ConfigError
+from capnet.section import problems_of
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 STEP = "node"  # of the runtime's job, and of its container: Kubeflow Trainer's own word
@@ -125,13 +126,7 @@ def settings_of(values: Mapping[str, Any], params: Params) -> Nodes:
     try:
         nodes = Nodes.model_validate(dict(values))
     except ValidationError as error:
-        problems = [
-            Problem(
-                f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}", "options of the pipeline"
-            )
-            for item in error.errors()
-        ]
-        raise ConfigError(problems=problems) from None
+        raise ConfigError(problems=problems_of(error, "options of the pipeline")) from None
     nodes.check_batch(params.train.batch_size)
     return nodes
 

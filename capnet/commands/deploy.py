@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from capnet.commands.options import settings_options
 
 LOCK = "components/images.lock.yaml"
 EPILOG = """\b
@@ -46,26 +49,16 @@ Examples:
     type=click.IntRange(0),
     help="Fewest pods; 0 lets KServe go down to none.",
 )
-@click.option(
-    "--params", default="params.yaml", show_default=True, help="Settings file; section register names the store."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options("section register names the store")
 def command(
     address: str,
     artifacts: str,
     image: str,
     out: str,
     name: str,
-    namespace: str,
-    service_account: str,
-    cpu: str,
-    memory: str,
-    gpus: int,
-    replicas: int,
     params: str,
     settings: tuple[str, ...],
+    **pods: Any,
 ) -> None:
     """Write a KServe InferenceService that serves a registered version.
 
@@ -74,7 +67,7 @@ def command(
     """
     from capnet.config import load
     from capnet.contracts import replace_file
-    from capnet.promotion.champion import ALIAS, resolve
+    from capnet.promotion.champion import ALIAS, FORM, PACKED, resolve
     from capnet.serving import kserve
     from capnet.tracking.store import store
 
@@ -83,18 +76,10 @@ def command(
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
         kserve.check_verdict(client, version)
         storage = kserve.storage_address(client, version, artifacts)
-    deployment = kserve.Deployment(
-        name or kserve.service_name(version.name),
-        image or kserve.serve_image(Path(LOCK)),
-        namespace,
-        service_account,
-        cpu,
-        memory,
-        gpus,
-        replicas,
-    )
+    called, runs = name or kserve.service_name(version.name), image or kserve.serve_image(Path(LOCK))
+    deployment = kserve.Deployment(called, runs, **pods)
     text = kserve.render(kserve.manifest(version, storage, deployment))
-    if kserve.needs_weights(version):
+    if version.tags.get(FORM) != PACKED:
         click.echo(
             "note: the backbone's weights are not in this version, so the image must have them; register.pack_backbone:"
             " true packs them",

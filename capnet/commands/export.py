@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import model_option, settings_options
+
 EPILOG = """\b
 Examples:
   capnet export --out model.onnx                              the champion
@@ -20,13 +22,7 @@ Examples:
     show_default=True,
     help="ONNX file; what else a program must know goes into a .json of the same name.",
 )
-@click.option(
-    "--model",
-    "address",
-    default="",
-    metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
-)
+@model_option
 @click.option(
     "--check",
     "check",
@@ -34,12 +30,7 @@ Examples:
     metavar="LOCATION",
     help="Images to compare both on, as for predict; default: eight of noise.",
 )
-@click.option(
-    "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options("sections register and runtime are used")
 def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
     """Write the image tower and the class matrix as one ONNX graph: images in, logits out, for programs without
     Python.

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import settings_options
+
 
 @click.command()
-@click.option("--params", default="params.yaml", show_default=True, help="Settings file.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options()
 @click.option(
     "--split",
     "splits",

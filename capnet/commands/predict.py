@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from capnet.commands.options import model_option, settings_options
+
 if TYPE_CHECKING:
     from capnet.config import Params
     from capnet.serving.engine import Served
@@ -38,19 +40,8 @@ Examples:
     show_default=True,
     help="Output: .parquet, .csv, or .json for MegaDetector's format.",
 )
-@click.option(
-    "--model",
-    "address",
-    default="",
-    metavar="MODEL",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
-)
-@click.option(
-    "--params", default="params.yaml", show_default=True, help="Settings file; sections register and runtime are used."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@model_option
+@settings_options("sections register and runtime are used")
 def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from capnet.commands.options import settings_options
+
 if TYPE_CHECKING:
     from capnet.promotion.verdict import Verdict
 
@@ -24,15 +26,7 @@ Examples:
 
 
 @click.command("promote", epilog=EPILOG)
-@click.option(
-    "--params",
-    default="params.yaml",
-    show_default=True,
-    help="Settings file; section register names store, model and policy.",
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options("section register names store, model and policy")
 @click.option(
     "--version", "number", default="", metavar="N", help="Version to promote; without it the one under register.alias."
 )

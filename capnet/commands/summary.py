@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capnet.contracts import VARIANTS, read_evaluation
+from capnet.contracts import VARIANTS, number, read_evaluation, read_rows
 from capnet.errors import ContractError
+from capnet.evaluation.report.words import interval, percent
 
 COLUMNS = ("mAP", "head", "medium", "tail", "CF1", "OF1")
 WIDTH = 200  # of a line where the output is no terminal: nothing is cut
@@ -80,19 +80,13 @@ def cell(values: Mapping[str, float], name: str, narrow: bool) -> str:
     """Value and interval in percent, "-" where the mean does not exist."""
     if name not in values:
         return "-"
-    text = f"{100 * values[name]:.1f}"
-    if f"{name}_low" not in values:
-        return text
-    interval = f"{100 * values[f'{name}_low']:.1f}-{100 * values[f'{name}_high']:.1f}"
-    return f"{text}\n{interval}" if narrow else f"{text} ({interval})"
+    text, span = percent(values[name]), interval(values, name).replace(" to ", "-")
+    return (f"{text}\n{span}" if narrow else f"{text} ({span})") if span else text
 
 
 def tail_classes(path: Path) -> Table:
     """Average precision of every tail class, most training pictures first."""
-    if not path.is_file():
-        raise ContractError("a stage's output is missing", str(path), "run `capnet evaluate` again")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("bucket") == "tail"]
+    rows = [row for row in read_rows(path, ("class", "bucket", "train_count", "positives")) if row["bucket"] == "tail"]
     table = Table(
         title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
     )
@@ -100,15 +94,11 @@ def tail_classes(path: Path) -> Table:
     for name in ("train pictures", "test positives", "capnet", "zero_shot", "linear_probe"):
         table.add_column(name, justify="right")
     for row in rows[:SHOWN]:
-        precisions = (percent(row.get(name)) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
+        precisions = (percent(number(row.get(name))) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
         table.add_row(escape(row["class"]), row["train_count"], row["positives"], *precisions)
     if len(rows) > SHOWN:
         table.caption = f"and {len(rows) - SHOWN} more in {path.name}"
     return table
-
-
-def percent(text: str | None) -> str:
-    return f"{100 * float(text):.1f}" if text else "-"
 
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:

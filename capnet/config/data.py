@@ -199,6 +199,3 @@ class Validate(Section):
         ),
     )
     drift: Drift = Drift()
-    published: Literal["none", "voc-lt", "coco-lt"] = Field(
-        "none", description="benchmark whose published counts the split must have"
-    )

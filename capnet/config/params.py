@@ -25,6 +25,7 @@ RENAMED = {  # old settings that are refused with the new name
     "ingest.pictures": "ingest.images",
     "ingest.bad_pictures": "ingest.bad_images",
     "validate.pictures": "validate.images",
+    "validate.published": "split.benchmark",
     "train.adapter.place": "train.adapter.location",
 }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5_file(path: Path) -> str:
+    """Hex md5 of a file's bytes: what DVC, S3 and published data sets name a file by, no protection."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def sha256_files(files: Mapping[str, Path]) -> str:
@@ -118,6 +125,7 @@ def reading(path: Path) -> Iterator[None]:
         RuntimeError,
         TypeError,
         ValueError,
+        csv.Error,
     ) as error:
         reason = f"nothing under {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         what = f"damaged, or not what this version writes: {reason or type(error).__name__}"
@@ -142,12 +150,21 @@ def tree_hash(root: Path) -> str:
     entries = []
     for path in root.rglob("*"):
         if path.is_file():
-            with open(path, "rb") as file:
-                entries.append(
-                    {"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": path.relative_to(root).as_posix()}
-                )
+            entries.append({"md5": md5_file(path), "relpath": path.relative_to(root).as_posix()})
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def dvc_output(path: Path) -> dict[str, Any]:
+    """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
+    import yaml
+
+    try:
+        output = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]
+        names = {"md5": str(output["md5"]), "path": str(output.get("path", ""))}
+        return names | {"nfiles": int(output.get("nfiles", 1)), "size": int(output.get("size", 0))}
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError):
+        return {}
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
@@ -169,3 +186,34 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     return content
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV table that a stage wrote, as text.
+
+    Args:
+        path: per_class.csv or history.csv.
+        columns: what it must have.
+
+    Raises:
+        ContractError: the file is missing or damaged, or lacks a column.
+    """
+    check_exists(path)
+    with reading(path), open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows, head = list(reader), reader.fieldnames or ()
+    missing = [name for name in columns if name not in head]
+    if missing:
+        raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
+    uneven = next((number for number, row in enumerate(rows, start=1) if None in row or None in row.values()), 0)
+    if uneven:
+        raise ContractError(f"row {uneven} has more or fewer cells than the head", str(path), AGAIN)
+    return rows
+
+
+def number(cell: str | None) -> float | None:
+    """A cell of ``read_rows`` as a number; None where it is empty or no number."""
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return None

@@ -30,6 +30,8 @@ MANIFEST_COLUMNS = (
 OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst, in formats that have them
 NEVER_NULL = ("image_id", "path", "labels", "unknown", "split", "variant", "scores")
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
+SEEN_COLUMNS = ("sha256", "group")
+SCORED_COLUMNS = (*SEEN_COLUMNS, "labels", "unknown", "scores")
 
 
 def _manifest_schema(frame: pd.DataFrame, with_split: bool) -> Any:
@@ -57,7 +59,10 @@ def _write_table(path: Path, frame: pd.DataFrame, schema: Any) -> None:
         pq.write_table(table, temporary)
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read_table(
+    path: Path, columns: Sequence[str], filled: Sequence[str] = NEVER_NULL, versioned: bool = True
+) -> pd.DataFrame:
+    """A table with these columns; those of ``filled`` have no empty cell, and ``versioned`` is of this schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,29 +72,33 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except (pa.ArrowException, OSError) as error:
         raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
     with reading(path):
-        check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
+        if versioned:
+            check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
         for field in _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)]):
-            _check_column(table[field.name], field)
+            _check_column(table[field.name], field, filled)
         frame: pd.DataFrame = table.to_pandas()
     return frame
 
 
-def _check_column(column: Any, field: Any) -> None:
+def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:
     """Raises ValueError where a column is not what is written there."""
     import pyarrow.compute as pc
 
     if column.type != field.type:
         raise ValueError(f"column {field.name} holds {column.type}, not {field.type}")
-    if column.null_count and field.name in NEVER_NULL:
+    if column.null_count and field.name in filled:
         raise ValueError(f"column {field.name} has {column.null_count} empty cells")
     strange = sorted(set(column.unique().to_pylist()) - set(SPLITS)) if field.name == "split" else []
     if strange:
         raise ValueError(f"split is {strange[0]!r}, and must be one of {', '.join(SPLITS)}")
     if field.name in ("labels", "unknown"):
-        lowest = pc.min(pc.list_flatten(column)).as_py()
+        indices = pc.list_flatten(column)
+        lowest = pc.min(indices).as_py()
+        if indices.null_count:
+            raise ValueError(f"column {field.name} has an empty class index")
         if lowest is not None and lowest < 0:
             raise ValueError(f"column {field.name} has the class index {lowest}")
     if field.name == "scores":
@@ -127,6 +136,16 @@ def write_predictions(path: Path, frame: pd.DataFrame) -> None:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     return _read_table(path, PREDICTION_COLUMNS)
+
+
+def write_gate_rows(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """A table of a promotion: SCORED_COLUMNS or SEEN_COLUMNS, one row an image."""
+    _write_table(path, frame, _schema(columns))
+
+
+def read_gate_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """What ``write_gate_rows`` wrote, without an empty cell; the schema version is that of the file beside it."""
+    return _read_table(path, columns, filled=columns, versioned=False)
 
 
 def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> np.ndarray:

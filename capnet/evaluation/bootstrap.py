@@ -67,11 +67,6 @@ def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
-def is_single(units: NDArray[np.int64]) -> bool:
-    """Is everything drawn together? Then every draw equals the data, and nothing says how far chance moves a figure."""
-    return len(np.unique(units)) < 2
-
-
 def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
     """How often each image is in each bootstrap draw; the draws do not depend on the size of the blocks.
 
@@ -149,7 +144,8 @@ def compare(
         )
 
     points = {name: measure(name, np.ones((len(labels), 1))) for name in variants}
-    single = is_single(units)
+    # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
+    single = len(np.unique(units)) < 2
     with_interval = np.flatnonzero(((labels & known).sum(axis=0) >= MIN_POSITIVES) & (not single))
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []

@@ -65,7 +65,6 @@ def check_premise(
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
     buckets: np.ndarray,
-    min_positives: int = MIN_TEST_POSITIVES,
 ) -> Mapping[str, Premise]:
     """Compare the rows of the label graph and of the training co-occurrence with the test co-occurrence.
 
@@ -76,14 +75,13 @@ def check_premise(
         adjacency: of the label graph, [class, class].
         train, test: labels and unknown, each bool [image, class].
         buckets: head, medium or tail, str [class].
-        min_positives: known test positives that a class needs to be compared.
 
     Returns:
-        A Premise for ``all`` and for every bucket that has classes.
+        A Premise for ``all`` and for every bucket that has classes, over those with MIN_TEST_POSITIVES or more.
     """
     labels, unknown = test
     target = without_diagonal(cooccurrence(labels, unknown))
-    usable = ((labels & ~unknown).sum(axis=0) >= min_positives) & (
+    usable = ((labels & ~unknown).sum(axis=0) >= MIN_TEST_POSITIVES) & (
         target.max(axis=1, initial=0.0) > target.min(axis=1, initial=1.0)
     )
     sources = [without_diagonal(np.asarray(matrix, dtype=np.float64)) for matrix in (adjacency, cooccurrence(*train))]

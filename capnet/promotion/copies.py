@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
 from capnet.promotion.page import refresh
 from capnet.promotion.standard import VERDICT_POLICY
+from capnet.promotion.versions import version_or_none
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -73,8 +74,6 @@ def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
     A copy made by the UI's button is told by the tags of another version on it; it gets the tag that ours have, before
     a verdict covers them.
     """
-    from mlflow.exceptions import MlflowException
-
     of = version.tags.get(VERDICT_OF, "")
     # copied by the UI's button
     if COPIED_FROM not in version.tags and of not in ("", identity(version.name, version.version)):
@@ -83,12 +82,8 @@ def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
     home = re.fullmatch(r"(.+) version (\d+)", version.tags.get(COPIED_FROM, ""))
     if home is None:
         return ""
-    try:
-        tags = client.get_model_version(home[1], home[2]).tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return ""
+    found = version_or_none(client, home[1], home[2])
+    tags = found.tags if found else {}
     if tags.get(VERDICT) != "red" or tags.get(VERDICT_OF) != home[0]:
         return ""
     return "; ".join(

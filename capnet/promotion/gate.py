@@ -5,23 +5,27 @@ has seen.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import (
     SCHEMA,
+    SCORED_COLUMNS,
+    SEEN_COLUMNS,
     Classes,
     check_schema,
     label_matrix,
+    read_gate_rows,
     read_json,
     read_predictions,
     read_split,
+    reading,
+    write_gate_rows,
     write_json,
 )
-from capnet.errors import ContractError
-from capnet.promotion.gate_rows import check_rows
+from capnet.errors import ContractError, some
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
@@ -96,39 +100,33 @@ def _hashed(groups: pd.Series) -> list[str]:
 
 def write_gate(folder: Path, scores: GateScores) -> None:
     """Three files for the run's artifacts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"labels": pa.list_(pa.int16()), "unknown": pa.list_(pa.int16()), "scores": pa.list_(pa.float32())}
-    for name, frame in ((TEST, scores.test), (SEEN, scores.seen)):
-        schema = pa.schema([(column, kinds.get(column, pa.string())) for column in sorted(frame.columns)])
-        pq.write_table(
-            pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False),
-            folder / name,
-            compression="zstd",
-        )
+    write_gate_rows(folder / TEST, scores.test, SCORED_COLUMNS)
+    write_gate_rows(folder / SEEN, scores.seen, SEEN_COLUMNS)
     write_json(folder / CLASSES, dict(scores.classes))
 
 
 def read_gate(folder: Path) -> GateScores:
-    """What ``write_gate`` wrote.
+    """What ``write_gate`` wrote: it comes from a store, so from whoever may write there.
 
     Raises:
-        ContractError: a file is missing or damaged.
+        ContractError: a file is missing or damaged, or does not fit the others.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     content = read_json(folder / CLASSES)
     check_schema(content, folder / CLASSES)
     try:
-        test, seen = (pq.read_table(folder / name).to_pandas() for name in (TEST, SEEN))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ContractError(
-            f"scores for the gate cannot be read: {error}", str(folder), "register the model again"
-        ) from None
-    check_rows(content.get("classes"), test, seen, str(folder))
+        test, seen = read_gate_rows(folder / TEST, SCORED_COLUMNS), read_gate_rows(folder / SEEN, SEEN_COLUMNS)
+        with reading(folder / CLASSES):
+            names = [item["name"] for item in content["classes"]]
+            kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
+            if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
+                raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
+        for column in ("labels", "unknown"):
+            label_matrix(test[column], len(names))
+        if {len(row) for row in test["scores"]} - {len(names)}:
+            raise ContractError(f"scores are not those of {len(names)} classes", str(folder / TEST))
+    except ContractError as error:
+        what = f"scores for the gate cannot be read: {error.problems[0].what}"
+        raise ContractError(what, error.problems[0].where, "register the model again") from None
     return GateScores(content, test, seen)
 
 
@@ -170,7 +168,9 @@ def judge(
             sorted(set(champion.names) - set(candidate.names)),
             sorted(set(candidate.names) - set(champion.names)),
         )
-        change = f"gone: {_some(gone)}; new: {_some(new)}" if gone or new else "the same in another order"
+        change = (
+            f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}" if gone or new else "the same in another order"
+        )
         note = f"not comparable: the champion knows other classes ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
@@ -197,7 +197,7 @@ def judge(
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
-        doubts.append(f"classes that the champion marks as critical are not marked any more: {_some(dropped)}")
+        doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
     return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
 
 
@@ -292,8 +292,3 @@ def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
     return Rows(
         labels, ~unknown, unit_codes(part["group"].tolist()), scores.names, [item["bucket"] for item in items], critical
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "none") + more

@@ -139,19 +139,8 @@ def read(tags: Mapping[str, str]) -> list[Event]:
                 content = json.loads(value)  # a newer version may say more
                 events.append(Event(**{name: content[name] for name in known & content.keys()}, key=key))
             except (ValueError, TypeError, AttributeError):  # someone edited the tag in the UI; the audit names it
-                events.append(
-                    Event(
-                        "unreadable",
-                        "",
-                        "",
-                        "",
-                        value[:200],
-                        "",
-                        "?",
-                        key.removeprefix(PREFIX).rpartition(".")[0],
-                        key=key,
-                    )
-                )
+                at = key.removeprefix(PREFIX).rpartition(".")[0]
+                events.append(Event("unreadable", "", "", "", value[:200], "", "?", at, key=key))
     return sorted(events, key=lambda event: (event.done or event.at, event.key))
 
 

@@ -9,8 +9,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from capnet.config import Int, Section
-from capnet.errors import ConfigError, Problem
+from capnet.errors import ConfigError
 from capnet.inline import text_and_path
+from capnet.section import problems_of
 from capnet.yaml_text import read_yaml
 
 DEFAULT = "mlflow/promotion.yaml"
@@ -78,15 +79,8 @@ def read_policy(setting: str | Path) -> Policy:
         content = read_yaml(text)
         return Policy.model_validate({} if content is None else content)
     except ValidationError as error:
-        problems = [
-            Problem(
-                f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}",
-                str(path),
-                "see mlflow/README.md for what may stand there",
-            )
-            for item in error.errors()
-        ]
-        raise ConfigError(problems=problems) from None
+        todo = "see mlflow/README.md for what may stand there"
+        raise ConfigError(problems=problems_of(error, str(path), todo)) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(
             f"not valid YAML: {' '.join(str(error).split())}", str(path), "correct the file at that line"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from capnet.errors import counted
 from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
@@ -281,8 +282,8 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
         return rule("pass", difference, difference)
     if evidence.units < 2 and evidence.pictures >= MIN_POSITIVES:
         return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
-    found = f"only {positives} positive test {'group' if evidence.grouped else 'picture'}"
-    found += "" if positives == 1 else "s"
+    unit = "group" if evidence.grouped else "picture"
+    found = f"only {counted(positives, f'positive test {unit}')}"
     if positives < MIN_POSITIVES:
         return rule("inconclusive", low, high, f"{found}, {MIN_POSITIVES} are needed to decide")
     outcome, hidden = decide(low, high, margin), unseen(positives)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Register
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, refusal
+from capnet.tracking.store import may_be_gone
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -15,15 +16,9 @@ if TYPE_CHECKING:
 
 def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version under the alias, None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    number = model.aliases.get(ALIAS)
+    number = None
+    with may_be_gone():
+        number = client.get_registered_model(name).aliases.get(ALIAS)
     return None if number is None else client.get_model_version(name, str(number))
 
 
@@ -70,14 +65,9 @@ def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersio
     Returns:
         The version; None where it was deleted.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with may_be_gone():
         return client.get_model_version(name, number)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
+    return None
 
 
 def current_number(client: MlflowClient, name: str) -> str:

@@ -4,7 +4,6 @@ No mlflow here.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,18 @@ from capnet.contracts import (
     VARIANTS,
     Classes,
     check_schema,
+    number,
     read_classes,
     read_evaluation,
     read_json,
+    read_rows,
     reading,
     sha256_files,
     slugify,
 )
-from capnet.errors import ContractError, Problem
+from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
+from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
 
@@ -34,13 +36,6 @@ MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv"
 EVALUATION_FILES = ("evaluation.json", "per_class.csv", "thresholds.json")
 # metric: column of per_class.csv
 PER_CLASS = {"ap": "ap", "precision": "precision", "recall": "recall", "threshold": "threshold", "support": "positives"}
-TITLES = {
-    "capnet": "CapNet",
-    "single_view": "CapNet, one view",
-    "zero_shot": "zero-shot",
-    "zero_shot_single_view": "zero-shot, one view",
-    "linear_probe": "linear probe",
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
     check_schema(thresholds, evaluation / "thresholds.json")
-    per_class = _rows(evaluation / "per_class.csv", ("class", "ap"))
+    per_class = read_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
         for path, matches in (
@@ -139,36 +134,18 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         raise ContractError(problems=problems)
     with reading(validation / "validation.json"):
         checks = [dict(item) for item in findings["checks"]]
-    history = _rows(model / "history.csv", ("epoch",))
+    history = read_rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
     return Candidate(split, validation, model, evaluation, content, classes, *measured)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    with reading(path), open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ContractError(
-                f"columns are missing: {', '.join(missing)}", str(path), "run the stage that writes it again"
-            )
-        return list(reader)
-
-
 # ---------------------------------------------------------------- what the run shows
 
 
-def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flat_params(value, f"{name}.")
-        else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
-    return flat
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in leaves(config)}
 
 
 def figures(candidate: Candidate) -> dict[str, float]:
@@ -189,7 +166,7 @@ def figures(candidate: Candidate) -> dict[str, float]:
         named |= {f"slice-{slugify(label)}/{name}": value for name, value in means(variants).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
     for row in candidate.per_class:
-        values = {f"{kind}/{slugs[row['class']]}": _number(row.get(column)) for kind, column in PER_CLASS.items()}
+        values = {f"{kind}/{slugs[row['class']]}": number(row.get(column)) for kind, column in PER_CLASS.items()}
         named |= {name: value for name, value in values.items() if value is not None}
     return named
 
@@ -199,18 +176,9 @@ def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
     names = {"loss": "train/loss"} | {f"val_{name}": f"val/{name}" for name in HEADLINE}
     for row in candidate.history:
         for column, name in names.items():
-            value = _number(row.get(column))
+            value = number(row.get(column))
             if value is not None:
                 yield name, value, int(float(row["epoch"]))
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or value is None or value == "":
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 # ---------------------------------------------------------------- what the version says
@@ -222,7 +190,8 @@ def description(candidate: Candidate) -> str:
     views, backbone = config["tte"], config.get("backbone", {})
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
-    borrowed = [item["name"] for item in thresholds["classes"] if item.get("borrowed")]
+    borrowed = [code(item["name"][:80]) for item in thresholds["classes"] if item.get("borrowed")]
+    left_out = [code(name[:80]) for name in metrics.get("left_out", ())]
     lines = [  # the first line is plain: lists of versions show it as it is
         f"mAP {100 * metrics['capnet']['mAP']:.1f} % over {len(candidate.classes)} classes"
         + (f", measured on {metrics['test_rows']} test pictures." if "test_rows" in metrics else "."),
@@ -233,7 +202,8 @@ def description(candidate: Candidate) -> str:
     for variant in VARIANTS:
         if variant in metrics:
             lines.append(
-                f"| {TITLES[variant]} |" + "".join(f" &emsp; {percent(metrics[variant], name)} |" for name in shown)
+                f"| {VARIANT_NAMES[variant]} |"
+                + "".join(f" &emsp; {with_interval(metrics[variant], name)} |" for name in shown)
             )
     lines += [
         "",
@@ -242,7 +212,7 @@ def description(candidate: Candidate) -> str:
         + ".",
         (
             f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on"
-            f" {source_of_thresholds(thresholds)}, valid only for {views_in_words(views)}."
+            f" {chosen_on(thresholds.get('source'))}, valid only for {views_in_words(views)}."
         ),
         (
             f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights"
@@ -253,10 +223,10 @@ def description(candidate: Candidate) -> str:
     if borrowed:
         lines.append(
             "- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used:"
-            f" {_some(borrowed)}."
+            f" {some(borrowed, 12)}."
         )
-    if metrics.get("left_out"):
-        lines.append(f"- **Not measured** (no positive test picture): {_some(metrics['left_out'])}.")
+    if left_out:
+        lines.append(f"- **Not measured** (no positive test picture): {some(left_out, 12)}.")
     lines.append(
         f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report and both cards"
         " under its artifacts."
@@ -264,33 +234,10 @@ def description(candidate: Candidate) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(values: Mapping[str, Any], name: str) -> str:
-    """A mean in %, with its interval where there is one: 84.0 (81.2 to 86.5)."""
-    if name not in values:
-        return ""
-    text = f"{100 * values[name]:.1f}"
-    low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-    return text if low is None or high is None else f"{text} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def source_of_thresholds(thresholds: Mapping[str, Any]) -> str:
-    """The pictures that thresholds were chosen on, in words."""
-    return {
-        "val": "the validation pictures",
-        "out_of_fold": "out-of-fold scores of the pictures it was trained on",
-    }.get(str(thresholds.get("source")), "?")
-
-
 def views_in_words(views: Mapping[str, Any]) -> str:
     """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
     size = f" of {views['size']} px" if views.get("size") else ""
     return (
-        f"{views['views']} test-time view{'s' if views['views'] > 1 else ''}{size} (expand {views['expand']} px,"
+        f"{counted(views['views'], 'test-time view')}{size} (expand {views['expand']} px,"
         f" average of {views['average']})"
-    )
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(code(name[:80]) for name in names[:most]) + (
-        f" and {len(names) - most} more" if len(names) > most else ""
     )

@@ -7,21 +7,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from capnet.contracts import VARIANTS
+from capnet.contracts import VARIANTS, number
+from capnet.errors import counted
 from capnet.evaluation.headline import HEADLINE
-from capnet.evaluation.report.words import blend_in_words
+from capnet.evaluation.report.words import VARIANT_NAMES, blend_in_words, chosen_on, percent, with_interval
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words
-from capnet.registry.candidate import (
-    TITLES,
-    Candidate,
-    flat_params,
-    percent,
-    source_of_thresholds,
-    views_in_words,
-)
+from capnet.registry.candidate import Candidate, flat_params, views_in_words
 from capnet.registry.data_card import data_card
 from capnet.registry.licences import data_licence
 from capnet.registry.markdown import LONGEST_TABLE, class_table, code, table
@@ -84,7 +78,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
         "# Model card",
         "",
         (
-            f"Says which of {len(classes)} classes are on a picture. mAP {percent(metrics['capnet'], 'mAP')} % on"
+            f"Says which of {len(classes)} classes are on a picture. mAP {with_interval(metrics['capnet'], 'mAP')} % on"
             f" {metrics.get('test_rows', '?')} test pictures."
         ),
         "",
@@ -118,7 +112,11 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
         "",
         *table(
             ["", *shown],
-            [[TITLES[name], *(percent(metrics[name], key) for key in shown)] for name in VARIANTS if name in metrics],
+            [
+                [VARIANT_NAMES[name], *(with_interval(metrics[name], key) for key in shown)]
+                for name in VARIANTS
+                if name in metrics
+            ],
         ),
         *_slices(candidate, shown),
         *blend_in_words(config.get("blend", {})),
@@ -129,7 +127,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
     lines += (
         table(
             ["class", "AP %", "why"],
-            [[code(name), _share(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
+            [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
         )
         if weak
         else ["None found."]
@@ -140,7 +138,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
         "## Thresholds",
         "",
         (
-            f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {source_of_thresholds(thresholds)}."
+            f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {chosen_on(thresholds.get('source'))}."
             f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
             f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
             " threshold."
@@ -187,15 +185,13 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     found = []
     for row in candidate.per_class:
-        name, ap, positives, reasons = row["class"], _number(row.get("ap")), _number(row.get("positives")), []
+        name, ap, positives, reasons = row["class"], number(row.get("ap")), number(row.get("positives")), []
         if ap is None or name in left_out:
             reasons.append("not measured: no positive test picture")
         elif ap < mean / 2:
-            reasons.append(f"below half of the mean of {_share(mean)} %")
+            reasons.append(f"below half of the mean of {percent(mean)} %")
         if ap is not None and positives is not None and positives < FEW:
-            reasons.append(
-                f"{positives:.0f} positive test picture{'s' if positives > 1 else ''}: the figure is uncertain"
-            )
+            reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("too few positives for a threshold of its own")
         elif name in unreached:
@@ -210,7 +206,7 @@ def _slices(candidate: Candidate, shown: Sequence[str]) -> list[str]:
     if not slices:
         return []
     rows = [
-        [code(name), *(percent(values["capnet"], key) for key in shown)]
+        [code(name), *(with_interval(values["capnet"], key) for key in shown)]
         for name, values in slices.items()
         if "capnet" in values
     ]
@@ -226,7 +222,7 @@ def _every_class(candidate: Candidate) -> list[str]:
             row.get("bucket", ""),
             row.get("train_count", ""),
             row.get("positives", ""),
-            _share(_number(row.get("ap"))),
+            percent(number(row.get("ap"))),
             f"{limits[row['class']]:.4f}",
         ]
         for row in candidate.per_class
@@ -263,14 +259,3 @@ def _made_of(candidate: Candidate, form: str) -> list[str]:
         ),
         f"- Content: {code(candidate.content_hash)}.",
     ]
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        return None if value in (None, "") else float(value)
-    except ValueError:
-        return None

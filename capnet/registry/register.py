@@ -17,6 +17,7 @@ from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
 from capnet.promotion.versions import rival_of
+from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
 from capnet.registry.cards import card_links, card_texts
@@ -24,7 +25,7 @@ from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags,
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
-from capnet.tracking.store import experiment_id, insist, local_path, masked, store, tracking_uri
+from capnet.tracking.store import experiment_id, insist, local_path, may_be_gone, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -114,24 +115,10 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
         found = [item for item in found if item.tags.get(FORM) == PACKED]
     in_file = sqlite_file(tracking_uri(settings)) is not None
     for item in sorted(found, key=lambda item: int(item.version)):
-        with _may_be_gone():
+        with may_be_gone():  # another registration takes its duplicate back, or a person tidies up
             if not in_file or _has_artifacts(client, item):
                 return client.get_model_version(settings.name, item.version)
     return None
-
-
-@contextmanager
-def _may_be_gone() -> Iterator[None]:
-    """Passes over a version that was deleted since the search found it: another registration takes its duplicate back,
-    or a person tidies up.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
 
 
 def _pages(client: MlflowClient, query: str) -> Iterator[ModelVersion]:
@@ -287,11 +274,11 @@ def _create_version(
         raise
 
 
-def state_record(settings: Register, candidate: Candidate, found: ModelVersion) -> dict[str, Any]:
+def state_record(settings: Register, found: ModelVersion) -> dict[str, Any]:
     """Where this content was registered last: for the state folder, never for an output."""
     return {
         "name": found.name,
         "version": int(found.version),
         "run_id": found.run_id,
-        "tracking_uri": masked(tracking_uri(settings)),
+        "tracking_uri": redact(tracking_uri(settings)),
     }

@@ -18,7 +18,6 @@ from capnet.errors import ConfigError, GateError
 from capnet.promotion.champion import (
     FORM,
     OVERRIDE,
-    PACKED,
     PROVENANCE,
     VERDICT,
     VERDICT_AGAINST,
@@ -223,8 +222,3 @@ def label(text: str) -> str:
     both ends.
     """
     return re.sub(r"[^\w.-]", "-", text, flags=re.ASCII)[:63].strip("-._")
-
-
-def needs_weights(version: ModelVersion) -> bool:
-    """True where the pod must find the backbone's weights itself."""
-    return version.tags.get(FORM) != PACKED

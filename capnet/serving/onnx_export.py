@@ -9,8 +9,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from capnet.contracts import SCHEMA, write_json
 from capnet.errors import ConfigError, ContractError, DataError
+from capnet.progress import quiet
 
 if TYPE_CHECKING:
     from capnet.model.capnet import CapNet, ClassFeatures
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PICTURES, LOGITS, OPSET = "pictures", "logits", 20
 PARITY = 1e-4  # largest difference of a score
 LARGEST = 2**31 - 2**20  # bytes that one file may have: protobuf's limit
+EXPORTERS = dict.fromkeys(("torch.onnx", "onnxscript", "onnx_ir"), logging.ERROR)
 TIMED = 20
 
 
@@ -163,7 +164,8 @@ def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> Non
         )
     side = served.scorer.loaded.model.towers.preprocess.size
     example = torch.zeros(2, 3, side, side)
-    with _quiet(), torch.no_grad():
+    # the exporter tells much that no user can act on; errors still raise
+    with warnings.catch_warnings(action="ignore"), quiet(EXPORTERS), torch.no_grad():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -243,19 +245,3 @@ def _noise(folder: Path, size: int) -> list[Path]:
         paths.append(folder / f"{number}.png")
         image.save(paths[-1])
     return paths
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells much that no user can act on; errors still raise."""
-    names = ("torch.onnx", "onnxscript", "onnx_ir")
-    before = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)

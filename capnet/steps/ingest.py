@@ -20,6 +20,7 @@ from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
+from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,7 @@ def _images(root: Path, annotations: Annotations, settings: Ingest) -> tuple[pd.
     """The rows with width, height and sha256, and per bad image its row and what is wrong with it."""
     import pandas as pd
 
-    from capnet.data.images.image_files import inspect_header, inspect_image, map_images
+    from capnet.data.images.image_files import AHEAD, inspect_header, inspect_image
 
     rows = annotations.rows
     if settings.images == "listed":
@@ -124,7 +125,9 @@ def _images(root: Path, annotations: Annotations, settings: Ingest) -> tuple[pd.
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
     inspect = inspect_image if settings.images == "decode" else inspect_header
-    images = map_images(inspect, (root / path for path in rows["path"]), "reading images", total=len(rows))
+    threads = min(8, os.cpu_count() or 1)  # Pillow and hashlib let go of the lock
+    read = in_threads((root / path for path in rows["path"]), inspect, threads, AHEAD * threads)
+    images = list(track(read, "reading images", len(rows)))
     faults: list[tuple[int, Problem]] = []
     for row, image in enumerate(images):
         if image.fault:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from capnet.config import Params
-from capnet.contracts import SCHEMA, write_json
+from capnet.contracts import SCHEMA, dvc_output, write_json
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version, state_record
 from capnet.state import state_dir
-from capnet.tracking.provenance import dvc_md5
 
 
 def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -29,8 +28,9 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     """
     settings = params.register_
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
-    found = register_version(settings, candidate, inputs["evaluation"] / "report.html", dvc_md5(Path("data.dvc")))
-    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, candidate, found))
+    data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
+    found = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
+    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, found))
     record = {
         "schema": SCHEMA,
         "name": settings.name,

@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from capnet.config import settings_hash
 from capnet.contracts import sha256_file
 
@@ -68,12 +66,3 @@ def git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return result.stdout.strip()
-
-
-def dvc_md5(path: Path) -> str:
-    """The md5 in a .dvc file, "" where there is none."""
-    try:
-        content = yaml.safe_load(path.read_text())
-        return str(content["outs"][0]["md5"])
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
-        return ""

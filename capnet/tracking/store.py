@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 from capnet.config import Register
 from capnet.errors import CapnetError
+from capnet.progress import quiet
 from capnet.tracking.database import open_file, sqlite_file
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             from requests import RequestException
             from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
-            raise StoreError(f"could not {doing}: {error}", masked(uri), "pip install 'capnet[registry]'") from error
-        with _low_voice():
+            raise StoreError(f"could not {doing}: {error}", uri, "pip install 'capnet[registry]'") from error
+        with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
                 with first_contact(), open_file(sqlite_file(uri), lambda address: _ask(MlflowClient, address, doing)):
                     client = _ask(MlflowClient, uri, doing)
@@ -86,7 +87,7 @@ def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
     except ImportError as error:  # a database driver that mlflow does not bring along
         raise StoreError(
             f"could not {doing}: {error}",
-            masked(uri),
+            uri,
             "install the driver of this kind of store in the same environment",
         ) from error
     client.search_experiments(max_results=1)
@@ -107,7 +108,7 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
     if experiment and experiment.lifecycle_stage != "active":
         raise StoreError(
             f"the experiment {settings.experiment!r} was deleted",
-            masked(tracking_uri(settings)),
+            tracking_uri(settings),
             "restore it (`mlflow experiments restore`), or set register.experiment to another name",
         )
     if experiment and home:
@@ -140,6 +141,18 @@ def insist(write: Callable[..., Any], *arguments: Any) -> None:
         write(*arguments)
 
 
+@contextmanager
+def may_be_gone() -> Iterator[None]:
+    """Passes over what the store does not have, or has no more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
 def local_path(location: str) -> Path | None:
     """The folder behind a plain path or a file URI; None for any other address."""
     parts = urlsplit(location)
@@ -148,18 +161,12 @@ def local_path(location: str) -> Path | None:
     return None if parts.scheme else Path(location)
 
 
-def masked(uri: str) -> str:
-    """The URI without its password."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
-
-
 def explain(error: Exception, uri: str, doing: str) -> StoreError:
     """The three-part message for an error of mlflow, of the network or of the database.
 
     Args:
         error: as it was raised.
-        uri: of the store; its password stays out of the message.
+        uri: of the store; a message hides its password.
         doing: what did not work, such as register the model.
     """
     password, cause = urlsplit(uri).password, _innermost(error)
@@ -178,7 +185,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             " register.tracking_uri) to another store"
         )
         if "Detected out-of-date database schema" in reason:
-            todo = f"bring the store up to date with `mlflow db upgrade {masked(uri)}` after a backup"
+            todo = f"bring the store up to date with `mlflow db upgrade {uri}` after a backup"
     elif status in (401, 403):
         todo = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
@@ -196,7 +203,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "see that the MLflow server runs at this address and can be reached from here, or set MLFLOW_TRACKING_URI"
             " (or register.tracking_uri) to another; then try again"
         )
-    return StoreError(f"could not {doing}: {reason[:400]}", masked(uri), todo)
+    return StoreError(f"could not {doing}: {reason[:400]}", uri, todo)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -236,19 +243,3 @@ def first_contact() -> Iterator[None]:
     """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
     with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
         yield
-
-
-@contextmanager
-def _low_voice() -> Iterator[None]:
-    """Only errors of mlflow and of its database migrations reach the terminal, unless MLFLOW_LOGGING_LEVEL asks for
-    more.
-    """
-    levels = {} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES
-    before = {name: logging.getLogger(name).level for name in levels}
-    try:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)

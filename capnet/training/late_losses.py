@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from capnet.errors import DataError
+from capnet.errors import DataError, some
 
 STEPS_ON_GPU = 16  # between two fetches
 
@@ -59,9 +59,8 @@ class LateLosses:
 
 def _not_finite(finite: list[bool], image_ids: list[str], epoch: int) -> DataError:
     broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
-    shown = ", ".join(broken[:8]) + (f" and {len(broken) - 8} more" if len(broken) > 8 else "")
     return DataError(
         f"the loss stopped being a number in epoch {epoch}",
-        f"images {shown}",
+        f"images {some(broken, 8)}",
         "check these images, or lower the learning rates in train.optimiser",
     )

@@ -70,29 +70,10 @@ def train_nodes(
         metrics: Chosen epoch, loss, validation mAP.
     """
     from capnet.cluster.trainjob_run import train_on_nodes
+    from capnet.cluster.trainjob_spec import Nodes
     from capnet.tasks import task
 
-    spec = {
-        "nodes": nodes,
-        "processes_per_node": processes_per_node,
-        "image": image,
-        "runtime": runtime,
-        "accelerator_type": accelerator_type,
-        "accelerator_count": accelerator_count,
-        "cpu": cpu,
-        "memory": memory,
-        "shared_memory": shared_memory,
-        "node_selector": node_selector,
-        "tolerations": tolerations,
-        "s3_secret": s3_secret,
-        "mlflow_secret": mlflow_secret,
-        "git_secret": git_secret,
-        "state_claim": state_claim,
-        "data_claim": data_claim,
-        "pull_secret": pull_secret,
-        "hours": hours,
-        "start_minutes": start_minutes,
-    }
+    spec = {name: value for name, value in locals().items() if name in Nodes.model_fields}
     with task(params, data.path, seed) as prepared:
         inputs = {"split": split.path, "validation": validation.path, "graph": graph.path, "data": prepared.root}
         for name, value in train_on_nodes(prepared.params, inputs, {"model": model.path}, spec, data.path).items():

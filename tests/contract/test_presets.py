@@ -133,6 +133,7 @@ def test_what_each_preset_decides() -> None:
         assert paper.split.buckets == (100, 20)
     assert (voc.split.pareto.max, voc.split.pareto.min, voc.graph.top_k, voc.graph.tau) == (800, 1, 20, 0.3)
     assert (coco.split.pareto.max, coco.split.pareto.min, coco.graph.top_k, coco.graph.tau) == (1200, 1, 62, 0.2)
+    assert (voc.split.benchmark, coco.split.benchmark, nus.split.benchmark) == ("voc-lt", "coco-lt", "none")
     assert (nus.split.method, nus.graph.top_k, nus.graph.tau) == ("natural", 50, 0.2)
 
 

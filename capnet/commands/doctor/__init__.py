@@ -10,14 +10,12 @@ from typing import Any
 import click
 
 from capnet.cluster import names
+from capnet.commands.options import settings_options
 from capnet.errors import DataError
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--params", default="params.yaml", help="Settings file.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
+@settings_options()
 @click.option("--cluster", is_flag=True, help="Check the cluster of kubectl's context; the options below are for that.")
 @click.option(
     "--namespace",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
-from capnet.errors import Problem
+from capnet.errors import Problem, some
 
 if TYPE_CHECKING:
     from capnet.config import Data
@@ -22,9 +23,7 @@ SHOWN = 3
 
 def data_checks(data: Data) -> Checks:
     """The checks of this machine by name; what they import is loaded before the clock runs."""
-    from capnet.data.sources.dvc_versions import load_dvc
     from capnet.data.sources.root import is_remote
-    from capnet.data.sources.s3 import load_boto3
 
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "1")
     root = Path(data.root)
@@ -36,9 +35,9 @@ def data_checks(data: Data) -> Checks:
         checks["cache"] = lambda: check_cache(data)
     if Path(".dvc").is_dir():
         checks["dvc remotes"] = lambda: check_remotes(root if not remote else Path("data"))
-    for load in (load_boto3, load_dvc):
+    for library in ("boto3", "dvc.config"):
         with suppress(ModuleNotFoundError):  # the check that needs it says so
-            load()
+            import_module(library)
     return checks
 
 
@@ -63,9 +62,7 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     what = f"{content}, but {folder.name}.dvc says {version.files} files, {version.size / 1e6:.1f} MB"
     missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
     if missing:
-        what += f"; missing are {', '.join(missing[:SHOWN])}"
-    if len(missing) > SHOWN:
-        what += f" and {len(missing) - SHOWN} more"
+        what += f"; missing are {some(missing, SHOWN)}"
     yield wrong("data", what, f"{folder}.dvc", "dvc pull fetches what is missing; dvc add takes the folder as it is")
 
 

@@ -71,17 +71,23 @@ def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
     return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
 
 
+def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """All values of a column of lists end to end, int32 [entry], and how many each row has, int64 [row]."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    lengths = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    return array.flatten().to_numpy(zero_copy_only=False), lengths
+
+
 def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr_array:
     """Sparse bool [row, class] from lists of class indices: a million rows of a thousand classes fit in megabytes."""
     import numpy as np
     from scipy.sparse import csr_array
 
-    lengths = np.fromiter((len(item) for item in lists), dtype=np.int64, count=len(lists))
-    columns = (
-        np.concatenate([np.asarray(item, dtype=np.int32) for item in lists])
-        if lengths.sum()
-        else np.zeros(0, dtype=np.int32)
-    )
+    columns, lengths = flat(lists)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     matrix = csr_array((np.ones(len(columns), dtype=bool), columns, ends), shape=(len(lists), n_classes))
     matrix.sum_duplicates()

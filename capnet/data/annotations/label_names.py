@@ -10,7 +10,7 @@ from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
-from capnet.errors import Problem
+from capnet.errors import Problem, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -113,8 +113,7 @@ def codes_of(
         for position, row in zip(strange.tolist(), lists.rows_of(strange).tolist(), strict=True):
             lines.setdefault(int(codes[position]), []).append(rows.columns["where"][row])
         for code, numbers in lines.items():
-            more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
-            where = f"{table.path.name} row {', '.join(map(str, numbers[:ROWS_NAMED]))}{more}, column {column}"
+            where = f"{table.path.name} row {some(list(map(str, numbers)), ROWS_NAMED)}, column {column}"
             todo = _label_advice(tokens[code], list(index), settings, text)
             problems.append(Problem(f"label {tokens[code]!r} is not in {settings.classes}", where, todo))
     return [-1 if c > MOST_CLASSES else c for c in classes], problems
@@ -127,8 +126,8 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> list[Probl
     for mark in OTHER_SEPARATORS:
         joined = [name for name in names if mark in name and {part.strip() for part in name.split(mark)} <= known]
         if joined:
-            more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
-            what = f"label {joined[0]!r}{more}: its parts are labels, too, so {mark!r} seems to stand between labels"
+            names_joined = some(list(map(repr, joined)), 1)
+            what = f"label {names_joined}: its parts are labels, too, so {mark!r} seems to stand between labels"
             todo = (
                 f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"

@@ -25,7 +25,7 @@ LONGEST_NAME = 1000  # letters of a class
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a reader returns, checked: no reader can hand on a malformed frame.
+    """What a reader returns; ``make_rows`` builds and checks it.
 
     Attributes:
         rows: manifest columns, one row an image; width, height, sha256 and sequence only where the format has them.
@@ -34,9 +34,6 @@ class Annotations:
         problems: every mistake in the label files.
         source: template for the name of a row, with {} for ``where``.
         left_out: number of images that the format itself takes out, by reason.
-
-    Raises:
-        DataError: the rows are not what the manifest demands, which is the reader's fault.
     """
 
     rows: pd.DataFrame
@@ -44,12 +41,6 @@ class Annotations:
     problems: list[Problem]
     source: str = "{}"
     left_out: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        faults = list(_faults(self.rows, len(self.classes)))
-        if faults:
-            todo = "build the rows with make_rows, and correct the reader"
-            raise DataError(problems=[Problem(f"malformed rows: {fault}", "reader", todo) for fault in faults])
 
     def where(self, row: int) -> str:
         """Name of a row for a message."""
@@ -163,6 +154,8 @@ def make_rows(
                 f"there are {len(indices)} classes, counted from 0: correct the reader",
             )
         frame[name] = lists.mapped(indices)
+    if faults := list(_faults(frame)):
+        raise DataError(problems=[Problem(fault, "reader", "correct the reader") for fault in faults])
     mistakes = [*_both_states(frame, rows, classes), *_repetitions(frame, rows)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
@@ -182,6 +175,21 @@ def _strange_names(names: Sequence[str]) -> Iterable[Problem]:
         if first != name:
             what = f"labels {first!a} and {name!a} look alike: they differ in their Unicode form only"
             yield Problem(what, "the classes", "write one of them everywhere")
+
+
+def _faults(frame: pd.DataFrame) -> Iterable[str]:
+    """Columns that hold what no manifest can, one sentence each."""
+    import pandas as pd
+
+    for name in ("image_id", *TEXT_COLUMNS, "sequence", "sha256"):
+        kind = pd.api.types.infer_dtype(frame[name], skipna=True) if name in frame else "empty"
+        if kind not in ("string", "empty"):
+            yield f"column {name} must hold text, and holds {kind}"
+        elif name == "given_split" and (strange := set(frame[name].dropna()) - set(SPLITS)):
+            yield f"given_split {sorted(strange)}: allowed are {', '.join(SPLITS)}, or nothing"
+    for name in SIZES:
+        if name in frame and (frame[name].dropna() < 1).any():
+            yield f"column {name} must hold pixels, from 1"
 
 
 def _dtype(name: str) -> Any:
@@ -208,46 +216,3 @@ def _repetitions(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
                 what = f"{column.replace('_', ' ')} {value!r} appears twice"
                 yield Problem(what, f"{where}, first in {first[value]}", advice[column])
             first.setdefault(value, where)
-
-
-def _faults(frame: Any, n_classes: int) -> Iterable[str]:
-    """What is wrong with the frame of a reader, one sentence each."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not isinstance(frame, pd.DataFrame):
-        yield f"a table is needed, not {type(frame).__name__}"
-        return
-    needed = ("image_id", "path", "labels", "unknown", *TEXT_COLUMNS, "where")
-    missing = [name for name in needed if name not in frame]
-    if missing:
-        yield f"columns {', '.join(missing)} are missing"
-        return
-    for name in ("image_id", "path", *TEXT_COLUMNS, "sequence", "sha256"):
-        kind = pd.api.types.infer_dtype(frame[name], skipna=True) if name in frame else "empty"
-        if kind not in ("string", "empty"):
-            yield f"column {name} must hold text, and holds {kind}"
-            return
-    strange = set(frame["given_split"].dropna()) - set(SPLITS)
-    if strange:
-        yield f"given_split {sorted(strange)}: allowed are {', '.join(SPLITS)}, or nothing"
-    for name in SIZES:
-        if name in frame and (frame[name].dtype != "Int32" or (frame[name].dropna() < 1).any()):
-            yield f"column {name} must hold pixels, from 1, as Int32"
-    for name in ("image_id", "path"):
-        if frame[name].isna().any() or not frame[name].is_unique:
-            yield f"every {name} must be there, and only once"
-    fault = next(filter(None, map(path_fault, frame["path"].dropna())), "")
-    if fault:
-        yield fault
-    for name in ("labels", "unknown"):
-        try:
-            schema = pa.schema([(name, pa.list_(pa.int32()))])
-            lists = pa.Table.from_pandas(frame[[name]], schema=schema, preserve_index=False).column(name)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            yield f"column {name} must hold lists of class indices"
-            continue
-        lowest, highest = pc.min_max(pc.list_flatten(lists)).as_py().values()
-        if lists.null_count or (lowest is not None and not 0 <= lowest <= highest < n_classes):
-            yield f"column {name} has class indices from {lowest} to {highest}, and there are {n_classes} classes"

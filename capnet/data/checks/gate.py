@@ -14,7 +14,6 @@ from capnet.contracts import Classes
 from capnet.data.checks.drift import compare, drift_rules, measure, read_reference
 from capnet.data.checks.expectations import Judged, judge
 from capnet.data.checks.files import OUTSIDE, see_all
-from capnet.data.checks.published import published_rules, published_table
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # columns that may be empty
-UNMEASURED = {"width_in_limits": ("width",), "height_in_limits": ("height",), "pictures_on_one_side": ("sha256",)}
+UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_on_one_side": "sha256"}
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,17 @@ def check_split(
     table = image_table(frame)
     rules, left_out = [], []
     for rule in table_rules(len(classes), settings):
+        unmeasured = UNMEASURED.get(rule.name, "")
         if rule.column not in table:
-            left_out.append(not_checked(rule.name, rule.demands, "the data names no sequences", rule.severity))
-            continue
-        unknown = (
-            next((name for name in UNMEASURED.get(rule.name, ()) if table[name].isna().all()), "") if len(table) else ""
-        )
-        if unknown:
-            left_out.append(
-                not_checked(
-                    rule.name, rule.demands, f"the table has no {unknown}: no picture was opened", rule.severity
-                )
-            )
+            left_out += _left_out([rule], "the data names no sequences")
+        elif unmeasured and len(table) and table[unmeasured].isna().all():
+            left_out += _left_out([rule], f"the table has no {unmeasured}: no picture was opened")
         else:
             rules.append(rule)
     dhashes = settings.near_duplicates != "off"
     if settings.images == "off":
-        left_out += _left_out(file_rules(settings), "validate.images is off: no file was opened")
-        left_out += _left_out(likeness_rules("warning"), "validate.images is off: no file was opened")
+        rules_of_files = [*file_rules(settings), *likeness_rules("warning")]
+        left_out += _left_out(rules_of_files, "validate.images is off: no file was opened")
     else:
         if links == "inside":
             add_links(table, root)
@@ -93,37 +85,17 @@ def check_split(
         )
     else:
         judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
-    if settings.published == "none":
-        left_out.append(
-            not_checked(
-                "published_counts",
-                "the split has the counts of a published benchmark",
-                "validate.published is none",
-                "critical",
-            )
-        )
-    else:
-        judged.append(
-            judge("published", published_table(frame, classes, settings.published), published_rules(settings.published))
-        )
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
-        absent = (
-            f"no file {settings.reference}: `capnet validate --save-reference` writes it"
-            if settings.reference
-            else "validate.reference names no file"
-        )
-        left_out += _left_out(
-            drift_rules("warning"), "validate.drift.severity is off" if settings.drift.severity == "off" else absent
-        )
+        absent = "validate.reference names no file"
+        if settings.drift.severity == "off":
+            absent = "validate.drift.severity is off"
+        elif settings.reference:
+            absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it"
+        left_out += _left_out(drift_rules("warning"), absent)
     else:
-        judged.append(
-            judge(
-                "drift",
-                compare(reference, measure(frame, classes), settings.drift),
-                drift_rules(settings.drift.severity),
-            )
-        )
+        moved = compare(reference, measure(frame, classes), settings.drift)
+        judged.append(judge("drift", moved, drift_rules(settings.drift.severity)))
     return Findings([*(check for one in judged for check in one.checks), *left_out], judged)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
+from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import Labels, known_positives
+from capnet.data.checks.tables import known_positives
+from capnet.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,13 +69,9 @@ def verdict(checks: Sequence[Check]) -> list[str]:
         for severity in ("critical", "warning")
     )
     passed, skipped = (sum(check.status == status for check in checks) for status in ("passed", "not checked"))
-    first = f"Refused: {_counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
-    more = [_counted(passed, "check") + " passed", _counted(len(warning), "warning"), f"{skipped} not checked"]
+    first = f"Refused: {counted(len(critical), 'critical check')} failed." if critical else "The split may be used."
+    more = [counted(passed, "check") + " passed", counted(len(warning), "warning"), f"{skipped} not checked"]
     return [first, ", ".join(more) + "."]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _shown(check: Check) -> dict[str, Any]:
@@ -98,10 +96,7 @@ def _shown(check: Check) -> dict[str, Any]:
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, _ = known_positives(frame, len(classes))
     per_row = np.bincount(row, minlength=len(frame))
-    split, unsure = (
-        np.asarray(frame["split"], dtype=object),
-        np.bincount(Labels.of(frame["unknown"]).row, minlength=len(frame)),
-    )
+    split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
     rows = []
     for name in SPLITS:
         rows_of_split = split == name

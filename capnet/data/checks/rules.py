@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from capnet.config import Validate
-from capnet.contracts import SPLITS
 
 AGAIN = "run `capnet ingest` and `capnet split` again"
 
@@ -19,7 +18,7 @@ class Rule:
 
     name: str
     column: str
-    expectation: str  # unique, within (minimum, maximum) or one_of (values)
+    expectation: str  # unique, or within (minimum, maximum)
     demands: str
     says: str
     todo: str
@@ -27,7 +26,6 @@ class Rule:
     shown: str = ""
     minimum: float | None = None
     maximum: float | None = None
-    values: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
     group = "correct the split or group column of the data: pictures of one group belong in one split"
     return [
         Rule(
-            "cells_filled",
-            "empty_cells",
-            "within",
-            "every row has an id, a path, a split and lists of labels",
-            "a cell is empty",
-            AGAIN,
-            shown="empty",
-            maximum=0,
-        ),
-        Rule(
             "unique_image_ids",
             "image_id",
             "unique",
@@ -90,24 +78,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             AGAIN,
         ),
         Rule("unique_paths", "path", "unique", "every path appears once", "a picture is listed twice", AGAIN),
-        Rule(
-            "known_sides",
-            "split",
-            "one_of",
-            f"every row is in a split: {', '.join(SPLITS)}",
-            "a row is in no split",
-            AGAIN,
-            values=SPLITS,
-        ),
-        Rule(
-            "labels_not_negative",
-            "lowest_label",
-            "within",
-            "no label index is below 0",
-            "a label index is below 0",
-            AGAIN,
-            minimum=0,
-        ),
         Rule(
             "labels_in_classes",
             "highest_label",

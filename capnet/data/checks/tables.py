@@ -5,13 +5,14 @@ million take seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
+from capnet.data.annotations import label_lists
+from capnet.data.annotations.label_lists import label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE, Seen
 from capnet.data.images.near_duplicates import as_words, burst_frames, near_duplicates
@@ -20,49 +21,7 @@ from capnet.section import path_fault
 if TYPE_CHECKING:
     import pandas as pd
 
-# width, height and sha256 may be unknown: no file was opened
-FILLED = ("image_id", "path", "split", "labels", "unknown")
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Label lists end to end: ``row`` and ``label`` of every entry, int64 [entry], of ``rows`` pictures."""
-
-    row: np.ndarray
-    label: np.ndarray
-    rows: int
-
-    @classmethod
-    def of(cls, lists: pd.Series) -> Labels:
-        """From a column of lists (``labels`` or ``unknown``); a missing list is empty."""
-        import pyarrow as pa
-
-        array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-        lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        return cls(
-            np.repeat(np.arange(len(lists)), lengths),
-            array.flatten().to_numpy(zero_copy_only=False).astype(np.int64),
-            len(lists),
-        )
-
-    def keys(self) -> np.ndarray:
-        """One number for each row and label, sorted, each once."""
-        keys = self.row << 32 | (self.label & 0xFFFFFFFF)
-        # ingest writes ascending lists: nothing to sort
-        return keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
-
-    def lowest(self) -> np.ndarray:
-        """Lowest label index of every row, 0 where it has none."""
-        extreme = np.zeros(self.rows, dtype=np.int64)
-        np.minimum.at(extreme, self.row, self.label)
-        return extreme
-
-    def highest(self) -> np.ndarray:
-        """Highest label index of every row, 0 where it has none."""
-        extreme = np.zeros(self.rows, dtype=np.int64)
-        np.maximum.at(extreme, self.row, self.label)
-        return extreme
+WIDEST = 1 << 15  # classes that the tables can hold
 
 
 def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,15 +32,11 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np
         n_classes: of the class list.
 
     Returns:
-        Row and class, each int64 [label].
+        Row and class, each int [label].
     """
-    labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
-    keys = labels.keys()
-    if len(unknown.row):
-        keys = np.setdiff1d(keys, unknown.keys(), assume_unique=True)
-    row, label = keys >> 32, keys & 0xFFFFFFFF
-    inside = label < n_classes
-    return row[inside], label[inside]
+    known = label_lists.known_positives(frame, WIDEST).tocoo()
+    inside = known.col < n_classes
+    return known.row[inside], known.col[inside]
 
 
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -91,9 +46,8 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         frame: split.parquet.
 
     Returns:
-        Its columns without labels, and empty_cells (their number) with empty (their names), lowest_label,
-        highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and sides_of_picture, sides_of_group,
-        sides_of_sequence: in how many splits these are.
+        Its columns without labels, and highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and
+        sides_of_picture, sides_of_group, sides_of_sequence: in how many splits these are.
     """
     columns = [
         "image_id",
@@ -106,23 +60,13 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         *(["sequence"] if "sequence" in frame else []),
     ]
     table = frame[columns].reset_index(drop=True)
-    empty = frame[list(FILLED)].isna().to_numpy()
-    table["empty_cells"] = empty.sum(axis=1)
-    table["empty"] = None
-    for row in np.flatnonzero(empty.any(axis=1)):
-        table.loc[row, "empty"] = ", ".join(name for name, gone in zip(FILLED, empty[row], strict=True) if gone)
-    if empty.any():
-        table = table.fillna({"image_id": "", "path": "", "split": ""})
-    labels, unknown = Labels.of(frame["labels"]), Labels.of(frame["unknown"])
-    both = (
-        Labels(np.concatenate([labels.row, unknown.row]), np.concatenate([labels.label, unknown.label]), len(frame))
-        if len(unknown.row)
-        else labels
-    )
-    table["lowest_label"], table["highest_label"] = both.lowest(), both.highest()
-    table["repeated_labels"] = np.bincount(both.row, minlength=len(frame)) - np.bincount(
-        both.keys() >> 32, minlength=len(frame)
-    )
+    both = label_csr(frame["labels"], WIDEST) + label_csr(frame["unknown"], WIDEST)
+    entries = label_lists.flat(frame["labels"])[1] + label_lists.flat(frame["unknown"])[1]
+    found = np.diff(both.indptr)
+    both.sort_indices()
+    table["highest_label"] = 0
+    table.loc[found > 0, "highest_label"] = both.indices[both.indptr[1:][found > 0] - 1]
+    table["repeated_labels"] = entries - found
     table["path_fault"] = [path_fault(path) for path in table["path"]]
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
-import yaml
 from PIL import Image, features
 
+from capnet.contracts import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
@@ -82,21 +82,20 @@ def class_rows() -> list[list[str]]:
     return [[kind.name, kind.prompt_name or kind.name, "true" if kind.critical else "false"] for kind in KINDS]
 
 
-def write_set(folder: Path, seed: int, advance: Advance, processes: int = 0) -> None:
+def write_set(folder: Path, seed: int, advance: Advance) -> None:
     """Fill a folder with the demo set: images, labels.csv, classes.csv, ATTRIBUTION.md.
 
     Args:
         folder: empty.
         seed: of the set.
         advance: called with the number of images that were drawn.
-        processes: 0 takes one per core; their number changes no byte.
     """
     font_path()  # a missing package is said once, not by every process
     (folder / "images").mkdir()
     chunks = [range(start, min(start + CHUNK, total())) for start in range(0, total(), CHUNK)]
     rows = [["path", "labels", "split", "slice"]]
-    workers = processes or min(MOST_PROCESSES, os.cpu_count() or 1)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    # their number changes no byte
+    pool = ProcessPoolExecutor(min(MOST_PROCESSES, os.cpu_count() or 1), get_context("spawn"))
     try:
         with deaf_children():
             parts = pool.map(write_images, [folder] * len(chunks), [seed] * len(chunks), chunks)
@@ -169,16 +168,13 @@ def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
 # ---------------------------------------------------------------- the same bytes everywhere
 
 
-def recorded_hash(out: Path, description: Path = Path("data.dvc")) -> str:
+def recorded_hash(out: Path) -> str:
     """The md5 that data.dvc has for the folder ``out``; "" where there is no data.dvc or it describes another
     folder.
     """
-    try:
-        content = yaml.safe_load(description.read_text(encoding="utf-8"))
-        first = content["outs"][0]
-        return str(first["md5"]) if (description.parent / first["path"]).resolve() == out.resolve() else ""
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
-        return ""
+    output = dvc_output(Path("data.dvc"))
+    same = output.get("path") and Path(output["path"]).resolve() == out.resolve()
+    return str(output["md5"]) if same else ""
 
 
 def differences_from_tested() -> list[str]:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.shards import read_bytes
-from capnet.progress import track
 
-T = TypeVar("T")
 AHEAD = 64  # images per thread that are read before they are asked for
 
 
@@ -27,42 +20,6 @@ class ImageFile:
     height: int = 0
     sha256: str = ""
     fault: str = ""
-
-
-def map_images(
-    function: Callable[[Path], T],
-    paths: Iterable[Path],
-    description: str,
-    threads: int | None = None,
-    total: int | None = None,
-) -> list[T]:
-    """Apply a function to every path, on a few threads (Pillow and hashlib let go of the lock), with a progress bar.
-
-    Args:
-        function: what to do with a path.
-        paths: image files.
-        description: shown with the progress bar.
-        threads: how many; by default one a processor, 8 at most.
-        total: number of paths, where ``paths`` does not know it.
-
-    Returns:
-        The results in the order of the paths.
-    """
-    if total is None:
-        total = len(paths) if isinstance(paths, Sized) else 0
-    return list(track(_in_order(function, paths, threads or min(8, os.cpu_count() or 1)), description, total))
-
-
-def _in_order(function: Callable[[Path], T], paths: Iterable[Path], threads: int) -> Iterator[T]:
-    """A window of futures: a million of them at once would be a gigabyte."""
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for path in paths:
-            waiting.append(pool.submit(function, path))
-            if len(waiting) > AHEAD * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def inspect_image(path: Path) -> ImageFile:

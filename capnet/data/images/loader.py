@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from capnet.data.images.decode import NO_MEMORY, Unusable
 from capnet.data.images.transform import Item, Transform
-from capnet.data.images.views import Canvas, in_threads, unusable
+from capnet.data.images.views import Canvas, unusable
 from capnet.errors import CapnetError, DataError
+from capnet.progress import in_threads
 from capnet.runtime import Machine
 
 T = TypeVar("T")

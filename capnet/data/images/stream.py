@@ -12,7 +12,8 @@ from torch import Tensor
 
 from capnet.data.images.loader import Batch, chunked, load_batches, named_worker_faults, require_good
 from capnet.data.images.transform import Item, Transform
-from capnet.data.images.views import in_threads, to_tensor
+from capnet.data.images.views import to_tensor
+from capnet.progress import in_threads
 from capnet.runtime import Machine
 
 BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 
 from capnet.data.images.decode import Unusable, read_rgb
 from capnet.errors import DataError
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
 ASPECTS = (3 / 4, 4 / 3)  # of a random training view
@@ -181,26 +177,3 @@ def to_tensor(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[floa
     values = torch.stack(list(views)).float()
     factors, offsets = (torch.from_numpy(item).to(values.device) for item in (scale, shift))
     return values.mul_(factors).sub_(offsets).permute(0, 3, 1, 2)
-
-
-def in_threads(items: Iterable[T], function: Callable[[T], R], threads: int, ahead: int = 8) -> Iterator[R]:
-    """Results of a function, in order, computed before they are needed.
-
-    Args:
-        items: read as far ahead as results are computed.
-        function: of one item; what it raises is raised at the item's turn.
-        threads: that run it.
-        ahead: results that may wait at once.
-    """
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = []
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:  # an error, or nobody wants the rest
-                future.cancel()

@@ -13,9 +13,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,7 +22,7 @@ from capnet.contracts import sha256_file
 from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry, Source, is_label_file, megabytes
 from capnet.errors import DataError, Problem
-from capnet.progress import bar
+from capnet.progress import bar, in_threads
 
 log = logging.getLogger(__name__)
 
@@ -183,17 +181,10 @@ class Cache:
             return path, size, content
 
         done = 0
-        waiting: deque[Future[tuple[str, int, str]]] = deque()
-        left = iter(stale)
         total = sum(entries[path].size for path in stale)
-        with ThreadPoolExecutor(self.connections) as pool, bar(f"fetching {megabytes(total)}", len(stale)) as advance:
+        with bar(f"fetching {megabytes(total)}", len(stale)) as advance:
             try:
-                while True:
-                    while len(waiting) < 4 * self.connections and (path := next(left, None)) is not None:
-                        waiting.append(pool.submit(one, path))
-                    if not waiting:
-                        break
-                    path, size, content = waiting.popleft().result()
+                for path, size, content in in_threads(stale, one, self.connections, 4 * self.connections):
                     row = (str(source.folder), path, entries[path].version, size, content, int(time.time()))
                     index.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
                     done += 1
@@ -201,7 +192,6 @@ class Cache:
                         index.commit()
                     advance()
             except (DataError, OSError) as error:
-                pool.shutdown(cancel_futures=True)
                 todo = f"make room on the disk, or remove {self.root}: copies come again"
                 problems = (
                     error.problems
@@ -215,7 +205,6 @@ class Cache:
                 )
                 raise DataError(problems=[*problems, kept]) from None
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
                 index.commit()
 
 

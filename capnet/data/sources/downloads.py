@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from capnet.contracts import md5_file
 from capnet.data.sources.archives import CHUNK, check_room, extract
 from capnet.data.sources.remote import megabytes
 from capnet.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ def download(url: str, target: Path, md5: str, size: int = 0) -> None:
         DataError: the server refuses or stays silent, then what arrived is kept for the next run; or it serves another
             file, which is removed.
     """
-    if target.is_file() and _md5(target) == md5:
+    if target.is_file() and md5_file(target) == md5:
         return
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def download(url: str, target: Path, md5: str, size: int = 0) -> None:
         if fresh:
             part.unlink(missing_ok=True)
         _fill(url, part, size)
-        content = _md5(part)
+        content = md5_file(part)
         if content == md5:
             os.replace(part, target)
             return
@@ -186,11 +186,6 @@ def _total(answer: Any, have: int) -> int:
         return int(behind)
     length = answer.headers.get("Content-Length", "")
     return int(length) if length.isdigit() and answer.status_code == 200 else 0
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 # ---------------------------------------------------------------- a benchmark

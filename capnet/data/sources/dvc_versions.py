@@ -16,13 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
+from capnet.contracts import dvc_output, md5_file
 from capnet.data.sources.remote import Entry, unsafe
 from capnet.errors import DataError, Problem
 
@@ -112,7 +110,7 @@ class DvcSource:
             except Exception as error:  # what a remote raises depends on its kind
                 last = error
             else:
-                if not entry.version.startswith("md5:") or _md5(target) == entry.version.removeprefix("md5:"):
+                if not entry.version.startswith("md5:") or md5_file(target) == entry.version.removeprefix("md5:"):
                     return
                 last = ValueError(f"the file has another md5 than data.dvc says ({entry.version})")
             if attempt + 1 < ATTEMPTS:
@@ -128,11 +126,6 @@ class DvcSource:
         if "_files" in self.__dict__:
             self._files.close()
         clean_repos()
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _average_size(files: Any, path: str) -> int:
@@ -172,21 +165,10 @@ class Remote:
     settings: Mapping[str, Any]
 
 
-def load_dvc() -> None:
-    """Import what `remotes` needs of DVC, for who wants to wait for a server and not for that."""
-    import_module("dvc.config")
-
-
 def recorded_version(folder: Path) -> Version | None:
     """What FOLDER.dvc next to ``folder`` says; None where there is none, or none with a hash."""
-    path = folder.with_name(folder.name + ".dvc")
-    if not path.is_file():
-        return None
-    try:
-        output = yaml.safe_load(path.read_text())["outs"][0]
-        return Version(str(output["md5"]), int(output.get("nfiles", 1)), int(output.get("size", 0)))
-    except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError):
-        return None
+    output = dvc_output(folder.with_name(folder.name + ".dvc"))
+    return Version(output["md5"], output["nfiles"], output["size"]) if output else None
 
 
 def remotes(folder: Path) -> list[Remote]:

@@ -7,7 +7,6 @@ AWS_PROFILE, ~/.aws, a web identity or an instance role.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import re
@@ -15,10 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from capnet.contracts import md5_file
 from capnet.data.sources.remote import Entry, unsafe
 from capnet.errors import CapnetError, ConfigError, DataError, Problem
 
@@ -65,11 +64,6 @@ class S3Address:
     secret_key: str = ""
     session_token: str = ""
     anonymous: bool = False
-
-
-def load_boto3() -> None:
-    """Import boto3, for who wants to wait for a server and not for that."""
-    import_module("boto3")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -267,8 +261,7 @@ def _fault(target: Path, entry: Entry, plain: bool) -> str:
     if size != entry.size:
         return f"{size} bytes arrived, not {entry.size}"
     if plain and PLAIN_MD5.fullmatch(entry.version):
-        with open(target, "rb") as file:
-            content = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        content = md5_file(target)
         if content != entry.version:
             return f"its md5 is {content}, not {entry.version}"
     return ""

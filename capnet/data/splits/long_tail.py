@@ -147,16 +147,6 @@ def long_tailed_draw(
     return LongTailedDraw(list(drawn), order, counts, steps)
 
 
-def pareto_draw(labels: csr_array | np.ndarray, maximum: int, minimum: int, shape: float, seed: int) -> LongTailedDraw:
-    """Draw a list along the Pareto reference curve, as VOC-LT and COCO-LT were drawn.
-
-    Args:
-        labels, seed: as in ``long_tailed_draw``.
-        maximum, minimum, shape: as in ``reference_curve``.
-    """
-    return long_tailed_draw(labels, reference_curve(labels.shape[1], maximum, minimum, shape), seed)
-
-
 def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:
     """Keep a published list with the manifest, so that whoever reads the manifest reads the list that belongs to it.
 

@@ -31,12 +31,14 @@ def stratified_holdout(
     Returns:
         bool [row], true where held out.
     """
+    import pandas as pd
     from scipy.sparse import csc_array, csr_array
 
     n = labels.shape[0]
     if size <= 0:
         return np.zeros(n, dtype=bool)
-    unit_of_row, n_units = _units(np.arange(n) if groups is None else np.asarray(groups))
+    unit_of_row, units = pd.factorize(np.arange(n) if groups is None else np.asarray(groups))
+    n_units = len(units)
     order = list(range(n_units))
     random.Random(seed).shuffle(order)
     rank = np.empty(n_units, dtype=np.int64)
@@ -83,11 +85,3 @@ def stratified_holdout(
     if fitting and not any(held_out):
         held_out[max(fitting, key=sizes.__getitem__)] = 1
     return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]
-
-
-def _units(groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Each row's group as a number, in the order in which groups first appear, and how many there are."""
-    _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    return rank[codes.reshape(-1)], len(first)

@@ -170,9 +170,7 @@ def share_axis(title: str) -> Axis:
     return Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), title, percent=True)
 
 
-def nice_axis(
-    values: Iterable[float], title: str, *, from_zero: bool = False, whole: bool = False, percent: bool = False
-) -> Axis:
+def nice_axis(values: Iterable[float], title: str, *, from_zero: bool = False, whole: bool = False) -> Axis:
     """An axis around ``values`` with four to six round ticks.
 
     Args:
@@ -180,7 +178,6 @@ def nice_axis(
         title: written beside it.
         from_zero: start at 0 and not at the smallest value.
         whole: ticks at whole numbers only.
-        percent: write shares of 1 in percent.
     """
     finite_values = [value for value in values if finite(value)] or [0.0, 1.0]
     low, high = (0.0 if from_zero else min(finite_values)), max(finite_values)
@@ -193,7 +190,7 @@ def nice_axis(
         step = max(1.0, float(round(step)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
-    return Axis(ticks[0], ticks[-1], ticks, title, percent)
+    return Axis(ticks[0], ticks[-1], ticks, title)
 
 
 def chart(

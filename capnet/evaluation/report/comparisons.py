@@ -30,19 +30,13 @@ LONG_NAME = 40  # characters of a name in a tooltip
 Part = dict[str, Any]
 
 
-def buckets_present(inputs: Inputs) -> list[str]:
-    """Buckets that have classes, head first."""
-    buckets = {item.bucket for item in inputs.classes.items}
-    return [bucket for bucket in BUCKETS if bucket in buckets]
-
-
 def against_zero_shot(inputs: Inputs) -> Part:
     """Zero-shot against CapNet: a point a class, and the classes that moved most."""
     frame = inputs.per_class.dropna(subset=["ap", "ap_zero_shot"])
     if frame.empty:
         return {}
     series = []
-    for bucket in buckets_present(inputs):
+    for bucket in BUCKETS:
         part = frame[frame["bucket"] == bucket]
         titles = [
             f"{shorten(row['class'], LONG_NAME)}: {percent(row['ap_zero_shot'])} to {percent(row['ap'])}"

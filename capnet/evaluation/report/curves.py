@@ -22,12 +22,6 @@ WORKING = (50, 80, 95)  # recalls in percent whose precision is also given as a 
 FEW = 20  # a reliability point of fewer decisions is drawn pale: its share is mostly chance
 
 
-def bucket_masks(inputs: Inputs) -> dict[str, Bools]:
-    """Class masks [class] of the buckets that have classes, head first."""
-    buckets = np.array([item.bucket for item in inputs.classes.items])
-    return {bucket: buckets == bucket for bucket in BUCKETS if (buckets == bucket).any()}
-
-
 def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools) -> NDArray[np.float64]:
     """Mean over some classes of the precision at the highest cut that reaches each of RECALLS.
 
@@ -53,8 +47,9 @@ def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools
 def precision_recall(inputs: Inputs) -> dict[str, Any]:
     """One mean precision-recall curve a bucket."""
     series, legend, rows = [], [], []
-    for bucket, members in bucket_masks(inputs).items():
-        curve = mean_precision(inputs.test.labels, inputs.test.unknown, inputs.scores, members)
+    buckets = np.array([item.bucket for item in inputs.classes.items])
+    for bucket in BUCKETS:
+        curve = mean_precision(inputs.test.labels, inputs.test.unknown, inputs.scores, buckets == bucket)
         if len(curve):
             series.append(Series(RECALLS.tolist(), curve.tolist(), bucket))
             legend.append(

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from capnet.errors import counted
 from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, strongest_neighbours
 from capnet.evaluation.report.cells import pair_cell
 from capnet.evaluation.report.inputs import Inputs, shown_rows
-from capnet.evaluation.report.words import MEANS, counted, fixed, shorten, significant
+from capnet.evaluation.report.words import MEANS, fixed, shorten, significant
 from capnet.model.graph import cooccurrence
 
 NEIGHBOURS = 5

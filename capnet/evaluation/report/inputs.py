@@ -20,6 +20,7 @@ from capnet.contracts import (
     read_graph,
     read_json,
     read_predictions,
+    read_rows,
     read_split,
 )
 from capnet.errors import ContractError
@@ -138,11 +139,9 @@ def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
     """per_class.csv; a class may be called "nan" or "None", so only numbers may be empty."""
-    frame = _read_csv(path, dtype=str, keep_default_na=False)
-    missing = [name for name in ("class", "bucket", "train_count", "positives", "ap") if name not in frame]
-    if missing or sorted(frame["class"]) != sorted(classes.names):
-        what = f"columns are missing: {', '.join(missing)}" if missing else "its classes are not those of classes.json"
-        raise ContractError(what, str(path), "run `capnet evaluate` again")
+    frame = pd.DataFrame(read_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
+    if sorted(frame.get("class", ())) != sorted(classes.names):
+        raise ContractError("its classes are not those of classes.json", str(path), "run `capnet evaluate` again")
     for name in NUMBERS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64") if name in frame else np.nan
     frame["borrowed"] = frame["borrowed"].str.lower().isin(["true", "1", "yes"]) if "borrowed" in frame else False
@@ -150,19 +149,9 @@ def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    frame = _read_csv(path)
+    frame = pd.DataFrame(read_rows(path, ("epoch",)))
     for name in ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail"):
         frame[name] = pd.to_numeric(frame[name], errors="coerce") if name in frame else np.nan
-    return frame
-
-
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    if not path.is_file():
-        raise ContractError("a stage's output is missing", str(path), "run the stage that writes it, or `dvc repro`")
-    try:
-        frame: pd.DataFrame = pd.read_csv(path, **options)
-    except (ValueError, UnicodeDecodeError) as error:  # ParserError and EmptyDataError are ValueErrors
-        raise ContractError(f"not a CSV table: {error}", str(path), "run the stage that writes it again") from None
     return frame
 
 

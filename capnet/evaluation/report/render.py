@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from capnet.config import Report
+from capnet.errors import counted
 from capnet.evaluation.report import comparisons, sections
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
-from capnet.evaluation.report.words import GLYPHS, counted, flatten
+from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten
 
 SORT_SCRIPT = """
 document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {
@@ -105,12 +106,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "reliability": reliability_charts(inputs),
         "thresholds": {
             "objective": inputs.thresholds.get("objective", "-"),
-            "source": (
-                {
-                    "val": "validation pictures",
-                    "out_of_fold": "out-of-fold scores of the pictures it was trained on",
-                }.get(inputs.thresholds.get("source", ""), "")
-            ),
+            "source": chosen_on(inputs.thresholds.get("source"), ""),
             "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
         },
         "bootstrap": _bootstrap(inputs),

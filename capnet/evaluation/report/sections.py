@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from capnet.contracts import BUCKETS, VARIANTS
+from capnet.errors import counted
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
 from capnet.evaluation.report.charts import Series, share_axis
@@ -15,7 +16,6 @@ from capnet.evaluation.report.words import (
     VARIANT_NAMES,
     as_float,
     blend_in_words,
-    counted,
     difference,
     fixed,
     interval,

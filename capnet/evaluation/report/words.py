@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MISSING = "-"
@@ -81,16 +81,29 @@ def interval(values: Mapping[str, Any], name: str, *, signed: bool = False) -> s
     return f"{write(low)} to {write(high)}"
 
 
+def with_interval(values: Mapping[str, Any], name: str) -> str:
+    """``84.0 (81.2 to 86.5)``: a mean in percent and its interval, each where it was measured."""
+    if name not in values:
+        return ""
+    span = interval(values, name)
+    return percent(values[name]) + (f" ({span})" if span else "")
+
+
+def chosen_on(source: Any, otherwise: str = "?") -> str:
+    """The pictures that thresholds or a blend were chosen on, in words; ``otherwise`` where there were none."""
+    return {
+        "val": "the validation pictures",
+        "out_of_fold": "out-of-fold scores of the pictures it was trained on",
+    }.get(str(source), otherwise)
+
+
 def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     """What is served and what the choice gained, in sentences; none where nothing was chosen."""
     weights = blend.get("weights")
     if not weights:
         return []
-    where = {
-        "val": "the validation pictures",
-        "out_of_fold": "out-of-fold scores of the pictures it was trained on",
-    }.get(str(blend.get("chosen_on")), "held-out pictures")
     shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
+    where = chosen_on(blend.get("chosen_on"), "held-out pictures")
     sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
     gains = [
         f"{points(item.get('gain'))}"
@@ -137,21 +150,23 @@ def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as sorted (``a.b``, value) pairs; long lists are counted, not listed."""
-    rows: list[tuple[str, str]] = []
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (``a.b``, value), sorted within each section."""
     for key in sorted(content):
-        value, name = content[key], f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows.extend(flatten(value, f"{name}."))
-        elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"))
+        if isinstance(content[key], Mapping):
+            yield from leaves(content[key], f"{prefix}{key}.")
         else:
-            rows.append((name, _plain(value)))
-    return rows
+            yield f"{prefix}{key}", content[key]
+
+
+def flatten(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested settings as (``a.b``, value) in words; long lists are counted, not listed."""
+    return [(name, _plain(value)) for name, value in leaves(content)]
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) if len(value) <= 8 else f"{len(value)} values"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -159,16 +174,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value) if not isinstance(value, Mapping) else "; ".join(f"{key} {item}" for key, item in flatten(value))
-
-
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """``1 class``, ``3 classes``.
-
-    Args:
-        number: written with commas between thousands.
-        singular, plural: of the word; by default the plural is the singular and an s.
-    """
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def shorten(name: str, limit: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from capnet.errors import ConfigError
+from capnet.progress import quiet
 
 RESNET_STRIDE = 32  # pixels per cell in front of the attention pooling of CLIP's ResNets
 
@@ -66,10 +67,6 @@ def _resized(embedding: Tensor, cells: int) -> nn.Parameter:
 
     key = "visual.positional_embedding"
     state = {key: embedding.detach()}
-    logger, level = logging.getLogger(), logging.getLogger().level
-    logger.setLevel(max(level, logging.WARNING))  # it writes to the root logger
-    try:
+    with quiet({"": max(logging.getLogger().level, logging.WARNING)}):  # it writes to the root logger
         resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=(cells, cells))))
-    finally:
-        logger.setLevel(level)
     return nn.Parameter(state[key], requires_grad=False)

@@ -21,6 +21,7 @@ from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
+from capnet.progress import quiet
 
 
 def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
@@ -39,7 +40,9 @@ def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str
 
     name, pretrained, digest = _source(settings, others)
     try:
-        with _seeded(settings.pretrained == "random"):
+        with torch.random.fork_rng(devices=[]):
+            if settings.pretrained == "random":
+                torch.manual_seed(0)  # so that every stage sees the same weights
             if digest in OPENAI_WEIGHTS and _is_torchscript(Path(pretrained)):
                 model = _from_torchscript(name, Path(pretrained))
             else:
@@ -116,17 +119,6 @@ def _check_file(path: Path, name: str) -> str:
     return digest
 
 
-class _Quiet(logging.Filter):
-    """Keeps one warning back, whose reason is about to be removed."""
-
-    def __init__(self, start: str) -> None:
-        super().__init__()
-        self.start = start
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(self.start)
-
-
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
@@ -140,12 +132,8 @@ def _from_torchscript(name: str, path: Path) -> Any:
     """
     import open_clip
 
-    quiet = _Quiet("No pretrained weights loaded")
-    logging.getLogger().addFilter(quiet)
-    try:
+    with quiet({"": logging.ERROR}):  # it warns of weights that are missing, and here they come
         model = open_clip.create_model(name, pretrained=None)
-    finally:
-        logging.getLogger().removeFilter(quiet)
     load: Callable[..., Any] = torch.jit.load
     state = load(str(path), map_location="cpu").state_dict()
     for extra in ("input_resolution", "context_length", "vocab_size"):
@@ -208,19 +196,3 @@ def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
             "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
         ) from None
     return tokenizer
-
-
-class _seeded:
-    """Random weights come from a fixed seed, so that every stage sees the same ones."""
-
-    def __init__(self, active: bool) -> None:
-        self.active = active
-
-    def __enter__(self) -> None:
-        if self.active:
-            self.state = torch.random.get_rng_state()
-            torch.manual_seed(0)
-
-    def __exit__(self, *arguments: object) -> None:
-        if self.active:
-            torch.random.set_rng_state(self.state)

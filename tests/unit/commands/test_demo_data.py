@@ -29,7 +29,7 @@ from capnet.contracts import label_matrix, tree_hash
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers.csv import read
 from capnet.data.demo import image_set as scene_set
-from capnet.data.splits.long_tail import pareto_draw
+from capnet.data.splits.long_tail import long_tailed_draw, reference_curve
 from capnet.errors import DataError
 
 pytestmark = pytest.mark.slow
@@ -162,8 +162,9 @@ def test_every_class_can_be_measured_on_each_side_and_slice(drawn: Drawn) -> Non
 def test_the_long_tailed_draw_fills_all_three_buckets(drawn: Drawn, seed: int) -> None:
     annotations = read(DataFolder(drawn.data), Ingest())
     labels = label_matrix(annotations.rows["labels"], 44)[(annotations.rows["given_split"] == "train").to_numpy()]
-    counts = labels[pareto_draw(labels, 800, 4, 6.0, seed).rows].sum(axis=0)
-    assert 430 <= len(pareto_draw(labels, 800, 4, 6.0, seed).rows) <= 620
+    rows = long_tailed_draw(labels, reference_curve(labels.shape[1], 800, 4, 6.0), seed).rows
+    counts = labels[rows].sum(axis=0)
+    assert 430 <= len(rows) <= 620
     assert 3 <= np.sum(counts >= 100) <= 9
     assert np.sum((counts >= 20) & (counts < 100)) >= 12
     assert np.sum(counts < 20) >= 12

@@ -9,9 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from capnet.contracts import read_classes, read_predictions, read_split, write_predictions, write_split
+from capnet.contracts import (
+    read_classes,
+    read_json,
+    read_predictions,
+    read_split,
+    write_json,
+    write_predictions,
+    write_split,
+)
 from capnet.errors import ConfigError, ContractError
 from capnet.promotion.gate import GateScores, gate_scores, judge, read_gate, write_gate
 from capnet.promotion.policy import Policy, read_policy
@@ -120,6 +130,59 @@ def test_damaged_files_are_named(make_outputs: Make, tmp_path: Path) -> None:
     (tmp_path / "gate" / "test.parquet").write_bytes(b"PAR1")
     with pytest.raises(ContractError, match="scores for the gate cannot be read"):
         read_gate(tmp_path / "gate")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "fault"),
+    [
+        ("unknown", None, "columns are missing: unknown"),
+        ("sha256", pa.nulls(400, pa.string()), "column sha256 has 400 empty cells"),
+        ("sha256", pa.array(range(400)), "column sha256 holds int64, not string"),
+        ("group", pa.array([None, *["a"] * 399]), "column group has 1 empty cells"),
+        ("labels", pa.array(["cat"] * 400), "column labels holds string"),
+        ("labels", pa.array([[9]] * 400, pa.list_(pa.int16())), "class indices from 9 to 9"),
+        ("labels", pa.array([[None, 1]] * 400, pa.list_(pa.int16())), "labels has an empty class index"),
+        ("scores", pa.array([["a"] * 4] * 400), "column scores holds list"),
+        ("scores", pa.array([[0.5] * 3] * 400, pa.list_(pa.float32())), "scores are not those of 4 classes"),
+    ],
+)
+def test_rows_that_no_registration_writes_are_refused(
+    make_outputs: Make, tmp_path: Path, column: str, values: pa.Array | None, fault: str
+) -> None:
+    write_gate(tmp_path, _scores(make_outputs()))
+    table = pq.read_table(tmp_path / "test.parquet").drop_columns([column])
+    pq.write_table(table if values is None else table.append_column(column, values), tmp_path / "test.parquet")
+    with pytest.raises(ContractError, match=f"scores for the gate cannot be read: .*{fault}"):
+        read_gate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [],
+        None,
+        "cat",
+        [{"name": "cat", "bucket": "head"}],
+        [{"name": 3, "bucket": "head", "critical": False}],
+        [{"name": "cat", "bucket": "head", "critical": "no"}],
+        [{"name": "cat", "bucket": "head", "critical": False}] * 4,
+    ],
+)
+def test_a_list_of_classes_that_no_registration_writes_is_refused(
+    make_outputs: Make, tmp_path: Path, classes: object
+) -> None:
+    write_gate(tmp_path, _scores(make_outputs()))
+    write_json(tmp_path / "gate.json", read_json(tmp_path / "gate.json") | {"classes": classes})
+    with pytest.raises(ContractError, match="scores for the gate cannot be read"):
+        read_gate(tmp_path)
+
+
+def test_the_files_of_an_older_capnet_are_read(make_outputs: Make, tmp_path: Path) -> None:
+    scores = _scores(make_outputs())
+    write_gate(tmp_path, scores)
+    table = pq.read_table(tmp_path / "test.parquet").replace_schema_metadata(None)
+    pq.write_table(table.select(sorted(table.column_names)), tmp_path / "test.parquet", compression="zstd")
+    assert read_gate(tmp_path).test["sha256"].tolist() == scores.test["sha256"].tolist()
 
 
 def test_the_policy_of_the_repository_is_the_usual_one(

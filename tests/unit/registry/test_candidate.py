@@ -109,7 +109,7 @@ def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Mak
     text = description(read_candidate(**make_outputs(mAP=0.5)))
     assert text.startswith("mAP 50.0 % over 4 classes, measured on 700 test pictures.\n")
     assert (
-        "| zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp;"
+        "| Zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp;"
         " 20.0 (15.0 to 25.0) |" in text
     )
     assert "1 head, 1 medium, 2 tail" in text
@@ -174,10 +174,21 @@ def test_all_missing_files_are_named(make_outputs: Make) -> None:
     assert [problem.where for problem in caught.value.problems] == [str(path) for path in gone]
 
 
-def test_a_table_without_its_columns_is_refused(make_outputs: Make) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name,value\ncat,1\n", "columns are missing: class, ap"),
+        ("", "columns are missing: class, ap"),
+        ("class,ap\ncat,0.5\ndog\n", "row 2 has more or fewer cells than the head"),
+        ("class,ap\ncat,0.5,7\n", "row 1 has more or fewer cells than the head"),
+        (f"class,ap\n{'x' * 200_000},1\n", "damaged, .*: field larger than"),
+        ('class,ap\n"cat,0.5\n', "damaged, .*: unexpected end of data"),
+    ],
+)
+def test_a_table_that_no_stage_writes_is_refused(make_outputs: Make, text: str, fault: str) -> None:
     paths = make_outputs()
-    (paths["evaluation"] / "per_class.csv").write_text("name,value\ncat,1\n")
-    with pytest.raises(ContractError, match="columns are missing: class, ap"):
+    (paths["evaluation"] / "per_class.csv").write_text(text)
+    with pytest.raises(ContractError, match=fault):
         read_candidate(**paths)
 
 

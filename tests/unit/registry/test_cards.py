@@ -71,7 +71,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         ("traffic light", "120", "25.0"),
         ("cat (critical)", "30", "37.5"),
         ("Hund/Welpe", "13", "50.0"),
-        ("épée", "7", ""),
+        ("épée", "7", "-"),
     ]
     few = "9 positive test pictures: the figure is uncertain"
     assert weak_classes(candidate) == [

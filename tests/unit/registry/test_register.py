@@ -17,10 +17,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from capnet.config import Register
+from capnet.contracts import dvc_output
 from capnet.model.backbones import find_backbone
 from capnet.registry.candidate import figures, read_candidate
 from capnet.registry.register import find_version, register_version, registered
-from capnet.tracking.provenance import dvc_md5, requirements
+from capnet.tracking.provenance import requirements
 from capnet.tracking.store import StoreError, local_path
 
 Make = Callable[..., dict[str, Path]]
@@ -372,4 +373,4 @@ def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
 def test_data_md5_comes_from_the_dvc_file(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:
         (tmp_path / "data.dvc").write_text(content)
-    assert dvc_md5(tmp_path / "data.dvc") == expected
+    assert dvc_output(tmp_path / "data.dvc").get("md5", "") == expected

@@ -16,7 +16,7 @@ from PIL import Image
 
 from capnet.config import Params, Validate
 from capnet.contracts import make_classes, read_split, sha256_file, write_classes, write_split
-from capnet.errors import DataError, GateError
+from capnet.errors import ContractError, DataError, GateError
 from capnet.stages import run
 
 
@@ -95,6 +95,31 @@ def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(
     write_split(inputs["split"] / "split.parquet", frame[frame["split"].isin(left)])
     with pytest.raises(DataError, match=f"the split has {told} rows"):
         run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert not (tmp_path / "validation").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("split", "holdout", "split is 'holdout', and must be one of train, val, test"),
+        ("split", None, "column split has 1 empty cells"),
+        ("image_id", None, "column image_id has 1 empty cells"),
+        ("path", None, "column path has 1 empty cells"),
+        ("labels", None, "column labels has 1 empty cells"),
+        ("labels", [-1], "column labels has the class index -1"),
+        ("unknown", [-2], "column unknown has the class index -2"),
+    ],
+)
+def test_a_table_that_no_split_writes_is_refused_before_any_check(
+    inputs: dict[str, Path], tmp_path: Path, column: str, value: object, fault: str
+) -> None:
+    frame = read_split(inputs["split"] / "split.parquet")
+    frame.at[8, column] = value
+    write_split(inputs["split"] / "split.parquet", frame)
+    with pytest.raises(ContractError) as caught:
+        run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
+    assert fault in str(caught.value)
+    assert "split.parquet" in str(caught.value)
     assert not (tmp_path / "validation").exists()
 
 

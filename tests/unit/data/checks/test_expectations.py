@@ -27,9 +27,9 @@ def test_a_rule_that_cannot_be_judged_is_never_a_pass() -> None:
 
 def test_what_it_passes_over_is_never_a_pass() -> None:
     """It skips empty cells, so a table with some must not be judged."""
-    table = pd.DataFrame({"image_id": ["a", "b"], "split": ["train", None]})
-    with pytest.raises(RuntimeError, match="counts 0 offending rows, the table has 1"):
-        judge("x", table, [rule("split", "one_of", values=("train",))])
+    table = pd.DataFrame({"image_id": ["a", "b", "c"], "path": ["a.png", None, None], "split": "train"})
+    with pytest.raises(RuntimeError, match="counts 0 offending rows, the table has 2"):
+        judge("x", table, [rule("path", "unique")])
 
 
 def test_rows_that_share_a_value_stand_together_and_the_list_is_short() -> None:

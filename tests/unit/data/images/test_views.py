@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from capnet.data.images.views import MIN_AREA, centre_index, in_threads, load_rgb, random_view, to_tensor
+from capnet.data.images.views import MIN_AREA, centre_index, load_rgb, random_view, to_tensor
 from capnet.data.images.views import test_canvas as canvas_for_test
 from capnet.errors import DataError
+from capnet.progress import in_threads
 
 
 def ramp(width, height):

@@ -16,7 +16,6 @@ from capnet.data.splits.long_tail import (
     dragged_in,
     exponential_curve,
     long_tailed_draw,
-    pareto_draw,
     read_id_list,
     reference_curve,
 )
@@ -60,7 +59,7 @@ def test_voc_lt_is_the_published_list_in_the_published_order(
 ) -> None:
     ids, labels = voc
     assert ids == sorted(ids)
-    draw = pareto_draw(labels, 800, 1, 6.0, seed=0)
+    draw = long_tailed_draw(labels, reference_curve(20, 800, 1, 6.0), seed=0)
     drawn = [ids[row] for row in draw.rows]
     published, published_labels = read_labels(shared / "data/labels/voc_lt_train.csv", 20)
     assert drawn == published
@@ -81,7 +80,7 @@ def test_class_score_is_the_sum_of_conditional_probabilities(fixture: dict, voc:
 
 
 def test_another_seed_draws_another_list_of_the_same_shape(voc: tuple[list[str], np.ndarray]) -> None:
-    first, second = (pareto_draw(voc[1], 800, 1, 6.0, seed) for seed in (0, 1))
+    first, second = (long_tailed_draw(voc[1], reference_curve(20, 800, 1, 6.0), seed) for seed in (0, 1))
     assert first.rows != second.rows
     assert first.class_order == second.class_order
     assert first.steps[:1] == second.steps[:1] == [800]
@@ -101,7 +100,7 @@ def replay(
 def test_pools_that_run_short_are_used_up_and_never_overdrawn(n_rows: int, n_classes: int, density: float) -> None:
     labels = np.random.default_rng(n_classes).random((n_rows, n_classes)) < density
     labels[: int(0.7 * n_rows)] = False  # 70 % blank pictures
-    draw = pareto_draw(labels, 5000, 4, 6.0, seed=3)
+    draw = long_tailed_draw(labels, reference_curve(labels.shape[1], 5000, 4, 6.0), seed=3)
     replay(draw.steps, draw.class_order, draw.reference, labels, draw.rows)
     last = draw.class_order[-1]  # visited last, so nothing can change it afterwards
     assert labels[draw.rows][:, last].sum() == min(draw.reference[-1], labels[:, last].sum())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from capnet.evaluation.report.words import counted, difference, fixed, flatten, reading, shorten, significant
+from capnet.errors import counted
+from capnet.evaluation.report.words import difference, fixed, flatten, reading, shorten, significant
 
 
 def test_numbers_in_words() -> None:

@@ -1,0 +1,46 @@
+"""What commands share: the options that name the settings, and pairs of a name and a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def settings_options(use: str = "") -> Callable[[Any], Any]:
+    """A decorator that adds --params and --set, the arguments ``params`` and ``settings``.
+
+    Args:
+        use: what the command takes from the settings, for the help text.
+    """
+
+    def decorate(command: Any) -> Any:
+        help_text = f"Settings file{'; ' if use else ''}{use}."
+        changes = click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Override one setting; may be repeated.",
+        )
+        return click.option("--params", default="params.yaml", show_default=True, help=help_text)(changes(command))
+
+    return decorate
+
+
+model_option = click.option(
+    "--model",
+    "address",
+    default="",
+    metavar="MODEL",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder of outputs; default: the champion.",
+)
+
+
+def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The callback of an option whose values are NAME=VALUE."""
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r}: write {option.metavar}")
+    return dict(value.split("=", 1) for value in values)
