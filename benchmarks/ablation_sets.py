@@ -25,7 +25,7 @@ from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
 from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
-from capnet.training.out_of_fold import folds_of, out_of_fold_logits
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
 from capnet.yaml_text import read_yaml
@@ -146,7 +146,8 @@ class Set:
         validate = validator(trainer, rows["val"], self.crops["val"])
         everything = pd.concat([rows["train"], rows["val"]], ignore_index=True)
         crops, views = (torch.cat([item["train"], item["val"]]) for item in (self.crops, self.views))
-        folds = folds_of(trainer, everything) if refits and trainer.params.train.out_of_fold else None
+        in_folds = refits and trainer.params.train.out_of_fold and trains_in_seconds(model)
+        folds = folds_of(trainer, everything) if in_folds else None
         with tempfile.TemporaryDirectory() as folder:
             fit = trainer.fit(model, rows["train"], self.views["train"], Path(folder), validate=validate, what=what)
         probe, last = self.probe(trainer, folds), fit.selected_epoch

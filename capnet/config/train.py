@@ -144,8 +144,8 @@ class Train(Section):
         True,
         description=(
             "also train one model a fold, for the scores that thresholds and blend are chosen on: without validation"
-            " rows, and with refit where the image tower is frozen; false: no thresholds in the first case, validation"
-            " rows choose in the second"
+            " rows, and with refit where towers are frozen and prompts are off; false: no thresholds in the first case,"
+            " validation rows choose in the second"
         ),
     )
     folds: Int = Field(3, ge=2, le=10, description="folds for out-of-fold scores")

@@ -34,7 +34,7 @@ from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
 from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
 from capnet.training.distributed import ProcessGroup, process_group
-from capnet.training.out_of_fold import folds_of, out_of_fold_logits
+from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import combine, member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
@@ -46,7 +46,7 @@ def train(
 ) -> dict[str, float]:
     """Fit CapNet; without validation rows also score every training row out of fold, for thresholds. With
     ``train.refit`` fit it again on training and validation rows; scores of these by models that had not seen them are
-    kept: out of fold where the image tower is frozen, else the validation rows' of before the refit.
+    kept: out of fold where that takes seconds (``trains_in_seconds``), else the validation rows' of before the refit.
 
     Started by torchrun, all processes train one model, and the main process writes it.
 
@@ -84,8 +84,8 @@ def _train(
         model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
     )
     everything = pd.concat([rows, val], ignore_index=True) if refits else rows
-    # folds of a frozen tower take seconds, and choices on all rows are better than on the validation rows
-    in_folds = params.train.out_of_fold and (val.empty or (refits and model.tower_is_frozen))
+    # choices on all rows are better than on the validation rows
+    in_folds = params.train.out_of_fold and (val.empty or (refits and trains_in_seconds(model)))
     folds = folds_of(trainer, everything) if in_folds else None
     held = val if folds is None else everything
     members: dict[str, Tensor] = {}

@@ -12,8 +12,16 @@ from torch import Tensor
 from capnet.data.images.stored_features import Features
 from capnet.data.splits.assign import group_codes
 from capnet.data.splits.stratify import stratified_holdout
+from capnet.model.capnet import CapNet
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
+
+
+def trains_in_seconds(model: CapNet) -> bool:
+    """Whether nothing is trained but what lies behind features that are stored: no tower, and no prompt, which every
+    step would encode.
+    """
+    return model.tower_is_frozen and model.prompt is None and model.text_adapters is None
 
 
 def folds_of(trainer: Trainer, rows: pd.DataFrame) -> np.ndarray | None:

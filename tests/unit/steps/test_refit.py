@@ -88,7 +88,7 @@ def test_the_trained_tensors_are_those_of_a_training_on_all_rows(blend, made, ba
 def test_the_probe_is_scikit_learns_on_all_rows_with_the_settings_that_validation_rows_chose(made, backbone):
     folder, frame = made
     write_inputs(folder, frame)
-    params, _ = run_both(folder, backbone, **FULL, refit=True)
+    params, _ = run_both(folder, backbone, **FULL, prompt={"enabled": False}, refit=True)
     where = {"tiny-clip": "val", "tiny-resnet": "out_of_fold"}[backbone]
     assert json.loads((folder / "model" / "config.json").read_text())["blend"]["chosen_on"] == where
     settings = evaluated(folder, params)["evaluation"]["probe"]
@@ -157,7 +157,7 @@ def test_a_validation_label_reaches_the_weights_but_not_the_scores_that_choices_
 def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_their_fold(blend, made, tmp_path):
     tiny.register("tiny-resnet", tmp_path / "configs")
     folder, frame = made
-    settings = {**FULL, "blend": blend, "epochs": 2, "select": "last"}
+    settings = {**FULL, "blend": blend, "epochs": 2, "select": "last", "prompt": {"enabled": False}}
     write_inputs(folder, frame)
     params, _ = run_both(folder, "tiny-resnet", **settings, refit=True)
     found, results = read_predictions(folder / "model" / "out_of_fold.parquet"), evaluated(folder, params)
@@ -183,6 +183,14 @@ def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_t
         np.testing.assert_allclose(np.stack(found["scores"])[folds == fold], scores, rtol=1e-4, atol=1e-5)
 
 
+def test_with_prompts_the_validation_rows_choose_because_folds_would_take_long(made, tmp_path):
+    tiny.register("tiny-resnet", tmp_path / "configs")
+    folder, frame = made
+    write_inputs(folder, frame)
+    run_both(folder, "tiny-resnet", **FULL, refit=True)
+    assert set(read_predictions(folder / "model" / "out_of_fold.parquet")["split"]) == {"val"}
+
+
 def test_no_test_label_and_no_test_picture_reaches_anything(made, backbone):
     folder, frame = made
     write_inputs(folder, frame)
@@ -203,7 +211,7 @@ def test_no_test_label_and_no_test_picture_reaches_anything(made, backbone):
 def test_a_refit_that_was_killed_goes_on_and_ends_with_the_same_bytes(made, backbone, monkeypatch):
     folder, frame = made
     write_inputs(folder, frame)
-    settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8}
+    settings = {**FULL, "epochs": 3, "select": "last", "refit": True, "batch_size": 8, "prompt": {"enabled": False}}
     run_both(folder, backbone, **settings)
     whole, steps = model_of(folder), []
     in_folds = {"tiny-clip": 0, "tiny-resnet": 2 * 3 * 2}[backbone]  # two folds, 3 epochs of 13 rows
