@@ -42,6 +42,7 @@ DOCUMENTS = [
     "docs/troubleshooting.md",
     "docs/decisions.md",
     "docs/results.md",
+    "docs/earlier-results.md",
     "docs/graph.md",
     "docs/benchmarks.md",
     "docs/performance.md",
