@@ -156,7 +156,7 @@ def notes(inputs: Inputs) -> list[str]:
             f" {counted(refitted, 'training and validation picture')} together, the linear probe too. Blend, thresholds"
             " and calibration come from scores of models that had not seen the picture."
         )
-    if thresholds.get("source") == "out_of_fold":
+    elif thresholds.get("source") == "out_of_fold":
         warnings.append("Thresholds were chosen on out-of-fold scores of the pictures it was trained on.")
     return warnings
 
