@@ -68,11 +68,13 @@ def choose_probe(
     strengths: Sequence[float],
     validation: tuple[Floats, Bools, Bools] | None,
     refit: bool = False,
+    folds: NDArray[np.int64] | None = None,
 ) -> Chosen:
     """Choose the settings by mAP and fit on all training rows: features [image, feature], labels, known [image, class].
 
     ``validation`` is (features, labels, known) of other rows, which ``refit`` fits on too once they have chosen;
-    without a known positive there, the choice is made in folds of the training rows.
+    without a known positive there, the choice is made in folds of the training rows. ``folds`` int [image], of the rows
+    that are fitted on in the end, asks for held-out scores of all of these, by fits without their fold.
     """
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation
@@ -88,14 +90,25 @@ def choose_probe(
             return logits
 
         settings, value = _best(features, strengths, some, on_validation, val_labels, val_known)
+        if refit and folds is not None:
+            features, labels, known = _joined((features, labels, known), validation)
+            probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
+            return score_out_of_fold(Chosen(probe, settings, "val", value), features, labels, known, folds)
         probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
         if not refit:
             return Chosen(probe, settings, "val", value)
-        held_out, pairs = probe_scores(probe, seen), zip((features, labels, known), validation, strict=True)
-        features, labels, known = (np.concatenate(pair) for pair in pairs)
+        held_out = probe_scores(probe, seen)
+        features, labels, known = _joined((features, labels, known), validation)
         probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
         return Chosen(probe, settings, "val", value, held_out, val_known)
-    return _choose_in_folds(features, labels, known, strengths)
+    chosen = _choose_in_folds(features, labels, known, strengths)
+    return chosen if folds is None else score_out_of_fold(chosen, features, labels, known, folds)
+
+
+def _joined(*rows: tuple[Floats, Bools, Bools]) -> tuple[Floats, Bools, Bools]:
+    """Features, labels and known of several tables of rows, one after the other."""
+    features, labels, known = (np.concatenate(arrays) for arrays in zip(*rows, strict=True))
+    return features, labels, known
 
 
 def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Chosen:

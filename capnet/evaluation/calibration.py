@@ -46,7 +46,9 @@ def uncalibrate(calibration: Calibration, probability: float) -> Floats:
     return expit((logits(np.array(probability)) - calibration.shift) * calibration.temperature)
 
 
-def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -> Calibration:
+def fit_calibration(
+    labels: Bools, known: Bools, scores: Floats, prior: float, start: Calibration | None = None
+) -> Calibration:
     """Minimise the binary cross entropy of the known entries plus prior / 2 * sum_c (shift_c - shift)^2 plus
     OWN_TEMPERATURE / 2 * sum_c (log T_c - log T)^2; shifts are compared at the mean logit.
 
@@ -54,53 +56,16 @@ def fit_calibration(labels: Bools, known: Bools, scores: Floats, prior: float) -
         labels, known: bool [image, class].
         scores: [image, class] in [0, 1].
         prior: precision of the prior of shifts, in expected positives.
+        start: of nearly the same rows; from there a rough fit is enough.
 
     Returns:
         The calibration; the identity where the known entries have no positive or no negative.
     """
-    return _fit(labels, known, logits(scores), prior).calibration
-
-
-def cross_calibrate(labels: Bools, known: Bools, scores: Floats, prior: float) -> Floats:
-    """Probabilities of rows by calibrations that have not seen them: on its own rows a calibration lifts just those
-    classes of which they have a positive.
-
-    Args:
-        labels, known, scores, prior: as in ``fit_calibration``.
-
-    Returns:
-        [image, class] in [0, 1].
-    """
-    x, whole = logits(scores), _fit(labels, known, logits(scores), prior)
-    folds = np.random.default_rng(0).permutation(len(labels)) % FOLDS
-    probabilities = np.empty(labels.shape)
-    for fold in range(min(FOLDS, len(labels))):
-        seen, rest = folds != fold, folds == fold
-        calibration = _fit(labels[seen], known[seen], x[seen], prior, whole).calibration
-        probabilities[rest] = calibrate(calibration, scores[rest])
-    return probabilities
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """Parameters (log T, shift, log T_c - log T [class], shift_c - shift [class]) and the logit of the shifts."""
-
-    parameters: Floats
-    centre: float
-
-    @property
-    def calibration(self) -> Calibration:
-        log_own, own = self.parameters[2:].reshape(2, -1)
-        temperature = np.exp(self.parameters[0] + log_own)
-        return Calibration(temperature, self.parameters[1] + own - self.centre / temperature)
-
-
-def _fit(labels: Bools, known: Bools, x: Floats, prior: float, start: _Fitted | None = None) -> _Fitted:
-    """As ``fit_calibration``, on logits ``x`` [image, class]; from ``start`` a rough fit is enough."""
     n_classes = labels.shape[1]
     if not (labels & known).any() or not (~labels & known).any():
-        return _Fitted(np.zeros(2 * n_classes + 2), 0.0)
-    weight, centre = known.astype(np.float64), float(x[known].mean()) if start is None else start.centre
+        return Calibration(np.ones(n_classes), np.zeros(n_classes))
+    x, weight = logits(scores), known.astype(np.float64)
+    centre = float(x[known].mean())
     x, sign = x - centre, np.where(labels, 1.0, -1.0)
     # what a parameter moves grows with its positives: in units of its spread the search needs a quarter of the steps
     positives = (labels & known).sum(axis=0)
@@ -119,12 +84,37 @@ def _fit(labels: Bools, known: Bools, x: Floats, prior: float, start: _Fitted | 
         parts = [by_log.sum()], [by_class.sum()], by_log + OWN_TEMPERATURE * log_own, by_class + prior * own
         return float(value), np.concatenate(parts) * spread
 
-    shared = [(np.log(value) / spread[0]) for value in TEMPERATURES]
-    bounds = [shared, *[(None, None)] * (2 * n_classes + 1)]
-    first = np.zeros(2 * n_classes + 2) if start is None else start.parameters / spread
-    options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-13 if start is None else 1e-8}
-    fitted = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return _Fitted(fitted.x * spread, centre)
+    bounds = [tuple(np.log(TEMPERATURES) / spread[0]), *[(None, None)] * (2 * n_classes + 1)]
+    first, precision = np.zeros(2 * n_classes + 2), 1e-13
+    if start is not None:  # at a minimum the shared values are the means of the classes'
+        own = np.stack([np.log(start.temperature), start.shift + centre / start.temperature])
+        shared = own.mean(axis=1, keepdims=True)
+        first, precision = np.concatenate([shared.ravel(), (own - shared).ravel()]) / spread, 1e-8
+    options = {"maxiter": 1000, "gtol": 1e-6, "ftol": precision}
+    parameters = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x * spread
+    log_own, own = parameters[2:].reshape(2, n_classes)
+    temperature = np.exp(parameters[0] + log_own)
+    return Calibration(temperature, parameters[1] + own - centre / temperature)
+
+
+def cross_calibrate(calibration: Calibration, labels: Bools, known: Bools, scores: Floats, prior: float) -> Floats:
+    """Probabilities of rows by calibrations that have not seen them: on its own rows a calibration lifts just those
+    classes of which they have a positive.
+
+    Args:
+        calibration: of all these rows.
+        labels, known, scores, prior: as in ``fit_calibration``.
+
+    Returns:
+        [image, class] in [0, 1].
+    """
+    folds = np.random.default_rng(0).permutation(len(labels)) % FOLDS
+    probabilities = np.empty(labels.shape)
+    for fold in np.unique(folds):
+        seen, rest = folds != fold, folds == fold
+        fitted = fit_calibration(labels[seen], known[seen], scores[seen], prior, calibration)
+        probabilities[rest] = calibrate(fitted, scores[rest])
+    return probabilities
 
 
 def brier(labels: Bools, known: Bools, probabilities: Floats) -> float:

@@ -127,7 +127,7 @@ def choose_thresholds(
         borrowed |= promised_hits(float(number), positives) > positives
         of_rare = positives[borrowed].sum()
         if promised_hits(float(number), of_rare) <= of_rare:
-            pool, probabilities = known & borrowed, cross_calibrate(labels, known, scores, prior)
+            pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior)
     pooled = choose_cut(labels[pool], probabilities[pool], objective)
     threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
     reached = np.full(n_classes, pooled.reached)

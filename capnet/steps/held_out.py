@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capnet.data.images.stored_features import Features
 from capnet.errors import DataError
-from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe, score_out_of_fold
+from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.bootstrap import unit_codes
 from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
@@ -78,12 +78,7 @@ def fit_probe(
     """
     seen = _arrays(trainer, rows, plain)
     held_out = None if val_plain is None else _arrays(trainer, val, val_plain)
-    chosen = choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit)
-    if folds is None:
-        return chosen
-    parts = [seen] if held_out is None else [seen, held_out]
-    features, targets, known = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return score_out_of_fold(chosen, features, targets, known, folds)
+    return choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit, folds)
 
 
 def _arrays(trainer: Trainer, rows: pd.DataFrame, plain: Features) -> tuple[Floats, Bools, Bools]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from capnet.contracts import (
 )
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
+from capnet.data.splits.assign import group_codes
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.baselines import Chosen
 from capnet.evaluation.blend import Blend
@@ -127,7 +129,7 @@ def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Pat
     if rows.empty:
         raise DataError("no training rows", str(path), "check the settings in section split")
     without = "train.out_of_fold is false" if not params.train.out_of_fold else ""
-    if rows["group"].notna().all() and rows["group"].nunique() == 1:
+    if len(np.unique(group_codes(rows["group"]))) == 1:
         without = without or "all training rows are one group, which folds do not tear apart"
     if val.empty and params.train.blend == "held_out" and without:
         raise ConfigError(
