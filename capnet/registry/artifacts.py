@@ -75,14 +75,15 @@ def log_artifacts(
     Raises:
         StoreError: something could not be stored.
     """
-    for path in (report, *(candidate.evaluation / name for name in EVALUATION_FILES)):
-        if path.is_file():
-            with _storing(path.name):
-                client.log_artifact(run_id, str(path))
-    for name, text in cards.items():
-        with _storing(name):
-            client.log_text(run_id, text, name)
-    _log_gate(client, run_id, candidate)
+    with TemporaryDirectory() as folder, _storing("report, evaluation files, cards and scores for the promotion gate"):
+        for path in (report, *(candidate.evaluation / name for name in EVALUATION_FILES)):
+            if path.is_file():
+                shutil.copyfile(path, Path(folder, path.name))
+        for name, text in cards.items():
+            replace_file(Path(folder, name), text)
+        write_gate(Path(folder, FOLDER), candidate.gate)
+        # as one folder: file by file, MLflow leaves a hidden part of a file where this process is killed
+        client.log_artifacts(run_id, folder)
 
 
 def complete_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
