@@ -41,7 +41,7 @@ def read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     spec: dict[str, Any] = {}
     platform: dict[str, Any] = {}
     try:
-        documents = [item for item in yaml.safe_load_all(text) if item is not None]
+        documents = [item for item in yaml.load_all(text, yaml.CSafeLoader) if item is not None]
     except yaml.YAMLError as error:
         raise Refused(f"unable to decode yaml document: {error}") from None
     for item in documents:

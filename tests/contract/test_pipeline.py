@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from components.images import Images, read_lock
 from pipelines import compiling, submit
 from pipelines.arguments import SECTIONS, training_arguments
 from pipelines.options import CLUSTER, DATA, STATE, Options
-from pipelines.prediction import prediction
 from pipelines.training import ORDER, training
 
 LOCK = read_lock(compiling.GOLDEN_LOCK)
@@ -31,21 +31,23 @@ READ_PICTURES = {"fetch", "ingest", "validate", "train", "evaluate"}
 HEAVY = {"train", "evaluate"}
 
 
-def documents(pipeline: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+@cache
+def documents(name: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Specification, and settings per executor (without the prefix exec-)."""
-    spec, *platform = yaml.safe_load_all(compiling.compile_text(pipeline))
+    text = compiling.compile_text(compiling.PIPELINES[name](Options(**{"images": LOCK, **options})))
+    spec, *platform = yaml.load_all(text, yaml.CSafeLoader)
     executors = platform[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"] if platform else {}
     return spec, {name.removeprefix("exec-"): settings for name, settings in executors.items()}
 
 
 @pytest.fixture(scope="module")
 def compiled() -> tuple[dict[str, Any], dict[str, Any]]:
-    return documents(training(Options(LOCK)))
+    return documents("training")
 
 
 @pytest.fixture(scope="module")
 def several() -> tuple[dict[str, Any], dict[str, Any]]:
-    return documents(training(Options(LOCK, further_seeds=True, data_volume=True)))
+    return documents("training", further_seeds=True, data_volume=True)
 
 
 def tasks(spec: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +293,7 @@ def test_volumes_and_secrets_reach_the_tasks_that_need_them(several: tuple[dict[
 
 
 def test_without_a_state_volume_the_folder_goes_with_the_pod() -> None:
-    _, platform = documents(training(Options(LOCK, state_volume=False)))
+    _, platform = documents("training", state_volume=False)
     assert not any(settings.get("pvcMount") for settings in platform.values())
     assert STATE in {item["mountPath"] for item in platform["train"]["emptyDirMounts"]}
 
@@ -305,17 +307,17 @@ def test_no_task_runs_as_root_or_without_an_end(compiled: tuple[dict[str, Any], 
 
 
 def test_a_pull_secret_reaches_every_pod_that_runs_our_images() -> None:
-    for options in (Options(LOCK, pull_secret=True, further_seeds=True), Options(LOCK, pull_secret=True, nodes=2)):
-        for pipeline in (training(options), prediction(options)) if options.nodes == 1 else (training(options),):
-            spec, platform = documents(pipeline)
-            assert set(platform) == set(containers(spec))
-            for name, settings in platform.items():
-                (secret,) = settings["imagePullSecret"]
-                named = secret["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
-                assert named == "pull_secret", name
+    seeds, on_nodes = ({"further_seeds": True}, {"nodes": 2})
+    for kind, options in (("training", seeds), ("prediction", seeds), ("training", on_nodes)):
+        spec, platform = documents(kind, pull_secret=True, **options)
+        assert set(platform) == set(containers(spec))
+        for name, settings in platform.items():
+            (secret,) = settings["imagePullSecret"]
+            named = secret["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
+            assert named == "pull_secret", name
     nodes = tasks(spec)["train-nodes"]["inputs"]["parameters"]["pull_secret"]
     assert nodes == {"componentInputParameter": "pipelinechannel--pull_secret"}
-    assert not any("imagePullSecret" in settings for settings in documents(training(Options(LOCK)))[1].values())
+    assert not any("imagePullSecret" in settings for settings in documents("training")[1].values())
 
 
 def test_lists_of_a_loop_are_looked_at_before_anything_is_prepared(several: tuple[dict[str, Any], Any]) -> None:
@@ -327,7 +329,7 @@ def test_lists_of_a_loop_are_looked_at_before_anything_is_prepared(several: tupl
         after |= {name for name, task in dag.items() if after & set(task.get("dependentTasks", ()))}
     assert after == set(dag)
     assert not dag["plan"]["cachingOptions"].get("enableCache")
-    dag = tasks(documents(prediction(Options(LOCK)))[0])
+    dag = tasks(documents("prediction")[0])
     given = {key: item["componentInputParameter"] for key, item in dag["champion"]["inputs"]["parameters"].items()}
     assert given["shards"] == "pipelinechannel--shards"
     (loop,) = [task for name, task in dag.items() if name.startswith("for-loop")]
@@ -350,13 +352,13 @@ def test_retries_wait_longer_each_time(several: tuple[dict[str, Any], Any]) -> N
 @pytest.mark.parametrize(
     ("options", "uncached"),
     [
-        (Options(LOCK), {"register"}),
-        (Options(LOCK, cache=False), set(ORDER)),
-        (Options(LOCK, no_cache_from="train"), {"train", "evaluate", "report", "register"}),
+        ({}, {"register"}),
+        ({"cache": False}, set(ORDER)),
+        ({"no_cache_from": "train"}, {"train", "evaluate", "report", "register"}),
     ],
 )
-def test_what_is_taken_from_the_cache(options: Options, uncached: set[str]) -> None:
-    spec, _ = documents(training(options))
+def test_what_is_taken_from_the_cache(options: dict[str, Any], uncached: set[str]) -> None:
+    spec, _ = documents("training", **options)
     assert {name for name, task in tasks(spec).items() if not task["cachingOptions"].get("enableCache")} == uncached
     assert not spec["root"]["dag"]["tasks"]["outcome"]["cachingOptions"].get("enableCache")
 
@@ -377,7 +379,7 @@ def test_a_wrong_stage_or_number_is_refused() -> None:
 
 def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None:
     spec, platform = documents(
-        training(Options(LOCK, nodes=3, processes_per_node=2, data_volume=True, shared_memory="4Gi", train_hours=5))
+        "training", nodes=3, processes_per_node=2, data_volume=True, shared_memory="4Gi", train_hours=5
     )
     dag = tasks(spec)
     assert "train" not in dag
@@ -432,7 +434,7 @@ def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
 
 
 def test_here_nothing_of_a_cluster_is_left() -> None:
-    spec, platform = documents(training(Options(cluster=False)))
+    spec, platform = documents("training", images=None, cluster=False)
     assert platform == {}
     assert not any("resources" in item for item in containers(spec).values())
 

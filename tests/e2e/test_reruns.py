@@ -49,7 +49,7 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
     expected = hashes(copy.root / "outputs" / "model")
     shutil.rmtree(copy.root / "outputs" / "model")
 
-    for moment in ("first checkpoint", "a later checkpoint", "first checkpoint of a fold"):
+    for moment in ("first checkpoint", "first checkpoint of a fold"):
         process = subprocess.Popen(
             ["capnet", "train"],
             cwd=copy.root,
@@ -92,11 +92,10 @@ def test_dvc_repeats_training_bit_for_bit(copy: Workplace) -> None:
     assert "up to date" in copy.run("dvc", "status").stdout
     assert "didn't change, skipping" in copy.run("dvc", "repro").stdout
     expected = hashes(copy.root / "outputs" / "model")
-    for _ in range(2):
-        again = copy.run("dvc", "repro", "-f", "-s", "train")
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert "Running stage 'train'" in again.stdout
-        assert hashes(copy.root / "outputs" / "model") == expected
+    again = copy.run("dvc", "repro", "-f", "-s", "train")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Running stage 'train'" in again.stdout
+    assert hashes(copy.root / "outputs" / "model") == expected
     assert "up to date" in copy.run("dvc", "status").stdout
 
     reference, note = copy.root / "reference/validation.json", copy.root / "outputs/validation/validation.json"

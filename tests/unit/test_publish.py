@@ -42,6 +42,7 @@ def write(folder: Path, text: str) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.slow  # many processes
 def test_two_that_publish_and_are_killed_leave_a_whole_output_at_every_moment(tmp_path: Path) -> None:
     target = tmp_path / "model"
     write(target, "first")

@@ -43,6 +43,7 @@ def test_a_step_with_stored_features_runs_no_image_tower(backbone: str) -> None:
     assert full > prompts + images, "adapters send a gradient through the image tower"
 
 
+@pytest.mark.slow  # takes training steps
 def test_the_command_writes_shares_and_ratios(
     backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,6 +217,7 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
 
 
+@pytest.mark.slow  # compiles
 def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_path, monkeypatch):
     """Traced by torch's compiler, whose kernels, minutes of work for a C++ compiler, are left out here."""
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path))
