@@ -111,10 +111,10 @@ def _load_trunk(trunk: nn.Module, weights: Mapping[str, Tensor], entry: Backbone
     """Load by position (the order of both lists is the same); returns ImageNet's classifier (weight, bias)."""
     import timm
 
-    full = timm.create_model(entry.timm_name)
-    names, values = list(full.state_dict()), list(weights.values())
+    full = timm.create_model(entry.timm_name).state_dict()
+    names, values = list(full), list(weights.values())
     if len(names) != len(values) or any(
-        full.state_dict()[name].shape != value.shape for name, value in zip(names, values, strict=True)
+        full[name].shape != value.shape for name, value in zip(names, values, strict=True)
     ):
         raise DataError(
             "the weights do not fit the network of this timm version",
