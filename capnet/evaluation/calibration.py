@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
@@ -97,18 +98,27 @@ def fit_calibration(
     return Calibration(temperature, parameters[1] + own - centre / temperature)
 
 
-def cross_calibrate(calibration: Calibration, labels: Bools, known: Bools, scores: Floats, prior: float) -> Floats:
+def cross_calibrate(
+    calibration: Calibration,
+    labels: Bools,
+    known: Bools,
+    scores: Floats,
+    prior: float,
+    groups: NDArray[np.int64] | None = None,
+) -> Floats:
     """Probabilities of rows by calibrations that have not seen them: on its own rows a calibration lifts just those
     classes of which they have a positive.
 
     Args:
         calibration: of all these rows.
         labels, known, scores, prior: as in ``fit_calibration``.
+        groups: int [image]; images of one group are seen together or not at all.
 
     Returns:
         [image, class] in [0, 1].
     """
-    folds = np.random.default_rng(0).permutation(len(labels)) % FOLDS
+    unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    folds = (np.random.default_rng(0).permutation(unit.max() + 1) % FOLDS)[unit]
     probabilities = np.empty(labels.shape)
     for fold in np.unique(folds):
         seen, rest = folds != fold, folds == fold

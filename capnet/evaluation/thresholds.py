@@ -17,6 +17,8 @@ from capnet.contracts import SCHEMA, Classes
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
 
+TINY = 1e-9  # sums of shares of a group
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -42,7 +44,7 @@ class Thresholds:
     calibration: Calibration
 
 
-def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
+def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np.int64] | None = None) -> Cut:
     """Choose among the distinct scores as cuts.
 
     Args:
@@ -53,6 +55,8 @@ def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
             positives for a promise, the lowest positive, not ``reached``. ``precision>=P``: the lowest cut whose
             precision reaches P; where none does, the cut of highest precision (of equal ones the lowest), not
             ``reached``.
+        groups: int [entry]; a recall is then promised for images of groups still to come, and all positives of a
+            group together count as one.
 
     Returns:
         The cut; a label is given from its threshold on.
@@ -61,29 +65,46 @@ def choose_cut(labels: Bools, scores: Floats, objective: str) -> Cut:
     value = scores[order]
     last = np.append(value[1:] != value[:-1], True)
     cuts, given = value[last], np.flatnonzero(last) + 1
-    hit = np.cumsum(labels[order])[last]
     name, _, number = objective.partition(">=")
+    if name == "recall":
+        reached = np.cumsum(_weights(labels, groups)[order])[last]
+        wanted = hits_to_promise(float(number), reached[-1])
+        return Cut(
+            float(cuts[np.argmax(reached >= min(wanted, reached[-1]) - TINY)]), _can_promise(number, reached[-1])
+        )
+    hit = np.cumsum(labels[order])[last]
     if name == "f1":
         best = int(np.argmax(2 * hit / (given + hit[-1])))
         return Cut(_below(cuts, best), True)
-    if name == "recall":
-        wanted = promised_hits(float(number), hit[-1])
-        return Cut(float(cuts[np.argmax(hit >= min(wanted, hit[-1]))]), bool(wanted <= hit[-1]))
     shares = hit / given
     fine = np.flatnonzero(shares >= float(number) - 1e-12)
     chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
     return Cut(float(cuts[chosen]), bool(len(fine)))
 
 
-def promised_hits(recall: float, positives: ArrayLike) -> NDArray[np.int64]:
+def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
     """How many of these positives a cut must reach so that another positive is reached with this probability.
 
     The cut that just reaches the share ``recall`` of k positives reaches fewer of the next ones, by up to a whole
-    positive. Where old and new positives are exchangeable, ceil(recall (k + 1)) hits are enough: split conformal
-    prediction (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511, section 1), here on the scores of
-    positives. More than k says that no cut can promise it.
+    positive. Where old and new positives are exchangeable, recall (k + 1) hits are enough: split conformal prediction
+    (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511, section 1), here on the scores of positives. Of k
+    groups, each of which counts as one, the same holds for a positive of another group (Lee, Barber and Willett, arXiv
+    2306.06342). More than k says that no cut can promise it.
     """
-    return np.ceil(recall * (np.asarray(positives) + 1) - 1e-9).astype(np.int64)
+    return recall * (np.asarray(positives) + 1.0)
+
+
+def _can_promise(recall: float | str, positives: ArrayLike) -> Any:
+    return hits_to_promise(float(recall), positives) <= np.asarray(positives) + TINY
+
+
+def _weights(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:
+    """Of entries [entry]: 0 for negatives; positives of one group have 1 together."""
+    weights = labels.astype(np.float64)
+    if groups is not None:
+        _, group, size = np.unique(groups[labels], return_inverse=True, return_counts=True)
+        weights[labels] = 1.0 / size[group]
+    return weights
 
 
 def _below(cuts: Floats, index: int) -> float:
@@ -95,7 +116,13 @@ def _below(cuts: Floats, index: int) -> float:
 
 
 def choose_thresholds(
-    labels: Bools, known: Bools, scores: Floats, objective: str, min_positives: int, prior: float
+    labels: Bools,
+    known: Bools,
+    scores: Floats,
+    objective: str,
+    min_positives: int,
+    prior: float,
+    groups: NDArray[np.int64] | None = None,
 ) -> Thresholds:
     """Choose a threshold per class on the known entries.
 
@@ -111,6 +138,8 @@ def choose_thresholds(
         objective: as in ``choose_cut``.
         min_positives: known positives below which a class borrows; also one whose own could not promise the recall.
         prior: as in ``fit_calibration``.
+        groups: int [image], as in ``choose_cut``. With too few groups for a promise of the recall about other groups,
+            each positive counts for itself and no class is ``reached``.
 
     Returns:
         Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
@@ -123,18 +152,23 @@ def choose_thresholds(
     borrowed = positives < min_positives
     pool, probabilities = known, calibrate(calibration, scores)
     name, _, number = objective.partition(">=")
+    promised = True
     if name == "recall":
-        borrowed |= promised_hits(float(number), positives) > positives
-        of_rare = positives[borrowed].sum()
-        if promised_hits(float(number), of_rare) <= of_rare:
-            pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior)
-    pooled = choose_cut(labels[pool], probabilities[pool], objective)
+        if groups is not None and not _can_promise(number, _units(labels & known, groups)):
+            groups, promised = None, False
+        units = np.array([_units(column, groups) for column in (labels & known).T])
+        borrowed |= ~_can_promise(number, units)
+        if _can_promise(number, _units(labels & known & borrowed, groups)):
+            pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
+    of_row = groups if groups is None else np.broadcast_to(groups[:, None], labels.shape)
+    pooled = choose_cut(labels[pool], probabilities[pool], objective, of_row if of_row is None else of_row[pool])
     threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
     reached = np.full(n_classes, pooled.reached)
     for c in np.flatnonzero(~borrowed):
         rows = known[:, c]
-        cut = choose_cut(labels[rows, c], scores[rows, c], objective)
+        cut = choose_cut(labels[rows, c], scores[rows, c], objective, groups if groups is None else groups[rows])
         threshold[c], reached[c] = cut.threshold, cut.reached
+    reached &= promised
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,
@@ -146,6 +180,15 @@ def choose_thresholds(
         pooled.threshold,
         calibration,
     )
+
+
+def _units(labels: Bools, groups: NDArray[np.int64] | None) -> int:
+    """How many positives of labels [image] or [image, class] a promise counts: groups that have one, where there are
+    groups.
+    """
+    if groups is None:
+        return int(labels.sum())
+    return len(np.unique(groups[labels.reshape(len(labels), -1).any(axis=1)]))
 
 
 def no_thresholds(n_classes: int) -> Thresholds:

@@ -25,6 +25,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
+from capnet.data.splits.assign import group_codes
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
 from capnet.evaluation.headline import compared_figures, means, stage_figures
@@ -222,6 +223,7 @@ def thresholds(
     """
 
     def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:
+        groups = split.rows["group"]
         return choose_thresholds(
             split.labels & known,
             known,
@@ -229,6 +231,7 @@ def thresholds(
             config.threshold.objective,
             config.threshold.min_positives,
             config.calibration_prior,
+            group_codes(groups) if groups.notna().any() else None,
         )
 
     chosen = {name: choose(val, scores, val.known) for name, scores in val.scores.items()} if val.labels.any() else {}

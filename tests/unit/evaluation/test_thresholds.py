@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from unit.evaluation.made_scores import make
 
 from capnet.contracts import make_classes
-from capnet.evaluation.calibration import calibrate
+from capnet.evaluation.calibration import calibrate, cross_calibrate, fit_calibration
 from capnet.evaluation.thresholds import choose_cut, choose_thresholds, no_thresholds, thresholds_document
 
 
@@ -52,6 +52,61 @@ def test_a_promised_recall_is_kept_on_positives_still_to_come(positives: int) ->
         reached.append(new >= cut.threshold)
     assert np.mean(reached) > 0.9 - 3 * np.sqrt(0.09 / len(reached))
     assert np.mean(reached) < 0.9 + 1 / (positives + 1) + 3 * np.sqrt(0.09 / len(reached)), "no more than is promised"
+
+
+def test_a_recall_promised_to_other_groups_is_kept_where_images_of_a_group_are_alike() -> None:
+    rng, kept = np.random.default_rng(0), {"groups": [], "images": []}
+    for _ in range(2000):
+        sizes = rng.integers(1, 30, size=12)
+        groups = np.repeat(np.arange(12), sizes)
+        seen = rng.normal(size=12)[groups] + 0.1 * rng.normal(size=len(groups))
+        new = rng.normal() + 0.1 * rng.normal()
+        positive = np.ones(len(groups), dtype=bool)
+        kept["groups"].append(new >= choose_cut(positive, seen, "recall>=0.9", groups).threshold)
+        kept["images"].append(new >= choose_cut(positive, seen, "recall>=0.9").threshold)
+    error = 3 * np.sqrt(0.09 / 2000)
+    assert np.mean(kept["groups"]) > 0.9 - error
+    assert np.mean(kept["groups"]) < 0.9 + 1 / 13 + error, "no more than is promised"
+    assert np.mean(kept["images"]) < 0.9 - error, "what counting images gives"
+
+
+def test_a_group_counts_as_one_positive_and_groups_of_one_change_nothing() -> None:
+    for labels, scores in _cases(0):
+        alone = choose_cut(labels, scores, "recall>=0.8", np.arange(len(labels)))
+        assert alone == choose_cut(labels, scores, "recall>=0.8")
+        pairs = np.repeat(np.arange(len(labels)), 2)
+        again = choose_cut(labels.repeat(2), scores.repeat(2), "recall>=0.8", pairs)
+        assert again == alone, "every image twice, each pair a group"
+
+
+def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:
+    made = make(400, 6, seed=1, rarest=0.01)
+    few, some, many = np.arange(400) % 8, np.arange(400) % 30, np.arange(400)
+    by = {
+        len(np.unique(groups)): choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 5, 1.0, groups)
+        for groups in (few, some, many)
+    }
+    plain = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 5, 1.0)
+    np.testing.assert_array_equal(by[8].threshold, plain.threshold)
+    assert plain.reached.all()
+    assert not by[8].reached.any(), "9 groups are the fewest that promise 0.9 to another one"
+    own = ~by[30].borrowed
+    assert own.any()
+    assert (by[30].threshold[own] <= plain.threshold[own]).all(), "fewer units ask for a lower cut"
+    np.testing.assert_array_equal(by[400].threshold[~by[400].borrowed], plain.threshold[~plain.borrowed])
+    units = np.array([len(np.unique(some[made.labels[:, c]])) for c in range(6)])
+    assert by[30].borrowed.tolist() == (units < 9).tolist()
+
+
+def test_copies_of_an_image_in_one_group_do_not_vouch_for_each_other() -> None:
+    made = make(60, 4, seed=3, rarest=0.05)
+    labels, known, scores = (array.repeat(2, axis=0) for array in (made.labels, made.known, made.scores))
+    calibration = fit_calibration(labels, known, scores, 1.0)
+    groups = np.repeat(np.arange(60), 2)
+    together = cross_calibrate(calibration, labels, known, scores, 1.0, groups)
+    np.testing.assert_array_equal(together[::2], together[1::2])
+    apart = cross_calibrate(calibration, labels, known, scores, 1.0)
+    assert np.abs(apart[::2] - apart[1::2]).max() > 1e-3
 
 
 def test_rare_classes_borrow_the_cut_that_promises_the_recall_to_rare_classes() -> None:

@@ -509,3 +509,16 @@ def test_the_whole_stage_with_a_tiny_model(
     assert read_json(first / "thresholds.json")["views"] == read_json(paths["model"] / "config.json")["tte"]
     assert "<html" in (first / "report.html").read_text().lower()
     assert str(tmp_path) not in "".join((first / name).read_text() for name in names if not name.endswith(".parquet"))
+
+
+def test_a_recall_is_promised_for_images_of_other_groups() -> None:
+    config = Evaluate.model_validate({"bootstrap": 100, "threshold": {"objective": "recall>=0.8"}})
+    case = make_case(sizes=(60, 200, 80))
+    alone = case.evaluate(config)["thresholds"]["classes"]
+    assert all(item["reached"] for item in alone)
+    case.table["group"] = [f"place {row % 3}" for row in range(len(case.table))]
+    assert not any(item["reached"] for item in case.evaluate(config)["thresholds"]["classes"]), "of three places"
+    case.table["group"] = [f"place {row % 25}" for row in range(len(case.table))]
+    of_places = case.evaluate(config)["thresholds"]["classes"]
+    assert all(item["reached"] for item in of_places)
+    assert of_places[0]["threshold"] < alone[0]["threshold"], "25 places are fewer than its images"
