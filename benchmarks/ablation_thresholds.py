@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.ablation_sets import Set, Trained
-from capnet.data.splits.assign import group_codes
+from capnet.data.splits.assign import known_groups
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import bucket_masks
@@ -41,7 +41,7 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.Dat
         OBJECTIVE,
         settings.threshold.min_positives,
         settings.calibration_prior,
-        group_codes(held_rows["group"]) if held_rows["group"].notna().any() else None,
+        known_groups(held_rows),
     )
     targets, known = test.targets.numpy(), test.known.numpy()
     decided, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)

@@ -69,12 +69,14 @@ def choose_probe(
     validation: tuple[Floats, Bools, Bools] | None,
     refit: bool = False,
     folds: NDArray[np.int64] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Chosen:
     """Choose the settings by mAP and fit on all training rows: features [image, feature], labels, known [image, class].
 
     ``validation`` is (features, labels, known) of other rows, which ``refit`` fits on too once they have chosen;
     without a known positive there, the choice is made in folds of the training rows. ``folds`` int [image], of the rows
-    that are fitted on in the end, asks for held-out scores of all of these, by fits without their fold.
+    that are fitted on in the end, asks for held-out scores of all of these, by fits without their fold. ``groups`` int
+    [image] of the training rows: folds that are made here divide none.
     """
     if validation is not None and (validation[1] & validation[2]).any():
         seen, val_labels, val_known = validation
@@ -101,7 +103,7 @@ def choose_probe(
         features, labels, known = _joined((features, labels, known), validation)
         probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
         return Chosen(probe, settings, "val", value, held_out, val_known)
-    chosen = _choose_in_folds(features, labels, known, strengths)
+    chosen = _choose_in_folds(features, labels, known, strengths, groups)
     return chosen if folds is None else score_out_of_fold(chosen, features, labels, known, folds)
 
 
@@ -111,13 +113,15 @@ def _joined(*rows: tuple[Floats, Bools, Bools]) -> tuple[Floats, Bools, Bools]:
     return features, labels, known
 
 
-def _choose_in_folds(features: Floats, labels: Bools, known: Bools, strengths: Sequence[float]) -> Chosen:
-    """Choose on held-out scores of the training rows. A class with one positive (or one negative) says nothing about
-    settings.
+def _choose_in_folds(
+    features: Floats, labels: Bools, known: Bools, strengths: Sequence[float], groups: NDArray[np.int64] | None
+) -> Chosen:
+    """Choose on held-out scores of the training rows. A class whose positives (or negatives) all lie in one fold says
+    nothing about settings.
     """
-    usable = ((labels & known).sum(axis=0) > 1) & ((~labels & known).sum(axis=0) > 1)
+    fold = np.stack([stratified_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
+    usable = np.all([_in_two_folds(side & known, fold) for side in (labels, ~labels)], axis=0)
     measured = known & usable
-    fold = np.stack([stratified_folds(labels[:, c], known[:, c]) for c in range(labels.shape[1])], axis=1)
 
     def held_out(design: Design) -> _Judge:
         def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
@@ -201,15 +205,24 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     return [int(c) for c in chosen]
 
 
-def stratified_folds(label: Bools, known: Bools, folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
+def stratified_folds(
+    label: Bools, known: Bools, groups: NDArray[np.int64] | None = None, folds: int = FOLDS, seed: int = 0
+) -> NDArray[np.int64]:
     """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1
-    elsewhere.
+    elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
     """
     generator = np.random.default_rng(seed)
-    fold = np.full(len(label), -1, dtype=np.int64)
-    for rows in (np.flatnonzero(label & known), np.flatnonzero(~label & known)):
-        fold[generator.permutation(rows)] = np.arange(len(rows)) % folds
-    return fold
+    unit = np.arange(len(label)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    positive, seen = (np.bincount(unit, weights=rows) > 0 for rows in (label & known, known))
+    fold = np.full(len(seen), -1, dtype=np.int64)
+    for units in (np.flatnonzero(positive), np.flatnonzero(seen & ~positive)):
+        fold[generator.permutation(units)] = np.arange(len(units)) % folds
+    return np.where(known, fold[unit], -1)
+
+
+def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
+    """Whether the rows [image, class] of a class lie in more than one of its folds [image, class]."""
+    return np.sum([(rows & (fold == part)).any(axis=0) for part in range(FOLDS)], axis=0) > 1
 
 
 def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:

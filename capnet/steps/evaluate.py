@@ -25,7 +25,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.data.splits.assign import group_codes
+from capnet.data.splits.assign import known_groups
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
 from capnet.evaluation.headline import compared_figures, means, stage_figures
@@ -204,7 +204,8 @@ def fit(
         refit: fit on the validation rows, too, after they have chosen.
     """
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
-    return choose_probe(features.mean(axis=1), train.labels, train.known, config.probe.c, rows, refit)
+    means, groups = features.mean(axis=1), known_groups(train.rows)
+    return choose_probe(means, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
 
 
 def thresholds(
@@ -223,7 +224,6 @@ def thresholds(
     """
 
     def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:
-        groups = split.rows["group"]
         return choose_thresholds(
             split.labels & known,
             known,
@@ -231,7 +231,7 @@ def thresholds(
             config.threshold.objective,
             config.threshold.min_positives,
             config.calibration_prior,
-            group_codes(groups) if groups.notna().any() else None,
+            known_groups(split.rows),
         )
 
     chosen = {name: choose(val, scores, val.known) for name, scores in val.scores.items()} if val.labels.any() else {}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from capnet.data.images.stored_features import Features
+from capnet.data.splits.assign import known_groups
 from capnet.errors import DataError
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
@@ -78,7 +79,7 @@ def fit_probe(
     """
     seen = _arrays(trainer, rows, plain)
     held_out = None if val_plain is None else _arrays(trainer, val, val_plain)
-    return choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit, folds)
+    return choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit, folds, known_groups(rows))
 
 
 def _arrays(trainer: Trainer, rows: pd.DataFrame, plain: Features) -> tuple[Floats, Bools, Bools]:

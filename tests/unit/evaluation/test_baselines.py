@@ -141,6 +141,34 @@ def test_out_of_fold_scores_are_those_of_scikit_learn_without_the_fold() -> None
             assert np.corrcoef(logits[outside, c], expected)[0, 1] > 0.999
 
 
+def test_folds_divide_no_group_and_spread_those_with_a_positive() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(20, size=200)
+    label, known = np.isin(groups, [1, 4, 9]) & (rng.random(200) < 0.5), rng.random(200) < 0.8
+    fold = stratified_folds(label, known, groups)
+    assert ((fold == -1) == ~known).all()
+    for group in range(20):
+        assert len(set(fold[known & (groups == group)])) == 1
+    assert {fold[known & label & (groups == group)][0] for group in (1, 4, 9)} == {0, 1, 2}
+    np.testing.assert_array_equal(stratified_folds(label, known), stratified_folds(label, known, np.arange(200)))
+
+
+def test_copies_in_one_group_do_not_make_the_probe_look_good() -> None:
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(size=(60, 30)).repeat(3, axis=0), (rng.random((60, 4)) < 0.3).repeat(3, axis=0)
+    every, groups = np.ones_like(labels), np.repeat(np.arange(60), 3)
+    alone = choose_probe(features, labels, every, [1.0], None)
+    together = choose_probe(features, labels, every, [1.0], None, groups=groups)
+    assert alone.selection_map > 0.7, "labels are noise, and the copies of a row are known"
+    assert together.selection_map < 0.5
+    assert together.held_out_known is not None
+    whole = np.zeros_like(labels)
+    whole[groups < 2, 0] = True
+    with_one = choose_probe(features, whole | labels & (np.arange(4) > 0), every, [1.0], None, groups=groups // 3)
+    assert with_one.held_out_known is not None
+    assert not with_one.held_out_known[:, 0].any(), "all positives of class 0 are of one group"
+
+
 def test_averaging_scores_over_views_is_the_score_of_the_mean_feature() -> None:
     features, labels = _data(80, 30)
     probe = fit_probe(features, labels, np.ones_like(labels), Settings(True, "none", 1.0))
