@@ -13,12 +13,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import torch
 
 with atheris.instrument_imports(include=["capnet", "ijson", "yaml"]):
     import pandas as pd
 
     from capnet.config import load, parse
-    from capnet.contracts import read_classes, read_evaluation, read_predictions, read_split, read_tensors
+    from capnet.contracts import (
+        MANIFEST_COLUMNS,
+        PREDICTION_COLUMNS,
+        read_classes,
+        read_evaluation,
+        read_predictions,
+        read_split,
+        read_tensors,
+        write_predictions,
+        write_split,
+        write_tensors,
+    )
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.images.decode import Unusable, read_rgb
     from capnet.errors import CapnetError
@@ -92,6 +104,14 @@ def seeds(name: str, folder: Path) -> None:
         found.append(parquet(path=["a.jpg"], labels=["cat"]))
     for number, content in enumerate(found):
         (folder / str(number)).write_bytes(content)
+    row = dict.fromkeys(MANIFEST_COLUMNS, "a") | {"labels": [0], "unknown": [1], "width": 3, "height": 2}
+    if name == "split":
+        write_split(folder / "valid", pd.DataFrame([row | {"split": "train"}]))
+    elif name == "predictions":
+        scored = dict.fromkeys(PREDICTION_COLUMNS, "a") | {"split": "val", "scores": [0.25, 0.5]}
+        write_predictions(folder / "valid", pd.DataFrame([scored]))
+    elif name == "tensors":
+        write_tensors(folder / "valid", {"a": torch.zeros(2, 3)}, {"b": 1})
 
 
 def main() -> None:
@@ -112,7 +132,7 @@ def main() -> None:
                 raise AssertionError("no reason") from error
 
     try:
-        atheris.Setup([sys.argv[0], str(corpus), "-rss_limit_mb=2048", "-timeout=20", "-max_len=4096", *options], once)
+        atheris.Setup([sys.argv[0], str(corpus), "-rss_limit_mb=2048", "-timeout=20", "-max_len=8192", *options], once)
         atheris.Fuzz()
     finally:
         for folder in (corpus, root):
