@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import remove
-from capnet.contracts.publish import prepare, publish, temporary_path
-from capnet.errors import CapnetError, ContractError, GateError, machine_faults
+from capnet.contracts.publish import check_target, prepare, publish, temporary_path
+from capnet.errors import ConfigError, ContractError, GateError, machine_faults
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -121,7 +121,8 @@ def run(
 
     Raises:
         ContractError: an input is not there.
-        CapnetError: an input or output is not named, or the machine refuses something.
+        ConfigError: an input or output is not named, or an output would replace what is none.
+        CapnetError: the machine refuses something.
     """
     from capnet.config import Params, parse  # here, so that the command line reads the table at once
 
@@ -135,6 +136,8 @@ def run(
             raise ContractError(
                 f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`"
             )
+    for key, path in targets.items():
+        check_target(path, stage.outputs[key], sources)
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()
@@ -188,9 +191,10 @@ def process_rank() -> int:
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], paths: Mapping[str, str | Path]) -> dict[str, Path]:
     unknown, missing = sorted(set(paths) - set(expected)), sorted(set(expected) - set(paths))
     if unknown or missing:
-        raise CapnetError(
-            f"stage {stage.name}: {kind}s are {', '.join(expected)}; unknown {unknown}, missing {missing}",
-            "stages.run",
-            "name every one",
+        what, names = ("has no", unknown) if unknown else ("misses its", missing)
+        raise ConfigError(
+            f"stage {stage.name} {what} {kind} {', '.join(map(repr, names))}",
+            f"{kind}s of the stage",
+            f"name just these: {', '.join(expected)}",
         )
     return {key: Path(paths[key]) for key in expected}

@@ -58,6 +58,7 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
     loaded, target = load(Path(params), settings), Path(out)
     prediction.format_of(target)
     source = prediction.list_images(source_address, loaded.data)
+    prediction.check_out(target, source_address)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None

@@ -4,6 +4,7 @@ model, audit.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,16 @@ Examples:
 @click.command("promote", epilog=EPILOG)
 @settings_options("section register names store, model and policy")
 @click.option(
-    "--version", "number", default="", metavar="N", help="Version to promote; without it the one under register.alias."
+    "--version",
+    "number",
+    default=None,
+    metavar="N",
+    help="Version to promote; without it the one under register.alias.",
 )
 @click.option(
     "--to",
     "target",
-    default="",
+    default=None,
     metavar="NAME",
     help="Another registered model: the version is copied there and promoted there.",
 )
@@ -63,8 +68,8 @@ Examples:
 def command(
     params: str,
     settings: tuple[str, ...],
-    number: str,
-    target: str,
+    number: str | None,
+    target: str | None,
     rollback: bool,
     audit: bool,
     force: bool,
@@ -90,8 +95,9 @@ def command(
     from capnet.serving.engine import rescorer
     from capnet.tracking.store import store
 
-    if rollback + audit + bool(number or target) > 1:
+    if rollback + audit + (number is not None or target is not None) > 1:
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
+    check_names(number, target)
     loaded = load(Path(params), settings)
     register = loaded.register_
     policy = read_policy(register.policy)
@@ -103,7 +109,7 @@ def command(
             done = promotion.rollback(client, register.name, force, reason)
             click.echo(f"champion of {done.name}: version {done.after} again, was version {done.before}")
             return
-        version = candidate_of(client, register, number)
+        version = candidate_of(client, register, number or "")
         if target and target != register.name:
             version = copy(client, version, target)
         rescore = None if not data else lambda champion: rescorer(champion, loaded.runtime, Path(data), Path(split))
@@ -125,6 +131,17 @@ def command(
     )
     if overtaken:
         click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
+
+
+def check_names(number: str | None, target: str | None) -> None:
+    """Raise ConfigError for a version or a registered model that cannot be, such as a variable without a value."""
+    from capnet.errors import ConfigError
+
+    if number is not None and not re.fullmatch("[1-9][0-9]{0,8}", number):
+        raise ConfigError(f"{number!r} is no version", "--version", "give its number, such as 3, or leave it out")
+    if target is not None and not re.fullmatch(r"[^/:\x00-\x1f]+", target):
+        todo = "give a name without / and :, or leave it out"
+        raise ConfigError(f"{target!r} is no name of a registered model", "--to", todo)
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -18,7 +18,7 @@ def saved_reference(split: Path, reference: str) -> Iterator[None]:
     """Write the file ``reference`` from the split in folder ``split``; where the body raises CapnetError, what was
     there before comes back.
 
-    Raises ConfigError where ``validate.reference`` names no file.
+    Raises ConfigError where ``validate.reference`` names no file, or one of another kind.
     """
     from capnet.data.checks.drift import measure
 
@@ -27,6 +27,9 @@ def saved_reference(split: Path, reference: str) -> Iterator[None]:
             "validate.reference names no file", "params.yaml", "write a path there, such as reference/validation.json"
         )
     path = Path(reference)
+    if path.suffix != ".json":
+        what = "a reference is a JSON file, and this name has another ending"
+        raise ConfigError(what, f"validate.reference = {reference!r}", "end it in .json")
     before = path.read_bytes() if path.is_file() else None
     classes = read_classes(split / "classes.json")
     write_json(path, measure(read_split(split / "split.parquet"), classes))

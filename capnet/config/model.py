@@ -38,7 +38,7 @@ class Tte(Section):
             " ViT are interpolated"
         ),
     )
-    expand: Int = Field(24, ge=0, description="pixels that the shorter side is resized beyond the crop")
+    expand: Int = Field(24, ge=0, le=4096, description="pixels that the shorter side is resized beyond the crop")
     decode: Literal["full", "scaled"] = Field(
         "full",
         description=(
@@ -72,7 +72,7 @@ class Tte(Section):
 
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
-    threads: Int = Field(2, ge=1, description="CPU threads; equal threads give equal bits")
+    threads: Int = Field(2, ge=1, le=1024, description="CPU threads; equal threads give equal bits")
     workers: Int = Field(
         -1,
         ge=-1,

@@ -12,15 +12,54 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from capnet.contracts.files import host, remove, sweep
-from capnet.errors import check_writable, machine_faults
+from capnet.errors import ConfigError, check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
+EARLIER = {  # files by which an earlier output is known
+    "manifest": ("manifest.parquet",),
+    "split": ("split.parquet",),
+    "validation": ("validation.json", "validation.html"),
+    "graph": ("graph.safetensors",),
+    "model": ("model.safetensors", "config.json"),
+    "evaluation": ("evaluation.json", "metrics.json"),
+}
 
 
 def temporary_path(path: Path, rank: int) -> Path:
     """Where process ``rank`` of this run writes what becomes ``path``."""
     return path.with_name(f".{path.stem}.{host()}.{os.getpid()}.{rank}.tmp{path.suffix}")
+
+
+def check_target(path: Path, usual: str, inputs: Mapping[str, Path]) -> None:
+    """An output takes the place of what is there, so nothing else may be there.
+
+    Args:
+        path: of the output.
+        usual: its usual path, whose last part without a suffix names a folder's file that every earlier output has.
+        inputs: paths of the stage's inputs, by name.
+
+    Raises:
+        ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or it is a folder or
+            a file that no earlier run has written.
+    """
+    target, is_file = path.resolve(), bool(Path(usual).suffix)
+    for key, source in inputs.items():
+        place = source.resolve()
+        if place == target or target in place.parents or (key != "data" and place in target.parents):
+            raise _taken(f"the output would take the place of input {key} ({source})", path)
+    if target in (Path.cwd(), *Path.cwd().parents) or path.name in ("", ".."):
+        raise _taken("the output would take the place of the folder that the command runs in", path)
+    if is_file and path.is_dir():
+        raise _taken("the output is a file, and there is a folder", path)
+    if not is_file and path.is_dir() and any(path.iterdir()):
+        marks = EARLIER.get(Path(usual).name, ())
+        if marks and not any((path / name).exists() for name in marks):
+            raise _taken("the output would take the place of a folder with other files", path)
+
+
+def _taken(what: str, path: Path) -> ConfigError:
+    return ConfigError(what, str(path), "name a new folder, or one that an earlier run has written")
 
 
 def prepare(path: Path) -> None:

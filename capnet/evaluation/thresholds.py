@@ -95,7 +95,8 @@ def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
 
 
 def _can_promise(recall: float | str, positives: ArrayLike) -> Any:
-    return hits_to_promise(float(recall), positives) <= np.asarray(positives) + TINY
+    positives = np.asarray(positives)
+    return (positives > 0) & (hits_to_promise(float(recall), positives) <= positives + TINY)
 
 
 def _weights(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:

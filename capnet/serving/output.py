@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from capnet.serving.engine import Served
 
+FIRST = ["path", "labels", "fault"]  # columns of the table
 SCORE = "score "  # columns of the table, before the class's name
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
 
@@ -165,6 +166,21 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
         return {"file": name, "detections": []}
     box = {"category": "1", "conf": labels[0][1], "bbox": [0.0, 0.0, 1.0, 1.0]}
     return {"file": name, "detections": [box | {"classifications": [list(item) for item in labels]}]}
+
+
+def is_output(path: Path) -> bool:
+    """Whether this file is a table or MegaDetector's JSON of this program, as far as its beginning says."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() == ".parquet":
+        try:
+            return bool(pq.read_schema(path).names[:3] == FIRST)
+        except (pa.ArrowException, OSError):
+            return False
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    return start.startswith(",".join(FIRST).encode()) or b'"classifier": "capnet ' in start
 
 
 WRITERS: Mapping[str, Writer] = {"parquet": parquet, "csv": csv, "megadetector": megadetector}

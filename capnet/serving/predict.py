@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import CapnetError, ConfigError, DataError
 from capnet.progress import Advance, bar
-from capnet.serving.output import WRITERS
+from capnet.serving.output import WRITERS, is_output
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift
@@ -52,12 +53,14 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     Raises:
         DataError: there is nothing to score.
     """
+    if not address:
+        raise ConfigError("no images are named", "--input", "give a folder, a table, an image or s3://BUCKET/PREFIX")
     location = Path(address)
     if address.startswith("s3://"):
         source = remote_images((remote or Data()).model_copy(update={"root": address}))
     elif location.is_dir():
         names = sorted(
-            path.relative_to(location).as_posix()
+            written(path.relative_to(location).as_posix())
             for path in location.rglob("*")
             if path.suffix.lower() in SUFFIXES and path.is_file()
         )
@@ -75,6 +78,34 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     if not source.names:
         raise DataError("there are no images", address, f"images end in {', '.join(SUFFIXES)}")
     return source
+
+
+def written(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are no UTF-8 as \\xff. No file has that name, so such an
+    image is one that cannot be read.
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def check_out(out: Path, address: str) -> None:
+    """An output replaces what an earlier call wrote, and nothing else.
+
+    Args:
+        out: the output; its ending is known.
+        address: where that was found.
+
+    Raises:
+        ConfigError: ``out`` is a folder, the input, or a file of another kind.
+    """
+    todo = "name another output"
+    if out.is_dir():
+        raise ConfigError("the output is a folder", str(out), todo)
+    if not out.exists():
+        return
+    if Path(address).is_file() and out.samefile(address):
+        raise ConfigError("the output is the input", str(out), todo)
+    if out.stat().st_size and not is_output(out):
+        raise ConfigError("there is a file that no earlier call has written", str(out), f"{todo}, or move the file")
 
 
 def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from capnet.model.folder import check_graph, save_model
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
 from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
+from capnet.training.checkpoint import lock
 from capnet.training.distributed import ProcessGroup, process_group
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import combine, member_logits
@@ -76,10 +78,18 @@ def _train(
 ) -> dict[str, float]:
     table = read_split(inputs["split"] / "split.parquet")
     rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
-    blended, refits = params.train.blend == "held_out", params.train.refit and len(val) > 0
     _check_rows(rows, val, params, inputs["split"] / "split.parquet")
     trainer = _trainer(params, inputs, table, machine, group)
     folder = _state_folder(trainer, inputs)
+    with lock(folder) if group.is_main_process else nullcontext():  # until the folder goes
+        return _fit(trainer, rows, val, folder, inputs["split"], out, log)
+
+
+def _fit(
+    trainer: Trainer, rows: pd.DataFrame, val: pd.DataFrame, folder: Path, split: Path, out: Path, log: Log | None
+) -> dict[str, float]:
+    params, group = trainer.params, trainer.process_group
+    blended, refits = params.train.blend == "held_out", params.train.refit and len(val) > 0
     model = trainer.new_model()
     plain, views, val_plain = _features(trainer, model, rows, val)
     result = trainer.fit(
@@ -117,7 +127,7 @@ def _train(
             scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
             frame = held[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
             write_predictions(out / "out_of_fold.parquet", frame)
-        config = _config(trainer, result, val, inputs["split"]) | {"refit_rows": len(everything) if refits else 0}
+        config = _config(trainer, result, val, split) | {"refit_rows": len(everything) if refits else 0}
         _write(out, trainer, result, tensors | (probe_tensors or {}), probe, blend, config)
         shutil.rmtree(folder)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}

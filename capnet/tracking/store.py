@@ -42,6 +42,7 @@ QUIET = {
 }
 # the last one logs with a traceback what it raises as well
 VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
+FORGETFUL = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases in memory
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
 
 
@@ -63,6 +64,8 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
     ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards.
     """
     uri = tracking_uri(settings)
+    if uri.partition("?")[0] in FORGETFUL:
+        raise StoreError(f"could not {doing}: this database is kept nowhere", uri, "name a file: sqlite:///mlflow.db")
     with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
         try:
             from mlflow.exceptions import MlflowException

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from capnet.errors import CapnetError, ContractError
+from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.stages import run
 
 
@@ -22,3 +22,34 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> No
     assert problem.what
     assert problem.todo
     assert (tmp_path / "outputs").read_text() == "mine"
+
+
+@pytest.mark.parametrize("output", ["data", "data/images", "..", ".", "mine", "list.txt/x", "outputs/split"])
+def test_an_output_replaces_nothing_that_no_earlier_run_has_written(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    for name in ("data/images/a.jpg", "data/labels.csv", "mine/thesis.txt", "outputs/split/split.parquet", "list.txt"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("mine")
+    monkeypatch.chdir(place)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CapnetError) as found:
+        run("ingest", {}, {"data": "data"}, {"manifest": output})
+    assert all(problem.what and problem.where and problem.todo for problem in found.value.problems)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_takes_no_input_away(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "manifest"
+    folder.mkdir(parents=True)
+    (folder / "manifest.parquet").write_text("mine")
+    for output in (folder, folder / "split", tmp_path / "outputs"):
+        with pytest.raises(ConfigError, match="the place of input manifest"):
+            run("split", {}, {"manifest": folder}, {"split": output})
+    assert (folder / "manifest.parquet").read_text() == "mine"
+
+
+def test_names_that_a_stage_does_not_have_are_a_mistake_in_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no output 'foo'\n.*\n.*name just these: manifest"):
+        run("ingest", {}, {"data": tmp_path}, {"foo": tmp_path})

@@ -15,7 +15,7 @@ from capnet.errors import Problem, some
 if TYPE_CHECKING:
     from capnet.config import Ingest
 
-EMPTY_CELLS = {"nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
+EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 DIGITS = 9  # of an index

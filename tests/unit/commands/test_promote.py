@@ -141,3 +141,17 @@ def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...
     assert (found, out) == (code, "")
     assert text in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "options", [("--version", ""), ("--version", "abc"), ("--version", "1.0"), ("--version", "9" * 23), ("--to", "")]
+)
+def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(
+    options: tuple[str, str], promote: Promote, project: Path
+) -> None:
+    code, _, text = promote(*options)
+    assert code == 2
+    assert f"where: {options[0]}" in text
+    assert "to do: give" in text
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    assert "champion" not in client.get_registered_model("capnet").aliases

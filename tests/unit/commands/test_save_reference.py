@@ -112,3 +112,13 @@ def test_a_refused_split_leaves_no_reference(place: Path) -> None:
 def test_a_setting_without_a_name_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match=r"validate\.reference names no file"):
         validate("--save-reference", "--set", 'validate.reference=""')
+
+
+def test_only_json_is_overwritten_and_a_folder_is_no_reference(place: Path) -> None:
+    (place / "labels.csv").write_text("mine")
+    with pytest.raises(ConfigError, match="another ending"):
+        validate("--save-reference", "--set", "validate.reference=labels.csv")
+    assert (place / "labels.csv").read_text() == "mine"
+    (place / "folder").mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        validate("--set", "validate.reference=folder")

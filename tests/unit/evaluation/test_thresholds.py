@@ -260,3 +260,9 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
     assert len(content["calibration"]["shift"]) == 4
     nothing = thresholds_document(no_thresholds(4), classes, "f1", views, "none")
     assert {item["precision"] for item in nothing["classes"]} == {None}
+
+
+def test_a_recall_next_to_nothing_is_chosen_too() -> None:
+    made = make(100, 4, seed=8)
+    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=1e-9", 5, 1.0)
+    assert np.isfinite(found.threshold).all()

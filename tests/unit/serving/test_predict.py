@@ -23,7 +23,7 @@ from capnet.errors import ConfigError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.serving import predict as prediction
 from capnet.serving.engine import ScoredPart, Served, load_served
-from capnet.serving.predict import list_images, predict
+from capnet.serving.predict import check_out, list_images, predict
 
 pytestmark = pytest.mark.slow
 
@@ -290,3 +290,35 @@ def test_a_table_with_a_row_that_does_not_fit_names_the_row(tmp_path: Path) -> N
     (tmp_path / "list.csv").write_text("path,note\na.jpg,x\nb.jpg,y,z\n")
     with pytest.raises(DataError, match=r"list.csv row 3"):
         list_images(str(tmp_path / "list.csv"))
+
+
+def test_a_name_that_is_no_utf8_is_one_image_that_cannot_be_read(served: Served, tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    Image.new("RGB", (40, 50)).save(place / "a.jpg")
+    os.link(place / "a.jpg", os.fsencode(place) + b"/\xff.jpg")
+    for name in ("out.parquet", "out.csv", "out.json"):
+        done = predict(served, "capnet version 1", list_images(str(place)), tmp_path / name)
+        assert (done.images, done.not_read) == (2, 1)
+        assert done.faults[0][0] == "\\xff.jpg"
+
+
+def test_an_output_replaces_only_what_an_earlier_call_has_written(served: Served, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,labels\na.jpg,fox\n")
+    (tmp_path / "coco.json").write_text('{"images": []}')
+    pd.DataFrame({"path": ["a.jpg"]}).to_parquet(tmp_path / "list.parquet")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("labels.csv", "coco.json", "list.parquet", "folder.csv"):
+        with pytest.raises(ConfigError, match="name another output"):
+            check_out(tmp_path / name, str(folder))
+    for name in ("out.parquet", "out.csv", "out.json"):
+        check_out(tmp_path / name, str(folder))
+        predict(served, "capnet version 1", list_images(str(folder)), tmp_path / name)
+        check_out(tmp_path / name, str(folder))
+    with pytest.raises(ConfigError, match="the output is the input"):
+        check_out(tmp_path / "out.csv", str(tmp_path / "out.csv"))
+
+
+def test_an_input_without_a_value_is_not_the_folder_one_is_in() -> None:
+    with pytest.raises(ConfigError, match="no images are named"):
+        list_images("")

@@ -22,9 +22,10 @@ from capnet.contracts import (
     write_split,
 )
 from capnet.data.splits.assign import group_codes
-from capnet.errors import ConfigError, ContractError, DataError
+from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
+from capnet.steps import train as train_stage
 from capnet.training.out_of_fold import stratified_folds
 
 pytestmark = pytest.mark.slow
@@ -354,3 +355,21 @@ def test_odd_label_sets_train_to_finite_scores(case, made, tiny_backbone):
         scores.shape == (6, len(names)) and np.isfinite(scores).all() and (scores > 0).all() and (scores < 1).all()
         for scores in scored.scores.values()
     )
+
+
+def test_the_same_training_is_refused_until_the_first_one_has_ended(made, tiny_backbone, monkeypatch):
+    folder, frame = made
+    write_inputs(folder, frame)
+    features, tried = train_stage._features, []
+
+    def meanwhile(*arguments):
+        if not tried:
+            tried.append(1)
+            with pytest.raises(CapnetError, match="already running"):
+                run_both(folder, tiny_backbone)
+        return features(*arguments)
+
+    monkeypatch.setattr(train_stage, "_features", meanwhile)
+    run_both(folder, tiny_backbone)
+    assert (folder / "model" / "model.safetensors").is_file()
+    run_both(folder, tiny_backbone)

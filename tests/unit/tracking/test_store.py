@@ -202,3 +202,10 @@ def test_an_error_of_the_database_is_a_message_and_no_traceback(
     with pytest.raises(StoreError, match="no such table"):
         look_in_vain()
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_that_is_kept_nowhere_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(StoreError, match="kept nowhere"), store(Register(tracking_uri=uri), "register the model"):
+        pass

@@ -55,6 +55,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     wide = "labels" not in table.header
     if wide:
         _refuse_a_table_without_labels(table, listed, settings)
+        _refuse_classes_in_other_columns(names, settings)
     cells = _Cells(table, settings, names if wide else [])
     for line, row in table:
         cells.add(line, row)
@@ -184,6 +185,15 @@ def _text(cell: Any) -> str:
         return ""
     whole = isinstance(cell, bool) or (isinstance(cell, float) and cell.is_integer())
     return str(int(cell)) if whole else str(cell)
+
+
+def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None:
+    """Raise DataError where a class has the name of a column that says something else."""
+    todo = "give the class another name in both; its prompt_name may keep the word"
+    taken = [name for name in names if name in LABEL_COLUMNS]
+    if taken:
+        what = "class {!r} has the name of a column that does not hold a class"
+        raise DataError(problems=[Problem(what.format(name), settings.classes, todo) for name in taken])
 
 
 def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:

@@ -344,10 +344,11 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
 
 
 def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path: Path) -> None:
-    table = "path,labels,group\na.jpg,nan,site 1\nb.jpg,fox,NaN\nc.jpg,fox|None,<NA>\nd.jpg,fox,\n"
+    table = "path,labels,group\na.jpg,nan,site 1\nb.jpg,fox,NaN\nc.jpg,fox|None,<NA>\nd.jpg,NA,\n"
     assert [problem.what for problem in problems_of(write(tmp_path, table))] == [
         "group = 'NaN' is how programs write an empty cell",
         "group = '<NA>' is how programs write an empty cell",
+        "label 'NA' is how programs write an empty cell",
         "label 'None' is how programs write an empty cell",
         "label 'nan' is how programs write an empty cell",
     ]
@@ -433,3 +434,10 @@ def test_paths_that_are_refused(written: str) -> None:
     from capnet.section import path_fault
 
     assert path_fault(written)
+
+
+def test_a_class_with_the_name_of_another_column_is_refused(tmp_path: Path) -> None:
+    for name in ("group", "sequence", "sha256", "unknown"):
+        root = wide(tmp_path, f"path,fox,{name}\na.jpg,1,0\n", f"name\nfox\n{name}\n")
+        (problem,) = problems_of(root)
+        assert f"class '{name}' has the name of a column" in problem.what
