@@ -19,6 +19,7 @@ from capnet.contracts import (
     read_predictions,
     read_tensors,
     write_classes,
+    write_manifest,
     write_split,
 )
 from capnet.data.splits.assign import group_codes
@@ -108,6 +109,35 @@ def test_validation_rows_without_a_positive_are_refused_before_an_epoch_is_train
     with pytest.raises(DataError, match="no class has a positive validation row"):
         run_both(folder, tiny_backbone)
     assert not steps
+
+
+@pytest.mark.parametrize("mended", ["a positive", "empty"])
+def test_given_validation_rows_without_a_positive_are_refused_with_advice_that_works(mended, made, tiny_backbone):
+    folder, frame = made
+    frame["given_split"], is_val = frame["split"], frame["split"] == "val"
+    frame["labels"] = [[] if val else labels for val, labels in zip(is_val, frame["labels"], strict=True)]
+    frame["unknown"] = [[] for _ in range(len(frame))]
+    (folder / "manifest").mkdir()
+    write_classes(folder / "manifest" / "classes.json", make_classes(NAMES))
+
+    def split_and_train(source="train"):
+        write_manifest(folder / "manifest" / "manifest.parquet", frame.drop(columns="split"))
+        params = parse({"split": {"validation": {"source": source}}})
+        run("split", params, {"manifest": folder / "manifest"}, {"split": folder / "split"})
+        (folder / "validation").mkdir(exist_ok=True)
+        run_both(folder, tiny_backbone)
+
+    for source in ("train", "none"):  # rows that are given stay
+        with pytest.raises(DataError, match="no class has a positive validation row") as caught:
+            split_and_train(source)
+    assert "give rows with a positive the split 'val' (column split)" in caught.value.problems[0].todo
+    if mended == "empty":
+        frame.loc[is_val, "given_split"] = None
+        split_and_train("none")
+    else:
+        frame.at[25, "labels"] = [1]
+        split_and_train()
+    assert (folder / "model" / "model.safetensors").exists()
 
 
 def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny_backbone):
