@@ -216,13 +216,30 @@ def test_a_blend_without_any_held_out_rows_is_refused(made, tiny_backbone):
     assert not (folder / "model").exists()
 
 
-def test_a_blend_on_training_rows_of_one_group_is_refused(made, tiny_backbone):
+@pytest.mark.parametrize("out_of_fold", [True, False])
+@pytest.mark.parametrize("mended", ["no blend", "second group"])
+def test_a_blend_on_training_rows_of_one_group_is_refused_with_advice_that_works(
+    mended, out_of_fold, made, tiny_backbone
+):
     folder, frame = made
     frame.loc[frame["split"] == "val", "split"] = "train"
-    write_inputs(folder, frame.assign(group=np.where(frame["split"] == "train", "one", "other")))
-    with pytest.raises(ConfigError, match="all training rows are one group"):
-        run_both(folder, tiny_backbone, **FULL)
+    frame["group"] = np.where(frame["split"] == "train", "one", "other")
+    write_inputs(folder, frame)
+    with pytest.raises(ConfigError, match="all training rows are one group") as caught:
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=out_of_fold)
     assert not (folder / "model").exists()
+    todo = caught.value.problems[0].todo
+    assert "train.blend: none" in todo
+    assert "groups of their own" in todo
+    assert "split.validation.source" not in todo, "no row of a single group can be held out"
+    assert ("train.out_of_fold: true" in todo) == (not out_of_fold)
+    if mended == "no blend":
+        run_both(folder, tiny_backbone, **FULL | {"blend": "none"}, out_of_fold=out_of_fold)
+    else:
+        frame.loc[:4, "group"] = "two"
+        write_inputs(folder, frame)
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=True)
+    assert (folder / "model" / "model.safetensors").exists()
 
 
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}
