@@ -34,7 +34,8 @@ NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Read the labels of ``data.format`` and every image once, write the manifest in the order of the labels.
 
-    A missing or broken image is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_images``.
+    A missing or broken image is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_images``;
+    one at least must be good.
 
     Args:
         params: all settings.
@@ -68,6 +69,10 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
             f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
         )
         faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
+    if faults and len(faults) == len(rows) and not too_many:
+        todo = "replace the files by good copies, or correct the paths"
+        problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
+        too_many = True
     problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
     if problems:
         raise DataError(problems=problems)

@@ -201,6 +201,19 @@ def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tm
     ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
+def test_without_a_picture_that_can_be_used_there_is_no_manifest(data: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        (data / "images" / name).write_text("this is no picture")
+    first, *named = refused(data, tmp_path / "manifest", bad_images=1.0)
+    assert "no image can be used: 3 of 3 are bad" in first
+    assert [f"images/{name}" in text for name, text in zip(("c.jpg", "a.jpg", "b.png"), named, strict=True)] == [
+        True
+    ] * 3
+    assert "beyond" not in "".join(named)
+    picture(data / "images/a.jpg")
+    assert ingest(data, tmp_path / "manifest", bad_images=1.0)["pictures"] == 1.0
+
+
 def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp_path: Path) -> None:
     (thousands / "train.txt").write_text("images/0001\nimages/1500\n")
     (text,) = refused(thousands, tmp_path / "manifest", train_list="train.txt")
