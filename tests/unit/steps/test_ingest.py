@@ -272,6 +272,27 @@ def test_links_may_lead_inside_the_data_folder_and_not_out_of_it(data: Path, tmp
     assert ingest(data, tmp_path / "manifest", links="anywhere")["pictures"] == 4.0
 
 
+@pytest.mark.parametrize("images", ["decode", "header"])
+def test_a_file_behind_a_link_that_leaves_the_data_folder_is_not_opened(
+    data: Path, tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "secret").write_text("this is no picture")
+    (data / "images/b.png").unlink()
+    (data / "images/b.png").symlink_to(outside / "secret")
+    (data / "images/c.jpg").write_text("nor is this")
+    opened = []
+    monkeypatch.setattr(
+        "capnet.data.images.image_files.read_bytes", lambda path: opened.append(path.name) or path.read_bytes()
+    )
+    link, broken = refused(data, tmp_path / "manifest", images=images)
+    assert "'images/b.png' is reached through a link that leaves the data folder" in link
+    assert "'images/c.jpg': not a picture" in broken
+    assert "labels.csv row 2" in broken
+    assert sorted(opened) == ["a.jpg", "c.jpg"]
+
+
 def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Path) -> None:
     hostile = [
         "/etc/passwd",
