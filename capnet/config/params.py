@@ -59,6 +59,8 @@ class Params(Section):
 
 
 LOSS_NAME = "train.loss.name"
+FILL = "write settings below it, or remove the line"
+IS_FOLDER = "name a file, or move the folder away and make one with `capnet preset own > params.yaml`"
 
 
 def _type_hint(error: Mapping[str, Any], path: str) -> str:
@@ -93,6 +95,10 @@ def _problem(item: Mapping[str, Any], where: str) -> Problem:
     if item["type"] == "union_tag_invalid":
         path, value, message = LOSS_NAME, item["ctx"]["tag"], "no loss has this name"
     shown = "" if isinstance(value, Mapping | BaseModel) else f" = {value!r}"
+    if item["type"] == "model_type":
+        if value is None:
+            return Problem(f"section {path} is empty", where, FILL)
+        return Problem(f"{path}{shown} is a value, not a section", where, f"write settings below {path}, or remove it")
     message = message.removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
         what = f"unknown setting {path}" + (f": it is {RENAMED[path]} now" if path in RENAMED else shown)
@@ -125,8 +131,11 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
         overrides: ``section.key=value``, values in YAML.
 
     Raises:
-        ConfigError: the file is missing, no UTF-8, no YAML, or has unknown or wrong settings, all of which it names.
+        ConfigError: the file is missing, a folder, no UTF-8, no YAML, or has unknown or wrong settings, all of which it
+            names.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder", str(path), IS_FOLDER)
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
@@ -161,8 +170,10 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
     for path, value in values:
         *parents, last = path.split(".")
         node = result
-        for parent in parents:
+        for depth, parent in enumerate(parents, start=1):
             node = node.setdefault(parent, {})
+            if node is None:
+                raise ConfigError(f"section {'.'.join(parents[:depth])} is empty", "settings file", FILL)
             if not isinstance(node, dict):
                 raise ConfigError(
                     f"{parent} in --set {path} is a value, not a section",

@@ -89,17 +89,24 @@ def require_positives(test: SplitRows) -> None:
     """Without a single positive there is nothing to measure.
 
     Raises:
-        DataError: there are no test rows, or none has a known label.
+        DataError: there are no test rows, none has a known label, or all that are known are negatives.
     """
     if test.rows.empty:
         raise DataError(
             "there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0"
         )
-    if not test.labels.any():
+    if not test.known.any():
         what = f"none of the {len(test.rows)} test pictures has a known label, so no measure exists"
         raise DataError(
             what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)"
         )
+    if not test.labels.any():
+        what = f"no class has a positive among the {len(test.rows)} test pictures, so no measure exists"
+        todo = (
+            "give pictures that show a class the split 'test' too (column split), or draw another test set (split.seed)"
+            " if this one was drawn"
+        )
+        raise DataError(what, "split.parquet", todo)
 
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:

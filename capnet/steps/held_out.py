@@ -38,11 +38,13 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
         return None
     labels = trainer.labels(val)
     if not (labels.targets.bool() & labels.known.bool()).any():
-        raise DataError(
-            "no class has a positive validation row",
-            "split.parquet",
-            "set split.validation.source: none, or give more validation rows",
-        )
+        todo = "set split.validation.source: none, or give more validation rows"
+        if (val["given_split"] == "val").any():  # these stay, whatever the settings say
+            todo = (
+                "give rows with a positive the split 'val' (column split), or leave that column empty instead of 'val'"
+                " and set split.validation.source: none"
+            )
+        raise DataError("no class has a positive validation row", "split.parquet", todo)
     masks = bucket_masks([item.bucket for item in trainer.classes.items])
 
     def validate(model: CapNet) -> dict[str, float]:

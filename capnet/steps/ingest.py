@@ -34,7 +34,8 @@ NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
     """Read the labels of ``data.format`` and every image once, write the manifest in the order of the labels.
 
-    A missing or broken image is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_images``.
+    A missing or broken image is left out, named in left_out.csv and counted, up to a share of ``ingest.bad_images``;
+    one at least must be good.
 
     Args:
         params: all settings.
@@ -50,15 +51,12 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
     annotations = read_annotations(folder, params)
-    problems = list(annotations.problems)
+    problems, outside = list(annotations.problems), set[int]()
     if settings.images != "listed":
         local_root(params.data, inputs["data"], annotations.rows, strict=False)
-        problems += [
-            _leads_out(path, annotations.where(row))
-            for row, path in enumerate(annotations.rows["path"])
-            if folder.leads_out(path)
-        ]
-    rows, faults = _images(root, annotations, settings)
+        outside = {row for row, path in enumerate(annotations.rows["path"]) if folder.leads_out(path)}
+        problems += [_leads_out(annotations.rows["path"].iloc[row], annotations.where(row)) for row in sorted(outside)]
+    rows, faults = _images(root, annotations, settings, outside)
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_images * len(rows)
@@ -68,6 +66,10 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
             f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
         )
         faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
+    if faults and len(faults) == len(rows) and not too_many:
+        todo = "replace the files by good copies, or correct the paths"
+        problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
+        too_many = True
     problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
     if problems:
         raise DataError(problems=problems)
@@ -112,11 +114,15 @@ def read_annotations(folder: DataFolder, params: Params) -> Annotations:
     return annotations
 
 
-def _images(root: Path, annotations: Annotations, settings: Ingest) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
-    """The rows with width, height and sha256, and per bad image its row and what is wrong with it."""
+def _images(
+    root: Path, annotations: Annotations, settings: Ingest, outside: set[int]
+) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
+    """The rows with width, height and sha256, and per bad image its row and what is wrong with it; no image of the
+    rows ``outside`` is opened.
+    """
     import pandas as pd
 
-    from capnet.data.images.image_files import AHEAD, inspect_header, inspect_image
+    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_header, inspect_image
 
     rows = annotations.rows
     if settings.images == "listed":
@@ -126,8 +132,11 @@ def _images(root: Path, annotations: Annotations, settings: Ingest) -> tuple[pd.
         return rows, []
     inspect = inspect_image if settings.images == "decode" else inspect_header
     threads = min(8, os.cpu_count() or 1)  # Pillow and hashlib let go of the lock
-    read = in_threads((root / path for path in rows["path"]), inspect, threads, AHEAD * threads)
-    images = list(track(read, "reading images", len(rows)))
+    inside = [row for row in range(len(rows)) if row not in outside]
+    read = in_threads((root / path for path in rows["path"].iloc[inside]), inspect, threads, AHEAD * threads)
+    images = [ImageFile()] * len(rows)
+    for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
+        images[row] = image
     faults: list[tuple[int, Problem]] = []
     for row, image in enumerate(images):
         if image.fault:

@@ -140,7 +140,10 @@ def check_positives(
 
 def _help(name: str, assignment: Assignment, settings: Split, enough: bool) -> str:
     """What would help; ``enough``: in all rows some of these classes have the positives that the split lacks."""
-    fewer = f"set split.require_positives.{name} lower, or take the class out of classes.csv"
+    fewer = (
+        f"set split.require_positives.{name} lower, or take the class out of the annotations (labels and unknown), and"
+        " out of classes.csv where there is one"
+    )
     if name == "train":
         draw = {"pareto": "raise split.pareto.min, or ", "exponential": "lower split.exponential.ratio, or "}.get(
             settings.method, ""

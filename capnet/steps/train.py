@@ -138,14 +138,21 @@ def _fit(
 def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Path) -> None:
     if rows.empty:
         raise DataError("no training rows", str(path), "check the settings in section split")
-    without = "train.out_of_fold is false" if not params.train.out_of_fold else ""
+    if len(val) or params.train.blend != "held_out":
+        return
+    without = todo = ""
+    if not params.train.out_of_fold:
+        without = "train.out_of_fold is false"
+        todo = "set train.out_of_fold: true, train.blend: none, or split.validation.source: train"
     if len(np.unique(group_codes(rows["group"]))) == 1:
-        without = without or "all training rows are one group, which folds do not tear apart"
-    if val.empty and params.train.blend == "held_out" and without:
+        without = "all training rows are one group, which folds do not tear apart"
+        todo = "set train.blend: none, or give training images that do not belong together groups of their own"
+        todo += "" if params.train.out_of_fold else " and set train.out_of_fold: true"
+    if without:
         raise ConfigError(
             f"train.blend = held_out has no rows to be chosen on: there are no validation rows, and {without}",
             str(path),
-            "set train.out_of_fold: true, train.blend: none, or split.validation.source: train",
+            todo,
         )
 
 

@@ -41,6 +41,36 @@ def test_a_settings_file_that_cannot_be_meant_is_refused(tmp_path: Path, content
     assert words in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "overrides", "what"),
+    [
+        ("ingest:\n", [], "section ingest is empty"),
+        ("ingest:\n", ["ingest.bad_images=1"], "section ingest is empty"),
+        ("split:\n  validation:\n", [], "section split.validation is empty"),
+        ("ingest: 5\n", [], "ingest = 5 is a value, not a section"),
+        ("split: {pareto: [1, 2]}\n", [], "split.pareto = [1, 2] is a value, not a section"),
+        ("train: {}\n", ["train.adapter=true"], "train.adapter = True is a value, not a section"),
+    ],
+)
+def test_a_section_that_holds_no_settings_is_named(
+    tmp_path: Path, content: str, overrides: list[str], what: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    message = refused(path, *overrides)
+    assert message.splitlines()[0] == what
+    assert "dictionary" not in message
+
+
+def test_a_folder_in_the_place_of_the_settings_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").mkdir()
+    message = refused(tmp_path / "params.yaml")
+    assert "params.yaml is a folder" in message
+    assert "make one with" in message
+    assert "no settings file" not in message
+    assert "no settings file" in refused(tmp_path / "other.yaml")
+
+
 @pytest.mark.parametrize("item", ["train.epochs={", "train.epochs=[1", "train.epochs='", "train.epochs=2024-13-45"])
 def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None:
     path = tmp_path / "params.yaml"

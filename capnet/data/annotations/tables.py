@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -19,6 +20,7 @@ from capnet.errors import Problem
 MOST_ROWS = 50_000_000
 BATCH = 4096  # rows of a Parquet file in memory at once
 LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
+SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
 
 
@@ -143,7 +145,12 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     line = 1
     try:
         with _text(path) as file:
-            reader = csv.reader(_lines(file), strict=True)
+            lines = _lines(file)
+            head = next(lines, "")
+            if "\0" in head:
+                table.problems.append(Problem("not UTF-8 text: zero bytes, as UTF-16 has them", str(path), SAVE_AS))
+                return
+            reader = csv.reader(chain([head], lines), strict=True)
             for cells in reader:
                 first, line = line, reader.line_num + 1
                 if not any(cell and not cell.isspace() for cell in cells):
@@ -167,9 +174,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     except UnicodeDecodeError:
         byte, number = _bad_byte(path)
         what = f"not UTF-8 text: byte 0x{byte:02x} in line {number}"
-        table.problems.append(
-            Problem(what, str(path), "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)")
-        )
+        table.problems.append(Problem(what, str(path), SAVE_AS))
     except (EOFError, OSError, zlib.error) as error:
         table.problems.append(Problem(f"cannot be read: {error}", str(path), "replace the file by a good copy"))
 

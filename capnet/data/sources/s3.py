@@ -69,8 +69,14 @@ class S3Address:
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX; raises ConfigError without a bucket."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
+    if not bucket:
         raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
+        todo = (
+            "write s3://BUCKET/PREFIX; a bucket's name has 3 to 255 letters, digits, dots, hyphens and underscores, and"
+            " begins and ends with a letter or digit"
+        )
+        raise ConfigError(f"data.root = {uri!r}: {bucket!r} can be no bucket's name", "params.yaml", todo)
     return bucket, prefix.strip("/")
 
 

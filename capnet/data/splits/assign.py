@@ -104,11 +104,7 @@ def assign_splits(
     elif settings.method == "published":
         train = np.array(listed_train, dtype=np.int64)
     if not len(train):
-        raise DataError(
-            "no rows for train",
-            f"split.method = {settings.method}, {len(frame)} rows",
-            "give more rows, or lower split.test_share",
-        )
+        raise _no_train(split, given_split, test_source, followed, settings)
 
     val, source = np.flatnonzero(split == "val"), "given"
     if not len(val):
@@ -194,6 +190,28 @@ def _test_share(split: np.ndarray, labels: csr_array | np.ndarray, groups: np.nd
         "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share"
         " above 0",
     )
+
+
+def _no_train(
+    split: np.ndarray, given_split: np.ndarray, test_source: str, followed: int, settings: Split
+) -> DataError:
+    """What took every row from train: the draw, the given split or ``split.test_share``."""
+    where, todo = f"split.method = {settings.method}, {len(split)} rows", "give more rows, or lower split.test_share"
+    left = int(((split == FREE) | (split == "train")).sum())
+    if settings.method in ("pareto", "exponential") and left:
+        where = f"split.method = {settings.method}: none of the {left} rows that are left for it has a label"
+        todo = "give these rows labels, or set split.method: natural"
+    elif test_source == "given":
+        given = {name: int((given_split == name).sum()) for name in ("test", "val")}
+        where = f"column split: {given['test']} of {len(split)} rows are given as test, {given['val']} as val"
+        todo = "give some of them the split 'train', or leave the column empty there"
+        if followed:
+            where += f"; {followed} others are in their groups (column group), and a group stays together"
+            todo = (
+                "give all rows of some groups the split 'train', or leave the column empty in all of them, or give"
+                " images that do not belong together groups of their own"
+            )
+    return DataError("no rows for train", where, todo)
 
 
 def _too_large(groups: np.ndarray, share: float, setting: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -397,14 +397,26 @@ def test_scores_of_another_shape_are_refused() -> None:
         case.evaluate()
 
 
-def test_a_test_side_of_blank_pictures_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("unknown", "what", "todo"),
+    [
+        (range(6), "none of the 80 test pictures has a known label", "give the test pictures their labels"),
+        ((), "no class has a positive among the 80 test pictures", "that show a class"),
+        (range(5), "no class has a positive among the 80 test pictures", "that show a class"),
+    ],
+)
+def test_a_test_side_without_a_positive_is_refused(unknown: Iterable[int], what: str, todo: str) -> None:
+    """Blank pictures are known to be so; only where every label is unknown are labels missing."""
     case = make_case()
-    case.table["labels"] = [
-        np.array([], dtype=int) if s == "test" else y
-        for s, y in zip(case.table["split"], case.table["labels"], strict=True)
-    ]
-    with pytest.raises(DataError, match="none of the 80 test pictures has a known label"):
+    in_test = case.table["split"] == "test"
+    for name, content in (("labels", ()), ("unknown", unknown)):
+        case.table[name] = [
+            np.array(list(content), dtype=int) if test else old
+            for test, old in zip(in_test, case.table[name], strict=True)
+        ]
+    with pytest.raises(DataError, match=what) as caught:
         case.evaluate()
+    assert todo in caught.value.problems[0].todo
 
 
 def test_no_test_rows_are_refused() -> None:

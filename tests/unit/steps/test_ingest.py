@@ -201,6 +201,19 @@ def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tm
     ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
+def test_without_a_picture_that_can_be_used_there_is_no_manifest(data: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        (data / "images" / name).write_text("this is no picture")
+    first, *named = refused(data, tmp_path / "manifest", bad_images=1.0)
+    assert "no image can be used: 3 of 3 are bad" in first
+    assert [f"images/{name}" in text for name, text in zip(("c.jpg", "a.jpg", "b.png"), named, strict=True)] == [
+        True
+    ] * 3
+    assert "beyond" not in "".join(named)
+    picture(data / "images/a.jpg")
+    assert ingest(data, tmp_path / "manifest", bad_images=1.0)["pictures"] == 1.0
+
+
 def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp_path: Path) -> None:
     (thousands / "train.txt").write_text("images/0001\nimages/1500\n")
     (text,) = refused(thousands, tmp_path / "manifest", train_list="train.txt")
@@ -257,6 +270,27 @@ def test_links_may_lead_inside_the_data_folder_and_not_out_of_it(data: Path, tmp
     assert all("data.links: anywhere" in text for text in links)
     (data / "labels.csv").write_text("path,labels\n" + rows.split("gone.png")[0])
     assert ingest(data, tmp_path / "manifest", links="anywhere")["pictures"] == 4.0
+
+
+@pytest.mark.parametrize("images", ["decode", "header"])
+def test_a_file_behind_a_link_that_leaves_the_data_folder_is_not_opened(
+    data: Path, tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "secret").write_text("this is no picture")
+    (data / "images/b.png").unlink()
+    (data / "images/b.png").symlink_to(outside / "secret")
+    (data / "images/c.jpg").write_text("nor is this")
+    opened = []
+    monkeypatch.setattr(
+        "capnet.data.images.image_files.read_bytes", lambda path: opened.append(path.name) or path.read_bytes()
+    )
+    link, broken = refused(data, tmp_path / "manifest", images=images)
+    assert "'images/b.png' is reached through a link that leaves the data folder" in link
+    assert "'images/c.jpg': not a picture" in broken
+    assert "labels.csv row 2" in broken
+    assert sorted(opened) == ["a.jpg", "c.jpg"]
 
 
 def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from capnet.config import Exponential, Params, Pareto, RequirePositives, Split, Validation
+from capnet.config import Exponential, Ingest, Params, Pareto, RequirePositives, Split, Validation
 from capnet.contracts import make_classes, read_classes, read_split, write_classes, write_manifest
 from capnet.data.splits.long_tail import write_id_list
 from capnet.errors import ConfigError, DataError
@@ -193,6 +193,27 @@ def test_classes_short_of_positives_are_refused_with_their_counts(tmp_path: Path
     with pytest.raises(DataError) as caught:
         split(source, tmp_path / "split", require_positives=RequirePositives(train=2), validation=Validation(share=1.0))
     assert "lower split.validation.share" in caught.value.problems[0].todo, "it took the rows that train lacks"
+
+
+def test_a_class_that_is_only_unknown_can_be_taken_out_without_a_list_of_classes(tmp_path: Path) -> None:
+    """The class comes from the table, so the table is named and classes.csv only where there is one."""
+    rows = "".join(f"images/{row}.jpg,{'cat' if row % 2 else 'dog'},{'bird' if row < 5 else ''}\n" for row in range(40))
+    (tmp_path / "data").mkdir()
+
+    def ingest_and_split(table: str) -> list[str]:
+        (tmp_path / "data/labels.csv").write_text(f"path,labels,unknown\n{table}")
+        params = Params(ingest=Ingest(images="listed"))
+        run("ingest", params, {"data": tmp_path / "data"}, {"manifest": tmp_path / "manifest"})
+        run("split", params, {"manifest": tmp_path / "manifest"}, {"split": tmp_path / "split"})
+        return read_classes(tmp_path / "split/classes.json").names
+
+    with pytest.raises(DataError) as caught:
+        ingest_and_split(rows)
+    (problem,) = caught.value.problems
+    assert problem.where == "bird: 0 (0 in all rows)"
+    assert "take the class out of the annotations (labels and unknown)" in problem.todo
+    assert "out of classes.csv where there is one" in problem.todo
+    assert ingest_and_split(rows.replace("bird", "")) == ["cat", "dog"]
 
 
 def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

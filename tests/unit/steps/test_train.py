@@ -19,6 +19,7 @@ from capnet.contracts import (
     read_predictions,
     read_tensors,
     write_classes,
+    write_manifest,
     write_split,
 )
 from capnet.data.splits.assign import group_codes
@@ -111,6 +112,35 @@ def test_validation_rows_without_a_positive_are_refused_before_an_epoch_is_train
     assert not steps
 
 
+@pytest.mark.parametrize("mended", ["a positive", "empty"])
+def test_given_validation_rows_without_a_positive_are_refused_with_advice_that_works(mended, made, tiny_backbone):
+    folder, frame = made
+    frame["given_split"], is_val = frame["split"], frame["split"] == "val"
+    frame["labels"] = [[] if val else labels for val, labels in zip(is_val, frame["labels"], strict=True)]
+    frame["unknown"] = [[] for _ in range(len(frame))]
+    (folder / "manifest").mkdir()
+    write_classes(folder / "manifest" / "classes.json", make_classes(NAMES))
+
+    def split_and_train(source="train"):
+        write_manifest(folder / "manifest" / "manifest.parquet", frame.drop(columns="split"))
+        params = parse({"split": {"validation": {"source": source}}})
+        run("split", params, {"manifest": folder / "manifest"}, {"split": folder / "split"})
+        (folder / "validation").mkdir(exist_ok=True)
+        run_both(folder, tiny_backbone)
+
+    for source in ("train", "none"):  # rows that are given stay
+        with pytest.raises(DataError, match="no class has a positive validation row") as caught:
+            split_and_train(source)
+    assert "give rows with a positive the split 'val' (column split)" in caught.value.problems[0].todo
+    if mended == "empty":
+        frame.loc[is_val, "given_split"] = None
+        split_and_train("none")
+    else:
+        frame.at[25, "labels"] = [1]
+        split_and_train()
+    assert (folder / "model" / "model.safetensors").exists()
+
+
 def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny_backbone):
     folder, frame = made
     write_inputs(folder, frame)
@@ -187,13 +217,30 @@ def test_a_blend_without_any_held_out_rows_is_refused(made, tiny_backbone):
     assert not (folder / "model").exists()
 
 
-def test_a_blend_on_training_rows_of_one_group_is_refused(made, tiny_backbone):
+@pytest.mark.parametrize("out_of_fold", [True, False])
+@pytest.mark.parametrize("mended", ["no blend", "second group"])
+def test_a_blend_on_training_rows_of_one_group_is_refused_with_advice_that_works(
+    mended, out_of_fold, made, tiny_backbone
+):
     folder, frame = made
     frame.loc[frame["split"] == "val", "split"] = "train"
-    write_inputs(folder, frame.assign(group=np.where(frame["split"] == "train", "one", "other")))
-    with pytest.raises(ConfigError, match="all training rows are one group"):
-        run_both(folder, tiny_backbone, **FULL)
+    frame["group"] = np.where(frame["split"] == "train", "one", "other")
+    write_inputs(folder, frame)
+    with pytest.raises(ConfigError, match="all training rows are one group") as caught:
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=out_of_fold)
     assert not (folder / "model").exists()
+    todo = caught.value.problems[0].todo
+    assert "train.blend: none" in todo
+    assert "groups of their own" in todo
+    assert "split.validation.source" not in todo, "no row of a single group can be held out"
+    assert ("train.out_of_fold: true" in todo) == (not out_of_fold)
+    if mended == "no blend":
+        run_both(folder, tiny_backbone, **FULL | {"blend": "none"}, out_of_fold=out_of_fold)
+    else:
+        frame.loc[:4, "group"] = "two"
+        write_inputs(folder, frame)
+        run_both(folder, tiny_backbone, **FULL, out_of_fold=True)
+    assert (folder / "model" / "model.safetensors").exists()
 
 
 FULL = {"class_head": {"enabled": True}, "blend": "held_out"}

@@ -153,6 +153,10 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
         (b"path,labels\na.jpg,k\xe4se\n", "byte 0xe4 in line 2", "UTF-8"),
         ("path,labels\na.jpg,dog\n".encode("utf-16"), "not UTF-8 text", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-16-le"), "not UTF-8 text: zero bytes, as UTF-16 has them", "UTF-8"),
+        ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-le"), "not UTF-8 text: zero bytes", "UTF-8"),
+        ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-be"), "not UTF-8 text: zero bytes", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-32-le"), "not UTF-8 text: zero bytes", "UTF-8"),
         (b"path,labels\na.jpg,\nb.jpg,\n", "no row has a label", "labels.csv"),
         (b"path,labels\na.jpg,dog\nb.jpg,Dog\n", "differ only in upper and lower case", "classes.csv"),
     ],
@@ -167,6 +171,7 @@ def test_broken_tables_are_one_clear_problem(tmp_path: Path, table: bytes, what:
     ("classes", "what"),
     [
         ("name\n", "no classes"),
+        ("n\0a\0m\0e\0\n\0d\0o\0g\0\n\0", "not UTF-8 text"),
         ("", "the file is empty"),
         ("label\ndog\n", "column 'name' is missing"),
         ("name\ndog\ndog\n", "class 'dog' appears twice"),

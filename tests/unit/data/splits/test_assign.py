@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -175,10 +176,35 @@ def test_impossible_settings_say_what_to_do() -> None:
         assign_splits(frame.assign(group="one"), labels, Split())
     with pytest.raises(DataError, match="no rows for test"):
         assign_splits(frame.assign(given_split="train"), labels, Split())
-    with pytest.raises(DataError, match="no rows for train"):
-        assign_splits(frame.assign(given_split="test"), labels, Split())
-    with pytest.raises(DataError, match="no rows for train"):
-        assign_splits(frame, np.zeros_like(labels), Split(method="pareto"))
+
+
+def test_no_rows_for_train_names_what_took_them() -> None:
+    frame, labels = table(100, 0)
+
+    def refused(frame: pd.DataFrame, labels: np.ndarray, **settings: Any) -> str:
+        with pytest.raises(DataError, match="no rows for train") as caught:
+            assign_splits(frame, labels, Split(**settings))
+        return str(caught.value)
+
+    given = refused(frame.assign(given_split="test"), labels)
+    assert "column split: 100 of 100 rows are given as test, 0 as val" in given
+    assert "the split 'train'" in given
+    assert "test_share" not in given
+    by_group = frame.assign(group=[f"g{row % 10}" for row in range(100)])
+    by_group["given_split"] = ["test"] * 10 + [None] * 90
+    pulled = refused(by_group, labels)
+    assert "column split: 10 of 100 rows are given as test, 0 as val; 90 others are in their groups" in pulled
+    assert "group" in pulled.split("to do:")[1]
+    assert "test_share" not in pulled
+    by_group["group"] = [f"g{row % 10}" if row < 90 else None for row in range(100)]
+    assert len(assign_splits(by_group, labels, Split(validation=Validation(source="none"))).train) == 10
+    shared = refused(frame, labels, test_share=1.0)
+    assert "lower split.test_share" in shared
+    for method in ("pareto", "exponential"):
+        drawn = refused(frame, np.zeros_like(labels), method=method)
+        assert "none of the 80 rows that are left for it has a label" in drawn
+        assert "split.method: natural" in drawn
+        assert "test_share" not in drawn
 
 
 @pytest.mark.parametrize(("sites", "share", "raised"), [(2, 0.2, 0.5), (3, 0.2, 0.34), (4, 0.2, 0.25)])
