@@ -4,6 +4,7 @@ mount.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from capnet.errors import CapnetError, ConfigError, ContractError, DataError, Ga
 JOB, METRICS, MODEL = "job.json", "metrics.json", "model"
 ALIVE, ABANDONED = "alive", "abandoned"
 SECONDS = 60.0  # for a network volume to show what another node wrote
+CLEAR_TRIES = 5  # a second apart
 
 Paths = Mapping[str, str | Path]
 
@@ -99,7 +101,7 @@ def take(folder: Path, target: Path, claim: str) -> dict[str, float]:
 
 
 def write_error(folder: Path, rank: int, error: CapnetError) -> None:
-    """Let the task know what a process ended with.
+    """Let the task know what a process ended with; where the folder has gone, nobody waits for it any more.
 
     Args:
         folder: of the TrainJob.
@@ -107,7 +109,20 @@ def write_error(folder: Path, rank: int, error: CapnetError) -> None:
         error: its problems and exit code are kept.
     """
     problems = [[problem.what, problem.where, problem.todo] for problem in error.problems]
-    write_json(folder / f"error-{rank}.json", {"exit_code": error.exit_code, "problems": problems})
+    target = folder / f"error-{rank}.json"
+    with suppress(FileNotFoundError):  # not write_json, which would make the folder again
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"exit_code": error.exit_code, "problems": problems}))
+        os.replace(temporary, target)
+
+
+def clear(folder: Path) -> None:
+    """Remove the folder of a TrainJob that is gone; a node that ends just now may still write into it."""
+    for _ in range(CLEAR_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(1)
 
 
 def error_of(folder: Path, where: str) -> CapnetError | None:

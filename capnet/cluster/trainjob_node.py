@@ -44,8 +44,7 @@ def main(folder: Path) -> None:
         )
     except CapnetError as error:
         log.error("%s error, exit code %d\n%s", error.title, error.exit_code, error)
-        if folder.is_dir():
-            write_error(folder, process_rank(), error)
+        write_error(folder, process_rank(), error)
         sys.exit(error.exit_code)
     if process_rank() == 0:
         write_json(folder / METRICS, metrics)

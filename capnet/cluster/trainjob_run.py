@@ -5,7 +5,6 @@ clear up whatever happened.
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
-from capnet.cluster.trainjob_files import Paths, abandon, is_abandoned, is_complete, put, take
+from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, take
 from capnet.cluster.trainjob_spec import Here, job_name, settings_of, train_job
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
@@ -87,7 +86,7 @@ def train_on_nodes(
                     )
         finally:
             if begun and jobs.remove(name):
-                shutil.rmtree(folder, ignore_errors=True)
+                clear(folder)
                 log.info("TrainJob %s is removed", name)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -404,3 +405,23 @@ def test_one_that_somebody_removes_is_missed(place: Place) -> None:
     with pytest.raises(jobs.Gone, match="removed while it trained"):
         place.run()
     assert place.left == []
+
+
+def test_a_node_that_ends_late_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ConfigError("what", "where", "todo")
+    files.write_error(tmp_path / "gone", 0, error)
+    assert not (tmp_path / "gone").exists()
+    folder = tmp_path / "job"
+    folder.mkdir()
+    files.write_error(folder, 0, error)
+    rmtree, tries = shutil.rmtree, []
+
+    def disturbed(path: Path, **options: bool) -> None:
+        tries.append(path)
+        if len(tries) > 1:
+            rmtree(path, **options)
+
+    monkeypatch.setattr("shutil.rmtree", disturbed)
+    files.clear(folder)
+    assert len(tries) == 2
+    assert not folder.exists()
