@@ -137,7 +137,7 @@ def run(
                 f"stage {name} needs {key}, which is missing", str(path), f"run `capnet {source}` first, or `dvc repro`"
             )
     for key, path in targets.items():
-        check_target(path, stage.outputs[key], sources)
+        check_target(path, bool(Path(stage.outputs[key]).suffix), sources)
     module, function = stage.function.split(":")
     step = getattr(import_module(module), function)
     rank = process_rank()

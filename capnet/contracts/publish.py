@@ -16,14 +16,14 @@ from capnet.errors import ConfigError, check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
-EARLIER = {  # files by which an earlier output is known
-    "manifest": ("manifest.parquet",),
-    "split": ("split.parquet",),
-    "validation": ("validation.json", "validation.html"),
-    "graph": ("graph.safetensors",),
-    "model": ("model.safetensors", "config.json"),
-    "evaluation": ("evaluation.json", "metrics.json"),
-}
+EARLIER = (  # files by which an output of a stage is known
+    "manifest.parquet",
+    "split.parquet",
+    "validation.json",
+    "graph.safetensors",
+    "model.safetensors",
+    "evaluation.json",
+)
 
 
 def temporary_path(path: Path, rank: int) -> Path:
@@ -31,19 +31,19 @@ def temporary_path(path: Path, rank: int) -> Path:
     return path.with_name(f".{path.stem}.{host()}.{os.getpid()}.{rank}.tmp{path.suffix}")
 
 
-def check_target(path: Path, usual: str, inputs: Mapping[str, Path]) -> None:
+def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
     """An output takes the place of what is there, so nothing else may be there.
 
     Args:
         path: of the output.
-        usual: its usual path, whose last part without a suffix names a folder's file that every earlier output has.
+        is_file: whether it is a file, not a folder.
         inputs: paths of the stage's inputs, by name.
 
     Raises:
-        ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or it is a folder or
-            a file that no earlier run has written.
+        ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or it is a folder
+            that no earlier run has written.
     """
-    target, is_file = path.resolve(), bool(Path(usual).suffix)
+    target = path.resolve()
     for key, source in inputs.items():
         place = source.resolve()
         if place == target or target in place.parents or (key != "data" and place in target.parents):
@@ -52,10 +52,8 @@ def check_target(path: Path, usual: str, inputs: Mapping[str, Path]) -> None:
         raise _taken("the output would take the place of the folder that the command runs in", path)
     if is_file and path.is_dir():
         raise _taken("the output is a file, and there is a folder", path)
-    if not is_file and path.is_dir() and any(path.iterdir()):
-        marks = EARLIER.get(Path(usual).name, ())
-        if marks and not any((path / name).exists() for name in marks):
-            raise _taken("the output would take the place of a folder with other files", path)
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in EARLIER):
+        raise _taken("the output would take the place of a folder with other files", path)
 
 
 def _taken(what: str, path: Path) -> ConfigError:
