@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.ablation_sets import Set, Trained
-from capnet.data.splits.assign import known_groups
+from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import bucket_masks
@@ -41,7 +41,7 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.Dat
         OBJECTIVE,
         settings.threshold.min_positives,
         settings.calibration_prior,
-        known_groups(held_rows),
+        known_groups(held_rows["group"].tolist()),
     )
     targets, known = test.targets.numpy(), test.known.numpy()
     decided, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)

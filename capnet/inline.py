@@ -30,12 +30,14 @@ def inlined(path: str) -> str:
 
 def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
     """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no
-    such file.
+    such file. Raises ConfigError for a folder.
     """
     text = content_of(str(setting))
     if text is not None:
         return text, Path(name)
     path = Path(setting)
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder", str(path), "name a file in it")
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None, path
 
 

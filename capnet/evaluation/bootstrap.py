@@ -67,6 +67,12 @@ def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
     return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
+def known_groups(groups: Sequence[object]) -> NDArray[np.int64] | None:
+    """``unit_codes`` of these; None where no image has a group."""
+    units = unit_codes(groups)
+    return units if any(isinstance(group, str) and group for group in groups) else None
+
+
 def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
     """How often each image is in each bootstrap draw; the draws do not depend on the size of the blocks.
 

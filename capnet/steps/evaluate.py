@@ -25,9 +25,9 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.data.splits.assign import known_groups
 from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
+from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
@@ -204,7 +204,7 @@ def fit(
         refit: fit on the validation rows, too, after they have chosen.
     """
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
-    means, groups = features.mean(axis=1), known_groups(train.rows)
+    means, groups = features.mean(axis=1), known_groups(train.rows["group"].tolist())
     return choose_probe(means, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
 
 
@@ -231,7 +231,7 @@ def thresholds(
             config.threshold.objective,
             config.threshold.min_positives,
             config.calibration_prior,
-            known_groups(split.rows),
+            known_groups(split.rows["group"].tolist()),
         )
 
     chosen = {name: choose(val, scores, val.known) for name, scores in val.scores.items()} if val.labels.any() else {}

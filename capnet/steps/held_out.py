@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from capnet.data.images.stored_features import Features
-from capnet.data.splits.assign import known_groups
 from capnet.errors import DataError
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
-from capnet.evaluation.bootstrap import unit_codes
+from capnet.evaluation.bootstrap import known_groups, unit_codes
 from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import served_scores
@@ -81,7 +80,9 @@ def fit_probe(
     """
     seen = _arrays(trainer, rows, plain)
     held_out = None if val_plain is None else _arrays(trainer, val, val_plain)
-    return choose_probe(*seen, STRENGTHS, held_out, trainer.params.train.refit, folds, known_groups(rows))
+    return choose_probe(
+        *seen, STRENGTHS, held_out, trainer.params.train.refit, folds, known_groups(rows["group"].tolist())
+    )
 
 
 def _arrays(trainer: Trainer, rows: pd.DataFrame, plain: Features) -> tuple[Floats, Bools, Bools]:

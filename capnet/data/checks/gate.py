@@ -16,7 +16,6 @@ from capnet.data.checks.expectations import Judged, judge
 from capnet.data.checks.files import OUTSIDE, see_all
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
-from capnet.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,8 +85,6 @@ def check_split(
         )
     else:
         judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
-    if settings.reference and settings.drift.severity != "off" and Path(settings.reference).is_dir():
-        raise ConfigError("validate.reference is a folder", settings.reference, "name a file, such as reference.json")
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = "validate.reference names no file"

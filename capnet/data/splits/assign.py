@@ -47,11 +47,6 @@ def group_codes(groups: pd.Series) -> np.ndarray:
     return codes
 
 
-def known_groups(rows: pd.DataFrame) -> np.ndarray | None:
-    """``group_codes`` of the column group; None where no row has a group."""
-    return group_codes(rows["group"]) if rows["group"].notna().any() else None
-
-
 def assign_splits(
     frame: pd.DataFrame,
     labels: csr_array | np.ndarray,
