@@ -120,7 +120,7 @@ def _choose_in_folds(
     nothing about settings.
     """
     fold = np.stack([stratified_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
-    usable = np.all([_in_two_folds(side & known, fold) for side in (labels, ~labels)], axis=0)
+    usable = _in_two_folds(labels & known, fold) & _in_two_folds(~labels & known, fold)
     measured = known & usable
 
     def held_out(design: Design) -> _Judge:
