@@ -100,6 +100,7 @@ def test_scripts_run_from_a_clone(repository: Path, path: str) -> None:
     assert subprocess.run(["bash", "-n", path], cwd=repository, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
 def test_absent_shared_data_is_said_aloud_and_fails_on_ci(
     repository: Path, tmp_path: Path, ci: str, outcome: str

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from capnet.contracts import tree_hash
@@ -29,28 +28,25 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("names", [NAMES, NAMES[:1], ["labels.csv", "images/0001.jpg"]])
-def test_as_dvc_add_writes_it(tmp_path: Path, names: list[str]) -> None:
-    data = tmp_path / "data"
-    for number, name in enumerate(names):
-        (data / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / name).write_bytes(b"\r\n%d" % number if number else b"")
-    (data / "empty folder").mkdir()
+def test_as_dvc_add_writes_it(tmp_path: Path) -> None:
+    folders = {"many": NAMES, "one": NAMES[:1], "data": ["labels.csv", "images/0001.jpg"]}
+    for folder, names in folders.items():
+        for number, name in enumerate(names):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_bytes(b"\r\n%d" % number if number else b"")
+        (tmp_path / folder / "empty folder").mkdir()
     environment = {
         **os.environ,
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(tmp_path / "site"),
         "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "home"),
     }
-    for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        [sys.executable, "-m", "dvc", "add", "-q", "data"],
-    ):
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-    (out,) = yaml.safe_load((tmp_path / "data.dvc").read_text())["outs"]
-    assert tree_hash(data) == out["md5"]
-    assert out["nfiles"] == len(names)
+    for command in (["init", "-q", "--no-scm"], ["add", "-q", *folders]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, env=environment, check=True)
+    for folder, names in folders.items():
+        (out,) = yaml.safe_load((tmp_path / f"{folder}.dvc").read_text())["outs"]
+        assert tree_hash(tmp_path / folder) == out["md5"]
+        assert out["nfiles"] == len(names)
 
 
 def test_any_change_changes_it(tmp_path: Path) -> None:

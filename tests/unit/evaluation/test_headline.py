@@ -48,6 +48,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert stage_figures(bare) == {"mAP": 0.5, "tail": 0.25}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mAP", [0.64123456, 1.0])
 def test_dvc_shows_them_in_120_columns(tmp_path: Path, mAP: float) -> None:
     path = tmp_path / "outputs" / "evaluation" / "metrics.json"
