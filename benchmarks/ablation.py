@@ -202,7 +202,7 @@ def measure(
             f" {100 * measured[name].get('tail', [np.nan])[0]:.1f}",
             flush=True,
         )
-    return measured, seconds, blends, thresholds_table(data, kept)
+    return measured, seconds, blends, thresholds_table(data, kept, "served", draws)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,33 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.ablation_sets import Set, Trained
-from capnet.evaluation.bootstrap import known_groups
-from capnet.evaluation.calibration import brier, calibrate
-from capnet.evaluation.curves import reliability
+from capnet.evaluation.bootstrap import draw_weights, interval, known_groups
+from capnet.evaluation.calibration import calibrate
+from capnet.evaluation.curves import BINS
 from capnet.evaluation.metrics import bucket_masks
 from capnet.evaluation.thresholds import choose_thresholds
 from capnet.training.scoring import combine
 
 OBJECTIVE = "recall>=0.9"
+FIGURES = ("recall", "precision", "Brier", "ECE")
+Floats = NDArray[np.float64]
 
 
-def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Recall and precision on the test rows (all entries of a bucket together), Brier score and ECE of calibrated
-    scores.
+def figures(
+    labels: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    decided: NDArray[np.bool_],
+    probabilities: Floats,
+    times: NDArray[np.float32],
+) -> dict[str, Floats]:
+    """Recall and precision of decisions, Brier score and ECE of probabilities, over all known entries together.
+
+    The expected calibration error is the mean distance of probability and observed frequency in BINS equal steps.
+
+    Args:
+        labels, known, decided: bool [image, class].
+        probabilities: [image, class] in [0, 1].
+        times: how often each image counts, [image, draw].
+
+    Returns:
+        Fractions of 1 [draw], by the names in FIGURES; NaN where nothing counts.
+    """
+
+    def total(entries: NDArray[Any]) -> Floats:
+        """Sums over known entries [image, class], [draw]."""
+        return (entries * known).sum(axis=1).astype(np.float64) @ times
+
+    step = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    gaps = sum(np.abs(total((probabilities - labels) * (step == number))) for number in range(BINS))
+    hits, entries = total(decided & labels), total(np.ones_like(probabilities))
+    with np.errstate(invalid="ignore"):
+        return {
+            "recall": hits / total(labels),
+            "precision": hits / total(decided),
+            "Brier": total((probabilities - labels) ** 2) / entries,
+            "ECE": gaps / entries,
+        }
+
+
+def by_bucket(
+    data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.DataFrame, times: NDArray[np.float32]
+) -> dict[str, dict[str, Floats]]:
+    """``figures`` [draw] of the test rows, by bucket, with thresholds and calibration that ``held_rows`` chose.
 
     Args:
         data: the set, whose buckets and labels count.
         scores: of the test rows, float32 [image, class].
-        held: of ``held_rows``, float32 [image, class]; thresholds and calibration are chosen there.
+        held: of ``held_rows``, float32 [image, class].
         held_rows: rows whose scores are of models that had not seen them.
-
-    Returns:
-        Figures as fractions of 1, by bucket.
+        times: how often each test row counts, [image, draw].
     """
     trainer = data.trainer({}, 0)
     settings = trainer.params.evaluate
@@ -43,54 +82,57 @@ def by_bucket(data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.Dat
         settings.calibration_prior,
         known_groups(held_rows["group"].tolist()),
     )
-    targets, known = test.targets.numpy(), test.known.numpy()
-    decided, probabilities = scores >= chosen.threshold, calibrate(chosen.calibration, scores)
-    result = {}
-    for name, mask in bucket_masks([item.bucket for item in data.classes.items]).items():
-        part = known & mask
-        hits = int((decided & targets & part).sum())
-        result[name] = {
-            "recall": hits / max(int((targets & part).sum()), 1),
-            "precision": hits / max(int((decided & part).sum()), 1),
-            "Brier": brier(targets, part, probabilities),
-            "ECE": calibration_error(targets[part], probabilities[part]),
-        }
-    return result
+    targets, known = test.targets.numpy().astype(bool), test.known.numpy()
+    decided = scores >= chosen.threshold
+    probabilities = calibrate(chosen.calibration, scores).astype(np.float64)
+    return {
+        name: figures(targets, known & mask, decided, probabilities, times)
+        for name, mask in bucket_masks([item.bucket for item in data.classes.items]).items()
+    }
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Expected calibration error of entries [entry]: mean distance of probability and observed frequency in ten equal
-    steps.
-    """
-    steps = reliability(labels, probabilities)
-    return sum(step["count"] * abs(step["mean"] - step["observed"]) for step in steps) / sum(
-        step["count"] for step in steps
-    )
-
-
-def table(data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]]) -> list[str]:
-    """Markdown: a line a row and bucket, means over seeds.
+def table(
+    data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], first: str, draws: int
+) -> list[str]:
+    """Markdown: a line a row and bucket, means over seeds, with the paired interval of the first row minus this one.
 
     Args:
         data: the set.
         rows: for each row its trainings and the weights of their members, one a seed.
+        first: the row that is compared with the others.
+        draws: of the bootstrap.
     """
     lines = [
-        f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |",
-        "|---|---|---|---|---|---|",
+        f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |"
+        f" {first} minus it: recall | Brier x 100 | ECE x 100 |",
+        "|---" * 9 + "|",
     ]
     average = data.trainer({}, 0).params.tte.average
+    times = np.concatenate(
+        [np.ones((len(data.units), 1), dtype=np.float32), *draw_weights(data.units, draws, draws)], axis=1
+    )
+    means: dict[str, dict[str, dict[str, Floats]]] = {}
     for name, trained in rows.items():
-        seen = [
+        seeds = [
             by_bucket(
-                data, combine(item.members, weights, average), combine(item.held, weights, average), item.held_rows
+                data,
+                combine(item.members, weights, average),
+                combine(item.held, weights, average),
+                item.held_rows,
+                times,
             )
             for item, weights in trained
         ]
-        for bucket in seen[0]:
-            mean = {figure: 100 * float(np.mean([item[bucket][figure] for item in seen])) for figure in seen[0][bucket]}
-            lines.append(
-                f"| {name} | {bucket} | {mean['recall']:.1f} | {mean['precision']:.1f} | {mean['Brier']:.2f} |"
-                f" {mean['ECE']:.2f} |"
-            )
+        means[name] = {
+            bucket: {figure: 100 * np.mean([seed[bucket][figure] for seed in seeds], axis=0) for figure in FIGURES}
+            for bucket in seeds[0]
+        }
+    for name, buckets in means.items():
+        for bucket, mean in buckets.items():
+            cells = [f"{mean[figure][0]:.{digits}f}" for figure, digits in zip(FIGURES, (1, 1, 2, 2), strict=True)]
+            for figure, digits in (("recall", 1), ("Brier", 2), ("ECE", 2)):
+                gap = means[first][bucket][figure] - mean[figure]
+                low, high = interval(gap[1:], float(gap[0]), (-100.0, 100.0))
+                cells.append(f"{gap[0]:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if name != first else "")
+            lines.append(f"| {name} | {bucket} | {' | '.join(cells)} |")
     return lines
