@@ -24,6 +24,7 @@ EARLIER = (  # files by which an output of a stage is known
     "model.safetensors",
     "evaluation.json",
 )
+EARLIER_FILE = b'"content_hash": "'  # by which registration.json is known, the one output that is a file
 
 
 def temporary_path(path: Path, rank: int) -> Path:
@@ -40,8 +41,8 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
         inputs: paths of the stage's inputs, by name.
 
     Raises:
-        ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or it is a folder
-            that no earlier run has written.
+        ConfigError: it is, or holds, an input, it lies in one that is an output of another stage, or no earlier run has
+            written what is there.
     """
     target = path.resolve()
     for key, source in inputs.items():
@@ -50,14 +51,16 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
             raise _taken(f"the output would take the place of input {key} ({source})", path)
     if target in (Path.cwd(), *Path.cwd().parents) or path.name in ("", ".."):
         raise _taken("the output would take the place of the folder that the command runs in", path)
-    if is_file and path.is_dir():
-        raise _taken("the output is a file, and there is a folder", path)
+    if path.exists() and path.is_dir() == is_file:
+        raise _taken(f"the output is a {'file' if is_file else 'folder'}, and what is there is none", path)
+    if path.is_file() and path.stat().st_size and EARLIER_FILE not in path.read_bytes()[:4096]:
+        raise _taken("the output would take the place of another file", path)
     if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in EARLIER):
         raise _taken("the output would take the place of a folder with other files", path)
 
 
 def _taken(what: str, path: Path) -> ConfigError:
-    return ConfigError(what, str(path), "name a new folder, or one that an earlier run has written")
+    return ConfigError(what, str(path), "name a new one, or one that an earlier run has written")
 
 
 def prepare(path: Path) -> None:

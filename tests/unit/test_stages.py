@@ -24,7 +24,7 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> No
     assert (tmp_path / "outputs").read_text() == "mine"
 
 
-@pytest.mark.parametrize("output", ["data", "data/images", "..", ".", "mine", "list.txt/x", "outputs/split"])
+@pytest.mark.parametrize("output", ["data", "data/images", "..", ".", "mine", "list.txt", "list.txt/x", "outputs/split"])
 def test_an_output_replaces_nothing_that_no_earlier_run_has_written(
     output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +38,21 @@ def test_an_output_replaces_nothing_that_no_earlier_run_has_written(
         run("ingest", {}, {"data": "data"}, {"manifest": output})
     assert all(problem.what and problem.where and problem.todo for problem in found.value.problems)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_a_file_is_replaced_only_by_one_of_its_kind(there: str, tmp_path: Path) -> None:
+    inputs = {key: tmp_path / key for key in ("split", "validation", "model", "evaluation")}
+    for path in inputs.values():
+        path.mkdir()
+    mine = tmp_path / "params.yaml"
+    if there == "folder":
+        mine.mkdir()
+    else:
+        mine.write_text("mine")
+    with pytest.raises(ConfigError, match=r"what is there is none|the place of another file"):
+        run("register", {}, inputs, {"registration": mine})
+    assert mine.is_dir() if there == "folder" else mine.read_text() == "mine"
 
 
 def test_an_output_takes_no_input_away(tmp_path: Path) -> None:
