@@ -1,6 +1,6 @@
 """``python -m benchmarks NAME ...``: run one benchmark; each has a --help of its own.
 
-python -m benchmarks ablation --sets corel5k=path/to/settings.yaml
+python -m benchmarks ablation --sets corel5k=path/to/folder
 python -m benchmarks graph --help
 python -m benchmarks paper voc-lt --help
 """

@@ -30,7 +30,7 @@ Examples:
     metavar="LOCATION",
     help="Images to compare both on, as for predict; default: eight of noise.",
 )
-@settings_options("sections register and runtime are used")
+@settings_options("sections register and runtime are used, and data for s3://")
 def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:
     """Write the image tower and the class matrix as one ONNX graph: images in, logits out, for programs without
     Python.

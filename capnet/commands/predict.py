@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # drifted classes
 EPILOG = """\b
 Examples:
-  capnet predict --input new-images                        the champion, into predictions.parquet
+  capnet predict --input new-images                          the champion, into predictions.parquet
   capnet predict --input new.csv --out labels.csv            images named in a table
   capnet predict --input camera7 --out camera7.json          MegaDetector JSON for camera-trap viewers
   capnet predict --model models:/capnet/7 --input folder     one version
@@ -41,7 +41,7 @@ Examples:
     help="Output: .parquet, .csv, or .json for MegaDetector's format.",
 )
 @model_option
-@settings_options("sections register and runtime are used")
+@settings_options("sections register and runtime are used, and data for s3://")
 def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 

@@ -11,10 +11,10 @@ from capnet.section import Int, Section
 
 class Backbone(Section):
     name: str = Field(
-        "ViT-B-16",
+        "ViT-B-16-quickgelu",
         description=(
-            "an open_clip model (ViT-B-16, RN50, ...), or another entry of capnet/model/backbones, such as"
-            " lit-efflite0-minilm"
+            "an open_clip model (with OpenAI's weights ViT-B-16-quickgelu), or another entry of capnet/model/backbones,"
+            " such as lit-efflite0-minilm"
         ),
     )
     pretrained: str = Field(

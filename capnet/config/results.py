@@ -10,10 +10,8 @@ from capnet.section import Int, Section
 
 
 class Threshold(Section):
-    objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on validation")
-    min_positives: Int = Field(
-        5, ge=1, description="classes with fewer validation positives borrow the pooled threshold"
-    )
+    objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on held-out rows")
+    min_positives: Int = Field(5, ge=1, description="classes with fewer held-out positives borrow the pooled threshold")
 
     @field_validator("objective")
     @classmethod
@@ -36,8 +34,8 @@ class Probe(Section):
         (0.01, 0.1, 1.0, 10.0),
         min_length=1,
         description=(
-            "inverse regularisation strengths tried on validation, where train.blend is none; else stage train has"
-            " fitted the probe"
+            "inverse regularisation strengths tried on validation rows, or in folds of the training rows, where"
+            " train.blend is none; else stage train has fitted the probe"
         ),
     )
 
@@ -53,7 +51,7 @@ class Evaluate(Section):
         1.0,
         gt=0,
         description=(
-            "a class with k expected validation positives moves about k / (k + prior) of the way from the shared shift"
+            "a class with k expected held-out positives moves about k / (k + prior) of the way from the shared shift"
             " to its own"
         ),
     )

@@ -40,7 +40,7 @@ class Prompt(Section):
 class Gcn(Section):
     enabled: bool = Field(True, description="propagate text features over the label graph")
     hidden: Int = Field(1024, ge=1, description="hidden width (SCPNet with RN50: 2048, a 34 MB model file)")
-    zero_init: bool = Field(True, description="last layer starts at zero, so training starts at zero-shot")
+    zero_init: bool = Field(True, description="last layer starts at zero, so training starts at the prompts")
 
 
 class Adapter(Section):
@@ -168,8 +168,8 @@ class Train(Section):
     blend: Literal["none", "held_out"] = Field(
         "none",
         description=(
-            "what is served: the trained parts, or the blend of them, a linear probe and zero-shot that ranks held-out"
-            " rows best"
+            "what is served: the trained parts, or a blend of them, a linear probe and zero-shot that is no worse than"
+            " any of them on held-out rows"
         ),
     )
     loss: AnyLoss = Field(

@@ -29,7 +29,7 @@ from capnet.model.towers import Towers
 
 EncodePrompts = Callable[[PromptLearner], Tensor]
 START_ENTRIES = 2_000_000  # of images times classes, evenly drawn from the table, that scale and bias start from
-HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail (docs/results.md)
+HEAD_LOSS = Bce()  # of the class head: balancing cost it a point in the tail on Corel5k
 
 
 @dataclass

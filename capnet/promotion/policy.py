@@ -79,7 +79,7 @@ def read_policy(setting: str | Path) -> Policy:
         content = read_yaml(text)
         return Policy.model_validate({} if content is None else content)
     except ValidationError as error:
-        todo = "see mlflow/README.md for what may stand there"
+        todo = "mlflow/promotion.yaml has every key that may stand there, with its meaning"
         raise ConfigError(problems=problems_of(error, str(path), todo)) from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(

@@ -30,31 +30,13 @@ TOOLS = {
     "pip": {"install", "download"},
 }
 WRITERS = {"-m pipelines.dvc_file", "-m pipelines.compiling", "-m components.readme"}  # of generated files
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/method.md",
-    "docs/data-formats.md",
-    "docs/data-versions.md",
-    "docs/experiments.md",
-    "docs/your-own-data.md",
-    "docs/troubleshooting.md",
-    "docs/decisions.md",
-    "docs/results.md",
-    "docs/earlier-results.md",
-    "docs/graph.md",
-    "docs/benchmarks.md",
-    "docs/performance.md",
-    "docs/scaling.md",
-    "docs/promotion.md",
-    "docs/pipelines.md",
-    "docs/on-kubernetes.md",
-    "docs/air-gapped.md",
-    "docs/images.md",
-    "docs/security.md",
     "SECURITY.md",
     "mlflow/README.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 
 

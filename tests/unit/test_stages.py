@@ -24,7 +24,9 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> No
     assert (tmp_path / "outputs").read_text() == "mine"
 
 
-@pytest.mark.parametrize("output", ["data", "data/images", "..", ".", "mine", "list.txt", "list.txt/x", "outputs/split"])
+@pytest.mark.parametrize(
+    "output", ["data", "data/images", "..", ".", "mine", "list.txt", "list.txt/x", "outputs/split"]
+)
 def test_an_output_replaces_nothing_that_no_earlier_run_has_written(
     output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """Convolutions with the batch normalisation behind them folded in: what a frozen convolutional tower runs.
 
-On a CPU that, with channels last, takes half of the time (docs/performance.md).
+On a CPU that, with channels last, saves a third of the time in fp32 and nearly half in bf16 (docs/performance.md).
 """
 
 from __future__ import annotations
