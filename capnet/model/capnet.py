@@ -67,7 +67,7 @@ class CapNet(nn.Module):
         head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
         self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
-        self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
+        self.weights = start_weights(settings)  # of the members in what is served; config.json has those of a saved model
 
     @property
     def towers(self) -> Towers:
@@ -215,7 +215,7 @@ class CapNet(nn.Module):
         return output
 
     def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits [image, class] of each of MEMBERS that this model has.
+        """Logits [image, class] of each member that this model has; ``capnet`` is the paper's five parts.
 
         Args:
             pooled: features of the tower with its adapters, [image, pooled].
@@ -241,15 +241,6 @@ class CapNet(nn.Module):
         """Served and zero-shot logits, each [image, class]."""
         members = self.members(pooled, classes, pooled_plain)
         return self.served(members), members["zero_shot"]
-
-    @torch.no_grad()
-    def member_logits(
-        self, views: Tensor, classes: ClassFeatures, views_plain: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Logits float64 [image, class] of each member, averaged over ``views`` [image, view, pooled]."""
-        plain = None if views_plain is None else views_plain.flatten(0, 1)
-        members = self.members(views.flatten(0, 1), classes, plain)
-        return {name: item.view(*views.shape[:2], -1).double().mean(dim=1) for name, item in members.items()}
 
     @torch.no_grad()
     def ensemble(
