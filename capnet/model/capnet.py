@@ -67,7 +67,7 @@ class CapNet(nn.Module):
         head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
         self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
-        self.weights = start_weights(settings)  # of the members in what is served; config.json has those of a saved model
+        self.weights = start_weights(settings)  # of what is served; config.json has those of a saved model
 
     @property
     def towers(self) -> Towers:

@@ -21,7 +21,7 @@ class LinearProbe(nn.Module):
 
 
 def start_weights(settings: Train) -> dict[str, float]:
-    """The weights of the members where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
+    """The members' weights where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
     trained = ("capnet", "class_head") if settings.class_head.enabled else ("capnet",)
     share = settings.zero_shot_weight
     return {name: (1 - share) / len(trained) for name in trained} | ({"zero_shot": share} if share else {})
