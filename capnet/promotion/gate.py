@@ -135,7 +135,6 @@ def judge(
     champion: GateScores | None,
     policy: Policy,
     rescore: Rescore | None = None,
-    names: Mapping[str, str] | None = None,
 ) -> Verdict:
     """The verdict on a candidate's test rows.
 
@@ -149,7 +148,6 @@ def judge(
         policy: margins, coverage and draws.
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
-        names: what else the verdict's ``extra`` holds.
     """
     import numpy as np
 
@@ -159,10 +157,9 @@ def judge(
     candidate, notes = _tested(candidate)
     own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
     rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
-    extra = {"policy": policy.model_dump(mode="json"), **(names or {})}
     if champion is None or measured is None:
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
-        return Verdict(tuple(rules), (*notes, last), not len(own), len(own), extra)
+        return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
     if champion.names != candidate.names:
         gone, new = (
             sorted(set(champion.names) - set(candidate.names)),
@@ -173,7 +170,7 @@ def judge(
         )
         note = f"not comparable: the champion knows other classes ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
-        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
+        return Verdict((*uncovered, *rules), (*notes, note), True, len(own))
 
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
@@ -187,7 +184,7 @@ def judge(
         fresh &= known
     rules = [*_coverage(candidate.test[fresh], measured, policy), *rules]
     if not fresh.any():
-        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0, extra)
+        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0)
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
     times = 2 if again.any() and not again.all() else 1
@@ -198,7 +195,7 @@ def judge(
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()))
 
 
 def _grouped(*models: GateScores) -> list[GateScores]:

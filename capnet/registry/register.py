@@ -98,7 +98,7 @@ def _inform(
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
-    show_verdict(client, found, verdict_tags(found, rival, verdict))
+    show_verdict(client, found, verdict_tags(found, rival, verdict, policy))
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
