@@ -19,7 +19,6 @@ from capnet.contracts import (
     label_matrix,
     read_gate_rows,
     read_json,
-    read_predictions,
     read_split,
     reading,
     write_gate_rows,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
-VARIANT = "capnet"
 Rescore = Callable[["pd.DataFrame"], "np.ndarray"]
 
 
@@ -75,15 +73,12 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     Raises:
         ContractError: a test row has no scores of the variant capnet.
     """
-    table, found = read_split(split / "split.parquet"), read_predictions(evaluation / "predictions.parquet")
-    served = found[(found["variant"] == VARIANT) & (found["split"] == "test")].set_index("image_id")["scores"]
+    from capnet.evaluation.results import served_test_scores
+
+    table = read_split(split / "split.parquet")
     rows = table[table["split"] == "test"].reset_index(drop=True)
-    missing = [name for name in rows["image_id"] if name not in served.index]
-    if missing or len(served) != len(rows):
-        what = f"{len(served)} predictions for {len(rows)} test rows; without: {', '.join(missing[:5]) or 'none'}"
-        raise ContractError(what, str(evaluation / "predictions.parquet"), "run `capnet evaluate` again")
     test = rows[["sha256", "labels", "unknown"]].assign(
-        group=_hashed(rows["group"]), scores=served.loc[rows["image_id"]].to_numpy()
+        group=_hashed(rows["group"]), scores=served_test_scores(evaluation / "predictions.parquet", rows)
     )
     others = table[table["split"].isin(("train", "val"))]
     items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
