@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from capnet.config import Loss, Train
+from capnet.contracts import check_tensors
 from capnet.errors import ContractError
 from capnet.model.adapters import BridgeAdapter, block_adapters, bottleneck_adapter, text_adapters
 from capnet.model.class_head import ClassHead, fit_start
@@ -269,20 +271,10 @@ class CapNet(nn.Module):
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
         own = dict(self.named_parameters())
-        wrong = sorted(set(own) ^ set(tensors)) + [
-            name for name in own if name in tensors and own[name].shape != tensors[name].shape
-        ]
-        wrong += [name for name in own if name not in wrong and not _is_usable(tensors[name])]
-        if wrong:
-            raise ContractError(
-                f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
-                where,
-                "train again with these settings",
-            )
+        check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()}, Path(where))
+        if len(tensors) > len(own):
+            others = ", ".join(sorted(tensors.keys() - own.keys())[:5])
+            raise ContractError(f"saved tensors of other settings: {others}", where, "train again with these settings")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
-
-
-def _is_usable(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())
