@@ -86,7 +86,7 @@ def check_scores(split: SplitRows) -> None:
         raise DataError(problems=problems)
 
 
-def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: Path, todo: str) -> list[np.ndarray]:
+def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: Path, todo: str) -> list[Any]:
     """The scores [class] of ``rows`` in their order; raises ContractError, with ``what`` they are ``of``, where
     ``scored`` has others.
     """
@@ -98,7 +98,7 @@ def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: 
     return [by_id[name] for name in rows["image_id"]]
 
 
-def served_test_scores(path: Path, rows: pd.DataFrame) -> list[np.ndarray]:
+def served_test_scores(path: Path, rows: pd.DataFrame) -> list[Any]:
     """``aligned`` scores of the test ``rows`` by the variant capnet, from predictions.parquet at ``path``."""
     found = read_predictions(path)
     found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
