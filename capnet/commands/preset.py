@@ -62,7 +62,8 @@ def _lines(section: Section, indent: str, union: FieldInfo | None = None) -> lis
         if isinstance(value, Section):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ", field if field.discriminator else None)]
             continue
-        meaning, choices = field.description, get_args(field.annotation) if _is_choice(field) else ()
+        meaning = field.description
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         if union is not None and name == union.discriminator:
             meaning = union.description
             choices = tuple(kind.model_fields[name].default for kind in get_args(union.annotation))
@@ -70,10 +71,6 @@ def _lines(section: Section, indent: str, union: FieldInfo | None = None) -> lis
         text = "; ".join(part for part in (meaning or "", listed) if part)
         lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
     return lines
-
-
-def _is_choice(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) is Literal
 
 
 def _scalar(value: Any) -> str:

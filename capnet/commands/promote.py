@@ -14,6 +14,7 @@ import click
 from capnet.commands.options import settings_options
 
 if TYPE_CHECKING:
+    from capnet.promotion.promote import Audit
     from capnet.promotion.verdict import Verdict
 
 EPILOG = """\b
@@ -158,13 +159,11 @@ def ask(verdict: Verdict) -> bool:
     return click.confirm("The gate cannot decide. Promote?", default=False)
 
 
-def show_audit(history: object, name: str) -> None:
+def show_audit(history: Audit, name: str) -> None:
     """Print the history; GateError where readers refuse the present champion."""
     from capnet.errors import GateError
     from capnet.promotion.champion import identity
-    from capnet.promotion.promote import Audit
 
-    assert isinstance(history, Audit)
     for event in history.events:
         click.echo(str(event))
         if event.rules:

@@ -21,14 +21,6 @@ from capnet.model.losses import LOSSES
 from capnet.section import Section
 from capnet.yaml_text import read_yaml
 
-RENAMED = {  # old settings that are refused with the new name
-    "ingest.pictures": "ingest.images",
-    "ingest.bad_pictures": "ingest.bad_images",
-    "validate.pictures": "validate.images",
-    "validate.published": "split.benchmark",
-    "train.adapter.place": "train.adapter.location",
-}
-
 
 class Params(Section):
     """All of params.yaml."""
@@ -74,9 +66,7 @@ def _type_hint(error: Mapping[str, Any], path: str) -> str:
 
 
 def _unknown_hint(loc: tuple[str | int, ...], path: str) -> str:
-    """What to do about a setting that does not exist: under a new name, of another loss, or nowhere."""
-    if path in RENAMED:
-        return f"write {RENAMED[path]}"
+    """What to do about a setting that does not exist."""
     if loc[:2] == ("train", "loss"):
         loss, key = str(loc[2]), str(loc[3])
         own = ", ".join(name for name in LOSSES[loss].model_fields if name != "name") or "none"
@@ -101,7 +91,7 @@ def _problem(item: Mapping[str, Any], where: str) -> Problem:
         return Problem(f"{path}{shown} is a value, not a section", where, f"write settings below {path}, or remove it")
     message = message.removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
-        what = f"unknown setting {path}" + (f": it is {RENAMED[path]} now" if path in RENAMED else shown)
+        what = f"unknown setting {path}{shown}"
     else:
         what = f"{path}{shown}: {message}" if path else message
     return Problem(what, where, _type_hint(item, path))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix
+from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix, read_predictions
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare, unit_codes
 from capnet.evaluation.calibration import brier, calibrate
@@ -83,6 +84,25 @@ def check_scores(split: SplitRows) -> None:
             )
     if problems:
         raise DataError(problems=problems)
+
+
+def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: Path, todo: str) -> list[Any]:
+    """The scores [class] of ``rows`` in their order; raises ContractError, with ``what`` they are ``of``, where
+    ``scored`` has others.
+    """
+    by_id = dict(zip(scored["image_id"], scored["scores"], strict=True))
+    missing = [name for name in rows["image_id"] if name not in by_id]
+    if missing or len(scored) != len(rows):
+        words = f"{len(scored)} {what} for {len(rows)} {of} rows; without: {', '.join(missing[:5]) or 'none'}"
+        raise ContractError(words, str(path), todo)
+    return [by_id[name] for name in rows["image_id"]]
+
+
+def served_test_scores(path: Path, rows: pd.DataFrame) -> list[Any]:
+    """``aligned`` scores of the test ``rows`` by the variant capnet, from predictions.parquet at ``path``."""
+    found = read_predictions(path)
+    found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
+    return aligned(found, rows, "predictions", "test", path, "run `capnet evaluate` again after `capnet split`")
 
 
 def require_positives(test: SplitRows) -> None:

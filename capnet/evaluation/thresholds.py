@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from capnet.contracts import SCHEMA, Classes
+from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
 
@@ -250,6 +252,14 @@ def thresholds_document(
             "shift": [float(value) for value in thresholds.calibration.shift],
         },
     }
+
+
+def other_views(thresholds: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> list[Problem]:
+    """A problem where the thresholds at ``path`` were chosen for other test-time views than those of a config.json."""
+    views, scored = thresholds.get("views"), config.get("tte")
+    what = f"thresholds hold for the test-time views {views}, the model is scored with {scored}"
+    todo = "run `capnet evaluate` again: other views need other thresholds"
+    return [] if views == scored else [Problem(what, str(path), todo)]
 
 
 def _number(value: float) -> float | None:

@@ -41,16 +41,8 @@ class Scorer:
         self.machine: Machine = prepare(runtime)
         self.threads = runtime.threads
         self.loaded: LoadedModel = load_model(model_dir, self.machine)
-        preprocess = self.loaded.model.towers.preprocess
-        self.transform = Transform(
-            preprocess.size,
-            preprocess.mean,
-            preprocess.std,
-            preprocess.interpolation,
-            tte=self.loaded.tte,
-            resize=self.loaded.tte.resize,
-            decode=self.loaded.tte.decode,
-        )
+        p, tte = self.loaded.model.towers.preprocess, self.loaded.tte
+        self.transform = Transform(p.size, p.mean, p.std, p.interpolation, tte, resize=tte.resize, decode=tte.decode)
         with torch.no_grad():
             self.class_features = self.loaded.model.class_features()
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from capnet.config import Loss, Train
+from capnet.contracts import check_tensors
 from capnet.errors import ContractError
 from capnet.model.adapters import BridgeAdapter, block_adapters, bottleneck_adapter, text_adapters
 from capnet.model.class_head import ClassHead, fit_start
@@ -67,7 +69,7 @@ class CapNet(nn.Module):
         head = ClassHead(n_classes, towers.pooled_dim, settings.head.logit_scale, settings.head.bias_init)
         self.class_head = head if settings.class_head.enabled else None
         self.linear_probe = LinearProbe(n_classes, towers.pooled_dim) if settings.blend == "held_out" else None
-        self.weights = start_weights(settings)  # of MEMBERS in what is served; config.json has those of a saved model
+        self.weights = start_weights(settings)  # of what is served; config.json has those of a saved model
 
     @property
     def towers(self) -> Towers:
@@ -215,7 +217,7 @@ class CapNet(nn.Module):
         return output
 
     def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits [image, class] of each of MEMBERS that this model has.
+        """Logits [image, class] of each member that this model has; ``capnet`` is the paper's five parts.
 
         Args:
             pooled: features of the tower with its adapters, [image, pooled].
@@ -241,15 +243,6 @@ class CapNet(nn.Module):
         """Served and zero-shot logits, each [image, class]."""
         members = self.members(pooled, classes, pooled_plain)
         return self.served(members), members["zero_shot"]
-
-    @torch.no_grad()
-    def member_logits(
-        self, views: Tensor, classes: ClassFeatures, views_plain: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Logits float64 [image, class] of each member, averaged over ``views`` [image, view, pooled]."""
-        plain = None if views_plain is None else views_plain.flatten(0, 1)
-        members = self.members(views.flatten(0, 1), classes, plain)
-        return {name: item.view(*views.shape[:2], -1).double().mean(dim=1) for name, item in members.items()}
 
     @torch.no_grad()
     def ensemble(
@@ -278,20 +271,10 @@ class CapNet(nn.Module):
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
         own = dict(self.named_parameters())
-        wrong = sorted(set(own) ^ set(tensors)) + [
-            name for name in own if name in tensors and own[name].shape != tensors[name].shape
-        ]
-        wrong += [name for name in own if name not in wrong and not _is_usable(tensors[name])]
-        if wrong:
-            raise ContractError(
-                f"saved tensors do not fit these settings: {', '.join(wrong[:5])}",
-                where,
-                "train again with these settings",
-            )
+        check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()}, Path(where))
+        if len(tensors) > len(own):
+            others = ", ".join(sorted(tensors.keys() - own.keys())[:5])
+            raise ContractError(f"saved tensors of other settings: {others}", where, "train again with these settings")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
-
-
-def _is_usable(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and bool(torch.isfinite(tensor).all())

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from capnet.config import Train
 
-MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")  # capnet: the paper's five parts
-
 
 class LinearProbe(nn.Module):
     """A fitted linear probe: logits [image, class] of pooled features [image, pooled]. Never trained by gradients."""
@@ -23,7 +21,7 @@ class LinearProbe(nn.Module):
 
 
 def start_weights(settings: Train) -> dict[str, float]:
-    """The weights of MEMBERS where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
+    """The members' weights where none were chosen: the trained parts alike, and zero-shot's share of ``settings``."""
     trained = ("capnet", "class_head") if settings.class_head.enabled else ("capnet",)
     share = settings.zero_shot_weight
     return {name: (1 - share) / len(trained) for name in trained} | ({"zero_shot": share} if share else {})

@@ -19,7 +19,6 @@ from capnet.contracts import (
     label_matrix,
     read_gate_rows,
     read_json,
-    read_predictions,
     read_split,
     reading,
     write_gate_rows,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
-VARIANT = "capnet"
 Rescore = Callable[["pd.DataFrame"], "np.ndarray"]
 
 
@@ -75,15 +73,12 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     Raises:
         ContractError: a test row has no scores of the variant capnet.
     """
-    table, found = read_split(split / "split.parquet"), read_predictions(evaluation / "predictions.parquet")
-    served = found[(found["variant"] == VARIANT) & (found["split"] == "test")].set_index("image_id")["scores"]
+    from capnet.evaluation.results import served_test_scores
+
+    table = read_split(split / "split.parquet")
     rows = table[table["split"] == "test"].reset_index(drop=True)
-    missing = [name for name in rows["image_id"] if name not in served.index]
-    if missing or len(served) != len(rows):
-        what = f"{len(served)} predictions for {len(rows)} test rows; without: {', '.join(missing[:5]) or 'none'}"
-        raise ContractError(what, str(evaluation / "predictions.parquet"), "run `capnet evaluate` again")
     test = rows[["sha256", "labels", "unknown"]].assign(
-        group=_hashed(rows["group"]), scores=served.loc[rows["image_id"]].to_numpy()
+        group=_hashed(rows["group"]), scores=served_test_scores(evaluation / "predictions.parquet", rows)
     )
     others = table[table["split"].isin(("train", "val"))]
     items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
@@ -135,7 +130,6 @@ def judge(
     champion: GateScores | None,
     policy: Policy,
     rescore: Rescore | None = None,
-    names: Mapping[str, str] | None = None,
 ) -> Verdict:
     """The verdict on a candidate's test rows.
 
@@ -149,7 +143,6 @@ def judge(
         policy: margins, coverage and draws.
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
-        names: what else the verdict's ``extra`` holds.
     """
     import numpy as np
 
@@ -159,10 +152,9 @@ def judge(
     candidate, notes = _tested(candidate)
     own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
     rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
-    extra = {"policy": policy.model_dump(mode="json"), **(names or {})}
     if champion is None or measured is None:
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
-        return Verdict(tuple(rules), (*notes, last), not len(own), len(own), extra)
+        return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
     if champion.names != candidate.names:
         gone, new = (
             sorted(set(champion.names) - set(candidate.names)),
@@ -173,7 +165,7 @@ def judge(
         )
         note = f"not comparable: the champion knows other classes ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
-        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), extra)
+        return Verdict((*uncovered, *rules), (*notes, note), True, len(own))
 
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
@@ -187,7 +179,7 @@ def judge(
         fresh &= known
     rules = [*_coverage(candidate.test[fresh], measured, policy), *rules]
     if not fresh.any():
-        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0, extra)
+        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0)
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
     times = 2 if again.any() and not again.all() else 1
@@ -198,7 +190,7 @@ def judge(
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), extra)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()))
 
 
 def _grouped(*models: GateScores) -> list[GateScores]:

@@ -30,14 +30,17 @@ LONGEST_TAG = 4500
 START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts and ends with these
 
 
-def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: Verdict) -> dict[str, str]:
+def verdict_tags(
+    version: ModelVersion, champion: ModelVersion | None, verdict: Verdict, policy: Policy
+) -> dict[str, str]:
     """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason: a long list is
     cut.
 
     Args:
         version: that the verdict is on.
         champion: that it is against; None for none.
-        verdict: with its policy in ``extra``.
+        verdict: on ``version``.
+        policy: that the verdict is by.
     """
     first = [*verdict.broken, *verdict.uncovered]
     lines = [
@@ -48,7 +51,7 @@ def verdict_tags(version: ModelVersion, champion: ModelVersion | None, verdict: 
         *verdict.notes,
     ]
     return {
-        VERDICT_POLICY: policy_tag(Policy.model_validate(verdict.extra["policy"])),
+        VERDICT_POLICY: policy_tag(policy),
         VERDICT: verdict.colour,
         VERDICT_OF: identity(version.name, version.version),
         VERDICT_AGAINST: identity(version.name, champion.version if champion else ""),

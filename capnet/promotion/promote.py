@@ -86,14 +86,13 @@ def verdict_on(
     """
     if champion is None:
         return judge(candidate, None, policy)
-    named = {"champion": identity(champion.name, champion.version)}
     try:
         theirs = scores_of(client, champion)
     except ContractError as error:
-        verdict, why = judge(candidate, None, policy, names=named), f"not comparable: {error.problems[0].what}"
+        verdict, why = judge(candidate, None, policy), f"not comparable: {error.problems[0].what}"
         verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
     else:
-        verdict = judge(candidate, theirs, policy, rescore, named)
+        verdict = judge(candidate, theirs, policy, rescore)
     return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
 
 
@@ -138,7 +137,7 @@ def promote(
     home = "" if rival else copied_from(version)
     if home:
         verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
-    show_verdict(client, version, verdict_tags(version, rival, verdict))
+    show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if verdict.colour == "red" and not force:
         problems = [
             Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again")

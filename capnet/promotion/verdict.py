@@ -4,8 +4,8 @@ no store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +61,6 @@ class Verdict:
     notes: tuple[str, ...] = ()
     doubtful: bool = False
     rows: int = 0
-    extra: Mapping[str, Any] = field(default_factory=dict)
     asks: tuple[str, ...] = ()
 
     @property
@@ -83,23 +82,6 @@ class Verdict:
     @property
     def broken(self) -> list[Rule]:
         return [rule for rule in self.rules if rule.outcome == "fail"]
-
-    def document(self) -> dict[str, Any]:
-        """As JSON; what is not a number is null."""
-        rules = [{key: _plain(value) for key, value in asdict(rule).items()} for rule in self.rules]
-        return {
-            "verdict": self.colour,
-            "needs_reason": self.needs_reason,
-            "rows": self.rows,
-            "rules": rules,
-            "notes": list(self.notes),
-            "asks": list(self.asks),
-            **self.extra,
-        }
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @dataclass(frozen=True)

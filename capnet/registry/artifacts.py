@@ -100,10 +100,6 @@ def complete_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> No
     with suppress(MlflowException, OSError, ContractError), TemporaryDirectory() as folder:
         if read_gate(Path(client.download_artifacts(run_id, FOLDER, folder))).classes.get("content_hash"):
             return
-    _log_gate(client, run_id, candidate)
-
-
-def _log_gate(client: MlflowClient, run_id: str, candidate: Candidate) -> None:
     with TemporaryDirectory() as folder, _storing("the scores for the promotion gate"):
         write_gate(Path(folder), candidate.gate)
         client.log_artifacts(run_id, folder, FOLDER)

@@ -28,6 +28,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
+from capnet.evaluation.thresholds import other_views
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
 
@@ -120,12 +121,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         )
         if not matches
     ]
-    if thresholds.get("views") != config.get("tte"):
-        what = (
-            f"thresholds hold for the test-time views {thresholds.get('views')}, the model is scored with"
-            f" {config.get('tte')}"
-        )
-        problems.append(Problem(what, str(evaluation / "thresholds.json"), "run `capnet evaluate` again"))
+    problems += other_views(thresholds, config, evaluation / "thresholds.json")
     path = evaluation / "evaluation.json"
     with reading(path):
         if "mAP" not in metrics.get("capnet", {}):

@@ -25,7 +25,7 @@ FEW = 10  # test positives below which an average precision says little; the eva
 
 
 def card_texts(
-    candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str, policy: Policy | None = None
+    candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str, policy: Policy
 ) -> dict[str, str]:
     """Both cards.
 
@@ -35,7 +35,7 @@ def card_texts(
         data_md5: of the data's version in DVC; "" where it is not under DVC.
         place: where the pictures are stored; "" if only here.
         stated_licence: ``register.data_licence``; "" takes what the folder data says.
-        policy: what the version is asked for at its registration; None leaves it out.
+        policy: what the version is asked for at its registration.
 
     Returns:
         Markdown by file name.
@@ -61,7 +61,7 @@ def card_links(experiment: str, run_id: str) -> str:
 # ---------------------------------------------------------------- model
 
 
-def model_card(candidate: Candidate, form: str, policy: Policy | None = None) -> str:
+def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
     """Use, limits, figures with intervals, weak classes, thresholds, promotion policy, every class, settings.
 
     Args:
@@ -143,7 +143,10 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
             f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
             " threshold."
         ),
-        *_policy(policy),
+        "",
+        "## Promotion policy",
+        "",
+        f"Registered under {in_words(policy)}. Shares are in %; the version's page has the verdict.",
         "",
         "## Every class",
         "",
@@ -167,13 +170,6 @@ def model_card(candidate: Candidate, form: str, policy: Policy | None = None) ->
         ),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _policy(policy: Policy | None) -> list[str]:
-    if policy is None:
-        return []
-    text = f"Registered under {in_words(policy)}. Shares are in %; the version's page has the verdict."
-    return ["", "## Promotion policy", "", text]
 
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:

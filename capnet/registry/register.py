@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-PAGE = 100
 MODEL_DESCRIPTION = (
     "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists"
     " the figures.\n\nLoad one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the"
@@ -98,7 +97,7 @@ def _inform(
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
-    show_verdict(client, found, verdict_tags(found, rival, verdict))
+    show_verdict(client, found, verdict_tags(found, rival, verdict, policy))
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
@@ -108,7 +107,7 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
     """
     found = [
         item
-        for item in _pages(client, f"name = '{settings.name}' and tags.content_hash = '{wanted}'")
+        for item in client.search_model_versions(f"name = '{settings.name}' and tags.content_hash = '{wanted}'")
         if item.status == "READY"
     ]
     if settings.pack_backbone:
@@ -119,16 +118,6 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
             if not in_file or _has_artifacts(client, item):
                 return client.get_model_version(settings.name, item.version)
     return None
-
-
-def _pages(client: MlflowClient, query: str) -> Iterator[ModelVersion]:
-    token = None
-    while True:
-        page = client.search_model_versions(query, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _has_artifacts(client: MlflowClient, found: ModelVersion) -> bool:

@@ -18,6 +18,7 @@ from capnet.config import Register, Runtime
 from capnet.contracts import read_classes, read_json, read_split, sha256_files
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import Calibration, calibrate
+from capnet.evaluation.thresholds import other_views
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -160,16 +161,9 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
 
     limits, config = read_json(thresholds), read_json(model / "config.json")
     names = read_classes(model / "classes.json", limits["class_fingerprint"]).names
-    if limits.get("views") != config.get("tte"):
-        what = (
-            f"thresholds hold for the test-time views {limits.get('views')}, the model is scored with"
-            f" {config.get('tte')}"
-        )
-        raise ContractError(
-            what,
-            str(thresholds),
-            "train and evaluate again with the views that you want to serve; other views need other thresholds",
-        )
+    problems = other_views(limits, config, thresholds)
+    if problems:
+        raise ContractError(problems=problems)
     runtime = runtime or Runtime()
     if runtime.precision == "auto":
         runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})

@@ -72,7 +72,8 @@ class Measured:
 def about(served: Served, key: str) -> dict[str, Any]:
     """What a program needs to give the graph images and to read its logits."""
     loaded, preprocess = served.scorer.loaded, served.scorer.loaded.model.towers.preprocess
-    limits = served.thresholds
+    limits, by_logits = served.thresholds, loaded.tte.average == "logits"
+    score = "sigmoid of the mean logit of the views" if by_logits else "mean of the views' sigmoid"
     return {
         "schema": SCHEMA,
         "model": key,
@@ -87,14 +88,10 @@ def about(served: Served, key: str) -> dict[str, Any]:
             "interpolation": preprocess.interpolation,
         },
         "views": loaded.tte.model_dump(mode="json"),
-        "output": {"name": LOGITS, "shape": ["picture", "class"], "score": _score_in_words(loaded.tte.average)},
+        "output": {"name": LOGITS, "shape": ["picture", "class"], "score": score},
         "classes": [{"name": item["name"], "threshold": item["threshold"]} for item in limits["classes"]],
         "calibration": limits["calibration"],
     }
-
-
-def _score_in_words(average: str) -> str:
-    return "sigmoid of the mean logit of the views" if average == "logits" else "mean of the views' sigmoid"
 
 
 def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measured:

@@ -25,7 +25,6 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.errors import ContractError
 from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, means, stage_figures
@@ -33,6 +32,7 @@ from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
 from capnet.evaluation.results import (
     SplitRows,
+    aligned,
     calibration_document,
     check_scores,
     evaluation_document,
@@ -253,15 +253,10 @@ def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> Spl
     """
     parts = [split for split in splits if (out_of_fold["split"] == split.name).any()] or list(splits)
     rows = pd.concat([split.rows for split in parts], ignore_index=True)
-    by_id = dict(zip(out_of_fold["image_id"], out_of_fold["scores"], strict=True))
-    missing = [name for name in rows["image_id"] if name not in by_id]
-    if missing or len(by_id) != len(rows):
-        words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
-        what = (
-            f"{len(by_id)} out-of-fold scores for {len(rows)} {words} rows; without: {', '.join(missing[:5]) or 'none'}"
-        )
-        raise ContractError(what, "out_of_fold.parquet", "run `capnet train` again after `capnet split`")
-    scores = np.stack([np.asarray(by_id[name], dtype=np.float32) for name in rows["image_id"]])
+    words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
+    todo = "run `capnet train` again after `capnet split`"
+    found = aligned(out_of_fold, rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
+    scores = np.stack(found).astype(np.float32)
     labels, known = (np.concatenate([getattr(split, name) for split in parts]) for name in ("labels", "known"))
     held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
     check_scores(held_out)

@@ -95,10 +95,9 @@ class Trainer:
 
     def transform(self, random_views: int = 0) -> Transform:
         """The test-time views of an image, or that many random ones."""
-        preprocess, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
-        size, mean, std, interpolation = preprocess.size, preprocess.mean, preprocess.std, preprocess.interpolation
+        p, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
         views = None if random_views else tte
-        return Transform(size, mean, std, interpolation, views, random_views, seed, tte.resize, tte.decode)
+        return Transform(p.size, p.mean, p.std, p.interpolation, views, random_views, seed, tte.resize, tte.decode)
 
     def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
         """Features of rows in the tower without adapters, from the feature store.

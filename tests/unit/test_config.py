@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from capnet.config import Section, load, parse
-from capnet.config.params import RENAMED
 from capnet.errors import ConfigError
 from capnet.section import InsidePath
 
@@ -91,7 +90,7 @@ def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None
         (["train.loss.name=hinge"], ["train.loss.name = 'hinge'", "'asl', 'bce'"]),
         (["train.loss.name=asl", "train.loss.clip=3"], ["train.loss.clip = 3: Input should be less"]),
         (["train.loss=asl"], ["train.loss = 'asl': a loss is a section"]),
-        (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "write train.adapter.location"]),
+        (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "look up the name"]),
     ],
 )
 def test_a_setting_of_another_loss_or_another_time_is_refused_by_name(
@@ -129,19 +128,6 @@ def test_off_is_the_word_that_settings_name_and_still_switches_parts_off(tmp_pat
     assert not params.train.gcn.enabled
     assert not params.train.prompt.enabled
     assert not params.train.adapter.enabled
-
-
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_an_old_name_of_a_setting_is_refused_with_the_new_one(tmp_path: Path, old: str, new: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text("train:\n  epochs: 3\n")
-    message = refused(path, f"{old}=0.5")
-    assert f"unknown setting {old}: it is {new} now" in message
-    section, *keys = new.split(".")
-    settings = parse({}).subset([section])[section]
-    for key in keys:
-        assert key in settings
-        settings = settings[key]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
+from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
-from capnet.commands.doctor.nodes import check_trainer
 from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries
 from capnet.errors import Problem
 
@@ -40,7 +40,7 @@ def cluster_checks(needs: Needs) -> Checks:
     api = Kubernetes()
     version = api.get("/version").get("gitVersion", "of unknown version")
     answer = Finding("cluster", f"Kubernetes {version} at {api.host}, namespace {needs.namespace}")
-    several = {"nodes": partial(check_trainer, api, needs)} if needs.nodes > 1 else {}
+    several = {"nodes": partial(train_nodes.check_trainer, api, needs)} if needs.nodes > 1 else {}
     private = {"pull secret": partial(check_pull_secret, api, needs)} if needs.pull_secret else {}
     return {
         "cluster": partial(check_namespace, api, needs, answer),
@@ -128,7 +128,9 @@ def wrong_keys(data: Mapping[str, str], known: tuple[str, ...], basic: tuple[str
 
 
 def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
-    """The volume claims: bound, or waiting for their first pod if their storage class works that way."""
+    """The volume claims: bound, or waiting for their first pod if their storage class works that way; and such that
+    several nodes can mount them, where these train.
+    """
     names = [needs.state_claim, *([needs.data_claim] if on_volume(needs.root) else [])]
     for name in names:
         about, where = f"claim {name}", needs.where("claim", name)
@@ -140,6 +142,12 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
             continue
         modes, phase = claim["spec"].get("accessModes", []), claim.get("status", {}).get("phase", "unknown")
         note = ""
+        enough = {"ReadWriteMany"} if name == needs.state_claim else {"ReadWriteMany", "ReadOnlyMany"}
+        if needs.nodes > 1 and not enough & set(modes):
+            what = f"claim {name} is {', '.join(modes) or 'of no mode'}: several nodes cannot mount it"
+            todo = f"delete it, and create it again as ReadWriteMany: {train_nodes.DEPLOY} ({train_nodes.DOCS})"
+            yield wrong(about, what, where, todo)
+            continue
         if "ReadWriteMany" not in modes:
             note = f"; {', '.join(modes)}: pods that use it at the same time share a node"
         if phase == "Bound":
@@ -156,7 +164,7 @@ def check_claims(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
 
 
 def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
-    """Whether the tasks' service account exists and may do what KFP does with it."""
+    """Whether the tasks' service account exists and may do what KFP and training on several nodes do with it."""
     name = needs.service_account
     about, where = f"service account {name}", needs.where("service account", name)
     try:
@@ -165,16 +173,20 @@ def check_account(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         todo = f"{DEPLOY}; or name another: --service-account"
         yield wrong(about, f"there is no service account {name}", where, todo)
         return
+    rights = dict.fromkeys(RIGHTS, DEPLOY) | dict.fromkeys(
+        train_nodes.RIGHTS if needs.nodes > 1 else (), train_nodes.DEPLOY
+    )
     try:
-        lacking = [right for right in RIGHTS if not api.may(name, needs.namespace, right)]
+        lacking = [right for right in rights if not api.may(name, needs.namespace, right)]
     except NotAllowed:
         yield Finding(about, "exists; its rights were not checked, because you may not ask for those of others")
         return
-    for group, resource, verb, item in lacking:
+    for right in lacking:
+        group, resource, verb, item = right
         what = f"{name} may not {verb} {resource}{f' {item}' if item else ''}{f' of {group}' if group else ''}"
-        yield wrong(about, what, where, f"{DEPLOY}; or name an account that may: --service-account")
+        yield wrong(about, what, where, f"{rights[right]}; or name an account that may: --service-account")
     if not lacking:
-        yield Finding(about, f"may do all {len(RIGHTS)} things that a task needs")
+        yield Finding(about, f"may do all {len(rights)} things that a task needs")
 
 
 def check_nodes(api: Kubernetes, needs: Needs) -> Iterable[Finding]:

@@ -19,11 +19,11 @@ from capnet.contracts import (
     read_evaluation,
     read_graph,
     read_json,
-    read_predictions,
     read_rows,
     read_split,
 )
 from capnet.errors import ContractError
+from capnet.evaluation.results import served_test_scores
 
 NUMBERS = (
     "train_count",
@@ -117,24 +117,13 @@ def _labelled(rows: pd.DataFrame, split: str, classes: Classes) -> Labelled:
 
 def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
     """Scores of CapNet in the order of the test rows."""
-    predictions = read_predictions(path)
-    chosen = predictions[(predictions["variant"] == "capnet") & (predictions["split"] == "test")].set_index("image_id")[
-        "scores"
-    ]
-    missing = [name for name in test["image_id"] if name not in chosen.index]
-    if missing or len(chosen) != len(test):
-        raise ContractError(
-            f"{len(chosen)} scored test pictures for {len(test)} test rows"
-            + (f"; without scores: {', '.join(missing[:5])}" if missing else ""),
-            str(path),
-            "run `capnet evaluate` again after `capnet split`",
-        )
+    chosen = served_test_scores(path, test)
     lengths = {len(item) for item in chosen} - {n_classes}
     if lengths:
         raise ContractError(
             f"{min(lengths)} scores of a picture for {n_classes} classes", str(path), "run `capnet evaluate` again"
         )
-    return np.array(chosen.loc[list(test["image_id"])].tolist(), dtype=np.float32).reshape(len(test), n_classes)
+    return np.array(chosen, dtype=np.float32).reshape(len(test), n_classes)
 
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +41,8 @@ def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str
         with torch.random.fork_rng(devices=[]):
             if settings.pretrained == "random":
                 torch.manual_seed(0)  # so that every stage sees the same weights
-            if digest in OPENAI_WEIGHTS and _is_torchscript(Path(pretrained)):
-                model = _from_torchscript(name, Path(pretrained))
+            if digest in OPENAI_WEIGHTS:
+                model = _from_torchscript(name, pretrained)
             else:
                 model = open_clip.create_model(
                     name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
@@ -119,23 +117,16 @@ def _check_file(path: Path, name: str) -> str:
     return digest
 
 
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as the weight files on OpenAI's own server are."""
-    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    return False
-
-
-def _from_torchscript(name: str, path: Path) -> Any:
-    """An open_clip model with the tensors of OpenAI's own file, whose hash the caller knows: such a file may hold
-    code.
+def _from_torchscript(name: str, path: str) -> Any:
+    """An open_clip model with the tensors of OpenAI's own file, a TorchScript archive. Such a file may hold code: the
+    caller knows its hash, and torch.jit reads no pickle of Python's.
     """
     import open_clip
 
     with quiet({"": logging.ERROR}):  # it warns of weights that are missing, and here they come
         model = open_clip.create_model(name, pretrained=None)
     load: Callable[..., Any] = torch.jit.load
-    state = load(str(path), map_location="cpu").state_dict()
+    state = load(path, map_location="cpu").state_dict()
     for extra in ("input_resolution", "context_length", "vocab_size"):
         state.pop(extra, None)
     model.load_state_dict(state)  # half precision there, single here

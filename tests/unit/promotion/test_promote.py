@@ -143,7 +143,7 @@ def test_a_good_version_that_was_clicked_is_followed(client: MlflowClient) -> No
     against = client.get_model_version("capnet", "1")
     # as if it had been registered now
     verdict = promotion.verdict_on(client, promotion.scores_of(client, third), against, POLICY)
-    page.show_verdict(client, third, page.verdict_tags(third, against, verdict))
+    page.show_verdict(client, third, page.verdict_tags(third, against, verdict, POLICY))
     client.set_registered_model_alias("capnet", "champion", "3")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
     with pytest.raises(GateError):

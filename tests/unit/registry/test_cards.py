@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from capnet.contracts import Classes, read_split, write_split
 from capnet.model.backbones.entry import UNKNOWN
+from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
 from capnet.registry.cards import DATA_CARD, card_texts, model_card, weak_classes
 from capnet.registry.data_card import data_card
@@ -57,7 +58,7 @@ class Tables(HTMLParser):
 
 def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(critical=["cat"]))
-    found = Tables(model_card(candidate, "referenced"))
+    found = Tables(model_card(candidate, "referenced", Policy()))
     assert found.headed("", "mAP")[0] == [
         "CapNet",
         "50.0 (45.0 to 55.0)",
@@ -85,7 +86,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         for row in candidate.per_class
     ]
     assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
-    text = model_card(candidate, "packed")
+    text = model_card(candidate, "packed", Policy())
     assert "Licence of the backbone: none: the weights are random numbers." in text
     assert "Backbone weights: in the artifact" in text
     assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
@@ -116,7 +117,9 @@ def test_the_data_card_counts_as_pandas_does(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
-    text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "")[DATA_CARD]
+    text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "", Policy())[
+        DATA_CARD
+    ]
     found = Tables(text)
     splits = {row[0]: row[1:] for row in found.headed("split")}
     for split, part in frame.groupby("split"):
@@ -143,7 +146,7 @@ def test_the_data_card_counts_as_pandas_does(
     assert "CC BY-SA 4.0</b>, by OpenMoji" in text
     assert (
         "Licence of the pictures: CC0 1.0."
-        in card_texts(read_candidate(**paths), "packed", "", "", "CC0 1.0")[DATA_CARD]
+        in card_texts(read_candidate(**paths), "packed", "", "", "CC0 1.0", Policy())[DATA_CARD]
     )
 
 
@@ -151,7 +154,7 @@ def test_what_nobody_said_is_said_to_be_unknown(
     make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "")[DATA_CARD]
+    text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "", Policy())[DATA_CARD]
     assert f"Licence of the pictures: {UNKNOWN}" in text
     assert "not under DVC" in text
 
@@ -165,7 +168,7 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
     }
     rows = [dict(row) | {"class": names[row["class"]]} for row in candidate.per_class]
     hostile = replace(candidate, classes=classes, per_class=rows, thresholds=thresholds)
-    for text, wanted in ((model_card(hostile, "packed"), 6), (data_card(hostile, "", "", ""), 6)):
+    for text, wanted in ((model_card(hostile, "packed", Policy()), 6), (data_card(hostile, "", "", ""), 6)):
         found = Tables(text)
         assert not found.tags & {"img", "script"}
         table = found.headed("class", "bucket")
@@ -178,14 +181,14 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
         assert {len(row) for row in table} == {wanted}
     assert "javascript" not in "".join(
         part
-        for part in MarkdownIt("commonmark").render(model_card(hostile, "packed")).split('"')
+        for part in MarkdownIt("commonmark").render(model_card(hostile, "packed", Policy())).split('"')
         if part.startswith("java")
     )
 
 
 def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(n_classes=1000))
-    for text in card_texts(candidate, "packed", "", "", "").values():
+    for text in card_texts(candidate, "packed", "", "", "", Policy()).values():
         assert len(text) < 80_000
         assert "And 700 more in per_class.csv" in text
     assert np.all([len(line) < 2000 for line in text.splitlines()])
