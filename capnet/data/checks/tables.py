@@ -16,7 +16,7 @@ from capnet.data.annotations.label_lists import label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
 from capnet.data.images.image_files import ImageFile
-from capnet.data.images.near_duplicates import as_words, burst_frames, near_duplicates
+from capnet.data.images.near_duplicates import NO_DHASH, as_words, burst_frames, near_duplicates
 from capnet.section import path_fault
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def add_dhashes(table: pd.DataFrame, seen: Sequence[ImageFile]) -> None:
             (path of the other image, None for none).
         seen: of each row, with dhashes.
     """
-    words = as_words([one.dhash for one in seen])
+    words = as_words([one.dhash or NO_DHASH for one in seen])
     splits, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
     twin = near_duplicates(words, splits, contents)
     frame = np.where(twin >= 0, -1, burst_frames(words, splits, contents, paths.tolist()))

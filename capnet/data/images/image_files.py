@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capnet.data.images.decode import Unusable, open_image
-from capnet.data.images.near_duplicates import NO_DHASH, DHash
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -23,7 +22,7 @@ class ImageFile:
     height: int = 0
     sha256: str = ""
     fault: str = ""
-    dhash: DHash = NO_DHASH
+    dhash: bytes = b""
 
 
 def inspect_image(path: Path) -> ImageFile:
