@@ -15,11 +15,10 @@ import torch
 
 from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
-from capnet.contracts import Classes, LabelGraph, sha256_file
+from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
 from capnet.evaluation.baselines import Chosen, score_out_of_fold
 from capnet.evaluation.blend import Blend
-from capnet.evaluation.bootstrap import unit_codes
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers

@@ -14,12 +14,12 @@ import torch
 from benchmarks.graph_means import buckets_of
 from benchmarks.graph_rows import Curve, counted
 from capnet.config import Params, parse
-from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file
+from capnet.contracts import Classes, LabelGraph, label_matrix, sha256_file, unit_codes
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import DataError
-from capnet.evaluation.bootstrap import draw_weights, interval, unit_codes
+from capnet.evaluation.bootstrap import draw_weights, interval
 from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cosine_similarity

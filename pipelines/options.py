@@ -63,17 +63,6 @@ class Options:
                     "several nodes find each other's files on it",
                 )
             )
-        if not 1 <= self.nodes <= 1000 or not 0 <= self.processes_per_node <= 64 or self.start_minutes <= 0:
-            what = f"{self.nodes} nodes with {self.processes_per_node} processes, {self.start_minutes} minutes to start"
-            problems.append(
-                Problem(
-                    what,
-                    "options",
-                    "allowed are 1 to 1000 nodes, 0 to 64 processes (0: one a GPU), and more than 0 minutes",
-                )
-            )
-        if self.retries < 0 or self.retries > 10:
-            problems.append(Problem(f"retries = {self.retries}", "options", "allowed are 0 to 10"))
         if not all(1 <= 3600 * hours <= 3600 * 24 * 30 for hours in (self.hours, self.train_hours)):
             problems.append(
                 Problem(

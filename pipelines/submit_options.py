@@ -9,13 +9,7 @@ from typing import Any
 import click
 
 import capnet.cluster.names as names
-
-
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    for value in values:
-        if "=" not in value:
-            raise click.BadParameter(f"{value!r}: write KEY=VALUE")
-    return dict(value.split("=", 1) for value in values)
+from capnet.commands.options import pairs, settings_options
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -38,10 +32,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 
 WAYS = click.Choice(["auto", "in-cluster", "port-forward", "token"])
 OPTIONS = [
-    click.option("--params", default="params.yaml", help="Settings file."),
-    click.option(
-        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-    ),
+    settings_options(),
     click.option("--way", type=WAYS, default="auto", help="How the server is reached."),
     click.option(
         "--host",
@@ -75,7 +66,7 @@ OPTIONS = [
     click.option(
         "--retries",
         default=None,
-        type=int,
+        type=click.IntRange(0, 10),
         help="Attempts after a failure; default: 2, with --local none. The data gate is never tried again.",
     ),
     click.option("--hours", default=2.0, help="Time limit of a task."),
@@ -83,17 +74,26 @@ OPTIONS = [
     click.option(
         "--nodes",
         default=1,
+        type=click.IntRange(1, 1000),
         help="training: pods that train one model; several take Kubeflow Trainer and a ReadWriteMany state volume.",
     ),
     click.option(
-        "--processes-per-node", default=0, help="With --nodes: processes of each; 0 is one a GPU, and one without any."
+        "--processes-per-node",
+        default=0,
+        type=click.IntRange(0, 64),
+        help="With --nodes: processes of each; 0 is one a GPU, and one without any.",
     ),
     click.option(
         "--training-runtime",
         default=names.RUNTIME,
         help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace.",
     ),
-    click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start."),
+    click.option(
+        "--start-minutes",
+        default=30.0,
+        type=click.FloatRange(0, min_open=True),
+        help="With --nodes: longest wait for their pods to start.",
+    ),
     click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU."),
     click.option(
         "--accelerator-count",
@@ -106,7 +106,7 @@ OPTIONS = [
     click.option(
         "--node-selector",
         multiple=True,
-        callback=_pairs,
+        callback=pairs,
         metavar="KEY=VALUE",
         help="Label of their nodes; may be repeated.",
     ),

@@ -18,8 +18,7 @@ from capnet.commands.options import settings_options
     type=click.Choice(["train", "val", "test"]),
     help="Only these rows of outputs/split; may be repeated.",
 )
-@click.option("--side", multiple=True, hidden=True)
-def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...], side: tuple[str, ...]) -> None:
+def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...]) -> None:
     """Copy the images of a remote data.root into the state folder, so that stages find them there.
 
     Which ones: those of outputs/split, else those of outputs/manifest, else (before ingest) the label files.
@@ -30,8 +29,6 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...], sid
       capnet fetch --split train --split val
       capnet fetch --set data.root=s3://bucket/birds
     """
-    if side:
-        raise click.UsageError(f"--side is called --split now: write --split {' --split '.join(side)}")
     from capnet.config import load
     from capnet.contracts import read_manifest, read_split
     from capnet.data.sources.root import is_remote, local_root

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import settings_options
+
 
 @click.command()
 @click.option(
@@ -15,13 +17,7 @@ import click
     type=click.Path(path_type=Path),
     help="Folder to write; it must be empty or new.",
 )
-@click.option(
-    "--params",
-    default="params.yaml",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Settings file: data.root and ingest.separator.",
-)
+@settings_options("data.root and ingest.separator")
 @click.option(
     "--manifest",
     default="outputs/manifest",
@@ -42,7 +38,9 @@ import click
     type=click.IntRange(min=0),
     help="Store images whose shorter side is longer as JPEGs of this one, quality 95, upright; 0: all as they are.",
 )
-def command(out: Path, params: Path, manifest: Path, split: Path | None, size: int, shorter: int) -> None:
+def command(
+    out: Path, params: str, settings: tuple[str, ...], manifest: Path, split: Path | None, size: int, shorter: int
+) -> None:
     """Write images as tar shards: fewer files to list, copy and fetch. What it writes is a data folder:
     set data.root to it, data.format to csv and ingest.images to listed.
 
@@ -58,13 +56,13 @@ def command(out: Path, params: Path, manifest: Path, split: Path | None, size: i
     from capnet.data.images.shard_set import write_shard_set
     from capnet.progress import bar
 
-    settings = load(params)
+    chosen = load(Path(params), settings)
     source = split or manifest
     rows = read_split(source / "split.parquet") if split else read_manifest(source / "manifest.parquet")
     classes = read_classes(source / "classes.json")
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
         count = write_shard_set(
-            folder, rows, classes, Path(settings.data.root), size * 10**6, settings.ingest.separator, advance, shorter
+            folder, rows, classes, Path(chosen.data.root), size * 10**6, chosen.ingest.separator, advance, shorter
         )
     click.echo(
         f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"

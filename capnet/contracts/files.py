@@ -180,9 +180,6 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         ContractError: The file is missing, damaged or of another schema.
     """
     path = folder / "evaluation.json"
-    if not path.is_file() and (folder / "metrics.json").is_file():
-        what = "an older capnet wrote this folder: it has metrics.json, but no evaluation.json"
-        raise ContractError(what, str(folder), "run `capnet evaluate` again")
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     return content

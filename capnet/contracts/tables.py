@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,3 +164,19 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
             )
         matrix[rows, columns] = True
     return matrix
+
+
+def unit_codes(groups: Iterable[object]) -> np.ndarray:
+    """What stays together in a split and in a bootstrap draw.
+
+    Args:
+        groups: of each image; what is no text, or "", is no group.
+
+    Returns:
+        int64 [image], from 0 on: a number for each group, and one for each image without a group.
+    """
+    import numpy as np
+
+    codes: dict[tuple[str, int], int] = {}
+    named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
+    return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)

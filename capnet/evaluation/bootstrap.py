@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from capnet.contracts import unit_codes
 from capnet.evaluation.metrics import CUT, Bools, Floats, bucket_masks, count, means, rank, weighted_average_precision
 
 LEVEL = 0.95
@@ -51,20 +52,6 @@ class Comparison:
     ap: dict[str, Floats]  # [class] per variant, NaN without positives
     ap_low: Floats  # [class] of the first variant, NaN below MIN_POSITIVES
     ap_high: Floats
-
-
-def unit_codes(groups: Sequence[object]) -> NDArray[np.int64]:
-    """What is drawn together.
-
-    Args:
-        groups: of each image; what is no text, or "", is no group.
-
-    Returns:
-        int64 [image], from 0 on: a number for each group, and one for each image without a group.
-    """
-    codes: dict[tuple[str, int], int] = {}
-    named = [(group, -1) if isinstance(group, str) and group else ("", row) for row, group in enumerate(groups)]
-    return np.array([codes.setdefault(key, len(codes)) for key in named], dtype=np.int64)
 
 
 def known_groups(groups: Sequence[object]) -> NDArray[np.int64] | None:

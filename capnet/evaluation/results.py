@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix, read_predictions
+from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix, read_predictions, unit_codes
 from capnet.errors import ContractError, DataError, Problem
-from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare, unit_codes
+from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, Floats, bucket_masks, class_f1, count, precision, recall

@@ -21,6 +21,7 @@ from capnet.contracts import (
     read_json,
     read_split,
     reading,
+    unit_codes,
     write_gate_rows,
     write_json,
 )
@@ -274,8 +275,6 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
 
 def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
     import numpy as np
-
-    from capnet.evaluation.bootstrap import unit_codes
 
     part, items = scores.test[chosen], scores.classes["classes"]
     unknown = label_matrix(part["unknown"], len(items))

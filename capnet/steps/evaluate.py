@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -44,17 +44,8 @@ from capnet.evaluation.results import (
 )
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
-
-class ScoredImages(Protocol):
-    """Scores float32 [image, class] by variant, and frozen pooled features float32 [image, view, feature] of the
-    same views.
-    """
-
-    @property
-    def scores(self) -> dict[str, np.ndarray]: ...
-
-    @property
-    def features(self) -> np.ndarray: ...
+if TYPE_CHECKING:
+    from capnet.evaluation.tte import Scored
 
 
 def evaluate(
@@ -116,8 +107,8 @@ def evaluate(
 def evaluate_scores(
     split_table: pd.DataFrame,
     classes: Classes,
-    scored_val: ScoredImages | None,
-    scored_test: ScoredImages,
+    scored_val: Scored | None,
+    scored_test: Scored,
     train_features: np.ndarray | None,
     config: Evaluate,
     out_of_fold: pd.DataFrame | None,
@@ -192,7 +183,7 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def fit(
-    train: SplitRows, features: Floats, val: SplitRows, scored_val: ScoredImages | None, config: Evaluate, refit: bool
+    train: SplitRows, features: Floats, val: SplitRows, scored_val: Scored | None, config: Evaluate, refit: bool
 ) -> Chosen:
     """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows.
 

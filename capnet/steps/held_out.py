@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.contracts import unit_codes
 from capnet.data.images.stored_features import Features
 from capnet.errors import DataError
 from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
-from capnet.evaluation.bootstrap import known_groups, unit_codes
+from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import served_scores

@@ -20,12 +20,12 @@ from capnet.contracts import (
     read_split,
     replace_file,
     sha256_file,
+    unit_codes,
     write_json,
     write_predictions,
 )
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
-from capnet.data.splits.assign import group_codes
 from capnet.errors import ConfigError, DataError
 from capnet.evaluation.baselines import Chosen
 from capnet.evaluation.blend import Blend
@@ -144,7 +144,7 @@ def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Pat
     if not params.train.out_of_fold:
         without = "train.out_of_fold is false"
         todo = "set train.out_of_fold: true, train.blend: none, or split.validation.source: train"
-    if len(np.unique(group_codes(rows["group"]))) == 1:
+    if len(np.unique(unit_codes(rows["group"]))) == 1:
         without = "all training rows are one group, which folds do not tear apart"
         todo = "set train.blend: none, or give training images that do not belong together groups of their own"
         todo += "" if params.train.out_of_fold else " and set train.out_of_fold: true"

@@ -53,8 +53,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         if params.validate_.images == "off"
         else local_root(params.data, inputs["data"], frame, strict=False)
     )
-    findings = check_split(frame, classes, root, params.validate_, params.data.links)
-    checks = findings.checks
+    checks, judged = check_split(frame, classes, root, params.validate_, params.data.links)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
     fields = ("name", "severity", "success", "observed", "rows", "offending", "demands", "says", "todo", "why")
@@ -64,7 +63,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         "checks": [{name: getattr(check, name) for name in fields} for check in checks],
     }
     write_json(outputs["validation"] / "validation.json", content)
-    documents = data_docs(findings.judged)
+    documents = data_docs(judged)
     for name, text in documents.items():
         replace_file(outputs["validation"] / "data_docs" / name, text)
     replace_file(outputs["validation"] / "validation.html", page(checks, frame, classes, list(documents)))

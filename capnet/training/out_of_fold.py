@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from capnet.contracts import unit_codes
 from capnet.data.images.stored_features import Features
-from capnet.data.splits.assign import group_codes
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import member_logits
@@ -28,7 +28,7 @@ def folds_of(trainer: Trainer, rows: pd.DataFrame) -> np.ndarray | None:
     """The fold of each of ``rows``, int64 [row], as the settings ask for it; groups stay together. None where that
     leaves a single fold.
     """
-    targets, groups = trainer.labels(rows).targets.numpy(), group_codes(rows["group"])
+    targets, groups = trainer.labels(rows).targets.numpy(), unit_codes(rows["group"])
     folds = stratified_folds(targets, groups, trainer.params.train.folds, trainer.params.runtime.seed)
     return folds if len(np.unique(folds)) > 1 else None
 

@@ -373,8 +373,8 @@ def test_the_pictures_version_is_part_of_the_cache_key(compiled: tuple[dict[str,
 def test_a_wrong_stage_or_number_is_refused() -> None:
     with pytest.raises(ConfigError, match="no stage 'trian'"):
         training(Options(LOCK, no_cache_from="trian"))
-    with pytest.raises(ConfigError, match="retries = -1"):
-        Options(LOCK, retries=-1, hours=0)
+    with pytest.raises(ConfigError, match="time-outs of 0 and"):
+        Options(LOCK, hours=0)
 
 
 def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None:
@@ -421,8 +421,8 @@ def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None
 
 
 def test_several_nodes_take_a_cluster_with_a_state_volume() -> None:
-    for wrong in ({"cluster": False}, {"state_volume": False}, {"processes_per_node": -1}, {"start_minutes": 0}):
-        with pytest.raises(ConfigError, match=r"2 nodes|nodes = 2"):
+    for wrong in ({"cluster": False}, {"state_volume": False}):
+        with pytest.raises(ConfigError, match="nodes = 2"):
             Options(LOCK, nodes=2, **wrong)
     result = CliRunner().invoke(submit.command, ["prediction", "--nodes", "2", "--dry-run"])
     assert "--shards" in str(result.exception)
@@ -470,8 +470,9 @@ def test_a_lock_survives_writing_and_reading(tmp_path: Path) -> None:
         path, "abc", {"data": ("localhost:5000/team/capnet-data:abc", digest), "train": ("capnet-train:abc", digest)}
     )
     assert read_lock(path) == Images(f"localhost:5000/team/capnet-data@{digest}", f"capnet-train@{digest}")
+    write_lock(path, "abc", {"data": ("x:1", ""), "train": ("x:1", digest)})
     with pytest.raises(ContractError, match="no digest"):
-        write_lock(path, "abc", {"data": ("x:1", "")})
+        read_lock(path)
 
 
 # ---------------------------------------------------------------- components
@@ -522,6 +523,7 @@ def test_only_these_folders_import_kfp_and_neither_the_inside_of_a_stage(folder:
         ),
         "pipelines": (
             "capnet.cluster.names",
+            "capnet.commands.options",
             "capnet.config",
             "capnet.contracts",
             "capnet.errors",

@@ -93,7 +93,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     text = said("training", *LOCK, "--dry-run", "--memory", "lots", "--s3-secret", "")
     assert "'lots'" in text
     assert "--s3-secret" in text
-    assert "--accelerator-count" in said("training", *LOCK, "--dry-run", "--accelerator-count", "-1")
+    for name in ("accelerator-count", "processes-per-node", "nodes", "start-minutes", "retries"):
+        assert f"'--{name}': -1" in said("training", *LOCK, "--dry-run", f"--{name}", "-1")
     assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", "0.0001")
 
 

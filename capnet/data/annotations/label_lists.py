@@ -20,11 +20,6 @@ class LabelLists:
     codes: array[int] = field(default_factory=lambda: array("i"))
     ends: array[int] = field(default_factory=lambda: array("q", [0]))
 
-    @classmethod
-    def empty(cls, rows: int) -> LabelLists:
-        """``rows`` rows without any label."""
-        return cls(ends=array("q", bytes(8 * (rows + 1))))
-
     def append(self, row: Iterable[int]) -> None:
         self.codes.extend(row)
         self.ends.append(len(self.codes))

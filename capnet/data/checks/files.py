@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 from capnet.data.images.decode import Unusable, open_image, to_rgb
-from capnet.data.images.near_duplicates import NO_DHASH, DHash, dhash, difference_hash
+from capnet.data.images.image_files import ImageFile
+from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
 from capnet.progress import bar
@@ -25,25 +26,10 @@ CHUNK = 64  # pictures sent to a process at once
 FEW = 256  # up to so many items a pool costs more than it saves
 MOST_PROCESSES = 16
 DIED = (BrokenProcessPool, OSError)  # OSError: the pipe to a process that has just gone
+OUTSIDE = ImageFile(fault="not opened: its path leads out of the data folder")
 
 
-@dataclass(frozen=True)
-class Seen:
-    """An image file as it is now: stored size in pixels, sha256 (only where all of it was read), ``dhash``, and
-    ``fault``: why it cannot be used.
-    """
-
-    width: int = 0
-    height: int = 0
-    sha256: str = ""
-    dhash: DHash = NO_DHASH
-    fault: str = ""
-
-
-OUTSIDE = Seen(fault="not opened: its path leads out of the data folder")
-
-
-def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
+def see(path: str, root: str, full: bool, dhashes: bool) -> ImageFile:
     """Open one image.
 
     Args:
@@ -59,20 +45,21 @@ def see(path: str, root: str, full: bool, dhashes: bool) -> Seen:
         location = Path(root, path)
         source = read_bytes(location) if full else file_or_bytes(location)
         with open_image(source) as image:
-            seen = Seen(*image.size, hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else "")
+            sha256 = hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else ""
+            seen = ImageFile(*image.size, sha256)
             if not full:
                 return replace(seen, dhash=dhash(image)) if dhashes else seen
             pixels = to_rgb(image)
             return replace(seen, dhash=difference_hash(pixels)) if dhashes else seen
     except Unusable as error:
-        return Seen(fault=str(error))
+        return ImageFile(fault=str(error))
     except FileNotFoundError:
-        return Seen(fault="missing")
+        return ImageFile(fault="missing")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return Seen(fault=f"cannot be read: {error}")
+        return ImageFile(fault=f"cannot be read: {error}")
 
 
-def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[Seen]:
+def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[ImageFile]:
     """``see`` of every path; where processes read them, a file at which a decoder dies is a fault of that file and not
     the end of the run.
 
@@ -83,7 +70,7 @@ def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, process
     Returns:
         In the order of ``paths``.
     """
-    crash = Seen(fault="does not decode: the decoder crashed")
+    crash = ImageFile(fault="does not decode: the decoder crashed")
     return in_processes(
         partial(see, root=str(root), full=full, dhashes=dhashes), paths, processes, "reading images", crash
     )

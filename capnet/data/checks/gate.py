@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +23,9 @@ if TYPE_CHECKING:
 UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_on_one_side": "sha256"}
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All checks in order, and the tables that great_expectations judged."""
-
-    checks: list[Check]
-    judged: list[Judged]
-
-
 def check_split(
     frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside"
-) -> Findings:
+) -> tuple[list[Check], list[Judged]]:
     """Every check of a split and of its images.
 
     Args:
@@ -43,6 +34,9 @@ def check_split(
         root: folder of the images.
         settings: the section ``validate``.
         links: ``data.links``; inside looks for symbolic links that lead out of ``root``.
+
+    Returns:
+        All checks in order, and the tables that great_expectations judged.
 
     Raises:
         ContractError: the reference for drift is damaged.
@@ -96,7 +90,7 @@ def check_split(
     else:
         moved = compare(reference, measure(frame, classes), settings.drift)
         judged.append(judge("drift", moved, drift_rules(settings.drift.severity)))
-    return Findings([*(check for one in judged for check in one.checks), *left_out], judged)
+    return [*(check for one in judged for check in one.checks), *left_out], judged
 
 
 def _left_out(rules: Sequence[Rule], why: str) -> list[Check]:

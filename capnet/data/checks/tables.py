@@ -14,8 +14,9 @@ from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations import label_lists
 from capnet.data.annotations.label_lists import label_csr
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.checks.files import OUTSIDE, Seen
-from capnet.data.images.near_duplicates import as_words, burst_frames, near_duplicates
+from capnet.data.checks.files import OUTSIDE
+from capnet.data.images.image_files import ImageFile
+from capnet.data.images.near_duplicates import NO_DHASH, as_words, burst_frames, near_duplicates
 from capnet.section import path_fault
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def add_links(table: pd.DataFrame, root: Path) -> None:
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
 
 
-def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
+def add_files(table: pd.DataFrame, seen: Sequence[ImageFile], whole: bool) -> None:
     """Add what the files are now: columns ``fault``, ``change`` (texts), ``missing``, ``broken``, ``changed`` (0 or 1).
 
     Args:
@@ -120,7 +121,7 @@ def add_files(table: pd.DataFrame, seen: Sequence[Seen], whole: bool) -> None:
     table["change"], table["changed"] = change, [int(bool(text)) for text in change]
 
 
-def add_dhashes(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
+def add_dhashes(table: pd.DataFrame, seen: Sequence[ImageFile]) -> None:
     """Add which images have a look-alike, and which another frame of their burst, in another split.
 
     Args:
@@ -128,7 +129,7 @@ def add_dhashes(table: pd.DataFrame, seen: Sequence[Seen]) -> None:
             (path of the other image, None for none).
         seen: of each row, with dhashes.
     """
-    words = as_words([one.dhash for one in seen])
+    words = as_words([one.dhash or NO_DHASH for one in seen])
     splits, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
     twin = near_duplicates(words, splits, contents)
     frame = np.where(twin >= 0, -1, burst_frames(words, splits, contents, paths.tolist()))

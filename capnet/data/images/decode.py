@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
@@ -21,34 +21,7 @@ MOST_ASPECT = 100  # longer side over shorter: tests and training resize the sho
 MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
 BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
-CONVERTED = {
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "I;16",
-    "I;16L",
-    "I;16B",
-    "I;16N",
-}
-ORIENTATION = 0x0112  # EXIF tag
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr I;16 I;16L I;16B I;16N"  # of pixels that become RGB
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 
@@ -93,7 +66,7 @@ def open_image(source: Path | bytes) -> Image.Image:
         reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
     elif image.mode in RANGELESS:
         reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
-    elif image.mode not in CONVERTED:
+    elif image.mode not in MODES.split():
         reason = f"pixels of mode {image.mode} cannot be turned into RGB"
     else:
         return image
@@ -134,17 +107,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if image.width * image.height > MOST_PIXELS:
             image.draft("RGB", (image.width // 2, image.height // 2))
         image.load()
+        _turn(image)
         if image.mode.startswith("I;16"):
-            rgb = _in_bands(image, _scaled)
-        elif image.has_transparency_data:
-            rgb = _in_bands(image, _on_white)
-        else:
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            return _in_bands(image, _scaled)
+        if image.has_transparency_data:
+            return _in_bands(image, _on_white)
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise Unusable(NO_MEMORY) from None
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         raise Unusable(f"does not decode: {error}") from None
-    return upright(rgb, image)
 
 
 def _is_reducible(image: Image.Image) -> bool:
@@ -183,21 +155,13 @@ def _on_white(band: Image.Image) -> Image.Image:
     return white
 
 
-def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
-    """Turn and mirror pixels as EXIF data says; damaged EXIF data turns nothing, as in any viewer.
-
-    Args:
-        pixels: of the image.
-        source: the image as it was opened, with its EXIF data.
-
-    Raises:
-        Unusable: there is not enough memory.
-    """
+def _turn(image: Image.Image) -> None:
+    """Turn and mirror a loaded image as its EXIF data says; damaged EXIF data turns nothing, as in any viewer."""
     try:
-        orientation = source.getexif().get(ORIENTATION)
-    except Exception:  # cameras and editors write all kinds of broken EXIF data around good pixels
-        return pixels
-    try:
-        return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
+        image.getexif()
+        image.info.pop("exif", None)  # it is read; to write it again, as Pillow would, takes gigabytes in hostile files
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
-        raise Unusable(NO_MEMORY) from None
+        raise
+    except Exception:  # cameras and editors write all kinds of broken EXIF data around good pixels
+        return

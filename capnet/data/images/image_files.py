@@ -14,12 +14,15 @@ AHEAD = 64  # images per thread that are read before they are asked for
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image file: size in pixels and sha256 of its bytes, or ``fault``: why it cannot be used."""
+    """One image file: stored size in pixels, sha256 of its bytes and ``dhash`` (where these were asked for), or
+    ``fault``: why it cannot be used.
+    """
 
     width: int = 0
     height: int = 0
     sha256: str = ""
     fault: str = ""
+    dhash: bytes = b""
 
 
 def inspect_image(path: Path) -> ImageFile:

@@ -57,17 +57,6 @@ def file_or_bytes(path: Path) -> Path | bytes:
     return _plain(path) if _shard(path) is None else read_bytes(path)
 
 
-def exists(path: Path) -> bool:
-    """Is the picture there, as a file or in its shard?"""
-    try:
-        shard = _shard(path)
-        if shard is not None:
-            _range(shard, path)
-    except (OSError, ValueError):
-        return False
-    return shard is not None or path.is_file()
-
-
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     """Add a file without an owner or a time, so that equal content gives equal bytes.
 

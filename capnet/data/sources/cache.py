@@ -17,12 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from capnet.contracts import sha256_file
 from capnet.data.sources.cache_index import INDEX, open_index
-from capnet.data.sources.remote import Entry, Source, is_label_file, megabytes
+from capnet.data.sources.remote import Entry, is_label_file, megabytes
 from capnet.errors import DataError, Problem
 from capnet.progress import bar, in_threads
+
+if TYPE_CHECKING:
+    from capnet.data.sources.dvc_versions import DvcSource
+    from capnet.data.sources.s3 import S3Source
+
+    Source = S3Source | DvcSource
 
 log = logging.getLogger(__name__)
 

@@ -97,7 +97,7 @@ class DvcSource:
         return entries
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
-        """Write one file to ``target`` and verify its md5."""
+        """Write one file to ``target`` and verify its md5. Raises DataError where it cannot be had."""
         last: Exception | None = None
         for attempt in range(ATTEMPTS):
             target.unlink(missing_ok=True)

@@ -1,10 +1,8 @@
-"""What a remote data folder is: files by path with a version, fetched one at a time."""
+"""Files of a remote data folder: their version, which of them hold labels, which names are safe here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 JPEG_2000 = (".jp2", ".j2k", ".jpx")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", *JPEG_2000)
@@ -20,41 +18,6 @@ class Entry:
 
     size: int
     version: str
-
-
-class Source(Protocol):
-    """Where files come from. ``name`` is what the user wrote; ``folder`` is where its copy is below the cache."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def folder(self) -> PurePosixPath: ...
-
-    def entries(self) -> dict[str, Entry]:
-        """Every file by its path below the root.
-
-        Raises:
-            DataError: the list cannot be had, is empty, or has names that cannot be used.
-        """
-        ...
-
-    def fetch(self, path: str, entry: Entry, target: Path) -> None:
-        """Write one file and verify it.
-
-        Args:
-            path: one of ``entries``.
-            entry: its entry.
-            target: where it is written; goes on after the bytes that it already holds, where the source can.
-
-        Raises:
-            DataError: the file cannot be had, or is another one than ``entry`` says.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of connections and of what was put aside."""
-        ...
 
 
 def is_label_file(path: str) -> bool:

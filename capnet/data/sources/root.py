@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from capnet.config import Data
 from capnet.data.images.shards import file_of
 from capnet.data.sources.cache import Cache
-from capnet.data.sources.remote import Source
 from capnet.errors import ConfigError
 from capnet.state import state_dir
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from capnet.data.sources.cache import Source
 
 Kind = Literal["folder", "s3", "git"]
 

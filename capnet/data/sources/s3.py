@@ -147,7 +147,7 @@ def explain(error: Exception, what: str, client: Any, credentials: str) -> Probl
 
 @dataclass(frozen=True)
 class S3Source:
-    """The objects below s3://BUCKET/PREFIX."""
+    """The objects below s3://BUCKET/PREFIX; ``folder`` is where their copies are below the cache."""
 
     root: str
     connections: int
@@ -195,7 +195,7 @@ class S3Source:
 
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
         """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
-        its size.
+        its size. Raises DataError where it cannot be had.
         """
         client, _ = self._client
         failed, last = 0, ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.config import Split
-from capnet.contracts import SPLITS
+from capnet.contracts import SPLITS, unit_codes
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
@@ -37,16 +37,6 @@ class Assignment:
     warnings: list[str] = field(default_factory=list)
 
 
-def group_codes(groups: pd.Series) -> np.ndarray:
-    """int64 [row]: equal for rows of one group; a row without a group is a group of its own."""
-    import pandas as pd
-
-    codes = pd.factorize(groups)[0].astype(np.int64)
-    alone = codes < 0
-    codes[alone] = -1 - np.arange(alone.sum())
-    return codes
-
-
 def assign_splits(
     frame: pd.DataFrame,
     labels: csr_array | np.ndarray,
@@ -71,7 +61,7 @@ def assign_splits(
         DataError: train or test would be empty, or a list contradicts given splits.
         ConfigError: the pool that validation rows are to come from cannot exist.
     """
-    groups = group_codes(frame["group"])
+    groups = unit_codes(frame["group"])
     given_split = frame["given_split"].astype(object).where(frame["given_split"].notna(), FREE).to_numpy(dtype=object)
     position = {image: row for row, image in enumerate(frame["image_id"])}
     listed_train, listed_test = ([position[image] for image in ids] for ids in published)

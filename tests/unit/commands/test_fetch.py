@@ -11,12 +11,6 @@ from capnet.cli import main
 from capnet.errors import ContractError
 
 
-def test_the_old_name_of_an_option_is_refused_with_the_new_one() -> None:
-    result = CliRunner().invoke(main, ["fetch", "--side", "train", "--side", "val"])
-    assert result.exit_code == 2
-    assert "write --split train --split val" in result.output
-
-
 def test_rows_of_a_split_need_a_split(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--params", str(repository / "params.yaml"), "--set", "data.root=s3://bucket/birds", "--split", "val"]

@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 from unit.evaluation.made_scores import Made, make
 
-from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare, draw_weights, interval, unit_codes
+from capnet.contracts import unit_codes
+from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare, draw_weights, interval
 
 BUCKETS = ["head", "medium", "tail", "tail"]
 

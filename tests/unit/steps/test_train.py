@@ -18,11 +18,11 @@ from capnet.contracts import (
     read_graph,
     read_predictions,
     read_tensors,
+    unit_codes,
     write_classes,
     write_manifest,
     write_split,
 )
-from capnet.data.splits.assign import group_codes
 from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
@@ -270,7 +270,7 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
         scores = Scorer(folder / "model", params.runtime).score(held, folder / "data", "test").scores["capnet"]
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
-    folds = np.zeros(len(held)) if validated else stratified_folds(labels, group_codes(held["group"]), 2, 0)
+    folds = np.zeros(len(held)) if validated else stratified_folds(labels, unit_codes(held["group"]), 2, 0)
     found = [
         np.mean(
             [

@@ -28,8 +28,10 @@ def test_codes_become_ascending_indices_without_repetition() -> None:
 
 def test_no_rows_and_no_labels() -> None:
     assert LabelLists().mapped([]).tolist() == []
-    assert LabelLists.empty(3).mapped([]).tolist() == [[], [], []]
-    assert LabelLists.empty(0).mapped([]).tolist() == []
+    lists = LabelLists()
+    lists.append(())
+    lists.append(())
+    assert lists.mapped([]).tolist() == [[], []]
     assert label_csr([], 4).shape == (0, 4)
     assert label_csr([[], []], 4).nnz == 0
 

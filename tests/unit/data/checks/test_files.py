@@ -40,7 +40,7 @@ def test_hostile_files_are_faults_and_the_rest_is_read(hostile_folder: Path, ful
         assert reasons.get(name, "") in one.fault
         assert bool(one.fault) == (name in reasons)
         assert one.sha256 == (sha256_file(hostile_folder / name) if full and not one.fault else "")
-        assert one.dhash == NO_DHASH
+        assert not one.dhash
     assert (seen["turned.jpg"].width, seen["turned.jpg"].height) == (40, 60), (
         "the size as it is stored, as ingest has it"
     )

@@ -68,7 +68,7 @@ def frame(tmp_path: Path) -> pd.DataFrame:
 
 
 def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate) -> list[Check]:
-    return findings_of(frame, classes, root, settings).checks
+    return findings_of(frame, classes, root, settings)[0]
 
 
 USUALLY_LEFT_OUT = {
@@ -217,7 +217,7 @@ def test_links_out_of_the_data_folder_fail_and_are_not_opened(frame: pd.DataFram
     assert [(row["path"], row["value"]) for row in found["paths_inside_data"].offending] == [
         ("images/4.png", "a link leads out of the data folder")
     ]
-    assert failed(findings_of(frame, CLASSES, root, SETTINGS, links="anywhere").checks) == {}
+    assert failed(findings_of(frame, CLASSES, root, SETTINGS, links="anywhere")[0]) == {}
 
 
 def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from capnet.config import Pareto, Split, Validation
-from capnet.data.splits.assign import Assignment, assign_splits, group_codes
+from capnet.contracts import unit_codes
+from capnet.data.splits.assign import Assignment, assign_splits
 from capnet.errors import ConfigError, DataError
 
 
@@ -154,7 +155,7 @@ def test_published_lists_keep_their_order_and_given_rows_stay() -> None:
 def test_published_with_groups_shares_none_between_sides(source: str) -> None:
     for seed in range(4):
         frame, labels = table(400, seed, groups=80)
-        codes = group_codes(frame["group"])
+        codes = unit_codes(frame["group"])
         chosen = np.isin(codes, np.unique(codes)[::3])
         train = frame["image_id"][chosen].sample(frac=0.7, random_state=seed).tolist()
         sides = assign_splits(
@@ -237,6 +238,6 @@ def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
 
 
 def test_rows_without_a_group_are_groups_of_their_own() -> None:
-    codes = group_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
+    codes = unit_codes(pd.Series(["b", None, "a", "b", None, ""], dtype=object))
     assert codes[0] == codes[3]
     assert len(set(codes.tolist())) == 5
