@@ -121,7 +121,7 @@ class Train(Section):
     views: Int = Field(
         4,
         ge=1,
-        le=1024,
+        le=100,
         description=(
             "random views stored per image besides the test-time views, where the image tower is frozen, or all but its"
             " last blocks (adapter.blocks)"
