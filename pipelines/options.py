@@ -71,6 +71,9 @@ class Options:
                     "allowed is more than 0 (one second), up to 720",
                 )
             )
+        if not 0 < self.start_minutes <= 60 * 24 * 30:
+            what = f"start-minutes = {self.start_minutes:g}"
+            problems.append(Problem(what, "options", "allowed is more than 0, up to 43200"))
         if problems:
             raise ConfigError(problems=problems)
 

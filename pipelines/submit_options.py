@@ -91,7 +91,6 @@ OPTIONS = [
     click.option(
         "--start-minutes",
         default=30.0,
-        type=click.FloatRange(0, min_open=True),
         help="With --nodes: longest wait for their pods to start.",
     ),
     click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU."),

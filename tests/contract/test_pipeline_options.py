@@ -93,9 +93,12 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     text = said("training", *LOCK, "--dry-run", "--memory", "lots", "--s3-secret", "")
     assert "'lots'" in text
     assert "--s3-secret" in text
-    for name in ("accelerator-count", "processes-per-node", "nodes", "start-minutes", "retries"):
+    for name in ("accelerator-count", "processes-per-node", "nodes", "retries"):
         assert f"'--{name}': -1" in said("training", *LOCK, "--dry-run", f"--{name}", "-1")
-    assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", "0.0001")
+    for minutes in ("-1", "0", "nan", "inf"):
+        assert "start-minutes = " in said("training", *LOCK, "--dry-run", "--start-minutes", minutes)
+    for hours in ("0.0001", "nan", "inf"):
+        assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", hours)
 
 
 @pytest.mark.parametrize(
