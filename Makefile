@@ -10,10 +10,8 @@ UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard 
 LOCAL_TESTS := tests/e2e tests/unit/steps/ tests/contract tests/faults $(filter-out tests/unit/steps/,$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
-# one thread a process and a file's tests in one process; whole runs, the longest, start first. Tests wait for servers and
-# for processes that they kill, so there is one process more than processors, five at most
-WORKERS := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 5)))
-PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# one thread a process and a file's tests in one process; whole runs, the longest, start first
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 NEVER_IMPORTED := /tests?/|/transformers/models/(?!auto/|bert/|__init__)
 
