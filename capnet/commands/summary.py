@@ -16,7 +16,14 @@ from capnet.contracts import VARIANTS, number, read_evaluation, read_rows
 from capnet.errors import ContractError
 from capnet.evaluation.report.words import interval, percent
 
-COLUMNS = ("mAP", "head", "medium", "tail", "CF1", "OF1")
+COLUMNS = {  # figure of a variant: its heading
+    "mAP": "mAP",
+    "head": "head",
+    "medium": "medium",
+    "tail": "tail",
+    "CF1_chosen": "CF1",
+    "OF1_chosen": "OF1",
+}
 WIDTH = 200  # of a line where the output is no terminal: nothing is cut
 SHOWN = 40  # tail classes
 
@@ -68,7 +75,7 @@ def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
     table.add_column("variant", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(COLUMNS[name], justify="right", no_wrap=True)
     for variant in present:
         style = "bold" if variant == "capnet" else ""
         name = variant.replace("zero_shot_single", "zero_shot\n_single") if narrow else variant
@@ -103,15 +110,9 @@ def tail_classes(path: Path) -> Table:
 
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    lines = [
-        "Intervals are 95 % bootstrap intervals. CF1 is the mean of per-class F1; CF1 and OF1 are at threshold 0.5."
-    ]
-    capnet = metrics["capnet"]
-    if "CF1_chosen" in capnet and "OF1_chosen" in capnet:
-        lines.append(
-            f"At the chosen thresholds capnet has CF1 {100 * capnet['CF1_chosen']:.1f} and OF1"
-            f" {100 * capnet['OF1_chosen']:.1f}."
-        )
+    lines = ["Intervals are 95 % bootstrap intervals."]
+    if "CF1_chosen" in metrics["capnet"]:
+        lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
     if metrics.get("left_out"):
         lines.append(f"Without test positives, so in no mean: {', '.join(metrics['left_out'])}.")
     return lines
