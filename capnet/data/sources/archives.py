@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import tarfile
 import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from capnet.data.sources.remote import megabytes
+from capnet.data.sources.remote import megabytes, unsafe
 from capnet.errors import DataError, Problem
-from capnet.progress import track
+from capnet.progress import bar
 
 CHUNK = 1 << 16  # bytes
 
@@ -34,6 +39,32 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive: ``kind`` is file, folder, or what else it is."""
+
+    name: str
+    kind: str
+    size: int
+    handle: Any
+
+
+def refuse(members: Sequence[Member]) -> list[Problem]:
+    """Every member that could leave the folder or is no plain file: absolute paths, ``..``, links, devices."""
+    problems = []
+    todo = "take the archive from its publisher; nothing of this one was extracted"
+    for member in members:
+        name = member.name.removesuffix("/").removeprefix("./")
+        fault = unsafe(name) if name not in ("", ".") else ""
+        if "\\" in name or (len(name) > 1 and name[1] == ":"):
+            fault = fault or "it is no relative path"
+        if member.kind not in ("file", "folder"):
+            fault = f"it is a {member.kind}"
+        if fault:
+            problems.append(Problem(f"archive member {member.name!r} is refused: {fault}", "", todo))
+    return problems
+
+
 def extract(archive: Path, out: Path) -> int:
     """Extract a .zip or .tar (also compressed); all names are checked before anything is written.
 
@@ -47,30 +78,70 @@ def extract(archive: Path, out: Path) -> int:
     Raises:
         DataError: members could leave ``out``, the archive is damaged, or the disk is too small.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    root, zipped = out.resolve(), archive.suffix == ".zip"
-    how: dict[str, Any] = {} if zipped else {"filter": "data"}
     try:
-        with zipfile.ZipFile(archive) if zipped else tarfile.open(archive) as opened:
-            packed: Any = opened
-            members = packed.infolist() if zipped else packed.getmembers()
-            problems = []
-            for item in members:
-                name = item.filename if zipped else item.name
-                plain = zipped or item.isfile() or item.isdir()  # zipfile makes neither links nor devices
-                if not plain or not (root / name).resolve().is_relative_to(root):
-                    what = f"archive member {name!r} is refused: it is a link or a device, or would leave {out}"
-                    todo = (
-                        "take it from its publisher, or remove the link that lies in the folder; nothing was extracted"
-                    )
-                    problems.append(Problem(what, str(archive), todo))
+        with _opened(archive) as (members, read):
+            problems = [Problem(item.what, str(archive), item.todo) for item in refuse(members)]
             if problems:
                 raise DataError(problems=problems)
-            check_room(out, sum(item.file_size if zipped else item.size for item in members))
-            for item in track(members, f"extracting {archive.name}", len(members)):
-                packed.extract(item, out, **how)
+            out.mkdir(parents=True, exist_ok=True)
+            files = [member for member in members if member.kind == "file"]
+            check_room(out, sum(member.size for member in files))
+            root = out.resolve()
+            with bar(f"extracting {archive.name}", len(files)) as advance:
+                for member in files:
+                    target = out / member.name.removeprefix("./")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if not target.parent.resolve().is_relative_to(root):
+                        where = f"{archive}, through the link {target.parent}"
+                        raise DataError(
+                            f"archive member {member.name!r} would leave {out}",
+                            where,
+                            "remove the link, or choose another folder with --out",
+                        )
+                    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+                    with read(member.handle) as source, open(temporary, "wb") as file:
+                        shutil.copyfileobj(source, file, CHUNK)
+                    os.replace(temporary, target)
+                    advance()
+            return len(files)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise DataError(
             f"the archive cannot be extracted: {error}", str(archive), "remove it and download it again"
         ) from None
-    return sum(not item.is_dir() if zipped else item.isfile() for item in members)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[Member], Any]]:
+    """Members of an archive, and a function that opens one of them by its handle."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            yield (
+                [Member(item.filename, _zip_kind(item), item.file_size, item) for item in packed.infolist()],
+                packed.open,
+            )
+    else:
+        with tarfile.open(archive) as tar:
+
+            def read(item: tarfile.TarInfo) -> IO[bytes]:
+                file = tar.extractfile(item)
+                assert file is not None
+                return file
+
+            yield [Member(item.name, _tar_kind(item), item.size, item) for item in tar.getmembers()], read
+
+
+def _zip_kind(item: zipfile.ZipInfo) -> str:
+    mode = item.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        return "link"
+    if item.is_dir():
+        return "folder"
+    return "file" if not stat.S_IFMT(mode) or stat.S_ISREG(mode) else "device"
+
+
+def _tar_kind(item: tarfile.TarInfo) -> str:
+    if item.issym() or item.islnk():
+        return "link"
+    if item.isdir():
+        return "folder"
+    return "file" if item.isreg() else "device"

@@ -62,17 +62,20 @@ HOSTILE_TAR = {
     "hard link": link("good/link", "good/a.txt", tarfile.LNKTYPE),
     "device": special("good/device", tarfile.CHRTYPE),
     "pipe": special("good/pipe", tarfile.FIFOTYPE),
+    "windows": tarfile.TarInfo("C:outside.txt"),
+    "backslash": tarfile.TarInfo("..\\outside.txt"),
 }
 HOSTILE_ZIP: dict[str, tuple[str | zipfile.ZipInfo, str]] = {
     "climbs": ("../outside.txt", "x"),
     "climbs later": ("good/../../outside.txt", "x"),
     "absolute": ("/outside.txt", "x"),
+    "symlink": (zip_link("good/link"), "../../outside"),
+    "windows": ("C:outside.txt", "x"),
 }
 
 
 def assert_nothing_written(tmp_path: Path) -> None:
-    assert sorted(path.name for path in tmp_path.iterdir()) in (["out", "x.tar"], ["out", "x.zip"])
-    assert not list((tmp_path / "out").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["x.tar"], ["x.zip"])
 
 
 @pytest.mark.parametrize("kind", HOSTILE_TAR)
@@ -90,13 +93,6 @@ def test_a_hostile_zip_is_refused_before_anything_is_written(tmp_path: Path, kin
     with pytest.raises(DataError, match="is refused"):
         extract(archive, tmp_path / "out")
     assert_nothing_written(tmp_path)
-
-
-def test_a_link_in_a_zip_becomes_a_plain_file(tmp_path: Path) -> None:
-    assert extract(zip_of(tmp_path / "x.zip", (zip_link("good/link"), "../../outside")), tmp_path / "out") == 2
-    written = tmp_path / "out" / "good" / "link"
-    assert not written.is_symlink()
-    assert written.read_text() == "../../outside"
 
 
 def test_every_hostile_member_is_named(tmp_path: Path) -> None:
@@ -145,12 +141,13 @@ def test_a_damaged_archive_is_named(tmp_path: Path, name: str) -> None:
     assert name in str(caught.value)
 
 
-def test_a_zip_with_a_wrong_checksum_is_named(tmp_path: Path) -> None:
+def test_a_zip_with_a_wrong_checksum_leaves_no_half_file(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "x.zip")
     content = archive.read_bytes()
     archive.write_bytes(content.replace(b"data", b"dutu", 1))
     with pytest.raises(DataError, match="CRC"):
         extract(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.txt"))
 
 
 def test_a_tar_that_ends_early_is_named(tmp_path: Path) -> None:
