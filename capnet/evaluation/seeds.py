@@ -31,8 +31,8 @@ class SeedTable:
         return statistics.fmean(self.values[name])
 
     def deviation(self, name: str) -> float:
-        """Sample standard deviation of several seeds."""
-        return statistics.stdev(self.values[name])
+        """Sample standard deviation; 0 for a single seed."""
+        return statistics.stdev(self.values[name]) if len(self.values[name]) > 1 else 0.0
 
     def figures(self) -> dict[str, float]:
         """Means, and with several seeds the deviations as NAME_sd."""
@@ -71,9 +71,20 @@ def summarise(runs: Sequence[Mapping[str, float]]) -> SeedTable:
     """Put the figures of all seeds together.
 
     Args:
-        runs: figures as fractions of 1 by name, one mapping a seed; of one pipeline, so all have the same names.
+        runs: figures as fractions of 1 by name, one mapping a seed.
+
+    Raises:
+        ContractError: there is no seed, or one lacks a figure that another has.
     """
-    order = [*(name for name in NAMES if name in runs[0]), *sorted(runs[0].keys() - NAMES.keys())]
+    if not runs:
+        raise ContractError("no seed was evaluated", "report", "look at the task evaluate")
+    names = {name for run in runs for name in run}
+    missing = sorted(name for name in names if any(name not in run for run in runs))
+    if missing:
+        raise ContractError(
+            f"not every seed has {', '.join(missing)}", "report", "were all seeds evaluated with the same settings?"
+        )
+    order = [name for name in NAMES if name in names] + sorted(names - NAMES.keys())
     return SeedTable({name: tuple(float(run[name]) for run in runs) for name in order})
 
 
@@ -84,10 +95,22 @@ def with_seeds(page: str, table: SeedTable, seeds: Sequence[float]) -> str:
         page: HTML of the report of the first seed.
         table: from ``summarise``.
         seeds: in the table's order.
+
+    Raises:
+        ContractError: the table has another number of seeds, or ``page`` is no report of stage evaluate.
     """
+    counts = {len(values) for values in table.values.values()}
+    if counts != {len(seeds)}:
+        raise ContractError(
+            f"{len(seeds)} seeds, but figures of {sorted(counts)}", "report", "run the whole pipeline again"
+        )
     if len(seeds) == 1:
         return page
-    return page.replace(ANCHOR, ANCHOR + _section(table, [int(seed) for seed in seeds]), 1)
+    if page.count(ANCHOR) != 1:
+        raise ContractError(
+            "this is no report that capnet evaluate wrote", "report.html", "run the component evaluate again"
+        )
+    return page.replace(ANCHOR, ANCHOR + _section(table, [int(seed) for seed in seeds]))
 
 
 def _section(table: SeedTable, seeds: Sequence[int]) -> str:

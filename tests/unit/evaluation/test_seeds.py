@@ -54,3 +54,14 @@ def test_the_report_names_every_seed_and_the_registered_one() -> None:
 
 def test_the_real_report_has_the_place_for_the_table(repository) -> None:
     assert (repository / "capnet" / "evaluation" / "report" / "report.html").read_text().count("<main>") == 1
+
+
+def test_seeds_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ContractError, match="no seed"):
+        summarise([])
+    with pytest.raises(ContractError, match="not every seed has tail"):
+        summarise([RUNS[0], {"mAP": 0.6, "zero_shot_mAP": 0.5}])
+    with pytest.raises(ContractError, match="2 seeds, but figures of"):
+        with_seeds(PAGE, summarise(RUNS), [0, 1])
+    with pytest.raises(ContractError, match="no report"):
+        with_seeds("<p>", summarise(RUNS), [0, 1, 2])
