@@ -12,23 +12,20 @@ AGAIN = "run `capnet ingest` and `capnet split` again"
 
 @dataclass(frozen=True)
 class Rule:
-    """Values of a column lie within ``minimum`` and ``maximum``, or, without either, are unique: what that ``demands``,
-    what a failure ``says`` and what is ``todo``; ``shown`` is the column that explains a row.
+    """One expectation on a column: what it ``demands``, what a failure ``says`` and what is ``todo``; ``shown`` is the
+    column that explains a row.
     """
 
     name: str
     column: str
+    expectation: str  # unique, or within (minimum, maximum)
     demands: str
     says: str
     todo: str
     severity: str = "critical"  # critical or warning
     shown: str = ""
     minimum: float | None = None
-    maximum: float | None = 0
-
-    @property
-    def unique(self) -> bool:
-        return self.minimum is None and self.maximum is None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,16 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "unique_image_ids",
             "image_id",
+            "unique",
             "every image id appears once",
             "an image id appears twice",
             AGAIN,
-            maximum=None,
         ),
-        Rule("unique_paths", "path", "every path appears once", "a picture is listed twice", AGAIN, maximum=None),
+        Rule("unique_paths", "path", "unique", "every path appears once", "a picture is listed twice", AGAIN),
         Rule(
             "labels_in_classes",
             "highest_label",
+            "within",
             f"every label index is below {n_classes}, the number of classes",
             "a label index is beyond the class list",
             AGAIN,
@@ -92,13 +90,16 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "labels_known_or_unknown",
             "repeated_labels",
+            "within",
             "a label of a picture appears once: known or unknown",
             "a label is both known and unknown, or appears twice",
             AGAIN,
+            maximum=0,
         ),
         Rule(
             "width_in_limits",
             "width",
+            "within",
             f"pictures are {low} to {high} pixels wide",
             f"a picture's width is not within {low} to {high} pixels",
             size,
@@ -108,6 +109,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "height_in_limits",
             "height",
+            "within",
             f"pictures are {low} to {high} pixels high",
             f"a picture's height is not within {low} to {high} pixels",
             size,
@@ -117,14 +119,17 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "paths_inside_data",
             "path_leaves",
+            "within",
             "every path is inside the data folder",
             "a path leads out of the data folder",
             "copy the picture into the data folder; where links out of it are meant, set data.links: anywhere",
             shown="path_fault",
+            maximum=0,
         ),
         Rule(
             "pictures_on_one_side",
             "sides_of_picture",
+            "within",
             "no picture (by the sha256 of its bytes) is in two splits",
             "the same picture is in two splits",
             "remove one of the copies, or put them into one group (column group of labels.csv)",
@@ -134,6 +139,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "groups_on_one_side",
             "sides_of_group",
+            "within",
             "no group (patient, camera site, account) is in two splits",
             "a group is in two splits",
             group,
@@ -143,6 +149,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "sequences_on_one_side",
             "sides_of_sequence",
+            "within",
             "no sequence (frames that a camera took in one go) is in two splits",
             "a sequence of frames is in two splits",
             "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
@@ -159,26 +166,32 @@ def file_rules(settings: Validate) -> list[Rule]:
         Rule(
             "pictures_present",
             "missing",
+            "within",
             "every picture file is there",
             "a picture file is gone",
             "put it back (dvc checkout), or ingest again",
             shown="path",
+            maximum=0,
         ),
         Rule(
             "pictures_decode",
             "broken",
+            "within",
             "every picture decodes to its last byte" if full else "every file begins as a picture that can be read",
             "a picture file cannot be used",
             "replace it by a good copy, or take its row out",
             shown="fault",
+            maximum=0,
         ),
         Rule(
             "pictures_unchanged",
             "changed",
+            "within",
             f"every picture has the {'bytes and ' if full else ''}size that the table says",
             "a picture file is another one than ingest saw",
             "put the old file back (dvc checkout), or ingest again",
             shown="change",
+            maximum=0,
         ),
     ]
 
@@ -190,21 +203,25 @@ def likeness_rules(severity: str) -> list[Rule]:
         Rule(
             "near_duplicates_on_one_side",
             "look_alikes",
+            "within",
             "no copy of a picture, saved again or scaled, is in another split",
             "pictures that look the same are in two splits",
             todo,
             severity,
             shown="look_alike",
+            maximum=0,
         ),
         Rule(
             "bursts_on_one_side",
             "burst_frames",
+            "within",
             "no frame of a burst (files next to each other that show nearly the same) is in another split",
             "frames of a burst are in two splits",
             "give the frames of a sequence or of a camera one group, so that they stay in one split;"
             " validate.near_duplicates sets how severe this is",
             severity,
             shown="burst_frame",
+            maximum=0,
         ),
     ]
 
@@ -215,12 +232,12 @@ def class_rules(settings: Validate) -> list[Rule]:
         Rule(
             "enough_positives",
             "positives",
+            "within",
             f"every class has {settings.min_positives} known positives or more in every split",
             f"a class has fewer than {settings.min_positives} known positives in a split, so its figures there say"
             " little",
             "add pictures of these classes, or read their figures with care; validate.min_positives sets the number",
             severity=settings.few_positives,
             minimum=settings.min_positives,
-            maximum=None,
         )
     ]
