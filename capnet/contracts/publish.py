@@ -53,8 +53,10 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
         raise _taken("the output would take the place of the folder that the command runs in", path)
     if path.exists() and path.is_dir() == is_file:
         raise _taken(f"the output is a {'file' if is_file else 'folder'}, and what is there is none", path)
-    if path.is_file() and path.stat().st_size and EARLIER_FILE not in path.read_bytes()[:4096]:
-        raise _taken("the output would take the place of another file", path)
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if EARLIER_FILE not in file.read(4096):
+                raise _taken("the output would take the place of another file", path)
     if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in EARLIER):
         raise _taken("the output would take the place of a folder with other files", path)
 

@@ -21,7 +21,24 @@ MOST_ASPECT = 100  # longer side over shorter: tests and training resize the sho
 MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
 BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
-MODES = "1 L LA La P PA RGB RGBA RGBa RGBX CMYK YCbCr I;16 I;16L I;16B I;16N"  # of pixels that become RGB
+CONVERTED = {  # modes of pixels that become RGB
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "I;16",
+    "I;16L",
+    "I;16B",
+    "I;16N",
+}
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 
@@ -66,7 +83,7 @@ def open_image(source: Path | bytes) -> Image.Image:
         reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
     elif image.mode in RANGELESS:
         reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
-    elif image.mode not in MODES.split():
+    elif image.mode not in CONVERTED:
         reason = f"pixels of mode {image.mode} cannot be turned into RGB"
     else:
         return image

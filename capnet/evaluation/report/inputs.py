@@ -26,7 +26,18 @@ from capnet.errors import ContractError
 from capnet.evaluation.results import served_test_scores
 
 NUMBERS = (  # columns of per_class.csv
-    "train_count positives ap ap_low ap_high ap_single_view ap_zero_shot ap_linear_probe threshold precision recall f1"
+    "train_count",
+    "positives",
+    "ap",
+    "ap_low",
+    "ap_high",
+    "ap_single_view",
+    "ap_zero_shot",
+    "ap_linear_probe",
+    "threshold",
+    "precision",
+    "recall",
+    "f1",
 )
 ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the report
 
@@ -118,7 +129,7 @@ def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
     frame = pd.DataFrame(read_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
     if sorted(frame.get("class", ())) != sorted(classes.names):
         raise ContractError("its classes are not those of classes.json", str(path), "run `capnet evaluate` again")
-    for name in NUMBERS.split():
+    for name in NUMBERS:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64") if name in frame else np.nan
     frame["borrowed"] = frame["borrowed"].str.lower().isin(["true", "1", "yes"]) if "borrowed" in frame else False
     return frame.sort_values("train_count", ascending=False, kind="stable").reset_index(drop=True)
