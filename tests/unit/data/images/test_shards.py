@@ -228,7 +228,7 @@ def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None
     assert read_bytes(tmp_path / "folder.tar/plain.jpg") == b"plain"
     assert read_bytes(tmp_path / "a.tar/2.jpg") == b""
     for name in ("a.tar/9.jpg", "a.tar/3.jpg", "a.tar/x", "b.tar/1.jpg", "no.tar/1.jpg", "folder.tar"):
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="tar"):
             read_bytes(tmp_path / name)
     assert inspect_image(tmp_path / "a.tar/9.jpg").fault == "missing"
     assert inspect_image(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
