@@ -133,6 +133,7 @@ VALUES: dict[str, str] = {  # of any field, as JSON
     "no text": '""',
     "a zero byte": '"a\\u0000b"',
     "control characters": '"a\\u0007\\u001b[31mb"',
+    "text that is turned round": '"a\\u202eb"',
     "half a letter": '"\\ud800"',
     "a way out": '"../../etc/passwd"',
     "an absolute path": '"/etc/passwd"',
@@ -164,7 +165,7 @@ def coco_files() -> Iterator[tuple[str, bytes]]:
                 yield f"{part}: {field} is {name}", coco_file({part: {field: value}})
             yield f"{part}: no {field}", coco_file({part: {field: ""}})
         yield f"no {part}", coco_file({}, without=part)
-    for twice in (["Caf\u00e9", "Cafe\u0301"], ["\u212b", "\u00c5"]):
+    for twice in (["Caf\u00e9", "Cafe\u0301"], ["\u212b", "\u00c5"], ["fox", "fo\u200bx"], ["red fox", "red\u00a0fox"]):
         two = ", ".join(json.dumps({"id": n, "name": name}) for n, name in enumerate(twice))
         yield (
             f"categories that look alike, {twice[0]!a}",

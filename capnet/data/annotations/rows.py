@@ -21,6 +21,7 @@ TEXT_COLUMNS = ("given_split", "group", "slice")
 OPTIONAL_COLUMNS = ("sequence", "width", "height", "sha256")
 SIZES = ("width", "height")
 LONGEST_NAME = 1000  # letters of a class
+TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # what follows, right to left or back
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,15 @@ def _strange_names(names: Sequence[str]) -> Iterable[Problem]:
     """Class names that a person cannot tell apart, or that change what is around them on a page or in a terminal."""
     alike: dict[str, str] = {}
     for name in names:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in TURNS_TEXT for letter in name):
             yield Problem(f"label {name!r} has a control character", "the classes", "correct the label")
         if len(name) > LONGEST_NAME:
             what = f"label {name[:40]!r}... has {len(name)} letters"
             yield Problem(what, "the classes", f"a name has at most {LONGEST_NAME}")
-        first = alike.setdefault(unicodedata.normalize("NFC", name), name)
+        seen = "".join(letter for letter in unicodedata.normalize("NFC", name) if unicodedata.category(letter) != "Cf")
+        first = alike.setdefault(" ".join(seen.split()), name)
         if first != name:
-            what = f"labels {first!a} and {name!a} look alike: they differ in their Unicode form only"
+            what = f"labels {first!a} and {name!a} look alike: they differ in nothing that is seen"
             yield Problem(what, "the classes", "write one of them everywhere")
 
 

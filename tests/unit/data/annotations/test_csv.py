@@ -361,6 +361,21 @@ def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path
     assert "has a control character" in problems_of(write(tmp_path / "b", 'path,labels\na.jpg,"fox\ndeer"\n'))[0].what
 
 
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["fo\u200bx", "fox"], "labels 'fox' and 'fo\\u200bx' look alike"),
+        (["red\u00a0fox", "red fox"], "labels 'red fox' and 'red\\xa0fox' look alike"),
+        (["Cafe\u0301", "Caf\u00e9"], "labels 'Cafe\\u0301' and 'Caf\\xe9' look alike"),
+        (["fox\u202egpj"], "label 'fox\\u202egpj' has a control character"),
+    ],
+)
+def test_names_that_a_person_cannot_tell_apart_are_named(tmp_path: Path, names: list[str], what: str) -> None:
+    rows = "".join(f"{n}.jpg,{name}\n" for n, name in enumerate(names))
+    (problem,) = problems_of(write(tmp_path, "path,labels\n" + rows))
+    assert problem.what.startswith(what)
+
+
 def test_numbers_and_names_are_not_mixed(tmp_path: Path) -> None:
     (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,0\nb.jpg,deer\n", "name\nfox\ndeer\n"))
     assert problem.what == "label '0' is not in classes.csv"
