@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,12 @@ def _stage_command(name: str) -> click.Command:
             if registered(loaded.register_, *map(Path, paths)):
                 click.echo("register: the store has this model version")
                 return
-        with ExitStack() as around:
-            if options.get("save_reference"):
-                from capnet.commands.save_reference import saved_reference
+        if options.get("save_reference"):
+            from capnet.commands.save_reference import validate_and_save
 
-                around.enter_context(saved_reference(Path(sources["split"]), loaded.validate_.reference))
+            split = Path(sources["split"])
+            metrics = validate_and_save(loaded, split, lambda params: run(name, params, sources, targets))
+        else:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:
             click.echo(f"{name}: {figures_in_words(metrics) or 'done'}")

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from capnet.cli import main
 from capnet.commands.preset import render
-from capnet.config import parse
+from capnet.commands.save_reference import validate_and_save
+from capnet.config import Params, load, parse
 from capnet.contracts import make_classes, write_classes, write_split
 from capnet.errors import ConfigError, GateError
 
@@ -107,6 +108,16 @@ def test_a_refused_split_leaves_no_reference(place: Path) -> None:
     with pytest.raises(GateError):
         validate("--save-reference")
     assert (place / "reference/validation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("of a library")])
+def test_a_stage_that_was_stopped_leaves_no_reference(place: Path, stop: BaseException) -> None:
+    def stopped(params: Params) -> dict[str, float]:
+        raise stop
+
+    with pytest.raises(type(stop)):
+        validate_and_save(load(place / "params.yaml", []), place / "outputs/split", stopped)
+    assert not (place / "reference").exists()
 
 
 def test_a_setting_without_a_name_is_refused(place: Path) -> None:
