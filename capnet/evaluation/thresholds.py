@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from capnet.contracts import SCHEMA, Classes
+from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
 from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
@@ -252,6 +252,32 @@ def thresholds_document(
             "shift": [float(value) for value in thresholds.calibration.shift],
         },
     }
+
+
+def read_thresholds(path: Path) -> dict[str, Any]:
+    """What ``thresholds_json`` gave, from its file.
+
+    Args:
+        path: thresholds.json.
+
+    Raises:
+        ContractError: the file is missing, damaged or of another schema.
+    """
+    content: dict[str, Any] = read_json(path)
+    check_schema(content, path)
+    with reading(path):
+        names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)
+        numbers = np.stack([limits, calibration.temperature, calibration.shift])
+        if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
+            raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
+    return content
+
+
+def limits_of(content: Mapping[str, Any]) -> tuple[NDArray[np.float32], Calibration]:
+    """Thresholds [class], in the unit of scores, and the calibration in the content of thresholds.json."""
+    limits = np.array([float(item["threshold"]) for item in content["classes"]], dtype=np.float32)
+    fitted = content["calibration"]
+    return limits, Calibration(*(np.array(fitted[name], dtype=np.float64) for name in ("temperature", "shift")))
 
 
 def other_views(thresholds: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> list[Problem]:

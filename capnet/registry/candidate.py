@@ -28,7 +28,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
-from capnet.evaluation.thresholds import other_views
+from capnet.evaluation.thresholds import other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
 
@@ -104,13 +104,12 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
     config, thresholds, metrics = (
         read_json(model / "config.json"),
-        read_json(evaluation / "thresholds.json"),
+        read_thresholds(evaluation / "thresholds.json"),
         read_evaluation(evaluation),
     )
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
-    check_schema(thresholds, evaluation / "thresholds.json")
     per_class = read_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import label_matrix, read_predictions, read_split
+from capnet.evaluation.thresholds import limits_of
 from capnet.registry.candidate import Candidate
 from capnet.serving.drift import reference_document
 
@@ -31,5 +32,5 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     elif rows.empty:
         rows, source = found[found["split"] == "test"], "test"
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
-    limits = np.array([item["threshold"] for item in candidate.thresholds["classes"]], dtype=np.float32)
+    limits, _ = limits_of(candidate.thresholds)
     return reference_document(names, rates, scores, limits, source)

@@ -15,6 +15,7 @@ from capnet.contracts import read_json, write_json
 from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
 from capnet.errors import ContractError, DataError
+from capnet.evaluation.thresholds import limits_of, read_thresholds
 from capnet.serving.drift import Drift
 from capnet.serving.output import SCORE, row_groups
 from capnet.serving.predict import Source, list_images, predict, remote_images
@@ -125,7 +126,7 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
     location, _ = model_location(model)
     drift = None
     if (location / "reference.json").is_file():
-        limits = np.array([float(item["threshold"]) for item in read_json(location / "thresholds.json")["classes"]])
+        limits, _ = limits_of(read_thresholds(location / "thresholds.json"))
         drift = Drift(read_json(location / "reference.json"), limits)
     columns = [name for name in schema.names if name.startswith(SCORE)]
     images = not_read = 0

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from capnet.config import Register, Runtime
-from capnet.contracts import read_classes, read_json, read_split, sha256_files
+from capnet.contracts import check_schema, read_classes, read_json, read_split, sha256_files
 from capnet.errors import ContractError, DataError
-from capnet.evaluation.calibration import Calibration, calibrate
-from capnet.evaluation.thresholds import other_views
+from capnet.evaluation.calibration import calibrate
+from capnet.evaluation.thresholds import limits_of, other_views, read_thresholds
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -56,7 +56,7 @@ class Served:
     @property
     def limits(self) -> np.ndarray:
         """float32 [class]."""
-        return np.array([item["threshold"] for item in self.thresholds["classes"]], dtype=np.float32)
+        return limits_of(self.thresholds)[0]
 
     def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
         """Scores of images, in order, some at a time; nothing is kept.
@@ -120,8 +120,7 @@ class Served:
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated, float64 [image, class]."""
-        fitted = self.thresholds["calibration"]
-        return calibrate(Calibration(np.array(fitted["temperature"]), np.array(fitted["shift"])), scores)
+        return calibrate(limits_of(self.thresholds)[1], scores)
 
     def decisions(self, scores: np.ndarray) -> pd.DataFrame:
         """Decide by the thresholds.
@@ -159,8 +158,11 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     """
     from capnet.evaluation.tte import Scorer
 
-    limits, config = read_json(thresholds), read_json(model / "config.json")
+    limits, config = read_thresholds(thresholds), read_json(model / "config.json")
+    check_schema(config, model / "config.json")
     names = read_classes(model / "classes.json", limits["class_fingerprint"]).names
+    if [item["name"] for item in limits["classes"]] != names:
+        raise ContractError("made for other classes", str(thresholds), "run `capnet evaluate` again")
     problems = other_views(limits, config, thresholds)
     if problems:
         raise ContractError(problems=problems)

@@ -23,6 +23,7 @@ from capnet.contracts import label_matrix, read_split
 from capnet.errors import CapnetError, ContractError
 from capnet.registry.candidate import read_candidate
 from capnet.runtime import prepare
+from capnet.serving.engine import load_served
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,6 @@ def read_all(outputs: Path) -> None:
     """What register, evaluate and predict read."""
     from capnet.model.folder import load_model
     from capnet.promotion.gate import gate_scores
-    from capnet.serving.engine import load_served
 
     paths = [outputs / name for name in ("split", "validation", "model", "evaluation")]
     candidate = read_candidate(*paths)
@@ -109,6 +109,23 @@ def test_any_part_of_json_that_is_missing_or_of_another_type_is_no_traceback(out
             with suppress(CapnetError):
                 read_all(outputs)
             path.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", ["model/config.json", "evaluation/thresholds.json"])
+def test_what_serves_names_the_damaged_file_itself(outputs: Path, file: str) -> None:
+    """Of a registered version nothing but this is read."""
+    path = outputs / file
+    before = json.loads(path.read_text())
+    edits = [change(path.read_bytes()) for change in EDITS.values()]
+    if file.endswith("thresholds.json"):
+        needed = ("class_fingerprint", "classes", "calibration", "views")
+        values = (None, [], {}, "x", -1, [[1]])
+        edits += [json.dumps(before | {key: value}).encode() for key in needed for value in values]
+    for content in edits:
+        path.write_bytes(content)
+        with pytest.raises(ContractError) as caught:
+            load_served(outputs / "model", outputs / "evaluation/thresholds.json", Runtime(threads=1))
+        assert str(outputs) in str(caught.value), content[:200]
 
 
 def refused(outputs: Path, file: str, damage: Callable[[bytes], bytes], name: str) -> None:

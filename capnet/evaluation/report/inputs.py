@@ -24,6 +24,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError
 from capnet.evaluation.results import served_test_scores
+from capnet.evaluation.thresholds import read_thresholds
 
 NUMBERS = (  # columns of per_class.csv
     "train_count",
@@ -82,7 +83,7 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
     config = read_json(model_dir / "config.json")
-    thresholds = read_json(evaluation_dir / "thresholds.json")
+    thresholds = read_thresholds(evaluation_dir / "thresholds.json")
     for content, path in ((config, model_dir / "config.json"), (thresholds, evaluation_dir / "thresholds.json")):
         check_schema(content, path)
         if content.get("class_fingerprint") != classes.fingerprint:

@@ -45,7 +45,12 @@ def model(tmp_path: Path) -> Path:
     files: dict[str, Any] = {
         "source.json": {"name": "capnet version 1", "folder": "."},
         "reference.json": reference_document(NAMES, np.full(2, 0.1), scores, LIMITS, "val"),
-        "thresholds.json": {"classes": [{"threshold": float(limit)} for limit in LIMITS]},
+        "thresholds.json": {
+            "schema": 1,
+            "class_fingerprint": "of these two",
+            "classes": [{"name": name, "threshold": float(limit)} for name, limit in zip(NAMES, LIMITS, strict=True)],
+            "calibration": {"temperature": [1.0, 1.0], "shift": [0.0, 0.0]},
+        },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
