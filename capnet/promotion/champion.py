@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import sha256_files
 from capnet.errors import ConfigError, ContractError, GateError
@@ -74,6 +74,21 @@ def overriding(name: str, version: str | int) -> str:
     return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
 
 
+def provenance(found: ModelVersion) -> dict[str, Any]:
+    """What a version's tag PROVENANCE says; {} without the tag. Raises ContractError where it is no JSON object."""
+    try:
+        content = json.loads(found.tags.get(PROVENANCE, "{}"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ContractError(
+            f"the tag {PROVENANCE} of {identity(found.name, found.version)} is damaged",
+            str(found.source),
+            "someone changed it: register the model again",
+        )
+    return content
+
+
 def files_hash(artifacts: Path) -> str:
     """sha256 of what a version's own folder holds: names and contents of all its files."""
     files = (path for path in artifacts.rglob("*") if path.is_file())
@@ -84,7 +99,7 @@ def check_files(found: ModelVersion, artifacts: Path) -> None:
     """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before FILES was
     written down is taken as it is.
     """
-    registered = json.loads(found.tags.get(PROVENANCE, "{}")).get(FILES)
+    registered = provenance(found).get(FILES)
     if registered and registered != files_hash(artifacts):
         raise ContractError(
             f"the files that arrived are not those of {identity(found.name, found.version)}: they have another sha256",
@@ -93,22 +108,18 @@ def check_files(found: ModelVersion, artifacts: Path) -> None:
         )
 
 
-def check_champion(found: ModelVersion, client: MlflowClient | None = None) -> None:
+def check_champion(found: ModelVersion, client: MlflowClient) -> None:
     """Ask whether a version may be read under the alias `champion`; any other version may be read.
 
     Args:
         found: the version, with its aliases and tags.
-        client: of its registry; None takes the usual one.
+        client: of its registry.
 
     Raises:
         GateError: it carries the alias without being allowed to.
     """
     if ALIAS not in found.aliases:
         return
-    if client is None:  # as models call it that were registered before the history was asked
-        from mlflow import MlflowClient as Usual
-
-        client = Usual()
     reason = refusal(found.name, found.version, found.tags, history.events(client, found.name))
     if reason:
         raise GateError(

@@ -4,7 +4,6 @@ storage address.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from capnet.errors import ConfigError, GateError
 from capnet.promotion.champion import (
     FORM,
     OVERRIDE,
-    PROVENANCE,
     VERDICT,
     VERDICT_AGAINST,
     identity,
     overriding,
+    provenance,
     refusal,
 )
 from capnet.promotion.history import events
@@ -137,8 +136,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     Returns:
         The manifest, ready for YAML.
     """
-    tags = version.tags
-    provenance = json.loads(tags.get(PROVENANCE, "{}"))
+    tags, origin = version.tags, provenance(version)
     labels = {
         "app.kubernetes.io/name": deployment.name,
         "app.kubernetes.io/part-of": "capnet",
@@ -153,8 +151,8 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/verdict-against": tags.get(VERDICT_AGAINST, ""),
         "capnet/gate-override": tags.get(OVERRIDE, ""),
         "capnet/backbone": tags.get(FORM, ""),
-        "capnet/data-md5": provenance.get("data_md5", ""),
-        "capnet/git-revision": provenance.get("git_revision", ""),
+        "capnet/data-md5": origin.get("data_md5", ""),
+        "capnet/git-revision": origin.get("git_revision", ""),
     }
     resources: dict[str, dict[str, str]] = {
         "requests": {"cpu": deployment.cpu, "memory": deployment.memory},

@@ -121,6 +121,12 @@ def test_the_committed_example_is_what_is_written(repository: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("tag", ["{", "[]", "null"])
+def test_a_damaged_tag_is_named(client: MlflowClient, tag: str) -> None:
+    verdict(client, provenance=tag)
+    assert "the tag provenance of capnet demo version 1 is damaged" in error(deploy())
+
+
 def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -> None:
     assert "champion is capnet demo version 1, which has no verdict of the promotion gate" in error(deploy())
     verdict(client, verdict="red", verdict_rules="fail mAP: -0.1")
