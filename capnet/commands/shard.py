@@ -54,16 +54,16 @@ def command(
     from capnet.contracts import read_classes, read_manifest, read_split
     from capnet.data.demo.image_set import all_or_nothing
     from capnet.data.images.shard_set import write_shard_set
+    from capnet.data.sources.root import local_root
     from capnet.progress import bar
 
     chosen = load(Path(params), settings)
     source = split or manifest
     rows = read_split(source / "split.parquet") if split else read_manifest(source / "manifest.parquet")
     classes = read_classes(source / "classes.json")
+    root = local_root(chosen.data, Path(chosen.data.root), rows)
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
-        count = write_shard_set(
-            folder, rows, classes, Path(chosen.data.root), size * 10**6, chosen.ingest.separator, advance, shorter
-        )
+        count = write_shard_set(folder, rows, classes, root, size * 10**6, chosen.ingest.separator, advance, shorter)
     click.echo(
         f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"
         " ingest.images: listed"

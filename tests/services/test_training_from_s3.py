@@ -69,6 +69,10 @@ def test_stages_read_from_s3_what_they_would_read_from_a_folder(
         path.name for path in (place.root / "data" / "images").iterdir()
     }
 
+    place.capnet("shard", "--out", "shards")
+    place.capnet("shard", "--out", "shards-from-folder", "--set", "data.root=data")
+    assert tree(place.root / "shards") == tree(place.root / "shards-from-folder")
+
     place.capnet("split")
     split = read_split(place.root / "outputs" / "split" / "split.parquet")
     train, test = (set(split[split["split"].isin(sides)]["path"]) for sides in (("train", "val"), ("test",)))
