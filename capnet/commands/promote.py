@@ -140,8 +140,8 @@ def check_names(number: str | None, target: str | None) -> None:
 
     if number is not None and not re.fullmatch("[1-9][0-9]{0,8}", number):
         raise ConfigError(f"{number!r} is no version", "--version", "give its number, such as 3, or leave it out")
-    if target is not None and not re.fullmatch(r"[^/:\x00-\x1f]+", target):
-        todo = "give a name without / and :, or leave it out"
+    if target is not None and not re.fullmatch(r"[^/:'\"\x00-\x1f]+", target):
+        todo = "give a name without / and : and quotation marks, or leave it out"
         raise ConfigError(f"{target!r} is no name of a registered model", "--to", todo)
 
 

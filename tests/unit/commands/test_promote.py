@@ -144,7 +144,15 @@ def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...
 
 
 @pytest.mark.parametrize(
-    "options", [("--version", ""), ("--version", "abc"), ("--version", "1.0"), ("--version", "9" * 23), ("--to", "")]
+    "options",
+    [
+        ("--version", ""),
+        ("--version", "abc"),
+        ("--version", "1.0"),
+        ("--version", "9" * 23),
+        ("--to", ""),
+        ("--to", "bob's"),
+    ],
 )
 def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(
     options: tuple[str, str], promote: Promote, project: Path
