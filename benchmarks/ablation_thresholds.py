@@ -94,7 +94,8 @@ def by_bucket(
 def table(
     data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], first: str, draws: int
 ) -> list[str]:
-    """Markdown: a line a row and bucket, means over seeds, with the paired interval of the first row minus this one.
+    """Markdown: a line a row and bucket, means over seeds, with intervals of the recall, and of the first row minus this
+    one.
 
     Args:
         data: the set.
@@ -130,6 +131,7 @@ def table(
     for name, buckets in means.items():
         for bucket, mean in buckets.items():
             cells = [f"{mean[figure][0]:.{digits}f}" for figure, digits in zip(FIGURES, (1, 1, 2, 2), strict=True)]
+            cells[0] += " [{:.1f}, {:.1f}]".format(*interval(mean["recall"][1:], mean["recall"][0], (0.0, 100.0)))
             for figure, digits in (("recall", 1), ("Brier", 2), ("ECE", 2)):
                 gap = means[first][bucket][figure] - mean[figure]
                 low, high = interval(gap[1:], float(gap[0]), (-100.0, 100.0))
