@@ -53,7 +53,7 @@ class Server:
     def upload(self, pipeline: str, text: str, version: str, description: str) -> Version:
         """The version of this name, uploaded where the server lacks it; the first version is named like any other."""
         with self._explained():
-            pipeline_id = self._client.get_pipeline_id(pipeline)
+            pipeline_id = self._pipeline_id(pipeline)
             if pipeline_id is None:
                 import kfp_server_api
 
@@ -163,6 +163,12 @@ class Server:
                 what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
                 raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
             time.sleep(every)
+
+    def _pipeline_id(self, name: str) -> str | None:
+        """Of a pipeline in this namespace; the client's own get_pipeline_id asks for those that all namespaces share."""
+        called = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
+        found = self._client.list_pipelines(filter=json.dumps(called), namespace=self.way.namespace or None).pipelines
+        return str(found[0].pipeline_id) if found else None
 
     def _pages(self, fetch: Callable[..., Any], name: str) -> Iterator[Any]:
         token = ""

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from contract import argo_rules, kfp_driver, kfp_pod, kfp_rules, kubernetes_rules
 
 PREFIX = "/apis/v2beta1"
+NAMESPACED = ("pipelines", "experiments")  # with profiles, listed and named within one namespace
 
 
 @dataclass
@@ -138,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         store = stores[parts[0]]
         if method == "GET" and len(parts) == 1:
             found = [item for item in store.values() if matches(item, query)]
+            if state.namespace and parts[0] in NAMESPACED:  # pipeline_store.go, getPipelinesByNamespace
+                found = [item for item in found if item.get("namespace", "") == query.get("namespace", "")]
             return page({{"recurringruns": "recurringRuns"}.get(parts[0], parts[0]): found}, query)
         if method == "GET":
             return self._run(parts[1]) if parts[0] == "runs" else store[parts[1]]
@@ -163,8 +166,10 @@ class Handler(BaseHTTPRequestHandler):
             except kfp_rules.Refused as refused:
                 raise Refused(400, str(refused)) from None
             content |= outcome(version, content["runtime_config"]["parameters"])
-        if parts[0] in ("pipelines", "experiments") and any(
-            item["display_name"] == content["display_name"] for item in store.values()
+        if parts[0] in NAMESPACED and any(
+            item["display_name"] == content["display_name"]
+            and (not state.namespace or item.get("namespace", "") == content.get("namespace", ""))
+            for item in store.values()
         ):
             raise Refused(409, "already exists")
         if state.namespace and parts[0] in ("experiments",) and content.get("namespace") != state.namespace:
