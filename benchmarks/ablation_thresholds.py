@@ -94,8 +94,7 @@ def by_bucket(
 def table(
     data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], first: str, draws: int
 ) -> list[str]:
-    """Markdown: a line a row and bucket, means over seeds, with intervals of the recall, and of the first row minus this
-    one.
+    """Markdown: a line a row and bucket, means over seeds, with intervals of the recall and of the first row minus it.
 
     Args:
         data: the set.
