@@ -13,7 +13,7 @@ from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
 from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, take
-from capnet.cluster.trainjob_spec import Here, job_name, settings_of, train_job
+from capnet.cluster.trainjob_spec import SETTINGS, Here, job_name, settings_of, train_job
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
 from capnet.config import Params
@@ -129,11 +129,8 @@ def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -
 
 
 def same(left: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
-    """Whether a TrainJob was started with these settings; the API adds fields of its own."""
-    ours, theirs = job["spec"]["trainer"], left["spec"].get("trainer", {})
-    return all(
-        theirs.get(key) == ours[key] for key in ("image", "command", "numNodes", "numProcPerNode", "resourcesPerNode")
-    )
+    """Whether a TrainJob was started with these settings; the API writes some of them in another way."""
+    return left["metadata"].get("annotations", {}).get(SETTINGS) == job["metadata"]["annotations"][SETTINGS]
 
 
 @contextmanager

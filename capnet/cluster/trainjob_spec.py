@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from capnet.section import problems_of
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 STEP = "node"  # of the runtime's job, and of its container: Kubeflow Trainer's own word
+SETTINGS = "capnet.internal/settings"  # annotation: sha256 of what another try asks for again
+# Kubeflow's profiles give every pod a sidecar; Kubeflow Pipelines exempts its tasks in the same way
+NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
 # what Kubeflow Pipelines tells its own pod; no secret is among them
 HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
@@ -156,6 +160,17 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
     kind, _, runtime = nodes.runtime.rpartition("/")
     labels = dict((LABEL, NODE_LABEL))
     gpus = {nodes.accelerator_type: str(nodes.accelerator_count)} if nodes.accelerator_count else {}
+    trainer = {
+        "image": nodes.image,
+        # how many and where, it reads from PET_* variables
+        "command": ["torchrun", "-m", "capnet.cluster.trainjob_node", str(folder)],
+        "numNodes": nodes.nodes,
+        "numProcPerNode": nodes.processes,
+        "resourcesPerNode": {
+            "requests": {"cpu": nodes.cpu, "memory": nodes.memory, **gpus},
+            "limits": {"memory": nodes.memory, **gpus},
+        },
+    }
     job = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
@@ -163,23 +178,13 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
             "name": name,
             "namespace": here.namespace,
             "labels": labels,
+            "annotations": {SETTINGS: hashlib.sha256(json.dumps(trainer).encode()).hexdigest()},
             **({"ownerReferences": here.owner} if here.owner else {}),
         },
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": kind or "ClusterTrainingRuntime", "name": runtime},
             "activeDeadlineSeconds": int(nodes.hours * 3600),
-            "trainer": {
-                "image": nodes.image,
-                # how many and where, it reads from PET_* variables
-                "command": ["torchrun", "-m", "capnet.cluster.trainjob_node", str(folder)],
-                "numNodes": nodes.nodes,
-                "numProcPerNode": nodes.processes,
-                "resourcesPerNode": {
-                    "requests": {"cpu": nodes.cpu, "memory": nodes.memory, **gpus},
-                    "limits": {"memory": nodes.memory, **gpus},
-                },
-                "env": environment(nodes, here, threads),
-            },
+            "trainer": {**trainer, "env": environment(nodes, here, threads)},
             "runtimePatches": [
                 {
                     "manager": MANAGER,
@@ -216,7 +221,7 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
 
 def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     """What the pods get beyond the TrainJob's own fields: volumes, mount points, account, pull secret, the labels that
-    network policies select.
+    network policies select, and no sidecar of Istio, behind which nodes do not find each other.
 
     Args:
         nodes: with the claims, and where pods may run.
@@ -249,7 +254,8 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
         **({"nodeSelector": nodes.node_selector} if nodes.node_selector else {}),
         **({"tolerations": nodes.tolerations} if nodes.tolerations else {}),
     }
-    return {"name": STEP, "template": {"spec": {"template": {"metadata": {"labels": dict(labels)}, "spec": spec}}}}
+    own = {"labels": {**labels, **NO_SIDECAR}}
+    return {"name": STEP, "template": {"spec": {"template": {"metadata": own, "spec": spec}}}}
 
 
 def known(job: dict[str, Any]) -> dict[str, Any]:

@@ -207,6 +207,15 @@ def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> 
         assert set(rule["verbs"]) <= {"get", "list"} or rule["resources"] == ["trainjobs"]
 
 
+def test_in_a_profile_no_pod_that_ends_gets_a_sidecar_that_does_not(repository: Path) -> None:
+    """Namespaces of profiles have istio-injection: enabled (kubeflow/kubeflow, profile_controller.go)."""
+    for path, at in (("base/volumes-job.yaml", ("spec", "template")), ("shell/pod.yaml", ())):
+        item = yaml.safe_load((repository / "deploy" / path).read_text())
+        for key in at:
+            item = item[key]
+        assert item["metadata"]["labels"]["sidecar.istio.io/inject"] == "false", path
+
+
 def test_pods_fit_the_restricted_profile(repository: Path) -> None:
     found = dict(pods(repository))
     assert set(found) == {"capnet-volumes", "mlflow", "capnet-shell"}

@@ -137,7 +137,8 @@ def test_its_pods_are_pods_for_kubernetes_own_models(place: Place) -> None:
         == pod
     )
     labels = template["metadata"]["labels"]
-    assert labels == dict((names.LABEL, names.NODE_LABEL))
+    # kubeflow/trainer, issues 2794 and 2872: in a profile, nodes behind Istio's sidecars do not find each other
+    assert labels == dict((names.LABEL, names.NODE_LABEL)) | {"sidecar.istio.io/inject": "false"}
 
 
 def test_inputs_lie_on_the_volume_while_it_trains(place: Place) -> None:

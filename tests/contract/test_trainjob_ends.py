@@ -42,9 +42,12 @@ def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
     assert place.left == []
 
 
-def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("amounts", [{}, {"cpu": "1.5", "memory": "8192Mi"}], ids=["usual", "not canonical"])
+def test_another_try_follows_what_a_killed_one_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch, amounts: dict[str, str]
+) -> None:
     place.cluster.play = steady
-    process = place.process()
+    process = place.process(**amounts)
     place.wait_until(
         lambda: bool(place.cluster.made) and place.cluster.looks.get(place.cluster.made[0]["metadata"]["name"], 0) > 1
     )
@@ -54,7 +57,7 @@ def test_another_try_follows_what_a_killed_one_left(place: Place, monkeypatch: p
     place.cluster.play = good
     monkeypatch.setenv("CAPNET_POD", "run-train-2")
     monkeypatch.setenv("CAPNET_POD_UID", "5678")
-    assert place.run() == METRICS
+    assert place.run(**amounts) == METRICS
     (job,) = place.cluster.made
     assert job["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Pod", "name": "run-train-2", "uid": "5678"}
@@ -111,17 +114,15 @@ def test_what_cannot_be_followed_is_replaced(place: Place, change: str) -> None:
     left = spec.train_job(
         spec.job_name(spec.Here.from_environment(), 3),
         folder,
-        spec.settings_of(NODES, PARAMS),
+        spec.settings_of(NODES | ({"image": "another"} if change == "image" else {}), PARAMS),
         spec.Here.from_environment(),
         2,
     )
     place.cluster.objects[f"{JOBS}/{left['metadata']['name']}"] = left
-    if change == "image":
-        left["spec"]["trainer"]["image"] = "another"
-    elif change == "failed":
+    if change == "failed":
         left["status"] = condition("Failed")
         place.cluster.play = lambda job, look: good(job, look) if place.cluster.made else (condition("Failed"), [])
-    else:
+    elif change == "going":
         left["metadata"]["deletionTimestamp"] = "now"
     assert place.run() == METRICS
     assert len(place.cluster.made) == 1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from contract.kubernetes_rules import amount
 from contract.kubernetes_server import Cluster, rule_allows
 from contract.trainer_rules import Runtime, denied, unfit
 
@@ -44,6 +45,19 @@ def pod(
         "metadata": {"name": f"{name}-node-0-{node}-abcde", "labels": index | {"jobset.sigs.k8s.io/jobset-name": name}},
         "status": status,
     }
+
+
+def canonical(quantity: str) -> str:
+    """As Quantity.CanonicalizeBytes writes it (k8s.io/apimachinery, pkg/api/resource): the largest suffix that leaves a
+    whole number.
+    """
+    binary = {f"{letter}i": 1024 ** (n + 1) for n, letter in enumerate("KMGTPE")}
+    decimal = {letter: 1000 ** (n + 1) for n, letter in enumerate("kMGTPE")}
+    thousandths = round(amount(quantity) * 1000)
+    for suffix, factor in reversed((binary if quantity.endswith("i") else decimal).items()):
+        if thousandths % (1000 * factor) == 0:
+            return f"{thousandths // (1000 * factor)}{suffix}"
+    return f"{thousandths // 1000}" if thousandths % 1000 == 0 else f"{thousandths}m"
 
 
 @dataclass
@@ -134,6 +148,9 @@ class Trainer(Cluster):
         if self.old:
             spec.pop("runtimePatches")
         body["metadata"]["uid"] = f"uid-{len(self.made)}"
+        # its defaulting webhook writes the whole object again, and Go writes quantities in canonical form
+        for kind, amounts in spec["trainer"]["resourcesPerNode"].items():
+            spec["trainer"]["resourcesPerNode"][kind] = {key: canonical(value) for key, value in amounts.items()}
         self.objects[f"{JOBS}/{name}"] = body
         self.looks.pop(name, None)
         self.made.append(body)

@@ -86,9 +86,10 @@ class Place:
             PARAMS, self.inputs, {"model": self.folder / "out" / "model"}, NODES | changes, str(self.folder / "data")
         )
 
-    def process(self) -> subprocess.Popen[str]:
+    def process(self, **changes: Any) -> subprocess.Popen[str]:
         """The same in a process of its own, as a pod runs it."""
-        given = json.dumps({"inputs": self.inputs, "model": str(self.folder / "out" / "model"), "nodes": NODES})
+        model, nodes = str(self.folder / "out" / "model"), NODES | changes
+        given = json.dumps({"inputs": self.inputs, "model": model, "nodes": nodes})
         return subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), given],
             env=self.environment,
