@@ -21,9 +21,9 @@ VOLUME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 CLAIMS = ("state_claim", "data_claim")
 SCRATCH = tuple(f"{name}-scratch" for name in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config"))
 TAKEN = ("tmp", "shm", "state", "kfp-launcher", "var-run-argo", "tmp-dir-argo", *SCRATCH)  # by other volumes of a task
-MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one argument of a process, which holds 131,072
+MOST_BYTES = 120_000  # of a run's parameters: KFP hands them on in one variable of a process, which holds 131,072
 OF_PREDICTION = ("pictures", "model", "shards")
-MOST_SHARDS = 150  # task merge gets the list of all parts in one argument of a process
+MOST_SHARDS = 100  # Argo hands the list of all parts to task merge in one variable: 928 bytes a part, of 131,072
 
 
 def check_options(pipeline: str, options: Mapping[str, Any]) -> None:
@@ -47,7 +47,8 @@ def check_root(root: str, data_volume: bool) -> None:
 
 def check_size(arguments: Mapping[str, Any]) -> None:
     """Raise ConfigError where a run's parameters are too long together to be handed on."""
-    sizes = {name: len(json.dumps(value, ensure_ascii=False).encode()) for name, value in arguments.items()}
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in arguments.items()}
+    sizes = {name: len(json.dumps(text, ensure_ascii=False).encode()) for name, text in texts.items()}  # JSON in JSON
     if sum(sizes.values()) > MOST_BYTES:
         longest = sorted(sizes, key=lambda name: -sizes[name])[:2]
         what = f"the parameters of the run have {sum(sizes.values())} bytes, and {MOST_BYTES} fit"

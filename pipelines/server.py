@@ -165,7 +165,7 @@ class Server:
             time.sleep(every)
 
     def _pipeline_id(self, name: str) -> str | None:
-        """Of a pipeline in this namespace; the client's own get_pipeline_id asks for those that all namespaces share."""
+        """Of a pipeline in this namespace; the client's own get_pipeline_id asks for what all namespaces share."""
         called = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
         found = self._client.list_pipelines(filter=json.dumps(called), namespace=self.way.namespace or None).pipelines
         return str(found[0].pipeline_id) if found else None

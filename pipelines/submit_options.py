@@ -131,7 +131,7 @@ OPTIONS = [
         "--shards",
         default=None,
         type=click.IntRange(1),
-        help="prediction: parts that are labelled in parallel, up to 150; default: 4, with --local one.",
+        help="prediction: parts that are labelled in parallel, up to 100; default: 4, with --local one.",
     ),
 ]
 

@@ -2,10 +2,12 @@
 
 Sources: argoproj/argo-workflows v4.0.5, workflow/packer/packer.go (CompressWorkflowIfNeeded: a workflow of more than a
 megabyte after its nodes were packed is refused), workflow/common/common.go (MaxEnvVarLen), workflow/controller/
-operator.go (initializeExecutableNode: every node keeps its inputs; processNodeRetries: a node of kind Retry keeps the
-outputs too), workflow/validate/validate.go (validateWorkflowFieldNames, resolveAllVariables). Which template has which
-inputs: kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/dag.go and container.go. An argument of a
-process: Linux, include/uapi/linux/binfmts.h (MAX_ARG_STRLEN).
+workflowpod.go (a longer ARGO_TEMPLATE goes into a ConfigMap, which the roles of manifests/namespace-install, as KFP
+installs them, do not let the controller make), workflow/controller/operator.go (initializeExecutableNode: every node
+keeps its inputs; processNodeRetries: a node of kind Retry keeps the outputs too), workflow/validate/validate.go
+(validateWorkflowFieldNames, resolveAllVariables). Which template has which inputs: kubeflow/pipelines 2.17.0,
+backend/src/v2/compiler/argocompiler/dag.go and container.go. An argument of a process: Linux,
+include/uapi/linux/binfmts.h (MAX_ARG_STRLEN).
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from contract.kfp_driver import Inputs, Refused, Values
 
 MOST_ARGUMENT = 32 * 4096  # bytes, its end included
 MOST_WORKFLOW = 1024 * 1024
+MOST_TEMPLATE = 131_072
+TEMPLATE = 4_000  # bytes of the rest of a template: volumes, the launcher's own container, where logs go
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 PREFIXES = ("item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks.")  # common.go: of its variables
 NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
@@ -37,6 +41,21 @@ def argument_problems(pod: dict[str, Any]) -> Iterator[str]:
         for variable in item.get("env", ()):
             if len(f"{variable['name']}={variable.get('value', '')}".encode()) + 1 > MOST_ARGUMENT:
                 yield f"{item['name']}: variable {variable['name']} is too long"
+    if (size := template_size(pod)) > MOST_TEMPLATE:
+        yield f"configmaps is forbidden: ARGO_TEMPLATE has {size} bytes"
+
+
+def template_size(pod: dict[str, Any]) -> int:
+    """Bytes of the variable ARGO_TEMPLATE: the pod's patch is text in JSON, and the executor's input text in that."""
+    (main,) = pod["spec"]["containers"]
+    given = main["command"][main["command"].index("--executor_input") + 1]
+    own = {"args": [word.replace(given, "{{$}}") for word in main["args"]]}  # the launcher fills it in
+    return TEMPLATE + len(go_json(go_json({"containers": [main | own]})).encode())
+
+
+def go_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def name_problems(spec: dict[str, Any]) -> Iterator[str]:
@@ -57,11 +76,16 @@ def tag_problems(text: str) -> Iterator[str]:
 
 
 def root_problems(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
-    """The driver of the root gets the run's parameters in one argument, and the root's own specification in another."""
+    """The driver of the root gets the run's parameters in one argument, and the root's own specification in another;
+    both are in ARGO_TEMPLATE.
+    """
     for what, value in (("runtime_config", {"parameterValues": dict(arguments)}), ("component", spec["root"])):
         if (size := len(kfp_pod.marshal(value).encode())) + 1 > MOST_ARGUMENT:
             yield f"root-driver: argument list too long: {size} bytes in --{what}"
         yield from tag_problems(kfp_pod.marshal(value))
+    texts = [kfp_pod.marshal({"parameterValues": dict(arguments)}), kfp_pod.marshal(spec["root"])]
+    if (size := TEMPLATE + len(go_json(texts).encode())) > MOST_TEMPLATE:
+        yield f"root-driver: configmaps is forbidden: ARGO_TEMPLATE has {size} bytes"
 
 
 def workflow_size(spec: dict[str, Any], platform: dict[str, Any], arguments: Values) -> int:

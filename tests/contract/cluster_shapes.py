@@ -42,7 +42,7 @@ def compiled(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def runs(name: str, shards: tuple[int, ...] = (1, 2, 8, 40, MOST_SHARDS)) -> Iterator[dict[str, Any]]:
-    """What a pipeline is started with: 1 to 3 seeds, 1 to 150 parts, on CPUs and on GPUs."""
+    """What a pipeline is started with: 1 to 3 seeds, 1 to 100 parts, on CPUs and on GPUs."""
     kind, options = SHAPES[name]
     more: dict[str, str]
     for more in ({}, GPU):

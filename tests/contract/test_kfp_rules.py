@@ -107,6 +107,7 @@ PARAMETERS = [
     (put("data_version", value=None), "data_version requires type string", TEMPLATE),
     (put("train", value={"text": "{{inputs.parameters.x}}"}), "failed to resolve", "argo validate/validate.go"),
     (put("train", value={"text": "x" * 131_072}), "argument list too long", "Linux: MAX_ARG_STRLEN"),
+    (put("train", value={"text": '"' * 40_000}), "configmaps is forbidden", "argo controller/workflowpod.go"),
 ]
 
 

@@ -32,9 +32,9 @@ OTHERS: dict[str, tuple[str, Options]] = {
 
 
 def arguments(kind: str, several: bool) -> Iterator[dict[str, Any]]:
-    """What pipelines.submit starts runs with: one to three seeds, one to 150 parts."""
+    """What pipelines.submit starts runs with: one to three seeds, one to 100 parts."""
     if kind == "prediction":
-        for shards in (1, 2, 150):
+        for shards in (1, 2, 100):
             yield prediction_arguments(PARAMS, "", "", shards, lambda _: "today")
         return
     for seeds in ([0, 1], [3, 1, 2]) if several else ([], [7]):
