@@ -95,10 +95,11 @@ def _stage_command(name: str) -> click.Command:
                 click.echo("register: the store has this model version")
                 return
         if options.get("save_reference"):
-            from capnet.commands.save_reference import validate_and_save
+            from capnet.commands.save_reference import split_and_save, validate_and_save
 
-            split = Path(sources["split"])
-            metrics = validate_and_save(loaded, split, lambda params: run(name, params, sources, targets))
+            save = split_and_save if name == "split" else validate_and_save
+            folder = Path((targets if name == "split" else sources)["split"])
+            metrics = save(loaded, folder, lambda params: run(name, params, sources, targets))
         else:
             metrics = run(name, loaded, sources, targets)
         if process_rank() == 0:
@@ -127,14 +128,12 @@ def _stage_command(name: str) -> click.Command:
         options.append(
             click.option("--check", is_flag=True, help="Register again only where the store lacks this version.")
         )
-    if name == "validate":
-        options.append(
-            click.option(
-                "--save-reference",
-                is_flag=True,
-                help="Write the file validate.reference from this split, for later runs to compare with.",
-            )
-        )
+    saved = {
+        "split": "Write which images are in test to the file split.reference, for later splits to keep.",
+        "validate": "Write the file validate.reference from this split, for later runs to compare with.",
+    }
+    if name in saved:
+        options.append(click.option("--save-reference", is_flag=True, help=saved[name]))
     example = {
         "train": "train.epochs=3",
         "split": "split.method=pareto",

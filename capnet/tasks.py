@@ -78,6 +78,7 @@ def with_files(params: Params) -> Params:
     address holds a password: whoever may look at a run could read it.
     """
     from capnet.data.checks.drift import read_reference
+    from capnet.data.splits.reference import read_split_reference
     from capnet.promotion.policy import read_policy
 
     if redact(params.data.root) != params.data.root:
@@ -88,12 +89,14 @@ def with_files(params: Params) -> Params:
         )
     read_policy(params.register_.policy)
     read_reference(params.validate_.reference)
-    policy, reference = (
+    read_split_reference(params.split.reference)
+    policy, reference, kept = (
         inlined(setting) if content_of(setting) is None and Path(setting).is_file() else setting
-        for setting in (params.register_.policy, params.validate_.reference)
+        for setting in (params.register_.policy, params.validate_.reference, params.split.reference)
     )
     return params.model_copy(
         update={
+            "split": params.split.model_copy(update={"reference": kept}),
             "register_": params.register_.model_copy(update={"policy": policy}),
             "validate_": params.validate_.model_copy(update={"reference": reference}),
         }

@@ -53,7 +53,9 @@ def check_size(arguments: Mapping[str, Any]) -> None:
         longest = sorted(sizes, key=lambda name: -sizes[name])[:2]
         what = f"the parameters of the run have {sum(sizes.values())} bytes, and {MOST_BYTES} fit"
         where = ", ".join(f"{name}: {sizes[name]}" for name in longest)
-        raise ConfigError(what, where, "shorten the file that travels there: register.policy, validate.reference")
+        raise ConfigError(
+            what, where, "shorten the file that travels there: register.policy, validate.reference, split.reference"
+        )
 
 
 def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:

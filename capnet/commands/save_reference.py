@@ -1,4 +1,4 @@
-"""`capnet validate --save-reference`: write what later splits are compared with."""
+"""`--save-reference` of the stages split and validate: files in git that later splits are held to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 
 from capnet.config import Params
-from capnet.contracts import read_classes, read_split, write_json
+from capnet.contracts import read_classes, read_split, replace_file, write_json
 from capnet.errors import ConfigError
 from capnet.inline import TEXT, content_of, text_and_path
 
+Run = Callable[[Params], dict[str, float]]
 
-def validate_and_save(params: Params, split: Path, validate: Callable[[Params], dict[str, float]]) -> dict[str, float]:
+
+def validate_and_save(params: Params, split: Path, validate: Run) -> dict[str, float]:
     """Run stage validate against the reference that the split itself gives, and write that to the file
     ``validate.reference`` once the stage has accepted the split.
 
@@ -31,18 +33,46 @@ def validate_and_save(params: Params, split: Path, validate: Callable[[Params], 
     """
     from capnet.data.checks.drift import measure
 
-    setting = params.validate_.reference
-    if not setting or content_of(setting) is not None:
-        raise ConfigError(
-            "validate.reference names no file", "params.yaml", "write a path there, such as reference/validation.json"
-        )
-    _, path = text_and_path(setting, "validate.reference")
-    if path.suffix != ".json":
-        what = "a reference is a JSON file, and this name has another ending"
-        raise ConfigError(what, f"validate.reference = {setting!r}", "end it in .json")
+    path = reference_file("validate.reference", params.validate_.reference, "reference/validation.json")
     content = measure(read_split(split / "split.parquet"), read_classes(split / "classes.json"))
     own = params.validate_.model_copy(update={"reference": TEXT + json.dumps(content)})
     figures = validate(params.model_copy(update={"validate_": own}))
     write_json(path, content)
     click.echo(f"validate: wrote {path}; commit it, so that later data is compared with it")
     return figures
+
+
+def split_and_save(params: Params, out: Path, split: Run) -> dict[str, float]:
+    """Run stage split, and write which images are in test to the file ``split.reference``.
+
+    Args:
+        params: all settings.
+        out: the folder of the split, which the stage writes.
+        split: runs the stage with settings.
+
+    Returns:
+        The stage's figures.
+
+    Raises:
+        ConfigError: ``split.reference`` names no file, or one that is no such table.
+    """
+    from capnet.data.splits.reference import read_split_reference, reference_text
+
+    path = reference_file("split.reference", params.split.reference, "reference/split.csv")
+    read_split_reference(str(path))  # another table is not written over
+    figures = split(params)
+    replace_file(path, reference_text(read_split(out / "split.parquet")))
+    click.echo(f"split: wrote {path}; commit it, so that test images stay test images when others are added")
+    return figures
+
+
+def reference_file(name: str, setting: str, usual: str) -> Path:
+    """The file that the setting ``name`` says, with the ending of the ``usual`` one; raises ConfigError otherwise."""
+    if not setting or content_of(setting) is not None:
+        raise ConfigError(f"{name} names no file", "params.yaml", f"write a path there, such as {usual}")
+    _, path = text_and_path(setting, name)
+    ending = Path(usual).suffix
+    if path.suffix != ending:
+        what = f"a reference is a {ending[1:].upper()} file, and this name has another ending"
+        raise ConfigError(what, f"{name} = {setting!r}", f"end it in {ending}")
+    return path

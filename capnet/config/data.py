@@ -152,6 +152,13 @@ class Split(Section):
     test_share: Share = Field(
         0.2, description="share of the rows without a given split that becomes the test set when none is given"
     )
+    reference: str = Field(
+        "reference/split.csv",
+        description=(
+            "file in git: its test images stay test images, its others never become it; `capnet split --save-reference`"
+            " writes it; dvc repro watches the folder reference"
+        ),
+    )
     require_positives: RequirePositives = RequirePositives()
     buckets: tuple[Int, Int] = Field((100, 20), description="head from the first count on, tail below the second")
     seed: Int = Field(0, ge=0, description="seed of the draw")

@@ -42,18 +42,21 @@ def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     Raises:
         DataError: a class is short of ``split.require_positives`` in train or in a split that this stage drew, or the
             training counts are not those of ``split.benchmark``.
+        ConfigError: ``split.reference`` is no such file.
     """
     import pandas as pd
 
     from capnet.data.annotations.label_lists import known_positives
     from capnet.data.splits.assign import assign_splits
     from capnet.data.splits.published import check_benchmark
+    from capnet.data.splits.reference import read_split_reference
 
     settings = params.split
     classes = read_classes(inputs["manifest"] / "classes.json")
     frame = read_manifest(inputs["manifest"] / "manifest.parquet").sort_values("image_id", ignore_index=True)
     labels = known_positives(frame, len(classes))
-    assignment = assign_splits(frame, labels, settings, _published(inputs["manifest"], frame["image_id"], settings))
+    published = _published(inputs["manifest"], frame["image_id"], settings)
+    assignment = assign_splits(frame, labels, settings, published, read_split_reference(settings.reference))
     rows = {"train": assignment.train, "val": assignment.val, "test": assignment.test}
     counts = {name: labels[rows[name]].sum(axis=0) for name in SPLITS}
     check_benchmark(settings.benchmark, classes, counts["train"], {name: len(rows[name]) for name in SPLITS})
@@ -180,6 +183,7 @@ def _decisions(
         # labels beyond the long-tailed list, which a published result would not have had
         "extra_labels": settings.method != "natural" and assignment.validation_source in ("given", "pool"),
         "test_source": assignment.test_source,
+        "test_rows_kept": assignment.test_kept,
         "rows": {**rows, "left_over": n_rows - sum(rows.values())},
         "labels": {name: int(counts[name].sum()) for name in SPLITS},
         "without_positives": {name: _without(classes, counts[name]) for name in SPLITS if rows[name]},

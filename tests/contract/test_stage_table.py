@@ -61,7 +61,7 @@ def test_dvc_says_what_the_table_says(dvc: dict[str, Any], name: str) -> None:
     assert written["desc"] == stage.summary
     inputs = ["data" if item == "${data.root}" else item for item in written["deps"] if not item.startswith("capnet/")]
     # watched as a folder: DVC refuses a dependency on a missing file
-    in_git = [str(Path(Validate().reference).parent)] if name == "validate" else []
+    in_git = [str(Path(Validate().reference).parent)] if name in ("split", "validate") else []
     assert inputs == [*stage.inputs.values(), *in_git]
     assert written["params"] == list(stage.sections)
     outputs = [next(iter(item)) if isinstance(item, dict) else item for item in written["outs"]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from capnet.config import Split
 from capnet.contracts import SPLITS, unit_codes
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
+from capnet.data.splits.reference import kept
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
 
@@ -33,6 +35,7 @@ class Assignment:
     test_source: str  # given, published or share
     followed: int = 0  # rows without a split that went where the rest of their group was given
     held_out_of_given: int = 0  # rows given as train that became validation rows
+    test_kept: int = 0  # test rows that were test rows in split.reference, with their groups
     draw: LongTailedDraw | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -42,6 +45,7 @@ def assign_splits(
     labels: csr_array | np.ndarray,
     settings: Split,
     published: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    reference: Mapping[str, str] = MappingProxyType({}),
 ) -> Assignment:
     """Give the rows of ``frame`` (manifest columns, ascending image_id) their splits.
 
@@ -49,13 +53,14 @@ def assign_splits(
     groups that have no split. A row given as train may be left out by the Pareto draw or a published list, or become a
     validation row where rows without a split do not suffice; it is never a test row. With no test rows given,
     ``test_share`` of the rows without a split is held out before train is drawn, so test keeps the natural
-    distribution.
+    distribution. Where a reference knows images, they stay in or out of test, and the share is that of the new rows.
 
     Args:
         frame: manifest columns, ascending image_id.
         labels: known positives, sparse or dense bool [row, class].
         settings: the section ``split``.
         published: image ids of the published train and test list; empty where there is none.
+        reference: train or test, by image id, of an earlier split; not asked where test rows are given or published.
 
     Raises:
         DataError: train or test would be empty, or a list contradicts given splits.
@@ -76,8 +81,12 @@ def assign_splits(
         followed = _follow_groups(split, groups)
     test_source = "given" if (split == "test").any() else "share"
     test_source = "published" if listed_test else test_source
+    test_kept = 0
     if test_source == "share":
-        split[_test_share(split, labels, groups, settings)] = "test"
+        old, new = kept(frame["image_id"], groups, split == FREE, reference)
+        test_kept = int(old.sum())
+        split[_test_share(new, test_kept, labels, groups, settings)] = "test"
+        split[old] = "test"
     in_list = set(listed_test)
     test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
 
@@ -111,7 +120,16 @@ def assign_splits(
     held_out = np.isin(train, val)
     held_out_of_given = int((given_split[train[held_out]] == "train").sum())
     return Assignment(
-        train[~held_out].tolist(), val.tolist(), test, source, test_source, followed, held_out_of_given, draw, warnings
+        train[~held_out].tolist(),
+        val.tolist(),
+        test,
+        source,
+        test_source,
+        followed,
+        held_out_of_given,
+        test_kept,
+        draw,
+        warnings,
     )
 
 
@@ -147,12 +165,18 @@ def _follow_groups(split: np.ndarray, groups: np.ndarray) -> int:
     return moved
 
 
-def _test_share(split: np.ndarray, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split) -> np.ndarray:
-    """Positions of the rows without a split that become test rows."""
-    free = np.flatnonzero(split == FREE)
-    size = max(1, round(settings.test_share * len(free))) if settings.test_share and len(free) else 0
+def _test_share(
+    new: np.ndarray, kept_rows: int, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+) -> np.ndarray:
+    """Positions of the ``new`` rows, bool [row], that become test rows; with rows that are kept in test there may be
+    none.
+    """
+    free = np.flatnonzero(new)
+    size = round(settings.test_share * len(free))
+    if not kept_rows and settings.test_share and len(free):
+        size = max(1, size)
     chosen = free[stratified_holdout(labels[free], size, settings.seed, groups[free])]
-    if len(chosen):
+    if len(chosen) or kept_rows:
         return chosen
     if size and len(np.unique(groups[free])) == 1:
         todo = (
@@ -171,7 +195,7 @@ def _test_share(split: np.ndarray, labels: csr_array | np.ndarray, groups: np.nd
         raise DataError("no rows for test: every group is too large for it", f"column group, {len(free)} rows", todo)
     raise DataError(
         "no rows for test",
-        f"split.test_share = {settings.test_share}; {len(free)} of {len(split)} rows have no given split",
+        f"split.test_share = {settings.test_share}; {len(free)} of {len(new)} rows have no given split",
         "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share"
         " above 0",
     )

@@ -1,5 +1,5 @@
-"""`capnet validate --save-reference`: written from a split that passes, compared with later, and never from one that is
-refused.
+"""`--save-reference`: of validate, written from a split that passes and compared with later; of split, kept when images
+are added.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from capnet.cli import main
 from capnet.commands.preset import render
 from capnet.commands.save_reference import validate_and_save
 from capnet.config import Params, load, parse
-from capnet.contracts import make_classes, write_classes, write_split
+from capnet.contracts import make_classes, read_split, write_classes, write_manifest, write_split
+from capnet.data.splits.reference import read_split_reference
 from capnet.errors import ConfigError, GateError
+from capnet.tasks import with_files
 
 pytestmark = pytest.mark.slow
 
+POLICY = Path(__file__).resolve().parents[3] / "mlflow" / "promotion.yaml"
 COLUMNS = [
     "image_id",
     "path",
@@ -133,3 +136,66 @@ def test_only_json_is_overwritten_and_a_folder_is_no_reference(place: Path) -> N
     (place / "folder").mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         validate("--set", "validate.reference=folder")
+
+
+def add_images(root: Path, count: int) -> None:
+    """A manifest of so many images, of which one in four is a cat."""
+    ids = [f"p{number:03d}" for number in range(count)]
+    frame = pd.DataFrame(
+        {
+            "image_id": ids,
+            "path": ids,
+            "labels": [[0] if number % 4 == 0 else [1] for number in range(count)],
+            "unknown": [[] for _ in ids],
+            "width": 64,
+            "height": 64,
+            "sha256": [f"{number:064x}" for number in range(count)],
+            **{name: pd.Series([None] * count, dtype=object) for name in ("group", "slice", "given_split")},
+        }
+    )
+    write_manifest(root / "outputs/manifest/manifest.parquet", frame)
+    write_classes(root / "outputs/manifest/classes.json", make_classes(["cat", "dog"]))
+
+
+def run_split(*options: str) -> set[str]:
+    """Ids of the test images."""
+    result = CliRunner().invoke(main, ["split", *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert ("wrote reference/split.csv; commit it" in result.output) == ("--save-reference" in options)
+    frame = read_split(Path("outputs/split/split.parquet"))
+    return set(frame["image_id"][frame["split"] == "test"])
+
+
+def test_a_saved_split_is_kept_and_grows(place: Path) -> None:
+    add_images(place, 100)
+    first = run_split()
+    assert run_split("--save-reference") == first
+    assert (place / "reference/split.csv").read_text().startswith("image_id,split\np000,")
+    add_images(place, 140)
+    second = run_split()
+    assert first < second
+    assert len(second) == 20 + 8
+    assert run_split("--save-reference") == second
+    add_images(place, 141)
+    assert run_split() == second
+    assert run_split("--set", 'split.reference=""') != second
+
+
+def test_a_table_of_ones_own_is_not_written_over(place: Path) -> None:
+    add_images(place, 40)
+    (place / "labels.csv").write_text("path,labels\na.jpg,fox\n")
+    with pytest.raises(ConfigError, match="first line"):
+        CliRunner().invoke(
+            main,
+            ["split", "--save-reference", "--set", "split.reference=labels.csv"],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
+    assert (place / "labels.csv").read_text() == "path,labels\na.jpg,fox\n"
+
+
+def test_a_pipeline_takes_the_file_along(place: Path) -> None:
+    add_images(place, 40)
+    test = run_split("--save-reference")
+    setting = with_files(parse({"register": {"policy": str(POLICY)}})).split.reference
+    assert {name for name, split in read_split_reference(setting).items() if split == "test"} == test

@@ -1,0 +1,104 @@
+"""Test images stay test images when others are added, and what was trained on never becomes one; by brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from unit.data.splits.test_assign import check, table
+
+from capnet.config import Split
+from capnet.data.splits.assign import Assignment, assign_splits
+from capnet.data.splits.reference import read_split_reference, reference_text
+from capnet.errors import ConfigError
+from capnet.inline import TEXT
+
+
+def saved(frame: pd.DataFrame, found: Assignment) -> dict[str, str]:
+    """What the file says of a split, through its text."""
+    rows = [(row, name) for name in ("train", "val", "test") for row in getattr(found, name)]
+    ids = [frame["image_id"].iloc[row] for row, _ in rows]
+    text = reference_text(pd.DataFrame({"image_id": ids, "split": [name for _, name in rows]}))
+    return read_split_reference(TEXT + text)
+
+
+@pytest.mark.parametrize("groups", [0, 90])
+@pytest.mark.parametrize("added", [0, 1, 3, 40, 300])
+def test_test_images_stay_and_the_share_is_that_of_the_new(groups: int, added: int) -> None:
+    everything, labels = table(700, 3, groups=groups)
+    rng = np.random.default_rng(added)
+    old = np.sort(rng.permutation(700)[: 700 - added])
+    before = assign_splits(everything.iloc[old].reset_index(drop=True), labels[old], Split())
+    reference = saved(everything.iloc[old].reset_index(drop=True), before)
+    found = assign_splits(everything, labels, Split(), reference=reference)
+    rows = check(everything, found)
+    test = {everything["image_id"].iloc[row] for row in rows["test"]}
+    assert {name for name, split in reference.items() if split == "test"} <= test
+    assert not {name for name, split in reference.items() if split == "train"} & test
+    known = set(everything["group"][everything["image_id"].isin(reference)].dropna())
+    new = [row not in reference and group not in known for row, group in everything[["image_id", "group"]].to_numpy()]
+    drawn = test & set(everything["image_id"][new])
+    assert len(drawn) == round(0.2 * sum(new)) or (groups and len(drawn) <= 0.2 * sum(new) + 0.5)
+    assert found.test_kept == len(test) - len(drawn)
+    if not added:
+        assert (found.train, found.val, found.test) == (before.train, before.val, sorted(before.test))
+
+
+def test_without_it_one_more_image_draws_another_test_set() -> None:
+    everything, labels = table(200, 1)
+    before = assign_splits(everything.iloc[1:].reset_index(drop=True), labels[1:], Split())
+    after = assign_splits(everything, labels, Split())
+    assert len(set(after.test) & {row + 1 for row in before.test}) < len(before.test) / 2, "what the file is for"
+
+
+def test_labels_may_change_and_images_may_go() -> None:
+    everything, labels = table(300, 2)
+    reference = saved(everything, assign_splits(everything, labels, Split()))
+    left = everything.iloc[:250]
+    found = assign_splits(left, ~labels[:250], Split(), reference=reference)
+    test = [name for name in left["image_id"] if reference[name] == "test"]
+    assert [left["image_id"].iloc[row] for row in sorted(found.test)] == test
+
+
+def test_a_new_class_gets_test_images_from_the_new() -> None:
+    frame, labels = table(300, 4)
+    reference = saved(frame.iloc[:250], assign_splits(frame.iloc[:250], labels[:250], Split()))
+    wider = np.hstack([labels, np.zeros((300, 1), dtype=bool)])
+    wider[250:, -1] = True
+    found = assign_splits(frame, wider, Split(), reference=reference)
+    assert wider[found.test, -1].sum() == 10
+
+
+def test_given_test_rows_are_all_there_is() -> None:
+    frame, labels = table(100, 5)
+    reference = saved(frame, assign_splits(frame, labels, Split()))
+    frame["given_split"] = ["test"] * 10 + [None] * 90
+    found = assign_splits(frame, labels, Split(), reference=reference)
+    assert (found.test, found.test_kept) == (list(range(10)), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("path,labels\na.jpg,fox\n", "first line is not image_id,split"),
+        ("", "first line is not image_id,split"),
+        ("image_id,split\na,test\nb\n", "line 3"),
+        ("image_id,split\na,val\n", "no id and train or test"),
+        ("image_id,split\na,test\na,train\n", "an image id that is there already"),
+        ('image_id,split\n"a,test\n', "no CSV"),
+        ("image_id,split\n" + "a" * 200_000 + ",test\n", "no CSV"),
+    ],
+)
+def test_another_table_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "split.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=what) as caught:
+        read_split_reference(str(path))
+    assert str(path) in str(caught.value)
+    assert "capnet split --save-reference" in str(caught.value)
+
+
+def test_no_file_and_no_setting_know_nothing(tmp_path: Path) -> None:
+    assert read_split_reference(str(tmp_path / "none.csv")) == read_split_reference("") == {}
