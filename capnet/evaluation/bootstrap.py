@@ -24,6 +24,7 @@ PAIRS = (
     ("zero_shot", "zero_shot_single_view"),
 )
 BLOCK = 8_000_000  # elements of the largest array of one block of draws: 32 MB
+LEFT_OUT = 100  # units that are left out in turn: those that carry most of the means
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def compare(
         draws: number of draws.
 
     Returns:
-        Values and differences as fractions of 1; intervals of the AP per class are those of the first variant.
+        Values and differences as fractions of 1; intervals of the AP per class are those of the first variant. A
+        difference also says what is left of it without the one unit that carries most of it (``_without_one``).
     """
     masks = bucket_masks(buckets)
     rankings = {name: rank(labels, variant.scores, known) for name, variant in variants.items()}
@@ -149,10 +151,11 @@ def compare(
             drawn[name].append({key: np.full_like(value, np.nan) for key, value in block.items()} if single else block)
             if name == first:
                 drawn_ap.append(ap[with_interval])
-    samples = {
-        name: {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-        for name, blocks in drawn.items()
-    }
+    samples = {name: _joined(blocks) for name, blocks in drawn.items()}
+    left_out = heaviest_units(labels & known, units)[: 0 if single else LEFT_OUT]
+    parts = [left_out[at : at + size] for size in [max(1, BLOCK // widest)] for at in range(0, len(left_out), size)]
+    kept = [(units[:, None] != part).astype(np.float32) for part in parts]
+    without = {name: _joined([measure(name, weights)[1] for weights in kept]) for name in variants if kept}
 
     values = {
         name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name])
@@ -164,11 +167,29 @@ def compare(
             shared = [key for key in samples[one] if key in samples[other]]
             point = {key: float(points[one][1][key][0] - points[other][1][key][0]) for key in shared}
             drawn_difference = {key: samples[one][key] - samples[other][key] for key in shared}
-            differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, (-1.0, 1.0))
+            paired = differences[f"{one}-{other}"] = _with_intervals(point, drawn_difference, (-1.0, 1.0))
+            for key in [key for key in shared if kept and key in paired]:
+                left = np.nan_to_num(without[one][key] - without[other][key])  # without its only positives: nothing
+                paired[f"{key}_without_one"] = float(left.min() if paired[key] > 0 else left.max())
     low, high = np.full((2, labels.shape[1]), np.nan)
     for c, sample in zip(with_interval, np.concatenate(drawn_ap, axis=1), strict=True):
         low[c], high[c] = interval(sample, float(points[first][0][c, 0]))
     return Comparison(values, differences, {name: points[name][0][:, 0] for name in variants}, low, high)
+
+
+def heaviest_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All units, those first that carry most of a mean over classes; a class's weight is shared by its positives.
+
+    Args:
+        positives: bool [image, class].
+        units: int [image] from 0 on.
+    """
+    shares = (positives / np.maximum(1, positives.sum(axis=0))).sum(axis=1)
+    return np.argsort(-np.bincount(units, shares), kind="stable")
+
+
+def _joined(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 
 def _with_intervals(

@@ -115,12 +115,14 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     return [sentence + (f" There it gained, in points of mAP: {'; '.join(gains)}." if gains else "")]
 
 
-def reading(value: float, low: float, high: float) -> tuple[str, str]:
+def reading(value: float, low: float, high: float, without_one: float = math.nan) -> tuple[str, str]:
     """What a difference with its interval shows.
 
     Args:
         value: the difference, positive where it is better; NaN where it was not measured.
         low, high: ends of its interval; NaN for none.
+        without_one: the difference without the one picture, or group of pictures, that carries most of it. A bootstrap
+            cannot know what one picture may have hidden: it is in a draw, or the class is not.
 
     Returns:
         Kind (better, worse, same or none), and the sentence.
@@ -129,6 +131,12 @@ def reading(value: float, low: float, high: float) -> tuple[str, str]:
         return "none", "not measured"
     if math.isnan(low) or math.isnan(high):
         return "none", "no interval was measured"
+    carried = 0.0 if math.isnan(without_one) else value - without_one
+    if (low > 0 and low <= carried) or (high < 0 and high >= carried):
+        return (
+            "same",
+            f"no difference is shown: it hangs on one picture or group, without which it is {points(without_one)}",
+        )
     if low > 0 or high < 0:
         kind = "better" if value > 0 else "worse"
         return kind, f"{kind}, the interval excludes 0"
@@ -137,8 +145,9 @@ def reading(value: float, low: float, high: float) -> tuple[str, str]:
 
 def difference(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One difference of evaluation.json, ready to show."""
-    value, low, high = (as_float(values.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
-    kind, sentence = reading(value, low, high)
+    keys = (name, f"{name}_low", f"{name}_high", f"{name}_without_one")
+    value, low, high, without_one = (as_float(values.get(key)) for key in keys)
+    kind, sentence = reading(value, low, high, without_one)
     return {
         "value": value,
         "low": low,

@@ -12,6 +12,7 @@ from unit.evaluation.made_scores import Made, make
 
 from capnet.contracts import unit_codes
 from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare, draw_weights, interval
+from capnet.evaluation.report.words import difference
 
 BUCKETS = ["head", "medium", "tail", "tail"]
 
@@ -152,6 +153,46 @@ def test_what_cannot_be_measured_is_left_out_and_never_nan() -> None:
     assert not {"head", "tail", "tail_low", "CF1_chosen"} & set(found.values["capnet"])
     assert np.isfinite(list(found.values["capnet"].values())).all()
     assert np.isnan(found.ap["capnet"][2])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_is_left_without_one_picture_is_the_least_of_all(grouped: bool) -> None:
+    one, other = make(60, 4, seed=1, rarest=0.03), make(60, 4, seed=2, gain=0.2)
+    units = np.arange(60) // 3 if grouped else _units(60)
+    variants = {"capnet": Variant(one.scores), "zero_shot": Variant(other.scores)}
+    found = compare(one.labels, one.known, variants, BUCKETS, units, 20).differences["capnet-zero_shot"]
+    expected = []
+    for unit in np.unique(units):
+        rows, gaps = units != unit, []
+        for c in range(4):
+            kept = rows & one.known[:, c]
+            if one.labels[kept, c].any():
+                y = one.labels[kept, c]
+                gaps.append(
+                    average_precision_score(y, one.scores[kept, c]) - average_precision_score(y, other.scores[kept, c])
+                )
+        expected.append(np.mean(gaps))
+    assert found["mAP"] > 0
+    assert found["mAP_without_one"] == pytest.approx(min(expected), abs=1e-6)
+
+
+def test_a_picture_that_is_all_positives_of_a_tail_leaves_nothing() -> None:
+    """As a user met it: two classes with one test picture, the same one, which the model ranks first and the other
+    second.
+    """
+    labels, rng = np.zeros((40, 4), dtype=bool), np.random.default_rng(0)
+    labels[:20, 0], labels[10:30, 1], labels[39, 2:] = True, True, True
+    scores = rng.random((40, 4)).astype(np.float32) * 0.5
+    first, second = scores.copy(), scores.copy()
+    first[39, 2:], second[39, 2:] = 0.9, np.sort(scores[:39, 2:], axis=0)[-2:].mean(axis=0)
+    variants = {"capnet": Variant(first), "zero_shot": Variant(second)}
+    found = compare(labels, np.ones_like(labels), variants, BUCKETS, _units(40), 200).differences["capnet-zero_shot"]
+    assert found["tail"] == 0.5
+    assert found["tail_low"] > 0, "no bootstrap knows what that picture may have hidden"
+    assert found["tail_without_one"] == 0
+    assert found["mAP_without_one"] == pytest.approx(0, abs=1e-6)
+    assert difference(found, "tail")["kind"] == "same"
+    assert "hangs on one picture or group, without which it is 0.0" in difference(found, "tail")["sentence"]
 
 
 def test_one_positive_alone_still_has_finite_means() -> None:
