@@ -26,9 +26,10 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError, some
+from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import COVERAGE, Rows, Rule, Verdict, compare, coverage, minimum
+from capnet.promotion.verdict import COVERAGE, OTHER_CLASSES, Rows, Rule, Verdict, compare, coverage, minimum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +165,7 @@ def judge(
         change = (
             f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}" if gone or new else "the same in another order"
         )
-        note = f"not comparable: the champion knows other classes ({change})"
+        note = f"{OTHER_CLASSES} ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own))
 
@@ -191,7 +192,8 @@ def judge(
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
-    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()))
+    fell = largest_falls(everything, own[fresh], theirs)
+    return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), fell=fell)
 
 
 def _grouped(*models: GateScores) -> list[GateScores]:

@@ -140,7 +140,9 @@ def promote(
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if verdict.colour == "red" and not force:
         problems = [
-            Problem(str(rule), identity(name, number), "see the classes that fell in the report; train again")
+            Problem(
+                str(rule), identity(name, number), f"look at what fell most ({'; '.join(verdict.fell)}); train again"
+            )
             for rule in verdict.broken
         ]
         last = Problem(
@@ -156,8 +158,7 @@ def promote(
         raise GateError(
             f"{why}, which needs --reason",
             f"{identity(name, number)}: {'; '.join([*verdict.asks, *map(str, verdict.uncovered), *verdict.notes])}",
-            "test on the champion's pictures too and register again, or say in a sentence why this version must serve:"
-            " `--reason ...`, it stays in the history",
+            verdict.advice,
         )
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
         open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]

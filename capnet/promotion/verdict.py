@@ -23,6 +23,7 @@ NO_INTERVAL = (float("nan"), float("nan"))
 UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
+OTHER_CLASSES = "not comparable: the champion knows other classes"
 LIKELY = "below what is allowed, but not beyond doubt"
 
 
@@ -54,7 +55,7 @@ class Rule:
 @dataclass(frozen=True)
 class Verdict:
     """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``; ``asks``:
-    why a person must give a reason, coverage apart.
+    why a person must give a reason, coverage apart; ``fell``: the classes that fell most.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -62,6 +63,7 @@ class Verdict:
     doubtful: bool = False
     rows: int = 0
     asks: tuple[str, ...] = ()
+    fell: tuple[str, ...] = ()
 
     @property
     def colour(self) -> Colour:
@@ -78,6 +80,15 @@ class Verdict:
     @property
     def needs_reason(self) -> bool:
         return bool(self.uncovered or self.asks)
+
+    @property
+    def advice(self) -> str:
+        """What to do where a reason is needed."""
+        options = "--reason ..." + (" --yes" if self.colour == "inconclusive" else "")
+        todo = f"say in a sentence why this version must serve: `{options}`, it stays in the history"
+        if self.uncovered and not any(note.startswith(OTHER_CLASSES) for note in self.notes):
+            return f"test on the champion's pictures too and register again, or {todo}"
+        return todo
 
     @property
     def broken(self) -> list[Rule]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from capnet.contracts import read_classes
 from capnet.errors import GateError
@@ -234,7 +235,28 @@ def test_other_classes_cover_nothing() -> None:
     world = World(6, 1000, EASY)
     candidate = world.scores(world.ours)
     renamed = {"classes": [item | {"name": f"other {item['name']}"} for item in candidate.classes["classes"]]}
-    assert judge(replace(candidate, classes=renamed), world.scores(world.theirs), POLICY).needs_reason
+    verdict = judge(replace(candidate, classes=renamed), world.scores(world.theirs), POLICY)
+    assert verdict.needs_reason
+    assert verdict.advice.startswith("say in a sentence"), "no test on the champion's pictures would help"
+    assert "`--reason ... --yes`" in verdict.advice
+
+
+def test_the_classes_that_fell_most_are_named_with_both_figures() -> None:
+    world = World(9, 400, HARD)
+    world.ours[:, 4] = world.ours[::-1, 4]
+    precision = np.array(
+        [
+            [average_precision_score(world.labels[:, c], scores[:, c]) for c in range(len(BUCKETS))]
+            for scores in (world.theirs, world.ours)
+        ]
+    )
+    order = [c for c in np.argsort(precision[1] - precision[0]) if precision[1, c] < precision[0, c]]
+    assert order[0] == 4
+    assert world.judge(range(400)).fell == tuple(
+        f"class {c} {before:.1f} to {after:.1f}, {world.labels[:, c].sum()} test pictures"
+        for c, (before, after) in ((c, 100 * precision[:, c]) for c in order[:5])
+    )
+    assert world.judge(range(1)).fell == ()
 
 
 def test_the_limit_is_the_policys_and_0_asks_for_nothing() -> None:

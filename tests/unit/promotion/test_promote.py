@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def test_better_in_the_mean_and_worse_in_the_tail_is_refused_with_rule_and_numbe
     assert text.startswith("fail: tail ")
     assert "may be 3.0 lower" in text
     assert "fail: mAP" not in text
+    assert re.search(
+        r"to do: look at what fell most \(.+ \d+\.\d to \d+\.\d, \d+ test pictures\b.*\); train again", text
+    )
     assert champion(client) == "1"
     tags = client.get_model_version("capnet", "2").tags
     assert (tags["verdict"], tags["verdict_of"], tags["verdict_against"]) == (
