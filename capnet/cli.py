@@ -21,6 +21,7 @@ COMMANDS = {
     "promote": "Make a model version the champion if it passes the gate.",
     "export": "Write a model as one ONNX file.",
     "shard": "Write the images as tar shards (WebDataset layout).",
+    "review": "Write the labels that the model doubts, for people to correct.",
     "summary": "Print the results of the last run as a table.",
     "download": "Download a published benchmark.",
     "doctor": "Check the data and its remote, or with --cluster the cluster: what is missing, and what to do.",

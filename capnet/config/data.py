@@ -61,6 +61,9 @@ class IngestBase(Section):
     classes: InsidePath = Field(
         "classes.csv", description="optional table inside data.root: name, prompt_name, critical"
     )
+    corrections: InsidePath = Field(
+        "corrections.csv", description="optional table inside data.root of labels that people corrected: capnet review"
+    )
     separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
     empty_cell: Literal["unknown", "negative"] = Field(
         "unknown", description="tables with one column a class: what an empty cell says"

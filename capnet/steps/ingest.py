@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
+from capnet.data.annotations.corrections import apply_corrections
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import local_root
@@ -43,7 +44,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         outputs: ``manifest``, the folder to write.
 
     Returns:
-        Number of pictures, of classes, of pictures without a label and, if there are any, of those left out.
+        Number of pictures, of classes, of pictures without a label and, if there are any, of those left out and of
+        corrected labels.
 
     Raises:
         DataError: with every mistake in tables and images at once.
@@ -51,7 +53,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
     annotations = read_annotations(folder, params)
-    problems, outside = list(annotations.problems), set[int]()
+    corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
+    problems, outside = [*annotations.problems, *mistakes], set[int]()
     if settings.images != "listed":
         local_root(params.data, inputs["data"], annotations.rows, strict=False)
         outside = {row for row, path in enumerate(annotations.rows["path"]) if folder.leads_out(path)}
@@ -93,7 +96,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     left_out = len(faults) + sum(annotations.left_out.values())
     classes = float(len(annotations.classes))
     metrics = {"pictures": float(len(rows)), "classes": classes, "without_label": float(blank)}
-    return metrics | ({"left_out": float(left_out)} if left_out else {})
+    return metrics | {name: float(count) for name, count in (("left_out", left_out), ("corrected", corrected)) if count}
 
 
 def read_annotations(folder: DataFolder, params: Params) -> Annotations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.workplace import Workplace, refuse
+from e2e.workplace import Workplace, refuse, small_place
 
 from capnet.contracts import (
     label_matrix,
@@ -101,6 +102,33 @@ def test_the_report_needs_no_network_and_shows_no_picture(finished: Workplace) -
     assert "data:image/jpeg" not in text, "thumbnails are off for one's own data"
     for name in ("lemon", "strawberry", "broccoli", "blueberry"):
         assert name in text
+
+
+def test_what_people_say_to_a_review_is_in_the_next_ingest(finished: Workplace, tmp_path: Path) -> None:
+    said = finished.capnet("review", "--out", str(tmp_path / "review"), "--most", "6")
+    rows = list(csv.DictReader((tmp_path / "review" / "corrections.csv").open()))
+    assert said.startswith(f"review: {len(rows)} labels to look at, 0 said before")
+    assert {row["split"] for row in rows} == {"train"}, "test images only where they are asked for"
+    page = (tmp_path / "review" / "review.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == page.count("<li data-path") == len(rows) > 0
+
+    (tmp_path / "next").mkdir()
+    place = small_place(tmp_path / "next")
+    place.capnet("ingest")
+    before = read_manifest(place.root / "outputs" / "manifest" / "manifest.parquet")
+    names = read_classes(place.root / "outputs" / "manifest" / "classes.json").names
+    for row in rows:
+        row["label"] = "no" if row["given"] == "yes" else "yes"
+    with (place.root / "data" / "corrections.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    assert f"corrected {len(rows)}" in place.capnet("ingest")
+    after = read_manifest(place.root / "outputs" / "manifest" / "manifest.parquet")
+    expected = {path: set(labels) for path, labels in zip(before["path"], before["labels"], strict=True)}
+    for row in rows:
+        expected[row["path"]] ^= {names.index(row["class"])}
+    assert {path: set(labels) for path, labels in zip(after["path"], after["labels"], strict=True)} == expected
 
 
 def test_register_is_idempotent(finished: Workplace, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""`capnet review`: labels that the model doubts, for people to look at; what they say goes into corrections.csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capnet.commands.options import settings_options
+
+if TYPE_CHECKING:
+    from capnet.config import Params
+    from capnet.data.annotations.corrections import Corrections
+
+COLUMNS = ("path", "class", "label", "given", "probability", "split")
+TABLE, PAGE = "corrections.csv", "review.html"
+
+
+@click.command(
+    "review",
+    epilog="\b\nExamples:\n  capnet review\n  capnet review --most 500 --out second-review\n"
+    "  cp review/corrections.csv data && dvc repro     once column label is filled in",
+)
+@settings_options()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("review"), show_default=True, help="Folder to write."
+)
+@click.option(
+    "--most", type=click.IntRange(1, 5000), default=200, show_default=True, help="Labels to look at, at most."
+)
+@click.option(
+    "--outputs", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Of the stages."
+)
+@click.option(
+    "--test", is_flag=True, help="Test images too: what is corrected there where the model is sure flatters it."
+)
+def command(params: str, settings: tuple[str, ...], out: Path, most: int, outputs: Path, test: bool) -> None:
+    """Write the labels that the model doubts most: those that may be missing, and those that may be wrong.
+
+    Scores are those of models that have not seen the image: of validation images, and out of fold where `capnet train`
+    wrote such scores. Open review.html, choose yes, no or unknown, and save corrections.csv; or fill in column label of
+    the table in a spreadsheet. Put it into the data folder: stage ingest lays it over the annotations, whatever their
+    format, and leaves them as they are. What was said before is in the table again.
+    """
+    from capnet.config import load
+    from capnet.contracts import replace_file
+    from capnet.data.annotations.corrections import corrections_text, read_corrections
+    from capnet.data.annotations.paths import DataFolder
+    from capnet.data.sources.root import local_root
+    from capnet.errors import DataError
+
+    chosen = load(Path(params), settings)
+    data = DataFolder(local_root(chosen.data, Path(chosen.data.root)), chosen.data.links)
+    before, _, problems = read_corrections(data.path(chosen.ingest.corrections))
+    if problems:
+        raise DataError(problems=problems)
+    asked = doubts(outputs, before, most, test)
+    rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / PAGE, page(asked, before, chosen))
+    replace_file(out / TABLE, corrections_text([*rows, *asked], COLUMNS))
+    click.echo(
+        f"review: {len(asked)} labels to look at, {len(before)} said before. Open {out / PAGE}, or fill in column label"
+        f" of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and `dvc repro`"
+    )
+
+
+def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tuple[str, ...]]:
+    """Rows of COLUMNS with an empty label.
+
+    Args:
+        outputs: folder with split, model and evaluation.
+        before: what people said already, which is not asked again.
+        most: at most so many rows.
+        test: ask about test images too.
+
+    Raises:
+        ContractError: outputs are missing, damaged or of different runs, or only test images have such scores.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from capnet.contracts import label_matrix, read_classes, read_predictions, read_split
+    from capnet.errors import ContractError
+    from capnet.evaluation.calibration import calibrate
+    from capnet.evaluation.doubtful import doubtful_labels
+    from capnet.evaluation.thresholds import limits_of, read_thresholds
+
+    evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
+    thresholds = read_thresholds(evaluation / "thresholds.json")
+    classes = read_classes(outputs / "split" / "classes.json", thresholds["class_fingerprint"])
+    found = read_predictions(evaluation / "predictions.parquet")
+    tables = [read_predictions(held_out)] if held_out.is_file() else []
+    scored = pd.concat([*tables, found[found["variant"] == "capnet"]]).drop_duplicates("image_id")
+    rows = scored.merge(read_split(outputs / "split" / "split.parquet"), on="image_id", suffixes=("_scored", ""))
+    rows = rows[(rows["split"] != "test") | test].reset_index(drop=True)
+    if rows.empty:
+        todo = "set train.out_of_fold: true and train again, or ask about test images: --test"
+        raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
+    labels, unknown = (label_matrix(rows[name], len(classes)) for name in ("labels", "unknown"))
+    known = ~unknown
+    number = {name: c for c, name in enumerate(classes.names)}
+    position = {path: row for row, path in enumerate(rows["path"])}
+    for path, name in before:
+        if path in position and name in number:
+            known[position[path], number[name]] = False
+    probabilities = calibrate(limits_of(thresholds)[1], np.stack(rows["scores"].tolist()))
+    return [
+        (
+            str(rows["path"].iloc[doubt.row]),
+            classes.names[doubt.column],
+            "",
+            "yes" if doubt.given else "no",
+            f"{doubt.probability:.3f}",
+            str(rows["split"].iloc[doubt.row]),
+        )
+        for doubt in doubtful_labels(labels, known, probabilities, most)
+    ]
+
+
+def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> str:
+    """A page with small images, which saves corrections.csv by itself."""
+    import pandas as pd
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from capnet.data.sources.root import local_root
+    from capnet.evaluation.report import thumbnails
+    from capnet.progress import track
+
+    paths = list(dict.fromkeys(row[0] for row in asked))
+    root = local_root(params.data, Path(params.data.root), pd.DataFrame({"path": paths}), strict=False)
+    shown = {path: thumbnails.thumbnail(root / path) for path in track(paths, "reading images", len(paths))}
+    environment = Environment(
+        loader=FileSystemLoader(Path(thumbnails.__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    said = [[path, name, label] for (path, name), label in sorted(before.items())]
+    rows = [dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]]} for row in asked]
+    return environment.get_template("review.html").render(rows=rows, said=said, name=TABLE)

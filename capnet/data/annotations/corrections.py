@@ -1,0 +1,91 @@
+"""corrections.csv: what people said about single labels of a model's review, laid over annotations of any format."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from capnet.data.annotations.paths import normal_path
+from capnet.data.annotations.rows import Annotations
+from capnet.data.annotations.tables import read_rows
+from capnet.errors import Problem
+
+COLUMNS = ("path", "class", "label")
+LABELS = ("yes", "no", "unknown")
+Corrections = dict[tuple[str, str], str]  # yes, no or unknown, by path of the image and name of the class
+
+
+def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str], list[Problem]]:
+    """Read what people said; further columns, and rows without a label, are passed over.
+
+    Args:
+        path: the table; nothing is said where there is no such file.
+
+    Returns:
+        The labels; for each the name of its row; and every mistake.
+    """
+    found: Corrections = {}
+    where: dict[tuple[str, str], str] = {}
+    if not path.exists():
+        return found, where, []
+    table, rows, lines = read_rows(path, COLUMNS, COLUMNS)
+    for row, line in zip(rows, lines, strict=True):
+        label = row["label"].lower()
+        if not label:
+            continue
+        key = (normal_path(row["path"]), row["class"])
+        if label not in LABELS:
+            todo = f"write {', '.join(LABELS)}, or nothing"
+            table.problems.append(Problem(f"label {row['label']!r}", table.where(line), todo))
+        elif found.get(key, label) != label:
+            what = f"{row['class']!r} of {row['path']!r} is {label} here and {found[key]} in {where[key]}"
+            table.problems.append(Problem(what, table.where(line), "keep one of the two rows"))
+        else:
+            found[key], where[key] = label, table.where(line)
+    return found, where, table.problems
+
+
+def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[Problem]]:
+    """Change labels of ``annotations`` to what people said.
+
+    Args:
+        annotations: changed in place.
+        path: as in ``read_corrections``.
+
+    Returns:
+        How many labels are others now, and every mistake of the table.
+    """
+    found, where, problems = read_corrections(path)
+    rows, numbers = annotations.rows, {name: c for c, name in enumerate(annotations.classes.names)}
+    position = {name: row for row, name in enumerate(rows["path"])} if found else {}
+    labels, unknown, changed = rows["labels"].tolist(), rows["unknown"].tolist(), 0
+    for key, label in found.items():
+        image, name = key
+        if image not in position or name not in numbers:
+            what = f"class {name!r}" if image in position else f"image {image!r}"
+            todo = "correct the name, or remove the row"
+            problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
+            continue
+        row, c = position[image], numbers[name]
+        before = (c in labels[row], c in unknown[row])
+        labels[row] = _with(labels[row], c, label == "yes")
+        unknown[row] = _with(unknown[row], c, label == "unknown")
+        changed += before != (label == "yes", label == "unknown")
+    if changed:
+        rows["labels"], rows["unknown"] = labels, unknown
+    return changed, problems
+
+
+def corrections_text(rows: Iterable[tuple[str, ...]], columns: tuple[str, ...]) -> str:
+    """A table of COLUMNS and others, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _with(labels: Iterable[int], c: int, present: bool) -> list[int]:
+    return sorted({*labels} | {c}) if present else [label for label in labels if label != c]

@@ -1,0 +1,38 @@
+"""The page of `capnet review` in a browser: what is chosen there is the table that ingest reads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from PIL import Image
+from services.browser import Browser
+
+from capnet.commands.review import page
+from capnet.config import parse
+from capnet.data.annotations.corrections import read_corrections
+
+
+def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
+    names = ["plain.jpg", "a, b.jpg", 'q"uo</script>te.jpg']
+    for name in names[:2]:
+        Image.new("RGB", (40, 30), "green").save(tmp_path / name)
+    asked = [(name, f"fox <b>{n}</b>", "", "no", "0.900", "train") for n, name in enumerate(names)]
+    before = {("old.jpg", "</script><script>alert(1)</script>"): "unknown"}
+    (tmp_path / "review.html").write_text(page(asked, before, parse({"data": {"root": str(tmp_path)}})))
+    (tmp_path / "profile").mkdir()
+    with Browser(tmp_path / "profile") as window:
+        window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+        window.open(f"file://{tmp_path}/review.html")
+        window.wait("Is it there?", "0 of 3 looked at", "fox <b>1</b>?")
+        window.click("li:nth-child(2) label", "^yes$")
+        window.click("li:nth-child(3) label", "^no$")
+        window.wait("2 of 3 looked at")
+        window.click("button", "Save")
+        end = time.monotonic() + 20
+        while not (tmp_path / "saved" / "corrections.csv").is_file():
+            assert time.monotonic() < end
+            time.sleep(0.2)
+    found, _, problems = read_corrections(tmp_path / "saved" / "corrections.csv")
+    assert problems == []
+    assert found == before | {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no"}

@@ -1,0 +1,74 @@
+"""What people said about single labels, laid over annotations; every mistake in the table is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from capnet.config import Ingest
+from capnet.data.annotations.corrections import apply_corrections, read_corrections
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers import csv as reader
+from capnet.data.annotations.rows import Annotations
+
+TABLE = "path,labels,unknown\na.jpg,fox|owl,deer\nb/c.jpg,,\nd.jpg,owl,\n"
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Annotations:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    found = reader.read(DataFolder(tmp_path), Ingest())
+    assert found.classes.names == ["deer", "fox", "owl"]
+    return found
+
+
+def corrected(annotations: Annotations, folder: Path, text: str) -> tuple[int, list[str]]:
+    (folder / "corrections.csv").write_text(text)
+    changed, problems = apply_corrections(annotations, folder / "corrections.csv")
+    return changed, [str(problem) for problem in problems]
+
+
+def test_yes_no_and_unknown_are_laid_over_what_was_given(annotations: Annotations, tmp_path: Path) -> None:
+    text = (
+        "path,class,label,given,probability,split\n"
+        "a.jpg,fox,no,yes,0.001,train\n"
+        "a.jpg,deer,yes,,,\n"
+        "./b//c.jpg,owl,Yes,no,0.99,train\n"
+        "d.jpg,fox,,no,0.9,train\n"
+        "d.jpg,owl,unknown,yes,0.1,train\n"
+        "a.jpg,owl,yes,yes,0.9,train\n"
+    )
+    assert corrected(annotations, tmp_path, text) == (4, []), (
+        "an open row says nothing, one that agrees changes nothing"
+    )
+    assert annotations.rows["labels"].tolist() == [[0, 2], [2], []]
+    assert annotations.rows["unknown"].tolist() == [[], [], [2]]
+
+
+def test_no_table_changes_nothing(annotations: Annotations, tmp_path: Path) -> None:
+    assert apply_corrections(annotations, tmp_path / "corrections.csv") == (0, [])
+    assert annotations.rows["labels"].tolist() == [[1, 2], [], [2]]
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("a.jpg,fox,maybe", "label 'maybe'"),
+        ("z.jpg,fox,yes", "image 'z.jpg' is not in the annotations"),
+        ("a.jpg,cat,yes", "class 'cat' is not in the annotations"),
+        ("d.jpg,fox,yes\nd.jpg,fox,no", "'fox' of 'd.jpg' is no here and yes in corrections.csv row 2"),
+    ],
+)
+def test_mistakes_are_named_with_their_row(annotations: Annotations, tmp_path: Path, row: str, what: str) -> None:
+    _, (problem,) = corrected(annotations, tmp_path, f"path,class,label\n{row}\n")
+    assert what in problem
+    assert "corrections.csv row " in problem
+
+
+@pytest.mark.parametrize("text", ["", "path,labels\na.jpg,fox\n", "path,class,label\na.jpg,fox\n", "\xff\x00"])
+def test_another_table_is_refused(annotations: Annotations, tmp_path: Path, text: str) -> None:
+    (tmp_path / "corrections.csv").write_bytes(text.encode("latin-1"))
+    assert read_corrections(tmp_path / "corrections.csv")[2]
+    assert apply_corrections(annotations, tmp_path / "corrections.csv")[1]
+    assert annotations.rows["labels"].tolist() == [[1, 2], [], [2]]
