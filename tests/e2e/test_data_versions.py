@@ -76,3 +76,26 @@ def test_without_a_remote_make_says_how_to_set_one(clone: Clone, target: str) ->
     told = clone.run(make_line(target))
     assert told.returncode != 0
     assert "make data-remote URL=" in told.stderr
+
+
+def test_the_doctor_advises_a_pull_that_works(clone: Clone) -> None:
+    assert clone.run("capnet doctor").returncode == 0
+    (clone.root / "data/b.jpg").unlink()
+    (clone.root / ".dvc/cache").rename(clone.root / ".dvc/gone")
+    assert "to do: dvc pull data.dvc fetches what is missing" in clone.run("capnet doctor").stderr
+    clone.forget_files()
+    assert "to do: dvc pull data.dvc\n" in clone.run("capnet doctor").stderr + "\n"
+    clone.do("dvc pull data.dvc")
+    assert content(clone) == FIRST
+
+
+def test_without_a_remote_the_doctor_advises_none(clone: Clone) -> None:
+    clone.do("dvc remote remove store")
+    (clone.root / "data/b.jpg").unlink()
+    for _ in range(2):
+        told = clone.run("capnet doctor")
+        assert told.returncode == 3
+        assert "dvc pull" not in told.stderr
+        assert "no DVC remote is set" in told.stderr
+        assert "make data-remote URL=" in told.stderr
+        clone.forget_files()

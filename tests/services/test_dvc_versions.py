@@ -74,7 +74,7 @@ def test_push_remove_pull_and_switch_by_git(clone: Clone) -> None:
     told = doctor(clone)
     assert told.returncode == 3
     assert "there is no folder data" in told.stderr
-    assert "dvc pull" in told.stderr
+    assert "dvc pull data.dvc" in told.stderr
     assert "answers at http://127.0.0.1" in told.stdout
     assert "it has this data version" in told.stdout
     assert "environment variables AWS_ACCESS_KEY_ID" in told.stdout
