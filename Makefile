@@ -65,19 +65,31 @@ data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder,
 	@if [ -n "$(ENDPOINT)" ]; then dvc remote modify store endpointurl "$(ENDPOINT)"; fi
 	@echo "Commit .dvc/config. Credentials stay in the environment or in ~/.aws; capnet doctor says which ones are found."
 
+# what DVC's own message about a missing remote does not say
+FAILED := { [ -n "$$(dvc remote list)" ] || echo "make: no DVC remote is set. to do: make data-remote URL=s3://bucket/folder" >&2; exit 1; }
+
 .PHONY: data-push
 data-push: env  ## Upload the images that data.dvc names to the remote
-	dvc push data.dvc
+	dvc push data.dvc || $(FAILED)
 
 .PHONY: data-pull
 data-pull: env  ## Fetch the images that data.dvc names from the remote
-	dvc pull data.dvc
+	dvc pull data.dvc || $(FAILED)
 
 .PHONY: data-version
 data-version: env  ## Switch data/ to the version of a git revision: REV=v2
 	@if [ -z "$(REV)" ]; then echo "make: no revision. to do: make data-version REV=tag-or-commit" >&2; exit 2; fi
-	git checkout --quiet "$(REV)" -- data.dvc
-	dvc pull data.dvc
+	@mkdir -p .dvc/tmp && cp data.dvc .dvc/tmp/data.dvc.before
+	@git show "$(REV):./data.dvc" > .dvc/tmp/data.dvc.wanted
+	@# DVC replaces no unsaved images. Then data.dvc stays, too: else dvc repro would train on a mixture
+	@cp .dvc/tmp/data.dvc.wanted data.dvc; trap : INT TERM; \
+	if dvc fetch data.dvc && dvc checkout data.dvc; then \
+	  git add data.dvc; \
+	else \
+	  cp .dvc/tmp/data.dvc.before data.dvc; \
+	  echo "make: data.dvc stays as it was. to do: see DVC's message; what is new in data/ is kept by dvc add data and git commit, or thrown away by dvc checkout --force data.dvc" >&2; \
+	  $(FAILED); \
+	fi
 
 FOLDER ?= overlays/standalone
 

@@ -36,8 +36,8 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
     raise DataError(
         f"the demo images have the tree hash {drawn}, data.dvc says {recorded}; nothing was written",
         "data.dvc",
-        "if data.dvc describes your own images, fetch them: dvc pull; to draw the demo elsewhere: capnet demo-data"
-        " --out demo; if it should describe the demo: git checkout data.dvc",
+        "if data.dvc describes your own images, fetch them: dvc pull data.dvc; to draw the demo elsewhere: capnet"
+        " demo-data --out demo; if it should describe the demo: git checkout data.dvc",
     )
 
 

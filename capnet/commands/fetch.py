@@ -39,7 +39,8 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...]) -> 
     root = Path(data.root)
     if not is_remote(data, root):
         click.echo(
-            f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with: dvc pull"
+            f"fetch: data.root is the folder {data.root}, nothing is copied. Versions under DVC come with:"
+            f" dvc pull {root}.dvc"
         )
         return
     split, manifest = Path("outputs/split/split.parquet"), Path("outputs/manifest/manifest.parquet")

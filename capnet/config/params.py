@@ -59,6 +59,8 @@ def _type_hint(error: Mapping[str, Any], path: str) -> str:
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         return _unknown_hint(error["loc"], path)
+    if error["type"] == "string_type" and error.get("input") is None:
+        return "write a text; an empty one is ''"
     if error["type"] == "tuple_type":
         return f"write a list: [{error.get('input')}]"
     allowed = context.get("expected", context.get("expected_tags"))
@@ -145,7 +147,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
 
 
 def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of ``raw`` with each ``a.b=value`` applied.
+    """A copy of ``raw`` with each ``a.b=value`` applied; nothing after = is the empty text where the setting is one.
 
     Another ``train.loss.name`` than that of ``raw`` drops the loss settings of ``raw``: the new loss starts from its
     own defaults and from what is overridden with it.
@@ -180,6 +182,8 @@ def _override_value(item: str) -> tuple[str, Any]:
     *parents, last = path.split(".")
     if not equals or not parents or not last:
         raise ConfigError(f"cannot read --set {item!r}", "command line", "write --set section.key=value")
+    if not text.strip() and _is_text(path):
+        return path, ""
     try:
         return path, read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -188,6 +192,16 @@ def _override_value(item: str) -> tuple[str, Any]:
             f"command line: {' '.join(str(error).split())}",
             "put quotes around it, such as --set 'section.key=\"value\"'",
         ) from None
+
+
+def _is_text(path: str) -> bool:
+    """Does any text fit the setting with this dotted name?"""
+    kind: Any = Params
+    for key in path.split("."):
+        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+        field = next((field for name, field in fields.items() if (field.alias or name) == key), None)
+        kind = field.annotation if field else None
+    return kind is str
 
 
 def settings_hash(*sections: Section | Mapping[str, Any]) -> str:

@@ -90,6 +90,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
             traps = params.data.format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
+    for warning in annotations.warnings:
+        log.warning("%s", warning)
     for reason, count in annotations.left_out.items():
         log.warning("%d images left out: %s", count, reason)
     blank = sum(not len(labels) for labels in rows["labels"])

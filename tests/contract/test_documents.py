@@ -24,7 +24,7 @@ from pipelines import submit
 SHELL = {"cd", "cp", "grep", "ls", "mkdir", "mv", "open", "rm", "xdg-open", "export"}
 KUBECTL = {"apply", "cp", "create", "delete", "describe", "get", "kustomize", "patch", "port-forward", "wait"}
 TOOLS = {
-    "git": {"clone", "add", "commit", "diff", "tag"},
+    "git": {"clone", "add", "checkout", "commit", "diff", "tag"},
     "docker": {"compose", "run"},
     "mlflow": {"ui"},
     "pip": {"install", "download"},

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from clone import Clone
 from services.s3_server import S3Server
 from services.test_s3_root import tree
 
@@ -23,44 +21,6 @@ from capnet.commands.doctor.data import DEADLINE
 from capnet.config import Data
 from capnet.data.sources.root import local_root
 from capnet.errors import CapnetError, DataError
-
-
-@dataclass(frozen=True)
-class Clone:
-    """A git repository with a Makefile, as a user has it."""
-
-    root: Path
-
-    def run(self, command: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        plain = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-        plain |= {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "DVC_NO_ANALYTICS": "1",
-            **(environment or {}),
-        }
-        return subprocess.run(
-            ["bash", "-c", command], cwd=self.root, env=plain, capture_output=True, text=True, check=False, timeout=300
-        )
-
-    def do(self, command: str) -> str:
-        result = self.run(command)
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-        return result.stdout
-
-    def make(self, target: str) -> str:
-        """`make target` with the environment that runs this test, taken for up to date."""
-        return self.do(f"make VENV={sys.prefix} -o {sys.prefix}/.installed {target}")
-
-    def write(self, files: Mapping[str, bytes]) -> None:
-        shutil.rmtree(self.root / "data", ignore_errors=True)
-        for name, body in files.items():
-            (self.root / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / "data" / name).write_bytes(body)
-
-    def forget_files(self) -> None:
-        """As on another machine: git's files only."""
-        shutil.rmtree(self.root / "data", ignore_errors=True)
-        shutil.rmtree(self.root / ".dvc" / "cache", ignore_errors=True)
 
 
 def two_versions() -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -77,14 +37,11 @@ def two_versions() -> tuple[dict[str, bytes], dict[str, bytes]]:
 def original(server: S3Server, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Two data versions, tagged v1 and v2, pushed to S3; the newer one is checked out. Tests work on copies."""
     place = Clone(tmp_path_factory.mktemp("original") / "clone")
-    place.root.mkdir()
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "params.yaml", ".dvcignore"):
-        shutil.copy(repository / name, place.root / name)
+    place.start(repository)
     server.client().create_bucket(Bucket="versions")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
-        place.do("git init -q . && git config user.email t@example.org && git config user.name T && dvc init -q")
         place.make(f"data-remote URL=s3://versions/dvc ENDPOINT={server.endpoint}")
         for tag, files in zip(("v1", "v2"), two_versions(), strict=True):
             place.write(files)
@@ -117,7 +74,7 @@ def test_push_remove_pull_and_switch_by_git(clone: Clone) -> None:
     told = doctor(clone)
     assert told.returncode == 3
     assert "there is no folder data" in told.stderr
-    assert "dvc pull" in told.stderr
+    assert "dvc pull data.dvc" in told.stderr
     assert "answers at http://127.0.0.1" in told.stdout
     assert "it has this data version" in told.stdout
     assert "environment variables AWS_ACCESS_KEY_ID" in told.stdout

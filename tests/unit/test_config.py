@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from capnet.config import Section, load, parse
+from capnet.data.annotations.readers import coco
 from capnet.errors import ConfigError
 from capnet.section import InsidePath
 
@@ -110,6 +111,17 @@ def test_another_loss_by_its_name_starts_from_its_own_defaults(tmp_path: Path) -
     assert load(path, ["train.loss.gamma=1", "train.loss.name=focal"]).train.loss.model_dump()["gamma"] == 1.0
     same = load(path, ["train.loss.name=db_focal", "train.loss.alpha=0.2"]).train.loss.model_dump()
     assert (same["alpha"], same["gamma"]) == (0.2, 0.5)
+
+
+def test_an_empty_override_of_a_text_setting_is_the_empty_text(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("ingest:\n  coco: {test: a.json}\n  train_list: b.txt\nvalidate:\n  reference: c.json\n")
+    params = load(path, ["ingest.coco.test=", "ingest.train_list= ", "validate.reference="])
+    assert (params.ingest.of(coco.Settings).test, params.ingest.train_list, params.validate_.reference) == ("", "", "")
+    assert "ingest.separator = ''" in refused(path, "ingest.separator=")
+    assert "train.epochs = None" in refused(path, "train.epochs=")
+    assert "unknown setting ingest.nothing = None" in refused(path, "ingest.nothing=")
+    assert "an empty one is ''" in refused(path, "ingest.train_list=null")
 
 
 def test_overrides_leave_the_settings_they_start_from_alone(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
 DEADLINE = 3.5
 SHOWN = 3
+NO_REMOTE = "no DVC remote is set, so images cannot be fetched: make data-remote URL=s3://bucket/dvc names their store"
 
 
 def data_checks(data: Data) -> Checks:
@@ -43,12 +44,16 @@ def data_checks(data: Data) -> Checks:
 
 def check_folder(folder: Path) -> Iterable[Finding]:
     """Whether a local data folder holds everything that its .dvc file lists."""
-    from capnet.data.sources.dvc_versions import listed_files, recorded_version
+    from capnet.data.sources.dvc_versions import listed_files, recorded_version, remotes
 
     version = recorded_version(folder)
+    # of the images only: outputs may never have been pushed, and then DVC fails
+    pull = f"dvc pull {folder}.dvc" if Path(".dvc").is_dir() and remotes(Path()) else ""
     if not folder.is_dir():
         todo = "put your images there, correct data.root, or draw the demo: capnet demo-data"
-        yield wrong("data", f"there is no folder {folder}", "data.root", "dvc pull" if version else todo)
+        if version:
+            todo = pull or f"{NO_REMOTE}; or {todo}"
+        yield wrong("data", f"there is no folder {folder}", "data.root", todo)
         return
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     size = sum(files.values())
@@ -63,7 +68,8 @@ def check_folder(folder: Path) -> Iterable[Finding]:
     missing = sorted(set(listed_files(folder.parent, version) or ()) - files.keys())
     if missing:
         what += f"; missing are {some(missing, SHOWN)}"
-    yield wrong("data", what, f"{folder}.dvc", "dvc pull fetches what is missing; dvc add takes the folder as it is")
+    todo = f"{pull} fetches what is missing" if pull else NO_REMOTE
+    yield wrong("data", what, f"{folder}.dvc", f"{todo}; dvc add takes the folder as it is")
 
 
 def check_root(data: Data) -> Iterable[Finding]:

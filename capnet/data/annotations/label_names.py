@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
-from capnet.errors import Problem, some
+from capnet.errors import Problem, counted, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -23,7 +24,7 @@ DIGITS = 9  # of an index
 
 def classes_of(
     table: Table, tokens: Mapping[str, int], listed: Listed | None, settings: Ingest
-) -> tuple[Classes, dict[str, int], list[Problem]]:
+) -> tuple[Classes, dict[str, int], list[Problem], list[str]]:
     """The classes that a table's labels stand for.
 
     Tokens are read as indices only where classes.csv is there, every token is a whole number and no class is called by
@@ -36,12 +37,13 @@ def classes_of(
         settings: the section ``ingest``.
 
     Returns:
-        The classes, the index that each token stands for (tokens that stand for none are left out), and what is wrong
-        with the list as a whole.
+        The classes, the index that each token stands for (tokens that stand for none are left out), what is wrong with
+        the list as a whole, and warnings.
     """
     numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
     names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
-    problems = []
+    problems: list[Problem] = []
+    warnings: list[str] = []
     if listed is None and numbers:
         what = (
             f"labels are numbers ({', '.join(names[:3])}, ...), and there is no {settings.classes} that says what they"
@@ -62,7 +64,8 @@ def classes_of(
             if name.casefold() in EMPTY_CELLS:
                 todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
                 problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
-        problems.extend(_unseparated(table, names, settings))
+        mistakes, warnings = _unseparated(table, names, settings)
+        problems.extend(mistakes)
         spellings: dict[str, list[str]] = {}
         for name in names:
             spellings.setdefault(name.casefold(), []).append(name)
@@ -82,8 +85,8 @@ def classes_of(
     classes = make_classes(names) if listed is None else from_listed(listed)
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
         within = (token for token in tokens if len(token) <= DIGITS and int(token) < len(names))
-        return classes, {token: int(token) for token in within}, problems
-    return classes, {name: c for c, name in enumerate(names)}, problems
+        return classes, {token: int(token) for token in within}, problems, warnings
+    return classes, {name: c for c, name in enumerate(names)}, problems, warnings
 
 
 def codes_of(
@@ -119,21 +122,54 @@ def codes_of(
     return [-1 if c > MOST_CLASSES else c for c in classes], problems
 
 
-def _unseparated(table: Table, names: list[str], settings: Ingest) -> list[Problem]:
-    """Labels such as 'fox; deer' where 'fox' and 'deer' are labels, too: the table separates by another character."""
+def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list[Problem], list[str]]:
+    """Labels such as 'fox; deer' that another separator than ``ingest.separator`` divides into labels.
+
+    A label is refused where that is near certain: all its parts are labels, or it is the only label. A name may well
+    hold ``,`` or ``/``, so there all its parts must stand in other labels, and one of them first here and later there:
+    'fox, small' and 'deer, small' are names. With ``;`` or ``|`` one such part is enough.
+
+    Args:
+        table: for messages.
+        names: the labels of a table without a list of classes.
+        settings: the section ``ingest``.
+
+    Returns:
+        What is near certain, as problems; and a warning about the others that hold such a character.
+    """
     known = set(names)
-    problems = []
+    problems: list[Problem] = []
+    doubtful: dict[str, None] = {}
     for mark in OTHER_SEPARATORS:
-        joined = [name for name in names if mark in name and {part.strip() for part in name.split(mark)} <= known]
+        parts = {name: [part.strip() for part in name.split(mark) if part.strip()] for name in names if mark in name}
+        uses = Counter(part for found in parts.values() for part in set(found))
+        turned = not {found[0] for found in parts.values() if found}.isdisjoint(
+            part for found in parts.values() for part in found[1:]
+        )
+        joined = []
+        for name, found in parts.items():
+            elsewhere = [part in known or uses[part] > 1 for part in found]
+            several = len(found) > 1
+            sure = any(elsewhere) if mark in ";|" else turned and all(elsewhere)
+            if found and ({*found} <= known or (several and (sure or (len(names) == 1 and mark != "/")))):
+                joined.append(name)
+            elif several:
+                doubtful[name] = None
         if joined:
-            names_joined = some(list(map(repr, joined)), 1)
-            what = f"label {names_joined}: its parts are labels, too, so {mark!r} seems to stand between labels"
+            what = f"label {some(list(map(repr, joined)), 1)} seems to be labels with {mark!r} between them"
             todo = (
                 f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"
             )
             problems.append(Problem(what, str(table.path), todo))
-    return problems
+    if not doubtful or problems:
+        return problems, []
+    verb = "looks" if len(doubtful) == 1 else "look"
+    return [], [
+        f"{len(doubtful)} of {counted(len(names), 'class', 'classes')} {verb} like several labels:"
+        f" {some(list(map(repr, doubtful)), 3)}; ingest.separator is {settings.separator!r}. Where these are names,"
+        f" list all classes in {settings.classes}"
+    ]
 
 
 def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> str:

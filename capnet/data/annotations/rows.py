@@ -35,6 +35,7 @@ class Annotations:
         problems: every mistake in the label files.
         source: template for the name of a row, with {} for ``where``.
         left_out: number of images that the format itself takes out, by reason.
+        warnings: what may be a mistake, for people to look at.
     """
 
     rows: pd.DataFrame
@@ -42,6 +43,7 @@ class Annotations:
     problems: list[Problem]
     source: str = "{}"
     left_out: dict[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def where(self, row: int) -> str:
         """Name of a row for a message."""
@@ -125,6 +127,7 @@ def make_rows(
     *,
     codes: Sequence[int] | None = None,
     left_out: dict[str, int] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Annotations:
     """Make what a reader returns.
 
@@ -136,6 +139,7 @@ def make_rows(
         problems: mistakes that the reader found itself; those in ``rows`` follow.
         codes: class index of every code in ``rows``, below 0 for one that is no class; without it, codes are indices.
         left_out: number of images that the format itself takes out, by reason.
+        warnings: what may be a mistake.
 
     Raises:
         DataError: a column has another type than the manifest, or a label is no class.
@@ -160,7 +164,8 @@ def make_rows(
     mistakes = [*_both_states(frame, rows, classes), *_repetitions(frame, rows)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
-    return Annotations(frame, classes, [*problems, *names, *rows.problems, *mistakes], rows.source, left_out or {})
+    found = [*problems, *names, *rows.problems, *mistakes]
+    return Annotations(frame, classes, found, rows.source, left_out or {}, warnings)
 
 
 def _strange_names(names: Sequence[str]) -> Iterable[Problem]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 FREE, LEFT = "", "left"  # no split yet; out of train and test, at most a validation row
+GIVE_TEST = "write 'test' into the column split of labels.csv, or name test images, as in ingest.coco.test"
 
 
 @dataclass(frozen=True)
@@ -179,25 +180,19 @@ def _test_share(
     if len(chosen) or kept_rows:
         return chosen
     if size and len(np.unique(groups[free])) == 1:
-        todo = (
-            "give images that do not belong together groups of their own, or give rows of labels.csv the split 'test'"
-        )
+        todo = f"give images that do not belong together groups of their own, or {GIVE_TEST}"
         raise DataError(
             "no rows for test: all rows without a given split are one group",
             f"column group, {len(free)} rows",
             todo,
         )
     if size and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
-        todo = (
-            f"{reason}, or give images that do not belong together groups of their own, or give rows of labels.csv"
-            " the split 'test'"
-        )
+        todo = f"{reason}, or give images that do not belong together groups of their own, or {GIVE_TEST}"
         raise DataError("no rows for test: every group is too large for it", f"column group, {len(free)} rows", todo)
     raise DataError(
         "no rows for test",
         f"split.test_share = {settings.test_share}; {len(free)} of {len(new)} rows have no given split",
-        "give rows of labels.csv the split 'test', or leave the split of some rows empty and set split.test_share"
-        " above 0",
+        f"set split.test_share above 0 and leave the split of some rows empty, or {GIVE_TEST}",
     )
 
 

@@ -244,4 +244,5 @@ def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: i
     close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
     if close:
         return f"did you mean {close[0]!r}?"
-    return "add the image to the data, or use the list that belongs to this data"
+    example = f" (ids there are such as {known[0]!r})" if known else ""
+    return f"add the image to the data{example}, or use the list that belongs to this data"

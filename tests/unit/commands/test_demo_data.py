@@ -201,7 +201,7 @@ def test_a_data_dvc_of_other_pictures_is_refused_and_the_bytes_repeat(
         assert second.exception.exit_code == 3
         assert tree_hash(Path("first")) in str(second.exception), "a second run drew other bytes"
         assert "0123456789abcdef0123456789abcdef.dir" in str(second.exception)
-        assert "dvc pull" in str(second.exception)
+        assert "dvc pull data.dvc" in str(second.exception)
         assert list(Path("data").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.dvc", "first"]
 

@@ -152,6 +152,16 @@ def test_a_class_that_reads_like_no_class_at_all_is_named(
     ] * told
 
 
+def test_a_class_that_looks_like_two_is_named(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "labels.csv").write_text("path,labels\nimages/a.jpg,fox;owl\nimages/c.jpg,cat\n")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        ingest(data, tmp_path / "manifest")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "1 of 2 classes looks like several labels: 'fox;owl'; ingest.separator is '|'"
+    )
+
+
 @pytest.fixture(scope="module")
 def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 rows of one picture's bytes, some of them missing, empty or cut."""

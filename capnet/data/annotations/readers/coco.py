@@ -27,7 +27,7 @@ class Settings(Section):
         "annotations/instances_train2017.json", description="annotations of the training images; empty: none"
     )
     test: InsidePath = Field(
-        "annotations/instances_val2017.json", description="annotations of the test images; empty: none"
+        "annotations/instances_val2017.json", description="annotations of the test images; empty: split draws them"
     )
     train_images: InsidePath = Field("train2017", description="folder of the training images")
     test_images: InsidePath = Field("val2017", description="folder of the test images")
@@ -40,7 +40,7 @@ class Settings(Section):
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """Read the images in ascending order of COCO's ids; the image id is the file's name without its suffix.
 
-    Images without a box are kept.
+    Images without a box are kept. One file alone gives no image a split.
 
     Args:
         folder: the data folder.
@@ -72,7 +72,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
                 [order[category] for category in present],
                 f"{path.name} image {number}",
                 image_id=without_suffix(PurePosixPath(name).name),
-                given_split=split,
+                given_split=split if coco.train and coco.test else None,
                 width=width,
                 height=height,
             )

@@ -65,9 +65,9 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             what = "no rows: there is a header and nothing below it"
             problems.append(Problem(what, str(path), "write one row an image"))
         raise DataError(problems=problems)
-    classes, index, mistakes = classes_of(table, cells.tokens, listed, settings)
+    classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
-    return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes)
+    return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
 
 def _find(folder: DataFolder, settings: Ingest) -> Path:

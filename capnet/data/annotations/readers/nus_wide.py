@@ -48,13 +48,15 @@ class Settings(Section):
         "nus_train.csv", description="clean: table (image, labels) of the training images; empty: none"
     )
     clean_test: InsidePath = Field(
-        "nus_test.csv", description="clean: table (image, labels) of the test images; empty: none"
+        "nus_test.csv", description="clean: table (image, labels) of the test images; empty: split draws them"
     )
     keep_unlabelled: bool = Field(False, description="keep images without any of the 81 concepts")
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """Read train, then test, in the order of the lists; the image id is the listed name without its suffix.
+
+    One clean list alone gives no image a split.
 
     Args:
         folder: the data folder.
@@ -65,6 +67,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """
     nus = settings.of(Settings)
     classes, problems = published_classes(folder, CLASSES, settings)
+    divided = nus.lists == "official" or (nus.clean_train and nus.clean_test)
     rows, unlabelled = RowList(), 0
     for split, file in (("train", nus.clean_train), ("test", nus.clean_test)):
         if nus.lists == "official":
@@ -76,7 +79,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
                 unlabelled += 1
                 continue
             path = f"{nus.images}/{name}" if nus.images else name
-            rows.add(path, present, where, image_id=without_suffix(normal_path(name)), given_split=split)
+            given = split if divided else None
+            rows.add(path, present, where, image_id=without_suffix(normal_path(name)), given_split=given)
     if not len(rows) and not problems and not rows.problems:
         raise DataError("the lists name no labelled image", str(folder), ASK)
     left_out = {"no concept (ingest.nus_wide.keep_unlabelled)": unlabelled} if unlabelled else {}

@@ -32,7 +32,9 @@ class Settings(Section):
     train: InsidePath = Field(
         "VOC2012/trainval", description="year folder and image set of the training images; empty: none"
     )
-    test: InsidePath = Field("VOC2007/test", description="year folder and image set of the test images; empty: none")
+    test: InsidePath = Field(
+        "VOC2007/test", description="year folder and image set of the test images; empty: split draws them"
+    )
     difficult: Literal["counted", "unknown", "ignored"] = Field(
         "counted", description="a class of which an image only has objects marked difficult"
     )
@@ -40,6 +42,8 @@ class Settings(Section):
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """Read the training and the test set in the order of their lists; the image id is VOC's, such as 2008_000002.
+
+    One set alone gives no image a split.
 
     Args:
         folder: the data folder.
@@ -67,7 +71,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
                 continue
             present, unknown = map(sorted, objects)
             path = f"{base}{year}/JPEGImages/{image}.jpg"
-            rows.add(path, present, where, image_id=image, unknown=unknown, given_split=split)
+            given = split if voc.train and voc.test else None
+            rows.add(path, present, where, image_id=image, unknown=unknown, given_split=given)
     if not listed:
         raise DataError(
             "no image set is named",

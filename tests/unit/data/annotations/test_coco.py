@@ -54,6 +54,13 @@ def test_rows_come_in_the_order_of_ids_and_classes_in_that_of_categories(tmp_pat
     assert found.rows["width"].iloc[:2].tolist() == [480, 640]
 
 
+@pytest.mark.parametrize("named", ["train", "test"])
+def test_one_file_alone_is_no_division(tmp_path: Path, named: str) -> None:
+    write(tmp_path, IMAGES, [box(25, 90)])
+    settings = Ingest(coco=Coco.model_validate({"train": "", "test": "", named: "train.json"}))
+    assert read(tmp_path, settings).rows["given_split"].tolist() == [None, None]
+
+
 FILTERED = [{"area": 0}, {"bbox": [1, 1, 0.5, 9]}, {"bbox": [1, 1, 9, 0.99]}, {"ignore": 1}]
 
 

@@ -208,7 +208,48 @@ def test_labels_that_another_separator_divides_into_labels_are_no_class_of_their
 
 def test_a_mark_in_a_name_alone_is_no_separator(tmp_path: Path) -> None:
     table = 'path,labels\na.jpg,"dog, small|cat"\nb.jpg,dog|cow/ox\n'
-    assert accept(write(tmp_path, table)).classes.names == ["cat", "cow/ox", "dog", "dog, small"]
+    found = accept(write(tmp_path, table))
+    assert found.classes.names == ["cat", "cow/ox", "dog", "dog, small"]
+    (warning,) = found.warnings
+    assert warning.startswith(
+        "2 of 4 classes look like several labels: 'dog, small', 'cow/ox'; ingest.separator is '|'"
+    )
+    assert accept(write(tmp_path, table, 'name\ncat\ncow/ox\ndog\n"dog, small"\n')).warnings == [], "listed, so meant"
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [
+        (["fox;owl", "deer"], ""),
+        (["fox;owl", "fox"], ";"),
+        (["fox; owl", "fox; deer"], ";"),
+        (["fox;", "fox"], ";"),
+        (["fox;owl"], ";"),
+        (["fox, owl"], ","),
+        (["fox/owl"], ""),
+        (["salt, pepper", "fox"], ""),
+        (["fox, small", "fox"], ""),
+        (["fox, small", "fox, large", "owl, small", "owl, large"], ""),
+        (["deer, fox", "fox, owl", "deer, owl"], ","),
+        (["deer/fox", "fox/owl", "deer/owl/x"], "/"),
+    ],
+)
+def test_a_name_with_a_mark_is_refused_where_it_is_near_certain_and_else_a_warning(
+    tmp_path: Path, cells: list[str], mark: str
+) -> None:
+    table = "path,labels\n" + "".join(f'{number}.jpg,"{cell}"\n' for number, cell in enumerate(cells))
+    if mark:
+        (problem,) = problems_of(write(tmp_path, table))
+        assert f"with {mark!r} between them" in problem.what
+        assert f"set ingest.separator to {mark!r}" in problem.todo
+        assert accept(write(tmp_path, table), Ingest(separator=mark)).warnings == []
+    else:
+        (warning,) = accept(write(tmp_path, table)).warnings
+        assert "several labels" in warning
+
+
+def test_a_set_whose_names_have_no_mark_is_not_warned_of(tmp_path: Path) -> None:
+    assert accept(write(tmp_path, "path,labels\na.jpg,fox|grey owl\n")).warnings == []
 
 
 def test_a_spreadsheet_is_to_be_saved_and_not_renamed(tmp_path: Path) -> None:

@@ -114,5 +114,6 @@ def test_mistakes_in_clean_lists_are_named(tmp_path: Path) -> None:
         ("path 'Flickr/a.jpg' appears twice", "nus_test.csv row 5"),
     ]
     assert [[CLASSES[c] for c in row] for row in found.rows["labels"]] == [["airport"], ["cat", "sky"]]
+    assert found.rows["given_split"].tolist() == [None, None], "one list alone is no division"
     with pytest.raises(DataError, match="a clean list of NUS-WIDE is missing"):
         read(tmp_path, Ingest(nus_wide=NusWide(lists="clean")))

@@ -89,7 +89,12 @@ def test_difficult_objects_count_are_unknown_or_do_not_count(
     row = found.rows.iloc[0]
     assert [CLASSES[c] for c in row["labels"]] == labels
     assert [CLASSES[c] for c in row["unknown"]] == unknown
-    assert found.rows["given_split"].tolist() == ["train", "train"]
+    assert found.rows["given_split"].tolist() == [None, None], "one set alone is no division"
+
+
+def test_two_image_sets_are_given_splits(kit: Path) -> None:
+    write_voc(kit, "VOC2007", "test", {"000001": [3]}, jpeg())
+    assert read(kit, Ingest()).rows["given_split"].tolist() == ["train", "train", "test"]
 
 
 def test_prompt_names_come_from_classes_csv_and_the_order_stays(kit: Path) -> None:

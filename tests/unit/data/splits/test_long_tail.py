@@ -117,6 +117,7 @@ def test_id_list_keeps_its_order_and_reports_every_mistake(tmp_path: Path) -> No
     assert [problem.where.split(",")[0] for problem in problems] == [f"{path} line {n}" for n in (2, 3, 4, 5)]
     assert "images/b2" in problems[1].todo
     assert "deer_0004" in problems[2].todo
+    assert f"ids there are such as {known[0]!r}" in problems[3].todo
     path.write_text("images/a1.jpg\nval\\c3.png\n")
     first, second = read_id_list(path, known, "ingest.train_list")[1]
     assert "did you mean 'images/a1'" in first.todo

@@ -1,0 +1,101 @@
+"""Data versions in a folder as DVC's remote: a switch that fails changes nothing, and a missing remote is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from clone import Clone, make_line
+
+FIRST = {"labels.csv": b"path,labels\na.jpg,fox\n", "a.jpg": b"a", "b.jpg": b"b"}
+SECOND = {**FIRST, "labels.csv": b"path,labels\na.jpg,owl\n", "c.jpg": b"c"}
+
+
+@pytest.fixture(scope="module")
+def original(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """Versions v1 and v2, pushed to a folder; v1 is checked out. Tests work on copies."""
+    place = Clone(tmp_path_factory.mktemp("original") / "clone")
+    place.start(repository)
+    place.make(f"data-remote URL={place.root.parent / 'store'}")
+    for tag, files in (("v1", FIRST), ("v2", SECOND)):
+        place.write(files)
+        place.do("dvc add -q data")
+        place.make("data-push")
+        place.do(f"git add -A && git commit -qm {tag} && git tag {tag}")
+    place.make("data-version REV=v1")
+    place.do("git commit -qm back")
+    return place
+
+
+@pytest.fixture
+def clone(original: Clone, tmp_path: Path) -> Clone:
+    return Clone(Path(shutil.copytree(original.root, tmp_path / "clone", symlinks=True)))
+
+
+def content(place: Clone) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (place.root / "data").iterdir()}
+
+
+def test_a_switch_brings_pictures_and_data_dvc(clone: Clone) -> None:
+    assert content(clone) == FIRST
+    clone.forget_files()
+    clone.make("data-version REV=v2")
+    assert content(clone) == SECOND
+    assert clone.do("git diff --cached --name-only").split() == ["data.dvc"]
+    assert clone.do("git diff --cached v2 -- data.dvc") == ""
+
+
+@pytest.mark.parametrize("fault", ["unsaved", "no store"])
+def test_a_switch_that_fails_leaves_data_dvc_and_the_index(clone: Clone, fault: str) -> None:
+    if fault == "unsaved":
+        (clone.root / "data/b.jpg").write_bytes(b"mine")
+    else:
+        clone.do("dvc remote modify --local store url /nowhere && rm -rf .dvc/cache")
+    before, pictures = (clone.root / "data.dvc").read_bytes(), content(clone)
+    told = clone.run(make_line("data-version REV=v2"))
+    assert told.returncode != 0
+    assert "data.dvc stays as it was" in told.stderr
+    assert (clone.root / "data.dvc").read_bytes() == before
+    assert content(clone) == pictures
+    assert clone.do("git status --short") == ""
+
+
+def test_a_revision_that_is_not_there_changes_nothing(clone: Clone) -> None:
+    told = clone.run(make_line("data-version REV=v9"))
+    assert told.returncode != 0
+    assert "v9" in told.stderr
+    assert clone.do("git status --short") == ""
+
+
+@pytest.mark.parametrize("target", ["data-push", "data-pull", "data-version REV=v2"])
+def test_without_a_remote_make_says_how_to_set_one(clone: Clone, target: str) -> None:
+    clone.do("dvc remote remove store")
+    if target != "data-push":
+        clone.forget_files()
+    told = clone.run(make_line(target))
+    assert told.returncode != 0
+    assert "make data-remote URL=" in told.stderr
+
+
+def test_the_doctor_advises_a_pull_that_works(clone: Clone) -> None:
+    assert clone.run("capnet doctor").returncode == 0
+    (clone.root / "data/b.jpg").unlink()
+    (clone.root / ".dvc/cache").rename(clone.root / ".dvc/gone")
+    assert "to do: dvc pull data.dvc fetches what is missing" in clone.run("capnet doctor").stderr
+    clone.forget_files()
+    assert "to do: dvc pull data.dvc\n" in clone.run("capnet doctor").stderr + "\n"
+    clone.do("dvc pull data.dvc")
+    assert content(clone) == FIRST
+
+
+def test_without_a_remote_the_doctor_advises_none(clone: Clone) -> None:
+    clone.do("dvc remote remove store")
+    (clone.root / "data/b.jpg").unlink()
+    for _ in range(2):
+        told = clone.run("capnet doctor")
+        assert told.returncode == 3
+        assert "dvc pull" not in told.stderr
+        assert "no DVC remote is set" in told.stderr
+        assert "make data-remote URL=" in told.stderr
+        clone.forget_files()
