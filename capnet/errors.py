@@ -37,7 +37,9 @@ MACHINE = {
 }
 # torch's allocators, oneDNN, threads: each says it in its own words, as a RuntimeError
 NO_MEMORY = ("allocate memory", "out of memory", "create a primitive", "bad_alloc", "start new thread")
+NO_GPU_MEMORY = ("cuda out of memory", "cublas_status_alloc_failed", "cuda error: out of memory")
 MEMORY = "give the task more memory, or set train.batch_size, runtime.threads or runtime.workers lower"
+GPU_MEMORY = "set train.batch_size or train.prompt.chunk lower, runtime.precision: bf16, or take a larger GPU"
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,12 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
         The error to raise; None where ``error`` is none of the machine's.
     """
     head = f"{doing}: " if doing else ""
+    if any(words in str(error).lower() for words in NO_GPU_MEMORY):
+        said = " ".join(str(error).split())[:300]
+        return CapnetError(f"{head}the GPU has not enough memory: {said}", where or "this process", GPU_MEMORY)
+    if "no kernel image is available" in str(error):
+        todo = "take a torch that is built for this GPU (another CUDA index of its wheels), or set runtime.device: cpu"
+        return CapnetError(f"{head}this torch has no kernels for this GPU", where or "this process", todo)
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return CapnetError(f"{head}there is not enough memory", where or "this process", MEMORY)
     if not isinstance(error, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
@@ -15,6 +16,7 @@ from capnet.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
 MOST_WORKERS = 16
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -42,7 +44,10 @@ class Machine:
 
 
 def prepare(settings: Runtime) -> Machine:
-    """Fix threads, seeds and deterministic kernels; raises ConfigError when a device that was asked for is missing."""
+    """Fix threads, seeds and deterministic kernels; raises ConfigError when a device that was asked for is missing.
+
+    On a GPU kernels are deterministic where torch has such: gradients of fused attention differ by rounding.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
@@ -58,7 +63,11 @@ def prepare(settings: Runtime) -> Machine:
     device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and _has_bf16(device))
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, on every card: features are stored by precision
+    fast = _has_bf16(device)
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast)
+    if bf16 and not fast:
+        log.warning("bf16 is slow on this %s; runtime.precision: fp32 gives other scores", device.type)
     return Machine(device, bf16, workers(settings), int(settings.feature_gigabytes * 10**9))
 
 

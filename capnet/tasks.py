@@ -119,12 +119,12 @@ def require_accelerators(count: float) -> None:
     if any(any(Path("/").glob(pattern.lstrip("/"))) for pattern in DEVICES):
         import torch
 
-        seen = torch.cuda.device_count()
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0  # counted also by a driver that is too old
     if seen < count:
         what = f"the task asked for {count:.0f} GPU and sees {seen}"
         todo = (
-            "give it a node with GPUs (accelerator type, node selector, tolerations) and the CUDA build of the image,"
-            " or set accelerator_count to 0"
+            "give it a node with GPUs (accelerator type, node selector, tolerations), a driver that is new enough for"
+            " the image's CUDA, and the CUDA build of the image, or set accelerator_count to 0"
         )
         raise ConfigError(what, "accelerator_count", todo)
 

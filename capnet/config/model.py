@@ -72,7 +72,7 @@ class Tte(Section):
 
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where torch sees one")
-    threads: Int = Field(2, ge=1, le=1024, description="CPU threads; equal threads give equal bits")
+    threads: Int = Field(2, ge=1, le=1024, description="CPU threads; equal threads give equal bits on a CPU")
     workers: Int = Field(
         -1,
         ge=-1,

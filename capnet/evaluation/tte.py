@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Runtime
+from capnet.contracts import check_schema, read_json
 from capnet.data.images.features import pooled_features
 from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.stream import stream, without_faults
@@ -35,9 +36,17 @@ class Scored:
 
 
 class Scorer:
-    """A loaded model with its device; scores any number of tables."""
+    """A loaded model with its device; scores any number of tables.
+
+    ``runtime.precision`` auto is the precision that the model was trained in, wherever it is: thresholds that are
+    chosen on one machine hold on another.
+    """
 
     def __init__(self, model_dir: Path, runtime: Runtime) -> None:
+        config = read_json(model_dir / "config.json")
+        check_schema(config, model_dir / "config.json")
+        if runtime.precision == "auto":
+            runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
         self.machine: Machine = prepare(runtime)
         self.threads = runtime.threads
         self.loaded: LoadedModel = load_model(model_dir, self.machine)

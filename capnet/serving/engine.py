@@ -151,7 +151,7 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     Args:
         model: the folder.
         thresholds: thresholds.json.
-        runtime: the section ``runtime``; its precision auto is the one that the model was trained in.
+        runtime: the section ``runtime``.
 
     Raises:
         ContractError: the thresholds were made for other classes or other test-time views, or the folder is damaged.
@@ -166,10 +166,7 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     problems = other_views(limits, config, thresholds)
     if problems:
         raise ContractError(problems=problems)
-    runtime = runtime or Runtime()
-    if runtime.precision == "auto":
-        runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
-    scorer = Scorer(model, runtime)
+    scorer = Scorer(model, runtime or Runtime())
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
     return Served(scorer, names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
 

@@ -118,7 +118,11 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         yield SINGLE_PROCESS
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        rank, cards = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if rank >= cards:
+            what = f"process {rank} of this machine has no GPU of its own: torch sees {cards}"
+            raise ConfigError(what, "LOCAL_RANK", "start as many processes as there are GPUs (--nproc-per-node)")
+        torch.cuda.set_device(rank)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())

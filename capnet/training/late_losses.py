@@ -1,4 +1,4 @@
-"""Loss values that stay on the device until several are fetched at once, so that a GPU never waits for the program."""
+"""Loss values that stay on the device until several are fetched at once, so that no step waits for a value."""
 
 from __future__ import annotations
 

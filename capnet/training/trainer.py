@@ -1,5 +1,5 @@
-"""The trainer: fits CapNet to the training rows and can resume at any step; the same bits whether a run was interrupted
-or not.
+"""The trainer: fits CapNet to the training rows and can resume at any step; on a CPU the same bits whether a run was
+interrupted or not.
 """
 
 from __future__ import annotations

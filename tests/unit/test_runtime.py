@@ -26,3 +26,13 @@ def test_auto_is_bf16_only_where_a_cpu_multiplies_it_in_hardware(abilities, bf16
 def test_a_version_of_torch_that_does_not_name_abilities_runs_fp32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert prepare(Runtime(device="cpu", threads=1)).bf16 is False
+
+
+def test_fp32_is_fp32_and_a_slow_precision_is_said(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    torch.backends.cudnn.allow_tf32 = True
+    assert not prepare(Runtime(device="cpu", threads=1)).bf16
+    assert not torch.backends.cudnn.allow_tf32
+    assert caplog.text == ""
+    assert prepare(Runtime(device="cpu", threads=1, precision="bf16")).bf16
+    assert "bf16 is slow on this cpu" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,12 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
         part, row = (found[0], number) if number < 9 else (found[1], number - 9)
         for name, logits in expected.items():
             np.testing.assert_allclose(part[name][row], logits.sigmoid().numpy(), atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("trained", ["bf16", "fp32"])
+def test_a_model_is_measured_in_the_precision_it_was_trained_in(make_outputs: Any, trained: str) -> None:
+    model = make_outputs()["model"]
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"precision": trained}))
+    assert Scorer(model, Runtime(threads=1)).machine.bf16 == (trained == "bf16")
+    assert not Scorer(model, Runtime(threads=1, precision="fp32")).machine.bf16
