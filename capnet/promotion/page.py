@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
 LONGEST_TAG = 4500
+LONGEST_PAGE = 5000  # letters of a description: MLflow's column in PostgreSQL and MySQL
+LONGEST_NOTE = 600
+LEFT_OUT = 60  # letters of the line that counts what does not fit
 START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts and ends with these
 
 
@@ -85,18 +90,22 @@ def refresh(client: MlflowClient, name: str, *numbers: str) -> None:
         if version is None:
             continue
         before = version.description or ""
-        text = opening(version, events, number == champion) + RULE + body(before)
-        if text != before:
+        rest = RULE + body(before)
+        text = opening(version, events, number == champion, LONGEST_PAGE - len(rest)) + rest
+        if len(text) > LONGEST_PAGE:
+            log.warning("the description of %s is too long for its verdict; the tags have it", identity(name, number))
+        elif text != before:
             client.update_model_version(name, number, text)
 
 
-def opening(version: ModelVersion, events: Sequence[history.Event], is_champion: bool) -> str:
+def opening(version: ModelVersion, events: Sequence[history.Event], is_champion: bool, room: int = LONGEST_PAGE) -> str:
     """The first lines of a version's description, in Markdown.
 
     Args:
         version: with its tags.
         events: history of the registered model.
         is_champion: whether the alias points to this version now.
+        room: letters that it may have; rules that do not fit are counted.
 
     Returns:
         One plain line with the colour of the verdict, whom it is against, and when the version became or ceased to be
@@ -123,6 +132,13 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
     if tags.get(OVERRIDE):
         notes.append(f"reason of a person: {tags[OVERRIDE]}")
     lines = [f"- `{' '.join(line.split()).replace('`', chr(39))}`" for line in (*rules, *notes)]
+    cut = [line if len(line) <= LONGEST_NOTE else f"{line[:LONGEST_NOTE]}...`" for line in lines[len(rules) :]]
+    lines[len(rules) :] = cut
+    left = len(rules)
+    while left and sum(len(line) + 1 for line in (first, "", *lines[:left], *cut)) > room - LEFT_OUT:
+        left -= 1
+    if left < len(rules):
+        lines[left : len(rules)] = [f"- and {len(rules) - left} more, in the tag {VERDICT_RULES}"]
     return "\n".join([first, *(["", *lines] if lines else [])])
 
 

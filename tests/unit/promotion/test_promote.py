@@ -19,6 +19,7 @@ from capnet.promotion import page, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
+from capnet.promotion.page import show_verdict
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import Verdict
 from capnet.tracking.store import StoreError, store
@@ -342,6 +343,25 @@ def test_a_version_says_its_verdict_first_and_stays_up_to_date(client: MlflowCli
     assert any(line.startswith("- `refused: no verdict against capnet version 1") for line in lines_of(client, "3"))
     assert " Was champion until 20" in lines_of(client, "1")[0]
     assert [lines_of(client, "1").count("---"), lines_of(client, "1")[-1]] == [1, "What a person wrote."]
+
+
+def test_a_page_of_many_rules_and_a_long_reason_fits_into_the_store(client: MlflowClient) -> None:
+    """MLflow's column has 5,000 letters in PostgreSQL and MySQL; SQLite takes more, and its tests with it."""
+    client.update_model_version("capnet", "1", "mAP 50.0 %.\n\n" + "What a person wrote. " * 40)
+    version = client.get_model_version("capnet", "1")
+    rules = [f"fail: critical class number {n} 80.0 against 90.0: -10.0 (-12.0 to -8.0)" for n in range(60)]
+    tags = {"verdict": "red", "verdict_of": "capnet version 1", "verdict_against": "no champion"}
+    tags |= {"verdict_rules": "\n".join(rules)[:4500], "gate_override": "because " * 400}
+    show_verdict(client, version, tags)
+    text = client.get_model_version("capnet", "1").description
+    assert 4500 < len(text) <= 5000
+    assert text.splitlines()[2] == f"- `{rules[0]}`"
+    assert re.search(r"\n- and \d\d more, in the tag verdict_rules\n", text)
+    assert "- `reason of a person: because because" in text
+    assert text.endswith("What a person wrote. " * 40)
+    client.update_model_version("capnet", "1", "x" * 4995)
+    show_verdict(client, version, tags)
+    assert client.get_model_version("capnet", "1").description == "x" * 4995, "a person's words are not cut"
 
 
 def test_a_copy_does_not_show_the_verdict_of_another(client: MlflowClient) -> None:
