@@ -59,6 +59,8 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
     prediction.format_of(target)
     source = prediction.list_images(source_address, loaded.data)
     prediction.check_out(target, source_address)
+    if source.passed_over:
+        click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
