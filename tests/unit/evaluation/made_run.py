@@ -318,7 +318,7 @@ def _write_thresholds(
             "source": "val" if validation else "out_of_fold",
             "pooled_probability": 0.3,
             "classes": entries,
-            "calibration": {"temperature": TEMPERATURE, "shift": [SHIFT] * len(made)},
+            "calibration": {"temperature": [TEMPERATURE] * len(made), "shift": [SHIFT] * len(made)},
         },
     )
 
