@@ -86,10 +86,14 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
 def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
     """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
     from capnet.contracts import read_json
+    from capnet.errors import ContractError
     from capnet.serving.engine import fetch_version, load_served
 
     if not address.startswith("models:/"):
         folder = Path(address)
+        if not (folder / "model" / "config.json").is_file():
+            todo = "name a folder of outputs in which a model was trained; a registered one is models:/NAME@champion"
+            raise ContractError("no model is in this folder", address, todo)
         yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:
