@@ -155,11 +155,14 @@ def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
     try:
         from capnet.errors import exits, machine_faults
+        from capnet.progress import show_lines
         from capnet.redaction import install
         from capnet.state import use_own_temporary_folder
 
         install()
         use_own_temporary_folder()
+        if process_rank() == 0:
+            show_lines()
         with exits("capnet"), machine_faults():
             main.main(standalone_mode=True)
     except KeyboardInterrupt:  # before click, which ends in the same way

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-EVERY_SECONDS = 15.0  # between two lines in a log
+EVERY_SECONDS = 30.0  # between two lines in a log
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +27,7 @@ class Advance(Protocol):
 def bar(description: str, total: int) -> Iterator[Advance]:
     """A bar on stderr; call what it yields after each step (``note`` is shown behind the description).
 
-    Without a terminal: lines of level INFO, which pods and pipelines show and the command line does not.
+    Without a terminal: lines of level INFO, which pods and pipelines show, and the command line by ``show_lines``.
     """
     if not sys.stderr.isatty():
         yield _lines(description, total)
@@ -70,6 +70,13 @@ def _lines(description: str, total: int) -> Advance:
         )
 
     return advance
+
+
+def show_lines() -> None:
+    """From now on the lines of ``bar`` are written to stderr, whatever else is logged."""
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def command(
     from capnet.tracking.store import store
 
     register = load(Path(params), settings).register_
-    with store(register, "find the version to deploy") as client:
+    with store(register, "find the version to deploy", reads=True) as client:
         version = resolve(client, address or f"models:/{register.name}@{ALIAS}")
         kserve.check_verdict(client, version)
         storage = kserve.storage_address(client, version, artifacts)

@@ -59,6 +59,8 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
     prediction.format_of(target)
     source = prediction.list_images(source_address, loaded.data)
     prediction.check_out(target, source_address)
+    if source.passed_over:
+        click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
@@ -84,10 +86,14 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
 def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
     """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
     from capnet.contracts import read_json
+    from capnet.errors import ContractError
     from capnet.serving.engine import fetch_version, load_served
 
     if not address.startswith("models:/"):
         folder = Path(address)
+        if not (folder / "model" / "config.json").is_file():
+            todo = "name a folder of outputs in which a model was trained; a registered one is models:/NAME@champion"
+            raise ContractError("no model is in this folder", address, todo)
         yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
         return
     with TemporaryDirectory() as temporary:

@@ -102,7 +102,7 @@ def command(
     loaded = load(Path(params), settings)
     register = loaded.register_
     policy = read_policy(register.policy)
-    with store(register, "move the champion" if not audit else "read the history") as client:
+    with store(register, "move the champion" if not audit else "read the history", reads=True) as client:
         if audit:
             show_audit(promotion.audit(client, register.name), register.name)
             return

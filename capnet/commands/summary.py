@@ -46,11 +46,14 @@ def command(evaluation: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
-    narrow = console.measure(results(metrics, "", narrow=False)).maximum > console.width
-    console.print(results(metrics, f"Results on {metrics.get('test_rows', 0)} test pictures, in percent", narrow))
+    tables = {f"Results on {metrics.get('test_rows', 0)} test pictures, in percent": metrics}
     for name, values in metrics.get("slices", {}).items():
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
-        console.print(results(values, f"Slice {escape(name)}: {pictures} test pictures", narrow))
+        tables[f"Slice {escape(name)}: {pictures} test pictures"] = values
+    room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
+    wanted = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
+    for title, values in tables.items():
+        console.print(results(values, title, narrow=wanted > console.width))
     classes = tail_classes(folder / "per_class.csv")
     if classes.row_count:
         console.print(classes)
@@ -73,9 +76,9 @@ def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
     )
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
-    table.add_column("variant", no_wrap=True)
+    table.add_column("variant", overflow="fold")
     for name in columns:
-        table.add_column(COLUMNS[name], justify="right", no_wrap=True)
+        table.add_column(COLUMNS[name], justify="right", overflow="fold")
     for variant in present:
         style = "bold" if variant == "capnet" else ""
         name = variant.replace("zero_shot_single", "zero_shot\n_single") if narrow else variant
@@ -97,9 +100,9 @@ def tail_classes(path: Path) -> Table:
     table = Table(
         title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
     )
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     for name in ("train pictures", "test positives", "capnet", "zero_shot", "linear_probe"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for row in rows[:SHOWN]:
         precisions = (percent(number(row.get(name))) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
         table.add_row(escape(row["class"]), row["train_count"], row["positives"], *precisions)

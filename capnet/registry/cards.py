@@ -119,8 +119,8 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
             ],
         ),
         *_slices(candidate, shown),
-        *blend_in_words(config.get("blend", {})),
         "",
+        *(f"{sentence}\n" for sentence in blend_in_words(config.get("blend", {}))),
         "## Known weak classes",
         "",
     ]

@@ -187,9 +187,9 @@ def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path,
         GateError: the gate refuses it.
     """
     from capnet.promotion.champion import identity, resolve
-    from capnet.tracking.store import store
+    from capnet.tracking.store import GET, store
 
-    with store(settings, "get the model") as client:
+    with store(settings, GET, reads=True) as client:
         version = resolve(client, address)
         artifacts = download(version, folder)
     return artifacts, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,7 +21,7 @@ from capnet.config import Data
 from capnet.contracts import read_json, write_json
 from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
-from capnet.errors import CapnetError, ConfigError, DataError
+from capnet.errors import CapnetError, ConfigError, DataError, counted, some
 from capnet.progress import Advance, bar
 from capnet.serving.output import WRITERS, is_output
 
@@ -32,14 +33,22 @@ SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "megadetector"}
 COLUMNS = ("path", "image", "file")  # of a table, the first that exists
+ENDINGS = f"images end in {', '.join(SUFFIXES)}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images to score: ``names`` as they appear in the output, below ``root``."""
+    """Images to score: ``names`` as in the output, below ``root``; ``others``: files passed over, by ending."""
 
     names: list[str]
     root: Path
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def passed_over(self) -> str:
+        """How many files are passed over, in words; "" where none is."""
+        words = [f"{n} {name}" for name, n in sorted(self.others.items(), key=lambda item: (-item[1], item[0]))]
+        return f"{counted(sum(self.others.values()), 'file')} passed over: {some(words)}" if words else ""
 
 
 def list_images(address: str, remote: Data | None = None) -> Source:
@@ -59,12 +68,7 @@ def list_images(address: str, remote: Data | None = None) -> Source:
     if address.startswith("s3://"):
         source = remote_images((remote or Data()).model_copy(update={"root": address}))
     elif location.is_dir():
-        names = sorted(
-            written(path.relative_to(location).as_posix())
-            for path in location.rglob("*")
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
-        source = Source(names, location)
+        source = _below(location)
     elif location.is_file() and location.suffix.lower() in (".csv", ".parquet"):
         source = Source(_column(location), location.parent)
     elif location.is_file():
@@ -76,8 +80,21 @@ def list_images(address: str, remote: Data | None = None) -> Source:
             "give a folder of images, or a .csv or .parquet table with a column path",
         )
     if not source.names:
-        raise DataError("there are no images", address, f"images end in {', '.join(SUFFIXES)}")
+        raise DataError("; ".join(filter(None, ("there are no images", source.passed_over))), address, ENDINGS)
     return source
+
+
+def _below(folder: Path) -> Source:
+    """Images of a folder; a link to nothing is one that is missing. Hidden files are none of those passed over."""
+    names, others = [], Counter[str]()
+    for path in folder.rglob("*"):
+        if path.is_file() or (path.is_symlink() and not path.exists()):
+            name, ending = path.relative_to(folder), path.suffix.lower()
+            if ending in SUFFIXES:
+                names.append(written(name.as_posix()))
+            elif not any(part.startswith(".") for part in name.parts):
+                others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
+    return Source(sorted(names), folder, others)
 
 
 def written(name: str) -> str:
@@ -124,7 +141,7 @@ def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
     with closing(open_source(settings)) as source:
         names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
         if not names:
-            raise DataError("there are no images", settings.root, f"images end in {', '.join(SUFFIXES)}")
+            raise DataError("there are no images", settings.root, ENDINGS)
         mine = names[part::parts]
         return Source(mine, open_cache(settings).bring(source, mine, strict=False) if mine else Path())
 

@@ -27,6 +27,7 @@ COLUMN = "image"
 VARIABLE = "CAPNET_SERVE_"
 LONGEST_PATH = 4096
 MEGA = 10**6
+SEND, WHOLE = "send the bytes of an image file or their base64", "send the whole file: this one is cut or damaged"
 NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
 
@@ -123,11 +124,10 @@ def request_files(
         path = folder / f"row {number}"
         content = _file(value, limits, left)
         # a file that is no image is as good as none: no answer tells what lies there
-        if content is None or _fault(content, path, limits, left):
+        if content is None or _fault(content, path, limits, left)[0]:
             content = _content(value)
-        fault = NO_IMAGE if content is None else _fault(content, path, limits, left)
+        fault, todo = (NO_IMAGE, SEND) if content is None else _fault(content, path, limits, left)
         if fault:
-            todo = "send the bytes of an image file or their base64"
             problems.append(Problem(f"{fault}: {_shown(value)}", f"row {number}", todo))
         else:
             left -= path.stat().st_size
@@ -137,19 +137,23 @@ def request_files(
     return paths
 
 
-def _fault(content: bytes, path: Path, limits: Limits, left: int) -> str:
-    """Why an image is not scored; empty, and its bytes are in ``path``, where it is."""
+def _fault(content: bytes, path: Path, limits: Limits, left: int) -> tuple[str, str]:
+    """Why an image is not scored ("" where it is, and its bytes are in ``path``), and what helps."""
     if len(content) > left:
-        return f"more than {limits.megabytes:g} million bytes of images ({VARIABLE}MEGABYTES)"
+        fault = f"more than {limits.megabytes:g} million bytes of images"
+        return fault, f"send fewer or smaller images; the limit is {VARIABLE}MEGABYTES of the server"
     try:
         with open_image(content) as image:
             if image.width * image.height > limits.megapixels * MEGA:
-                size = f"{image.width} x {image.height}"
-                return f"{size} is more than {limits.megapixels:g} million pixels ({VARIABLE}MEGAPIXELS)"
+                fault = f"{image.width} x {image.height} is more than {limits.megapixels:g} million pixels"
+                return fault, f"send a smaller image; the limit is {VARIABLE}MEGAPIXELS of the server"
+        path.write_bytes(content)
+        fault = inspect_image(path).fault
     except Unusable as error:
-        return str(error)
-    path.write_bytes(content)
-    return inspect_image(path).fault
+        fault = str(error)
+    if "pixels" in fault:  # too many, of a strange kind, or in too long a strip
+        return fault, f"make it smaller (at most {limits.megapixels:g} million pixels), or save it anew as JPEG or PNG"
+    return fault, WHOLE if "does not decode" in fault else SEND
 
 
 def _values(column: pd.Series, most: int) -> Iterator[Any]:

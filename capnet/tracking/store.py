@@ -43,6 +43,7 @@ QUIET = {
 # the last one logs with a traceback what it raises as well
 VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
 FORGETFUL = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases in memory
+GET = "get the model"  # what a reader does that can do without a store
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
 
 
@@ -58,14 +59,20 @@ def tracking_uri(settings: Register) -> str:
 
 
 @contextmanager
-def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
+def store(settings: Register, doing: str, reads: bool = False) -> Iterator[MlflowClient]:
     """A client of the store that answered once; inside, mlflow is quiet and its errors become a StoreError.
 
-    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards.
+    ``doing`` completes "could not ..." in the message. The environment and log levels are put back afterwards. For
+    whoever only ``reads`` no database file is made.
     """
     uri = tracking_uri(settings)
     if uri.partition("?")[0] in FORGETFUL:
         raise StoreError(f"could not {doing}: this database is kept nowhere", uri, "name a file: sqlite:///mlflow.db")
+    database = sqlite_file(uri)
+    if reads and database is not None and not database.exists():
+        raise StoreError(
+            f"could not {doing}: nothing is registered yet", uri, f"run `capnet register`, or {_elsewhere(doing)}"
+        )
     with _environment({"MLFLOW_TRACKING_URI": uri}, replace=True), _environment(QUIET):
         try:
             from mlflow.exceptions import MlflowException
@@ -76,7 +83,7 @@ def store(settings: Register, doing: str) -> Iterator[MlflowClient]:
             raise StoreError(f"could not {doing}: {error}", uri, "pip install 'capnet[registry]'") from error
         with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
-                with first_contact(), open_file(sqlite_file(uri), lambda address: _ask(MlflowClient, address, doing)):
+                with first_contact(), open_file(database, lambda address: _ask(MlflowClient, address, doing)):
                     client = _ask(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
@@ -179,8 +186,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
     if re.search(r"(?i)registered model.* not found|model version .*not found|alias \S+ not found", reason):
         todo = (
             "correct the name, version or alias (`capnet register` makes versions, `capnet promote` makes one the"
-            " champion), or set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it; `capnet"
-            " predict --model outputs` takes what was trained last"
+            f" champion), or {_elsewhere(doing)}"
         )
     elif not uri.startswith(("http://", "https://")):
         todo = (
@@ -207,6 +213,13 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             " (or register.tracking_uri) to another; then try again"
         )
     return StoreError(f"could not {doing}: {reason[:400]}", uri, todo)
+
+
+def _elsewhere(doing: str) -> str:
+    """What to do where a store lacks the version."""
+    return "set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it" + (
+        "; `capnet predict --model outputs` takes what was trained last" if doing == GET else ""
+    )
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -138,6 +142,22 @@ def test_printed_commands_exist(document: str, repository: Path) -> None:
 def test_the_check_sees_a_wrong_command(line: str, repository: Path) -> None:
     with pytest.raises((AssertionError, CapnetError, click.UsageError, DvcParserError, SystemExit)):
         check_command(line, repository)
+
+
+@pytest.mark.parametrize("document", ["mlflow/README.md", "docs/promotion.md"])
+def test_the_printed_request_sends_a_picture_of_2_megabytes(document: str, repository: Path, tmp_path: Path) -> None:
+    paragraphs = re.split(r"\n\n|^```\n", (repository / document).read_text(), flags=re.MULTILINE)
+    request = next(text for text in paragraphs if "curl http" in text)
+    picture = os.urandom(2_000_000)
+    (tmp_path / "a.jpg").write_bytes(picture)
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\ncase "$*" in *"-d @-"*) exec cat > body ;; esac\n')
+    curl.chmod(0o700)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", request], cwd=tmp_path, env=environment, check=True)
+    body = json.loads((tmp_path / "body").read_text())
+    assert body["params"] == {"decided_only": True}
+    assert base64.b64decode(body["dataframe_records"][0]["image"]) == picture
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from capnet import progress
@@ -25,12 +29,35 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
             Clock.now += 1.0
             advance(note="epoch 3")
     told = [record.getMessage() for record in caplog.records]
-    assert told == [
-        f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (415, 430, 445, 460)
-    ]
+    assert told == [f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (430, 460)]
 
 
 def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert list(progress.track(range(3), "reading", 3)) == [0, 1, 2]
     assert not caplog.records
+
+
+DRAW = """
+import sys
+from capnet import progress
+from capnet.cli import entry
+from capnet.data.demo import image_set
+
+progress.EVERY_SECONDS = 0.0
+image_set.total = lambda: 4
+image_set.write_set = lambda folder, seed, advance: [advance() for _ in range(4)]
+sys.argv = ["capnet", "demo-data", "--seed", "1", "--out", sys.argv[1]]
+entry()
+"""
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "data")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = [f"drawing: {done} of 4, about 0 s left" for done in (2, 3, 4)]
+    assert done.stderr.splitlines() == (told if rank == "0" else [])

@@ -5,6 +5,7 @@ fast.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,10 @@ CONVERTED = {  # modes of pixels that become RGB
 }
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+
+# what is too large is said below. Last of all filters, so that one of the user's counts; a filter for a while
+# (catch_warnings) would be one for all threads, too
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 
 
 class Unusable(Exception):

@@ -22,6 +22,7 @@ QUALITY = 70
 BUDGET = 500_000  # characters of all thumbnails together, so that the report stays under 2 MB
 PER_CLASS = 2  # pictures about the same class, so that one bad class does not fill the bucket
 LABELS, LONG_NAME = 8, 40  # names shown for a picture, and their length in characters
+LONG_PATH = 80  # characters; of a longer one the end is shown, where the file's name is
 SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
 
 
@@ -65,7 +66,8 @@ def worst_images(
 
     Returns:
         ``bucket`` and ``pictures`` for the template; an image has ``source``, a data URI ("" where it cannot be
-        read, or BUDGET is spent), the decision that is wrong, and ``true`` and ``extra`` labels.
+        read, or BUDGET is spent), its ``path`` and the ``parts`` of it that are shown, the decision that is wrong, and
+        ``true`` and ``extra`` labels.
     """
     wrong = wrongness(test.labels, test.unknown, scores, thresholds)
     predicted = (scores >= thresholds.astype(scores.dtype)) & ~test.unknown
@@ -85,12 +87,15 @@ def worst_images(
             if shown_of[column] > PER_CLASS:
                 continue
             kind = "missed" if test.labels[row, column] else "false alarm"
-            source = thumbnail(root / str(test.rows["path"].iloc[row])) if spent < BUDGET else ""
+            path = str(test.rows["path"].iloc[row])
+            source = thumbnail(root / path) if spent < BUDGET else ""
             spent += len(source)
             pictures.append(
                 {
                     "id": str(test.rows["image_id"].iloc[row]),
                     "source": source,
+                    "path": path,
+                    "parts": (path if len(path) <= LONG_PATH else f"…{path[1 - LONG_PATH :]}").split("/"),
                     "kind": kind,
                     "name": shorten(names[column], LONG_NAME),
                     "score": fixed(float(scores[row, column]), 3),

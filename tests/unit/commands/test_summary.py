@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -11,10 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from capnet.cli import main
-from capnet.commands.summary import results
 from capnet.errors import ContractError
 
 COLUMNS = "class,train_count,bucket,positives,ap,ap_low,ap_high,ap_single_view,ap_zero_shot,ap_linear_probe,"
@@ -58,6 +55,12 @@ def _summary(folder: Path) -> str:
     return result.output
 
 
+def _terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """What rich takes for a terminal, without styles in the text."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": str(columns), "LINES": "40"}.items():
+        monkeypatch.setenv(name, value)
+
+
 def test_the_table_has_every_variant_with_intervals_in_percent(evaluation: Path) -> None:
     lines = _summary(evaluation).splitlines()
     first = [line.split()[0] for line in lines if line.strip()]
@@ -91,14 +94,28 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     assert text.splitlines()[-1] == f"Report: {evaluation / 'report.html'}"
 
 
-def test_a_narrow_terminal_cuts_nothing(evaluation: Path) -> None:
-    output = io.StringIO()
-    console = Console(width=80, file=output)
-    console.print(results(json.loads((evaluation / "evaluation.json").read_text()), "Results", narrow=True))
-    text = output.getvalue()
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_narrow_terminal_cuts_nothing(evaluation: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    file = evaluation / "evaluation.json"
+    metrics = json.loads(file.read_text())
+    metrics["capnet"] |= {"medium": 1.0, "medium_low": 1.0, "medium_high": 1.0}
+    file.write_text(json.dumps(metrics))
+    classes = (evaluation / "per_class.csv").read_text()
+    (evaluation / "per_class.csv").write_text(classes.replace("owl", "owl" * 30))
+    _terminal(monkeypatch, columns)
+    text = _summary(evaluation)
     assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(len(line) for line in text.splitlines() if not line.startswith("Report")) <= columns
     assert text.count("58.0-63.5") == 5
+    assert text.count("100.0-100.0") == 1
+    assert text.count("60.1 (58.0-63.5)") == 0
+
+
+def test_a_wide_terminal_shows_values_and_intervals_side_by_side(
+    evaluation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _terminal(monkeypatch, 150)
+    assert _summary(evaluation).count("60.1 (58.0-63.5)") == 5
 
 
 def test_missing_or_foreign_files_are_contract_errors(tmp_path: Path) -> None:

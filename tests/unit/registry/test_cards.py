@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,24 @@ def test_a_thousand_classes_stay_readable(make_outputs: Make) -> None:
         assert len(text) < 80_000
         assert "And 700 more in per_class.csv" in text
     assert np.all([len(line) < 2000 for line in text.splitlines()])
+
+
+def test_no_sentence_is_a_row_of_the_table_above_it(make_outputs: Make) -> None:
+    """Markdown ends a table at an empty line only."""
+    paths = make_outputs()
+    frame = read_split(paths["split"] / "split.parquet")
+    frame["slice"] = ["night" if number % 3 else "day" for number in range(len(frame))]
+    write_split(paths["split"] / "split.parquet", frame)
+    candidate = read_candidate(**paths)
+    blended = candidate.config | {"blend": {"weights": {"tuned": 0.7, "zero_shot": 0.3}, "chosen_on": "val"}}
+    checks = [{"name": "near_duplicates", "success": False, "says": "copies"}]
+    for slices in (candidate.metrics["slices"], {}):
+        metrics = candidate.metrics | {"slices": slices}
+        made = replace(candidate, config=blended, checks=checks, metrics=metrics)
+        for text in card_texts(made, "packed", "", "", "Free.", Policy()).values():
+            for line, following in pairwise(text.splitlines()):
+                assert not line.startswith("|") or following[:1] in ("", "|"), following
+        assert "Served is a mean of logits" in model_card(made, "packed", Policy())
 
 
 def test_a_data_licence_comes_from_the_setting_or_from_the_folder(tmp_path: Path) -> None:

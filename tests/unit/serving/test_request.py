@@ -123,6 +123,22 @@ def test_a_request_beyond_a_limit_is_refused_with_its_name(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "todo"),
+    [
+        (png(101, 100), "send a smaller image; the limit is CAPNET_SERVE_MEGAPIXELS of the server"),
+        (png(90, 90) + bytes(3000), "send fewer or smaller images; the limit is CAPNET_SERVE_MEGABYTES of the server"),
+        (png(2000, 2), "make it smaller (at most 0.01 million pixels), or save it anew as JPEG or PNG"),
+        (png()[:-30], "send the whole file: this one is cut or damaged"),
+        (b"no image", "send the bytes of an image file or their base64"),
+        ("a.jpg", "send the bytes of an image file or their base64"),
+    ],
+)
+def test_each_fault_says_what_helps(folder: Path, value: object, todo: str) -> None:
+    text = refusal(value, folder, Limits(megapixels=0.01, megabytes=0.003))
+    assert text.splitlines()[-1] == f"  to do: {todo}"
+
+
 def test_a_name_that_is_base64_as_well_says_the_same_with_and_without_a_file(hidden: Path, folder: Path) -> None:
     limits = Limits(root=str(hidden))
     before = refusal("abcd", folder, limits)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -153,6 +155,17 @@ def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
     for said in refusals(tmp_path / "bomb.png"):
         assert "178,956,970 pixels" in said
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(("options", "words"), [([], ""), (["-W", "always"], "DecompressionBombWarning")])
+def test_pillow_does_not_warn_of_a_size_that_is_taken(tmp_path: Path, options: list[str], words: str) -> None:
+    """Only where the user wants all warnings; in a process of its own, since pytest shows all."""
+    Image.new("L", (12_000, 9_000)).save(tmp_path / "large.jpg")
+    code = "import sys, pathlib; from capnet.data.images.decode import open_image as o; o(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, *options, "-c", code, str(tmp_path / "large.jpg")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert words in done.stderr
+    assert bool(words) == bool(done.stderr)
 
 
 def test_files_without_pixels_are_refused_with_a_reason(tmp_path: Path) -> None:

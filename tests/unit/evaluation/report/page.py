@@ -10,7 +10,7 @@ from unit.evaluation.made_run import MadeRun
 from capnet.config import Report
 from capnet.evaluation.report.render import render
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
+VOID = {"meta", "br", "img", "link", "input", "hr", "wbr"}
 SVG_VOID = {"path", "line", "rect", "circle"}
 
 

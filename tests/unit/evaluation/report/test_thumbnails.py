@@ -66,6 +66,22 @@ def test_an_unreadable_picture_leaves_a_blank(tmp_path: Path) -> None:
     assert thumbnail(tmp_path / "absent.jpg") == ""
 
 
+def test_each_picture_has_its_path_and_of_a_long_one_the_end(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 12, 60, images=True)
+    page = Page(html_of(made, thumbnails=True, worst=4))
+    titles = [values["title"] for _, values in page.tags if values.get("class") == "path"]
+    assert len(titles) == sum(tag == "img" for tag, _ in page.tags) > 0
+    assert all((made.data / str(title)).is_file() for title in titles)
+    assert all(str(title) in "".join(page.texts) for title in titles)
+    rows = pd.DataFrame({"image_id": ["a"], "path": ["folder/" * 20 + "<b>.jpg"]})
+    labels, one = np.array([[True]]), np.full(1, 0.5)
+    groups = worst_images(
+        Labelled(rows, labels, ~labels), labels * 0.1, one, ["x"], np.array(["head"]), 1, Path("nowhere")
+    )
+    shown = "/".join(groups[0]["pictures"][0]["parts"])
+    assert (len(shown), shown[0], shown.endswith("/folder/<b>.jpg")) == (80, "…", True)
+
+
 def test_worst_pictures_are_those_furthest_on_the_wrong_side() -> None:
     labels = np.array([[True, False], [True, False], [False, True], [False, False]])
     unknown = np.array([[False, False], [False, False], [False, False], [True, False]])

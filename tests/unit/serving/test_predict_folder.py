@@ -1,0 +1,83 @@
+"""What `capnet predict` takes from a folder, and what it says of the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from capnet.cli import main
+from capnet.errors import DataError
+from capnet.serving.predict import list_images
+
+Make = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "pictures"
+    (place / ".git").mkdir(parents=True)
+    Image.new("RGB", (40, 50)).save(place / "a.JPG", format="JPEG")
+    for name in ("b.heic", "c.HEIC", "d.avif", "README", ".DS_Store", ".git/config", "e.\x1b[31m"):
+        (place / name).write_bytes(b"x")
+    (place / "folder.jp2").mkdir()
+    return place
+
+
+def _predict(folder: Path, out: Path, outputs: Path) -> Result:
+    arguments = ["predict", "--input", str(folder), "--model", str(outputs), "--out", str(out)]
+    return CliRunner().invoke(main, [*arguments, "--params", str(out.with_name("none.yaml"))])
+
+
+@pytest.mark.slow
+def test_files_with_other_endings_are_counted_and_dangling_links_are_missing(
+    folder: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    outputs, out = make_outputs()["model"].parent, tmp_path / "out.csv"
+    (tmp_path / "none.yaml").write_text("{}\n")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "gone.heic").symlink_to("nowhere.heic")
+    done = _predict(folder, out, outputs)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines() == [
+        "predict: 6 files passed over: 3 .heic, 1 '.\\x1b[31m', 1 .avif, 1 without an ending; images end in .jpg,"
+        " .jpeg, .png, .gif, .bmp, .tif, .tiff, .webp",
+        "not read: gone.jpg: missing",
+    ]
+    assert pd.read_csv(out, keep_default_na=False)[["path", "fault"]].to_numpy().tolist() == [
+        ["a.JPG", ""],
+        ["gone.jpg", "missing"],
+    ]
+
+
+@pytest.mark.slow
+def test_nothing_is_said_where_nothing_is_passed_over(
+    folder: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    outputs = make_outputs()["model"].parent
+    (tmp_path / "none.yaml").write_text("{}\n")
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in ("a.JPG", ".DS_Store"):
+            path.unlink()
+    done = _predict(folder, tmp_path / "out.csv", outputs)
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_a_folder_without_images_says_what_is_there(folder: Path) -> None:
+    (folder / "a.JPG").unlink()
+    with pytest.raises(DataError, match=r"there are no images; 5 files passed over: 2 \.heic, "):
+        list_images(str(folder))
+
+
+def test_a_link_in_a_circle_and_one_to_a_folder(folder: Path) -> None:
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "folder.jpg").symlink_to(".git")
+    os.mkfifo(folder / "pipe.jpg")
+    assert list_images(str(folder)).names == ["a.JPG", "circle.jpg"]
