@@ -17,6 +17,8 @@ from capnet.errors import ConfigError
 from capnet.model.statistics import Rows, moments
 from capnet.model.towers import ImageTower, TextTower, Towers
 
+COMPILED = 0  # no thread has this number
+
 
 class AdaptFormer(nn.Module):
     """scale * up(relu(down(layer_norm(h)))); exactly zero at the start because ``up`` starts at zero.
@@ -71,6 +73,11 @@ class BridgeAdapter(nn.Module):
         return output
 
 
+def _thread() -> int:
+    """Number of this thread; what torch.compile has made cannot ask for it, and one thread alone trains with that."""
+    return COMPILED if torch.compiler.is_compiling() else get_ident()
+
+
 class BlockAdapters(nn.Module):
     """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
@@ -95,11 +102,12 @@ class BlockAdapters(nn.Module):
     @property
     def active(self) -> bool:
         """Whether this thread's forward passes have the adapters."""
-        return get_ident() not in self._inactive
+        return _thread() not in self._inactive
 
     @active.setter
     def active(self, active: bool) -> None:
-        (self._inactive.discard if active else self._inactive.add)(get_ident())
+        for thread in (get_ident(), COMPILED):
+            (self._inactive.discard if active else self._inactive.add)(thread)
 
     def remove(self) -> None:
         """Take the adapters off the tower, so that another model may use it."""
@@ -108,13 +116,13 @@ class BlockAdapters(nn.Module):
 
     def _reader(self, index: int) -> Any:
         def read(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            self._stream[get_ident(), index] = arguments[0]
+            self._stream[_thread(), index] = arguments[0]
 
         return read
 
     def _adder(self, index: int) -> Any:
         def add(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            stream = self._stream.pop((get_ident(), index))
+            stream = self._stream.pop((_thread(), index))
             return output + self.adapters[index](stream) if self.active else output
 
         return add

@@ -60,7 +60,10 @@ class Towers:
 
     def compile(self) -> None:
         """Let torch compile the towers block by block: equal blocks share what was compiled, and adapters go along."""
-        for block in (*(self.image.blocks or [self.image.network]), *self.text.blocks):
+        blocks = (*(self.image.blocks or [self.image.network]), *self.text.blocks)
+        # each block's adapter is one more variant of the same code; torch runs it uncompiled from the ninth on
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks))
+        for block in blocks:
             block.compile()
 
 
