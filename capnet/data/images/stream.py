@@ -153,7 +153,7 @@ def _outputs(
     for part in parts:
         output = forward(part)
         if behind is not None:
-            yield behind.cpu()  # fetched while the GPU is at the next one
+            yield behind.cpu()  # once the GPU has the next one to do
         behind = output
     if behind is not None:
         yield behind.cpu()
