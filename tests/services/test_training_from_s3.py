@@ -98,6 +98,7 @@ def test_dvc_notices_a_change_in_the_bucket(place: Workplace, s3: S3Server, buck
     for stage in content["stages"].values():
         stage["deps"] = [item for item in stage["deps"] if not item.startswith("capnet/")]
     (place.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": content["stages"]}, sort_keys=False))
+    shutil.copytree(repository / "reference", place.root / "reference")
     for command in ("git init -q", "dvc init -q", "dvc repro"):
         result = place.run(*command.split())
         assert result.returncode == 0, result.stdout + result.stderr
