@@ -179,7 +179,10 @@ def test_argo_cannot_start_a_process_with_an_argument_that_is_too_long(pod: dict
     ):
         wrong = copy.deepcopy(pod)
         change(wrong)
-        assert len(list(argo_rules.argument_problems(wrong))) == 1
+        problems = list(argo_rules.argument_problems(wrong))
+        assert len(problems) == 2, "the template in Argo's variable holds it too"
+        assert "too long" in problems[0]
+        assert problems[1].startswith("configmaps is forbidden: ARGO_TEMPLATE")
 
 
 # ---------------------------------------------------------------- KServe

@@ -94,7 +94,8 @@ def test_the_set_in_git_is_drawn_and_one_line_says_so(drawn: Drawn) -> None:
     assert line.startswith("demo-data: 3100 images of 44 classes in 12 kinds of scenes in data")
     if EXACT:
         assert line.endswith("byte for byte as data.dvc describes them")
-        assert drawn.result.stderr == ""
+        lines = drawn.result.stderr.splitlines()
+        assert [line for line in lines if not line.startswith("drawing: ")] == [], "a slow machine shows progress"
     else:
         assert "warning: the bytes are not those of data.dvc" in drawn.result.stderr
     assert sorted(path.name for path in drawn.data.iterdir()) == [
