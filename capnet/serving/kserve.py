@@ -125,8 +125,7 @@ def serve_image(lock: Path) -> str:
 
 
 def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dict[str, Any]:
-    """The InferenceService: one container that runs `mlflow models serve` on what KServe's storage initializer has
-    fetched.
+    """The InferenceService: one container that serves what KServe's storage initializer has fetched.
 
     Args:
         version: whose tags become labels and annotations.
@@ -163,8 +162,8 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     container = {
         "name": "kserve-container",  # the name tells KServe which container serves
         "image": deployment.image,
-        "command": ["mlflow", "models", "serve"],
-        "args": [f"--model-uri={MODELS}", "--env-manager=local", "--host=0.0.0.0", f"--port={PORT}", "--workers=1"],
+        "command": ["python", "-m", "capnet.serving.server"],
+        "args": [f"--model={MODELS}", "--host=0.0.0.0", f"--port={PORT}"],
         "env": [{"name": name, "value": value} for name, value in _environment(address).items()],
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 3},

@@ -80,7 +80,7 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     (container,) = found["spec"]["predictor"]["containers"]
     assert (container["name"], container["image"]) == ("kserve-container", IMAGE)
     assert {"name": "STORAGE_URI", "value": SOURCE} in container["env"]
-    assert "--model-uri=/mnt/models" in container["args"]
+    assert "--model=/mnt/models" in container["args"]
     first = path.read_bytes()
     assert deploy("--out", "-").stdout.encode() == first, "equal versions give equal bytes"
     more = yaml.safe_load(
