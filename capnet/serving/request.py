@@ -27,6 +27,7 @@ COLUMN = "image"
 VARIABLE = "CAPNET_SERVE_"
 LONGEST_PATH = 4096
 MEGA = 10**6
+BASE64 = str.maketrans("-_", "+/", "\r\n")  # that for addresses has other letters, and some encoders break lines
 NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
 
@@ -161,15 +162,14 @@ def _values(column: pd.Series, most: int) -> Iterator[Any]:
 
 
 def _content(value: Any) -> bytes | None:
-    """Bytes as they are, or what base64 stands for; None where the value is neither."""
+    """Bytes as they are, or what base64 stands for, that for addresses too; None where the value is neither."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
         return None
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        # some encoders break lines
-        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None
+        return base64.b64decode(text.translate(BASE64), validate=True) or None
     except (binascii.Error, ValueError):
         return None
 

@@ -4,6 +4,7 @@ more than the limits allow.
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import threading
@@ -177,3 +178,11 @@ def test_a_root_that_is_no_folder_is_refused_at_the_start(monkeypatch: pytest.Mo
 def test_any_other_value_is_refused_in_words(folder: Path, make: Callable[[], object]) -> None:
     with pytest.raises(CapnetError):
         request_files(pd.DataFrame({"image": pd.Series([make()], dtype=object)}), folder)
+
+
+def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
+    content = png() + bytes(-len(png()) % 3) + b"\xfb\xef\xbe\xff\xff\xff"  # no decoder reads what follows an image
+    text = base64.urlsafe_b64encode(content).decode()
+    assert {"-", "_"} <= set(text)
+    (found,) = request_files(pd.DataFrame({"image": [text]}), folder)
+    assert found.read_bytes() == content
