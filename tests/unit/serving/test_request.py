@@ -186,3 +186,9 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     assert {"-", "_"} <= set(text)
     (found,) = request_files(pd.DataFrame({"image": [text]}), folder)
     assert found.read_bytes() == content
+
+
+def test_our_time_is_over_before_that_of_mlflow() -> None:
+    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+
+    assert Limits().seconds <= MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get() - 10, "else its 504 hides our 503"
