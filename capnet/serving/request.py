@@ -9,8 +9,10 @@ import binascii
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Semaphore
 from time import monotonic
 from typing import Any
 
@@ -39,6 +41,7 @@ class Limits(Section):
     megabytes: float = Field(64.0, gt=0, description="most bytes of all images together, in millions")
     megapixels: float = Field(50.0, gt=0, description="most pixels of one image, in millions")
     seconds: float = Field(50.0, gt=0, description="most time, looked at between images")  # MLflow's own end is at 60
+    at_once: int = Field(2, ge=1, description="most requests that are scored at once; others wait")
 
 
 class TooSlow(DataError):
@@ -63,6 +66,24 @@ class Clock:
                 "request",
                 f"send fewer or smaller images; the limit is {VARIABLE}SECONDS of the server",
             )
+
+    @contextmanager
+    def turn(self, turns: Semaphore) -> Iterator[None]:
+        """Hold a turn; waiting for it takes time of the request.
+
+        Raises:
+            TooSlow: there was none.
+        """
+        if not turns.acquire(timeout=max(0.0, self._end - monotonic())):
+            raise TooSlow(
+                f"no turn within {self._limits.seconds:g} seconds",
+                "request",
+                f"send it again later; the limit is {VARIABLE}AT_ONCE of the server",
+            )
+        try:
+            yield
+        finally:
+            turns.release()
 
 
 def read_limits() -> Limits:

@@ -188,6 +188,19 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     assert found.read_bytes() == content
 
 
+def test_requests_wait_for_their_turn_until_their_time_is_over() -> None:
+    turns = threading.BoundedSemaphore(1)
+    with Clock(Limits()).turn(turns):
+        started = time.monotonic()
+        with pytest.raises(TooSlow, match=r"no turn within 0\.2 seconds"), Clock(Limits(seconds=0.2)).turn(turns):
+            pytest.fail("two at once")
+        assert 0.2 <= time.monotonic() - started < 2
+    with pytest.raises(ZeroDivisionError), Clock(Limits()).turn(turns):
+        _ = 1 / 0
+    with Clock(Limits(seconds=0.2)).turn(turns):
+        pass
+
+
 def test_our_time_is_over_before_that_of_mlflow() -> None:
     from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
