@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-# what KServe's storage initializer reads
-STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "https://", "http://", "pvc://")
+# where KServe's storage initializer reads folders; from any other http(s) address it fetches one file
+STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "pvc://")
+AZURE = re.compile(r"https://[^/]+\.blob\.core\.windows\.net/.+")
 PROXIED = "mlflow-artifacts:"
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
@@ -74,11 +75,12 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
             )
         path = address.removeprefix(PROXIED).lstrip("/")  # a form with //host has the host in front of the path
         address = f"{behind.rstrip('/')}/{path.partition('/')[2] if address.startswith(f'{PROXIED}//') else path}"
-    if not address.startswith(STORES):
+    if not address.startswith(STORES) and not AZURE.fullmatch(address):
         raise ConfigError(
-            f"KServe cannot read {address}",
+            f"KServe cannot read a folder from {address}",
             identity(version.name, version.version),
-            "register the model at a server whose artifacts are in S3",
+            f"give a store of {', '.join(STORES)} or https://ACCOUNT.blob.core.windows.net/CONTAINER: register the model"
+            " at a server whose artifacts are there, or name it with --artifacts",
         )
     return address
 

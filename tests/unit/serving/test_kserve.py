@@ -157,6 +157,7 @@ def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> No
     [
         ("s3://models/1/m", "", "s3://models/1/m"),
         ("gs://models/1/m", "s3://ignored", "gs://models/1/m"),
+        ("mlflow-artifacts:/1/m", "https://a.blob.core.windows.net/c", "https://a.blob.core.windows.net/c/1/m"),
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow", "s3://mlflow/1/models/m-1/artifacts"),
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow/deep/", "s3://mlflow/deep/1/models/m-1/artifacts"),
         ("mlflow-artifacts://mlflow.example.org:5000/1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
@@ -170,8 +171,11 @@ def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, wa
 def test_addresses_that_kserve_cannot_read(client: MlflowClient) -> None:
     for source, behind, reason in (
         ("mlflow-artifacts:/1/m", "", "come through the MLflow server"),
-        ("file:///data/mlruns/1/m", "", "KServe cannot read file:///data"),
-        ("mlflow-artifacts:/1/m", "/srv/artifacts", "KServe cannot read /srv/artifacts/1/m"),
+        ("file:///data/mlruns/1/m", "", "KServe cannot read a folder from file:///data"),
+        ("mlflow-artifacts:/1/m", "/srv/artifacts", "KServe cannot read a folder from /srv/artifacts/1/m"),
+        ("https://example.org/models/1/m", "", "KServe cannot read a folder from https://example.org/models/1/m"),
+        ("http://example.org/models/1/m", "", "give a store of s3://, gs://, "),
+        ("mlflow-artifacts:/1/m", "https://mlflow.example.org", "KServe cannot read a folder from https://mlflow.exa"),
     ):
         with pytest.raises(ConfigError, match=reason):
             storage_address(client, client.create_model_version("capnet demo", source), behind)
