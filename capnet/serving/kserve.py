@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # where KServe's storage initializer reads folders; from any other http(s) address it fetches one file
 STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "pvc://")
 AZURE = re.compile(r"https://[^/]+\.blob\.core\.windows\.net/.+")
+SKIPPED = "kubeflow"  # has the label control-plane in a full Kubeflow, and KServe's webhook skips such namespaces
 PROXIED = "mlflow-artifacts:"
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
@@ -79,8 +80,8 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
         raise ConfigError(
             f"KServe cannot read a folder from {address}",
             identity(version.name, version.version),
-            f"give a store of {', '.join(STORES)} or https://ACCOUNT.blob.core.windows.net/CONTAINER: register the model"
-            " at a server whose artifacts are there, or name it with --artifacts",
+            f"give a store of {', '.join(STORES)} or https://ACCOUNT.blob.core.windows.net/CONTAINER: register the"
+            " model at a server whose artifacts are there, or name it with --artifacts",
         )
     return address
 

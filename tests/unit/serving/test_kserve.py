@@ -61,7 +61,11 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     result = deploy()
     assert result.exit_code == 0, result.exception
     path = Path("deploy/kserve/capnet-demo.yaml")
-    assert result.stdout == f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
+    account = "deploy/kserve/service-account.yaml"
+    assert result.stdout == (
+        f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
+        f"next: kubectl apply --filename {account} --filename {path}\n"
+    )
     found: dict[str, Any] = yaml.safe_load(path.read_text())
     assert found["metadata"]["annotations"] == {
         "capnet/model": "capnet demo version 1",
@@ -143,6 +147,25 @@ def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -
     (found,) = yaml.safe_load_all(result.stdout)
     assert found["metadata"]["annotations"]["capnet/gate-override"] == "the cameras changed\nkind: Secret"
     assert found["metadata"]["annotations"]["capnet/verdict"] == "red"
+
+
+def test_the_account_goes_where_the_service_goes(client: MlflowClient) -> None:
+    verdict(client)
+    assert deploy("--namespace", "wildlife", "--name", "traps").stdout.endswith(
+        "next: kubectl apply --namespace wildlife --filename deploy/kserve/service-account.yaml"
+        " --filename deploy/kserve/traps.yaml\n"
+    )
+    own = deploy("--namespace", "wildlife", "--service-account", "default-editor", "--out", "my file.yaml")
+    assert own.stdout.endswith("next: kubectl apply --namespace wildlife --filename 'my file.yaml'\n")
+
+
+def test_the_namespace_that_kserve_leaves_alone_is_warned_of(client: MlflowClient) -> None:
+    verdict(client)
+    result = deploy("--namespace", "kubeflow")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == 1
+    assert "KServe fetches no model in namespace kubeflow" in result.stderr
+    assert "kubeflow" not in deploy("--namespace", "wildlife").stderr
 
 
 def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> None:
