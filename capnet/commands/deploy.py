@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from capnet.commands.options import settings_options
 
+if TYPE_CHECKING:
+    from capnet.serving.kserve import Deployment
+
 LOCK = "components/images.lock.yaml"
+ACCOUNT = "deploy/kserve/service-account.yaml"
 EPILOG = """\b
 Examples:
   capnet deploy --artifacts s3://mlflow                       the champion, into deploy/kserve/NAME.yaml
   capnet deploy --model models:/capnet/7 --out -              one version, printed
   capnet deploy --image registry.example.org/capnet-serve@sha256:...
-  kubectl apply --filename deploy/kserve/                     then it serves"""
+  capnet deploy --namespace wildlife                          says which kubectl apply makes it serve there"""
 
 
 @click.command("deploy", epilog=EPILOG)
@@ -30,7 +35,8 @@ Examples:
     "--artifacts",
     default="",
     metavar="STORE",
-    help="Store behind an MLflow server that hands artifacts through, e.g. s3://mlflow.",
+    help="Store behind an MLflow server that hands artifacts through, e.g. s3://mlflow, or pvc://CLAIM/FOLDER with a"
+    " claim of the pods' namespace.",
 )
 @click.option("--image", default="", metavar="IMAGE", help=f"Image that serves, by digest; usual is `serve` of {LOCK}.")
 @click.option("--out", default="", metavar="FILE", help="Usual is deploy/kserve/NAME.yaml; - prints it.")
@@ -47,7 +53,7 @@ Examples:
     default=1,
     show_default=True,
     type=click.IntRange(0),
-    help="Fewest pods; 0 lets KServe go down to none.",
+    help="Fewest pods; 0 goes down to none in KServe's Knative mode, and means 1 in its Standard mode.",
 )
 @settings_options("section register names the store")
 def command(
@@ -85,9 +91,22 @@ def command(
             " true packs them",
             err=True,
         )
+    if deployment.namespace == kserve.SKIPPED:
+        click.echo(
+            f"note: in a full Kubeflow KServe fetches no model in namespace {kserve.SKIPPED}: use that of a profile",
+            err=True,
+        )
     if out == "-":
         click.echo(text, nl=False)
         return
     target = Path(out or f"deploy/kserve/{deployment.name}.yaml")
     replace_file(target, text)
     click.echo(f"deploy: {version.name} version {version.version} from {storage}, in {target}")
+    click.echo(f"next: {_apply(deployment, target)}")
+
+
+def _apply(deployment: Deployment, target: Path) -> str:
+    """kubectl's command that puts service and account into one namespace; an account of one's own is there already."""
+    files = [ACCOUNT, str(target)] if deployment.service_account == type(deployment).service_account else [str(target)]
+    words = ["kubectl", "apply", *(["--namespace", deployment.namespace] if deployment.namespace else [])]
+    return shlex.join([*words, *(word for name in files for word in ("--filename", name))])

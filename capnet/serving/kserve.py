@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-# what KServe's storage initializer reads
-STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "https://", "http://", "pvc://")
+# where KServe's storage initializer reads folders; from any other http(s) address it fetches one file
+STORES = ("s3://", "gs://", "hdfs://", "webhdfs://", "pvc://")
+AZURE = re.compile(r"https://[^/]+\.blob\.core\.windows\.net/.+")
+SKIPPED = "kubeflow"  # has the label control-plane in a full Kubeflow, and KServe's webhook skips such namespaces
 PROXIED = "mlflow-artifacts:"
 MODELS = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
@@ -74,11 +76,12 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
             )
         path = address.removeprefix(PROXIED).lstrip("/")  # a form with //host has the host in front of the path
         address = f"{behind.rstrip('/')}/{path.partition('/')[2] if address.startswith(f'{PROXIED}//') else path}"
-    if not address.startswith(STORES):
+    if not address.startswith(STORES) and not AZURE.fullmatch(address):
         raise ConfigError(
-            f"KServe cannot read {address}",
+            f"KServe cannot read a folder from {address}",
             identity(version.name, version.version),
-            "register the model at a server whose artifacts are in S3",
+            f"give a store of {', '.join(STORES)} or https://ACCOUNT.blob.core.windows.net/CONTAINER: register the"
+            " model at a server whose artifacts are there, or name it with --artifacts",
         )
     return address
 
@@ -125,8 +128,7 @@ def serve_image(lock: Path) -> str:
 
 
 def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dict[str, Any]:
-    """The InferenceService: one container that runs `mlflow models serve` on what KServe's storage initializer has
-    fetched.
+    """The InferenceService: one container that serves what KServe's storage initializer has fetched.
 
     Args:
         version: whose tags become labels and annotations.
@@ -163,14 +165,19 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     container = {
         "name": "kserve-container",  # the name tells KServe which container serves
         "image": deployment.image,
-        "command": ["mlflow", "models", "serve"],
-        "args": [f"--model-uri={MODELS}", "--env-manager=local", "--host=0.0.0.0", f"--port={PORT}", "--workers=1"],
+        "command": ["python", "-m", "capnet.serving.server"],
+        "args": [f"--model={MODELS}", "--host=0.0.0.0", f"--port={PORT}"],
         "env": [{"name": name, "value": value} for name, value in _environment(address).items()],
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 3},
         "startupProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 60},
         "resources": resources,
-        "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
     }
     namespace = {"namespace": deployment.namespace} if deployment.namespace else {}
     return {

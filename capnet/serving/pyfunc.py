@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class CapnetModel(PythonModel):
         """
         model = Path(context.artifacts["model"])
         self._limits = read_limits()
+        self._turns = BoundedSemaphore(self._limits.at_once)  # each request has its memory
         check_gate(model.parents[1])
         self._served = load_served(model, Path(context.artifacts["thresholds"]))
 
@@ -75,7 +77,7 @@ class CapnetModel(PythonModel):
         """
         clock = Clock(self._limits)
         try:
-            with TemporaryDirectory() as folder:
+            with clock.turn(self._turns), TemporaryDirectory() as folder:
                 table = self._served.decisions(
                     self._scores(request_files(model_input, Path(folder), self._limits, clock), clock)
                 )

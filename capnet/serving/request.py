@@ -9,8 +9,10 @@ import binascii
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Semaphore
 from time import monotonic
 from typing import Any
 
@@ -28,6 +30,7 @@ VARIABLE = "CAPNET_SERVE_"
 LONGEST_PATH = 4096
 MEGA = 10**6
 SEND, WHOLE = "send the bytes of an image file or their base64", "send the whole file: this one is cut or damaged"
+BASE64 = str.maketrans("-_", "+/", "\r\n")  # that for addresses has other letters, and some encoders break lines
 NO_IMAGE = f"neither an image in base64 nor a file below {VARIABLE}ROOT"  # of any path, whether there is a file or not
 
 
@@ -38,7 +41,8 @@ class Limits(Section):
     images: int = Field(64, ge=1, description="most images")
     megabytes: float = Field(64.0, gt=0, description="most bytes of all images together, in millions")
     megapixels: float = Field(50.0, gt=0, description="most pixels of one image, in millions")
-    seconds: float = Field(60.0, gt=0, description="most time, looked at between images")
+    seconds: float = Field(50.0, gt=0, description="most time, looked at between images")  # MLflow's own end is at 60
+    at_once: int = Field(2, ge=1, description="most requests that are scored at once; others wait")
 
 
 class TooSlow(DataError):
@@ -63,6 +67,24 @@ class Clock:
                 "request",
                 f"send fewer or smaller images; the limit is {VARIABLE}SECONDS of the server",
             )
+
+    @contextmanager
+    def turn(self, turns: Semaphore) -> Iterator[None]:
+        """Hold a turn; waiting for it takes time of the request.
+
+        Raises:
+            TooSlow: there was none.
+        """
+        if not turns.acquire(timeout=max(0.0, self._end - monotonic())):
+            raise TooSlow(
+                f"no turn within {self._limits.seconds:g} seconds",
+                "request",
+                f"send it again later; the limit is {VARIABLE}AT_ONCE of the server",
+            )
+        try:
+            yield
+        finally:
+            turns.release()
 
 
 def read_limits() -> Limits:
@@ -165,15 +187,14 @@ def _values(column: pd.Series, most: int) -> Iterator[Any]:
 
 
 def _content(value: Any) -> bytes | None:
-    """Bytes as they are, or what base64 stands for; None where the value is neither."""
+    """Bytes as they are, or what base64 stands for, that for addresses too; None where the value is neither."""
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
         return None
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
-        # some encoders break lines
-        return base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True) or None
+        return base64.b64decode(text.translate(BASE64), validate=True) or None
     except (binascii.Error, ValueError):
         return None
 

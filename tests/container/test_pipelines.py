@@ -183,4 +183,7 @@ def test_the_serve_image_answers_with_the_scores_of_the_evaluation(
         )
         with urlopen(request, timeout=60) as answer:
             rows = json.load(answer)["predictions"]
+        built.engine.docker("stop", "--time", "30", name)
+        code = built.engine.docker("inspect", "--format", "{{.State.ExitCode}}", name).strip()
+    assert code == "0", "SIGTERM ends it, and no SIGKILL after 30 s (137)"
     assert [row["score"] for row in rows] == pytest.approx(wanted, abs=1e-4)

@@ -107,6 +107,7 @@ def test_objects_of_deploy_are_taken(repository: Path) -> None:
     assert seen >= {"Job", "Deployment", "Pod", "PersistentVolumeClaim", "RoleBinding", "NetworkPolicy", "Role"}
     example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
     assert kserve_rules.problems(example) == []
+    assert list(kubernetes_rules.restricted({"spec": example["spec"]["predictor"]})) == []
 
 
 def test_the_table_of_resources_is_what_the_pipelines_ask_for() -> None:

@@ -61,7 +61,11 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     result = deploy()
     assert result.exit_code == 0, result.exception
     path = Path("deploy/kserve/capnet-demo.yaml")
-    assert result.stdout == f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
+    account = "deploy/kserve/service-account.yaml"
+    assert result.stdout == (
+        f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
+        f"next: kubectl apply --filename {account} --filename {path}\n"
+    )
     found: dict[str, Any] = yaml.safe_load(path.read_text())
     assert found["metadata"]["annotations"] == {
         "capnet/model": "capnet demo version 1",
@@ -80,7 +84,7 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
     (container,) = found["spec"]["predictor"]["containers"]
     assert (container["name"], container["image"]) == ("kserve-container", IMAGE)
     assert {"name": "STORAGE_URI", "value": SOURCE} in container["env"]
-    assert "--model-uri=/mnt/models" in container["args"]
+    assert "--model=/mnt/models" in container["args"]
     first = path.read_bytes()
     assert deploy("--out", "-").stdout.encode() == first, "equal versions give equal bytes"
     more = yaml.safe_load(
@@ -145,6 +149,25 @@ def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -
     assert found["metadata"]["annotations"]["capnet/verdict"] == "red"
 
 
+def test_the_account_goes_where_the_service_goes(client: MlflowClient) -> None:
+    verdict(client)
+    assert deploy("--namespace", "wildlife", "--name", "traps").stdout.endswith(
+        "next: kubectl apply --namespace wildlife --filename deploy/kserve/service-account.yaml"
+        " --filename deploy/kserve/traps.yaml\n"
+    )
+    own = deploy("--namespace", "wildlife", "--service-account", "default-editor", "--out", "my file.yaml")
+    assert own.stdout.endswith("next: kubectl apply --namespace wildlife --filename 'my file.yaml'\n")
+
+
+def test_the_namespace_that_kserve_leaves_alone_is_warned_of(client: MlflowClient) -> None:
+    verdict(client)
+    result = deploy("--namespace", "kubeflow")
+    assert result.exit_code == 0
+    assert result.stderr.count("\n") == 1
+    assert "KServe fetches no model in namespace kubeflow" in result.stderr
+    assert "kubeflow" not in deploy("--namespace", "wildlife").stderr
+
+
 def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> None:
     verdict(client, backbone="referenced")
     result = deploy()
@@ -157,6 +180,7 @@ def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> No
     [
         ("s3://models/1/m", "", "s3://models/1/m"),
         ("gs://models/1/m", "s3://ignored", "gs://models/1/m"),
+        ("mlflow-artifacts:/1/m", "https://a.blob.core.windows.net/c", "https://a.blob.core.windows.net/c/1/m"),
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow", "s3://mlflow/1/models/m-1/artifacts"),
         ("mlflow-artifacts:/1/models/m-1/artifacts", "s3://mlflow/deep/", "s3://mlflow/deep/1/models/m-1/artifacts"),
         ("mlflow-artifacts://mlflow.example.org:5000/1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
@@ -170,8 +194,11 @@ def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, wa
 def test_addresses_that_kserve_cannot_read(client: MlflowClient) -> None:
     for source, behind, reason in (
         ("mlflow-artifacts:/1/m", "", "come through the MLflow server"),
-        ("file:///data/mlruns/1/m", "", "KServe cannot read file:///data"),
-        ("mlflow-artifacts:/1/m", "/srv/artifacts", "KServe cannot read /srv/artifacts/1/m"),
+        ("file:///data/mlruns/1/m", "", "KServe cannot read a folder from file:///data"),
+        ("mlflow-artifacts:/1/m", "/srv/artifacts", "KServe cannot read a folder from /srv/artifacts/1/m"),
+        ("https://example.org/models/1/m", "", "KServe cannot read a folder from https://example.org/models/1/m"),
+        ("http://example.org/models/1/m", "", "give a store of s3://, gs://, "),
+        ("mlflow-artifacts:/1/m", "https://mlflow.example.org", "KServe cannot read a folder from https://mlflow.exa"),
     ):
         with pytest.raises(ConfigError, match=reason):
             storage_address(client, client.create_model_version("capnet demo", source), behind)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.model import PythonModelContext
 from PIL import Image
 
 from capnet.config import Register, Runtime
@@ -209,6 +213,7 @@ def test_a_model_whose_files_changed_in_the_store_is_not_loaded(database: Path, 
 def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPNET_SERVE_SECONDS", "0.000001")
     model = CapnetModel()
+    model._turns = BoundedSemaphore(1)
     for fault, words, status in (
         (MemoryError(), "not enough memory", 500),
         (OSError("/home/secret is full"), "the model failed", 500),
@@ -223,3 +228,31 @@ def test_no_answer_has_the_traceback_of_an_error_of_our_own(monkeypatch: pytest.
     with pytest.raises(MlflowException, match="1e-06 seconds") as caught:
         model.predict(Mock(), input_example())
     assert caught.value.get_http_status_code() == 503
+
+
+def test_so_many_requests_are_scored_at_once_and_no_more(
+    make_outputs: Make, pictures: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("CAPNET_SERVE_AT_ONCE", "2")
+    paths = make_outputs()
+    artifacts = {"model": str(paths["model"]), "thresholds": str(paths["evaluation"] / "thresholds.json")}
+    model, now, most = CapnetModel(), [], []
+    model.load_context(PythonModelContext(artifacts, {}))
+    served = model._served
+
+    def counted(files: list[Path]) -> np.ndarray:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.1)
+        try:
+            return served.scores(files)
+        finally:
+            now.pop()
+
+    model._served = Mock(scores=counted, decisions=served.decisions)
+    table = pd.DataFrame({"image": [pictures[0].read_bytes()]})
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: model.predict(Mock(), table), range(8)))
+    assert len(found) == 8
+    assert max(most) == 2

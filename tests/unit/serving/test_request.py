@@ -4,6 +4,7 @@ more than the limits allow.
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import threading
@@ -193,3 +194,30 @@ def test_a_root_that_is_no_folder_is_refused_at_the_start(monkeypatch: pytest.Mo
 def test_any_other_value_is_refused_in_words(folder: Path, make: Callable[[], object]) -> None:
     with pytest.raises(CapnetError):
         request_files(pd.DataFrame({"image": pd.Series([make()], dtype=object)}), folder)
+
+
+def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
+    content = png() + bytes(-len(png()) % 3) + b"\xfb\xef\xbe\xff\xff\xff"  # no decoder reads what follows an image
+    text = base64.urlsafe_b64encode(content).decode()
+    assert {"-", "_"} <= set(text)
+    (found,) = request_files(pd.DataFrame({"image": [text]}), folder)
+    assert found.read_bytes() == content
+
+
+def test_requests_wait_for_their_turn_until_their_time_is_over() -> None:
+    turns = threading.BoundedSemaphore(1)
+    with Clock(Limits()).turn(turns):
+        started = time.monotonic()
+        with pytest.raises(TooSlow, match=r"no turn within 0\.2 seconds"), Clock(Limits(seconds=0.2)).turn(turns):
+            pytest.fail("two at once")
+        assert 0.2 <= time.monotonic() - started < 2
+    with pytest.raises(ZeroDivisionError), Clock(Limits()).turn(turns):
+        _ = 1 / 0
+    with Clock(Limits(seconds=0.2)).turn(turns):
+        pass
+
+
+def test_our_time_is_over_before_that_of_mlflow() -> None:
+    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+
+    assert Limits().seconds <= MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get() - 10, "else its 504 hides our 503"

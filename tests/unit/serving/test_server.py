@@ -1,0 +1,128 @@
+"""What a container of `serve` runs, as process 1 of its own: SIGTERM ends it, and answers come before the end."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from capnet.config import Register
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import register_version
+from capnet.serving.kserve import Deployment, manifest
+
+pytestmark = pytest.mark.slow
+
+APART = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+APART += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
+
+
+@pytest.fixture
+def model(database: Path, make_outputs: Callable[..., dict[str, Path]]) -> str:
+    paths = make_outputs()
+    settings = Register(pack_backbone=True)  # no other process knows the small backbone
+    register_version(settings, read_candidate(**paths), paths["evaluation"] / "report.html")
+    return "models:/capnet/1"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def process_one(command: list[str], folder: Path, port: int) -> Iterator[int]:
+    """The number, as this test sees it, of a server that is process 1 where it runs, once it answers."""
+    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("unshare may not make a process number 1 here: run as root")
+    log = folder / "serve.log"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with open(log, "wb") as file:
+        outer = subprocess.Popen([*APART, *command], cwd=folder, env=environment, stdout=file, stderr=file)
+    try:
+        end = time.monotonic() + 120
+        while True:
+            with suppress(URLError, OSError), urlopen(f"http://127.0.0.1:{port}/ping", timeout=2):
+                break
+            assert outer.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < end, log.read_text()[-3000:]
+            time.sleep(0.2)
+        yield int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+        outer.wait(timeout=20)
+        assert outer.returncode == 0, log.read_text()[-3000:]
+    finally:
+        outer.kill()
+        outer.wait()
+
+
+def ask(port: int, images: int) -> int:
+    """How many rows come back for images that take some time."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    record = {"image": base64.b64encode(buffer.getvalue()).decode()}
+    body = json.dumps({"dataframe_records": [record] * images}).encode()
+    request = Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return len({row["picture"] for row in json.load(answer)["predictions"]})
+
+
+def test_sigterm_ends_the_container_of_the_manifest_after_its_answers(model: str, port: int, tmp_path: Path) -> None:
+    version: Any = SimpleNamespace(name="capnet", version="1", tags={})
+    (container,) = manifest(version, "s3://m/1", Deployment("capnet", "image"))["spec"]["predictor"]["containers"]
+    words = [*container["command"], *container["args"]]
+    for old, new in {"/mnt/models": model, "8080": str(port), "0.0.0.0": "127.0.0.1"}.items():
+        words = [word.replace(old, new) for word in words]
+    with process_one(words, tmp_path, port) as number, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, port, 32)
+        time.sleep(1)
+        assert not answer.done(), "send more images"
+        os.kill(number, signal.SIGTERM)
+        assert answer.result() == 32
+
+
+def test_sigterm_ends_the_container_of_the_image(
+    model: str, port: int, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = [row for row in (repository / "components/Dockerfile").read_text().split("\n") if row.startswith("CMD")]
+    monkeypatch.setenv("CAPNET_MODEL", model)
+    monkeypatch.setenv("CAPNET_PORT", str(port))
+    with process_one(json.loads(line.removeprefix("CMD ")), tmp_path, port) as number:
+        idle = socket.create_connection(("127.0.0.1", port))
+        idle.sendall(b"POST /invocations HTTP/1.1\r\n")
+        os.kill(number, signal.SIGTERM)
+    idle.close()
+
+
+def failure(model: str) -> str:
+    command = [sys.executable, "-m", "capnet.serving.server", "--model", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_model_that_is_nowhere_or_may_not_serve_is_named(model: str, tmp_path: Path) -> None:
+    assert "No such artifact: 'gone'" in failure(str(tmp_path / "gone"))
+    MlflowClient().set_registered_model_alias("capnet", "champion", "1")
+    MlflowClient().set_model_version_tag("capnet", "1", "verdict", "red")
+    assert "champion is capnet version 1, which has a red verdict" in failure("models:/capnet@champion")
