@@ -178,8 +178,8 @@ def machine_fault(error: Exception, where: str = "", doing: str = "") -> CapnetE
     """
     head = f"{doing}: " if doing else ""
     if any(words in str(error).lower() for words in NO_GPU_MEMORY):
-        said = " ".join(str(error).split())[:300]
-        return CapnetError(f"{head}the GPU has not enough memory: {said}", where or "this process", GPU_MEMORY)
+        reason = " ".join(str(error).split())[:300]
+        return CapnetError(f"{head}the GPU has not enough memory: {reason}", where or "this process", GPU_MEMORY)
     if "no kernel image is available" in str(error):
         todo = "take a torch that is built for this GPU (another CUDA index of its wheels), or set runtime.device: cpu"
         return CapnetError(f"{head}this torch has no kernels for this GPU", where or "this process", todo)

@@ -41,7 +41,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     Scores are those of models that have not seen the image: of validation images, and out of fold where `capnet train`
     wrote such scores. Open review.html, choose yes, no or unknown, and save corrections.csv; or fill in column label of
     the table in a spreadsheet. Put it into the data folder: stage ingest lays it over the annotations, whatever their
-    format, and leaves them as they are. What was said before is in the table again.
+    format, and leaves them as they are. Earlier corrections are in the table again.
     """
     from capnet.config import load
     from capnet.contracts import replace_file
@@ -61,8 +61,9 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     replace_file(out / PAGE, page(asked, before, chosen))
     replace_file(out / TABLE, corrections_text([*rows, *asked], COLUMNS))
     click.echo(
-        f"review: {len(asked)} labels to look at, {len(before)} said before. Open {out / PAGE}, or fill in column label"
-        f" of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and `dvc repro`"
+        f"review: {len(asked)} labels to look at, {len(before)} corrected before. Open {out / PAGE}, or fill in column"
+        f" label of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run"
+        " `dvc repro`"
     )
 
 
@@ -71,7 +72,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
 
     Args:
         outputs: folder with split, model and evaluation.
-        before: what people said already, which is not asked again.
+        before: earlier corrections, which are not asked for again.
         most: at most so many rows.
         test: ask about test images too.
 
@@ -81,31 +82,40 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     import numpy as np
     import pandas as pd
 
-    from capnet.contracts import label_matrix, read_classes, read_predictions, read_split
+    from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
     from capnet.errors import ContractError
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
+    from capnet.evaluation.split_rows import check_scores, held_out_rows, make_split, served_test_scores
     from capnet.evaluation.thresholds import limits_of, read_thresholds
 
     evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
     thresholds = read_thresholds(evaluation / "thresholds.json")
     classes = read_classes(outputs / "split" / "classes.json", thresholds["class_fingerprint"])
-    found = read_predictions(evaluation / "predictions.parquet")
-    tables = [read_predictions(held_out)] if held_out.is_file() else []
-    scored = pd.concat([*tables, found[found["variant"] == "capnet"]]).drop_duplicates("image_id")
-    rows = scored.merge(read_split(outputs / "split" / "split.parquet"), on="image_id", suffixes=("_scored", ""))
-    rows = rows[(rows["split"] != "test") | test].reset_index(drop=True)
-    if rows.empty:
-        todo = "set train.out_of_fold: true and train again, or ask about test images: --test"
+    table = read_split(outputs / "split" / "split.parquet")
+    train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
+    parts = []
+    if held_out.is_file():
+        parts.append(held_out_rows([train, val], read_predictions(held_out)))
+    elif len(val.rows):
+        found = read_predictions(evaluation / "predictions.parquet")
+        parts.append(held_out_rows([val], found[(found["variant"] == "capnet") & (found["split"] == "val")]))
+    if test:
+        tested.scores["capnet"] = np.stack(served_test_scores(evaluation / "predictions.parquet", tested.rows))
+        check_scores(tested)
+        parts.append(tested)
+    if not parts:
+        todo = "set train.out_of_fold: true and train again, or review test images: --test"
         raise ContractError("no training image has a score of a model that has not seen it", str(held_out), todo)
-    labels, unknown = (label_matrix(rows[name], len(classes)) for name in ("labels", "unknown"))
-    known = ~unknown
+    rows = pd.concat([part.rows for part in parts], ignore_index=True)
+    labels, known = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "known"))
     number = {name: c for c, name in enumerate(classes.names)}
     position = {path: row for row, path in enumerate(rows["path"])}
     for path, name in before:
         if path in position and name in number:
             known[position[path], number[name]] = False
-    probabilities = calibrate(limits_of(thresholds)[1], np.stack(rows["scores"].tolist()))
+    scores = np.concatenate([part.scores["capnet"] for part in parts])
+    probabilities = calibrate(limits_of(thresholds)[1], scores)
     return [
         (
             str(rows["path"].iloc[doubt.row]),
@@ -122,18 +132,15 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
 def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> str:
     """A page with small images, which saves corrections.csv by itself."""
     import pandas as pd
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from capnet.data.sources.root import local_root
-    from capnet.evaluation.report import thumbnails
+    from capnet.evaluation.report.render import templates
+    from capnet.evaluation.report.thumbnails import thumbnail
     from capnet.progress import track
 
     paths = list(dict.fromkeys(row[0] for row in asked))
     root = local_root(params.data, Path(params.data.root), pd.DataFrame({"path": paths}), strict=False)
-    shown = {path: thumbnails.thumbnail(root / path) for path in track(paths, "reading images", len(paths))}
-    environment = Environment(
-        loader=FileSystemLoader(Path(thumbnails.__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    said = [[path, name, label] for (path, name), label in sorted(before.items())]
+    shown = {path: thumbnail(root / path) for path in track(paths, "reading images", len(paths))}
+    corrections = [[path, name, label] for (path, name), label in sorted(before.items())]
     rows = [dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]]} for row in asked]
-    return environment.get_template("review.html").render(rows=rows, said=said, name=TABLE)
+    return templates().get_template("review.html").render(rows=rows, corrections=corrections, name=TABLE)

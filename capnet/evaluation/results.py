@@ -3,130 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, label_matrix, read_predictions, unit_codes
-from capnet.errors import ContractError, DataError, Problem
+from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, unit_codes
 from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
-from capnet.evaluation.metrics import Bools, Floats, bucket_masks, class_f1, count, precision, recall
+from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
+from capnet.evaluation.split_rows import SplitRows
 from capnet.evaluation.thresholds import Thresholds
 
 NO_SLICE = "no slice"  # rows without a slice, beside rows that have one
-
-
-@dataclass(frozen=True)
-class SplitRows:
-    """The rows of one split; labels and known bool [image, class], scores float32 [image, class] by
-    variant.
-    """
-
-    name: str
-    rows: pd.DataFrame
-    labels: Bools
-    known: Bools
-    scores: dict[str, Floats]
-
-
-def make_split(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping[str, Floats]) -> SplitRows:
-    """One split with its labels.
-
-    Args:
-        table: rows of split.parquet.
-        name: train, val or test.
-        classes: the columns of labels and scores.
-        scores: float32 [image, class] by variant, in the order of the rows of this split.
-
-    Returns:
-        The rows of the split; an unknown label is no label.
-
-    Raises:
-        ContractError: Scores have another shape.
-        DataError: A score is no number between 0 and 1.
-    """
-    rows = table[table["split"] == name].reset_index(drop=True)
-    unknown = label_matrix(rows["unknown"], len(classes))
-    split = SplitRows(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
-    check_scores(split)
-    return split
-
-
-def check_scores(split: SplitRows) -> None:
-    """Every variant must have one score in [0, 1] for each row and class.
-
-    Raises:
-        ContractError: scores have another shape.
-        DataError: a score is no number between 0 and 1; names every image that has one.
-    """
-    problems = []
-    for variant, scores in split.scores.items():
-        if scores.shape != split.labels.shape:
-            raise ContractError(
-                f"{variant} has scores of shape {scores.shape}, {split.labels.shape} expected",
-                f"{split.name} rows",
-                "run `capnet train` again",
-            )
-        broken = ~((scores >= 0) & (scores <= 1))  # true for NaN
-        for row in np.flatnonzero(broken.any(axis=1)):
-            what = f"the score {scores[row][broken[row]][0]} of variant {variant} is not between 0 and 1"
-            todo = (
-                "check that the training loss stayed finite (history.csv) and that the image is readable, then"
-                " train again"
-            )
-            problems.append(
-                Problem(what, f"{split.name} image {split.rows['image_id'][row]} ({split.rows['path'][row]})", todo)
-            )
-    if problems:
-        raise DataError(problems=problems)
-
-
-def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: Path, todo: str) -> list[Any]:
-    """The scores [class] of ``rows`` in their order; raises ContractError, with ``what`` they are ``of``, where
-    ``scored`` has others.
-    """
-    by_id = dict(zip(scored["image_id"], scored["scores"], strict=True))
-    missing = [name for name in rows["image_id"] if name not in by_id]
-    if missing or len(scored) != len(rows):
-        words = f"{len(scored)} {what} for {len(rows)} {of} rows; without: {', '.join(missing[:5]) or 'none'}"
-        raise ContractError(words, str(path), todo)
-    return [by_id[name] for name in rows["image_id"]]
-
-
-def served_test_scores(path: Path, rows: pd.DataFrame) -> list[Any]:
-    """``aligned`` scores of the test ``rows`` by the variant capnet, from predictions.parquet at ``path``."""
-    found = read_predictions(path)
-    found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
-    return aligned(found, rows, "predictions", "test", path, "run `capnet evaluate` again after `capnet split`")
-
-
-def require_positives(test: SplitRows) -> None:
-    """Without a single positive there is nothing to measure.
-
-    Raises:
-        DataError: there are no test rows, none has a known label, or all that are known are negatives.
-    """
-    if test.rows.empty:
-        raise DataError(
-            "there are no test rows", "split.parquet", "give test rows (column split), or set split.test_share above 0"
-        )
-    if not test.known.any():
-        what = f"none of the {len(test.rows)} test pictures has a known label, so no measure exists"
-        raise DataError(
-            what, "split.parquet", "give the test pictures their labels, or draw another test set (split.seed)"
-        )
-    if not test.labels.any():
-        what = f"no class has a positive among the {len(test.rows)} test pictures, so no measure exists"
-        todo = (
-            "give pictures that show a class the split 'test' too (column split), or draw another test set (split.seed)"
-            " if this one was drawn"
-        )
-        raise DataError(what, "split.parquet", todo)
 
 
 def slices(rows: pd.DataFrame) -> dict[str, Bools]:

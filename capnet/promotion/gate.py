@@ -75,7 +75,7 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     Raises:
         ContractError: a test row has no scores of the variant capnet.
     """
-    from capnet.evaluation.results import served_test_scores
+    from capnet.evaluation.split_rows import served_test_scores
 
     table = read_split(split / "split.parquet")
     rows = table[table["split"] == "test"].reset_index(drop=True)

@@ -4,7 +4,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,18 +30,8 @@ from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
-from capnet.evaluation.results import (
-    SplitRows,
-    aligned,
-    calibration_document,
-    check_scores,
-    evaluation_document,
-    make_split,
-    measure,
-    per_class,
-    predictions,
-    require_positives,
-)
+from capnet.evaluation.results import calibration_document, evaluation_document, measure, per_class, predictions
+from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_positives
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
 if TYPE_CHECKING:
@@ -234,21 +224,3 @@ def thresholds(
         if (held_out.labels & known).any():
             chosen["linear_probe"] = choose(held_out, probe.held_out, known)
     return chosen, "val" if held_out.name == "val" else "out_of_fold"
-
-
-def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> SplitRows:
-    """The rows of those ``splits`` that ``out_of_fold`` has scores of, in their order, with these as variant capnet.
-
-    Raises:
-        ContractError: the scores are of other rows.
-    """
-    parts = [split for split in splits if (out_of_fold["split"] == split.name).any()] or list(splits)
-    rows = pd.concat([split.rows for split in parts], ignore_index=True)
-    words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
-    todo = "run `capnet train` again after `capnet split`"
-    found = aligned(out_of_fold, rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
-    scores = np.stack(found).astype(np.float32)
-    labels, known = (np.concatenate([getattr(split, name) for split in parts]) for name in ("labels", "known"))
-    held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
-    check_scores(held_out)
-    return held_out

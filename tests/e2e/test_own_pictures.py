@@ -104,10 +104,10 @@ def test_the_report_needs_no_network_and_shows_no_picture(finished: Workplace) -
         assert name in text
 
 
-def test_what_people_say_to_a_review_is_in_the_next_ingest(finished: Workplace, tmp_path: Path) -> None:
-    said = finished.capnet("review", "--out", str(tmp_path / "review"), "--most", "6")
+def test_corrections_of_a_review_are_in_the_next_ingest(finished: Workplace, tmp_path: Path) -> None:
+    output = finished.capnet("review", "--out", str(tmp_path / "review"), "--most", "6")
     rows = list(csv.DictReader((tmp_path / "review" / "corrections.csv").open()))
-    assert said.startswith(f"review: {len(rows)} labels to look at, 0 said before")
+    assert output.startswith(f"review: {len(rows)} labels to look at, 0 corrected before")
     assert {row["split"] for row in rows} == {"train"}, "test images only where they are asked for"
     page = (tmp_path / "review" / "review.html").read_text()
     assert page.count("data:image/jpeg;base64,") == page.count("<li data-path") == len(rows) > 0

@@ -1,4 +1,4 @@
-"""corrections.csv: what people said about single labels of a model's review, laid over annotations of any format."""
+"""corrections.csv: single labels that people corrected after a review, laid over annotations of any format."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Corrections = dict[tuple[str, str], str]  # yes, no or unknown, by path of the i
 
 
 def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str], list[Problem]]:
-    """Read what people said; further columns, and rows without a label, are passed over.
+    """Read corrections; further columns, and rows without a label, are passed over.
 
     Args:
-        path: the table; nothing is said where there is no such file.
+        path: the table; there are no corrections where there is no such file.
 
     Returns:
         The labels; for each the name of its row; and every mistake.
@@ -48,7 +48,7 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
 
 
 def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[Problem]]:
-    """Change labels of ``annotations`` to what people said.
+    """Change labels of ``annotations`` to what people corrected.
 
     Args:
         annotations: changed in place.

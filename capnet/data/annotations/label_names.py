@@ -146,17 +146,17 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
         turned = not {found[0] for found in parts.values() if found}.isdisjoint(
             part for found in parts.values() for part in found[1:]
         )
-        joined = []
+        compound = []
         for name, found in parts.items():
             elsewhere = [part in known or uses[part] > 1 for part in found]
             several = len(found) > 1
             sure = any(elsewhere) if mark in ";|" else turned and all(elsewhere)
             if found and ({*found} <= known or (several and (sure or (len(names) == 1 and mark != "/")))):
-                joined.append(name)
+                compound.append(name)
             elif several:
                 doubtful[name] = None
-        if joined:
-            what = f"label {some(list(map(repr, joined)), 1)} seems to be labels with {mark!r} between them"
+        if compound:
+            what = f"label {some(list(map(repr, compound)), 1)} seems to be labels with {mark!r} between them"
             todo = (
                 f"set ingest.separator to {mark!r}, or rewrite the cells; where it is one class, list all in"
                 f" {settings.classes}"

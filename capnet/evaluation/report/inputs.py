@@ -23,7 +23,7 @@ from capnet.contracts import (
     read_split,
 )
 from capnet.errors import ContractError
-from capnet.evaluation.results import served_test_scores
+from capnet.evaluation.split_rows import served_test_scores
 from capnet.evaluation.thresholds import read_thresholds
 
 NUMBERS = (  # columns of per_class.csv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
 from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SORT_SCRIPT = """
 document.querySelectorAll("table.sortable thead th:not(.graphic)").forEach(function (head) {
@@ -55,25 +58,34 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
     Raises:
         ContractError: as in ``read_inputs``.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     inputs = read_inputs(evaluation_dir, model_dir, split_dir)
-    environment = Environment(
+    digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            **contents(inputs),
+            pictures=_pictures(inputs, data_root, settings),
+            per_class_pictures=PER_CLASS,
+            glyphs=GLYPHS,
+            script=Markup(SORT_SCRIPT),
+            script_hash=digest,
+        )
+    )
+
+
+def templates() -> Environment:
+    """Where the pages of this folder are; all that they show is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        **contents(inputs),
-        pictures=_pictures(inputs, data_root, settings),
-        per_class_pictures=PER_CLASS,
-        glyphs=GLYPHS,
-        script=Markup(SORT_SCRIPT),
-        script_hash=digest,
     )
 
 

@@ -1,0 +1,38 @@
+"""What `capnet review` reads: scores of the split's own rows, by models that have not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from capnet.commands.review import doubts
+from capnet.contracts import read_predictions, read_split, write_predictions
+from capnet.errors import ContractError
+
+pytestmark = pytest.mark.slow
+Make = Callable[..., dict[str, Path]]
+
+
+def test_scores_of_other_rows_are_refused(make_outputs: Make) -> None:
+    outputs = make_outputs()["model"].parent
+    rows = read_split(outputs / "split" / "split.parquet").query("split == 'train'")
+    one = read_predictions(outputs / "evaluation" / "predictions.parquet")["scores"].iloc[0]
+    frame = rows[["image_id", "slice", "split"]].assign(variant="capnet", scores=[one] * len(rows))
+    path = outputs / "model" / "out_of_fold.parquet"
+    write_predictions(path, frame)
+    doubts(outputs, {}, 10, test=False)
+    write_predictions(path, frame.iloc[1:])
+    with pytest.raises(ContractError, match=r"run `capnet train` again after `capnet split`"):
+        doubts(outputs, {}, 10, test=False)
+    write_predictions(path, frame.assign(scores=[one[:-1]] * len(frame)))
+    with pytest.raises(ContractError, match="scores of shape"):
+        doubts(outputs, {}, 10, test=False)
+
+
+def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
+    outputs = make_outputs()["model"].parent
+    assert not (outputs / "model" / "out_of_fold.parquet").exists()
+    assert {row[-1] for row in doubts(outputs, {}, 1000, test=False)} == {"val"}
+    assert "test" in {row[-1] for row in doubts(outputs, {}, 1000, test=True)}
