@@ -83,11 +83,17 @@ class ProcessGroup:
         """
         if self.size == 1:
             return
+        gradients = []
         for name, parameter in parameters.items():
             if parameter.grad is not None:
                 if not name.startswith(BEFORE_EXCHANGE):
                     parameter.grad /= self.size
-                distributed.all_reduce(parameter.grad)
+                gradients.append(parameter.grad)
+        together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of hundreds
+        distributed.all_reduce(together)
+        parts = together.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def broadcast(self, value: T) -> T:
         """The main process's ``value``, in all processes."""
@@ -97,13 +103,9 @@ class ProcessGroup:
         distributed.broadcast_object_list(values, src=0)
         return values[0]
 
-    @contextmanager
-    def main_process_first(self) -> Iterator[None]:
-        """The block runs in the main process, then in the others, which find what it left in a shared state folder."""
-        if self.size > 1 and not self.is_main_process:
-            distributed.barrier()
-        yield
-        if self.size > 1 and self.is_main_process:
+    def wait(self) -> None:
+        """Until all processes have come as far."""
+        if self.size > 1:
             distributed.barrier()
 
 

@@ -143,18 +143,19 @@ class Trainer:
     def _stored(
         self, function: Callable[[Tensor], Tensor], before: str, rows: pd.DataFrame, transform: Transform, what: str
     ) -> StoredFeatures:
-        with self.process_group.main_process_first():
-            return pooled_features(
-                function,
-                self.towers.weight_hash + before,
-                rows,
-                self.root,
-                transform,
-                self.machine,
-                self.params.runtime.threads,
-                what,
-                concurrent=self.towers.image.is_convolutional,
-            )
+        group, towers, machine, threads = self.process_group, self.towers, self.machine, self.params.runtime.threads
+        weights, concurrent = towers.weight_hash + before, towers.image.is_convolutional
+
+        def compute(rows: pd.DataFrame, what: str) -> StoredFeatures:
+            return pooled_features(function, weights, rows, self.root, transform, machine, threads, what, concurrent)
+
+        if group.size == 1:
+            return compute(rows, what)
+        own = compute(rows.iloc[group.share(np.arange(len(rows)))], what)  # in use, so that nobody removes it
+        group.wait()
+        everything = compute(rows, f"{what} (where processes share no state folder)")
+        del own
+        return everything
 
     def fit(
         self,

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import socket
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from capnet.config import parse
 from capnet.contracts import label_matrix, make_classes, read_tensors, write_classes, write_split
+from capnet.data.images.store import FeatureStore
 from capnet.errors import ConfigError
 from capnet.stages import STAGES, run
 from capnet.training import checkpoint, trainer
@@ -55,6 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(33):
         labels = np.flatnonzero(rng.random(3) < 0.5)
         pixels = np.full((48, 60, 3), 128, dtype=np.uint8)
+        pixels[0, 0] = number  # no two are equal
         for c in labels:
             x, y = rng.integers(0, 30), rng.integers(0, 20)
             pixels[y : y + 24, x : x + 24] = COLOURS[c]
@@ -92,9 +95,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -> None:
+def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int, state: str) -> None:
     """What one process does, with the variables that torchrun sets."""
-    os.environ |= {"CAPNET_STATE": str(folder / "state"), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"CAPNET_STATE": str(folder / state.format(rank=rank)), "OMP_NUM_THREADS": "1"}
     if size > 1:
         os.environ |= {
             "RANK": str(rank),
@@ -109,6 +112,14 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -
     if stop:
         steps, loss = count(1), trainer.multilabel_loss
         trainer.multilabel_loss = lambda *given: os._exit(9) if next(steps) == stop else loss(*given)
+    fill, computed = FeatureStore.fill, folder / f"computed {rank} {state}"
+
+    def noted_fill(store: FeatureStore, hashes: list[str], features: Iterable[np.ndarray]) -> None:
+        with computed.open("a") as file:
+            file.writelines(f"{name}\n" for name in hashes)
+        fill(store, hashes, features)
+
+    FeatureStore.fill = noted_fill
     described = STAGES[stage]
     run(
         stage,
@@ -118,13 +129,17 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int) -
     )
 
 
-def together(size: int, folder: Path, stage: str, stop: int = 0) -> None:
-    """Run a stage in forked processes, which have every library loaded already."""
+def together(size: int, folder: Path, stage: str, stop: int = 0, state: str = "state") -> None:
+    """Run a stage in forked processes, which have every library loaded already; ``state`` names the state folder, with
+    a process's {rank} where each has its own.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(rank, size, port, folder, stage, stop)) for rank in range(size)]
+    processes = [
+        context.Process(target=work, args=(rank, size, port, folder, stage, stop, state)) for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -161,6 +176,16 @@ def test_two_processes_go_on_where_two_stopped(place: Path) -> None:
     same_as_one(place)
 
 
+@pytest.mark.parametrize(("state", "by_each"), [("new", [14, 13]), ("new{rank}", [27, 27])])
+def test_processes_share_the_work_of_computing_features(place: Path, state: str, by_each: list[int]) -> None:
+    """21 training and 6 validation pictures; where each process has a state folder of its own it needs all."""
+    together(2, place, "train", state=state)
+    computed = [(place / f"computed {rank} {state}").read_text().split() for rank in range(2)]
+    assert [len(hashes) for hashes in computed] == by_each
+    assert len(set(computed[0]) | set(computed[1])) == 27
+    same_as_one(place)
+
+
 def test_a_group_of_one_changes_nothing() -> None:
     group, weight = ProcessGroup(), torch.ones(3, requires_grad=True)
     rows = np.array([2, 0, 1])
@@ -169,8 +194,7 @@ def test_a_group_of_one_changes_nothing() -> None:
     group.sum_gradients({"adapter.weight": weight})
     assert torch.equal(weight.grad, torch.ones(3))
     assert group.broadcast({"x": 1}) == {"x": 1}
-    with group.main_process_first():
-        pass
+    group.wait()
 
 
 def test_more_processes_than_images_in_a_batch_are_refused() -> None:
