@@ -91,7 +91,7 @@ class ProcessGroup:
                 gradients.append(parameter.grad)
         together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of hundreds
         distributed.all_reduce(together)
-        parts = together.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(together, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
