@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from capnet.model.losses import LOSSES, Loss
 from capnet.model.losses.distribution_balanced import DbFocal
@@ -46,6 +46,13 @@ class Gcn(Section):
 class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
     bottleneck: Int = Field(64, ge=1, description="adapter width")
+    in_blocks: bool = Field(
+        True,
+        description=(
+            "a ViT gets adapters in its blocks; false: one adapter near the projection (location), so that the tower"
+            " stays frozen, its features are stored, and a CPU trains in minutes instead of hours"
+        ),
+    )
     blocks: Int = Field(
         0,
         ge=0,
@@ -58,10 +65,16 @@ class Adapter(Section):
     location: Literal["bridge", "pooled", "joint"] = Field(
         "bridge",
         description=(
-            "towers without blocks: adapter from before to behind the projection, all before it, or all behind it"
+            "without adapters in blocks: from before to behind the projection, all before it, or all behind it"
         ),
     )
     towers: Literal["image", "image+text"] = Field("image", description="which towers get AdaptFormer")
+
+    @model_validator(mode="after")
+    def _blocks_without_adapters(self) -> Adapter:
+        if self.blocks and not self.in_blocks:
+            raise ValueError(f"blocks = {self.blocks} with in_blocks = false, which puts adapters into no block")
+        return self
 
 
 class Head(Section):

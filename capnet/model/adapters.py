@@ -128,6 +128,11 @@ class BlockAdapters(nn.Module):
         return add
 
 
+def trains_blocks(tower: ImageTower, settings: Adapter) -> bool:
+    """Whether there are adapters in the image tower's blocks, so that the tower is no longer frozen."""
+    return settings.enabled and settings.in_blocks and bool(tower.blocks)
+
+
 def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None:
     """Adapters in the image tower's last blocks.
 
@@ -136,12 +141,12 @@ def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None
         settings: section train.adapter; ``blocks`` 0 means all.
 
     Returns:
-        The adapters, or None where they are off or the tower has no blocks.
+        The adapters, or None where ``trains_blocks`` is false.
 
     Raises:
         ConfigError: the tower has fewer blocks, or blocks of a kind that AdaptFormer does not know.
     """
-    if not settings.enabled or not tower.blocks:
+    if not trains_blocks(tower, settings):
         return None
     if settings.blocks > len(tower.blocks):
         raise ConfigError(
@@ -153,8 +158,10 @@ def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None
 
 
 def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:
-    """The adapter of an image tower without blocks, for ``location`` in ``settings``; None where adapters are off."""
-    if not settings.enabled:
+    """The adapter of an image tower with none in its blocks, for ``location`` in ``settings``; None where there are
+    such, or adapters are off.
+    """
+    if not settings.enabled or trains_blocks(towers.image, settings):
         return None
     if settings.location == "bridge":
         return BridgeAdapter(towers.pooled_dim, towers.embed_dim, settings.bottleneck, settings.scale)

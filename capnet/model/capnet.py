@@ -1,7 +1,7 @@
 """CapNet (arXiv 2511.20641): images -> logits [image, class].
 
 logit_c = exp(scale) * cos(v, t_c + GCN(t)_c) + bias, with class-specific soft prompts t, a GCN over the label graph,
-AdaptFormer in every block of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
+AdaptFormer in the blocks of a ViT (or a bottleneck adapter on the pooled feature) and both towers frozen.
 
 Besides these five parts there may be a class head and a linear probe. What is served is a mean of their logits.
 """
@@ -61,7 +61,7 @@ class CapNet(nn.Module):
         )
         adapter = settings.adapter
         self.block_adapters = block_adapters(towers.image, adapter)
-        self.adapter = None if towers.image.blocks else bottleneck_adapter(towers, adapter)
+        self.adapter = bottleneck_adapter(towers, adapter)
         self.text_adapters = text_adapters(towers.text, adapter)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(settings.head.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(settings.head.bias_init)) if settings.head.bias else None

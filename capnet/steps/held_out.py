@@ -17,6 +17,7 @@ from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
 from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
+from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import served_scores
 from capnet.training.trainer import Trainer, Validate
@@ -130,7 +131,7 @@ def fit_blend(
     means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
     # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
     preferred: tuple[str, ...] = ("capnet", "class_head")
-    if not (trainer.towers.image.blocks and trainer.params.train.adapter.enabled):
+    if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
         preferred += ("linear_probe",)
     units = unit_codes(rows["group"].tolist())
     where = "val" if folds is None else "out_of_fold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,7 +43,10 @@ from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_
 from capnet.training.scoring import combine, member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
+MANY_ON_A_CPU = 3_000  # images times epochs
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -91,6 +95,7 @@ def _fit(
     params, group = trainer.params, trainer.process_group
     blended, refits = params.train.blend == "held_out", params.train.refit and len(val) > 0
     model = trainer.new_model()
+    _warn_of_hours(trainer, model, len(rows))
     plain, views, val_plain = _features(trainer, model, rows, val)
     result = trainer.fit(
         model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
@@ -133,6 +138,19 @@ def _fit(
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     selected = result.history[result.selected_epoch - 1]
     return metrics | {name: value for name, value in selected.items() if name == "val_mAP"}
+
+
+def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
+    epochs = trainer.params.train.epochs
+    slow = trainer.machine.device.type == "cpu" and not model.tower_is_frozen and not model.blocks_behind_tokens
+    if slow and images * epochs >= MANY_ON_A_CPU:
+        logger.warning(
+            "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, hours in"
+            " all; train.adapter.in_blocks: false keeps the tower frozen and takes minutes (docs/your-own-data.md,"
+            " Without a GPU)",
+            epochs,
+            images,
+        )
 
 
 def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Path) -> None:

@@ -153,14 +153,19 @@ def test_a_validation_label_reaches_the_weights_but_not_the_scores_that_choices_
     np.testing.assert_array_equal(held_out(folder)[1], scores[1])
 
 
-@pytest.mark.parametrize("blend", ["none", "held_out"])
-def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_their_fold(blend, made, tmp_path):
-    tiny.register("tiny-resnet", tmp_path / "configs")
+@pytest.mark.parametrize(
+    ("tower", "blend"), [("tiny-resnet", "none"), ("tiny-resnet", "held_out"), ("tiny-clip", "none")]
+)
+def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_their_fold(tower, blend, made, tmp_path):
+    """A ViT without adapters in its blocks is as frozen as a ResNet."""
+    tiny.register(tower, tmp_path / "configs")
     folder, frame = made
     settings = {**FULL, "blend": blend, "epochs": 2, "select": "last", "prompt": {"enabled": False}}
+    settings["adapter"] = {"in_blocks": False}
     write_inputs(folder, frame)
-    params, _ = run_both(folder, "tiny-resnet", **settings, refit=True)
+    params, _ = run_both(folder, tower, **settings, refit=True)
     found, results = read_predictions(folder / "model" / "out_of_fold.parquet"), evaluated(folder, params)
+    assert "adapter.down_proj.weight" in tensors_of(folder)
     rows = frame[frame["split"] != "test"].reset_index(drop=True)
     assert found["image_id"].tolist() == rows["image_id"].tolist()
     assert found["split"].tolist() == rows["split"].tolist()
@@ -176,7 +181,7 @@ def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_t
     assert len(np.unique(folds)) == 2
     for fold in np.unique(folds):
         write_inputs(folder, rows.assign(split=np.where(folds == fold, "test", "train")))
-        params, _ = run_both(folder, "tiny-resnet", **settings, out_of_fold=False)
+        params, _ = run_both(folder, tower, **settings, out_of_fold=False)
         evaluated(folder, params)
         other = read_predictions(folder / "evaluation" / "predictions.parquet")
         scores = np.stack(other[(other["split"] == "test") & (other["variant"] == "capnet")]["scores"])
