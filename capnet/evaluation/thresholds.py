@@ -12,22 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
 from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
+from capnet.evaluation.cuts import Cut, can_promise, choose_cut
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
-
-TINY = 1e-9  # sums of shares of a group
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A threshold and whether it reaches the objective on the rows it was chosen on."""
-
-    threshold: float
-    reached: bool
 
 
 @dataclass(frozen=True)
@@ -46,78 +37,6 @@ class Thresholds:
     calibration: Calibration
 
 
-def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np.int64] | None = None) -> Cut:
-    """Choose among the distinct scores as cuts.
-
-    Args:
-        labels: bool [entry], at least one of them true.
-        scores: [entry].
-        objective: ``f1``: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower
-            score. ``recall>=R``: the highest cut that promises R for images still to come; where there are too few
-            positives for a promise, the lowest positive, not ``reached``. ``precision>=P``: the lowest cut whose
-            precision reaches P; where none does, the cut of highest precision (of equal ones the lowest), not
-            ``reached``.
-        groups: int [entry]; a recall is then promised for images of groups still to come, and all positives of a
-            group together count as one.
-
-    Returns:
-        The cut; a label is given from its threshold on.
-    """
-    order = np.argsort(-scores, kind="stable")
-    value = scores[order]
-    last = np.append(value[1:] != value[:-1], True)
-    cuts, given = value[last], np.flatnonzero(last) + 1
-    name, _, number = objective.partition(">=")
-    if name == "recall":
-        reached = np.cumsum(_weights(labels, groups)[order])[last]
-        wanted = hits_to_promise(float(number), reached[-1])
-        return Cut(
-            float(cuts[np.argmax(reached >= min(wanted, reached[-1]) - TINY)]), _can_promise(number, reached[-1])
-        )
-    hit = np.cumsum(labels[order])[last]
-    if name == "f1":
-        best = int(np.argmax(2 * hit / (given + hit[-1])))
-        return Cut(_below(cuts, best), True)
-    shares = hit / given
-    fine = np.flatnonzero(shares >= float(number) - 1e-12)
-    chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
-    return Cut(float(cuts[chosen]), bool(len(fine)))
-
-
-def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
-    """How many of these positives a cut must reach so that another positive is reached with this probability.
-
-    The cut that just reaches the share ``recall`` of k positives reaches fewer of the next ones, by up to a whole
-    positive. Where old and new positives are exchangeable, recall (k + 1) hits are enough: split conformal prediction
-    (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511, section 1), here on the scores of positives. Of k
-    groups, each of which counts as one, the same holds for a positive of another group (Lee, Barber and Willett, arXiv
-    2306.06342). More than k says that no cut can promise it.
-    """
-    return recall * (np.asarray(positives) + 1.0)
-
-
-def _can_promise(recall: float | str, positives: ArrayLike) -> Any:
-    positives = np.asarray(positives)
-    return (positives > 0) & (hits_to_promise(float(recall), positives) <= positives + TINY)
-
-
-def _weights(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:
-    """Of entries [entry]: 0 for negatives; positives of one group have 1 together."""
-    weights = labels.astype(np.float64)
-    if groups is not None:
-        _, group, size = np.unique(groups[labels], return_inverse=True, return_counts=True)
-        weights[labels] = 1.0 / size[group]
-    return weights
-
-
-def _below(cuts: Floats, index: int) -> float:
-    """Half-way from a cut to the next lower score, as float32; the cut itself where float32 has nothing in between."""
-    if index + 1 == len(cuts):
-        return float(cuts[index])
-    middle = np.float32((float(cuts[index]) + float(cuts[index + 1])) / 2)
-    return float(middle) if middle > np.float32(cuts[index + 1]) else float(cuts[index])
-
-
 def choose_thresholds(
     labels: Bools,
     known: Bools,
@@ -130,19 +49,19 @@ def choose_thresholds(
     """Choose a threshold per class on the known entries.
 
     A class with too few positives borrows: one cut is chosen on calibrated probabilities over the entries of several
-    classes together, and mapped back to the class's own score. For a recall these are the classes that borrow, because
-    a promise over all classes is kept by the frequent ones (class-conditional conformal prediction by clusters: Ding et
-    al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; else, and where those
-    classes have too few positives together, all classes.
+    classes together, and mapped back to the class's own score. For a recall or a precision these are the classes that
+    borrow, because a promise over all classes is kept by the frequent ones (class-conditional conformal prediction by
+    clusters: Ding et al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; for
+    F1, and where those classes have too few positives together, all classes.
 
     Args:
         labels, known: bool [image, class].
         scores: float32 [image, class] in [0, 1].
         objective: as in ``choose_cut``.
-        min_positives: known positives below which a class borrows; also one whose own could not promise the recall.
+        min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
-        groups: int [image], as in ``choose_cut``. With too few groups for a promise of the recall about other groups,
-            each positive counts for itself and no class is ``reached``.
+        groups: int [image], as in ``choose_cut``. With too few groups for a promise about other groups, each positive
+            counts for itself and no class is ``reached``.
 
     Returns:
         Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
@@ -152,24 +71,23 @@ def choose_thresholds(
     if not positives.any():
         return no_thresholds(n_classes)
     calibration = fit_calibration(labels, known, scores, prior)
-    borrowed = positives < min_positives
-    pool, probabilities = known, calibrate(calibration, scores)
     name, _, number = objective.partition(">=")
-    promised = True
-    if name == "recall":
-        if groups is not None and not _can_promise(number, _units(labels & known, groups)):
-            groups, promised = None, False
-        units = np.array([_units(column, groups) for column in (labels & known).T])
-        borrowed |= ~_can_promise(number, units)
-        if _can_promise(number, _units(labels & known & borrowed, groups)):
-            pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
+    promised = name == "f1" or groups is None or bool(can_promise(number, _units(labels & known, groups)))
+    groups = groups if promised else None
+    own: dict[int, Cut] = {}
+    for c in np.flatnonzero(positives >= min_positives).tolist():
+        rows = known[:, c]
+        cut = choose_cut(labels[rows, c], scores[rows, c], objective, groups if groups is None else groups[rows])
+        own |= {c: cut} if cut.reached else {}
+    borrowed = np.array([c not in own for c in range(n_classes)])
+    pool, probabilities = known, calibrate(calibration, scores)
+    if name != "f1" and can_promise(number, _units(labels & known & borrowed, groups)):
+        pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
     of_row = groups if groups is None else np.broadcast_to(groups[:, None], labels.shape)
     pooled = choose_cut(labels[pool], probabilities[pool], objective, of_row if of_row is None else of_row[pool])
     threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
     reached = np.full(n_classes, pooled.reached)
-    for c in np.flatnonzero(~borrowed):
-        rows = known[:, c]
-        cut = choose_cut(labels[rows, c], scores[rows, c], objective, groups if groups is None else groups[rows])
+    for c, cut in own.items():
         threshold[c], reached[c] = cut.threshold, cut.reached
     reached &= promised
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)

@@ -145,9 +145,9 @@ def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
     slow = trainer.machine.device.type == "cpu" and not model.tower_is_frozen and not model.blocks_behind_tokens
     if slow and images * epochs >= MANY_ON_A_CPU:
         logger.warning(
-            "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, hours in"
-            " all; train.adapter.in_blocks: false keeps the tower frozen and takes minutes (docs/your-own-data.md,"
-            " Without a GPU)",
+            "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, so"
+            " hours for a thousand; train.adapter.in_blocks: false keeps the tower frozen and takes minutes"
+            " (docs/your-own-data.md, Without a GPU)",
             epochs,
             images,
         )

@@ -1,0 +1,113 @@
+"""One decision threshold: the best F1, or a recall or a precision that is promised for images still to come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from capnet.evaluation.metrics import Bools, Floats
+
+TINY = 1e-9  # sums of shares of a group
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A threshold and whether it reaches the objective on the rows it was chosen on."""
+
+    threshold: float
+    reached: bool
+
+
+def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np.int64] | None = None) -> Cut:
+    """Choose among the distinct scores as cuts.
+
+    Args:
+        labels: bool [entry], at least one of them true.
+        scores: [entry].
+        objective: ``f1``: the cut with the best F1 (of equal ones the highest), placed half-way to the next lower
+            score. ``recall>=R``: the highest cut that promises R for images still to come; where there are too few
+            positives for a promise, the lowest positive, not ``reached``. ``precision>=P``: the lowest cut whose
+            precision reaches P with one wrong label more than there is; where none does, the cut with the highest
+            such precision (of equal ones the lowest), not ``reached``.
+        groups: int [entry]; recall or precision is then meant for images of groups still to come, and all positives,
+            or all labels that are given, in a group together count as one.
+
+    Returns:
+        The cut; a label is given from its threshold on.
+    """
+    order = np.argsort(-scores, kind="stable")
+    value = scores[order]
+    last = np.append(value[1:] != value[:-1], True)
+    cuts, given = value[last], np.flatnonzero(last) + 1
+    name, _, number = objective.partition(">=")
+    if name == "recall":
+        reached = np.cumsum(_weights(labels, groups)[order])[last]
+        wanted = hits_to_promise(float(number), reached[-1])
+        return Cut(float(cuts[np.argmax(reached >= min(wanted, reached[-1]) - TINY)]), can_promise(number, reached[-1]))
+    if name == "precision":
+        shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
+        fine = np.flatnonzero(shares >= float(number) - TINY)
+        chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
+        return Cut(float(cuts[chosen]), bool(len(fine)))
+    hit = np.cumsum(labels[order])[last]
+    best = int(np.argmax(2 * hit / (given + hit[-1])))
+    return Cut(_below(cuts, best), True)
+
+
+def _doubted_precision(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:
+    """Precision of the first k entries for each k, [entry], with one wrong label more than there is.
+
+    The lowest of many cuts that reach a precision owes it to luck in part, all of it where labels are few. With one
+    wrong label more, as where false discoveries are counted by decoys (knockoff+: Barber and Candes, arXiv
+    1404.5609), 9 right labels are the fewest that show a precision of 0.9.
+
+    Args:
+        labels: bool [entry], of the highest score first.
+        groups: int [entry]; a group has the mean of its labels, and there is one group more, all wrong.
+    """
+    number = np.arange(1, len(labels) + 1)
+    if groups is None:
+        return np.asarray(np.cumsum(labels) / (number + 1.0))
+    frame = pd.DataFrame({"group": groups, "hit": labels}).groupby("group")["hit"]
+    given, hits = frame.cumcount().to_numpy() + 1.0, frame.cumsum().to_numpy()
+    before = np.divide(hits - labels, given - 1, out=np.zeros(len(labels)), where=given > 1)
+    return np.asarray(np.cumsum(hits / given - before) / (np.cumsum(given == 1) + 1.0))
+
+
+def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:
+    """How many of these positives a cut must reach so that another positive is reached with this probability.
+
+    The cut that just reaches the share ``recall`` of k positives reaches fewer of the next ones, by up to a whole
+    positive. Where old and new positives are exchangeable, recall (k + 1) hits are enough: split conformal prediction
+    (Vovk et al., 2005; Angelopoulos and Bates, arXiv 2107.07511, section 1), here on the scores of positives. Of k
+    groups, each of which counts as one, the same holds for a positive of another group (Lee, Barber and Willett, arXiv
+    2306.06342). More than k says that no cut can promise it.
+    """
+    return recall * (np.asarray(positives) + 1.0)
+
+
+def can_promise(share: float | str, positives: ArrayLike) -> Any:
+    """Whether so many positives, int [...], can promise a recall or show a precision of ``share``."""
+    positives = np.asarray(positives)
+    return (positives > 0) & (hits_to_promise(float(share), positives) <= positives + TINY)
+
+
+def _weights(labels: Bools, groups: NDArray[np.int64] | None) -> Floats:
+    """Of entries [entry]: 0 for negatives; positives of one group have 1 together."""
+    weights = labels.astype(np.float64)
+    if groups is not None:
+        _, group, size = np.unique(groups[labels], return_inverse=True, return_counts=True)
+        weights[labels] = 1.0 / size[group]
+    return weights
+
+
+def _below(cuts: Floats, index: int) -> float:
+    """Half-way from a cut to the next lower score, as float32; the cut itself where float32 has nothing in between."""
+    if index + 1 == len(cuts):
+        return float(cuts[index])
+    middle = np.float32((float(cuts[index]) + float(cuts[index + 1])) / 2)
+    return float(middle) if middle > np.float32(cuts[index + 1]) else float(cuts[index])
