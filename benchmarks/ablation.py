@@ -173,10 +173,10 @@ def together(sets: Sequence[Mapping[str, Draws]]) -> dict[str, Draws]:
 
 
 def measure(
-    data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int
+    data: Set, rows: Mapping[str, Row], seeds: Sequence[int], draws: int, objectives: Sequence[str]
 ) -> tuple[dict[str, Draws], dict[str, float], dict[str, Any], list[str]]:
     """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends,
-    thresholds' table.
+    tables of thresholds for the objectives.
     """
     compare, done, measured, seconds, blends = Compare(data, draws), {}, {}, {}, {}
     kept: dict[str, list[tuple[Trained, Mapping[str, float]]]] = {}
@@ -202,7 +202,8 @@ def measure(
             f" {100 * measured[name].get('tail', [np.nan])[0]:.1f}",
             flush=True,
         )
-    return measured, seconds, blends, thresholds_table(data, kept, "served", draws)
+    tables = [[*thresholds_table(data, kept, "served", draws, objective), ""] for objective in objectives]
+    return measured, seconds, blends, [line for lines in tables for line in lines]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--against", nargs="*", default=["linear probe", "zero-shot"], choices=list(ROWS), metavar="ROW"
     )
+    parser.add_argument("--objectives", nargs="*", default=["recall>=0.9"], help="of thresholds (recall>=0.9)")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("ablation.md"))
     arguments = parser.parse_args(argv)
@@ -244,7 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, _, folder = item.partition("=")
         for share in arguments.shares:
             data = Set(name, Path(folder), base, share)
-            measured, seconds, blends, cuts = measure(data, rows_to_run, arguments.seeds, arguments.draws)
+            measured, seconds, blends, cuts = measure(
+                data, rows_to_run, arguments.seeds, arguments.draws, arguments.objectives
+            )
             every_set.append(measured)
             total.update(seconds)
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
@@ -260,7 +264,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"Chosen blends: {json.dumps(blends['served'])}",
                 "",
                 *cuts,
-                "",
             ]
             against = measured[arguments.against[0]]
             gaps[data.name] = {

@@ -17,7 +17,6 @@ from capnet.evaluation.metrics import bucket_masks
 from capnet.evaluation.thresholds import choose_thresholds
 from capnet.training.scoring import combine
 
-OBJECTIVE = "recall>=0.9"
 FIGURES = ("recall", "precision", "Brier", "ECE")
 Floats = NDArray[np.float64]
 
@@ -59,7 +58,12 @@ def figures(
 
 
 def by_bucket(
-    data: Set, scores: np.ndarray, held: np.ndarray, held_rows: pd.DataFrame, times: NDArray[np.float32]
+    data: Set,
+    scores: np.ndarray,
+    held: np.ndarray,
+    held_rows: pd.DataFrame,
+    times: NDArray[np.float32],
+    objective: str,
 ) -> dict[str, dict[str, Floats]]:
     """``figures`` [draw] of the test rows, by bucket, with thresholds and calibration that ``held_rows`` chose.
 
@@ -69,6 +73,7 @@ def by_bucket(
         held: of ``held_rows``, float32 [image, class].
         held_rows: rows whose scores are of models that had not seen them.
         times: how often each test row counts, [image, draw].
+        objective: of the thresholds, as in the settings.
     """
     trainer = data.trainer({}, 0)
     settings = trainer.params.evaluate
@@ -77,7 +82,7 @@ def by_bucket(
         val.targets.numpy(),
         val.known.numpy(),
         held,
-        OBJECTIVE,
+        objective,
         settings.threshold.min_positives,
         settings.calibration_prior,
         known_groups(held_rows["group"].tolist()),
@@ -92,18 +97,20 @@ def by_bucket(
 
 
 def table(
-    data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], first: str, draws: int
+    data: Set, rows: Mapping[str, Sequence[tuple[Trained, Mapping[str, float]]]], first: str, draws: int, objective: str
 ) -> list[str]:
-    """Markdown: a line a row and bucket, means over seeds, with intervals of the recall and of the first row minus it.
+    """Markdown: a line a row and bucket, means over seeds, with intervals of recall and precision and of the first row
+    minus it.
 
     Args:
         data: the set.
         rows: for each row its trainings and the weights of their members, one a seed.
         first: the row that is compared with the others.
         draws: of the bootstrap.
+        objective: of the thresholds.
     """
     lines = [
-        f"| row | bucket | recall at {OBJECTIVE} | precision there | Brier x 100 | ECE x 100 |"
+        f"| row | bucket | recall at {objective} | precision there | Brier x 100 | ECE x 100 |"
         f" {first} minus it: recall | Brier x 100 | ECE x 100 |",
         "|---" * 9 + "|",
     ]
@@ -120,6 +127,7 @@ def table(
                 combine(item.held, weights, average),
                 item.held_rows,
                 times,
+                objective,
             )
             for item, weights in trained
         ]
@@ -130,7 +138,9 @@ def table(
     for name, buckets in means.items():
         for bucket, mean in buckets.items():
             cells = [f"{mean[figure][0]:.{digits}f}" for figure, digits in zip(FIGURES, (1, 1, 2, 2), strict=True)]
-            cells[0] += " [{:.1f}, {:.1f}]".format(*interval(mean["recall"][1:], mean["recall"][0], (0.0, 100.0)))
+            for column, figure in enumerate(("recall", "precision")):
+                low, high = interval(mean[figure][1:], mean[figure][0], (0.0, 100.0))
+                cells[column] += f" [{low:.1f}, {high:.1f}]"
             for figure, digits in (("recall", 1), ("Brier", 2), ("ECE", 2)):
                 gap = means[first][bucket][figure] - mean[figure]
                 low, high = interval(gap[1:], float(gap[0]), (-100.0, 100.0))
