@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 
 from benchmarks import paper
-from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash
+from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash, list_ids
 from benchmarks.paper_run import WORDS
 from benchmarks.paper_table import ROWS, softmax_over_classes
 from benchmarks.paper_trees import make
@@ -251,6 +251,14 @@ def test_hashes_are_those_of_the_published_lists(shared: Path, tmp_path: Path) -
     (tmp_path / "coco_lt_train.txt").write_text("\n".join([*ids[:-1], "000000000001"]))
     with pytest.raises(DataError, match="1,909 image ids, as published, but not the same ones"):
         check_files("coco-lt", tmp_path, PUBLISHED["coco-lt"])
+
+
+def test_coco_lists_of_ids_and_of_paths_with_labels_name_the_same_images(tmp_path: Path) -> None:
+    path = tmp_path / "coco_lt_train.txt"
+    path.write_text("554625\n118113\n")  # as Wu et al. publish it
+    assert list_ids(path, "coco-lt") == ["000000554625", "000000118113"]
+    path.write_text("train2017/000000554625.jpg 0 62 64 66 \ntrain2017/000000118113.jpg 39 60\n")  # as LMPT does
+    assert list_ids(path, "coco-lt") == ["000000554625", "000000118113"]
 
 
 @pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])
