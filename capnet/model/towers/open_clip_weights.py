@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,20 @@ from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
 from capnet.progress import quiet
+
+LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
+    (
+        "TorchScript archives",
+        "a TorchScript archive whose hash is not one of OpenAI's, and such a file may hold code",
+        "use the file as OpenAI published it, or a .safetensors file of these weights",
+    ),
+    (
+        '"vision_model.',
+        "its tensors have the names of Hugging Face's layout (transformers), and open_clip's are read",
+        "use open_clip_model.safetensors of the same weights, or OpenAI's .pt file",
+    ),
+    ("Unsupported global", "it holds other objects than tensors", "save its state_dict alone"),
+)
 
 
 def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
@@ -162,9 +177,12 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
     )
     weights = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
-        return DataError(
-            f"cannot load {weights}: {reason}", settings.pretrained, "use the weight file that belongs to this model"
+        what, todo = _layout(str(error)) or (
+            reason,
+            "use the weight file that belongs to this model, its tensors under open_clip's names, such as"
+            " visual.conv1.weight",
         )
+        return DataError(f"cannot load {weights}: {what}", settings.pretrained, todo)
     return DataError(
         f"cannot get {weights}, tag {settings.pretrained!r}: {reason}",
         "open_clip's download",
@@ -172,6 +190,17 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
         f" pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained:"
         " path/to/open_clip_model.safetensors",
     )
+
+
+def _layout(error: str) -> tuple[str, str] | None:
+    """Which other layout than open_clip's an error shows, and what to do; None where it shows none."""
+    known = next(((what, todo) for mark, what, todo in LAYOUTS if mark in error), None)
+    missing, _, unexpected = (re.findall(r'"([^"]+)"', part) for part in error.partition("Unexpected key(s)"))
+    longer = [name for name in unexpected if missing and name.endswith(f".{missing[0]}")]
+    if known or not longer:
+        return known
+    prefix = min(longer, key=len).removesuffix(missing[0])
+    return f"its tensors have {prefix!r} in front of every name", f"save its state_dict under names without {prefix!r}"
 
 
 def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:

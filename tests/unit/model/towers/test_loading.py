@@ -89,6 +89,38 @@ def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
         load_towers(Backbone(name="ViT-B-16", pretrained="opnai"))
 
 
+@pytest.mark.parametrize(
+    ("layout", "what", "todo"),
+    [
+        ("hugging face", "Hugging Face's layout", "open_clip_model.safetensors"),
+        ("lightning", "'model.' in front of every name", "without 'model.'"),
+        ("other objects", "other objects than tensors", "state_dict alone"),
+        ("archive", "a TorchScript archive whose hash is not one of OpenAI's", "as OpenAI published it"),
+        ("inside", "Missing key", "under open_clip's names, such as visual.conv1.weight"),
+    ],
+)
+def test_weights_in_another_layout_are_refused_with_what_to_do(layout, what, todo, tmp_path):
+    import argparse
+
+    tiny.register("tiny-clip", tmp_path / "configs")
+    model = open_clip.create_model("tiny-clip", pretrained=None)
+    tensors = model.state_dict()
+    names = {"hugging face": "vision_model.", "lightning": "model."}
+    if layout == "archive":
+        write_as_openai_does(model, tmp_path / "weights.pt")
+    else:
+        content = {"state_dict": {f"{names.get(layout, '')}{name}": tensor for name, tensor in tensors.items()}}
+        if layout == "other objects":
+            content["args"] = argparse.Namespace(lr=1)
+        torch.save({"model": tensors, "epoch": 3} if layout == "inside" else content, tmp_path / "weights.pt")
+    with pytest.raises(DataError) as caught:
+        load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "weights.pt")))
+    (problem,) = caught.value.problems
+    assert what in problem.what
+    assert todo in problem.todo
+    assert "weights_only" not in problem.what, "torch's own advice would run code of the file"
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     import pickle
 
