@@ -211,7 +211,7 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
             digest,
             (
                 f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they"
-                " are was not checked"
+                " are was not checked; they run with QuickGELU, which OpenAI's need and LAION's do not"
             ),
         )
     expected = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from scipy.special import expit
 
 from benchmarks import paper
@@ -176,6 +178,18 @@ def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys
     assert "the weight file has sha256" in capsys.readouterr().err
 
 
+def test_weights_that_no_hash_vouches_for_are_tried_before_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"vision_model.post_layernorm.weight": torch.zeros(4)}, tmp_path / "model.safetensors")
+    given = ["--check", "--weights", f"RN50={tmp_path / 'model.safetensors'}"]
+    assert paper.main(["coco-lt", "--dry-run", *given]) == 2
+    out, error = capsys.readouterr()
+    assert "check weights: stopped" in out
+    assert "Hugging Face's layout" in error
+    assert "  to do: " in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -208,6 +222,7 @@ def test_weights_are_known_by_hash_and_others_leave_a_note(tmp_path: Path, monke
     other = path.rename(tmp_path / "weights.safetensors")
     other.write_bytes(b"others")
     assert "was not checked" in check_weights("RN50", str(other), ())[1]
+    assert "QuickGELU" in check_weights("RN50", str(other), ())[1]
     assert "no hash was compared" in check_weights("RN50", "openai", ("openai",))[1]
 
 
