@@ -276,6 +276,14 @@ def test_coco_lists_of_ids_and_of_paths_with_labels_name_the_same_images(tmp_pat
     assert list_ids(path, "coco-lt") == ["000000554625", "000000118113"]
 
 
+def test_zero_shot_rows_carry_what_lmpts_zero_shot_code_does() -> None:
+    """zero_shot_clip/ of LMPT's repository: clip.load's own transform, and images without labels are passed over."""
+    rows = [row for results in RESULTS.values() for row in results if row.method == "zero-shot CLIP"]
+    assert [row.protocol for row in rows] == ["agkl"] * 4
+    assert "centre" in PROTOCOL["k"]
+    assert "without labels" in PROTOCOL["l"]
+
+
 @pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])
 def test_published_totals_are_those_of_their_groups(name: str) -> None:
     counts = np.array(BENCHMARKS[name].counts)
