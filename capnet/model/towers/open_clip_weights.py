@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
 from capnet.progress import quiet
 
+log = logging.getLogger(__name__)
+GELUS = ("GELU", "QuickGELU")
 LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
     (
         "TorchScript archives",
@@ -67,6 +69,8 @@ def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str
     model.requires_grad_(False).eval()
     tokenizer = _tokenizer(name, settings)
     config = getattr(model.visual, "preprocess_cfg", {})
+    if digest and not settings.pretrained.startswith("local-dir:"):
+        config = _as_published(name, "openai" if digest in OPENAI_WEIGHTS else "", config)
     size = config.get("size", model.visual.image_size)
     own_size = int(size[0] if isinstance(size, tuple | list) else size)
     digest = digest or tensors_digest(model.state_dict())
@@ -129,7 +133,52 @@ def _check_file(path: Path, name: str) -> str:
     digest = sha256_file(path)
     if digest in OPENAI_WEIGHTS:
         _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
+    else:
+        _warn_of_activation(name, path)
     return digest
+
+
+def _warn_of_activation(name: str, path: Path) -> None:
+    """Say which activation a weight file gets where open_clip has the model with either; no file says its own."""
+    import open_clip
+
+    plain = name.removesuffix("-quickgelu")
+    if {plain, f"{plain}-quickgelu"} <= set(open_clip.list_models()):
+        log.warning(
+            "%s does not hold its activation, and %s runs %s: weights of OpenAI, MetaCLIP and DFN need %s-quickgelu,"
+            " those of LAION and DataComp %s",
+            path,
+            name,
+            GELUS[name != plain],
+            plain,
+            plain,
+        )
+
+
+def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How images are prepared for a weight file, which does not say it: as for all published weights of its model.
+
+    Args:
+        name: of the model.
+        tag: of the weights, where it is known; else all tags of the model count.
+        config: open_clip's own mean, std and interpolation; one stays where published weights differ or there are none.
+
+    Returns:
+        ``config`` with what the published weights share.
+    """
+    import open_clip
+
+    tags = [known for known in open_clip.list_pretrained_tags_by_model(name) if tag in ("", known)]
+    published = [open_clip.get_pretrained_cfg(name, known) for known in tags]
+    result = dict(config)
+    for key in ("mean", "std", "interpolation"):
+        values = {one[key] for one in published if one.get(key)}
+        if len(values) == 1:
+            result[key] = values.pop()
+        elif values:
+            what = "weights of %s were published with more than one %s, and %s is taken: local-dir:FOLDER has its own"
+            log.warning(what, name, key, result[key])
+    return result
 
 
 def _from_torchscript(name: str, path: str) -> Any:

@@ -121,6 +121,49 @@ def test_weights_in_another_layout_are_refused_with_what_to_do(layout, what, tod
     assert "weights_only" not in problem.what, "torch's own advice would run code of the file"
 
 
+HALF, CLIPS = (0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073)
+
+
+@pytest.mark.parametrize(
+    ("published", "mean", "interpolation", "warned"),
+    [
+        ([(HALF, "bilinear"), (HALF, "bilinear")], HALF, "bilinear", []),
+        ([(CLIPS, "bilinear"), (HALF, "bilinear")], CLIPS, "bilinear", ["mean"]),
+        ([], CLIPS, "bicubic", []),
+    ],
+)
+def test_a_file_is_prepared_for_as_all_published_weights_of_its_model_are(
+    published, mean, interpolation, warned, tmp_path, monkeypatch, caplog
+):
+    tiny.register("tiny-clip", tmp_path / "configs")
+    save_file(open_clip.create_model("tiny-clip", pretrained=None).state_dict(), tmp_path / "weights.safetensors")
+    tags = {
+        f"tag{number}": {"mean": values, "std": HALF, "interpolation": way, "hf_hub": "nowhere/"}
+        for number, (values, way) in enumerate(published)
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-clip", tags)
+    caplog.clear()
+    towers = load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "weights.safetensors")))
+    assert (towers.preprocess.mean, towers.preprocess.interpolation) == (mean, interpolation)
+    lines = [line for line in caplog.messages if "local-dir:FOLDER" in line]
+    assert [word for word in ("mean", "std", "interpolation") for line in lines if word in line] == warned
+
+
+@pytest.mark.parametrize(("name", "activation"), [("tiny-clip", "GELU"), ("tiny-clip-quickgelu", "QuickGELU")])
+def test_a_file_that_cannot_say_its_activation_is_warned_of(name, activation, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(tiny.CONFIGS, "tiny-clip-quickgelu", {**tiny.CONFIGS["tiny-clip"], "quick_gelu": True})
+    for one in ("tiny-clip", "tiny-clip-quickgelu"):
+        tiny.register(one, tmp_path / "configs")
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file(open_clip.create_model(name, pretrained=None).state_dict(), path)
+    caplog.clear()
+    load_towers(Backbone(name=name, pretrained=str(path)))
+    (line,) = [line for line in caplog.messages if str(path) in line]
+    assert f"{name} runs {activation}" in line
+    assert "OpenAI" in line
+    assert "LAION" in line
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     import pickle
 
