@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import os
@@ -98,11 +99,15 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     name, source = settings.name, settings.pretrained
     if source.startswith("local-dir:"):
         return source, "", _folder_digest(Path(source.removeprefix("local-dir:")))
-    if open_clip.get_model_config(name) is None:
+    if ":" in name or open_clip.get_model_config(name) is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=1, cutoff=0.8)
+        todo = "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints"
+        if ":" in name:
+            todo = "name the model alone; weights are set in backbone.pretrained, also as local-dir:FOLDER"
         raise ConfigError(
             f"backbone.name = {name!r} is no open_clip model and none of {', '.join(others)}",
             "settings",
-            "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints",
+            f"did you mean {close[0]!r}? {todo}" if close else todo,
         )
     if source == "random":
         return name, "", ""
@@ -124,11 +129,14 @@ def _looks_like_path(source: str) -> bool:
 
 
 def _check_file(path: Path, name: str) -> str:
+    if path.is_dir():
+        todo = f"name the file in it, or set local-dir:{path} where it also holds open_clip_config.json"
+        raise DataError("backbone.pretrained is a folder, and no weight file", str(path.absolute()), todo)
     if not path.is_file():
         raise DataError(
             f"weight file {path.name} is missing",
             str(path.absolute()),
-            f"put the weights of {name} there, or set backbone.pretrained to where they are",
+            f"put the weights of {name} there, or set backbone.pretrained to their path or to one of open_clip's tags",
         )
     digest = sha256_file(path)
     if digest in OPENAI_WEIGHTS:

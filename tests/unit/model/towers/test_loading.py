@@ -164,6 +164,22 @@ def test_a_file_that_cannot_say_its_activation_is_warned_of(name, activation, tm
     assert "LAION" in line
 
 
+@pytest.mark.parametrize("name", ["hf-hub:laion/CLIP-ViT-B-16", "local-dir:nowhere", "ViT-B/16"])
+def test_other_spellings_of_models_are_refused_with_what_to_write(name):
+    with pytest.raises(ConfigError, match="is no open_clip model") as caught:
+        load_towers(Backbone(name=name, pretrained="openai"))
+    (problem,) = caught.value.problems
+    assert ("local-dir:FOLDER" if ":" in name else "'ViT-B-16'") in problem.todo
+
+
+def test_a_folder_of_weights_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="is a folder") as caught:
+        load_towers(Backbone(name="ViT-B-16", pretrained=f"{tmp_path}/"))
+    assert f"local-dir:{tmp_path}" in caught.value.problems[0].todo
+    with pytest.raises(DataError, match=r"is missing(.|\n)*or to one of open_clip's tags"):
+        load_towers(Backbone(name="ViT-B-16", pretrained="openai/clip-vit-base-patch16"))
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     import pickle
 
