@@ -28,7 +28,7 @@ PROTOCOL = {
     "e": "ResNet-50 trained on ImageNet, not CLIP, so other pre-training data and no text",
     "f": "all of CLIP is trained; ours trains prompts, graph network and adapters around frozen towers",
     "g": "zero-shot with all templates of a class joined into one text cut at 76 characters; ours has one template",
-    "h": "the best epoch on a validation set that no list of this benchmark provides",
+    "h": "the best epoch by mAP on what LM-CLIP's code calls validation, the test images; ours is the last epoch",
     "i": "mean over three runs",
     "j": "protocol not known: neither the paper's full text nor its code was at hand",
     "k": "zero-shot on the centre of an image, prepared as CLIP's own; ours averages several crops",

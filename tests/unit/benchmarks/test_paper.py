@@ -284,6 +284,13 @@ def test_zero_shot_rows_carry_what_lmpts_zero_shot_code_does() -> None:
     assert "without labels" in PROTOCOL["l"]
 
 
+def test_rows_of_lm_clip_carry_that_its_epoch_is_chosen_on_test_images() -> None:
+    """Mode valid of its dataset_loaders/ reads voc_lt_test.txt and coco_lt_test.txt, and the best mAP is kept."""
+    rows = [row for results in RESULTS.values() for row in results if row.method in ("LM-CLIP", "TailCLIP")]
+    assert [row.protocol for row in rows] == ["acdfh"] * 4
+    assert "test images" in PROTOCOL["h"]
+
+
 @pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])
 def test_published_totals_are_those_of_their_groups(name: str) -> None:
     counts = np.array(BENCHMARKS[name].counts)
