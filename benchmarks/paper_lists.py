@@ -85,7 +85,7 @@ def list_ids(path: Path, name: str) -> list[str]:
 
     Args:
         path: the file, one id a line; what stands behind the id is not read.
-        name: the benchmark; COCO's ids may be numbers without leading zeros.
+        name: the benchmark; COCO's ids may be numbers without leading zeros, or paths as in LMPT's list.
 
     Returns:
         Ids in the order of the file.
@@ -107,7 +107,7 @@ def list_ids(path: Path, name: str) -> list[str]:
         )
         raise DataError(f"cannot read a list of {name}: {error}", str(path), todo) from None
     ids = [line.removesuffix(".jpg") for line in lines]
-    return [image.zfill(12) for image in ids] if name == "coco-lt" else ids
+    return [image.rpartition("/")[2].zfill(12) for image in ids] if name == "coco-lt" else ids
 
 
 def find(data: Path, path: str) -> Path:
@@ -211,7 +211,7 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
             digest,
             (
                 f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they"
-                " are was not checked"
+                " are was not checked; they run with QuickGELU, which OpenAI's need and LAION's do not"
             ),
         )
     expected = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]

@@ -91,15 +91,27 @@ class Paper:
     # ------------------------------------------------------------ steps
 
     def check_weights(self) -> None:
-        """Hash every weight file."""
+        """Hash every weight file, and load one whose hash is not a published one.
+
+        Raises:
+            ConfigError: a hash is not the published one, or the weights cannot be loaded.
+        """
         import open_clip
+
+        from capnet.model.backbones import load_towers
 
         for backbone, source in self.weights.items():
             known = open_clip.list_pretrained_tags_by_model(self.models[backbone])
             self.hashes[backbone], note = check_weights(backbone, str(source), known)
-            if note:
-                self.unsure = True
-                self.notes.append(f"{backbone}: {note}")
+            if not note:
+                continue
+            self.unsure = True
+            self.notes.append(f"{backbone}: {note}")
+            if Path(source).is_file():
+                try:
+                    load_towers(self.params(backbone).backbone)
+                except DataError as error:
+                    raise ConfigError(problems=error.problems) from None
 
     def check_lists(self) -> None:
         """Lists of ids, before any image is read."""

@@ -63,7 +63,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_images * len(rows)
-    if faults and too_many and settings.bad_images:
+    if faults and too_many:
         row, first = faults[0]
         more = (
             f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"

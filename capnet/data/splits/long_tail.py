@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 LAST_TAIL = 0.01  # the last class stands for the 0.99-quantile of the Pareto distribution
 LISTS = ("train", "test")
+LABELLED = re.compile(r"(\S+)\.(?:jpe?g|png)(?:\s+\d+)+", re.IGNORECASE)  # path of an image, numbers of its labels
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,9 @@ def read_kept_list(folder: Path, split: str) -> list[str]:
 def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[str], list[Problem]]:
     """Read a published list of image ids, one a line.
 
+    A line may also be the path of an image and the numbers of its labels, which are not read: so LMPT (Xia et al., ALVR
+    2024) publishes its lists.
+
     Args:
         path: of the list.
         known: image ids of the data.
@@ -196,13 +201,14 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
         listed = line.strip()
         if not listed:
             continue
-        image = same.get(listed, listed)
+        name = _named(listed, same)
+        image = same.get(name, name)
         if image in first_line:
             where = f"{path} line {number}, first in line {first_line[image]}"
             problems.append(Problem(f"image id {listed!r} is listed twice", where, "remove one of the lines"))
             continue
         first_line[image] = number
-        if listed in same:
+        if name in same:
             ids.append(image)
         else:
             problems.append(
@@ -221,6 +227,15 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
             )
         )
     return ids, problems
+
+
+def _named(line: str, known: Container[str]) -> str:
+    """The image id in a line: all of it, or the path in front of labels, with or without its folder."""
+    match = LABELLED.fullmatch(line)
+    if match is None or line in known:
+        return line
+    path = match[1].replace("\\", "/")
+    return next((name for name in (path, PurePosixPath(path).name) if name in known), line)
 
 
 def _spellings(known: Sequence[str]) -> dict[str, str]:

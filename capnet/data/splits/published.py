@@ -56,8 +56,8 @@ def check_benchmark(name: str, classes: Classes, counts: np.ndarray, rows: Mappi
     expected = BENCHMARKS[name]
     where = f"split.benchmark = {name}"
     todo = (
-        "use the published pictures and lists with the preset's settings; or, for a split of your own, set"
-        " split.benchmark: none"
+        "use the published pictures with the preset's settings, or the published list as ingest.train_list with"
+        " split.method: published; for a split of your own set split.benchmark: none"
     )
     problems = [
         Problem(f"{rows[split]} {split} rows, published are {number}", where, todo)

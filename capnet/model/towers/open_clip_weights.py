@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,22 @@ from capnet.model.towers.image import Preprocess
 from capnet.model.towers.image_size import set_image_size
 from capnet.model.towers.pair import Towers, assemble, tensors_digest
 from capnet.progress import quiet
+
+log = logging.getLogger(__name__)
+GELUS = ("GELU", "QuickGELU")
+LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
+    (
+        "TorchScript archives",
+        "a TorchScript archive whose hash is not one of OpenAI's, and such a file may hold code",
+        "use the file as OpenAI published it, or a .safetensors file of these weights",
+    ),
+    (
+        '"vision_model.',
+        "its tensors have the names of Hugging Face's layout (transformers), and open_clip's are read",
+        "use open_clip_model.safetensors of the same weights, or OpenAI's .pt file",
+    ),
+    ("Unsupported global", "it holds other objects than tensors", "save its state_dict alone"),
+)
 
 
 def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
@@ -52,6 +70,8 @@ def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str
     model.requires_grad_(False).eval()
     tokenizer = _tokenizer(name, settings)
     config = getattr(model.visual, "preprocess_cfg", {})
+    if digest and not settings.pretrained.startswith("local-dir:"):
+        config = _as_published(name, "openai" if digest in OPENAI_WEIGHTS else "", config)
     size = config.get("size", model.visual.image_size)
     own_size = int(size[0] if isinstance(size, tuple | list) else size)
     digest = digest or tensors_digest(model.state_dict())
@@ -79,11 +99,15 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
     name, source = settings.name, settings.pretrained
     if source.startswith("local-dir:"):
         return source, "", _folder_digest(Path(source.removeprefix("local-dir:")))
-    if open_clip.get_model_config(name) is None:
+    if ":" in name or open_clip.get_model_config(name) is None:
+        close = difflib.get_close_matches(name, open_clip.list_models(), n=1, cutoff=0.8)
+        todo = "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints"
+        if ":" in name:
+            todo = "name the model alone; weights are set in backbone.pretrained, also as local-dir:FOLDER"
         raise ConfigError(
             f"backbone.name = {name!r} is no open_clip model and none of {', '.join(others)}",
             "settings",
-            "pick one of these or one that `python -c 'import open_clip; print(open_clip.list_models())'` prints",
+            f"did you mean {close[0]!r}? {todo}" if close else todo,
         )
     if source == "random":
         return name, "", ""
@@ -105,16 +129,64 @@ def _looks_like_path(source: str) -> bool:
 
 
 def _check_file(path: Path, name: str) -> str:
+    if path.is_dir():
+        todo = f"name the file in it, or set local-dir:{path} where it also holds open_clip_config.json"
+        raise DataError("backbone.pretrained is a folder, and no weight file", str(path.absolute()), todo)
     if not path.is_file():
         raise DataError(
             f"weight file {path.name} is missing",
             str(path.absolute()),
-            f"put the weights of {name} there, or set backbone.pretrained to where they are",
+            f"put the weights of {name} there, or set backbone.pretrained to their path or to one of open_clip's tags",
         )
     digest = sha256_file(path)
     if digest in OPENAI_WEIGHTS:
         _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
+    else:
+        _warn_of_activation(name, path)
     return digest
+
+
+def _warn_of_activation(name: str, path: Path) -> None:
+    """Say which activation a weight file gets where open_clip has the model with either; no file says its own."""
+    import open_clip
+
+    plain = name.removesuffix("-quickgelu")
+    if {plain, f"{plain}-quickgelu"} <= set(open_clip.list_models()):
+        log.warning(
+            "%s does not hold its activation, and %s runs %s: weights of OpenAI, MetaCLIP and DFN need %s-quickgelu,"
+            " those of LAION and DataComp %s",
+            path,
+            name,
+            GELUS[name != plain],
+            plain,
+            plain,
+        )
+
+
+def _as_published(name: str, tag: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How images are prepared for a weight file, which does not say it: as for all published weights of its model.
+
+    Args:
+        name: of the model.
+        tag: of the weights, where it is known; else all tags of the model count.
+        config: open_clip's own mean, std and interpolation; one stays where published weights differ or there are none.
+
+    Returns:
+        ``config`` with what the published weights share.
+    """
+    import open_clip
+
+    tags = [known for known in open_clip.list_pretrained_tags_by_model(name) if tag in ("", known)]
+    published = [open_clip.get_pretrained_cfg(name, known) for known in tags]
+    result = dict(config)
+    for key in ("mean", "std", "interpolation"):
+        values = {one[key] for one in published if one.get(key)}
+        if len(values) == 1:
+            result[key] = values.pop()
+        elif values:
+            what = "weights of %s were published with more than one %s, and %s is taken: local-dir:FOLDER has its own"
+            log.warning(what, name, key, result[key])
+    return result
 
 
 def _from_torchscript(name: str, path: str) -> Any:
@@ -162,9 +234,12 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
     )
     weights = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
-        return DataError(
-            f"cannot load {weights}: {reason}", settings.pretrained, "use the weight file that belongs to this model"
+        what, todo = _layout(str(error)) or (
+            reason,
+            "use the weight file that belongs to this model, its tensors under open_clip's names, such as"
+            " visual.conv1.weight",
         )
+        return DataError(f"cannot load {weights}: {what}", settings.pretrained, todo)
     return DataError(
         f"cannot get {weights}, tag {settings.pretrained!r}: {reason}",
         "open_clip's download",
@@ -172,6 +247,17 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
         f" pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained:"
         " path/to/open_clip_model.safetensors",
     )
+
+
+def _layout(error: str) -> tuple[str, str] | None:
+    """Which other layout than open_clip's an error shows, and what to do; None where it shows none."""
+    known = next(((what, todo) for mark, what, todo in LAYOUTS if mark in error), None)
+    missing, _, unexpected = (re.findall(r'"([^"]+)"', part) for part in error.partition("Unexpected key(s)"))
+    longer = [name for name in unexpected if missing and name.endswith(f".{missing[0]}")]
+    if known or not longer:
+        return known
+    prefix = min(longer, key=len).removesuffix(missing[0])
+    return f"its tensors have {prefix!r} in front of every name", f"save its state_dict under names without {prefix!r}"
 
 
 def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from scipy.special import expit
 
 from benchmarks import paper
-from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash
+from benchmarks.paper_lists import PUBLISHED, check_files, check_weights, ids_hash, list_ids
 from benchmarks.paper_run import WORDS
 from benchmarks.paper_table import ROWS, softmax_over_classes
 from benchmarks.paper_trees import make
@@ -176,6 +178,18 @@ def test_a_dry_run_compares_the_hash_of_other_weights_too(tmp_path: Path, capsys
     assert "the weight file has sha256" in capsys.readouterr().err
 
 
+def test_weights_that_no_hash_vouches_for_are_tried_before_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"vision_model.post_layernorm.weight": torch.zeros(4)}, tmp_path / "model.safetensors")
+    given = ["--check", "--weights", f"RN50={tmp_path / 'model.safetensors'}"]
+    assert paper.main(["coco-lt", "--dry-run", *given]) == 2
+    out, error = capsys.readouterr()
+    assert "check weights: stopped" in out
+    assert "Hugging Face's layout" in error
+    assert "  to do: " in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -208,6 +222,7 @@ def test_weights_are_known_by_hash_and_others_leave_a_note(tmp_path: Path, monke
     other = path.rename(tmp_path / "weights.safetensors")
     other.write_bytes(b"others")
     assert "was not checked" in check_weights("RN50", str(other), ())[1]
+    assert "QuickGELU" in check_weights("RN50", str(other), ())[1]
     assert "no hash was compared" in check_weights("RN50", "openai", ("openai",))[1]
 
 
@@ -251,6 +266,29 @@ def test_hashes_are_those_of_the_published_lists(shared: Path, tmp_path: Path) -
     (tmp_path / "coco_lt_train.txt").write_text("\n".join([*ids[:-1], "000000000001"]))
     with pytest.raises(DataError, match="1,909 image ids, as published, but not the same ones"):
         check_files("coco-lt", tmp_path, PUBLISHED["coco-lt"])
+
+
+def test_coco_lists_of_ids_and_of_paths_with_labels_name_the_same_images(tmp_path: Path) -> None:
+    path = tmp_path / "coco_lt_train.txt"
+    path.write_text("554625\n118113\n")  # as Wu et al. publish it
+    assert list_ids(path, "coco-lt") == ["000000554625", "000000118113"]
+    path.write_text("train2017/000000554625.jpg 0 62 64 66 \ntrain2017/000000118113.jpg 39 60\n")  # as LMPT does
+    assert list_ids(path, "coco-lt") == ["000000554625", "000000118113"]
+
+
+def test_zero_shot_rows_carry_what_lmpts_zero_shot_code_does() -> None:
+    """zero_shot_clip/ of LMPT's repository: clip.load's own transform, and images without labels are passed over."""
+    rows = [row for results in RESULTS.values() for row in results if row.method == "zero-shot CLIP"]
+    assert [row.protocol for row in rows] == ["agkl"] * 4
+    assert "centre" in PROTOCOL["k"]
+    assert "without labels" in PROTOCOL["l"]
+
+
+def test_rows_of_lm_clip_carry_that_its_epoch_is_chosen_on_test_images() -> None:
+    """Mode valid of its dataset_loaders/ reads voc_lt_test.txt and coco_lt_test.txt, and the best mAP is kept."""
+    rows = [row for results in RESULTS.values() for row in results if row.method in ("LM-CLIP", "TailCLIP")]
+    assert [row.protocol for row in rows] == ["acdfh"] * 4
+    assert "test images" in PROTOCOL["h"]
 
 
 @pytest.mark.parametrize("name", ["voc-lt", "coco-lt"])

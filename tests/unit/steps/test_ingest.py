@@ -204,7 +204,9 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
 
 
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
-    assert len(refused(thousands, tmp_path / "manifest", bad_images=0.0)) == 4
+    texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
+    assert len(texts) == 4
+    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0 none is left out)" in texts[0]
     texts = refused(thousands, tmp_path / "manifest", bad_images=3 / 3000)
     assert len(texts) == 4
     assert "(4 of 3000 are bad: beyond ingest.bad_images = 0.001 none is left out)" in texts[0]

@@ -160,3 +160,19 @@ def test_lists_of_numbers_stand_for_padded_ids_where_that_is_clear(tmp_path: Pat
     assert [problem.what for problem in problems] == ["image id '9' is listed twice"]
     # 9 is a picture of its own, 000000000009 is none
     assert len(read_id_list(path, ["9", "09", "25"], "ingest.train_list")[1]) == 1
+
+
+def test_a_list_of_paths_and_labels_is_read_as_lmpt_publishes_it(tmp_path: Path) -> None:
+    """LMPT's coco_lt_train.txt: the path of an image and the numbers of its labels, a space behind them."""
+    path = tmp_path / "train.txt"
+    path.write_text("train2017/000000000025.jpg 0 62 64 \ntrain2017\\000000000009.jpg 3\n9\n")
+    ids, problems = read_id_list(path, ["000000000009", "000000000025"], "ingest.train_list")
+    assert ids == ["000000000025", "000000000009"]
+    assert [problem.what for problem in problems] == ["image id '9' is listed twice"]
+    path.write_text("images/a1.jpg 0 3\nb2.png 4\nc3.jpg cat\nzoo/d4.jpg 1\n")
+    ids, problems = read_id_list(path, ["images/a1", "b2", "c3"], "ingest.train_list")
+    assert ids == ["images/a1", "b2"]
+    assert [problem.what for problem in problems] == [
+        "image id 'c3.jpg cat' is not in the data",
+        "image id 'zoo/d4.jpg 1' is not in the data",
+    ]

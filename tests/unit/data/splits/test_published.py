@@ -58,3 +58,9 @@ def test_other_classes_are_named(shared: Path) -> None:
 
 def test_without_a_benchmark_nothing_is_compared() -> None:
     check_benchmark("none", make_classes(["cat"]), np.array([1]), {"train": 1, "test": 1})
+
+
+def test_what_to_do_names_the_settings_that_take_a_published_list() -> None:
+    with pytest.raises(DataError) as caught:
+        check_benchmark("coco-lt", make_classes(["cat"]), np.array([1]), {"train": 1, "test": 5000})
+    assert all("ingest.train_list with split.method: published" in one.todo for one in caught.value.problems)

@@ -89,6 +89,97 @@ def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
         load_towers(Backbone(name="ViT-B-16", pretrained="opnai"))
 
 
+@pytest.mark.parametrize(
+    ("layout", "what", "todo"),
+    [
+        ("hugging face", "Hugging Face's layout", "open_clip_model.safetensors"),
+        ("lightning", "'model.' in front of every name", "without 'model.'"),
+        ("other objects", "other objects than tensors", "state_dict alone"),
+        ("archive", "a TorchScript archive whose hash is not one of OpenAI's", "as OpenAI published it"),
+        ("inside", "Missing key", "under open_clip's names, such as visual.conv1.weight"),
+    ],
+)
+def test_weights_in_another_layout_are_refused_with_what_to_do(layout, what, todo, tmp_path):
+    import argparse
+
+    tiny.register("tiny-clip", tmp_path / "configs")
+    model = open_clip.create_model("tiny-clip", pretrained=None)
+    tensors = model.state_dict()
+    names = {"hugging face": "vision_model.", "lightning": "model."}
+    if layout == "archive":
+        write_as_openai_does(model, tmp_path / "weights.pt")
+    else:
+        content = {"state_dict": {f"{names.get(layout, '')}{name}": tensor for name, tensor in tensors.items()}}
+        if layout == "other objects":
+            content["args"] = argparse.Namespace(lr=1)
+        torch.save({"model": tensors, "epoch": 3} if layout == "inside" else content, tmp_path / "weights.pt")
+    with pytest.raises(DataError) as caught:
+        load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "weights.pt")))
+    (problem,) = caught.value.problems
+    assert what in problem.what
+    assert todo in problem.todo
+    assert "weights_only" not in problem.what, "torch's own advice would run code of the file"
+
+
+HALF, CLIPS = (0.5, 0.5, 0.5), (0.48145466, 0.4578275, 0.40821073)
+
+
+@pytest.mark.parametrize(
+    ("published", "mean", "interpolation", "warned"),
+    [
+        ([(HALF, "bilinear"), (HALF, "bilinear")], HALF, "bilinear", []),
+        ([(CLIPS, "bilinear"), (HALF, "bilinear")], CLIPS, "bilinear", ["mean"]),
+        ([], CLIPS, "bicubic", []),
+    ],
+)
+def test_a_file_is_prepared_for_as_all_published_weights_of_its_model_are(
+    published, mean, interpolation, warned, tmp_path, monkeypatch, caplog
+):
+    tiny.register("tiny-clip", tmp_path / "configs")
+    save_file(open_clip.create_model("tiny-clip", pretrained=None).state_dict(), tmp_path / "weights.safetensors")
+    tags = {
+        f"tag{number}": {"mean": values, "std": HALF, "interpolation": way, "hf_hub": "nowhere/"}
+        for number, (values, way) in enumerate(published)
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-clip", tags)
+    caplog.clear()
+    towers = load_towers(Backbone(name="tiny-clip", pretrained=str(tmp_path / "weights.safetensors")))
+    assert (towers.preprocess.mean, towers.preprocess.interpolation) == (mean, interpolation)
+    lines = [line for line in caplog.messages if "local-dir:FOLDER" in line]
+    assert [word for word in ("mean", "std", "interpolation") for line in lines if word in line] == warned
+
+
+@pytest.mark.parametrize(("name", "activation"), [("tiny-clip", "GELU"), ("tiny-clip-quickgelu", "QuickGELU")])
+def test_a_file_that_cannot_say_its_activation_is_warned_of(name, activation, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(tiny.CONFIGS, "tiny-clip-quickgelu", {**tiny.CONFIGS["tiny-clip"], "quick_gelu": True})
+    for one in ("tiny-clip", "tiny-clip-quickgelu"):
+        tiny.register(one, tmp_path / "configs")
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file(open_clip.create_model(name, pretrained=None).state_dict(), path)
+    caplog.clear()
+    load_towers(Backbone(name=name, pretrained=str(path)))
+    (line,) = [line for line in caplog.messages if str(path) in line]
+    assert f"{name} runs {activation}" in line
+    assert "OpenAI" in line
+    assert "LAION" in line
+
+
+@pytest.mark.parametrize("name", ["hf-hub:laion/CLIP-ViT-B-16", "local-dir:nowhere", "ViT-B/16"])
+def test_other_spellings_of_models_are_refused_with_what_to_write(name):
+    with pytest.raises(ConfigError, match="is no open_clip model") as caught:
+        load_towers(Backbone(name=name, pretrained="openai"))
+    (problem,) = caught.value.problems
+    assert ("local-dir:FOLDER" if ":" in name else "'ViT-B-16'") in problem.todo
+
+
+def test_a_folder_of_weights_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="is a folder") as caught:
+        load_towers(Backbone(name="ViT-B-16", pretrained=f"{tmp_path}/"))
+    assert f"local-dir:{tmp_path}" in caught.value.problems[0].todo
+    with pytest.raises(DataError, match=r"is missing(.|\n)*or to one of open_clip's tags"):
+        load_towers(Backbone(name="ViT-B-16", pretrained="openai/clip-vit-base-patch16"))
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     import pickle
 
