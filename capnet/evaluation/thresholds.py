@@ -142,7 +142,8 @@ def choose_thresholds(
         min_positives: known positives below which a class borrows; also one whose own could not promise the recall.
         prior: as in ``fit_calibration``.
         groups: int [image], as in ``choose_cut``. With too few groups for a promise of the recall about other groups,
-            each positive counts for itself and no class is ``reached``.
+            each positive counts for itself and no class is ``reached``. Nor is a class without positives, except for
+            f1, which promises nothing.
 
     Returns:
         Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
@@ -171,7 +172,7 @@ def choose_thresholds(
         rows = known[:, c]
         cut = choose_cut(labels[rows, c], scores[rows, c], objective, groups if groups is None else groups[rows])
         threshold[c], reached[c] = cut.threshold, cut.reached
-    reached &= promised
+    reached &= promised & ((positives > 0) | (name == "f1"))  # no promise rests on a class without positives
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,

@@ -213,6 +213,18 @@ def test_pooled_recall_is_reached() -> None:
     assert found.reached.all()
 
 
+@pytest.mark.parametrize("objective", ["recall>=0.9", "precision>=0.1"])
+def test_nothing_is_promised_for_a_class_without_a_positive(objective: str) -> None:
+    made = make(200, 5, seed=3)
+    made.labels[:, 4] = False
+    made.labels[1:, 3] = False
+    made.labels[0, 3] = True
+    found = choose_thresholds(made.labels, made.known, made.scores, objective, 10**6, 1.0)
+    assert found.reached.tolist() == [True, True, True, True, False]
+    assert found.borrowed.all()
+    assert choose_thresholds(made.labels, made.known, made.scores, "f1", 5, 1.0).reached.all(), "f1 promises nothing"
+
+
 def test_a_precision_out_of_reach_is_marked() -> None:
     rng = np.random.default_rng(4)
     labels, scores = rng.random((300, 3)) < 0.2, rng.random((300, 3)).round(1).astype(np.float32)
