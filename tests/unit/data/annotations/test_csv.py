@@ -148,6 +148,8 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b"path,labels\n\n , \n", "no rows", "one row an image"),
         (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
         (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
+        (b"path;group;grey, small;dog\na.jpg;1;1;0\n", "not separated by commas", "comma"),
+        (b"group\tgrey, small\tpath\n1\t1\ta.jpg\n", "not separated by commas", "comma"),
         (b"path,labels,unkown\na.jpg,dog,cat\n", "column 'unkown' would be ignored", "'unknown'"),
         (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' appears twice", "remove one"),
         (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
