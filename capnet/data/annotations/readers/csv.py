@@ -149,7 +149,8 @@ class _Cells:
 
     def _text(self, name: str, value: str, line: int) -> str | None:
         if name == "split" and value and value not in SPLITS:
-            close = difflib.get_close_matches(value.lower(), SPLITS, n=1, cutoff=0.4)
+            close = [split for split in SPLITS if value.lower().startswith(split)]
+            close = close or difflib.get_close_matches(value.lower(), SPLITS, n=1)
             todo = f"did you mean {close[0]!r}? " if close else ""
             todo += "allowed are train, val, test, or nothing"
             self.problems.append(Problem(f"split = {value!r}", self.table.where(line), todo))

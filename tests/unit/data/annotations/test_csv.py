@@ -134,6 +134,16 @@ def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
     assert "labels.csv row 14, column unknown" in {problem.where for problem in found}
 
 
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("validation", "val"), ("Training", "train"), ("TEST", "test"), ("extern", ""), ("x", "")],
+)
+def test_a_split_is_suggested_only_where_it_is_nearly_written(tmp_path: Path, split: str, meant: str) -> None:
+    (problem,) = problems_of(write(tmp_path, f"path,labels,split\na.jpg,dog,{split}\n"))
+    allowed = "allowed are train, val, test, or nothing"
+    assert problem.todo == (f"did you mean {meant!r}? {allowed}" if meant else allowed)
+
+
 def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None:
     found = read(write(tmp_path, "path,labels\n../x.jpg,a\nimages/../../x.jpg,a\n/x.jpg,a\nok.jpg,a\n"), Ingest())
     assert len(found.problems) == 3
