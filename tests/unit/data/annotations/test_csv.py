@@ -39,6 +39,18 @@ def accept(root: Path, settings: Ingest | None = None) -> Annotations:
     return found
 
 
+@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera"])
+def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path: Path, name: str) -> None:
+    (warning,) = accept(write(tmp_path, f"path,labels,{name},photographer\na.jpg,dog,7,me\n")).warnings
+    assert warning == (
+        f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they get"
+        " into two splits, and the figures flatter"
+    )
+    assert not accept(write(tmp_path, f"path,labels,{name},group\na.jpg,dog,7,g\n")).warnings
+    (tmp_path / "classes.csv").write_text(f"name\n{name}\n")
+    assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
+
+
 def test_all_columns_are_read(tmp_path: Path) -> None:
     table = (
         "path,labels,unknown,image_id,split,group,slice,photographer\n"
