@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
 from capnet.data.annotations.corrections import apply_corrections
+from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import local_root
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-# what people call an image without any class
-NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 

@@ -209,6 +209,20 @@ def test_broken_class_lists_are_one_clear_problem(tmp_path: Path, classes: str, 
     assert what in problem.what
 
 
+def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog\nb.jpg,No Finding\n", "name\ndog\n"))
+    assert problem.what == "label 'No Finding' is not in classes.csv"
+    assert problem.todo == "leave the cell empty where no class is there, or add it to classes.csv if it is one"
+
+
+@pytest.mark.parametrize("cell", ["['dog', 'cat']", "['dog']", "[]", '[""dog""]'])
+@pytest.mark.parametrize("classes", [None, "name\ndog\ncat\n"])
+def test_a_list_as_python_writes_it_is_no_label(tmp_path: Path, cell: str, classes: str | None) -> None:
+    (problem,) = problems_of(write(tmp_path, f'path,labels\na.jpg,"{cell}"\nb.jpg,dog|cat\n', classes))
+    assert "is a list as programs write it" in problem.what or "is not in classes.csv" in problem.what
+    assert problem.todo == "write the names alone, with '|' between them"
+
+
 def test_the_wrong_separator_is_named(tmp_path: Path) -> None:
     (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog;cat\n", "name\ndog\ncat\n"))
     assert "ingest.separator to ';'" in problem.todo
