@@ -133,6 +133,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         else ["None found."]
     )
     chosen = thresholds["classes"]
+    borrowed = sum(bool(item.get("borrowed")) for item in chosen)
     lines += [
         "",
         "## Thresholds",
@@ -140,8 +141,8 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         (
             f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {chosen_on(thresholds.get('source'))}."
             f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
-            f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
-            " threshold."
+            f" {borrowed} of {len(chosen)} classes borrow the pooled threshold"
+            + (": the objective is for several together, not for each of them." if borrowed else ".")
         ),
         "",
         "## Promotion policy",

@@ -98,6 +98,10 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     text = model_card(candidate, "packed", Policy())
     assert "Licence of the backbone: none: the weights are random numbers." in text
     assert "Backbone weights: in the artifact" in text
+    together = (
+        "1 of 4 classes borrow the pooled threshold: the objective is for several together, not for each of them."
+    )
+    assert together in text
     assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
 
 
