@@ -61,7 +61,8 @@ def choose_thresholds(
         min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
         groups: int [image], as in ``choose_cut``. With too few groups for a promise about other groups, each positive
-            counts for itself and no class is ``reached``.
+            counts for itself and no class is ``reached``. Nor is a class without positives, except for f1, which
+            promises nothing.
 
     Returns:
         Thresholds with the calibration; ``no_thresholds`` where there is no known positive at all.
@@ -89,7 +90,7 @@ def choose_thresholds(
     reached = np.full(n_classes, pooled.reached)
     for c, cut in own.items():
         threshold[c], reached[c] = cut.threshold, cut.reached
-    reached &= promised
+    reached &= promised & ((positives > 0) | (name == "f1"))  # no promise rests on a class without positives
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,

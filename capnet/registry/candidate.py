@@ -187,8 +187,9 @@ def description(candidate: Candidate) -> str:
     counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
     borrowed = [code(item["name"][:80]) for item in thresholds["classes"] if item.get("borrowed")]
     left_out = [code(name[:80]) for name in metrics.get("left_out", ())]
+    measured = f"{len(candidate.classes) - len(left_out)} of " if left_out else ""
     lines = [  # the first line is plain: lists of versions show it as it is
-        f"mAP {100 * metrics['capnet']['mAP']:.1f} % over {len(candidate.classes)} classes"
+        f"mAP {100 * metrics['capnet']['mAP']:.1f} % over {measured}{len(candidate.classes)} classes"
         + (f", measured on {metrics['test_rows']} test pictures." if "test_rows" in metrics else "."),
         "",
         "| In % (95 % interval) |" + "".join(f" &emsp; {name} |" for name in shown),

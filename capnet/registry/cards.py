@@ -133,6 +133,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         else ["None found."]
     )
     chosen = thresholds["classes"]
+    borrowed = sum(bool(item.get("borrowed")) for item in chosen)
     lines += [
         "",
         "## Thresholds",
@@ -140,8 +141,8 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         (
             f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {chosen_on(thresholds.get('source'))}."
             f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
-            f" {sum(bool(item.get('borrowed')) for item in chosen)} of {len(chosen)} classes borrow the pooled"
-            " threshold."
+            f" {borrowed} of {len(chosen)} classes borrow the pooled threshold"
+            + (": the objective is for several together, not for each of them." if borrowed else ".")
         ),
         "",
         "## Promotion policy",
@@ -173,15 +174,18 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
 
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
-    """(class, average precision, reasons), the lowest first: not measured, below half of the mean, few test pictures,
-    borrowed threshold.
+    """(class, average precision, reasons), the lowest first: never learned, not measured, below half of the mean, few
+    test pictures, borrowed threshold, objective not reached.
     """
-    borrowed = {item["name"] for item in candidate.thresholds["classes"] if item.get("borrowed")}
-    unreached = {item["name"] for item in candidate.thresholds["classes"] if item.get("reached") is False}
+    chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
+    borrowed = {item["name"] for item in chosen if item.get("borrowed")}
+    unreached = {item["name"] for item in chosen if item.get("reached") is False and objective != "f1"}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     found = []
     for row in candidate.per_class:
         name, ap, positives, reasons = row["class"], number(row.get("ap")), number(row.get("positives")), []
+        if number(row.get("train_count")) == 0:
+            reasons.append("never learned: no positive training picture")
         if ap is None or name in left_out:
             reasons.append("not measured: no positive test picture")
         elif ap < mean / 2:
@@ -190,8 +194,8 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("too few positives for a threshold of its own")
-        elif name in unreached:
-            reasons.append("no threshold reaches the objective")
+        if name in unreached:
+            reasons.append(f"{objective} is not reached")
         if reasons:
             found.append((name, ap, reasons))
     return sorted(found, key=lambda item: (item[1] is not None, item[1] or 0.0))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from capnet.config import Ingest, Params
 from capnet.contracts import replace_file, write_classes, write_manifest
 from capnet.data.annotations.corrections import apply_corrections
+from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations
 from capnet.data.sources.root import local_root
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-# what people call an image without any class
-NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
+DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
 def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -150,7 +150,22 @@ def _images(
             faults.append((row, Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)))
     for name in ("width", "height", "sha256"):
         rows[name] = [getattr(image, name) for image in images]
+    _name_dark([(str(path), image.brightest) for path, image in zip(rows["path"], images, strict=True)])
     return rows, faults
+
+
+def _name_dark(images: Sequence[tuple[str, int | None]]) -> None:
+    """Warn of images of 16 bits that are nearly black; of each image its path and largest value, None for 8 bits."""
+    values = [(path, brightest) for path, brightest in images if brightest is not None]
+    dark = [(path, brightest) for path, brightest in values if 0 < brightest < DARK]
+    if dark:
+        log.warning(
+            "%d of %d images of 16 bits are nearly black: in %r no value is above %d of 65535. Where a camera or"
+            " scanner uses fewer bits, scale the values to 0 to 65535 first: 16 bits are divided by 257",
+            len(dark),
+            len(values),
+            *dark[0],
+        )
 
 
 def _leads_out(path: str, where: str) -> Problem:

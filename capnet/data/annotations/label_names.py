@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from capnet.config import Ingest
 
 EMPTY_CELLS = {"na", "n/a", "nan", "none", "null", "nat", "<na>"}  # how programs write a cell that was empty
+# what people call an image without any class
+NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
+A_LIST = re.compile(r"""\[\s*(['"].*['"])?\s*\]""")  # as Python and JSON write one
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 DIGITS = 9  # of an index
@@ -64,7 +68,10 @@ def classes_of(
             if name.casefold() in EMPTY_CELLS:
                 todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
                 problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
-        mistakes, warnings = _unseparated(table, names, settings)
+        if lists := [repr(name) for name in names if A_LIST.fullmatch(name)]:
+            what = f"label {some(lists, 1)} is a list as programs write it"
+            problems.append(Problem(what, str(table.path), _alone(settings)))
+        mistakes, warnings = ([], []) if lists else _unseparated(table, names, settings)
         problems.extend(mistakes)
         spellings: dict[str, list[str]] = {}
         for name in names:
@@ -172,6 +179,10 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
     ]
 
 
+def _alone(settings: Ingest) -> str:
+    return f"write the names alone, with {settings.separator!r} between them"
+
+
 def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> str:
     """``text`` is a label of the table that is no number, if there is one: then none is read as an index."""
     if token.isdigit() and text:
@@ -181,6 +192,10 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> 
         )
     if token.isdigit():
         return f"indices start at 0 and end at the number of rows of {settings.classes} less 1"
+    if A_LIST.fullmatch(token):
+        return _alone(settings)
+    if token.casefold() in NOTHING:
+        return f"leave the cell empty where no class is there, or add it to {settings.classes} if it is one"
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(token.lower(), list(lower), n=1, cutoff=0.6)
     separated = next((mark for mark in OTHER_SEPARATORS if mark in token), "")

@@ -217,7 +217,9 @@ def _header_problems(
 ) -> list[Problem]:
     where = f"{path.name} row 1"
     found = f"found {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}"
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+    missing = {*required} - {*header}
+    divided = [{part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)]
+    if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided))):
         return [Problem("the columns are not separated by commas", where, "save the file as comma separated CSV")]
     problems = [
         Problem(f"column {name!r} appears twice", where, "remove one")

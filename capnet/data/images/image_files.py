@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from capnet.data.images.decode import Unusable, open_image
+from capnet.data.images.decode import Unusable, largest_of_16_bits, open_image
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -15,7 +15,7 @@ AHEAD = 64  # images per thread that are read before they are asked for
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One image file: stored size in pixels, sha256 of its bytes and ``dhash`` (where these were asked for), or
-    ``fault``: why it cannot be used.
+    ``fault``: why it cannot be used. ``brightest``: the largest value of decoded pixels of 16 bits, None for others.
     """
 
     width: int = 0
@@ -23,6 +23,7 @@ class ImageFile:
     sha256: str = ""
     fault: str = ""
     dhash: bytes = b""
+    brightest: int | None = None
 
 
 def inspect_image(path: Path) -> ImageFile:
@@ -45,12 +46,14 @@ def _inspect(path: Path, decode: bool) -> ImageFile:
     try:
         with open_image(data) as image:
             width, height = image.size
+            brightest = None
             if decode:
                 # JPEG: all bytes are still read, pixels cost less
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
+                brightest = largest_of_16_bits(image)
     except Unusable as error:
         return ImageFile(fault=str(error))
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder
         return ImageFile(fault=f"does not decode: {error}")
-    return ImageFile(width, height, hashlib.sha256(data).hexdigest())
+    return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=brightest)

@@ -182,7 +182,7 @@ def test_a_precision_is_kept_on_new_images_also_by_classes_that_are_rare() -> No
     for _ in range(8):
         labels, scores = draw(300)
         found = choose_thresholds(labels, np.ones_like(labels), scores, f"precision>={wanted}", 5, 1.0)
-        assert found.reached.all()
+        assert found.reached[labels.any(axis=0)].all()
         naive = found.threshold.copy()
         for c in np.flatnonzero(labels.sum(axis=0) >= 5):
             reaching = [cut for cut in scores[:, c] if labels[scores[:, c] >= cut, c].mean() >= wanted]
@@ -253,6 +253,18 @@ def test_pooled_recall_is_reached() -> None:
     found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 10**6, 1.0)
     assert recall_score(made.labels, made.scores >= found.threshold, average="micro") >= 0.9 - 0.01
     assert found.reached.all()
+
+
+@pytest.mark.parametrize("objective", ["recall>=0.9", "precision>=0.1"])
+def test_nothing_is_promised_for_a_class_without_a_positive(objective: str) -> None:
+    made = make(200, 5, seed=3)
+    made.labels[:, 4] = False
+    made.labels[1:, 3] = False
+    made.labels[0, 3] = True
+    found = choose_thresholds(made.labels, made.known, made.scores, objective, 10**6, 1.0)
+    assert found.reached.tolist() == [True, True, True, True, False]
+    assert found.borrowed.all()
+    assert choose_thresholds(made.labels, made.known, made.scores, "f1", 5, 1.0).reached.all(), "f1 promises nothing"
 
 
 def test_a_precision_out_of_reach_is_marked() -> None:

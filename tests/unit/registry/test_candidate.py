@@ -107,7 +107,7 @@ def test_flat_params_name_every_setting() -> None:
 
 def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Make) -> None:
     text = description(read_candidate(**make_outputs(mAP=0.5)))
-    assert text.startswith("mAP 50.0 % over 4 classes, measured on 700 test pictures.\n")
+    assert text.startswith("mAP 50.0 % over 3 of 4 classes, measured on 700 test pictures.\n")
     assert (
         "| Zero-shot | &emsp; 30.0 (25.0 to 35.0) | &emsp; 40.0 (35.0 to 45.0) | &emsp; 30.0 (25.0 to 35.0) | &emsp;"
         " 20.0 (15.0 to 25.0) |" in text

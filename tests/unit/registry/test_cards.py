@@ -87,9 +87,21 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         for row in candidate.per_class
     ]
     assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
+    never = [dict(row) | {"train_count": "0"} for row in candidate.per_class if row["class"] == "épée"]
+    wanted = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
+    assert weak_classes(wanted)[0][2] == [
+        "never learned: no positive training picture",
+        "not measured: no positive test picture",
+        "too few positives for a threshold of its own",
+        "recall>=0.9 is not reached",
+    ]
     text = model_card(candidate, "packed", Policy())
     assert "Licence of the backbone: none: the weights are random numbers." in text
     assert "Backbone weights: in the artifact" in text
+    together = (
+        "1 of 4 classes borrow the pooled threshold: the objective is for several together, not for each of them."
+    )
+    assert together in text
     assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
 
 

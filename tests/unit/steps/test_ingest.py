@@ -162,6 +162,26 @@ def test_a_class_that_looks_like_two_is_named(data: Path, tmp_path: Path, caplog
     )
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_pictures_of_16_bits_that_are_nearly_black_are_named(
+    data: Path, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, white in (("dark", 4095), ("scaled", 65535), ("blank", 0)):
+        values = np.linspace(0, white, 1200).astype(">u2" if mode == "I;16B" else "<u2")
+        Image.frombytes(mode, (40, 30), values.tobytes()).save(data / "images" / f"{name}.tif")
+        with (data / "labels.csv").open("a") as table:
+            table.write(f"images/{name}.tif,cat,g\n")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        ingest(data, tmp_path / "manifest")
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "1 of 3 images of 16 bits are nearly black: in 'images/dark.tif' no value is above 4095 of 65535. Where a"
+            " camera or scanner uses fewer bits, scale the values to 0 to 65535 first: 16 bits are divided by 257"
+        )
+        ingest(data, tmp_path / "unread", images="header")
+    assert len(caplog.records) == 1, "no pixel was read"
+
+
 @pytest.fixture(scope="module")
 def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 rows of one picture's bytes, some of them missing, empty or cut."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
 LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
+TOGETHER = ("patient", "subject", "camera", "location")  # in names of columns that often are groups
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _SHA256 = re.compile("[0-9a-fA-F]+")
 
@@ -67,6 +68,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         raise DataError(problems=problems)
     classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
+    warnings += _without_groups(table.header, names)
     return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
 
@@ -149,7 +151,8 @@ class _Cells:
 
     def _text(self, name: str, value: str, line: int) -> str | None:
         if name == "split" and value and value not in SPLITS:
-            close = difflib.get_close_matches(value.lower(), SPLITS, n=1, cutoff=0.4)
+            close = [split for split in SPLITS if value.lower().startswith(split)]
+            close = close or difflib.get_close_matches(value.lower(), SPLITS, n=1)
             todo = f"did you mean {close[0]!r}? " if close else ""
             todo += "allowed are train, val, test, or nothing"
             self.problems.append(Problem(f"split = {value!r}", self.table.where(line), todo))
@@ -175,6 +178,17 @@ class _Cells:
             self.problems.append(Problem(f"{name} = {value[:70]!r}", self.table.where(line), todo))
             return None
         return int(value)
+
+
+def _without_groups(header: list[str], classes: list[str]) -> list[str]:
+    """A warning for each column that may say what belongs together, in a table without the column ``group``."""
+    names = [name for name in header if name not in classes and any(word in name.casefold() for word in TOGETHER)]
+    return [
+        f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they get"
+        " into two splits, and the figures flatter"
+        for name in names
+        if "group" not in header
+    ]
 
 
 def _text(cell: Any) -> str:

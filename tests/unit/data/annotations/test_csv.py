@@ -39,6 +39,18 @@ def accept(root: Path, settings: Ingest | None = None) -> Annotations:
     return found
 
 
+@pytest.mark.parametrize("name", ["patient_id", "PatientID", "Subject", "Camera"])
+def test_a_column_that_reads_like_a_group_is_named_where_there_is_none(tmp_path: Path, name: str) -> None:
+    (warning,) = accept(write(tmp_path, f"path,labels,{name},photographer\na.jpg,dog,7,me\n")).warnings
+    assert warning == (
+        f"column {name!r} is not read. If images with the same value belong together, call it 'group': else they get"
+        " into two splits, and the figures flatter"
+    )
+    assert not accept(write(tmp_path, f"path,labels,{name},group\na.jpg,dog,7,g\n")).warnings
+    (tmp_path / "classes.csv").write_text(f"name\n{name}\n")
+    assert not accept(write(tmp_path, f"path,{name}\na.jpg,1\n")).warnings, "a class"
+
+
 def test_all_columns_are_read(tmp_path: Path) -> None:
     table = (
         "path,labels,unknown,image_id,split,group,slice,photographer\n"
@@ -134,6 +146,16 @@ def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
     assert "labels.csv row 14, column unknown" in {problem.where for problem in found}
 
 
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("validation", "val"), ("Training", "train"), ("TEST", "test"), ("extern", ""), ("x", "")],
+)
+def test_a_split_is_suggested_only_where_it_is_nearly_written(tmp_path: Path, split: str, meant: str) -> None:
+    (problem,) = problems_of(write(tmp_path, f"path,labels,split\na.jpg,dog,{split}\n"))
+    allowed = "allowed are train, val, test, or nothing"
+    assert problem.todo == (f"did you mean {meant!r}? {allowed}" if meant else allowed)
+
+
 def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None:
     found = read(write(tmp_path, "path,labels\n../x.jpg,a\nimages/../../x.jpg,a\n/x.jpg,a\nok.jpg,a\n"), Ingest())
     assert len(found.problems) == 3
@@ -148,6 +170,8 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b"path,labels\n\n , \n", "no rows", "one row an image"),
         (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
         (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
+        (b"path;group;grey, small;dog\na.jpg;1;1;0\n", "not separated by commas", "comma"),
+        (b"group\tgrey, small\tpath\n1\t1\ta.jpg\n", "not separated by commas", "comma"),
         (b"path,labels,unkown\na.jpg,dog,cat\n", "column 'unkown' would be ignored", "'unknown'"),
         (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' appears twice", "remove one"),
         (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
@@ -183,6 +207,20 @@ def test_broken_tables_are_one_clear_problem(tmp_path: Path, table: bytes, what:
 def test_broken_class_lists_are_one_clear_problem(tmp_path: Path, classes: str, what: str) -> None:
     (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog\n", classes))
     assert what in problem.what
+
+
+def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog\nb.jpg,No Finding\n", "name\ndog\n"))
+    assert problem.what == "label 'No Finding' is not in classes.csv"
+    assert problem.todo == "leave the cell empty where no class is there, or add it to classes.csv if it is one"
+
+
+@pytest.mark.parametrize("cell", ["['dog', 'cat']", "['dog']", "[]", '[""dog""]'])
+@pytest.mark.parametrize("classes", [None, "name\ndog\ncat\n"])
+def test_a_list_as_python_writes_it_is_no_label(tmp_path: Path, cell: str, classes: str | None) -> None:
+    (problem,) = problems_of(write(tmp_path, f'path,labels\na.jpg,"{cell}"\nb.jpg,dog|cat\n', classes))
+    assert "is a list as programs write it" in problem.what or "is not in classes.csv" in problem.what
+    assert problem.todo == "write the names alone, with '|' between them"
 
 
 def test_the_wrong_separator_is_named(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
         assert (row[2] == "borrowed") == item["borrowed"]
         assert row[3] == str(item["positives"])
     assert "5 views, 24 pixels beyond the crop, average of logits" in page.text
+    assert "(marked): the objective is for several of them together, not for each." in page.text
 
 
 def test_thresholds_without_pictures_to_choose_on(tmp_path: Path) -> None:
