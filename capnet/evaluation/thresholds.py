@@ -48,11 +48,12 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose a threshold per class on the known entries.
 
-    A class with too few positives borrows: one cut is chosen on calibrated probabilities over the entries of several
-    classes together, and mapped back to the class's own score. For a recall or a precision these are the classes that
-    borrow, because a promise over all classes is kept by the frequent ones (class-conditional conformal prediction by
-    clusters: Ding et al., NeurIPS 2023), and their probabilities are by calibrations that have not seen the row; for
-    F1, and where those classes have too few positives together, all classes.
+    A class with too few positives, or without a cut of its own that reaches the objective, borrows: one cut is chosen
+    on calibrated probabilities over the entries of several classes together, and mapped back to the class's own score.
+    For a recall or a precision these are the classes that borrow, because a promise over all classes is kept by the
+    frequent ones (class-conditional conformal prediction by clusters: Ding et al., NeurIPS 2023), and their
+    probabilities are by calibrations that have not seen the row; for F1, and where those classes have too few positives
+    together, all classes.
 
     Args:
         labels, known: bool [image, class].

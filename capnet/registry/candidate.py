@@ -218,7 +218,7 @@ def description(candidate: Candidate) -> str:
     ]
     if borrowed:
         lines.append(
-            "- **Weak spot**: too few positives for a threshold of their own, so the pooled one is used:"
+            "- **Weak spot**: no threshold of their own, most often for want of positives, so a pooled one is used:"
             f" {some(borrowed, 12)}."
         )
     if left_out:

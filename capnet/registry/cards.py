@@ -193,7 +193,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         if ap is not None and positives is not None and positives < FEW:
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
-            reasons.append("too few positives for a threshold of its own")
+            reasons.append("no threshold of its own, most often for want of positives")
         if name in unreached:
             reasons.append(f"{objective} is not reached")
         if reasons:

@@ -77,7 +77,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     ]
     few = "9 positive test pictures: the figure is uncertain"
     assert weak_classes(candidate) == [
-        ("épée", None, ["not measured: no positive test picture", "too few positives for a threshold of its own"]),
+        ("épée", None, ["not measured: no positive test picture", "no threshold of its own, most often for want of positives"]),
         ("traffic light", 0.25, [few]),
         ("cat", 0.375, [few]),
         ("Hund/Welpe", 0.5, [few]),
@@ -92,7 +92,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     assert weak_classes(wanted)[0][2] == [
         "never learned: no positive training picture",
         "not measured: no positive test picture",
-        "too few positives for a threshold of its own",
+        "no threshold of its own, most often for want of positives",
         "recall>=0.9 is not reached",
     ]
     text = model_card(candidate, "packed", Policy())
