@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def hidden(tmp_path: Path) -> Path:
     """A folder with an image, a text, a damaged image and a link to what lies outside of it."""
-    root = tmp_path / "root"
+    root = tmp_path / "the.root"  # no path with a dot is base64, whatever its length
     (root / "below").mkdir(parents=True)
     (root / "good.png").write_bytes(png())
     (root / "below" / "good.png").write_bytes(png())
