@@ -204,6 +204,15 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     assert found.read_bytes() == content
 
 
+@pytest.mark.parametrize("extra", [b"", b"\xff", b"\xff\xff"])
+def test_base64_for_addresses_is_read_without_its_padding(folder: Path, extra: bytes) -> None:
+    content = png() + bytes(-len(png()) % 3) + extra
+    text = base64.urlsafe_b64encode(content).decode().rstrip("=")
+    for value in (text, f"data:image/png;base64,{text}"):
+        (found,) = request_files(pd.DataFrame({"image": [value]}), folder)
+        assert found.read_bytes() == content
+
+
 def test_requests_wait_for_their_turn_until_their_time_is_over() -> None:
     turns = threading.BoundedSemaphore(1)
     with Clock(Limits()).turn(turns):
