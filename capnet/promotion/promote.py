@@ -151,20 +151,17 @@ def promote(
             "`--force --reason ...` promotes it all the same, on the record",
         )
         raise GateError(problems=[*problems, last])
+    open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
+    where = f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}"
     if verdict.needs_reason and not reason.strip():
         why = "nothing compares this version with a champion"
         if verdict.uncovered:
             why = "too few of the champion's test pictures are compared"
-        raise GateError(
-            f"{why}, which needs --reason",
-            f"{identity(name, number)}: {'; '.join([*verdict.asks, *map(str, verdict.uncovered), *verdict.notes])}",
-            verdict.advice,
-        )
+        raise GateError(f"{why}, which needs --reason", where, verdict.advice)
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
-        open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
         raise GateError(
             "the gate cannot decide and nobody confirmed",
-            f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}",
+            where,
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
     since = history.now()
