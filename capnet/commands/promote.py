@@ -124,7 +124,8 @@ def command(
     if done.event is None:
         click.echo(f"champion of {done.name}: version {done.after} already")
         return
-    if done.verdict is not None:
+    asked = done.verdict is not None and done.verdict.colour == "inconclusive" and not (yes or force)
+    if done.verdict is not None and not asked:  # whoever was asked has it
         show_verdict(done.verdict)
     overtaken = done.now != done.after
     click.echo(

@@ -29,7 +29,8 @@ from capnet.errors import ContractError, some
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import COVERAGE, OTHER_CLASSES, Rows, Rule, Verdict, compare, coverage, minimum
+from capnet.promotion.shared import of_shared_classes
+from capnet.promotion.verdict import COVERAGE, CRITICAL, OTHER_CLASSES, Rows, Rule, Verdict, compare, coverage, minimum
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +138,8 @@ def judge(
 
     Rows that either of the two was trained or chosen on (same bytes or same group, of whichever table) are left out,
     and pictures of one group are drawn together. Where rows are scored again, the champion's own must pass alone, too:
-    what is added must not hide a fall. Other classes are not comparable.
+    what is added must not hide a fall. Models of other classes are not comparable but for the critical ones that both
+    know.
 
     Args:
         candidate: what may become champion.
@@ -167,7 +169,12 @@ def judge(
         )
         note = f"{OTHER_CLASSES} ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
-        return Verdict((*uncovered, *rules), (*notes, note), True, len(own))
+        same = Verdict()
+        if set(candidate.names) & set(champion.names):
+            ours, before, again = of_shared_classes(candidate, champion, rescore)
+            same = judge(ours, before, policy, again)
+        rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
+        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), fell=same.fell)
 
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():

@@ -23,7 +23,7 @@ from capnet.promotion.gate import FOLDER, GateScores, Rescore, judge, read_gate
 from capnet.promotion.history import Event
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import in_words, loosened, tagged
+from capnet.promotion.standard import in_words, loosened, tagged, what_helps
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import champion_of, current_number, rival_of, version_or_none
 from capnet.redaction import redact
@@ -140,10 +140,7 @@ def promote(
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if verdict.colour == "red" and not force:
         problems = [
-            Problem(
-                str(rule), identity(name, number), f"look at what fell most ({'; '.join(verdict.fell)}); train again"
-            )
-            for rule in verdict.broken
+            Problem(str(rule), identity(name, number), what_helps(rule, verdict.fell)) for rule in verdict.broken
         ]
         last = Problem(
             "the promotion gate refuses this version",
@@ -151,20 +148,17 @@ def promote(
             "`--force --reason ...` promotes it all the same, on the record",
         )
         raise GateError(problems=[*problems, last])
+    open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
+    where = f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}"
     if verdict.needs_reason and not reason.strip():
         why = "nothing compares this version with a champion"
         if verdict.uncovered:
             why = "too few of the champion's test pictures are compared"
-        raise GateError(
-            f"{why}, which needs --reason",
-            f"{identity(name, number)}: {'; '.join([*verdict.asks, *map(str, verdict.uncovered), *verdict.notes])}",
-            verdict.advice,
-        )
+        raise GateError(f"{why}, which needs --reason", where, verdict.advice)
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
-        open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
         raise GateError(
             "the gate cannot decide and nobody confirmed",
-            f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}",
+            where,
             "look at both reports, then confirm with --yes, or measure on more test pictures",
         )
     since = history.now()

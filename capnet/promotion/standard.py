@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -72,3 +72,15 @@ def loosened(policy: Policy, champion: Mapping[str, str]) -> list[Rule]:
         return []
     nothing, note = float("nan"), f"it asks for less than the one that the champion passed: {', '.join(less)}"
     return [Rule(NAME, "fail", nothing, nothing, nothing, *NO_INTERVAL, 0.0, note)]
+
+
+def what_helps(rule: Rule, fell: Sequence[str]) -> str:
+    """What to do about a rule that failed.
+
+    Args:
+        rule: the one that failed.
+        fell: the classes that fell most, in words.
+    """
+    if rule.name == NAME:
+        return "promote by the policy that the champion passed"
+    return f"look at what fell most ({'; '.join(fell)}); train again" if fell else "train again"

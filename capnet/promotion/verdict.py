@@ -18,7 +18,7 @@ from capnet.promotion.policy import Policy
 
 Outcome = Literal["pass", "inconclusive", "fail"]
 Colour = Literal["green", "inconclusive", "red"]
-COVERAGE = "coverage"
+COVERAGE, CRITICAL = "coverage", "critical class"  # rules' names start with it
 NO_INTERVAL = (float("nan"), float("nan"))
 UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what a 95 % interval leaves out
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
@@ -208,7 +208,7 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, tim
         value, against = (float(point[1][index, 0]) for point in points)
         evidence = Evidence.of(rows, np.arange(len(rows.names)) == c, questions, same)
         rules.append(
-            _rule(f"critical class {rows.names[int(c)]}", value, against, by_class[index], margins.critical, evidence)
+            _rule(f"{CRITICAL} {rows.names[int(c)]}", value, against, by_class[index], margins.critical, evidence)
         )
     return rules
 

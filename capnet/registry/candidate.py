@@ -139,8 +139,14 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
 
 
 def flat_params(config: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in leaves(config)}
+    """Nested settings as ``{"train.loss.name": "db_focal"}``; lists as JSON. What a blend gained is a figure, no
+    setting.
+    """
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in leaves(config)
+        if not name.startswith("blend.gains.")
+    }
 
 
 def figures(candidate: Candidate) -> dict[str, float]:

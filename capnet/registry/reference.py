@@ -15,22 +15,23 @@ from capnet.serving.drift import reference_document
 
 
 def reference(candidate: Candidate) -> dict[str, Any]:
-    """From validation rows, else out-of-fold scores of the training rows, else test rows; rates are over known
-    labels.
+    """From the rows that the thresholds were chosen on: out-of-fold scores or validation rows; where none were, from
+    test rows. Rates are over known labels.
     """
     table, names = read_split(candidate.split / "split.parquet"), candidate.classes.names
     train = table[table["split"] == "train"]
     known = ~label_matrix(train["unknown"], len(names))
     positives = (label_matrix(train["labels"], len(names)) & known).sum(axis=0)
     rates = positives / np.maximum(1, known.sum(axis=0))
-    found = read_predictions(candidate.evaluation / "predictions.parquet")
-    found = found[found["variant"] == "capnet"]
-    held_out, source = candidate.model / "out_of_fold.parquet", "val"
-    rows = found[found["split"] == "val"]
-    if rows.empty and held_out.is_file():
-        rows, source = read_predictions(held_out), "out_of_fold"
-    elif rows.empty:
-        rows, source = found[found["split"] == "test"], "test"
+    source = "out_of_fold" if candidate.thresholds.get("source") == "out_of_fold" else "val"
+    if source == "out_of_fold":
+        rows = read_predictions(candidate.model / "out_of_fold.parquet")
+    else:
+        found = read_predictions(candidate.evaluation / "predictions.parquet")
+        found = found[found["variant"] == "capnet"]
+        rows = found[found["split"] == "val"]
+        if rows.empty:
+            rows, source = found[found["split"] == "test"], "test"
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
     limits, _ = limits_of(candidate.thresholds)
     return reference_document(names, rates, scores, limits, source)

@@ -187,14 +187,18 @@ def _values(column: pd.Series, most: int) -> Iterator[Any]:
 
 
 def _content(value: Any) -> bytes | None:
-    """Bytes as they are, or what base64 stands for, that for addresses too; None where the value is neither."""
+    """Bytes as they are, or what base64 stands for, that for addresses too, with or without its padding; None where the
+    value is neither.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
         return None
     text = value.partition(",")[2] if value.startswith("data:") else value
+    plain = text.translate(BASE64)
+    padding = "" if "/" in text else "=" * (-len(plain) % 4)  # what has a / and no padding is a path
     try:
-        return base64.b64decode(text.translate(BASE64), validate=True) or None
+        return base64.b64decode(plain + padding, validate=True) or None
     except (binascii.Error, ValueError):
         return None
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from capnet.cli import entry
+from capnet.promotion.verdict import Verdict
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +125,21 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     assert (
         "the champion is refused by its readers: capnet version 2 has a red verdict of the promotion gate: fail: tail"
         in errors
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--yes",)])
+def test_the_verdict_is_printed_once_whoever_answers(
+    promote: Promote, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    doubt = Verdict(notes=("a doubt",), doubtful=True, rows=400)
+    monkeypatch.setattr("capnet.promotion.promote.judge", lambda *_: doubt)
+    monkeypatch.setattr("capnet.commands.promote.click.confirm", lambda *_, **__: True)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert promote("--version", "1", *arguments) == (
+        0,
+        "a doubt\nverdict: inconclusive, on 400 test images\nchampion of capnet: version 1\n",
+        "",
     )
 
 

@@ -20,7 +20,7 @@ from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
 from capnet.promotion.page import show_verdict
-from capnet.promotion.policy import Policy
+from capnet.promotion.policy import Minimum, Policy
 from capnet.promotion.verdict import Verdict
 from capnet.tracking.store import StoreError, store
 
@@ -66,6 +66,20 @@ def test_better_in_the_mean_and_worse_in_the_tail_is_refused_with_rule_and_numbe
     assert tags["verdict_rules"].splitlines()[0].startswith("fail: tail ")
     assert "pass: mAP" in tags["verdict_rules"]
     assert history(client) == [("promoted", "", "1", "green")]
+
+
+def test_a_refusal_that_no_class_fell_for_says_what_helps(client: MlflowClient) -> None:
+    version = client.get_model_version("capnet", "1")
+    high, wide = POLICY.model_copy(update={"minimum": Minimum(mAP=0.99)}), POLICY.model_copy(update={"coverage": 0.5})
+    with pytest.raises(GateError) as caught:
+        promotion.promote(client, version, high, never)
+    assert "fail: minimum mAP" in str(caught.value)
+    assert "\n  to do: train again\n" in str(caught.value)
+    promote(client, "1")
+    with pytest.raises(GateError) as caught:
+        promotion.promote(client, client.get_model_version("capnet", "2"), wide, never)
+    todo = {problem.what.split(";")[0]: problem.todo for problem in caught.value.problems}
+    assert todo["fail: policy"] == "promote by the policy that the champion passed"
 
 
 def test_force_needs_a_reason_and_leaves_it_in_the_history(client: MlflowClient) -> None:

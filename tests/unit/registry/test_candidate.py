@@ -105,6 +105,11 @@ def test_flat_params_name_every_setting() -> None:
     }
 
 
+def test_flat_params_leave_out_what_a_blend_was_measured_to_gain() -> None:
+    config = {"blend": {"weights": {"capnet": 1.0}, "gains": {"capnet": {"gain": 0.1, "low": 0.0}}, "chosen_on": "val"}}
+    assert flat_params(config) == {"blend.weights.capnet": "1.0", "blend.chosen_on": "val"}
+
+
 def test_description_names_figures_thresholds_and_weak_classes(make_outputs: Make) -> None:
     text = description(read_candidate(**make_outputs(mAP=0.5)))
     assert text.startswith("mAP 50.0 % over 3 of 4 classes, measured on 700 test pictures.\n")

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def hidden(tmp_path: Path) -> Path:
     """A folder with an image, a text, a damaged image and a link to what lies outside of it."""
-    root = tmp_path / "root"
+    root = tmp_path / "the.root"  # no path with a dot is base64, whatever its length
     (root / "below").mkdir(parents=True)
     (root / "good.png").write_bytes(png())
     (root / "below" / "good.png").write_bytes(png())
@@ -202,6 +202,15 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     assert {"-", "_"} <= set(text)
     (found,) = request_files(pd.DataFrame({"image": [text]}), folder)
     assert found.read_bytes() == content
+
+
+@pytest.mark.parametrize("extra", [b"", b"\xff", b"\xff\xff"])
+def test_base64_for_addresses_is_read_without_its_padding(folder: Path, extra: bytes) -> None:
+    content = png() + bytes(-len(png()) % 3) + extra
+    text = base64.urlsafe_b64encode(content).decode().rstrip("=")
+    for value in (text, f"data:image/png;base64,{text}"):
+        (found,) = request_files(pd.DataFrame({"image": [value]}), folder)
+        assert found.read_bytes() == content
 
 
 def test_requests_wait_for_their_turn_until_their_time_is_over() -> None:
