@@ -29,7 +29,7 @@ from capnet.errors import ContractError, some
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
-from capnet.promotion.verdict import COVERAGE, OTHER_CLASSES, Rows, Rule, Verdict, compare, coverage, minimum
+from capnet.promotion.verdict import COVERAGE, OTHER_CLASSES, Rows, Rule, Verdict, coverage, minimum, non_inferiority
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def read_gate(folder: Path) -> GateScores:
     return GateScores(content, test, seen)
 
 
-def judge(
+def gate_verdict(
     candidate: GateScores,
     champion: GateScores | None,
     policy: Policy,
@@ -185,9 +185,11 @@ def judge(
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
     times = 2 if again.any() and not again.all() else 1
-    rules += compare(everything, own[fresh], theirs, policy, times)
+    rules += non_inferiority(everything, own[fresh], theirs, policy, times)
     if times == 2:
-        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times)
+        former = non_inferiority(
+            _asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times
+        )
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:

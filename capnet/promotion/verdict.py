@@ -167,7 +167,7 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     ]
 
 
-def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
+def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
     """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
     paired test on the same draws of pictures (or groups).
 
@@ -182,15 +182,15 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, tim
         masks["tail of the champion"] = rows.former_tail
     chosen = np.flatnonzero(rows.critical)
 
-    def measure(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
+    def precisions(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
         ap = weighted_average_precision(ranking, weights)
         return {name: mean_over(ap, mask) for name, mask in masks.items()}, ap[chosen]
 
-    points = [measure(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
+    points = [precisions(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
     drawn: dict[str, list[Floats]] = {name: [] for name in masks}
     drawn_classes: list[Floats] = []
     for weights in _weights(rows, rankings, policy):
-        (ours, our_classes), (theirs, their_classes) = (measure(ranking, weights) for ranking in rankings)
+        (ours, our_classes), (theirs, their_classes) = (precisions(ranking, weights) for ranking in rankings)
         for name in masks:
             drawn[name].append(ours[name] - theirs[name])
         drawn_classes.append(our_classes - their_classes)
