@@ -41,8 +41,8 @@ class Chosen:
     held_out_known: Bools | None = None
 
 
-# class weight, classes, strengths -> logits [strength, judged image, class]
-_Judge = Callable[[str, list[int], Sequence[float]], Floats]
+# class weight, classes, strengths -> logits [strength, held-out image, class]
+_HeldOutLogits = Callable[[str, list[int], Sequence[float]], Floats]
 
 
 def probe_logits(probe: Probe, features: Floats) -> Floats:
@@ -82,7 +82,7 @@ def choose_probe(
         seen, val_labels, val_known = validation
         some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
 
-        def on_validation(design: Design) -> _Judge:
+        def on_validation(design: Design) -> _HeldOutLogits:
             turned = design.turn(seen)
 
             def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
@@ -119,11 +119,11 @@ def _choose_in_folds(
     """Choose on held-out scores of the training rows. A class whose positives (or negatives) all lie in one fold says
     nothing about settings.
     """
-    fold = np.stack([stratified_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
+    fold = np.stack([class_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
     usable = _in_two_folds(labels & known, fold) & _in_two_folds(~labels & known, fold)
     measured = known & usable
 
-    def held_out(design: Design) -> _Judge:
+    def held_out(design: Design) -> _HeldOutLogits:
         def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
             found = np.zeros((len(strengths), len(labels), len(chosen)))
             for part in range(FOLDS):
@@ -138,9 +138,9 @@ def _choose_in_folds(
 
     settings, value = _best(features, strengths, _spread(labels & known, usable), held_out, labels, measured)
     probe, factor = _shrunk(fit_probe(features, labels, known, settings), features)
-    judge, logits = held_out(make_design(features, settings.standardise)), np.zeros(labels.shape)
+    logits_of, logits = held_out(make_design(features, settings.standardise)), np.zeros(labels.shape)
     everything = np.flatnonzero(usable).tolist()
-    logits[:, everything] = judge(settings.class_weight, everything, [settings.c])[0]
+    logits[:, everything] = logits_of(settings.class_weight, everything, [settings.c])[0]
     return Chosen(probe, settings, "folds", value, expit(logits * factor).astype(np.float32), measured)
 
 
@@ -170,20 +170,20 @@ def _best(
     features: Floats,
     strengths: Sequence[float],
     some: list[int],
-    prepare: Callable[[Design], _Judge],
+    prepare: Callable[[Design], _HeldOutLogits],
     labels: Bools,
     known: Bools,
 ) -> tuple[Settings, float]:
-    """The settings of the highest mAP (of equal ones the first) over ``some`` classes on the judged rows' labels, known
-    [picture, class].
+    """The settings of the highest mAP (of equal ones the first) over ``some`` classes; labels and known are those of
+    the held-out rows, [picture, class].
     """
     ordered = sorted(strengths)
     tried: list[tuple[float, Settings]] = []
     with bar("linear probe: settings", 2 * len(CLASS_WEIGHTS)) as advance:
         for standardise in (False, True):
-            judge = prepare(make_design(features, standardise))
+            logits_of = prepare(make_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
-                for strength, found in zip(ordered, judge(class_weight, some, ordered), strict=True):
+                for strength, found in zip(ordered, logits_of(class_weight, some, ordered), strict=True):
                     value = (
                         float(mean_over(average_precision(labels[:, some], found, known[:, some])))
                         if len(some)
@@ -205,7 +205,7 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     return [int(c) for c in chosen]
 
 
-def stratified_folds(
+def class_folds(
     label: Bools, known: Bools, groups: NDArray[np.int64] | None = None, folds: int = FOLDS, seed: int = 0
 ) -> NDArray[np.int64]:
     """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1
@@ -225,7 +225,7 @@ def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
     return np.sum([(rows & (fold == part)).any(axis=0) for part in range(FOLDS)], axis=0) > 1
 
 
-def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:
+def probe_document(chosen: Chosen, train_rows: int) -> dict[str, Any]:
     """How the probe was chosen, for evaluation.json."""
     content: dict[str, Any] = {
         "standardise": chosen.settings.standardise,

@@ -103,7 +103,7 @@ def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1
     return float(low), float(high)
 
 
-def compare(
+def compare_variants(
     labels: Bools,
     known: Bools,
     variants: Mapping[str, Variant],
@@ -132,13 +132,13 @@ def compare(
     decisions = {name: variant.decisions() for name, variant in variants.items()}
     first = next(iter(variants))
 
-    def measure(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
+    def figures_of(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
         ap = weighted_average_precision(rankings[name], weights)
         return ap, means(
             ap, {suffix: count(labels, given, weights, known) for suffix, given in decisions[name].items()}, masks
         )
 
-    points = {name: measure(name, np.ones((len(labels), 1))) for name in variants}
+    points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}
     # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
     single = len(np.unique(units)) < 2
     with_interval = np.flatnonzero(((labels & known).sum(axis=0) >= MIN_POSITIVES) & (not single))
@@ -147,7 +147,7 @@ def compare(
     widest = max(*labels.shape, *(int(item.starts[-1]) for item in rankings.values()))
     for weights in draw_weights(units, draws, max(1, min(draws, BLOCK // widest))):
         for name in variants:
-            ap, block = measure(name, weights)
+            ap, block = figures_of(name, weights)
             drawn[name].append({key: np.full_like(value, np.nan) for key, value in block.items()} if single else block)
             if name == first:
                 drawn_ap.append(ap[with_interval])
@@ -155,7 +155,7 @@ def compare(
     left_out = heaviest_units(labels & known, units)[: 0 if single else LEFT_OUT]
     parts = [left_out[at : at + size] for size in [max(1, BLOCK // widest)] for at in range(0, len(left_out), size)]
     kept = [(units[:, None] != part).astype(np.float32) for part in parts]
-    without = {name: _joined([measure(name, weights)[1] for weights in kept]) for name in variants if kept}
+    without = {name: _joined([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
 
     values = {
         name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name])

@@ -25,12 +25,18 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
+from capnet.evaluation.baselines import Chosen, choose_probe, probe_document, probe_scores
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
-from capnet.evaluation.results import calibration_document, evaluation_document, measure, per_class, predictions
+from capnet.evaluation.results import (
+    calibration_document,
+    compare_on_test_rows,
+    evaluation_document,
+    per_class,
+    predictions,
+)
 from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_positives
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
@@ -143,7 +149,7 @@ def evaluate_scores(
 
     chosen, source = thresholds(val, held_out, probe, config)
     served = chosen.get("capnet", no_thresholds(len(classes)))
-    whole = measure(test, chosen, classes, config.bootstrap)
+    whole = compare_on_test_rows(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
     evaluation["threshold"] = {
         "objective": config.threshold.objective,
@@ -153,7 +159,7 @@ def evaluate_scores(
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        evaluation["probe"] = describe(probe, len(train.rows) + (len(val.rows) if refitted else 0))
+        evaluation["probe"] = probe_document(probe, len(train.rows) + (len(val.rows) if refitted else 0))
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
         "evaluation": evaluation,
