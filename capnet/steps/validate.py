@@ -69,13 +69,13 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     replace_file(outputs["validation"] / "validation.html", page(checks, frame, classes, list(documents)))
     for check in failed:
         if check.severity != "critical":
-            log.warning("%s", describe(check))
+            log.warning("%s", failure(check))
     if critical:
-        raise GateError(problems=[describe(check) for check in critical])
+        raise GateError(problems=[failure(check) for check in critical])
     return {"checks": float(len(checks)), "failed": float(len(failed))}
 
 
-def describe(check: Check) -> Problem:
+def failure(check: Check) -> Problem:
     """A failed check in three parts, with the first offending rows."""
     rows = []
     for row in check.offending[:SHOWN]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDEST = 1 << 15  # classes that the tables can hold
 
 
-def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Every label that is there for certain: inside the class list and not unknown, each once.
 
     Args:
@@ -142,7 +142,7 @@ def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
     import pandas as pd
 
-    row, label = known_positives(frame, len(classes))
+    row, label = positive_entries(frame, len(classes))
     splits = frame["split"].to_numpy(dtype=object)
     parts = []
     for split in SPLITS:
