@@ -9,7 +9,7 @@ import click
 from capnet.errors import DataError
 
 
-def compare(folder: Path, out: Path) -> tuple[str, str]:
+def compare_with_record(folder: Path, out: Path) -> tuple[str, str]:
     """What the last line says about the bytes drawn into ``folder`` for ``out``, and a warning; either may be empty.
 
     Raises DataError where the bytes are not those that ./data.dvc has for ``out`` although this machine should draw
@@ -71,7 +71,7 @@ def command(out: Path, seed: int) -> None:
     with all_or_nothing(out) as folder:
         with bar("drawing", total()) as advance:
             write_set(folder, seed, advance)
-        note, warning = compare(folder, out) if seed == SEED else ("", "")
+        note, warning = compare_with_record(folder, out) if seed == SEED else ("", "")
     if warning:
         click.echo(f"demo-data: warning: {warning}", err=True)
     click.echo(f"demo-data: {total()} images of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{note}")

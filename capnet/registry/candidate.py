@@ -18,9 +18,9 @@ from capnet.contracts import (
     check_schema,
     number,
     read_classes,
+    read_csv_rows,
     read_evaluation,
     read_json,
-    read_rows,
     reading,
     sha256_files,
     slugify,
@@ -110,7 +110,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
-    per_class = read_rows(evaluation / "per_class.csv", ("class", "ap"))
+    per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
         for path, matches in (
@@ -129,7 +129,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         raise ContractError(problems=problems)
     with reading(validation / "validation.json"):
         checks = [dict(item) for item in findings["checks"]]
-    history = read_rows(model / "history.csv", ("epoch",))
+    history = read_csv_rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
     return Candidate(split, validation, model, evaluation, content, classes, *measured)

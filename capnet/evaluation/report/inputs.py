@@ -16,10 +16,10 @@ from capnet.contracts import (
     check_schema,
     label_matrix,
     read_classes,
+    read_csv_rows,
     read_evaluation,
     read_graph,
     read_json,
-    read_rows,
     read_split,
 )
 from capnet.errors import ContractError
@@ -127,7 +127,7 @@ def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
     """per_class.csv; a class may be called "nan" or "None", so only numbers may be empty."""
-    frame = pd.DataFrame(read_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
+    frame = pd.DataFrame(read_csv_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
     if sorted(frame.get("class", ())) != sorted(classes.names):
         raise ContractError("its classes are not those of classes.json", str(path), "run `capnet evaluate` again")
     for name in NUMBERS:
@@ -137,7 +137,7 @@ def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    frame = pd.DataFrame(read_rows(path, ("epoch",)))
+    frame = pd.DataFrame(read_csv_rows(path, ("epoch",)))
     for name in ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail"):
         frame[name] = pd.to_numeric(frame[name], errors="coerce") if name in frame else np.nan
     return frame
