@@ -78,13 +78,7 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def splits_sharing(values: pd.Series, splits: pd.Series) -> np.ndarray:
     """In how many splits a row's value occurs, int64 [row]; 1 where it has none."""
-    import pandas as pd
-
-    codes, split = pd.factorize(values)[0].astype(np.int64), pd.factorize(splits)[0].astype(np.int64)
-    n_splits = int(split.max(initial=0)) + 1
-    pairs = np.unique(codes[codes >= 0] * n_splits + split[codes >= 0])
-    counts = np.bincount(pairs // n_splits, minlength=int(codes.max(initial=-1)) + 2)
-    return np.where(codes >= 0, counts[codes], 1)
+    return splits.groupby(values).transform("nunique").fillna(1).to_numpy(dtype=np.int64)
 
 
 def add_links(table: pd.DataFrame, root: Path) -> None:
