@@ -205,18 +205,16 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     return [int(c) for c in chosen]
 
 
-def class_folds(
-    label: Bools, known: Bools, groups: NDArray[np.int64] | None = None, folds: int = FOLDS, seed: int = 0
-) -> NDArray[np.int64]:
-    """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1
-    elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
+def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Fold [picture] of one class's rows, one of FOLDS: known positives and known negatives are dealt out in turn after
+    a shuffle; -1 elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     unit = np.arange(len(label)) if groups is None else np.unique(groups, return_inverse=True)[1]
     positive, seen = (np.bincount(unit, weights=rows) > 0 for rows in (label & known, known))
     fold = np.full(len(seen), -1, dtype=np.int64)
     for units in (np.flatnonzero(positive), np.flatnonzero(seen & ~positive)):
-        fold[generator.permutation(units)] = np.arange(len(units)) % folds
+        fold[generator.permutation(units)] = np.arange(len(units)) % FOLDS
     return np.where(known, fold[unit], -1)
 
 
