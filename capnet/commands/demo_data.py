@@ -64,11 +64,12 @@ def command(out: Path, seed: int) -> None:
       capnet demo-data --out data
       capnet demo-data --out /tmp/other-scenes --seed 1
     """
+    from capnet.contracts.publish import all_or_nothing
     from capnet.data.demo.catalogue import KINDS, SCENES
-    from capnet.data.demo.image_set import SEED, all_or_nothing, total, write_set
+    from capnet.data.demo.image_set import SEED, total, write_set
     from capnet.progress import bar
 
-    with all_or_nothing(out) as folder:
+    with all_or_nothing(out, "demo pictures") as folder:
         with bar("drawing", total()) as advance:
             write_set(folder, seed, advance)
         note, warning = compare_with_record(folder, out) if seed == SEED else ("", "")

@@ -26,6 +26,7 @@ from capnet.commands import demo_data
 from capnet.commands.demo_data import compare_with_record
 from capnet.config import Ingest
 from capnet.contracts import label_matrix, tree_hash
+from capnet.contracts.publish import all_or_nothing
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers.csv import read
 from capnet.data.demo import image_set as scene_set
@@ -259,7 +260,7 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
     assert "Traceback" not in errors
     assert not (tmp_path / "data").exists()
     assert beside.exists() == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
-    with scene_set.all_or_nothing(tmp_path / "data") as folder:
+    with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
         assert list(folder.iterdir()) == []
         (folder / "labels.csv").write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -267,7 +268,7 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
 
 def test_an_error_while_drawing_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     def fail() -> None:
-        with scene_set.all_or_nothing(tmp_path / "data") as folder:
+        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
             (folder / "half.jpg").write_text("half")
             raise RuntimeError("no more memory")
 
