@@ -26,7 +26,7 @@ from capnet.contracts import (
     slugify,
 )
 from capnet.errors import ContractError, Problem, counted, some
-from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
+from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
 from capnet.evaluation.thresholds import other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
@@ -61,7 +61,7 @@ class Candidate:
     @property
     def headline(self) -> dict[str, float]:
         """mAP and the buckets that have classes, of the served variant, in fractions of 1."""
-        return means(self.metrics)
+        return headline_means(self.metrics)
 
     @cached_property
     def gate(self) -> GateScores:
@@ -156,9 +156,13 @@ def figures(candidate: Candidate) -> dict[str, float]:
     """
     evaluation = candidate.metrics
     named: dict[str, float] = headline_figures(evaluation)
-    named |= {f"{variant}/{name}": value for variant in BASELINES for name, value in means(evaluation, variant).items()}
+    named |= {
+        f"{variant}/{name}": value
+        for variant in BASELINES
+        for name, value in headline_means(evaluation, variant).items()
+    }
     for label, variants in evaluation.get("slices", {}).items():
-        named |= {f"slice-{slugify(label)}/{name}": value for name, value in means(variants).items()}
+        named |= {f"slice-{slugify(label)}/{name}": value for name, value in headline_means(variants).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
     for row in candidate.per_class:
         values = {f"{kind}/{slugs[row['class']]}": number(row.get(column)) for kind, column in PER_CLASS.items()}
