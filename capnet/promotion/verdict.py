@@ -4,15 +4,15 @@ no store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capnet.errors import counted
-from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
+from capnet.evaluation.bootstrap import MIN_POSITIVES, draw_weights, draws_at_once, interval
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
 
@@ -288,6 +288,5 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
     return rule(outcome, low, high)
 
 
-def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Any:
-    widest = max(*rows.labels.shape, *(int(item.starts[-1]) for item in rankings))
-    return draw_weights(rows.units, policy.draws, max(1, min(policy.draws, BLOCK // widest)), policy.seed)
+def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
+    return draw_weights(rows.units, policy.draws, draws_at_once(rows.labels, rankings), policy.seed)
