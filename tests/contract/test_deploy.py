@@ -27,7 +27,7 @@ KEYS = {
     cluster.MLFLOW_SECRET: options.MLFLOW_KEYS,
     cluster.GIT_SECRET: options.GIT_KEYS,
 }
-CLAIMS = {cluster.STATE_CLAIM: options.STATE, cluster.DATA_CLAIM: options.DATA}
+CLAIMS = {cluster.STATE_CLAIM: cluster.STATE, cluster.DATA_CLAIM: cluster.DATA}
 
 
 def manifests(folder: Path) -> list[dict[str, Any]]:

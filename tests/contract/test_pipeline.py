@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from capnet.cluster.names import POD
+from capnet.cluster.names import DATA, POD, STATE
 from capnet.config import parse
 from capnet.errors import ConfigError, ContractError
 from capnet.stages import STAGES
@@ -23,7 +23,7 @@ from components import readme
 from components.images import Images, read_lock
 from pipelines import compiling, submit
 from pipelines.arguments import SECTIONS, training_arguments
-from pipelines.options import CLUSTER, DATA, STATE, Options
+from pipelines.options import CLUSTER, Options
 from pipelines.training import ORDER, training
 
 LOCK = read_lock(compiling.GOLDEN_LOCK)
