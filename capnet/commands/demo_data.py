@@ -26,13 +26,8 @@ def compare_with_record(folder: Path, out: Path) -> tuple[str, str]:
         return ", byte for byte as data.dvc describes them", ""
     differences = differences_from_tested()
     if differences:
-        return (
-            "",
-            (
-                f"the bytes are not those of data.dvc: {'; '.join(differences)}; `dvc repro` or `dvc add {out}` records"
-                " yours"
-            ),
-        )
+        yours = f"`dvc repro` or `dvc add {out}` records yours"
+        return "", f"the bytes are not those of data.dvc: {'; '.join(differences)}; {yours}"
     raise DataError(
         f"the demo images have the tree hash {drawn}, data.dvc says {recorded}; nothing was written",
         "data.dvc",

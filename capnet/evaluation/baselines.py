@@ -9,7 +9,7 @@ rows, or in stratified folds of the training rows where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,11 +184,9 @@ def _best(
             logits_of = prepare(make_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
                 for strength, found in zip(ordered, logits_of(class_weight, some, ordered), strict=True):
-                    value = (
-                        float(mean_over(average_precision(labels[:, some], found, known[:, some])))
-                        if len(some)
-                        else float("nan")
-                    )
+                    value = float("nan")
+                    if some:
+                        value = float(mean_over(average_precision(labels[:, some], found, known[:, some])))
                     tried.append((round(value, 9), Settings(standardise, class_weight, strength)))
                 advance()
     value, settings = max(tried, key=lambda item: item[0])
@@ -199,10 +197,9 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     """At most MOST_CLASSES usable classes, evenly spread from frequent to rare."""
     counts = positives.sum(axis=0)
     order = np.flatnonzero(usable)[np.argsort(-counts[usable], kind="stable")]
-    chosen = (
-        order if len(order) <= MOST_CLASSES else order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
-    )
-    return [int(c) for c in chosen]
+    if len(order) > MOST_CLASSES:
+        order = order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
+    return [int(c) for c in order]
 
 
 def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -225,10 +222,5 @@ def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
 
 def probe_document(chosen: Chosen, train_rows: int) -> dict[str, Any]:
     """How the probe was chosen, for evaluation.json."""
-    content: dict[str, Any] = {
-        "standardise": chosen.settings.standardise,
-        "class_weight": chosen.settings.class_weight,
-        "c": chosen.settings.c,
-    }
-    content |= {"chosen_on": chosen.chosen_on, "train_rows": train_rows}
+    content = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on, "train_rows": train_rows}
     return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})

@@ -158,13 +158,11 @@ def gate_verdict(
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
         return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
     if champion.names != candidate.names:
-        gone, new = (
-            sorted(set(champion.names) - set(candidate.names)),
-            sorted(set(candidate.names) - set(champion.names)),
-        )
-        change = (
-            f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}" if gone or new else "the same in another order"
-        )
+        gone = sorted(set(champion.names) - set(candidate.names))
+        new = sorted(set(candidate.names) - set(champion.names))
+        change = "the same in another order"
+        if gone or new:
+            change = f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}"
         note = f"{OTHER_CLASSES} ({change})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own))

@@ -107,10 +107,8 @@ class Rows:
     names: Sequence[str]
     buckets: Sequence[str]
     critical: Bools
-    former_tail: Bools | None = (
-        # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
-        None
-    )
+    # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
+    former_tail: Bools | None = None
 
 
 def decide(low: float, high: float, margin: float) -> Outcome:

@@ -102,11 +102,8 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     if missing:
         raise ContractError(problems=missing)
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
-    config, thresholds, metrics = (
-        read_json(model / "config.json"),
-        read_thresholds(evaluation / "thresholds.json"),
-        read_evaluation(evaluation),
-    )
+    config = read_json(model / "config.json")
+    thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")

@@ -48,11 +48,9 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
             str(inputs["split"] / "split.parquet"),
             "run `capnet split` again",
         )
-    root = (
-        inputs["data"]
-        if params.validate_.images == "off"
-        else local_root(params.data, inputs["data"], frame, strict=False)
-    )
+    root = inputs["data"]
+    if params.validate_.images != "off":
+        root = local_root(params.data, root, frame, strict=False)
     checks, judged = check_split(frame, classes, root, params.validate_, params.data.links)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]

@@ -120,11 +120,9 @@ def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     row, label = positive_entries(frame, len(classes))
     split = np.asarray(frame["split"], dtype=object)
     splits = [name for name in SPLITS if (split == name).any()]
-    counts = (
-        np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
-        if splits
-        else np.zeros((1, len(classes)), dtype=int)
-    )
+    counts = np.zeros((1, len(classes)), dtype=int)
+    if splits:
+        counts = np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
     most = math.log1p(max(1, counts[0].max(initial=0)))
     rows = [
         {

@@ -71,14 +71,10 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     table["path_fault"] = [path_fault(path) for path in table["path"]]
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):
-        if column in table:
-            table[f"sides_of_{name}"] = splits_sharing(table[column], table["split"])
+        if column in table:  # a row without a value is in one split
+            splits = table.groupby(column)["split"].transform("nunique")
+            table[f"sides_of_{name}"] = splits.fillna(1).astype(np.int64)
     return table
-
-
-def splits_sharing(values: pd.Series, splits: pd.Series) -> np.ndarray:
-    """In how many splits a row's value occurs, int64 [row]; 1 where it has none."""
-    return splits.groupby(values).transform("nunique").fillna(1).to_numpy(dtype=np.int64)
 
 
 def add_links(table: pd.DataFrame, root: Path) -> None:
