@@ -163,9 +163,9 @@ def compare_variants(
     for weights in draw_weights(units, draws, block):
         for name in variants:
             ap, figures = figures_of(name, weights)
-            drawn[name].append(
-                {key: np.full_like(value, np.nan) for key, value in figures.items()} if single else figures
-            )
+            if single:
+                figures = {key: np.full_like(value, np.nan) for key, value in figures.items()}
+            drawn[name].append(figures)
             if name == first:
                 drawn_ap.append(ap[with_interval])
     samples = {name: _joined(blocks) for name, blocks in drawn.items()}
