@@ -23,7 +23,7 @@ from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
-from capnet.steps.held_out import fit_blend, fit_probe, held_out_logits, load_probe, validator
+from capnet.steps.held_out import fit_blend, fit_linear_probe, held_out_logits, load_probe, validator
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
@@ -127,7 +127,7 @@ class Set:
         """The linear probe; a seed changes nothing but its folds."""
         refits, rows, crops = trainer.params.train.refit, self.rows, self.crops
         if refits not in self._probes:
-            self._probes[refits] = fit_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
+            self._probes[refits] = fit_linear_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
         if folds is None:
             return self._probes[refits]
         features, everything = torch.cat([crops["train"], crops["val"]]), pd.concat([rows["train"], rows["val"]])

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -26,8 +27,8 @@ class DockerError(CapnetError):
     title = "docker"
 
 
-def docker(*arguments: str, doing: str, todo: str, quiet: bool = True) -> str:
-    """Run `docker ...` and return what it printed; progress goes to the terminal unless ``quiet``. Raises
+def docker(arguments: Sequence[str], doing: str, todo: str, quiet: bool = True) -> str:
+    """Run `docker` with arguments and return what it printed; progress goes to the terminal unless ``quiet``. Raises
     DockerError.
     """
     if shutil.which("docker") is None:
@@ -47,9 +48,7 @@ def docker(*arguments: str, doing: str, todo: str, quiet: bool = True) -> str:
 def check_engine() -> None:
     """Raise DockerError where the engine does not answer."""
     docker(
-        "version",
-        "--format",
-        "{{.Server.Version}}",
+        ["version", "--format", "{{.Server.Version}}"],
         doing="reach the Docker engine",
         todo="start it, or set DOCKER_HOST to the one that you want; see that you may use it",
     )
@@ -69,22 +68,10 @@ def build(revision: str, torch: str = "cpu", options: tuple[str, ...] = ()) -> d
     for target in TARGETS:
         tags[target] = tag_of(target, revision, torch)
         click.echo(f"images: building {tags[target]}", err=True)
-        arguments = (
-            "--file",
-            str(DOCKERFILE),
-            "--target",
-            target,
-            "--tag",
-            tags[target],
-            "--build-arg",
-            f"REVISION={revision}",
-            *index,
-            *options,
-            str(ROOT),
-        )
+        arguments = ["--file", str(DOCKERFILE), "--target", target, "--tag", tags[target]]
+        arguments += ["--build-arg", f"REVISION={revision}", *index, *options, str(ROOT)]
         docker(
-            "build",
-            *arguments,
+            ["build", *arguments],
             doing=f"build the image {target}",
             todo="the step that failed is named above; correct it and run `make images` again",
             quiet=False,
@@ -98,27 +85,18 @@ def push(revision: str, registry: str, torch: str = "cpu", lock: Path = LOCK) ->
     for target in TARGETS:
         here, remote = tag_of(target, revision, torch), tag_of(target, revision, torch, registry)
         docker(
-            "tag",
-            here,
-            remote,
+            ["tag", here, remote],
             doing=f"find the image {here}",
             todo="build this revision first: make images push REGISTRY=...",
         )
         click.echo(f"images: pushing {remote}", err=True)
         docker(
-            "push",
-            "--quiet",
-            remote,
+            ["push", "--quiet", remote],
             doing=f"push {remote}",
             todo="log in with `docker login`, and see that you may write there",
         )
         digest = docker(
-            "buildx",
-            "imagetools",
-            "inspect",
-            remote,
-            "--format",
-            "{{json .Manifest}}",
+            ["buildx", "imagetools", "inspect", remote, "--format", "{{json .Manifest}}"],
             doing="ask for the digest",
             todo="see that the registry answers",
         )

@@ -17,7 +17,7 @@ from pipelines.training import training
 PIPELINES: Mapping[str, Callable[[Options], Any]] = {"training": training, "prediction": prediction}
 GOLDEN = Path(__file__).with_name("compiled")
 GOLDEN_LOCK = Path(__file__).parents[1] / "tests" / "contract" / "images.lock.yaml"
-VARIANTS: Mapping[str, tuple[str, Options]] = {
+GOLDEN_PIPELINES: Mapping[str, tuple[str, Options]] = {
     "training": ("training", Options()),
     "training-seeds-on-volume": (
         "training",
@@ -40,13 +40,13 @@ def compile_text(pipeline: Any) -> str:
 
 def golden(name: str) -> str:
     """The text of a golden file; kfp's version is left out, because it changes nothing."""
-    kind, options = VARIANTS[name]
+    kind, options = GOLDEN_PIPELINES[name]
     text = compile_text(PIPELINES[kind](replace(options, images=read_lock(GOLDEN_LOCK))))
     return re.sub(r"^sdkVersion: .*$", "sdkVersion: kfp", text, flags=re.MULTILINE)
 
 
 def main() -> None:
-    for name in VARIANTS:
+    for name in GOLDEN_PIPELINES:
         GOLDEN.joinpath(f"{name}.yaml").write_text(golden(name))
 
 

@@ -12,12 +12,14 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS
+from capnet.cluster.names import DATA, GIT_KEYS, MLFLOW_KEYS, S3_KEYS, STATE
 from capnet.errors import ConfigError
 from pipelines.console import Console, shortest
 from pipelines.errors import RunFailed
 
 INNER = re.compile(r"Inner task failed: '([^']+)'")
+AGAIN = "run the same command again; training goes on where it was"
+PASSED = (*S3_KEYS, *MLFLOW_KEYS, *GIT_KEYS, "AWS_EC2_METADATA_DISABLED")  # to containers
 
 
 def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Path) -> Path:
@@ -42,9 +44,6 @@ def run_here(pipeline: Any, arguments: Mapping[str, Any], runner: Any, root: Pat
             f"the run was interrupted in {console.task.label or 'its first second'}", shortest(console.log), AGAIN
         ) from None
     return console.run or root
-
-
-AGAIN = "run the same command again; training goes on where it was"
 
 
 @contextmanager
@@ -99,8 +98,6 @@ def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any
     import docker
     from kfp import local
 
-    from pipelines.options import DATA, STATE
-
     try:
         docker.from_env().close()
     except docker.errors.DockerException as error:
@@ -114,6 +111,3 @@ def docker_runner(state: Path, pictures: str = "", network: str = "host") -> Any
     if pictures:
         mounts.append({"Type": "bind", "Source": str(Path(pictures).resolve()), "Target": DATA, "ReadOnly": True})
     return local.DockerRunner(user=f"{os.getuid()}:0", environment=passed, mounts=mounts, network_mode=network)
-
-
-PASSED = (*S3_KEYS, *MLFLOW_KEYS, *GIT_KEYS, "AWS_EC2_METADATA_DISABLED")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from capnet.cluster.names import DATA as DATA  # the pipelines import these two from here
-from capnet.cluster.names import GIT_KEYS, LABEL, MLFLOW_KEYS, POD, RUNTIME, S3_KEYS
-from capnet.cluster.names import STATE as STATE
+from capnet.cluster.names import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, POD, RUNTIME, S3_KEYS, STATE
 from capnet.errors import ConfigError, Problem
 from components.images import Images
 
@@ -238,5 +235,4 @@ def on_nodes(options: Options, cluster: Cluster) -> dict[str, Any]:
 
 def secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
     """Keys of a secret as environment variables of the same names; what the secret lacks stays unset."""
-    mapping: Mapping[str, str] = {key: key for key in keys}
-    kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env=dict(mapping), optional=True)
+    kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True)

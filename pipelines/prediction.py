@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+import capnet.cluster.names as names
 from components.champion import champion as champion_task
 from components.fetch import fetch as fetch_task
 from components.merge import merge as merge_task
@@ -43,18 +44,18 @@ def prediction(options: Options) -> Any:
         data_version: str,
         shards: list[int],
         shard_count: int,
-        accelerator_type: str = "nvidia.com/gpu",
+        accelerator_type: str = names.ACCELERATOR,
         accelerator_count: str = "0",
         cpu: str = "2",
         memory: str = "8Gi",
         node_selector: dict = ANY_NODE,
         tolerations: list = NO_TOLERATIONS,
-        s3_secret: str = "capnet-s3",
-        mlflow_secret: str = "capnet-mlflow",
-        git_secret: str = "capnet-git",
-        state_claim: str = "capnet-state",
-        data_claim: str = "capnet-data",
-        pull_secret: str = "registry-key",
+        s3_secret: str = names.S3_SECRET,
+        mlflow_secret: str = names.MLFLOW_SECRET,
+        git_secret: str = names.GIT_SECRET,
+        state_claim: str = names.STATE_CLAIM,
+        data_claim: str = names.DATA_CLAIM,
+        pull_secret: str = names.PULL_SECRET,
     ) -> None:
         cluster = Cluster(**{name: value for name, value in locals().items() if name in CLUSTER})
         with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):

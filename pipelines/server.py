@@ -190,12 +190,10 @@ class Server:
         except ApiException as error:
             raise refused(self.way, int(error.status or 0), _said(error.body)) from None
         except (HTTPError, OSError) as error:
-            slow = "timed out" in str(error)
-            raise self.way.fail(
-                "the server took too long to answer"
-                if slow
-                else f"the connection broke: {' '.join(str(error).split())[:300]}"
-            ) from None
+            why = f"the connection broke: {' '.join(str(error).split())[:300]}"
+            if "timed out" in str(error):
+                why = "the server took too long to answer"
+            raise self.way.fail(why) from None
 
 
 def _said(body: Any) -> str:

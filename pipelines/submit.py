@@ -49,13 +49,13 @@ def command(pipeline: str, **options: Any) -> None:
     elif not options["local"] and not options["dry_run"]:
         check_root(options["pictures"] or params.data.root, options["data_volume"])
     _check_nodes(pipeline, params, options)
-    function = _function(pipeline)(_compile_options(params, options))
+    from pipelines.compiling import PIPELINES, compile_text
+
+    function = PIPELINES[pipeline](_compile_options(params, options))
     arguments = _arguments(pipeline, params, options)
     if options["local"]:
         _run_here(function, arguments, folder, options)
         return
-    from pipelines.compiling import compile_text
-
     arguments |= _cluster(options)
     check_size(arguments)
     text = compile_text(function)
@@ -119,12 +119,6 @@ def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
         raise DataError("there is no such folder", root, "correct data.root (or --pictures)")
     options["data_volume"], options["pictures"] = True, ""
     return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), root
-
-
-def _function(name: str) -> Any:
-    from pipelines.compiling import PIPELINES
-
-    return PIPELINES[name]
 
 
 def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str, Any]:

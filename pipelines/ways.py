@@ -21,6 +21,7 @@ TOKEN = "KF_PIPELINES_TOKEN"
 POD_TOKENS = ("/var/run/secrets/kubeflow/pipelines/token",)  # projected for the audience pipelines.kubeflow.org
 POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 SECONDS = 15.0  # longest wait for one answer
+CORRECT = f"correct --host: the address under which {HEALTH} answers"
 ADVICE = {
     "in-cluster": "run it in a pod whose service account may start runs, or name the server with --host",
     "port-forward": "start it: kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80",
@@ -79,14 +80,8 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         return Way("token", host.rstrip("/"), namespace, token, token_file)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
-    mounted = next(
-        (
-            Path(path)
-            for path in (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
-            if path and Path(path).is_file()
-        ),
-        None,
-    )
+    places = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
+    mounted = next((Path(path) for path in places if path and Path(path).is_file()), None)
     own = Path(POD_NAMESPACE)
     namespace = namespace or (own.read_text().strip() if own.is_file() else "")
     return Way(
@@ -133,13 +128,10 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
         if isinstance(error.reason, TimeoutError):
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
         raise way.fail(f"the server cannot be reached: {error.reason}") from None
-    except (OSError, ValueError) as error:
-        why = (
-            "something else than Kubeflow Pipelines answers there"
-            if isinstance(error, ValueError)
-            else f"the connection broke: {error}"
-        )
-        raise way.fail(why, "correct --host: the address under which /apis/v2beta1/healthz answers") from None
+    except ValueError:
+        raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
+    except OSError as error:
+        raise way.fail(f"the connection broke: {error}", CORRECT) from None
 
 
 def refused(way: Way, status: int, message: str = "") -> ServerError:
@@ -158,8 +150,5 @@ def refused(way: Way, status: int, message: str = "") -> ServerError:
             "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace",
         )
     if status == 404:
-        return way.fail(
-            f"there is no such thing (404){more}",
-            "correct --host: the address under which /apis/v2beta1/healthz answers; KFP 2.16 or newer",
-        )
+        return way.fail(f"there is no such thing (404){more}", f"{CORRECT}; KFP 2.16 or newer")
     return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")

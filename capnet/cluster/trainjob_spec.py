@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from capnet.cluster.names import DATA, GIT_KEYS, LABEL, MLFLOW_KEYS, NODE_LABEL, POD, RUNTIME, S3_KEYS, STATE
+from capnet.cluster import names
 from capnet.config import Params
 from capnet.errors import CapnetError, ConfigError
 from capnet.section import problems_of
@@ -36,18 +36,18 @@ class Nodes(BaseModel):
     nodes: int = Field(ge=1, le=1000)
     processes_per_node: int = Field(default=0, ge=0, le=64)
     image: str
-    runtime: str = Field(default=RUNTIME, min_length=1)
-    accelerator_type: str = "nvidia.com/gpu"
+    runtime: str = Field(default=names.RUNTIME, min_length=1)
+    accelerator_type: str = names.ACCELERATOR
     accelerator_count: int = Field(default=0, ge=0)
     cpu: str = "2"
     memory: str = "8Gi"
     shared_memory: str = "2Gi"
     node_selector: dict[str, str] = {}
     tolerations: list[dict[str, Any]] = []
-    s3_secret: str = "capnet-s3"
-    mlflow_secret: str = "capnet-mlflow"
-    git_secret: str = "capnet-git"
-    state_claim: str = "capnet-state"
+    s3_secret: str = names.S3_SECRET
+    mlflow_secret: str = names.MLFLOW_SECRET
+    git_secret: str = names.GIT_SECRET
+    state_claim: str = names.STATE_CLAIM
     data_claim: str = ""
     pull_secret: str = ""
     hours: float = Field(default=24.0, gt=0)
@@ -98,7 +98,7 @@ class Here:
     @staticmethod
     def from_environment() -> Here:
         """From the environment; raises ConfigError outside of a cluster."""
-        environment = {name: os.environ.get(name, "") for name in POD}
+        environment = {name: os.environ.get(name, "") for name in names.POD}
         namespace = environment["CAPNET_NAMESPACE"] or (
             ACCOUNT_NAMESPACE.read_text().strip() if ACCOUNT_NAMESPACE.is_file() else ""
         )
@@ -108,7 +108,7 @@ class Here:
                 " -m capnet.cli train`"
             )
             raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
-        state = Path(os.environ.get("CAPNET_STATE", STATE)).absolute()
+        state = Path(os.environ.get("CAPNET_STATE", names.STATE)).absolute()
         run = environment["CAPNET_RUN"] or environment["CAPNET_POD_UID"] or environment["CAPNET_POD"]
         return Here(
             namespace,
@@ -158,7 +158,7 @@ def train_job(name: str, folder: Path, nodes: Nodes, here: Here, threads: int) -
         CapnetError: it does not know a field.
     """
     kind, _, runtime = nodes.runtime.rpartition("/")
-    labels = dict((LABEL, NODE_LABEL))
+    labels = dict((names.LABEL, names.NODE_LABEL))
     gpus = {nodes.accelerator_type: str(nodes.accelerator_count)} if nodes.accelerator_count else {}
     trainer = {
         "image": nodes.image,
@@ -210,7 +210,11 @@ def environment(nodes: Nodes, here: Here, threads: int) -> list[dict[str, Any]]:
     values = {"CAPNET_STATE": str(here.state), "OMP_NUM_THREADS": str(threads)} | {
         name: os.environ[name] for name in HANDED_ON if os.environ.get(name)
     }
-    secrets = ((nodes.s3_secret, S3_KEYS), (nodes.git_secret, GIT_KEYS), (nodes.mlflow_secret, MLFLOW_KEYS))
+    secrets = (
+        (nodes.s3_secret, names.S3_KEYS),
+        (nodes.git_secret, names.GIT_KEYS),
+        (nodes.mlflow_secret, names.MLFLOW_KEYS),
+    )
     plain = [{"name": name, "value": value} for name, value in values.items()]
     return plain + [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
@@ -231,7 +235,9 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     Returns:
         A replicated job of a ``trainingRuntimeSpec``.
     """
-    mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | ({"data": DATA} if nodes.data_claim else {})
+    mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | (
+        {"data": names.DATA} if nodes.data_claim else {}
+    )
     volumes: dict[str, dict[str, Any]] = {
         "state": {"persistentVolumeClaim": {"claimName": nodes.state_claim}},
         "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}},

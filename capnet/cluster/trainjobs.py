@@ -143,11 +143,8 @@ class TrainJobs:
         """Remove a TrainJob, and wait until its pods are gone too; False where that cannot be seen in time. Never
         raises ClusterError.
         """
-        deadline, asked, reason = (
-            time.monotonic() + (GONE_SECONDS if patience is None else patience),
-            False,
-            "it is still there",
-        )
+        deadline = time.monotonic() + (GONE_SECONDS if patience is None else patience)
+        asked, reason = False, "it is still there"
         while True:
             try:
                 if not asked:

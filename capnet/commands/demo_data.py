@@ -9,7 +9,7 @@ import click
 from capnet.errors import DataError
 
 
-def compare(folder: Path, out: Path) -> tuple[str, str]:
+def compare_with_record(folder: Path, out: Path) -> tuple[str, str]:
     """What the last line says about the bytes drawn into ``folder`` for ``out``, and a warning; either may be empty.
 
     Raises DataError where the bytes are not those that ./data.dvc has for ``out`` although this machine should draw
@@ -26,13 +26,8 @@ def compare(folder: Path, out: Path) -> tuple[str, str]:
         return ", byte for byte as data.dvc describes them", ""
     differences = differences_from_tested()
     if differences:
-        return (
-            "",
-            (
-                f"the bytes are not those of data.dvc: {'; '.join(differences)}; `dvc repro` or `dvc add {out}` records"
-                " yours"
-            ),
-        )
+        yours = f"`dvc repro` or `dvc add {out}` records yours"
+        return "", f"the bytes are not those of data.dvc: {'; '.join(differences)}; {yours}"
     raise DataError(
         f"the demo images have the tree hash {drawn}, data.dvc says {recorded}; nothing was written",
         "data.dvc",
@@ -64,14 +59,15 @@ def command(out: Path, seed: int) -> None:
       capnet demo-data --out data
       capnet demo-data --out /tmp/other-scenes --seed 1
     """
+    from capnet.contracts.publish import all_or_nothing
     from capnet.data.demo.catalogue import KINDS, SCENES
-    from capnet.data.demo.image_set import SEED, all_or_nothing, total, write_set
+    from capnet.data.demo.image_set import SEED, total, write_set
     from capnet.progress import bar
 
-    with all_or_nothing(out) as folder:
+    with all_or_nothing(out, "demo pictures") as folder:
         with bar("drawing", total()) as advance:
             write_set(folder, seed, advance)
-        note, warning = compare(folder, out) if seed == SEED else ("", "")
+        note, warning = compare_with_record(folder, out) if seed == SEED else ("", "")
     if warning:
         click.echo(f"demo-data: warning: {warning}", err=True)
     click.echo(f"demo-data: {total()} images of {len(KINDS)} classes in {len(SCENES)} kinds of scenes in {out}{note}")

@@ -25,7 +25,6 @@ Examples:
 @model_option
 @click.option(
     "--check",
-    "check",
     default="",
     metavar="LOCATION",
     help="Images to compare both on, as for predict; default: eight of noise.",

@@ -31,10 +31,10 @@ def validate_and_save(params: Params, split: Path, validate: Run) -> dict[str, f
     Raises:
         ConfigError: ``validate.reference`` names no file, or one of another kind.
     """
-    from capnet.data.checks.drift import measure
+    from capnet.data.checks.drift import drift_counts
 
     path = reference_file("validate.reference", params.validate_.reference, "reference/validation.json")
-    content = measure(read_split(split / "split.parquet"), read_classes(split / "classes.json"))
+    content = drift_counts(read_split(split / "split.parquet"), read_classes(split / "classes.json"))
     own = params.validate_.model_copy(update={"reference": TEXT + json.dumps(content)})
     figures = validate(params.model_copy(update={"validate_": own}))
     write_json(path, content)

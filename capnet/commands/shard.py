@@ -52,7 +52,7 @@ def command(
     """
     from capnet.config import load
     from capnet.contracts import read_classes, read_manifest, read_split
-    from capnet.data.demo.image_set import all_or_nothing
+    from capnet.contracts.publish import all_or_nothing
     from capnet.data.images.shard_set import write_shard_set
     from capnet.data.sources.root import local_root
     from capnet.progress import bar

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capnet.contracts import VARIANTS, number, read_evaluation, read_rows
+from capnet.contracts import VARIANTS, number, read_csv_rows, read_evaluation
 from capnet.errors import ContractError
 from capnet.evaluation.report.words import interval, percent
 
@@ -96,7 +96,9 @@ def cell(values: Mapping[str, float], name: str, narrow: bool) -> str:
 
 def tail_classes(path: Path) -> Table:
     """Average precision of every tail class, most training pictures first."""
-    rows = [row for row in read_rows(path, ("class", "bucket", "train_count", "positives")) if row["bucket"] == "tail"]
+    rows = [
+        row for row in read_csv_rows(path, ("class", "bucket", "train_count", "positives")) if row["bucket"] == "tail"
+    ]
     table = Table(
         title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
     )

@@ -185,7 +185,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV table that a stage wrote, as text.
 
     Args:
@@ -209,7 +209,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def number(cell: str | None) -> float | None:
-    """A cell of ``read_rows`` as a number; None where it is empty or no number."""
+    """A cell of ``read_csv_rows`` as a number; None where it is empty or no number."""
     try:
         return float(cell) if cell else None
     except ValueError:

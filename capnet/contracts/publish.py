@@ -8,11 +8,13 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from capnet.contracts.files import host, remove, sweep
-from capnet.errors import ConfigError, check_writable, machine_faults
+from capnet.errors import ConfigError, DataError, check_writable, machine_faults
 
 EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 HERE = -100  # AT_FDCWD
@@ -83,6 +85,44 @@ def publish(temporary: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
     for key, path in targets.items():
         if temporary[key].exists():
             _exchange(temporary[key], path)
+
+
+@contextmanager
+def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
+    """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
+    untouched.
+
+    Args:
+        out: the folder that is to be.
+        content: what lies in it, for the message.
+
+    Raises:
+        DataError: ``out`` is a file or has something in it, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
+        raise DataError(
+            f"{what}; {content} never overwrite anything",
+            str(out),
+            "choose another folder with --out, or move what is there away",
+        )
+    out = out.resolve()
+    temporary = out.with_name(f".{out.name}.drawing")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+        temporary.mkdir(parents=True)
+        yield temporary
+        if out.is_dir():
+            out.rmdir()
+        os.replace(temporary, out)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the {content}: {error.strerror or error}",
+            str(out),
+            "choose a folder you may write to with --out",
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _exchange(new: Path, path: Path) -> None:

@@ -9,7 +9,7 @@ rows, or in stratified folds of the training rows where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ class Chosen:
     held_out_known: Bools | None = None
 
 
-# class weight, classes, strengths -> logits [strength, judged image, class]
-_Judge = Callable[[str, list[int], Sequence[float]], Floats]
+# class weight, classes, strengths -> logits [strength, held-out image, class]
+_HeldOutLogits = Callable[[str, list[int], Sequence[float]], Floats]
 
 
 def probe_logits(probe: Probe, features: Floats) -> Floats:
@@ -82,7 +82,7 @@ def choose_probe(
         seen, val_labels, val_known = validation
         some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
 
-        def on_validation(design: Design) -> _Judge:
+        def on_validation(design: Design) -> _HeldOutLogits:
             turned = design.turn(seen)
 
             def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
@@ -119,11 +119,11 @@ def _choose_in_folds(
     """Choose on held-out scores of the training rows. A class whose positives (or negatives) all lie in one fold says
     nothing about settings.
     """
-    fold = np.stack([stratified_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
+    fold = np.stack([class_folds(labels[:, c], known[:, c], groups) for c in range(labels.shape[1])], axis=1)
     usable = _in_two_folds(labels & known, fold) & _in_two_folds(~labels & known, fold)
     measured = known & usable
 
-    def held_out(design: Design) -> _Judge:
+    def held_out(design: Design) -> _HeldOutLogits:
         def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
             found = np.zeros((len(strengths), len(labels), len(chosen)))
             for part in range(FOLDS):
@@ -138,9 +138,9 @@ def _choose_in_folds(
 
     settings, value = _best(features, strengths, _spread(labels & known, usable), held_out, labels, measured)
     probe, factor = _shrunk(fit_probe(features, labels, known, settings), features)
-    judge, logits = held_out(make_design(features, settings.standardise)), np.zeros(labels.shape)
+    logits_of, logits = held_out(make_design(features, settings.standardise)), np.zeros(labels.shape)
     everything = np.flatnonzero(usable).tolist()
-    logits[:, everything] = judge(settings.class_weight, everything, [settings.c])[0]
+    logits[:, everything] = logits_of(settings.class_weight, everything, [settings.c])[0]
     return Chosen(probe, settings, "folds", value, expit(logits * factor).astype(np.float32), measured)
 
 
@@ -170,25 +170,23 @@ def _best(
     features: Floats,
     strengths: Sequence[float],
     some: list[int],
-    prepare: Callable[[Design], _Judge],
+    prepare: Callable[[Design], _HeldOutLogits],
     labels: Bools,
     known: Bools,
 ) -> tuple[Settings, float]:
-    """The settings of the highest mAP (of equal ones the first) over ``some`` classes on the judged rows' labels, known
-    [picture, class].
+    """The settings of the highest mAP (of equal ones the first) over ``some`` classes; labels and known are those of
+    the held-out rows, [picture, class].
     """
     ordered = sorted(strengths)
     tried: list[tuple[float, Settings]] = []
     with bar("linear probe: settings", 2 * len(CLASS_WEIGHTS)) as advance:
         for standardise in (False, True):
-            judge = prepare(make_design(features, standardise))
+            logits_of = prepare(make_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
-                for strength, found in zip(ordered, judge(class_weight, some, ordered), strict=True):
-                    value = (
-                        float(mean_over(average_precision(labels[:, some], found, known[:, some])))
-                        if len(some)
-                        else float("nan")
-                    )
+                for strength, found in zip(ordered, logits_of(class_weight, some, ordered), strict=True):
+                    value = float("nan")
+                    if some:
+                        value = float(mean_over(average_precision(labels[:, some], found, known[:, some])))
                     tried.append((round(value, 9), Settings(standardise, class_weight, strength)))
                 advance()
     value, settings = max(tried, key=lambda item: item[0])
@@ -199,24 +197,21 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
     """At most MOST_CLASSES usable classes, evenly spread from frequent to rare."""
     counts = positives.sum(axis=0)
     order = np.flatnonzero(usable)[np.argsort(-counts[usable], kind="stable")]
-    chosen = (
-        order if len(order) <= MOST_CLASSES else order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
-    )
-    return [int(c) for c in chosen]
+    if len(order) > MOST_CLASSES:
+        order = order[np.linspace(0, len(order) - 1, MOST_CLASSES).round().astype(int)]
+    return [int(c) for c in order]
 
 
-def stratified_folds(
-    label: Bools, known: Bools, groups: NDArray[np.int64] | None = None, folds: int = FOLDS, seed: int = 0
-) -> NDArray[np.int64]:
-    """Fold [picture] of one class's rows: known positives and known negatives are dealt out in turn after a shuffle; -1
-    elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
+def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Fold [picture] of one class's rows, one of FOLDS: known positives and known negatives are dealt out in turn after
+    a shuffle; -1 elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     unit = np.arange(len(label)) if groups is None else np.unique(groups, return_inverse=True)[1]
     positive, seen = (np.bincount(unit, weights=rows) > 0 for rows in (label & known, known))
     fold = np.full(len(seen), -1, dtype=np.int64)
     for units in (np.flatnonzero(positive), np.flatnonzero(seen & ~positive)):
-        fold[generator.permutation(units)] = np.arange(len(units)) % folds
+        fold[generator.permutation(units)] = np.arange(len(units)) % FOLDS
     return np.where(known, fold[unit], -1)
 
 
@@ -225,12 +220,7 @@ def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
     return np.sum([(rows & (fold == part)).any(axis=0) for part in range(FOLDS)], axis=0) > 1
 
 
-def describe(chosen: Chosen, train_rows: int) -> dict[str, Any]:
+def probe_document(chosen: Chosen, train_rows: int) -> dict[str, Any]:
     """How the probe was chosen, for evaluation.json."""
-    content: dict[str, Any] = {
-        "standardise": chosen.settings.standardise,
-        "class_weight": chosen.settings.class_weight,
-        "c": chosen.settings.c,
-    }
-    content |= {"chosen_on": chosen.chosen_on, "train_rows": train_rows}
+    content = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on, "train_rows": train_rows}
     return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})

@@ -4,14 +4,24 @@ variant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capnet.contracts import unit_codes
-from capnet.evaluation.metrics import CUT, Bools, Floats, bucket_masks, count, means, rank, weighted_average_precision
+from capnet.evaluation.metrics import (
+    CUT,
+    Bools,
+    Floats,
+    Rankings,
+    bucket_masks,
+    count,
+    means,
+    rank,
+    weighted_average_precision,
+)
 
 LEVEL = 0.95
 SEED = 0
@@ -82,6 +92,11 @@ def draw_weights(units: NDArray[np.int64], draws: int, block: int, seed: int = S
         yield np.ascontiguousarray(times.T[units], dtype=np.float32)
 
 
+def draws_at_once(labels: Bools, rankings: Iterable[Rankings]) -> int:
+    """How many draws ``draw_weights`` may give in a block, so that no array has more than BLOCK elements."""
+    return max(1, BLOCK // max(*labels.shape, *(int(item.starts[-1]) for item in rankings)))
+
+
 def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
     """Percentile interval at LEVEL, moved so that the mean of the draws lies on the point.
 
@@ -103,7 +118,7 @@ def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1
     return float(low), float(high)
 
 
-def compare(
+def compare_variants(
     labels: Bools,
     known: Bools,
     variants: Mapping[str, Variant],
@@ -132,30 +147,32 @@ def compare(
     decisions = {name: variant.decisions() for name, variant in variants.items()}
     first = next(iter(variants))
 
-    def measure(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
+    def figures_of(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
         ap = weighted_average_precision(rankings[name], weights)
         return ap, means(
             ap, {suffix: count(labels, given, weights, known) for suffix, given in decisions[name].items()}, masks
         )
 
-    points = {name: measure(name, np.ones((len(labels), 1))) for name in variants}
+    points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}
     # everything is drawn together: then every draw equals the data, and nothing says how far chance moves a figure
     single = len(np.unique(units)) < 2
     with_interval = np.flatnonzero(((labels & known).sum(axis=0) >= MIN_POSITIVES) & (not single))
     drawn: dict[str, list[dict[str, Floats]]] = {name: [] for name in variants}
     drawn_ap = []
-    widest = max(*labels.shape, *(int(item.starts[-1]) for item in rankings.values()))
-    for weights in draw_weights(units, draws, max(1, min(draws, BLOCK // widest))):
+    block = draws_at_once(labels, rankings.values())
+    for weights in draw_weights(units, draws, block):
         for name in variants:
-            ap, block = measure(name, weights)
-            drawn[name].append({key: np.full_like(value, np.nan) for key, value in block.items()} if single else block)
+            ap, figures = figures_of(name, weights)
+            if single:
+                figures = {key: np.full_like(value, np.nan) for key, value in figures.items()}
+            drawn[name].append(figures)
             if name == first:
                 drawn_ap.append(ap[with_interval])
     samples = {name: _joined(blocks) for name, blocks in drawn.items()}
     left_out = heaviest_units(labels & known, units)[: 0 if single else LEFT_OUT]
-    parts = [left_out[at : at + size] for size in [max(1, BLOCK // widest)] for at in range(0, len(left_out), size)]
+    parts = [left_out[at : at + block] for at in range(0, len(left_out), block)]
     kept = [(units[:, None] != part).astype(np.float32) for part in parts]
-    without = {name: _joined([measure(name, weights)[1] for weights in kept]) for name in variants if kept}
+    without = {name: _joined([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
 
     values = {
         name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name])

@@ -13,7 +13,7 @@ BASELINES = ("zero_shot", "linear_probe")
 COMPARED = ("mAP", "mAP_low", "mAP_high", "head", "medium", "tail", "tail_low", "tail_high", "gain")
 
 
-def means(evaluation: Mapping[str, Any], variant: str = "capnet") -> dict[str, float]:
+def headline_means(evaluation: Mapping[str, Any], variant: str = "capnet") -> dict[str, float]:
     """mAP, head, medium and tail of one variant as fractions of 1; what was not measured is left out."""
     values = evaluation.get(variant, {})
     return {name: float(values[name]) for name in HEADLINE if name in values}
@@ -47,4 +47,4 @@ def compared_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
 def stage_figures(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """What stage evaluate returns: the means of CapNet, and the mAP of zero-shot and of the linear probe."""
     baselines = {f"{name}_mAP": evaluation[name]["mAP"] for name in BASELINES if "mAP" in evaluation.get(name, {})}
-    return means(evaluation) | baselines
+    return headline_means(evaluation) | baselines

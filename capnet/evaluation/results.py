@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from capnet.contracts import PREDICTION_COLUMNS, SCHEMA, Classes, unit_codes
-from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare
+from capnet.evaluation.bootstrap import SEED, Comparison, Variant, compare_variants
 from capnet.evaluation.calibration import brier, calibrate
 from capnet.evaluation.curves import reliability
 from capnet.evaluation.metrics import Bools, bucket_masks, class_f1, count, precision, recall
@@ -26,7 +26,7 @@ def slices(rows: pd.DataFrame) -> dict[str, Bools]:
     return {name: column == name for name in names} if len(names) > 1 else {}
 
 
-def measure(
+def compare_on_test_rows(
     test: SplitRows, thresholds: Mapping[str, Thresholds], classes: Classes, draws: int, chosen: Bools | None = None
 ) -> Comparison:
     """Compare all variants on the test rows, or on some of them.
@@ -39,7 +39,7 @@ def measure(
         chosen: bool [test row]; None takes all.
 
     Returns:
-        As ``bootstrap.compare``; rows of one group are drawn together.
+        As ``bootstrap.compare_variants``; rows of one group are drawn together.
     """
     rows = np.ones(len(test.rows), dtype=bool) if chosen is None else chosen
     variants = {
@@ -47,7 +47,9 @@ def measure(
         for name, scores in test.scores.items()
     }
     units = unit_codes(test.rows["group"][rows].tolist())
-    return compare(test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws)
+    return compare_variants(
+        test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws
+    )
 
 
 def evaluation_document(
@@ -57,8 +59,8 @@ def evaluation_document(
 
     Args:
         test: with scores of all variants.
-        whole: from ``measure`` over all test rows.
-        thresholds, classes, draws: as in ``measure``.
+        whole: from ``compare_on_test_rows`` over all test rows.
+        thresholds, classes, draws: as in ``compare_on_test_rows``.
 
     Returns:
         JSON content; figures are fractions of 1. A slice without a positive has ``slice_info`` only.
@@ -85,7 +87,7 @@ def evaluation_document(
             "left_out": _without_positives(test.labels[chosen], classes),
         }
         if test.labels[chosen].any():
-            part = measure(test, thresholds, classes, draws, chosen)
+            part = compare_on_test_rows(test, thresholds, classes, draws, chosen)
             content["slices"][name] = part.values
             content["slice_info"][name]["differences"] = part.differences
     return content
@@ -128,7 +130,7 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
 
     Args:
         test: with scores of the variant capnet.
-        whole: from ``measure`` over all test rows.
+        whole: from ``compare_on_test_rows`` over all test rows.
         thresholds: of the variant capnet.
         classes: of the model.
 

@@ -21,7 +21,7 @@ from capnet.data.images.views import centre_index
 from capnet.model.folder import LoadedModel, load_model
 from capnet.runtime import Machine, prepare
 
-VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
+MODEL_VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
 BATCH = 1024  # images
 
 
@@ -89,7 +89,7 @@ class Scorer:
             rows, root, what: as in ``frozen``.
 
         Returns:
-            Scores of VARIANTS, and the features of ``frozen``.
+            Scores of MODEL_VARIANTS, and the features of ``frozen``.
 
         Raises:
             DataError: images cannot be used; names them.
@@ -120,7 +120,7 @@ class Scorer:
         """Scores [image, class] by variant of features [image, view, pooled]."""
         centre = centre_index(self.loaded.tte.views)
         result: dict[str, np.ndarray] = {}
-        for views, names in ((slice(None), VARIANTS[:2]), (slice(centre, centre + 1), VARIANTS[2:])):
+        for views, names in ((slice(None), MODEL_VARIANTS[:2]), (slice(centre, centre + 1), MODEL_VARIANTS[2:])):
             scores = self.loaded.model.ensemble(
                 adapted[:, views], self.class_features, self.loaded.tte.average, plain[:, views]
             )

@@ -29,8 +29,18 @@ from capnet.errors import ContractError, some
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, regrouped
 from capnet.promotion.policy import Policy
-from capnet.promotion.shared import of_shared_classes
-from capnet.promotion.verdict import COVERAGE, CRITICAL, OTHER_CLASSES, Rows, Rule, Verdict, compare, coverage, minimum
+from capnet.promotion.shared import class_changes, of_shared_classes
+from capnet.promotion.verdict import (
+    COVERAGE,
+    CRITICAL,
+    OTHER_CLASSES,
+    Rows,
+    Rule,
+    Verdict,
+    coverage,
+    minimum,
+    non_inferiority,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,7 +138,7 @@ def read_gate(folder: Path) -> GateScores:
     return GateScores(content, test, seen)
 
 
-def judge(
+def gate_verdict(
     candidate: GateScores,
     champion: GateScores | None,
     policy: Policy,
@@ -160,19 +170,12 @@ def judge(
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
         return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
     if champion.names != candidate.names:
-        gone, new = (
-            sorted(set(champion.names) - set(candidate.names)),
-            sorted(set(candidate.names) - set(champion.names)),
-        )
-        change = (
-            f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}" if gone or new else "the same in another order"
-        )
-        note = f"{OTHER_CLASSES} ({change})"
+        note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
         uncovered = _coverage(candidate.test[:0], measured, policy)
         same = Verdict()
         if set(candidate.names) & set(champion.names):
             ours, before, again = of_shared_classes(candidate, champion, rescore)
-            same = judge(ours, before, policy, again)
+            same = gate_verdict(ours, before, policy, again)
         rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
         return Verdict((*uncovered, *rules), (*notes, note), True, len(own), fell=same.fell)
 
@@ -192,9 +195,11 @@ def judge(
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
     times = 2 if again.any() and not again.all() else 1
-    rules += compare(everything, own[fresh], theirs, policy, times)
+    rules += non_inferiority(everything, own[fresh], theirs, policy, times)
     if times == 2:
-        former = compare(_asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times)
+        former = non_inferiority(
+            _asked(candidate, champion, fresh & known), own[fresh & known], theirs[again], policy, times
+        )
         rules += [replace(rule, name=f"{rule.name} on the champion's test pictures") for rule in former]
     dropped = sorted(champion.critical - candidate.critical)
     if dropped:

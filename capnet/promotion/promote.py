@@ -19,7 +19,7 @@ from capnet.promotion.champion import (
     refusal,
 )
 from capnet.promotion.copies import copied_from, refused_at_home
-from capnet.promotion.gate import FOLDER, GateScores, Rescore, judge, read_gate
+from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.history import Event
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
@@ -85,14 +85,14 @@ def verdict_on(
     are gone cannot be compared with, which needs a person and a reason.
     """
     if champion is None:
-        return judge(candidate, None, policy)
+        return gate_verdict(candidate, None, policy)
     try:
         theirs = scores_of(client, champion)
     except ContractError as error:
-        verdict, why = judge(candidate, None, policy), f"not comparable: {error.problems[0].what}"
+        verdict, why = gate_verdict(candidate, None, policy), f"not comparable: {error.problems[0].what}"
         verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
     else:
-        verdict = judge(candidate, theirs, policy, rescore)
+        verdict = gate_verdict(candidate, theirs, policy, rescore)
     return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
 
 

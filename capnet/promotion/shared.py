@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from capnet.errors import some
+
 if TYPE_CHECKING:
     from capnet.promotion.gate import GateScores, Rescore
+
+
+def class_changes(before: Sequence[str], now: Sequence[str]) -> str:
+    """In words, what differs between two lists of classes that are not the same."""
+    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+    if not gone and not new:
+        return "the same in another order"
+    return f"gone: {some(gone) or 'none'}; new: {some(new) or 'none'}"
 
 
 def of_shared_classes(

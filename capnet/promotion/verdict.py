@@ -4,15 +4,15 @@ no store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capnet.errors import counted
-from capnet.evaluation.bootstrap import BLOCK, MIN_POSITIVES, draw_weights, interval
+from capnet.evaluation.bootstrap import MIN_POSITIVES, draw_weights, draws_at_once, interval
 from capnet.evaluation.metrics import Bools, Floats, Rankings, bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.promotion.policy import Policy
 
@@ -107,10 +107,8 @@ class Rows:
     names: Sequence[str]
     buckets: Sequence[str]
     critical: Bools
-    former_tail: Bools | None = (
-        # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
-        None
-    )
+    # [class], the champion's where it is another one: settings of a candidate must not choose what it is asked
+    former_tail: Bools | None = None
 
 
 def decide(low: float, high: float, margin: float) -> Outcome:
@@ -167,7 +165,7 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     ]
 
 
-def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
+def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:
     """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
     paired test on the same draws of pictures (or groups).
 
@@ -182,15 +180,15 @@ def compare(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, tim
         masks["tail of the champion"] = rows.former_tail
     chosen = np.flatnonzero(rows.critical)
 
-    def measure(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
+    def precisions(ranking: Rankings, weights: Floats) -> tuple[dict[str, Floats], Floats]:
         ap = weighted_average_precision(ranking, weights)
         return {name: mean_over(ap, mask) for name, mask in masks.items()}, ap[chosen]
 
-    points = [measure(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
+    points = [precisions(ranking, np.ones((len(rows.labels), 1))) for ranking in rankings]
     drawn: dict[str, list[Floats]] = {name: [] for name in masks}
     drawn_classes: list[Floats] = []
     for weights in _weights(rows, rankings, policy):
-        (ours, our_classes), (theirs, their_classes) = (measure(ranking, weights) for ranking in rankings)
+        (ours, our_classes), (theirs, their_classes) = (precisions(ranking, weights) for ranking in rankings)
         for name in masks:
             drawn[name].append(ours[name] - theirs[name])
         drawn_classes.append(our_classes - their_classes)
@@ -288,6 +286,5 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
     return rule(outcome, low, high)
 
 
-def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Any:
-    widest = max(*rows.labels.shape, *(int(item.starts[-1]) for item in rankings))
-    return draw_weights(rows.units, policy.draws, max(1, min(policy.draws, BLOCK // widest)), policy.seed)
+def _weights(rows: Rows, rankings: Sequence[Rankings], policy: Policy) -> Iterator[NDArray[np.float32]]:
+    return draw_weights(rows.units, policy.draws, draws_at_once(rows.labels, rankings), policy.seed)

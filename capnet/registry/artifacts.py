@@ -188,12 +188,10 @@ def _storing(what: str) -> Iterator[None]:
     except (MlflowException, OSError):
         raise  # explained where the store is opened
     except Exception as error:
-        message, todo = (
-            " ".join(str(error).split())[:400],
-            (
-                "see that the artifact store can be reached from here with your credentials, then run `capnet register`"
-                " again"
-            ),
+        message = " ".join(str(error).split())[:400]
+        todo = (
+            "see that the artifact store can be reached from here with your credentials, then run `capnet register`"
+            " again"
         )
         raise StoreError(
             f"could not store {what}: {type(error).__name__}: {message}", "the run's artifacts", todo

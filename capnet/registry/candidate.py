@@ -18,15 +18,15 @@ from capnet.contracts import (
     check_schema,
     number,
     read_classes,
+    read_csv_rows,
     read_evaluation,
     read_json,
-    read_rows,
     reading,
     sha256_files,
     slugify,
 )
 from capnet.errors import ContractError, Problem, counted, some
-from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, means
+from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
 from capnet.evaluation.thresholds import other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
@@ -61,7 +61,7 @@ class Candidate:
     @property
     def headline(self) -> dict[str, float]:
         """mAP and the buckets that have classes, of the served variant, in fractions of 1."""
-        return means(self.metrics)
+        return headline_means(self.metrics)
 
     @cached_property
     def gate(self) -> GateScores:
@@ -102,15 +102,12 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     if missing:
         raise ContractError(problems=missing)
     classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
-    config, thresholds, metrics = (
-        read_json(model / "config.json"),
-        read_thresholds(evaluation / "thresholds.json"),
-        read_evaluation(evaluation),
-    )
+    config = read_json(model / "config.json")
+    thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
     findings = read_json(validation / "validation.json")
     check_schema(findings, validation / "validation.json")
     check_schema(config, model / "config.json")
-    per_class = read_rows(evaluation / "per_class.csv", ("class", "ap"))
+    per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
         for path, matches in (
@@ -129,7 +126,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
         raise ContractError(problems=problems)
     with reading(validation / "validation.json"):
         checks = [dict(item) for item in findings["checks"]]
-    history = read_rows(model / "history.csv", ("epoch",))
+    history = read_csv_rows(model / "history.csv", ("epoch",))
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
     return Candidate(split, validation, model, evaluation, content, classes, *measured)
@@ -162,9 +159,13 @@ def figures(candidate: Candidate) -> dict[str, float]:
     """
     evaluation = candidate.metrics
     named: dict[str, float] = headline_figures(evaluation)
-    named |= {f"{variant}/{name}": value for variant in BASELINES for name, value in means(evaluation, variant).items()}
+    named |= {
+        f"{variant}/{name}": value
+        for variant in BASELINES
+        for name, value in headline_means(evaluation, variant).items()
+    }
     for label, variants in evaluation.get("slices", {}).items():
-        named |= {f"slice-{slugify(label)}/{name}": value for name, value in means(variants).items()}
+        named |= {f"slice-{slugify(label)}/{name}": value for name, value in headline_means(variants).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
     for row in candidate.per_class:
         values = {f"{kind}/{slugs[row['class']]}": number(row.get(column)) for kind, column in PER_CLASS.items()}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from capnet.contracts import label_matrix, read_predictions, read_split
+from capnet.contracts import read_predictions, read_split
+from capnet.evaluation.split_rows import make_split
 from capnet.evaluation.thresholds import limits_of
 from capnet.registry.candidate import Candidate
 from capnet.serving.drift import reference_document
@@ -18,11 +19,8 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     """From the rows that the thresholds were chosen on: out-of-fold scores or validation rows; where none were, from
     test rows. Rates are over known labels.
     """
-    table, names = read_split(candidate.split / "split.parquet"), candidate.classes.names
-    train = table[table["split"] == "train"]
-    known = ~label_matrix(train["unknown"], len(names))
-    positives = (label_matrix(train["labels"], len(names)) & known).sum(axis=0)
-    rates = positives / np.maximum(1, known.sum(axis=0))
+    train = make_split(read_split(candidate.split / "split.parquet"), "train", candidate.classes, {})
+    rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))
     source = "out_of_fold" if candidate.thresholds.get("source") == "out_of_fold" else "val"
     if source == "out_of_fold":
         rows = read_predictions(candidate.model / "out_of_fold.parquet")
@@ -34,4 +32,4 @@ def reference(candidate: Candidate) -> dict[str, Any]:
             rows, source = found[found["split"] == "test"], "test"
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
     limits, _ = limits_of(candidate.thresholds)
-    return reference_document(names, rates, scores, limits, source)
+    return reference_document(candidate.classes.names, rates, scores, limits, source)

@@ -100,8 +100,8 @@ class Drift:
                     "train_label_rate": item["label_rate"],
                     "z": z,
                     "psi": psi,
+                    "drifted": bool(drifted),
                 }
-                | {"drifted": bool(drifted)}
             )
         whole = {
             "labels_per_picture": self.labels / rows if rows else 0.0,

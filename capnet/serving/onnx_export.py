@@ -119,7 +119,7 @@ def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measu
     with TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as folder:
         temporary = Path(folder, out.name)
         write_graph(served, temporary, described)
-        measured = compare(served, temporary, images, Path(folder))
+        measured = compare_scores(served, temporary, images, Path(folder))
         worst = max(measured.single, measured.averaged)
         if not worst <= PARITY:
             what = f"scores of the ONNX graph differ by {worst:.2g}, allowed are {PARITY:.0e}"
@@ -191,7 +191,7 @@ def session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def compare(served: Served, path: Path, images: Sequence[Path], folder: Path) -> Measured:
+def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: Path) -> Measured:
     """Score the same images, through the same views, with the model and with its graph.
 
     Args:

@@ -25,12 +25,18 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.evaluation.baselines import Chosen, choose_probe, describe, probe_scores
+from capnet.evaluation.baselines import Chosen, choose_probe, probe_document, probe_scores
 from capnet.evaluation.bootstrap import known_groups
-from capnet.evaluation.headline import compared_figures, means, stage_figures
+from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
-from capnet.evaluation.results import calibration_document, evaluation_document, measure, per_class, predictions
+from capnet.evaluation.results import (
+    calibration_document,
+    compare_on_test_rows,
+    evaluation_document,
+    per_class,
+    predictions,
+)
 from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_positives
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
@@ -89,7 +95,7 @@ def evaluate(
         results = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
     write_results(out, results)
     if log is not None:
-        log(means(results["evaluation"]), 0)
+        log(headline_means(results["evaluation"]), 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
     return stage_figures(results["evaluation"])
 
@@ -130,7 +136,7 @@ def evaluate_scores(
     held_out = None if out_of_fold is None else held_out_rows([train, val], out_of_fold)
     refitted = held_out is not None and scored_val is not None
     if probe is None and train_features is not None and config.probe.enabled:
-        probe = fit(train, train_features, val, scored_val, config, refitted)
+        probe = fit_missing_probe(train, train_features, val, scored_val, config, refitted)
     if probe is not None:
         test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
         if scored_val is not None and not refitted:
@@ -143,7 +149,7 @@ def evaluate_scores(
 
     chosen, source = thresholds(val, held_out, probe, config)
     served = chosen.get("capnet", no_thresholds(len(classes)))
-    whole = measure(test, chosen, classes, config.bootstrap)
+    whole = compare_on_test_rows(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
     evaluation["threshold"] = {
         "objective": config.threshold.objective,
@@ -153,7 +159,7 @@ def evaluate_scores(
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        evaluation["probe"] = describe(probe, len(train.rows) + (len(val.rows) if refitted else 0))
+        evaluation["probe"] = probe_document(probe, len(train.rows) + (len(val.rows) if refitted else 0))
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
         "evaluation": evaluation,
@@ -172,10 +178,11 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
     replace_file(out / "per_class.csv", table)
 
 
-def fit(
+def fit_missing_probe(
     train: SplitRows, features: Floats, val: SplitRows, scored_val: Scored | None, config: Evaluate, refit: bool
 ) -> Chosen:
-    """The linear probe, chosen on the validation rows where they have positives, else in folds of the training rows.
+    """The linear probe that stage train has not fitted, chosen on the validation rows where they have positives, else
+    in folds of the training rows.
 
     Args:
         train: the training rows.

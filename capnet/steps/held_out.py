@@ -58,7 +58,7 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
     return validate
 
 
-def fit_probe(
+def fit_linear_probe(
     trainer: Trainer,
     rows: pd.DataFrame,
     plain: Features,

@@ -154,11 +154,9 @@ def _help(name: str, assignment: Assignment, settings: Split, enough: bool) -> s
         held = "lower split.validation.share, or " if assignment.validation_source == "train" else ""
         return f"{draw + held if enough else ''}add images of these classes; or {fewer}"
     more = "split.test_share" if name == "test" else "split.validation.share"
-    source = (
-        " and choose split.validation.source train or pool"
-        if name == "val" and assignment.validation_source == "none"
-        else ""
-    )
+    source = ""
+    if name == "val" and assignment.validation_source == "none":
+        source = " and choose split.validation.source train or pool"
     return f"raise {more}{source}; or add images of these classes; or {fewer}"
 
 

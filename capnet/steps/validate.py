@@ -48,11 +48,9 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
             str(inputs["split"] / "split.parquet"),
             "run `capnet split` again",
         )
-    root = (
-        inputs["data"]
-        if params.validate_.images == "off"
-        else local_root(params.data, inputs["data"], frame, strict=False)
-    )
+    root = inputs["data"]
+    if params.validate_.images != "off":
+        root = local_root(params.data, root, frame, strict=False)
     checks, judged = check_split(frame, classes, root, params.validate_, params.data.links)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
@@ -69,13 +67,13 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     replace_file(outputs["validation"] / "validation.html", page(checks, frame, classes, list(documents)))
     for check in failed:
         if check.severity != "critical":
-            log.warning("%s", describe(check))
+            log.warning("%s", failure(check))
     if critical:
-        raise GateError(problems=[describe(check) for check in critical])
+        raise GateError(problems=[failure(check) for check in critical])
     return {"checks": float(len(checks)), "failed": float(len(failed))}
 
 
-def describe(check: Check) -> Problem:
+def failure(check: Check) -> Problem:
     """A failed check in three parts, with the first offending rows."""
     rows = []
     for row in check.offending[:SHOWN]:

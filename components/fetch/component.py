@@ -19,8 +19,8 @@ def fetch(params: dict, version: str, volume: str, data: Output[Dataset], metric
     """
     from pathlib import Path
 
-    from capnet.data.sources.source import describe
+    from capnet.data.sources.source import write_source
     from capnet.tasks import task
 
     with task(params) as prepared:
-        metrics.log_metric("files", describe(prepared.params.data, Path(data.path), volume).files)
+        metrics.log_metric("files", write_source(prepared.params.data, Path(data.path), volume).files)

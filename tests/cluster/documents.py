@@ -39,10 +39,10 @@ def train_job() -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    from pipelines.compiling import GOLDEN, VARIANTS
+    from pipelines.compiling import GOLDEN, GOLDEN_PIPELINES
 
     (folder / "pipelines").mkdir(parents=True, exist_ok=True)
-    for name, (kind, options) in VARIANTS.items():
+    for name, (kind, options) in GOLDEN_PIPELINES.items():
         shutil.copyfile(GOLDEN / f"{name}.yaml", folder / "pipelines" / f"{name}.yaml")
         (folder / "pipelines" / f"{name}.json").write_text(json.dumps(parameters(kind, options.further_seeds)))
     (folder / "trainjob.yaml").write_text(yaml.safe_dump(train_job()))

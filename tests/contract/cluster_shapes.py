@@ -23,7 +23,7 @@ from pipelines.options import Options
 
 GPU = {"accelerator_count": "1", "memory": "24Gi", "cpu": "8"}
 SHAPES: dict[str, tuple[str, Options]] = {
-    **compiling.VARIANTS,
+    **compiling.GOLDEN_PIPELINES,
     **{name: shape for name, shape in OTHERS.items() if shape[1].cluster},
     "training-from-a-private-registry": ("training", Options(pull_secret=True, further_seeds=True, state_volume=False)),
     "prediction-from-a-private-registry": ("prediction", Options(pull_secret=True, data_volume=True)),
@@ -91,7 +91,7 @@ def table(name: str) -> list[str]:
 
 def written(text: str) -> str:
     """``text`` of the page with fresh tables."""
-    lines = [line for name in compiling.VARIANTS for line in table(name)]
+    lines = [line for name in compiling.GOLDEN_PIPELINES for line in table(name)]
     return "\n".join([text.partition(BEGIN)[0] + BEGIN, "", *lines, END]) + text.partition(END)[2]
 
 

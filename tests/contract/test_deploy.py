@@ -27,7 +27,7 @@ KEYS = {
     cluster.MLFLOW_SECRET: options.MLFLOW_KEYS,
     cluster.GIT_SECRET: options.GIT_KEYS,
 }
-CLAIMS = {cluster.STATE_CLAIM: options.STATE, cluster.DATA_CLAIM: options.DATA}
+CLAIMS = {cluster.STATE_CLAIM: cluster.STATE, cluster.DATA_CLAIM: cluster.DATA}
 
 
 def manifests(folder: Path) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
     anywhere = [{item["port"] for item in rule["ports"]} for rule in policy["egress"] if "to" not in rule]
     assert anywhere == [names], "NodeLocal DNSCache is no pod: only names may be asked anywhere"
     assert all(rule["ports"] for rule in policy["egress"]), "a rule without ports lets everything out"
-    for name in compiling.VARIANTS:
+    for name in compiling.GOLDEN_PIPELINES:
         _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
         for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
             assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"

@@ -103,7 +103,7 @@ def missing(component: dict[str, Any], there: set[str], found: Documents, at: st
         )
 
 
-@pytest.mark.parametrize("name", compiling.VARIANTS)
+@pytest.mark.parametrize("name", compiling.GOLDEN_PIPELINES)
 def test_every_value_reaches_the_task_that_names_it(name: str) -> None:
     found = documents(name)
     root = found[0]["root"]

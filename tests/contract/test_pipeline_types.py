@@ -42,10 +42,10 @@ def arguments(kind: str, several: bool) -> Iterator[dict[str, Any]]:
         yield training_arguments(PARAMS.model_copy(update={"train": train}), "today")
 
 
-@pytest.mark.parametrize("name", compiling.VARIANTS)
+@pytest.mark.parametrize("name", compiling.GOLDEN_PIPELINES)
 def test_every_golden_pipeline_gets_parameters_of_its_types(name: str) -> None:
     spec = next(iter(yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())))
-    kind, options = compiling.VARIANTS[name]
+    kind, options = compiling.GOLDEN_PIPELINES[name]
     for given in arguments(kind, options.further_seeds):
         assert list(kfp_driver.refusals(spec, given)) == []
 

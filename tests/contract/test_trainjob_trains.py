@@ -30,7 +30,7 @@ from capnet.cluster import trainjob_wait as follow
 from capnet.cluster import trainjobs as jobs
 from capnet.config import parse
 from capnet.contracts import make_classes, read_tensors, write_classes, write_json, write_split
-from capnet.data.sources.source import describe
+from capnet.data.sources.source import write_source
 from capnet.stages import run
 from components.train_nodes import train_nodes
 
@@ -163,7 +163,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {**inputs, "graph": folder / "graph", "data": folder / "pictures"},
             {"model": folder / "one"},
         )
-    describe(described.data.model_copy(update={"root": str(folder / "pictures")}), folder / "data", "/")
+    write_source(described.data.model_copy(update={"root": str(folder / "pictures")}), folder / "data", "/")
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_json, write_split
-from capnet.data.checks.drift import measure, read_reference
+from capnet.data.checks.drift import drift_counts, read_reference
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import MOST, content_of, inlined
 from capnet.promotion.policy import read_policy
@@ -66,7 +66,7 @@ def test_a_pod_compares_with_the_reference_that_lies_in_git(tmp_path: Path, monk
         write_split(folder / "outputs/split/split.parquet", table([[0, 1]]))
         write_classes(folder / "outputs/split/classes.json", CLASSES)
     monkeypatch.chdir(clone)
-    write_json(Path("reference/validation.json"), measure(table([[0], [0, 1]]), CLASSES))
+    write_json(Path("reference/validation.json"), drift_counts(table([[0], [0, 1]]), CLASSES))
     settings = parse({"validate": {"images": "off", "min_positives": 0}})
     sent = stage_arguments(settings)["validate"]
     for folder, params in ((clone, settings), (pod, parse(arrived(sent)))):
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_used_is_told_before_anything_is_submitted(
 def test_a_reference_of_a_thousand_classes_fits_into_an_argument(tmp_path: Path) -> None:
     names = [f"a class with a name of some length {number}" for number in range(1000)]
     frame = table([[n % 997, (7 * n) % 991 + 1, (31 * n) % 983 + 2] for n in range(199)])
-    write_json(tmp_path / "reference.json", measure(frame, make_classes(names)))
+    write_json(tmp_path / "reference.json", drift_counts(frame, make_classes(names)))
     setting = inlined(str(tmp_path / "reference.json"))
     assert (tmp_path / "reference.json").stat().st_size > MOST > len(setting)
     assert read_reference(setting) == read_reference(str(tmp_path / "reference.json"))

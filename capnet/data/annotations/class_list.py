@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.tables import read_rows
+from capnet.data.annotations.tables import read_whole_table
 from capnet.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Listed = list[tuple[str, str, bool]]  # name, prompt_name, critical
 
 def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]:
     """Rows (name, prompt_name, critical) of classes.csv in its order, and every mistake in it."""
-    table, cells, lines = read_rows(path, CLASS_COLUMNS, ("name",))
+    table, cells, lines = read_whole_table(path, CLASS_COLUMNS, ("name",))
     problems = list(table.problems)
     rows: Listed = []
     first: dict[str, int] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from capnet.data.annotations.paths import normal_path
 from capnet.data.annotations.rows import Annotations
-from capnet.data.annotations.tables import read_rows
+from capnet.data.annotations.tables import read_whole_table
 from capnet.errors import Problem
 
 COLUMNS = ("path", "class", "label")
@@ -30,7 +30,7 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     where: dict[tuple[str, str], str] = {}
     if not path.exists():
         return found, where, []
-    table, rows, lines = read_rows(path, COLUMNS, COLUMNS)
+    table, rows, lines = read_whole_table(path, COLUMNS, COLUMNS)
     for row, line in zip(rows, lines, strict=True):
         label = row["label"].lower()
         if not label:

@@ -204,8 +204,6 @@ def _label_advice(token: str, names: list[str], settings: Ingest, text: str) -> 
             f"labels are separated by {settings.separator!r}: set ingest.separator to {separated!r}, or rewrite the"
             " cell"
         )
-    return (
-        f"did you mean {lower[close[0]]!r}? else add the class to {settings.classes}"
-        if close
-        else f"add the class to {settings.classes}, or correct the label"
-    )
+    if close:
+        return f"did you mean {lower[close[0]]!r}? else add the class to {settings.classes}"
+    return f"add the class to {settings.classes}, or correct the label"

@@ -83,7 +83,7 @@ def open_table(
     return table
 
 
-def read_rows(
+def read_whole_table(
     path: Path, columns: Sequence[str], required: Sequence[str]
 ) -> tuple[Table, list[dict[str, str]], list[int]]:
     """A small table at once.

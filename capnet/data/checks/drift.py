@@ -15,7 +15,7 @@ import numpy as np
 from capnet.config import Drift
 from capnet.contracts import SCHEMA, SPLITS, Classes, check_schema
 from capnet.data.checks.rules import Rule
-from capnet.data.checks.tables import known_positives
+from capnet.data.checks.tables import positive_entries
 from capnet.errors import ContractError
 from capnet.inline import text_and_path
 
@@ -28,7 +28,7 @@ NAMED = 3  # pairs named that moved most
 BETWEEN = " + "  # between the names of a pair
 
 
-def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
+def drift_counts(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     """Counts from which all figures follow. Only whole numbers, so that equal data gives an equal file whatever the
     machine.
 
@@ -42,7 +42,7 @@ def measure(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     """
     from scipy.sparse import csr_array
 
-    row, label = known_positives(frame, len(classes))
+    row, label = positive_entries(frame, len(classes))
     split = np.asarray(frame["split"], dtype=object)
     splits: dict[str, Any] = {}
     for name in SPLITS:
@@ -82,7 +82,7 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
         setting: ``validate.reference``: a path, or the JSON text.
 
     Returns:
-        What ``measure`` gave then; None where there is no such file.
+        What ``drift_counts`` gave then; None where there is no such file.
 
     Raises:
         ContractError: it is damaged or of another version.
@@ -119,11 +119,11 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
     return result
 
 
-def compare(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
+def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
     """Compare the figures of a split with those of a reference.
 
     Args:
-        reference, now: from ``measure``.
+        reference, now: from ``drift_counts``.
         limits: the section ``validate.drift``.
 
     Returns:

@@ -25,7 +25,7 @@ TIME = re.compile(r"\?d=\d{8}T\d{6}\.\d+Z|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedTable:
     """The checks of one table in the order of its rules, and great_expectations' own account of them, ready for its
     documents.
     """
@@ -35,7 +35,7 @@ class Judged:
     account: Any
 
 
-def judge(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Judged:
+def check_table(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> CheckedTable:
     """Let great_expectations judge a table.
 
     Args:
@@ -80,7 +80,7 @@ def judge(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Judged:
         for item in result.results
         if item.expectation_config and item.expectation_config.meta
     }
-    return Judged(name, [_check(table, rule, judged[number]) for number, rule in enumerate(rules)], result)
+    return CheckedTable(name, [_check(table, rule, judged[number]) for number, rule in enumerate(rules)], result)
 
 
 def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
     return None if plain is None or plain != plain else plain
 
 
-def data_docs(judged: Sequence[Judged]) -> dict[str, str]:
+def data_docs(judged: Sequence[CheckedTable]) -> dict[str, str]:
     """great_expectations' Data Docs, one page a table by file name: its own renderer, without the times and random ids
     that it puts in.
     """

@@ -10,8 +10,8 @@ import numpy as np
 
 from capnet.config import Validate
 from capnet.contracts import Classes
-from capnet.data.checks.drift import compare, drift_rules, measure, read_reference
-from capnet.data.checks.expectations import Judged, judge
+from capnet.data.checks.drift import drift_counts, drift_rules, drift_table, read_reference
+from capnet.data.checks.expectations import CheckedTable, check_table
 from capnet.data.checks.files import OUTSIDE, see_all
 from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
@@ -25,7 +25,7 @@ UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "picture
 
 def check_split(
     frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate, links: str = "inside"
-) -> tuple[list[Check], list[Judged]]:
+) -> tuple[list[Check], list[CheckedTable]]:
     """Every check of a split and of its images.
 
     Args:
@@ -72,13 +72,13 @@ def check_split(
             rules += likeness_rules(settings.near_duplicates)
         else:
             left_out += _left_out(likeness_rules("warning"), "validate.near_duplicates is off")
-    judged = [judge("pictures", table, rules)]
+    judged = [check_table("pictures", table, rules)]
     if settings.few_positives == "off":
         left_out += _left_out(
             class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off"
         )
     else:
-        judged.append(judge("classes", class_table(frame, classes), class_rules(settings)))
+        judged.append(check_table("classes", class_table(frame, classes), class_rules(settings)))
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = "validate.reference names no file"
@@ -88,8 +88,8 @@ def check_split(
             absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it"
         left_out += _left_out(drift_rules("warning"), absent)
     else:
-        moved = compare(reference, measure(frame, classes), settings.drift)
-        judged.append(judge("drift", moved, drift_rules(settings.drift.severity)))
+        moved = drift_table(reference, drift_counts(frame, classes), settings.drift)
+        judged.append(check_table("drift", moved, drift_rules(settings.drift.severity)))
     return [*(check for one in judged for check in one.checks), *left_out], judged
 
 

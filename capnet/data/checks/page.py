@@ -12,7 +12,7 @@ import numpy as np
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import known_positives
+from capnet.data.checks.tables import positive_entries
 from capnet.errors import counted
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _shown(check: Check) -> dict[str, Any]:
 
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    row, _ = known_positives(frame, len(classes))
+    row, _ = positive_entries(frame, len(classes))
     per_row = np.bincount(row, minlength=len(frame))
     split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
     rows = []
@@ -117,14 +117,12 @@ def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 
 
 def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    row, label = known_positives(frame, len(classes))
+    row, label = positive_entries(frame, len(classes))
     split = np.asarray(frame["split"], dtype=object)
     splits = [name for name in SPLITS if (split == name).any()]
-    counts = (
-        np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
-        if splits
-        else np.zeros((1, len(classes)), dtype=int)
-    )
+    counts = np.zeros((1, len(classes)), dtype=int)
+    if splits:
+        counts = np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
     most = math.log1p(max(1, counts[0].max(initial=0)))
     rows = [
         {

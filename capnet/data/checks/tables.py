@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDEST = 1 << 15  # classes that the tables can hold
 
 
-def known_positives(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Every label that is there for certain: inside the class list and not unknown, each once.
 
     Args:
@@ -71,20 +71,10 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     table["path_fault"] = [path_fault(path) for path in table["path"]]
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):
-        if column in table:
-            table[f"sides_of_{name}"] = splits_sharing(table[column], table["split"])
+        if column in table:  # a row without a value is in one split
+            splits = table.groupby(column)["split"].transform("nunique")
+            table[f"sides_of_{name}"] = splits.fillna(1).astype(np.int64)
     return table
-
-
-def splits_sharing(values: pd.Series, splits: pd.Series) -> np.ndarray:
-    """In how many splits a row's value occurs, int64 [row]; 1 where it has none."""
-    import pandas as pd
-
-    codes, split = pd.factorize(values)[0].astype(np.int64), pd.factorize(splits)[0].astype(np.int64)
-    n_splits = int(split.max(initial=0)) + 1
-    pairs = np.unique(codes[codes >= 0] * n_splits + split[codes >= 0])
-    counts = np.bincount(pairs // n_splits, minlength=int(codes.max(initial=-1)) + 2)
-    return np.where(codes >= 0, counts[codes], 1)
 
 
 def add_links(table: pd.DataFrame, root: Path) -> None:
@@ -142,7 +132,7 @@ def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
     import pandas as pd
 
-    row, label = known_positives(frame, len(classes))
+    row, label = positive_entries(frame, len(classes))
     splits = frame["split"].to_numpy(dtype=object)
     parts = []
     for split in SPLITS:

@@ -14,9 +14,8 @@ from capnet.data.demo.brush import DAYTIMES, SCALE, SIDE, Bands, Box, Brush, Col
 from capnet.data.demo.rooms import INDOORS
 
 DAYTIME_SHARES = (5, 7, 3, 4, 2)
-TINTS: dict[
-    str, tuple[float, float, float]
-] = {  # light on the whole picture; powers of two in the denominators keep the sums exact
+# light on the whole picture; powers of two in the denominators keep the sums exact
+TINTS: dict[str, tuple[float, float, float]] = {
     "morning": (1.03125, 0.984375, 0.9375),
     "noon": (1.0, 1.0, 1.0),
     "grey": (0.9375, 0.953125, 0.96875),
@@ -139,10 +138,8 @@ def _pitch(brush: Brush, horizon: int) -> Bands:
     else:
         brush.ridge(horizon - 6, 5, 4, dark(green, 2))
     for stripe in range(8):
-        top, bottom = (
-            horizon + (SIDE - horizon) * stripe * (stripe + 5) // 104,
-            horizon + (SIDE - horizon) * (stripe + 1) * (stripe + 6) // 104,
-        )
+        top = horizon + (SIDE - horizon) * stripe * (stripe + 5) // 104
+        bottom = horizon + (SIDE - horizon) * (stripe + 1) * (stripe + 6) // 104
         brush.box(0, top, SIDE, max(bottom, top + 1), green if stripe % 2 else light(green, 1))
     line = light(green, 8)
     y = horizon + rng.randint(24, 40)

@@ -85,10 +85,8 @@ class Brush:
             self.oval(x + 6, y - 3, 11, 11, mix(high, (255, 255, 255), 1, 9))
             return
         if daytime != "grey" and rng.random() < 0.55:
-            x, y = (
-                rng.randint(20, SIDE - 20),
-                rng.randint(16, 38) if daytime == "noon" else horizon - rng.randint(12, 30),
-            )
+            x = rng.randint(20, SIDE - 20)
+            y = rng.randint(16, 38) if daytime == "noon" else horizon - rng.randint(12, 30)
             glow = (255, 244, 200) if daytime != "evening" else (255, 206, 140)
             for radius, share in ((30, 1), (23, 2), (16, 6)):
                 self.oval(x, y, radius, radius, mix(mix(high, low, y, horizon), glow, share, 6))
@@ -146,12 +144,9 @@ class Brush:
 
 def mix(first: Colour, last: Colour, part: int, whole: int) -> Colour:
     """``part`` of ``whole`` of the way from the first colour to the last."""
-    a, b = min(max(part, 0), whole), whole
-    return (
-        first[0] + (last[0] - first[0]) * a // b,
-        first[1] + (last[1] - first[1]) * a // b,
-        first[2] + (last[2] - first[2]) * a // b,
-    )
+    part = min(max(part, 0), whole)
+    red, green, blue = (a + (b - a) * part // whole for a, b in zip(first, last, strict=True))
+    return (red, green, blue)
 
 
 def blend(width: int, height: int, first: Colour, last: Colour) -> Image.Image:

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import platform
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,6 @@ from capnet.contracts import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
-from capnet.errors import DataError
 from capnet.progress import Advance
 
 SEED = 0  # the set that data.dvc describes
@@ -125,44 +123,6 @@ def deaf_children() -> Iterator[None]:
 def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-@contextmanager
-def all_or_nothing(out: Path, content: str = "demo pictures") -> Iterator[Path]:
-    """An empty folder next to ``out`` that becomes ``out`` at the end; after an error or Ctrl-C it is gone and ``out``
-    untouched.
-
-    Args:
-        out: the folder that is to be.
-        content: what lies in it, for the message.
-
-    Raises:
-        DataError: ``out`` is a file or has something in it, or cannot be written.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
-        raise DataError(
-            f"{what}; {content} never overwrite anything",
-            str(out),
-            "choose another folder with --out, or move what is there away",
-        )
-    out = out.resolve()
-    temporary = out.with_name(f".{out.name}.drawing")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
-        temporary.mkdir(parents=True)
-        yield temporary
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the {content}: {error.strerror or error}",
-            str(out),
-            "choose a folder you may write to with --out",
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- the same bytes everywhere

@@ -51,11 +51,8 @@ def _living_room(brush: Brush, daytime: str) -> Bands:
         for x in range(rng.randint(0, 60), SIDE, 70):
             brush.line(x, y, x, y + 8 + row * 2, dark(wood, 2))
     if rng.random() < 0.75:
-        rug, x, y = (
-            vary(rng, rng.choice([(186, 92, 84), (94, 130, 156), (216, 188, 132), (134, 154, 110)])),
-            rng.randint(80, 144),
-            foot + rng.randint(50, 66),
-        )
+        rug = vary(rng, rng.choice([(186, 92, 84), (94, 130, 156), (216, 188, 132), (134, 154, 110)]))
+        x, y = rng.randint(80, 144), foot + rng.randint(50, 66)
         for shrink, tenths in ((0, 0), (8, 3), (14, 0)):
             brush.oval(x, y, 88 - shrink, 30 - shrink // 2, light(rug, tenths))
     return {"floor": (foot + 16, SIDE - 6), "wall": (28, foot - 34)}

@@ -200,11 +200,9 @@ class Cache:
                     advance()
             except (DataError, OSError) as error:
                 todo = f"make room on the disk, or remove {self.root}: copies come again"
-                problems = (
-                    error.problems
-                    if isinstance(error, DataError)
-                    else [Problem(f"cannot write a copy: {error}", str(folder), todo)]
-                )
+                problems = [Problem(f"cannot write a copy: {error}", str(folder), todo)]
+                if isinstance(error, DataError):
+                    problems = error.problems
                 kept = Problem(
                     f"{done} of {len(stale)} files were fetched and are kept",
                     str(self.root),

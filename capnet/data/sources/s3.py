@@ -197,13 +197,12 @@ class S3Source:
         """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
         its size. Raises DataError where it cannot be had.
         """
-        client, _ = self._client
         failed, last = 0, ""
         while failed < ATTEMPTS:
             have = target.stat().st_size if target.exists() else 0
             plain = True
             if have < entry.size or not target.exists():
-                plain, last = self._append(client, path, entry, target, have)
+                plain, last = self._append(path, entry, target, have)
             size = target.stat().st_size
             if size >= entry.size:
                 last = _fault(target, entry, plain)
@@ -214,14 +213,14 @@ class S3Source:
             failed = 1 if size > have else failed + 1
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
         what = f"the object could not be fetched in {ATTEMPTS} attempts: {last}"
-        where = f"{self.root}/{path} at {client.meta.endpoint_url}"
+        where = f"{self.root}/{path} at {self._client[0].meta.endpoint_url}"
         raise DataError(what, where, "check the connection and the server, then run it again")
 
     def close(self) -> None:
         if "_client" in self.__dict__:
             self._client[0].close()
 
-    def _append(self, client: Any, path: str, entry: Entry, target: Path, have: int) -> tuple[bool, str]:
+    def _append(self, path: str, entry: Entry, target: Path, have: int) -> tuple[bool, str]:
         """Add the missing bytes; returns whether the ETag can be the content's md5, and why bytes may still be missing.
 
         Raises DataError where S3 refuses. botocore repeats a request that gets no answer, but no answer that breaks

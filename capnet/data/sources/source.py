@@ -39,7 +39,7 @@ class DataSource:
         return data.model_copy(update={"root": self.root or data.root, "revision": self.revision, "path": self.path})
 
 
-def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
+def write_source(data: Data, folder: Path, volume: str = "") -> DataSource:
     """Write source.json: the version of ``data.root`` as it is now, and the files too where only this machine has them.
 
     A branch or tag becomes its commit, so that every task of a run reads the same images.
@@ -66,7 +66,7 @@ def describe(data: Data, folder: Path, volume: str = "") -> DataSource:
 
 
 def read_source(folder: Path) -> DataSource:
-    """What ``describe`` wrote.
+    """What ``write_source`` wrote.
 
     Raises:
         ContractError: source.json is missing, damaged or of another version.

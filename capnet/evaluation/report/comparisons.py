@@ -105,12 +105,8 @@ def ensembling(inputs: Inputs) -> list[Part]:
                 for name in shared
             }
     rows = [row for table in tables.values() for row in table.values()]
-    extent = (
-        max(
-            (abs(row[key]) for row in rows for key in ("value", "low", "high") if not math.isnan(row[key])), default=0.0
-        )
-        or 0.01
-    )
+    ends = [abs(row[key]) for row in rows for key in ("value", "low", "high") if not math.isnan(row[key])]
+    extent = max(ends, default=0.0) or 0.01
     for row in rows:
         row["cell"] = difference_cell(row["value"], row["low"], row["high"], extent)
     return [
@@ -147,8 +143,6 @@ def slices(inputs: Inputs) -> Part:
                     "lines": lines,
                 }
             )
-    return (
-        {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"]}
-        if rows
-        else {}
-    )
+    if not rows:
+        return {}
+    return {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"]}

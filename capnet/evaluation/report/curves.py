@@ -49,7 +49,7 @@ def precision_recall(inputs: Inputs) -> dict[str, Any]:
     series, legend, rows = [], [], []
     buckets = np.array([item.bucket for item in inputs.classes.items])
     for bucket in BUCKETS:
-        curve = mean_precision(inputs.test.labels, inputs.test.unknown, inputs.scores, buckets == bucket)
+        curve = mean_precision(inputs.test.labels, ~inputs.test.known, inputs.scores, buckets == bucket)
         if len(curve):
             series.append(Series(RECALLS.tolist(), curve.tolist(), bucket))
             legend.append(

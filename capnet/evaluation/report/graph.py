@@ -28,8 +28,8 @@ def premise(inputs: Inputs) -> Part:
     buckets = np.array([item.bucket for item in inputs.classes.items])
     premises = check_premise(
         inputs.graph.adjacency.numpy(),
-        (inputs.train.labels, inputs.train.unknown),
-        (inputs.test.labels, inputs.test.unknown),
+        (inputs.train.labels, ~inputs.train.known),
+        (inputs.test.labels, ~inputs.test.known),
         buckets,
     )
     lowest = min(
@@ -39,7 +39,6 @@ def premise(inputs: Inputs) -> Part:
     ends = (math.floor(min(lowest, 0.0) * 5) / 5, 1.0)
     rows = []
     for name, item in premises.items():
-        bounds = {"d": item.difference, "d_low": item.low, "d_high": item.high}
         rows.append(
             {
                 "bucket": name,
@@ -50,7 +49,7 @@ def premise(inputs: Inputs) -> Part:
                 "counts": fixed(item.counts, 2),
                 "difference": fixed(item.difference, 2, sign=True),
                 "interval": (
-                    f"{fixed(bounds['d_low'], 2, sign=True)} to {fixed(bounds['d_high'], 2, sign=True)}"
+                    f"{fixed(item.low, 2, sign=True)} to {fixed(item.high, 2, sign=True)}"
                     if math.isfinite(item.low)
                     else ""
                 ),
@@ -105,7 +104,7 @@ def neighbours(inputs: Inputs) -> Part:
     strongest = strongest_neighbours(adjacency, NEIGHBOURS)
     companions = [
         {j for j, _ in row}
-        for row in strongest_neighbours(cooccurrence(inputs.test.labels, inputs.test.unknown), NEIGHBOURS)
+        for row in strongest_neighbours(cooccurrence(inputs.test.labels, ~inputs.test.known), NEIGHBOURS)
     ]
     limit = LONG_NAME if len(names) <= MANY_CLASSES else SHORT_NAME
     index = {name: position for position, name in enumerate(names)}

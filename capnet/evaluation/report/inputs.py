@@ -14,16 +14,15 @@ from capnet.contracts import (
     Classes,
     LabelGraph,
     check_schema,
-    label_matrix,
     read_classes,
+    read_csv_rows,
     read_evaluation,
     read_graph,
     read_json,
-    read_rows,
     read_split,
 )
 from capnet.errors import ContractError
-from capnet.evaluation.split_rows import served_test_scores
+from capnet.evaluation.split_rows import SplitRows, make_split, served_test_scores
 from capnet.evaluation.thresholds import read_thresholds
 
 NUMBERS = (  # columns of per_class.csv
@@ -44,15 +43,6 @@ ROWS_SHOWN = 1200  # classes per table; more would not fit into the size of the 
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images of one split with their labels, bool [image, class]; an unknown label is no label."""
-
-    rows: pd.DataFrame
-    labels: np.ndarray
-    unknown: np.ndarray
-
-
-@dataclass(frozen=True)
 class Inputs:
     """The files of one run, checked and aligned."""
 
@@ -64,8 +54,8 @@ class Inputs:
     history: pd.DataFrame
     graph: LabelGraph
     split_notes: Mapping[str, Any]  # split.json, {} where there is none
-    train: Labelled
-    test: Labelled
+    train: SplitRows
+    test: SplitRows
     scores: np.ndarray  # float32 [test image, class] of the variant capnet, rows as in test
 
 
@@ -92,7 +82,7 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
             )
     rows = read_split(split_dir / "split.parquet")
     notes = split_dir / "split.json"
-    test = _labelled(rows, "test", classes)
+    test = make_split(rows, "test", classes, {})
     return Inputs(
         classes=classes,
         metrics=read_evaluation(evaluation_dir),
@@ -102,16 +92,10 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
         history=_read_history(model_dir / "history.csv"),
         graph=read_graph(model_dir / "graph.safetensors", classes),
         split_notes=read_json(notes) if notes.is_file() else {},
-        train=_labelled(rows, "train", classes),
+        train=make_split(rows, "train", classes, {}),
         test=test,
         scores=_scores(evaluation_dir / "predictions.parquet", test.rows, len(classes)),
     )
-
-
-def _labelled(rows: pd.DataFrame, split: str, classes: Classes) -> Labelled:
-    part = rows[rows["split"] == split].reset_index(drop=True)
-    unknown = label_matrix(part["unknown"], len(classes))
-    return Labelled(part, label_matrix(part["labels"], len(classes)) & ~unknown, unknown)
 
 
 def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
@@ -127,7 +111,7 @@ def _scores(path: Path, test: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
     """per_class.csv; a class may be called "nan" or "None", so only numbers may be empty."""
-    frame = pd.DataFrame(read_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
+    frame = pd.DataFrame(read_csv_rows(path, ("class", "bucket", "train_count", "positives", "ap")))
     if sorted(frame.get("class", ())) != sorted(classes.names):
         raise ContractError("its classes are not those of classes.json", str(path), "run `capnet evaluate` again")
     for name in NUMBERS:
@@ -137,7 +121,7 @@ def _read_per_class(path: Path, classes: Classes) -> pd.DataFrame:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
-    frame = pd.DataFrame(read_rows(path, ("epoch",)))
+    frame = pd.DataFrame(read_csv_rows(path, ("epoch",)))
     for name in ("epoch", "loss", "val_mAP", "val_head", "val_medium", "val_tail"):
         frame[name] = pd.to_numeric(frame[name], errors="coerce") if name in frame else np.nan
     return frame

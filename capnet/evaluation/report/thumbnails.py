@@ -14,8 +14,8 @@ import numpy as np
 
 from capnet.contracts import BUCKETS
 from capnet.errors import DataError
-from capnet.evaluation.report.inputs import Labelled
 from capnet.evaluation.report.words import fixed, shorten
+from capnet.evaluation.split_rows import SplitRows
 
 SIDE = 160  # pixels
 QUALITY = 70
@@ -45,7 +45,7 @@ def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thres
 
 
 def worst_images(
-    test: Labelled,
+    test: SplitRows,
     scores: np.ndarray,
     thresholds: np.ndarray,
     names: Sequence[str],
@@ -69,8 +69,8 @@ def worst_images(
         read, or BUDGET is spent), its ``path`` and the ``parts`` of it that are shown, the decision that is wrong, and
         ``true`` and ``extra`` labels.
     """
-    wrong = wrongness(test.labels, test.unknown, scores, thresholds)
-    predicted = (scores >= thresholds.astype(scores.dtype)) & ~test.unknown
+    wrong = wrongness(test.labels, ~test.known, scores, thresholds)
+    predicted = (scores >= thresholds.astype(scores.dtype)) & test.known
     shown, spent = [], 0
     for bucket in BUCKETS:
         columns = np.flatnonzero(buckets == bucket)
@@ -100,7 +100,7 @@ def worst_images(
                     "name": shorten(names[column], LONG_NAME),
                     "score": fixed(float(scores[row, column]), 3),
                     "threshold": fixed(float(thresholds[column]), 3),
-                    "true": _named(test.labels[row] & ~test.unknown[row], scores[row], predicted[row], names),
+                    "true": _named(test.labels[row] & test.known[row], scores[row], predicted[row], names),
                     "extra": _named(
                         predicted[row] & ~test.labels[row] & (np.arange(len(names)) != column),
                         scores[row],

@@ -45,14 +45,14 @@ def fixed(value: Any, digits: int = 1, sign: bool = False) -> str:
     return f"{number:+.{digits}f}" if sign and number else f"{number:.{digits}f}"
 
 
-def percent(value: Any, digits: int = 1) -> str:
+def percent(value: Any) -> str:
     """A fraction of 1 in percent, without the percent sign."""
-    return fixed(100 * as_float(value), digits)
+    return fixed(100 * as_float(value))
 
 
-def points(value: Any, digits: int = 1) -> str:
+def points(value: Any) -> str:
     """A difference of fractions in percentage points, signed."""
-    return fixed(100 * as_float(value), digits, sign=True)
+    return fixed(100 * as_float(value), sign=True)
 
 
 def whole(value: Any) -> str:

@@ -23,9 +23,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from capnet.commands import demo_data
-from capnet.commands.demo_data import compare
+from capnet.commands.demo_data import compare_with_record
 from capnet.config import Ingest
 from capnet.contracts import label_matrix, tree_hash
+from capnet.contracts.publish import all_or_nothing
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers.csv import read
 from capnet.data.demo import image_set as scene_set
@@ -259,7 +260,7 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
     assert "Traceback" not in errors
     assert not (tmp_path / "data").exists()
     assert beside.exists() == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
-    with scene_set.all_or_nothing(tmp_path / "data") as folder:
+    with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
         assert list(folder.iterdir()) == []
         (folder / "labels.csv").write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -267,7 +268,7 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
 
 def test_an_error_while_drawing_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     def fail() -> None:
-        with scene_set.all_or_nothing(tmp_path / "data") as folder:
+        with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
             (folder / "half.jpg").write_text("half")
             raise RuntimeError("no more memory")
 
@@ -299,7 +300,7 @@ def describe(md5: str, path: str = "data") -> None:
 
 def test_equal_bytes_are_said_to_be_equal(small: Path) -> None:
     describe(tree_hash(small))
-    note, warning = compare(small, Path("data"))
+    note, warning = compare_with_record(small, Path("data"))
     assert "byte for byte as data.dvc" in note
     assert warning == ""
 
@@ -309,18 +310,18 @@ def test_equal_bytes_are_said_to_be_equal(small: Path) -> None:
 )
 def test_a_description_of_something_else_is_no_description(small: Path, content: str) -> None:
     Path("data.dvc").write_text(content)
-    assert compare(small, Path("data")) == ("", "")
+    assert compare_with_record(small, Path("data")) == ("", "")
 
 
 def test_another_folder_than_the_described_one_is_not_compared(small: Path) -> None:
     describe("0" * 32 + ".dir")
-    assert compare(small, Path("other")) == ("", "")
+    assert compare_with_record(small, Path("other")) == ("", "")
 
 
 def test_where_bytes_may_differ_it_is_a_warning_that_says_why(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe("0" * 32 + ".dir")
     monkeypatch.setitem(scene_set.TESTED_WITH, "pillow", "1.0")
-    note, warning = compare(small, Path("data"))
+    note, warning = compare_with_record(small, Path("data"))
     assert note == ""
     assert "instead of 1.0" in warning
     monkeypatch.undo()
@@ -329,10 +330,10 @@ def test_where_bytes_may_differ_it_is_a_warning_that_says_why(small: Path, monke
 def test_where_bytes_must_be_equal_it_is_an_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     describe("0" * 32 + ".dir")
     if not EXACT:  # then this machine is one where they may differ
-        assert compare(small, Path("data"))[1].startswith("the bytes are not those of data.dvc")
+        assert compare_with_record(small, Path("data"))[1].startswith("the bytes are not those of data.dvc")
         return
     with pytest.raises(DataError) as error:
-        compare(small, Path("data"))
+        compare_with_record(small, Path("data"))
     assert error.value.exit_code == 3
     assert tree_hash(small) in str(error.value)
 

@@ -13,11 +13,11 @@ from capnet.evaluation.baselines import (
     FOLDS,
     MOST_CLASSES,
     choose_probe,
-    describe,
+    class_folds,
+    probe_document,
     probe_logits,
     probe_scores,
     score_out_of_fold,
-    stratified_folds,
 )
 from capnet.evaluation.logistic import Settings, fit_probe
 from capnet.evaluation.metrics import average_precision, mean_over
@@ -88,7 +88,7 @@ def test_the_settings_of_the_best_validation_map_are_chosen() -> None:
     )
     assert max(results.values()) - min(results.values()) > 0.01, "the choice must matter"
     assert found.chosen_on == "val"
-    assert describe(found, 120)["c"] == found.settings.c
+    assert probe_document(found, 120)["c"] == found.settings.c
 
 
 def test_a_refit_keeps_the_choice_and_the_scores_of_the_rows_that_made_it() -> None:
@@ -145,12 +145,12 @@ def test_folds_divide_no_group_and_spread_those_with_a_positive() -> None:
     rng = np.random.default_rng(0)
     groups = rng.integers(20, size=200)
     label, known = np.isin(groups, [1, 4, 9]) & (rng.random(200) < 0.5), rng.random(200) < 0.8
-    fold = stratified_folds(label, known, groups)
+    fold = class_folds(label, known, groups)
     assert ((fold == -1) == ~known).all()
     for group in range(20):
         assert len(set(fold[known & (groups == group)])) == 1
     assert {fold[known & label & (groups == group)][0] for group in (1, 4, 9)} == {0, 1, 2}
-    np.testing.assert_array_equal(stratified_folds(label, known), stratified_folds(label, known, np.arange(200)))
+    np.testing.assert_array_equal(class_folds(label, known), class_folds(label, known, np.arange(200)))
 
 
 def test_copies_in_one_group_do_not_make_the_probe_look_good() -> None:
@@ -220,7 +220,7 @@ def test_float32_scores_keep_the_ranks_of_the_logits(strength: float) -> None:
 
 def test_folds_are_stratified_and_cover_known_rows_once() -> None:
     label, known = np.arange(50) % 7 == 0, np.arange(50) % 5 != 0
-    fold = stratified_folds(label, known)
+    fold = class_folds(label, known)
     assert (fold[~known] == -1).all()
     for rows in (label & known, ~label & known):
         sizes = np.bincount(fold[rows], minlength=FOLDS)

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from unit.evaluation.made_scores import Made, make
 
 from capnet.contracts import unit_codes
-from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare, draw_weights, interval
+from capnet.evaluation.bootstrap import MIN_POSITIVES, Variant, compare_variants, draw_weights, interval
 from capnet.evaluation.report.words import difference
 
 BUCKETS = ["head", "medium", "tail", "tail"]
@@ -83,7 +83,7 @@ def test_compare_is_the_plain_loop() -> None:
     assert one.labels[:, 3].sum() in (1, 2, 3), "the rarest class must lose its positives in some draws"
     cuts = np.array([0.4, 0.3, 0.5, 0.2], dtype=np.float32)
     variants = {"capnet": Variant(one.scores, cuts), "zero_shot": Variant(other.scores, cuts)}
-    found = compare(one.labels, one.known, variants, BUCKETS, _units(45), 60)
+    found = compare_variants(one.labels, one.known, variants, BUCKETS, _units(45), 60)
     first, second = _plain_loop(one, cuts, 60), _plain_loop(other, cuts, 60)
     for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
         values, difference = found.values["capnet"], found.differences["capnet-zero_shot"]
@@ -103,7 +103,7 @@ def test_a_class_interval_needs_ten_positives() -> None:
     made = make(60, 4, seed=2)
     labels = made.labels.copy()
     labels[:, 0], labels[:, 1] = np.arange(60) < MIN_POSITIVES, np.arange(60) < MIN_POSITIVES - 1
-    found = compare(labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(60), 100)
+    found = compare_variants(labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(60), 100)
     assert found.ap_low[0] < found.ap["capnet"][0] < found.ap_high[0]
     assert np.isnan(found.ap_low[1])
     assert np.isnan(found.ap_high[1])
@@ -112,20 +112,20 @@ def test_a_class_interval_needs_ten_positives() -> None:
 def test_equal_variants_differ_by_nothing() -> None:
     made = make(60, 4, seed=3)
     same = Variant(made.scores, np.full(4, 0.3, dtype=np.float32))
-    found = compare(made.labels, made.known, {"capnet": same, "zero_shot": same}, BUCKETS, _units(60), 100)
+    found = compare_variants(made.labels, made.known, {"capnet": same, "zero_shot": same}, BUCKETS, _units(60), 100)
     assert set(found.differences["capnet-zero_shot"].values()) == {0.0}
     assert found.values["capnet"] == found.values["zero_shot"]
 
 
 def test_groups_of_copies_give_the_interval_of_the_originals() -> None:
     made = make(40, 4, seed=4, rarest=0.1)
-    once = compare(made.labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(40), 150)
+    once = compare_variants(made.labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(40), 150)
     four = [np.repeat(part, 4, axis=0) for part in (made.labels, made.known, made.scores)]
     groups = unit_codes([f"patient {row // 4}" for row in range(160)])
-    together = compare(four[0], four[1], {"capnet": Variant(four[2])}, BUCKETS, groups, 150)
+    together = compare_variants(four[0], four[1], {"capnet": Variant(four[2])}, BUCKETS, groups, 150)
     for name, value in once.values["capnet"].items():
         assert together.values["capnet"][name] == pytest.approx(value, abs=1e-5)
-    apart = compare(four[0], four[1], {"capnet": Variant(four[2])}, BUCKETS, _units(160), 150).values["capnet"]
+    apart = compare_variants(four[0], four[1], {"capnet": Variant(four[2])}, BUCKETS, _units(160), 150).values["capnet"]
     assert apart["mAP_high"] - apart["mAP_low"] < 0.7 * (
         together.values["capnet"]["mAP_high"] - together.values["capnet"]["mAP_low"]
     )
@@ -135,8 +135,8 @@ def test_pictures_of_one_group_have_figures_and_no_intervals() -> None:
     """Every draw would be the data itself: an interval without width would call any difference certain."""
     made = make(60, 4, seed=3)
     variants = {"capnet": Variant(made.scores), "zero_shot": Variant(1 - made.scores)}
-    apart = compare(made.labels, made.known, variants, BUCKETS, _units(60), 100)
-    found = compare(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
+    apart = compare_variants(made.labels, made.known, variants, BUCKETS, _units(60), 100)
+    found = compare_variants(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
     assert found.values["capnet"] == {
         name: value for name, value in apart.values["capnet"].items() if not name.endswith(("_low", "_high"))
     }
@@ -149,7 +149,9 @@ def test_what_cannot_be_measured_is_left_out_and_never_nan() -> None:
     made = make(50, 3, seed=5)
     labels = made.labels.copy()
     labels[:, 2] = False
-    found = compare(labels, made.known, {"capnet": Variant(made.scores)}, ["medium", "medium", "tail"], _units(50), 100)
+    found = compare_variants(
+        labels, made.known, {"capnet": Variant(made.scores)}, ["medium", "medium", "tail"], _units(50), 100
+    )
     assert not {"head", "tail", "tail_low", "CF1_chosen"} & set(found.values["capnet"])
     assert np.isfinite(list(found.values["capnet"].values())).all()
     assert np.isnan(found.ap["capnet"][2])
@@ -160,7 +162,7 @@ def test_what_is_left_without_one_picture_is_the_least_of_all(grouped: bool) -> 
     one, other = make(60, 4, seed=1, rarest=0.03), make(60, 4, seed=2, gain=0.2)
     units = np.arange(60) // 3 if grouped else _units(60)
     variants = {"capnet": Variant(one.scores), "zero_shot": Variant(other.scores)}
-    found = compare(one.labels, one.known, variants, BUCKETS, units, 20).differences["capnet-zero_shot"]
+    found = compare_variants(one.labels, one.known, variants, BUCKETS, units, 20).differences["capnet-zero_shot"]
     expected = []
     for unit in np.unique(units):
         rows, gaps = units != unit, []
@@ -186,7 +188,9 @@ def test_a_picture_that_is_all_positives_of_a_tail_leaves_nothing() -> None:
     first, second = scores.copy(), scores.copy()
     first[39, 2:], second[39, 2:] = 0.9, np.sort(scores[:39, 2:], axis=0)[-2:].mean(axis=0)
     variants = {"capnet": Variant(first), "zero_shot": Variant(second)}
-    found = compare(labels, np.ones_like(labels), variants, BUCKETS, _units(40), 200).differences["capnet-zero_shot"]
+    found = compare_variants(labels, np.ones_like(labels), variants, BUCKETS, _units(40), 200).differences[
+        "capnet-zero_shot"
+    ]
     assert found["tail"] == 0.5
     assert found["tail_low"] > 0, "no bootstrap knows what that picture may have hidden"
     assert found["tail_without_one"] == 0
@@ -199,7 +203,9 @@ def test_one_positive_alone_still_has_finite_means() -> None:
     labels = np.zeros((30, 2), dtype=bool)
     labels[4, 1] = True
     scores = np.random.default_rng(0).random((30, 2)).astype(np.float32)
-    found = compare(labels, np.ones_like(labels), {"capnet": Variant(scores)}, ["head", "tail"], _units(30), 100)
+    found = compare_variants(
+        labels, np.ones_like(labels), {"capnet": Variant(scores)}, ["head", "tail"], _units(30), 100
+    )
     assert np.isfinite(list(found.values["capnet"].values())).all()
     assert "head" not in found.values["capnet"]
 
@@ -216,7 +222,9 @@ def test_intervals_hold_the_expected_value() -> None:
     """
     sets = [make(300, 12, seed=seed, gain=0.5, rarest=0.01) for seed in range(80)]
     values = [
-        compare(s.labels, s.known, {"capnet": Variant(s.scores)}, ["tail"] * 12, _units(300), 200).values["capnet"]
+        compare_variants(s.labels, s.known, {"capnet": Variant(s.scores)}, ["tail"] * 12, _units(300), 200).values[
+            "capnet"
+        ]
         for s in sets
     ]
     expected = np.mean([item["mAP"] for item in values])
@@ -238,7 +246,9 @@ def _five(made: Made) -> dict[str, Variant]:
 def test_a_demo_of_700_pictures_is_measured_in_seconds() -> None:
     made = make(700, 40, unknown=0.02)
     start = time.process_time()
-    compare(made.labels, made.known, _five(made), ["head"] * 10 + ["medium"] * 10 + ["tail"] * 20, _units(700), 1000)
+    compare_variants(
+        made.labels, made.known, _five(made), ["head"] * 10 + ["medium"] * 10 + ["tail"] * 20, _units(700), 1000
+    )
     assert time.process_time() - start < 4
 
 
@@ -246,7 +256,9 @@ def test_a_demo_of_700_pictures_is_measured_in_seconds() -> None:
 def test_5000_pictures_of_80_classes_stay_far_under_two_gigabytes() -> None:
     made = make(5000, 80)
     tracemalloc.start()
-    compare(made.labels, made.known, _five(made), ["head"] * 20 + ["medium"] * 30 + ["tail"] * 30, _units(5000), 600)
+    compare_variants(
+        made.labels, made.known, _five(made), ["head"] * 20 + ["medium"] * 30 + ["tail"] * 30, _units(5000), 600
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500e6, f"{peak / 1e6:.0f} MB"

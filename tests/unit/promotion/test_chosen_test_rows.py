@@ -19,7 +19,7 @@ from capnet.errors import GateError
 from capnet.promotion import history, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
-from capnet.promotion.gate import GateScores, gate_scores, judge
+from capnet.promotion.gate import GateScores, gate_scores, gate_verdict
 from capnet.promotion.policy import Minimum, Policy
 from capnet.promotion.verdict import Verdict
 
@@ -56,7 +56,7 @@ class World:
         items = [{"name": f"class {c}", "bucket": bucket, "critical": False} for c, bucket in enumerate(BUCKETS)]
         return GateScores({"classes": items}, pd.DataFrame(columns).assign(scores=[of[n] for n in chosen]), NOTHING)
 
-    def judge(
+    def verdict(
         self,
         tested: Sequence[int] | NDArray[np.int64],
         champion_tested: NDArray[np.int64] | None = None,
@@ -70,7 +70,7 @@ class World:
             return self.theirs[rows["sha256"].astype(int)]
 
         champion = self.scores(self.theirs, champion_tested)
-        return judge(self.scores(self.ours, tested), champion, POLICY, rescore if rescored else None)
+        return gate_verdict(self.scores(self.ours, tested), champion, POLICY, rescore if rescored else None)
 
     def gain(self) -> Array:
         """[picture], how much each one speaks for the candidate: what its labels add to the sums of precision."""
@@ -94,7 +94,7 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
 def test_a_test_set_of_a_few_pictures_passes_nothing(rows: int) -> None:
     world = World(0, 400, WORSE[EASY], EASY)
     positive = np.argsort(-world.labels.sum(axis=1), kind="stable")[:rows]
-    verdict = world.judge(positive, positive)  # also where the champion was tested on no more
+    verdict = world.verdict(positive, positive)  # also where the champion was tested on no more
     assert verdict.colour != "green"
     assert "pass" not in {outcome for name, outcome in outcomes(verdict).items() if "coverage" not in name}
     if rows == 1:
@@ -105,8 +105,8 @@ def test_a_test_set_of_a_few_pictures_passes_nothing(rows: int) -> None:
 def test_a_model_is_not_better_than_itself_on_one_picture_either() -> None:
     world = World(0, 400, HARD)
     one = world.scores(world.theirs, np.argsort(-world.labels.sum(axis=1), kind="stable")[:1])
-    assert judge(one, one, POLICY).colour == "inconclusive"
-    assert judge(world.scores(world.theirs), world.scores(world.theirs), POLICY).colour == "green"
+    assert gate_verdict(one, one, POLICY).colour == "inconclusive"
+    assert gate_verdict(world.scores(world.theirs), world.scores(world.theirs), POLICY).colour == "green"
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -114,23 +114,23 @@ def test_the_minimum_is_not_passed_on_a_few_pictures(rows: int) -> None:
     world = World(0, 400, EASY)
     few = world.scores(world.ours, np.flatnonzero(world.labels[:, 0])[:rows])
     policy = Policy(draws=200, minimum=Minimum(mAP=0.5))
-    assert judge(few, None, policy).colour == "inconclusive"
-    assert judge(world.scores(world.ours), None, policy).colour == "green"
+    assert gate_verdict(few, None, policy).colour == "inconclusive"
+    assert gate_verdict(world.scores(world.ours), None, policy).colour == "green"
 
 
 def test_one_picture_many_times_is_one_picture() -> None:
     world = World(0, 400, WORSE[HARD])
     one = int(np.argmax(world.labels.sum(axis=1)))
-    verdict = world.judge([one] * 500)
+    verdict = world.verdict([one] * 500)
     assert (verdict.colour, verdict.rows) == ("inconclusive", 1)
     assert "499 of 500 test pictures are left out: they are there more than once" in verdict.notes
 
 
 def test_no_test_picture_at_all_is_no_crash() -> None:
     world = World(0, 50, HARD)
-    verdict = world.judge([])
+    verdict = world.verdict([])
     assert (verdict.colour, verdict.rows, verdict.needs_reason) == ("inconclusive", 0, True)
-    assert judge(world.scores(world.ours, []), None, POLICY).colour == "inconclusive"
+    assert gate_verdict(world.scores(world.ours, []), None, POLICY).colour == "inconclusive"
 
 
 @pytest.mark.parametrize("size", [300, 2000])
@@ -138,7 +138,7 @@ def test_no_test_picture_at_all_is_no_crash() -> None:
 def test_rows_shrunken_to_those_that_it_does_well_on(size: int, kept: float) -> None:
     world = World(1, size, WORSE[HARD])
     chosen = np.argsort(-world.gain(), kind="stable")[: int(kept * size)]
-    verdict = world.judge(np.sort(chosen))
+    verdict = world.verdict(np.sort(chosen))
     assert verdict.needs_reason
     assert verdict.colour != "green"
     rule = verdict.rules[0]
@@ -157,17 +157,17 @@ def test_a_candidate_without_the_positives_of_the_tail() -> None:
     rare = np.flatnonzero(world.labels[:, tail].any(axis=1))
     policy = POLICY.model_copy(update={"coverage": 0.5})
     champion = world.scores(world.theirs)
-    without = judge(world.scores(world.ours, np.setdiff1d(np.arange(2000), rare)), champion, policy)
+    without = gate_verdict(world.scores(world.ours, np.setdiff1d(np.arange(2000), rare)), champion, policy)
     assert outcomes(without)["coverage"] == "pass"
     assert outcomes(without)["coverage of the tail"] == "inconclusive"
     assert without.needs_reason
     assert f"0 of {world.labels[:, tail].sum()} tail positives" in str(without.rules[1])
     unlabelled = world.scores(world.ours)  # the pictures stay, their labels go
     labels = [[c for c in row if not tail[c]] for row in unlabelled.test["labels"]]
-    verdict = judge(replace(unlabelled, test=unlabelled.test.assign(labels=labels)), champion, policy)
+    verdict = gate_verdict(replace(unlabelled, test=unlabelled.test.assign(labels=labels)), champion, policy)
     assert outcomes(verdict)["coverage of the tail"] == "inconclusive"
     unknown = [np.flatnonzero(tail) for _ in labels]
-    verdict = judge(replace(unlabelled, test=unlabelled.test.assign(unknown=unknown)), champion, policy)
+    verdict = gate_verdict(replace(unlabelled, test=unlabelled.test.assign(unknown=unknown)), champion, policy)
     assert outcomes(verdict)["coverage of the tail"] == "inconclusive"
 
 
@@ -175,7 +175,7 @@ def test_labels_that_were_changed_are_another_test() -> None:
     world = World(2, 1000, WORSE[HARD])
     candidate = world.scores(world.ours)
     flattering = [np.flatnonzero(row > 0.3) for row in world.ours]
-    verdict = judge(
+    verdict = gate_verdict(
         replace(candidate, test=candidate.test.assign(labels=flattering)), world.scores(world.theirs), POLICY
     )
     assert outcomes(verdict)["coverage"] == "inconclusive"
@@ -184,9 +184,9 @@ def test_labels_that_were_changed_are_another_test() -> None:
 
 def test_grown_test_sets_stay_fine() -> None:
     world = World(3, 4000, EASY)
-    verdict = world.judge(np.arange(4000), np.arange(2000))
+    verdict = world.verdict(np.arange(4000), np.arange(2000))
     assert (verdict.colour, verdict.rows, verdict.needs_reason) == ("green", 4000, False)
-    verdict = world.judge(np.arange(4000), np.arange(2000), rescored=False)
+    verdict = world.verdict(np.arange(4000), np.arange(2000), rescored=False)
     assert (verdict.colour, verdict.rows, verdict.needs_reason) == ("inconclusive", 2000, False)
     assert {*outcomes(verdict).values()} == {"pass"}
     assert verdict.notes == ("the champion has no scores for 2000 of 4000 test pictures, which are left out",)
@@ -196,20 +196,20 @@ def test_a_set_grown_by_pictures_that_are_easy_for_all_hides_no_fall() -> None:
     world = World(4, 4000, WORSE[HARD])
     easy = np.arange(2000, 4000)
     world.ours[easy] = world.theirs[easy] = 0.5 + world.labels[easy] * 0.4
-    verdict = world.judge(np.arange(4000), np.arange(2000))
+    verdict = world.verdict(np.arange(4000), np.arange(2000))
     assert verdict.colour == "red"
     assert outcomes(verdict)["mAP on the champion's test pictures"] == "fail"
 
 
 def test_a_new_picture_without_scores_turns_no_red_into_a_question() -> None:
     world = World(4, 2001, WORSE[HARD])
-    assert world.judge(np.arange(2001), np.arange(2000), rescored=False).colour == "red"
+    assert world.verdict(np.arange(2001), np.arange(2000), rescored=False).colour == "red"
 
 
 def test_a_test_set_that_was_replaced_needs_a_reason() -> None:
     world = World(5, 4000, EASY)
     for rescored in (True, False):
-        verdict = world.judge(np.arange(2000, 4000), np.arange(2000), rescored)
+        verdict = world.verdict(np.arange(2000, 4000), np.arange(2000), rescored)
         assert (verdict.colour, verdict.needs_reason) == ("inconclusive", True)
         assert "0 of 2000 test pictures of the champion are compared" in str(verdict.rules[0])
 
@@ -218,7 +218,7 @@ def test_pictures_that_the_candidate_was_trained_on_are_no_test() -> None:
     world = World(6, 1000, EASY)
     candidate = world.scores(world.ours)
     candidate = replace(candidate, seen=candidate.test[["sha256", "group"]].iloc[:900])
-    verdict = judge(candidate, world.scores(world.theirs), POLICY)
+    verdict = gate_verdict(candidate, world.scores(world.theirs), POLICY)
     assert (verdict.colour, verdict.rows, verdict.needs_reason) == ("inconclusive", 100, True)
     assert verdict.notes[0].startswith("900 of 1000 test pictures are left out: the candidate was trained or chosen on")
 
@@ -227,7 +227,7 @@ def test_what_the_champion_itself_has_seen_does_not_count_as_missing() -> None:
     world = World(6, 1000, EASY)
     champion = world.scores(world.theirs)
     champion = replace(champion, seen=champion.test[["sha256", "group"]].iloc[:300])
-    verdict = judge(world.scores(world.ours), champion, POLICY)
+    verdict = gate_verdict(world.scores(world.ours), champion, POLICY)
     assert "700 of 700 test pictures of the champion are compared" in str(verdict.rules[0])
 
 
@@ -235,7 +235,7 @@ def test_other_classes_cover_nothing() -> None:
     world = World(6, 1000, EASY)
     candidate = world.scores(world.ours)
     renamed = {"classes": [item | {"name": f"other {item['name']}"} for item in candidate.classes["classes"]]}
-    verdict = judge(replace(candidate, classes=renamed), world.scores(world.theirs), POLICY)
+    verdict = gate_verdict(replace(candidate, classes=renamed), world.scores(world.theirs), POLICY)
     assert verdict.needs_reason
     assert verdict.advice.startswith("say in a sentence"), "no test on the champion's pictures would help"
     assert "`--reason ... --yes`" in verdict.advice
@@ -252,22 +252,22 @@ def test_the_classes_that_fell_most_are_named_with_both_figures() -> None:
     )
     order = [c for c in np.argsort(precision[1] - precision[0]) if precision[1, c] < precision[0, c]]
     assert order[0] == 4
-    assert world.judge(range(400)).fell == tuple(
+    assert world.verdict(range(400)).fell == tuple(
         f"class {c} {before:.1f} to {after:.1f}, {world.labels[:, c].sum()} test pictures"
         for c, (before, after) in ((c, 100 * precision[:, c]) for c in order[:5])
     )
-    assert world.judge(range(1)).fell == ()
+    assert world.verdict(range(1)).fell == ()
 
 
 def test_the_limit_is_the_policys_and_0_asks_for_nothing() -> None:
     world = World(7, 2000, EASY)
     candidate, champion = world.scores(world.ours, np.arange(1500)), world.scores(world.theirs)
     colours = {
-        limit: judge(candidate, champion, POLICY.model_copy(update={"coverage": limit})).colour
+        limit: gate_verdict(candidate, champion, POLICY.model_copy(update={"coverage": limit})).colour
         for limit in (0.0, 0.5, 0.99)
     }
     assert colours == {0.0: "green", 0.5: "green", 0.99: "inconclusive"}
-    without = judge(candidate, champion, POLICY.model_copy(update={"coverage": 0.0}))
+    without = gate_verdict(candidate, champion, POLICY.model_copy(update={"coverage": 0.0}))
     assert not any("coverage" in rule.name for rule in without.rules)
 
 
@@ -296,7 +296,7 @@ def test_simulated_promotions() -> None:
                     everything,
                 ),
             }[way]
-            colours[kind][world.judge(tested, before).colour] += 1
+            colours[kind][world.verdict(tested, before).colour] += 1
     most = {kind: 0.025 * n + 2 * np.sqrt(0.025 * 0.975 * n) for kind, n in (("worse", 200), ("equal", 160))}
     assert colours["worse"]["green"] <= most["worse"], colours
     assert colours["worse"]["red"] > 10, "a gate that never refuses would pass this test"
@@ -308,9 +308,9 @@ def test_equal_ranks_on_few_pictures_are_no_proof() -> None:
     """A champion that is all but perfect: on sixty pictures a model that loses every twelfth positive often looks as
     good.
     """
-    colours = [World(seed, 60, WORSE[EASY], EASY).judge(np.arange(60), np.arange(60)).colour for seed in range(60)]
+    colours = [World(seed, 60, WORSE[EASY], EASY).verdict(np.arange(60), np.arange(60)).colour for seed in range(60)]
     assert colours.count("green") <= 1 + 0.025 * 60
-    assert World(0, 2000, EASY, EASY).judge(np.arange(2000)).colour == "green"
+    assert World(0, 2000, EASY, EASY).verdict(np.arange(2000)).colour == "green"
 
 
 # ---------------------------------------------------------------- who promotes it
@@ -368,5 +368,5 @@ def test_a_click_needs_the_reason_too(shrunken: MlflowClient) -> None:
 def test_the_files_of_the_stages_cover_themselves(make_outputs: Make) -> None:
     paths = make_outputs()
     scores = gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
-    verdict = judge(scores, scores, POLICY)
+    verdict = gate_verdict(scores, scores, POLICY)
     assert outcomes(verdict) == {"coverage": "pass", "coverage of the tail": "pass", "mAP": "pass", "tail": "pass"}

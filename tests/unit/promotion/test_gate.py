@@ -23,7 +23,7 @@ from capnet.contracts import (
     write_split,
 )
 from capnet.errors import ConfigError, ContractError
-from capnet.promotion.gate import GateScores, gate_scores, judge, read_gate, write_gate
+from capnet.promotion.gate import GateScores, gate_scores, gate_verdict, read_gate, write_gate
 from capnet.promotion.policy import Policy, read_policy
 
 Make = Callable[..., dict[str, Path]]
@@ -66,8 +66,8 @@ def test_a_test_row_without_scores_is_refused(make_outputs: Make) -> None:
 
 def test_without_a_champion_only_the_minimum_counts(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
-    assert judge(scores, None, POLICY).colour == "green"
-    verdict = judge(
+    assert gate_verdict(scores, None, POLICY).colour == "green"
+    verdict = gate_verdict(
         scores, None, POLICY.model_copy(update={"minimum": POLICY.minimum.model_copy(update={"mAP": 0.99})})
     )
     assert (verdict.colour, [rule.name for rule in verdict.broken]) == ("red", ["minimum mAP"])
@@ -78,17 +78,17 @@ def test_rows_that_the_champion_has_seen_are_left_out_with_their_groups(make_out
     hashes = [hashlib.sha256(str(n).encode()).hexdigest()[:16] for n in range(400)]
     candidate = replace(scores, test=scores.test.assign(group=["g"] * 5 + hashes[5:]))
     seen = pd.DataFrame({"sha256": [scores.test["sha256"][9], "elsewhere"], "group": ["", "g"]})
-    verdict = judge(candidate, replace(candidate, seen=seen), POLICY)
+    verdict = gate_verdict(candidate, replace(candidate, seen=seen), POLICY)
     assert (verdict.rows, verdict.colour) == (394, "green")
     assert verdict.notes[0].startswith("6 of 400 test pictures are left out")
-    without_groups = judge(scores, replace(scores, seen=seen.assign(group="")), POLICY)
+    without_groups = gate_verdict(scores, replace(scores, seen=seen.assign(group="")), POLICY)
     assert without_groups.rows == 399, "rows without a group are no group"
 
 
 def test_other_test_rows_need_a_person_unless_the_champion_scores_them(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     champion = replace(scores, test=scores.test.iloc[3:].reset_index(drop=True))
-    verdict = judge(scores, champion, POLICY)
+    verdict = gate_verdict(scores, champion, POLICY)
     assert (verdict.colour, verdict.rows, {rule.outcome for rule in verdict.rules}) == ("inconclusive", 397, {"pass"})
     assert verdict.notes == ("the champion has no scores for 3 of 400 test pictures, which are left out",)
     asked: list[str] = []
@@ -97,7 +97,7 @@ def test_other_test_rows_need_a_person_unless_the_champion_scores_them(make_outp
         asked.extend(rows["sha256"])
         return np.stack(scores.test["scores"].iloc[:3])
 
-    verdict = judge(scores, champion, POLICY, rescore)
+    verdict = gate_verdict(scores, champion, POLICY, rescore)
     assert asked == scores.test["sha256"].iloc[:3].tolist()
     compared = {rule.name: rule.difference for rule in verdict.rules if "coverage" not in rule.name}
     assert (verdict.colour, verdict.rows) == ("green", 400)
@@ -107,21 +107,21 @@ def test_other_test_rows_need_a_person_unless_the_champion_scores_them(make_outp
 def test_scores_are_matched_by_content_and_not_by_order(make_outputs: Make) -> None:
     scores = _scores(make_outputs())
     champion = replace(scores, test=scores.test.sample(frac=1, random_state=1).reset_index(drop=True))
-    rules = {rule.name: rule for rule in judge(scores, champion, POLICY).rules}
+    rules = {rule.name: rule for rule in gate_verdict(scores, champion, POLICY).rules}
     assert [rules[name].difference for name in ("mAP", "tail")] == [0.0, 0.0]
     assert [rules[name].value for name in ("coverage", "coverage of the tail")] == [1.0, 1.0]
 
 
 def test_other_classes_and_no_rows_left_are_not_comparable(make_outputs: Make, tmp_path: Path) -> None:
     scores, other = _scores(make_outputs()), _scores(make_outputs(tmp_path / "other", n_classes=3))
-    assert judge(scores, other, POLICY).notes == (
+    assert gate_verdict(scores, other, POLICY).notes == (
         "not comparable: the champion knows other classes (gone: none; new: épée)",
     )
     turned = replace(scores, classes={**scores.classes, "classes": scores.classes["classes"][::-1]})
-    assert judge(scores, turned, POLICY).notes == (
+    assert gate_verdict(scores, turned, POLICY).notes == (
         "not comparable: the champion knows other classes (the same in another order)",
     )
-    verdict = judge(scores, replace(scores, seen=scores.test[["sha256", "group"]]), POLICY)
+    verdict = gate_verdict(scores, replace(scores, seen=scores.test[["sha256", "group"]]), POLICY)
     assert (verdict.colour, verdict.notes[-1]) == ("inconclusive", "not comparable: no test picture is left")
 
 
@@ -135,7 +135,7 @@ def test_critical_classes_that_both_know_are_compared_where_one_is_new(make_outp
         classes={**scores.classes, "classes": [scores.classes["classes"][c] for c in order]},
         test=scores.test.assign(labels=labels, scores=list(every[:, order])),
     )
-    verdict = judge(scores, champion, POLICY)
+    verdict = gate_verdict(scores, champion, POLICY)
     assert {rule.name: rule.outcome for rule in verdict.rules if "coverage" not in rule.name} == {
         "critical class cat": "pass"
     }
@@ -144,12 +144,12 @@ def test_critical_classes_that_both_know_are_compared_where_one_is_new(make_outp
     noise = np.array(every)
     noise[:, 1] = np.random.default_rng(0).random(len(noise))
     worse = replace(scores, test=scores.test.assign(scores=list(noise)))
-    verdict = judge(worse, champion, POLICY)
+    verdict = gate_verdict(worse, champion, POLICY)
     assert (verdict.colour, [rule.name for rule in verdict.broken]) == ("red", ["critical class cat"])
     assert [words.split(" ")[0] for words in verdict.fell] == ["cat"]
 
     part = replace(champion, test=champion.test.iloc[:200].reset_index(drop=True))
-    assert judge(worse, part, POLICY, lambda rows: every[200:][:, order]).colour == "red"
+    assert gate_verdict(worse, part, POLICY, lambda rows: every[200:][:, order]).colour == "red"
 
 
 def test_damaged_files_are_named(make_outputs: Make, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from capnet.promotion.gate import GateScores, judge
+from capnet.promotion.gate import GateScores, gate_verdict
 from capnet.promotion.groups import common_groups
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import Verdict
@@ -76,11 +76,11 @@ def test_groups_are_as_coarse_as_all_tables_together_say() -> None:
 def test_a_candidate_that_dissolves_groups_is_measured_as_if_it_had_not() -> None:
     world = Bursts(0, 600, 20, (2.5, 2.5))
     champion = world.scores(world.theirs)
-    told = judge(world.scores(world.ours), champion, POLICY)
-    dissolved = judge(world.scores(world.ours, [""] * 600), champion, POLICY)
-    renamed = judge(world.scores(world.ours, [f"own {n}" for n in range(600)]), champion, POLICY)
+    told = gate_verdict(world.scores(world.ours), champion, POLICY)
+    dissolved = gate_verdict(world.scores(world.ours, [""] * 600), champion, POLICY)
+    renamed = gate_verdict(world.scores(world.ours, [f"own {n}" for n in range(600)]), champion, POLICY)
     assert numbers(dissolved) == numbers(renamed) == numbers(told)
-    alone = judge(world.scores(world.ours, [""] * 600), world.scores(world.theirs, [""] * 600), POLICY)
+    alone = gate_verdict(world.scores(world.ours, [""] * 600), world.scores(world.theirs, [""] * 600), POLICY)
     widths = [numbers(verdict)["mAP"][3] - numbers(verdict)["mAP"][2] for verdict in (told, alone)]
     assert widths[0] > 1.5 * widths[1], "which is what dissolving them would have given"
 
@@ -90,7 +90,7 @@ def test_pictures_of_a_group_that_it_was_trained_on_are_no_test_whatever_it_call
     champion = world.scores(world.theirs)
     trained = pd.DataFrame({"sha256": [f"{n:064}" for n in (0, 20, 40)], "group": ""})
     test = world.scores(world.ours, [""] * 600, trained)
-    verdict = judge(replace(test, test=test.test.drop([0, 20, 40]).reset_index(drop=True)), champion, POLICY)
+    verdict = gate_verdict(replace(test, test=test.test.drop([0, 20, 40]).reset_index(drop=True)), champion, POLICY)
     assert verdict.rows == 540, "three pictures were learned, and the bursts that they are of"
     assert verdict.needs_reason
 
@@ -99,7 +99,7 @@ def test_pictures_that_it_puts_into_a_group_of_the_champions_training_are_missed
     world = Bursts(2, 600, 1, (2.5, 2.5))
     champion = world.scores(world.theirs, seen=pd.DataFrame({"sha256": ["elsewhere"], "group": ["trained on"]}))
     groups = ["trained on" if n < 100 else f"g{n}" for n in range(600)]
-    verdict = judge(world.scores(world.ours, groups), champion, POLICY)
+    verdict = gate_verdict(world.scores(world.ours, groups), champion, POLICY)
     assert verdict.needs_reason
     assert "500 of 600 test pictures of the champion are compared" in str(verdict.rules[0])
 
@@ -108,7 +108,7 @@ def test_pictures_that_it_puts_into_a_group_of_the_champions_training_are_missed
 def test_positives_of_few_groups_are_few(bursts: int) -> None:
     """Two hundred pictures of a burst are one occasion on which a model can fail."""
     world = Bursts(3, 200 * bursts, 200, (2.5, 2.5))
-    verdict = judge(world.scores(world.ours), world.scores(world.theirs), POLICY)
+    verdict = gate_verdict(world.scores(world.ours), world.scores(world.theirs), POLICY)
     assert verdict.colour != "green"
     assert "pass" not in {rule.outcome for rule in verdict.rules if "coverage" not in rule.name}
 
@@ -119,7 +119,7 @@ def test_a_class_that_only_the_champion_marks_as_critical_is_asked_about() -> No
     worse = np.where(np.arange(8) == 4, world.rng.random(world.ours.shape), world.theirs).astype(np.float32)
     candidate = world.scores(worse)
     unmarked = {"classes": [item | {"critical": False} for item in candidate.classes["classes"]]}
-    verdict = judge(replace(candidate, classes=unmarked), champion, POLICY)
+    verdict = gate_verdict(replace(candidate, classes=unmarked), champion, POLICY)
     assert verdict.colour == "red"
     assert "critical class class 4" in [rule.name for rule in verdict.broken]
 
@@ -128,7 +128,7 @@ def test_what_is_likely_asks_and_what_is_beyond_doubt_refuses() -> None:
     outcomes = []
     for skill in (2.5, 2.2, 1.2):
         world = Bursts(5, 600, 1, (skill, 2.5))
-        verdict = judge(world.scores(world.ours), world.scores(world.theirs), POLICY)
+        verdict = gate_verdict(world.scores(world.ours), world.scores(world.theirs), POLICY)
         (rule,) = (rule for rule in verdict.rules if rule.name == "mAP")
         outcomes.append((rule.outcome, rule.high < -rule.margin, rule.note))
     assert outcomes[0][1:] == (False, "")
@@ -147,7 +147,7 @@ def test_no_equal_candidate_is_red_and_worse_ones_do_not_pass() -> None:
         for kind, skill in (("equal", better), ("worse", worse)):
             world = Bursts(seed, size, per, (skill, better), critical=seed % 2 == 0)
             hidden = [""] * size if seed % 5 == 0 else None  # one in five dissolves the groups
-            verdict = judge(world.scores(world.ours, hidden), world.scores(world.theirs), POLICY)
+            verdict = gate_verdict(world.scores(world.ours, hidden), world.scores(world.theirs), POLICY)
             colours[kind].append(verdict.colour)
     assert colours["equal"].count("red") == 0
     assert colours["worse"].count("green") <= 0.025 * 200

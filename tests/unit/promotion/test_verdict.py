@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rows, Verdict, compare, decide, minimum
+from capnet.promotion.verdict import Rows, Verdict, decide, minimum, non_inferiority
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -62,7 +62,10 @@ def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random((60, 3)) < [0.5, 0.3, 0.3]
     ours, theirs = (rng.random((60, 3)).astype(np.float32) + 0.3 * labels for _ in range(2))
-    found = {rule.name: rule for rule in compare(rows(labels, critical=(2,)), ours, theirs, Policy(draws=200, seed=7))}
+    found = {
+        rule.name: rule
+        for rule in non_inferiority(rows(labels, critical=(2,)), ours, theirs, Policy(draws=200, seed=7))
+    }
     assert set(found) == {"mAP", "tail", "critical class class 2"}
 
     def differences(weights: Floats) -> list[float]:
@@ -109,7 +112,7 @@ def test_twenty_worse_and_twenty_equal_candidates() -> None:
     for seed in range(20):
         for kind, given in (("worse", skill), ("equal", 2.5)):
             labels, shared, one, other = draw(np.random.default_rng([seed, len(kind), ord(kind[0])]), ROWS)
-            found = compare(
+            found = non_inferiority(
                 rows(labels, critical=(5, 35)),
                 score(labels, shared, one, given),
                 score(labels, shared, other, 2.5),
@@ -126,7 +129,9 @@ def test_better_in_the_mean_but_worse_in_the_tail_fails_by_the_tail_alone() -> N
     skill = np.where(np.array(BUCKETS) == "tail", 2.0, 4.5)
     found = {
         rule.name: rule
-        for rule in compare(rows(labels), score(labels, shared, one, skill), score(labels, shared, other, 2.5), POLICY)
+        for rule in non_inferiority(
+            rows(labels), score(labels, shared, one, skill), score(labels, shared, other, 2.5), POLICY
+        )
     }
     assert found["mAP"].outcome == "pass"
     assert found["mAP"].difference > 0
@@ -145,7 +150,7 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     labels[:, 38] = False
     found = {
         rule.name: rule
-        for rule in compare(
+        for rule in non_inferiority(
             rows(labels, critical=(38, 39)), score(labels, shared, one, 0.0), score(labels, shared, other, 5.0), POLICY
         )
         if "critical" in rule.name
@@ -153,14 +158,14 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     assert {rule.outcome for rule in found.values()} == {"inconclusive"}
     assert found["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
     assert found["critical class class 38"].note == "no positive test picture"
-    same = compare(
+    same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
     )
     assert [rule.outcome for rule in same] == ["pass", "pass", "inconclusive"], (
         "nine positives pass nothing, whoever is asked"
     )
     labels[9, 39] = True
-    same = compare(
+    same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
     )
     assert [rule.outcome for rule in same] == ["pass"] * 3, "a model is never worse than itself"
@@ -172,13 +177,13 @@ def test_one_group_decides_nothing(skill: float) -> None:
     together = replace(rows(labels, critical=(0,)), units=np.zeros(400, dtype=np.int64))
     ours, theirs = score(labels, shared, one, skill), score(labels, shared, other, 2.5)
     found = [
-        *compare(together, ours, theirs, POLICY),
+        *non_inferiority(together, ours, theirs, POLICY),
         *minimum(together, ours, Policy(draws=200, minimum=Minimum(mAP=0.5))),
     ]
     assert [rule.outcome for rule in found] == ["inconclusive"] * 4
     assert "one group" in str(found[0])
     assert "nan" not in str(found[0])
-    assert [rule.outcome for rule in compare(together, ours, ours, POLICY)] == ["pass"] * 3, (
+    assert [rule.outcome for rule in non_inferiority(together, ours, ours, POLICY)] == ["pass"] * 3, (
         "a model is never worse than itself"
     )
 
@@ -191,7 +196,7 @@ def test_a_tail_with_few_positives_is_left_to_a_person() -> None:
         labels[np.arange(positives), np.flatnonzero(tail)[np.arange(positives) % 3]] = True
         found = {
             rule.name: rule
-            for rule in compare(
+            for rule in non_inferiority(
                 rows(labels), score(labels, shared, one, 0.0), score(labels, shared, other, 8.0), POLICY
             )
         }
@@ -206,17 +211,17 @@ def test_unknown_labels_and_groups_count() -> None:
     labels, shared, one, other = draw(np.random.default_rng(2), 400)
     plain = rows(labels)
     scores = score(labels, shared, one, 2.0), score(labels, shared, other, 2.5)
-    single = {rule.name: rule for rule in compare(plain, *scores, POLICY)}["mAP"]
-    in_groups = {rule.name: rule for rule in compare(replace(plain, units=np.arange(400) // 40), *scores, POLICY)}[
-        "mAP"
-    ]
+    single = {rule.name: rule for rule in non_inferiority(plain, *scores, POLICY)}["mAP"]
+    in_groups = {
+        rule.name: rule for rule in non_inferiority(replace(plain, units=np.arange(400) // 40), *scores, POLICY)
+    }["mAP"]
     assert in_groups.difference == single.difference
     assert in_groups.high - in_groups.low != single.high - single.low
     known = np.ones_like(labels)
     known[:200] = False
-    half = {rule.name: rule for rule in compare(replace(plain, labels=labels & known, known=known), *scores, POLICY)}[
-        "mAP"
-    ]
+    half = {
+        rule.name: rule for rule in non_inferiority(replace(plain, labels=labels & known, known=known), *scores, POLICY)
+    }["mAP"]
     there = [c for c in range(CLASSES) if labels[200:, c].any()]
     expected = [np.mean([average_precision_score(labels[200:, c], part[200:, c]) for c in there]) for part in scores]
     assert (half.value, half.against) == pytest.approx(tuple(expected), abs=1e-6)

@@ -23,7 +23,7 @@ from capnet.errors import ContractError, GateError
 from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
-from capnet.promotion.gate import gate_scores, judge
+from capnet.promotion.gate import gate_scores, gate_verdict
 from capnet.promotion.history import Event
 from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
@@ -196,12 +196,12 @@ def test_a_class_that_is_not_critical_any_more_needs_a_person(make_outputs: Make
         gate_scores(paths["split"], paths["evaluation"], read_classes(paths["split"] / "classes.json"))
         for paths in (before, after)
     )
-    verdict = judge(candidate, champion, POLICY)
+    verdict = gate_verdict(candidate, champion, POLICY)
     assert (verdict.colour, verdict.notes) == (
         "inconclusive",
         ("classes that the champion marks as critical are not marked any more: cat",),
     )
-    assert judge(champion, candidate, POLICY).notes == ()
+    assert gate_verdict(champion, candidate, POLICY).notes == ()
 
 
 @pytest.mark.parametrize("bucket", ["head", "tail"])  # what split.buckets: [0, 0] gives, and [9999, 9999]
@@ -216,15 +216,15 @@ def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(
     scores = np.stack(champion.test["scores"].tolist())
     noise = np.random.default_rng(0).random(scores.shape).astype(np.float32)
     worse = replace(champion, classes=classes, test=champion.test.assign(scores=list(np.where(tail, noise, scores))))
-    verdict = judge(worse, champion, POLICY)
+    verdict = gate_verdict(worse, champion, POLICY)
     rules = {rule.name: rule for rule in verdict.rules}
     labels = label_matrix(champion.test["labels"], len(tail))
     expected = np.mean([average_precision_score(labels[:, c], noise[:, c]) for c in np.flatnonzero(tail)])
     assert (verdict.colour, rules["tail of the champion"].outcome) == ("red", "fail")
     assert rules["tail of the champion"].value == pytest.approx(expected, abs=1e-6)
     assert ("tail" in rules) == (bucket == "tail")
-    assert judge(replace(champion, classes=classes), champion, POLICY).colour == "green"
-    names = [rule.name for rule in judge(champion, champion, POLICY).rules]
+    assert gate_verdict(replace(champion, classes=classes), champion, POLICY).colour == "green"
+    names = [rule.name for rule in gate_verdict(champion, champion, POLICY).rules]
     assert names == ["coverage", "coverage of the tail", "mAP", "tail"], "one rule where both have the same tail"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from capnet.config import Drift
 from capnet.contracts import make_classes, write_json
-from capnet.data.checks.drift import BETWEEN, compare, measure, read_reference
+from capnet.data.checks.drift import BETWEEN, drift_counts, drift_table, read_reference
 from capnet.errors import ContractError
 
 CLASSES = make_classes([f"c{c}" for c in range(12)])
@@ -40,7 +40,7 @@ def rare(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def moved(before: pd.DataFrame, after: pd.DataFrame, limits: Drift | None = None) -> set[tuple[str, str]]:
-    table = compare(measure(before, CLASSES), measure(after, CLASSES), limits or Drift())
+    table = drift_table(drift_counts(before, CLASSES), drift_counts(after, CLASSES), limits or Drift())
     return {(row["figure"], row["split"]) for _, row in table.iterrows() if row["excess"] > 0}
 
 
@@ -50,7 +50,7 @@ def test_counts_equal_a_direct_count() -> None:
     frame.at[3, "labels"] = [0, 2, 5]
     frame.at[4, "labels"] = [1, 99]  # another check's matter; below 0 is refused where the table is read
     frame.loc[150:, "split"] = "test"
-    found = measure(frame, CLASSES)
+    found = drift_counts(frame, CLASSES)
     for side, rows in (("train", range(150)), ("test", range(150, 200))):
         sets = [
             {label for label in frame["labels"][row] if 0 <= label < 12} - set(frame["unknown"][row]) for row in rows
@@ -102,7 +102,9 @@ def test_the_limits_are_obeyed() -> None:
 def test_classes_and_sides_that_come_and_go_are_named() -> None:
     frame = sample(np.random.default_rng(0), 100)
     both = pd.concat([frame, frame.assign(split="val")], ignore_index=True)
-    table = compare(measure(both, make_classes(["old", *CLASSES.names[1:]])), measure(frame, CLASSES), Drift())
+    table = drift_table(
+        drift_counts(both, make_classes(["old", *CLASSES.names[1:]])), drift_counts(frame, CLASSES), Drift()
+    )
     told = {row["figure"]: row["value"] for _, row in table.iterrows() if row["excess"] > 0}
     assert told["classes"] == "gone: old; new: c0"
     assert told["rows"] == "100, now 0"
@@ -111,7 +113,7 @@ def test_classes_and_sides_that_come_and_go_are_named() -> None:
 def test_the_pair_that_moved_most_is_named() -> None:
     before = pd.DataFrame({"labels": [[0, 1]] * 50 + [[2, 3]] * 50, "unknown": [[]] * 100, "split": "train"})
     after = pd.DataFrame({"labels": [[0, 1]] * 50 + [[2, 4]] * 50, "unknown": [[]] * 100, "split": "train"})
-    table = compare(measure(before, CLASSES), measure(after, CLASSES), Drift()).set_index("figure")
+    table = drift_table(drift_counts(before, CLASSES), drift_counts(after, CLASSES), Drift()).set_index("figure")
     assert table.loc["co-occurrence", "value"].startswith("50.0 % of the pairs of labels moved")
     assert "c2 + c3 50.0 %, now 0.0 %" in table.loc["co-occurrence", "value"]
 
@@ -136,7 +138,7 @@ def test_a_thousand_classes_make_a_short_file() -> None:
             "split": "train",
         }
     )
-    found = measure(frame, classes)
+    found = drift_counts(frame, classes)
     assert len(found["sides"]["train"]["pairs"]) == 1000
     other = pd.DataFrame(
         {
@@ -145,14 +147,14 @@ def test_a_thousand_classes_make_a_short_file() -> None:
             "split": "train",
         }
     )
-    table = compare(found, measure(other, classes), Drift())
+    table = drift_table(found, drift_counts(other, classes), Drift())
     assert (table["excess"] <= 0).all()
 
 
 def test_reading_a_reference(tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
     assert read_reference(path) is None
-    content = measure(sample(np.random.default_rng(0), 50), CLASSES)
+    content = drift_counts(sample(np.random.default_rng(0), 50), CLASSES)
     write_json(path, content)
     assert read_reference(path) == content
     for broken in (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from capnet.data.checks.expectations import OFFENDING, data_docs, judge
+from capnet.data.checks.expectations import OFFENDING, check_table, data_docs
 from capnet.data.checks.rules import Rule
 
 
@@ -20,23 +20,23 @@ def rule(column: str, expectation: str = "within", **more: object) -> Rule:
 def test_a_rule_that_cannot_be_judged_is_never_a_pass() -> None:
     table = pd.DataFrame({"image_id": ["a"], "split": ["train"], "value": [{1}]})
     with pytest.raises((RuntimeError, TypeError)):
-        judge("x", table, [rule("value", maximum=1)])
+        check_table("x", table, [rule("value", maximum=1)])
     with pytest.raises(KeyError, match="valeu"):
-        judge("x", table, [rule("valeu", maximum=1)])
+        check_table("x", table, [rule("valeu", maximum=1)])
 
 
 def test_what_it_passes_over_is_never_a_pass() -> None:
     """It skips empty cells, so a table with some must not be judged."""
     table = pd.DataFrame({"image_id": ["a", "b", "c"], "path": ["a.png", None, None], "split": "train"})
     with pytest.raises(RuntimeError, match="counts 0 offending rows, the table has 2"):
-        judge("x", table, [rule("path", "unique")])
+        check_table("x", table, [rule("path", "unique")])
 
 
 def test_rows_that_share_a_value_stand_together_and_the_list_is_short() -> None:
     table = pd.DataFrame(
         {"image_id": [f"{i % 40:02}" for i in range(80)], "path": [f"{i:02}" for i in range(80)], "split": "train"}
     )
-    (check,) = judge("x", table, [rule("image_id", "unique")]).checks
+    (check,) = check_table("x", table, [rule("image_id", "unique")]).checks
     assert check.observed == check.rows == 80
     assert [row["image_id"] for row in check.offending] == [f"{i // 2:02}" for i in range(OFFENDING)]
     assert check.status == "failed"
@@ -51,7 +51,7 @@ def test_counts_equal_a_direct_count(share: float) -> None:
             "width": np.where(rng.random(500) < share, rng.choice([2, 900], 500), 100),
         }
     )
-    (check,) = judge("x", table, [rule("width", minimum=16, maximum=800)]).checks
+    (check,) = check_table("x", table, [rule("width", minimum=16, maximum=800)]).checks
     assert check.observed == int(((table["width"] < 16) | (table["width"] > 800)).sum())
     assert check.success == (check.observed == 0)
 
@@ -60,7 +60,7 @@ def test_documents_say_the_demand_and_carry_neither_times_nor_what_a_name_smuggl
     table = pd.DataFrame({"image_id": ["<script>alert(1)</script>"] * 2, "width": [1, 100]})
 
     def pages() -> dict[str, str]:
-        return data_docs([judge("pictures", table, [rule("width", minimum=16), rule("image_id", "unique")])])
+        return data_docs([check_table("pictures", table, [rule("width", minimum=16), rule("image_id", "unique")])])
 
     first = pages()
     time.sleep(1.1)

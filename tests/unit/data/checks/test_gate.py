@@ -13,7 +13,7 @@ from PIL import Image
 
 from capnet.config import Drift, Validate
 from capnet.contracts import Classes, make_classes, sha256_file, write_json
-from capnet.data.checks.drift import measure
+from capnet.data.checks.drift import drift_counts
 from capnet.data.checks.gate import check_split as findings_of
 from capnet.data.checks.rules import Check
 
@@ -291,7 +291,7 @@ def test_pictures_in_a_shard_are_looked_at(frame: pd.DataFrame, tmp_path: Path) 
 def test_drift_against_a_reference(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
     settings = SETTINGS.model_copy(update={"reference": str(path)})
-    write_json(path, measure(frame, CLASSES))
+    write_json(path, drift_counts(frame, CLASSES))
     checks = check_split(frame, CLASSES, tmp_path, settings)
     assert {check.name: check.status for check in checks}["no_drift"] == "passed"
     found = failed(check_split(frame, make_classes(["cat", "dog", "wolf"]), tmp_path, settings))

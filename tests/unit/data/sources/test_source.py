@@ -12,7 +12,7 @@ import pytest
 from capnet.config import Data
 from capnet.contracts import tree_hash
 from capnet.data.sources.remote import Entry
-from capnet.data.sources.source import DataSource, describe, digest, read_source
+from capnet.data.sources.source import DataSource, digest, read_source, write_source
 from capnet.errors import ContractError, DataError
 
 
@@ -28,7 +28,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_files_of_a_folder_that_no_volume_holds_travel(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    found = describe(Data(root=str(pictures)), out)
+    found = write_source(Data(root=str(pictures)), out)
     assert (found.root, found.files) == ("", 2)
     assert tree_hash(out / "files") == tree_hash(pictures)
     assert str(tmp_path) not in (out / "source.json").read_text(), "an output holds no absolute path"
@@ -38,7 +38,7 @@ def test_files_of_a_folder_that_no_volume_holds_travel(pictures: Path, tmp_path:
 def test_a_table_that_is_edited_later_does_not_change_the_run(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    describe(Data(root=str(pictures)), out)
+    write_source(Data(root=str(pictures)), out)
     with open(pictures / "labels.csv", "a") as file:
         file.write("images/b.jpg,y\n")
     assert "b.jpg" not in (out / "files" / "labels.csv").read_text()
@@ -47,18 +47,18 @@ def test_a_table_that_is_edited_later_does_not_change_the_run(pictures: Path, tm
 def test_files_on_a_volume_stay(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    found = describe(Data(root=str(pictures)), out, str(tmp_path))
+    found = write_source(Data(root=str(pictures)), out, str(tmp_path))
     assert found.root == str(pictures)
     assert [path.name for path in out.iterdir()] == ["source.json"]
     (pictures / "images" / "a.jpg").write_bytes(b"another picture")
-    assert describe(Data(root=str(pictures)), out, str(tmp_path)).digest != found.digest
+    assert write_source(Data(root=str(pictures)), out, str(tmp_path)).digest != found.digest
 
 
 def test_a_folder_beside_the_volume_is_not_on_it(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mount").mkdir()
     out = tmp_path / "out"
     out.mkdir()
-    assert describe(Data(root=str(pictures)), out, str(tmp_path / "mount")).root == ""
+    assert write_source(Data(root=str(pictures)), out, str(tmp_path / "mount")).root == ""
 
 
 def test_the_digest_sees_names_sizes_and_versions_and_no_order() -> None:
@@ -75,10 +75,10 @@ def test_the_digest_sees_names_sizes_and_versions_and_no_order() -> None:
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        describe(Data(root=str(tmp_path / "nothing")), tmp_path)
+        write_source(Data(root=str(tmp_path / "nothing")), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty"):
-        describe(Data(root=str(tmp_path / "empty")), tmp_path)
+        write_source(Data(root=str(tmp_path / "empty")), tmp_path)
 
 
 @pytest.mark.parametrize("content", [{"schema": 2}, {"schema": 1, "root": ""}, [], {"schema": 1, "where": "x"}])
@@ -113,7 +113,7 @@ def test_a_branch_becomes_the_commit_that_it_is_now(tmp_path: Path) -> None:
         commits.append(run("git", "rev-parse", "HEAD"))
         out = tmp_path / f"out{len(commits)}"
         out.mkdir()
-        found.append(describe(Data(root=f"git+file://{repository}", revision="main"), out))
+        found.append(write_source(Data(root=f"git+file://{repository}", revision="main"), out))
     assert [item.revision for item in found] == commits
     assert found[0].digest != found[1].digest
     assert found[0].settings(Data(root="elsewhere", revision="main")).revision == commits[0]

@@ -14,8 +14,8 @@ from PIL import Image
 from unit.evaluation.made_run import make_run
 from unit.evaluation.report.page import Page, html_of
 
-from capnet.evaluation.report.inputs import Labelled
 from capnet.evaluation.report.thumbnails import LABELS, PER_CLASS, thumbnail, worst_images, wrongness
+from capnet.evaluation.split_rows import SplitRows
 
 
 def test_pictures_never_travel_unasked(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_each_picture_has_its_path_and_of_a_long_one_the_end(tmp_path: Path) -> 
     rows = pd.DataFrame({"image_id": ["a"], "path": ["folder/" * 20 + "<b>.jpg"]})
     labels, one = np.array([[True]]), np.full(1, 0.5)
     groups = worst_images(
-        Labelled(rows, labels, ~labels), labels * 0.1, one, ["x"], np.array(["head"]), 1, Path("nowhere")
+        SplitRows("test", rows, labels, labels, {}), labels * 0.1, one, ["x"], np.array(["head"]), 1, Path("nowhere")
     )
     shown = "/".join(groups[0]["pictures"][0]["parts"])
     assert (len(shown), shown[0], shown.endswith("/folder/<b>.jpg")) == (80, "…", True)
@@ -93,7 +93,13 @@ def test_worst_pictures_are_those_furthest_on_the_wrong_side() -> None:
     assert wrong[3, 0] == -np.inf, "what is unknown cannot be wrong"
     rows = pd.DataFrame({"image_id": list("abcd"), "path": list("abcd")})
     groups = worst_images(
-        Labelled(rows, labels, unknown), scores, thresholds, ["x", "y"], np.array(["head", "tail"]), 3, Path("nowhere")
+        SplitRows("test", rows, labels, ~unknown, {}),
+        scores,
+        thresholds,
+        ["x", "y"],
+        np.array(["head", "tail"]),
+        3,
+        Path("nowhere"),
     )
     assert [group["bucket"] for group in groups] == ["head", "tail"]
     assert [(item["id"], item["kind"]) for item in groups[0]["pictures"]] == [("b", "missed"), ("c", "false alarm")]
@@ -107,7 +113,7 @@ def test_labels_of_a_picture_are_the_highest_scored_ones_and_the_rest_is_counted
     rows = pd.DataFrame({"image_id": ["a"], "path": ["a"]})
     names = [f"c{i}" for i in range(classes)]
     groups = worst_images(
-        Labelled(rows, labels, ~labels),
+        SplitRows("test", rows, labels, labels, {}),
         scores,
         np.full(classes, 0.5),
         names,
@@ -128,7 +134,7 @@ def test_one_bad_class_does_not_fill_its_bucket() -> None:
     scores[6:, 0] = 0.1  # two pictures are only wrong about the second class
     rows = pd.DataFrame({"image_id": list("abcdefgh"), "path": list("abcdefgh")})
     groups = worst_images(
-        Labelled(rows, labels, labels),
+        SplitRows("test", rows, labels, ~labels, {}),
         scores,
         np.full(2, 0.5),
         ["x", "y"],
