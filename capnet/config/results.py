@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from capnet.section import Int, Section
 
 
 class Threshold(Section):
     objective: str = Field("f1", description="f1, recall>=R or precision>=P, per class on held-out rows")
+    critical_objective: str = Field(
+        "", description="of the classes that classes.csv calls critical; empty: the same objective"
+    )
     min_positives: Int = Field(5, ge=1, description="classes with fewer held-out positives borrow the pooled threshold")
 
-    @field_validator("objective")
+    @field_validator("objective", "critical_objective")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value == "f1":
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        if value == "f1" or (not value and info.field_name == "critical_objective"):
             return value
         name, mark, number = value.partition(">=")
         try:

@@ -6,7 +6,7 @@ scores made with the same test-time views.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from capnet.config.results import Threshold
 from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
 from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
@@ -24,7 +25,7 @@ from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, reca
 @dataclass(frozen=True)
 class Thresholds:
     """Chosen thresholds; all arrays [class]. ``precision`` and ``recall`` are those of the rows they were chosen on
-    (NaN: no such).
+    (NaN: no such). ``pooled_probability`` is that of the classes that borrow, by objective.
     """
 
     threshold: NDArray[np.float32]
@@ -33,7 +34,7 @@ class Thresholds:
     positives: NDArray[np.int64]
     precision: Floats
     recall: Floats
-    pooled_probability: float
+    pooled_probability: dict[str, float]
     calibration: Calibration
 
 
@@ -41,7 +42,7 @@ def choose_thresholds(
     labels: Bools,
     known: Bools,
     scores: Floats,
-    objective: str,
+    objective: str | Sequence[str],
     min_positives: int,
     prior: float,
     groups: NDArray[np.int64] | None = None,
@@ -58,7 +59,7 @@ def choose_thresholds(
     Args:
         labels, known: bool [image, class].
         scores: float32 [image, class] in [0, 1].
-        objective: as in ``choose_cut``.
+        objective: as in ``choose_cut``, one for all classes or one a class; a class borrows from those of its own.
         min_positives: known positives below which a class borrows; also one whose own rows do not reach the objective.
         prior: as in ``fit_calibration``.
         groups: int [image], as in ``choose_cut``. With too few groups for a promise about other groups, each positive
@@ -73,25 +74,26 @@ def choose_thresholds(
     if not positives.any():
         return no_thresholds(n_classes)
     calibration = fit_calibration(labels, known, scores, prior)
-    name, _, number = objective.partition(">=")
-    promised = name == "f1" or groups is None or bool(can_promise(number, _units(labels & known, groups)))
-    groups = groups if promised else None
-    own: dict[int, Cut] = {}
-    for c in np.flatnonzero(positives >= min_positives).tolist():
-        rows = known[:, c]
-        cut = choose_cut(labels[rows, c], scores[rows, c], objective, groups if groups is None else groups[rows])
-        own |= {c: cut} if cut.reached else {}
-    borrowed = np.array([c not in own for c in range(n_classes)])
-    pool, probabilities = known, calibrate(calibration, scores)
-    if name != "f1" and can_promise(number, _units(labels & known & borrowed, groups)):
-        pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
-    of_row = groups if groups is None else np.broadcast_to(groups[:, None], labels.shape)
-    pooled = choose_cut(labels[pool], probabilities[pool], objective, of_row if of_row is None else of_row[pool])
-    threshold = uncalibrate(calibration, pooled.threshold).astype(np.float32)
-    reached = np.full(n_classes, pooled.reached)
-    for c, cut in own.items():
-        threshold[c], reached[c] = cut.threshold, cut.reached
-    reached &= promised & ((positives > 0) | (name == "f1"))  # no promise rests on a class without positives
+    objectives = np.array([objective] * n_classes if isinstance(objective, str) else list(objective))
+    threshold = np.full(n_classes, CUT, dtype=np.float32)
+    borrowed, reached = np.ones(n_classes, dtype=bool), np.zeros(n_classes, dtype=bool)
+    pooled_probability: dict[str, float] = {}
+    for wanted in dict.fromkeys(objectives.tolist()):
+        mine = objectives == wanted
+        name, _, number = wanted.partition(">=")
+        promised = name == "f1" or groups is None or bool(can_promise(number, _units(labels & known & mine, groups)))
+        units = groups if promised else None
+        for c in np.flatnonzero(mine & (positives >= min_positives)).tolist():
+            rows = known[:, c]
+            cut = choose_cut(labels[rows, c], scores[rows, c], wanted, units if units is None else units[rows])
+            if cut.reached:
+                threshold[c], borrowed[c], reached[c] = cut.threshold, False, promised
+        pooled = _pooled_cut(labels, known, scores, calibration, prior, wanted, mine, mine & borrowed, units)
+        pooled_probability[wanted] = pooled.threshold
+        lent = mine & borrowed
+        threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
+        # no promise rests on a class without positives
+        reached[lent] = pooled.reached & promised & ((positives[lent] > 0) | (name == "f1"))
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,
@@ -100,9 +102,39 @@ def choose_thresholds(
         positives,
         precision(counts)[:, 0],
         recall(counts)[:, 0],
-        pooled.threshold,
+        pooled_probability,
         calibration,
     )
+
+
+def _pooled_cut(
+    labels: Bools,
+    known: Bools,
+    scores: Floats,
+    calibration: Calibration,
+    prior: float,
+    objective: str,
+    classes: Bools,
+    borrowed: Bools,
+    groups: NDArray[np.int64] | None,
+) -> Cut:
+    """A calibrated probability that reaches the objective over several classes together.
+
+    Args:
+        labels, known, scores, prior, groups: as in ``choose_thresholds``.
+        calibration: fitted on them.
+        objective: of these classes.
+        classes: bool [class], those of this objective.
+        borrowed: bool [class], those of them that borrow.
+    """
+    name, _, number = objective.partition(">=")
+    pool, probabilities = known & classes, calibrate(calibration, scores)
+    if name != "f1" and can_promise(number, _units(labels & known & borrowed, groups)):
+        pool, probabilities = known & borrowed, cross_calibrate(calibration, labels, known, scores, prior, groups)
+    if not (labels & pool).any():  # these classes have no positive at all
+        pool = known
+    of_row = None if groups is None else np.broadcast_to(groups[:, None], labels.shape)[pool]
+    return choose_cut(labels[pool], probabilities[pool], objective, of_row)
 
 
 def _units(labels: Bools, groups: NDArray[np.int64] | None) -> int:
@@ -125,20 +157,24 @@ def no_thresholds(n_classes: int) -> Thresholds:
         np.zeros(n_classes, dtype=np.int64),
         nothing,
         nothing,
-        CUT,
+        {},
         Calibration(np.ones(n_classes), np.zeros(n_classes)),
     )
 
 
 def thresholds_document(
-    thresholds: Thresholds, classes: Classes, objective: str, views: Mapping[str, Any], source: str
+    thresholds: Thresholds,
+    classes: Classes,
+    settings: Threshold,
+    views: Mapping[str, Any],
+    source: str,
 ) -> dict[str, Any]:
     """The content of thresholds.json.
 
     Args:
         thresholds: of the variant capnet.
         classes: in the order of the thresholds.
-        objective: that they were chosen for.
+        settings: with the objectives that they were chosen for.
         views: section tte: the test-time views that they hold for.
         source: the rows they were chosen on: val, out_of_fold or none.
 
@@ -162,10 +198,11 @@ def thresholds_document(
         "schema": SCHEMA,
         "class_fingerprint": classes.fingerprint,
         "variant": "capnet",
-        "objective": objective,
+        "objective": settings.objective,
+        **({"critical_objective": settings.critical_objective} if settings.critical_objective else {}),
         "views": dict(views),
         "source": source,
-        "pooled_probability": thresholds.pooled_probability,
+        "pooled_probability": thresholds.pooled_probability.get(settings.objective, CUT),
         "classes": entries,
         "calibration": {
             "temperature": [float(value) for value in thresholds.calibration.temperature],

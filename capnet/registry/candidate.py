@@ -27,7 +27,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
-from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, with_interval
+from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, objectives_in_words, with_interval
 from capnet.evaluation.thresholds import other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
@@ -214,7 +214,7 @@ def description(candidate: Candidate) -> str:
         + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count)
         + ".",
         (
-            f"- **Thresholds**: objective `{thresholds.get('objective', '?')}`, chosen on"
+            f"- **Thresholds**: objective `{objectives_in_words(thresholds)}`, chosen on"
             f" {chosen_on(thresholds.get('source'))}, valid only for {views_in_words(views)}."
         ),
         (

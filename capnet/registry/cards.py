@@ -10,7 +10,14 @@ from pathlib import Path
 from capnet.contracts import VARIANTS, number
 from capnet.errors import counted
 from capnet.evaluation.headline import HEADLINE
-from capnet.evaluation.report.words import VARIANT_NAMES, blend_in_words, chosen_on, percent, with_interval
+from capnet.evaluation.report.words import (
+    VARIANT_NAMES,
+    blend_in_words,
+    chosen_on,
+    objectives_in_words,
+    percent,
+    with_interval,
+)
 from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
@@ -139,7 +146,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         "## Thresholds",
         "",
         (
-            f"Objective {code(str(thresholds.get('objective', '?')))}, chosen on {chosen_on(thresholds.get('source'))}."
+            f"Objective {code(objectives_in_words(thresholds))}, chosen on {chosen_on(thresholds.get('source'))}."
             f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
             f" {borrowed} of {len(chosen)} classes borrow the pooled threshold"
             + (": the objective is for several together, not for each of them." if borrowed else ".")
@@ -178,8 +185,10 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     test pictures, borrowed threshold, objective not reached.
     """
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
+    critical = {item.name for item in candidate.classes.items if item.critical}
+    objectives = {name: str(candidate.thresholds.get("critical_objective", objective)) for name in critical}
     borrowed = {item["name"] for item in chosen if item.get("borrowed")}
-    unreached = {item["name"] for item in chosen if item.get("reached") is False and objective != "f1"}
+    unreached = {item["name"] for item in chosen if item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     found = []
     for row in candidate.per_class:
@@ -194,8 +203,9 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")
-        if name in unreached:
-            reasons.append(f"{objective} is not reached")
+        wanted = objectives.get(name, objective)
+        if name in unreached and wanted != "f1":
+            reasons.append(f"{wanted} is not reached")
         if reasons:
             found.append((name, ap, reasons))
     return sorted(found, key=lambda item: (item[1] is not None, item[1] or 0.0))

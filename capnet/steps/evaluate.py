@@ -4,7 +4,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
+from capnet.config.results import Threshold
 from capnet.contracts import (
     SPLITS,
     Classes,
@@ -147,7 +148,7 @@ def evaluate_scores(
         if probe is not None and probe.held_out is not None:
             val.scores["linear_probe"] = probe.held_out[-len(val.rows) :]
 
-    chosen, source = thresholds(val, held_out, probe, config)
+    chosen, source = thresholds(val, held_out, probe, config, objectives_of(classes, config.threshold))
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = compare_on_test_rows(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
@@ -165,7 +166,7 @@ def evaluate_scores(
         "evaluation": evaluation,
         "metrics": compared_figures(evaluation),
         "per_class": per_class(test, whole, served, classes),
-        "thresholds": thresholds_document(served, classes, config.threshold.objective, views, source),
+        "thresholds": thresholds_document(served, classes, config.threshold, views, source),
     }
 
 
@@ -196,8 +197,14 @@ def fit_missing_probe(
     return choose_probe(means, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
 
 
+def objectives_of(classes: Classes, settings: Threshold) -> list[str]:
+    """What the threshold of each class is for."""
+    critical = settings.critical_objective or settings.objective
+    return [critical if item.critical else settings.objective for item in classes.items]
+
+
 def thresholds(
-    val: SplitRows, held_out: SplitRows | None, probe: Chosen | None, config: Evaluate
+    val: SplitRows, held_out: SplitRows | None, probe: Chosen | None, config: Evaluate, objectives: Sequence[str]
 ) -> tuple[dict[str, Thresholds], str]:
     """Thresholds by variant and where those of what is served come from.
 
@@ -206,6 +213,7 @@ def thresholds(
         held_out: rows with scores by models that had not seen them; None where there are none.
         probe: with its held-out scores, where it has some.
         config: the section ``evaluate``.
+        objectives: one a class.
 
     Returns:
         Thresholds by variant, without variants that have no scores on those rows; and val, out_of_fold or none.
@@ -216,7 +224,7 @@ def thresholds(
             split.labels & known,
             known,
             scores,
-            config.threshold.objective,
+            objectives,
             config.threshold.min_positives,
             config.calibration_prior,
             known_groups(split.rows["group"].tolist()),

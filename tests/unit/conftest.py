@@ -201,6 +201,7 @@ def _history(path: Path, epochs: int) -> None:
 
 
 def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
+    from capnet.config.results import Threshold
     from capnet.contracts import write_json
     from capnet.evaluation.calibration import Calibration
     from capnet.evaluation.thresholds import Thresholds, thresholds_document
@@ -251,9 +252,9 @@ def _evaluation(folder: Path, classes: Any, mAP: float) -> None:
         np.full(n, 9),
         np.full(n, 0.5),
         np.full(n, 0.5),
-        0.3,
+        {"f1": 0.3},
         Calibration(np.linspace(1.5, 2.5, n), np.linspace(-1, 1, n)),
     )
     views = json.loads((folder.parent / "model" / "config.json").read_text())["tte"]
-    write_json(folder / "thresholds.json", thresholds_document(chosen, classes, "f1", views, "val"))
+    write_json(folder / "thresholds.json", thresholds_document(chosen, classes, Threshold(), views, "val"))
     (folder / "report.html").write_text("<!doctype html><title>Report</title><p>CapNet report</p>")

@@ -16,7 +16,7 @@ from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
-from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten
+from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten, objectives_in_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -117,7 +117,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "training": sections.training(inputs),
         "reliability": reliability_charts(inputs),
         "thresholds": {
-            "objective": inputs.thresholds.get("objective", "-"),
+            "objective": objectives_in_words(inputs.thresholds),
             "source": chosen_on(inputs.thresholds.get("source"), ""),
             "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
         },

@@ -188,3 +188,9 @@ def _plain(value: Any) -> str:
 def shorten(name: str, limit: int) -> str:
     """The name, or its start where it is longer than ``limit``."""
     return name if len(name) <= limit else name[: limit - 3] + "..."
+
+
+def objectives_in_words(content: Mapping[str, Any]) -> str:
+    """What the thresholds in the content of thresholds.json are for."""
+    critical = content.get("critical_objective")
+    return str(content.get("objective", "?")) + (f", for critical classes {critical}" if critical else "")

@@ -8,6 +8,7 @@ from scipy.special import expit
 from sklearn.metrics import f1_score, precision_score, recall_score
 from unit.evaluation.made_scores import make
 
+from capnet.config.results import Threshold
 from capnet.contracts import make_classes
 from capnet.evaluation.calibration import calibrate, cross_calibrate, fit_calibration
 from capnet.evaluation.cuts import choose_cut
@@ -237,7 +238,7 @@ def test_a_borrowed_threshold_has_the_pooled_probability_in_every_class() -> Non
     found = choose_thresholds(made.labels, made.known, made.scores, "f1", 10**6, 1.0)
     assert found.borrowed.all()
     np.testing.assert_allclose(
-        calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability, atol=1e-5
+        calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability["f1"], atol=1e-5
     )
     assert np.ptp(found.threshold) > 0.01, "classes of other frequency need other scores"
     probabilities = calibrate(found.calibration, made.scores)
@@ -291,7 +292,7 @@ def test_no_positive_at_all_gives_one_half_everywhere() -> None:
     found = choose_thresholds(np.zeros_like(made.labels), made.known, made.scores, "f1", 5, 1.0)
     assert (found.threshold == 0.5).all()
     assert found.borrowed.all()
-    assert found.pooled_probability == 0.5
+    assert found.pooled_probability == {}
 
 
 def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
@@ -301,7 +302,7 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
         {"views": 5, "expand": 24, "average": "logits"},
     )
     found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.8", 5, 1.0)
-    content = thresholds_document(found, classes, "recall>=0.8", views, "val")
+    content = thresholds_document(found, classes, Threshold(objective="recall>=0.8"), views, "val")
     assert [item["name"] for item in content["classes"]] == ["b", "a", "d", "c"]
     assert [np.float32(item["threshold"]) for item in content["classes"]] == found.threshold.tolist()
     assert (content["views"], content["source"], content["objective"], content["schema"]) == (
@@ -312,8 +313,43 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
     )
     assert content["class_fingerprint"] == classes.fingerprint
     assert len(content["calibration"]["shift"]) == 4
-    nothing = thresholds_document(no_thresholds(4), classes, "f1", views, "none")
+    assert "critical_objective" not in content
+    assert content["pooled_probability"] == found.pooled_probability["recall>=0.8"]
+    nothing = thresholds_document(no_thresholds(4), classes, Threshold(critical_objective="f1"), views, "none")
     assert {item["precision"] for item in nothing["classes"]} == {None}
+    assert (nothing["critical_objective"], nothing["pooled_probability"]) == ("f1", 0.5)
+
+
+def test_each_class_has_the_threshold_of_its_own_objective_and_borrows_from_classes_of_the_same() -> None:
+    made = make(400, 8, seed=1, rarest=0.01)
+    asked = np.array(["f1", "recall>=0.9"])[np.arange(8) % 2]
+    every = {
+        wanted: choose_thresholds(made.labels, made.known, made.scores, wanted, 12, 1.0) for wanted in np.unique(asked)
+    }
+    found = choose_thresholds(made.labels, made.known, made.scores, asked.tolist(), 12, 1.0)
+    for c, wanted in enumerate(asked):
+        assert found.borrowed[c] == every[wanted].borrowed[c]
+        if not found.borrowed[c]:
+            assert found.threshold[c] == every[wanted].threshold[c]
+    assert 0 < found.borrowed.sum() < 8
+    # what borrowers share is chosen on classes of their objective alone: the others' labels change nothing
+    other = made.labels.copy()
+    other[:, asked == "f1"] = False
+    other[:30, asked == "f1"] = True
+    lent = found.borrowed & (asked != "f1")
+    assert lent.any()
+    again = choose_thresholds(other, made.known, made.scores, asked.tolist(), 12, 1.0)
+    np.testing.assert_array_equal(again.borrowed[asked != "f1"], found.borrowed[asked != "f1"])
+
+
+def test_an_objective_whose_classes_have_no_positive_is_not_reached() -> None:
+    made = make(200, 4, seed=2)
+    labels = made.labels.copy()
+    labels[:, 3] = False
+    found = choose_thresholds(labels, made.known, made.scores, ["f1", "f1", "f1", "recall>=0.9"], 5, 1.0)
+    assert found.borrowed.tolist() == [False, False, False, True]
+    assert found.reached.tolist() == [True, True, True, False]
+    assert np.isfinite(found.threshold).all()
 
 
 def test_a_recall_next_to_nothing_is_chosen_too() -> None:

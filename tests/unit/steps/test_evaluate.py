@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +462,24 @@ def test_other_objectives(objective: str) -> None:
     own = [item for item in found["classes"] if not item["borrowed"] and item["reached"]]
     assert len(own) >= 3
     assert all(item[measure] >= float(wanted) - 1e-9 for item in own)
+
+
+def test_critical_classes_have_an_objective_of_their_own() -> None:
+    case = make_case(sizes=(60, 200, 80))
+    items = tuple(replace(item, critical=number % 2 == 0) for number, item in enumerate(case.classes.items))
+    case = replace(case, classes=replace(case.classes, items=items))
+    critical = {item.name for item in items if item.critical}
+    settings = {"objective": "precision>=0.8", "critical_objective": "recall>=0.9"}
+    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": settings}))["thresholds"]
+    assert {name: found[name] for name in settings} == settings
+    alone = {
+        wanted: case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": {"objective": wanted}}))
+        for wanted in settings.values()
+    }
+    for number, item in enumerate(found["classes"]):
+        wanted = settings["critical_objective" if item["name"] in critical else "objective"]
+        if not item["borrowed"]:
+            assert item == alone[wanted]["thresholds"]["classes"][number]
 
 
 def test_the_whole_stage_with_a_tiny_model(
