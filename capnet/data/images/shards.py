@@ -13,18 +13,10 @@ import tarfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 MOST_BYTES = 512 * 2**20  # of a picture file
 ENDING = ".tar"
-EXTENDED = (  # entries that hold a long name, or what else does not fit, of the next one
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-MOST_HEADER = 2**20  # bytes of such an entry
+MOST_HEADER = 2**20  # bytes that tarfile reads at once of an entry that holds a long name, or what else does not fit
 
 
 def file_of(path: str) -> str:
@@ -105,15 +97,16 @@ def _range(shard: Path, path: Path) -> tuple[int, int]:
     return found
 
 
-class _Entry(tarfile.TarInfo):
-    """An entry of a tar; one that belongs to the next entry is read at once, so it has to be small."""
+class _Headers(io.BufferedReader):
+    """A tar of which headers alone are read. Those that belong to the next entry are read whole, so they must be small:
+    refused here, because each version of tarfile reads them by other methods.
+    """
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        entry = super().frombuf(buf, encoding, errors)
-        if entry.type in EXTENDED and not 0 <= entry.size <= MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {entry.size:,} bytes")
-        return entry
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = -1 if size is None else size
+        if not 0 <= wanted <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {wanted:,} bytes")
+        return super().read(wanted)
 
 
 @lru_cache(maxsize=4096)
@@ -122,7 +115,7 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]]:
     and time of change.
     """
     try:
-        with tarfile.open(shard, "r:", tarinfo=_Entry) as tar:
+        with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.isreg()}
     # sizes of 10^30, numbers of 5,000 digits, headers of headers of headers
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -259,7 +260,12 @@ def test_a_header_that_says_it_is_huge_is_not_read(tmp_path: Path, kind: bytes, 
     path.write_bytes(entry.tobuf(tarfile.GNU_FORMAT))
     os.truncate(path, 800_000_000)
     outcome = bounded(lambda: read_bytes(path / "a.jpg"))
-    assert f"OSError: not an uncompressed tar file: a header of {size:,} bytes" in outcome.text
+    named = re.search(r"OSError: not an uncompressed tar file: a header of (-?[\d,]+) bytes", outcome.text)
+    if size < 0 and named is None:  # Python refuses it by itself from 3.13.5 on
+        assert "OSError: not an uncompressed tar file: invalid offset" in outcome.text
+    else:
+        assert named is not None
+        assert 0 <= int(named[1].replace(",", "")) - size < 512, "rounded up to whole blocks"
     assert outcome.megabytes < 100
 
 
