@@ -143,7 +143,9 @@ def test_the_geometry_is_that_of_clip_and_zero_shot_ranks_as_before(sets: dict[s
             assert between.mean().item() == pytest.approx(0.75, abs=0.05)
     assert cosines["clip"].mean().item() == pytest.approx(0.2, abs=0.02)
     assert cosines["clip"].std().item() == pytest.approx(0.03, abs=0.01)
-    np.testing.assert_array_equal(cosines["clip"].double().argsort(dim=0), cosines["plain"].double().argsort(dim=0))
+    # the same order, up to cosines that are equal but for their rounding, which differs between builds of torch
+    in_order = cosines["plain"].double().gather(0, cosines["clip"].argsort(dim=0))
+    assert in_order.diff(dim=0).min() >= -1e-6
 
 
 @pytest.mark.parametrize("preset", ["own", "voc-lt", "coco-lt"])
