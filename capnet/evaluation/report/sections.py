@@ -188,6 +188,7 @@ def overview(inputs: Inputs) -> Part:
 def class_rows(inputs: Inputs) -> list[Part]:
     """One row a class for the table of average precisions and the table of thresholds."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
+    critical = {item.name for item in inputs.classes.items if item.critical}
     rows = []
     for row in shown_rows(inputs.per_class).to_dict("records"):
         threshold = chosen.get(row["class"], {})
@@ -206,6 +207,7 @@ def class_rows(inputs: Inputs) -> list[Part]:
                 "probe": percent(row["ap_linear_probe"]),
                 "threshold": fixed(threshold.get("threshold", row["threshold"]), 3),
                 "marks": [
+                    *(["critical"] if row["class"] in critical else []),
                     *(["borrowed"] if threshold.get("borrowed", row["borrowed"]) else []),
                     *([] if threshold.get("reached", True) else ["objective not reached"]),
                 ],

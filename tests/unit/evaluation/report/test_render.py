@@ -181,6 +181,20 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
     assert "(marked): the objective is for several of them together, not for each." in page.text
 
 
+def test_thresholds_table_marks_critical_classes_and_says_their_objective(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    for folder in (made.split, made.model):
+        content = contracts.read_json(folder / "classes.json")
+        content["classes"][2]["critical"] = True
+        contracts.write_json(folder / "classes.json", content)
+    path = made.evaluation / "thresholds.json"
+    contracts.write_json(path, contracts.read_json(path) | {"critical_objective": "recall>=0.95"})
+    page = Page(html_of(made))
+    name = content["classes"][2]["name"]
+    assert {row for row, cells in page.rows("thresholds").items() if "critical" in cells[2]} == {name}
+    assert "for critical classes recall>=0.95, chosen on" in page.text
+
+
 def test_thresholds_without_pictures_to_choose_on(tmp_path: Path) -> None:
     made = make_run(tmp_path, 6, 40)
     path = made.evaluation / "thresholds.json"
