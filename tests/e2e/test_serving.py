@@ -154,7 +154,11 @@ def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server:
             for row in rows
         )
     decided = ask(server, [{"image": b64(path)} for path in expected["path"]], params={"decided_only": True})
-    assert decided == [row for row in rows if row["decision"]]
+    wanted = [row for row in rows if row["decision"]]
+    same = ("picture", "class", "threshold", "decision")
+    assert [[row[key] for key in same] for row in decided] == [[row[key] for key in same] for row in wanted]
+    for key in ("score", "probability"):  # where a tensor lies in memory moves its sums by a rounding
+        np.testing.assert_allclose([row[key] for row in decided], [row[key] for row in wanted], atol=1e-6)
 
 
 @pytest.mark.parametrize(
