@@ -80,8 +80,8 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         return Way("token", host.rstrip("/"), namespace, token, token_file)
     if kind == "port-forward":
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
-    places = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
-    mounted = next((Path(path) for path in places if path and Path(path).is_file()), None)
+    paths = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
+    mounted = next((Path(path) for path in paths if path and Path(path).is_file()), None)
     own = Path(POD_NAMESPACE)
     namespace = namespace or (own.read_text().strip() if own.is_file() else "")
     return Way(

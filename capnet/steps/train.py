@@ -143,7 +143,7 @@ def _fit(
 def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
     epochs = trainer.params.train.epochs
     slow = trainer.machine.device.type == "cpu" and not model.tower_is_frozen and not model.blocks_behind_tokens
-    if slow and images * epochs >= MANY_ON_A_CPU:
+    if slow and images * epochs >= MANY_ON_A_CPU and trainer.process_group.is_main_process:
         logger.warning(
             "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, so"
             " hours for a thousand; train.adapter.in_blocks: false keeps the tower frozen and takes minutes"

@@ -153,3 +153,20 @@ def test_a_path_setting_stays_inside_the_data_folder(path: str) -> None:
         Files(table=path)
     for good in ("", "labels.csv", "a folder/labels.csv.gz", "..a/b..", "images/"):
         assert Files(table=good).table == good
+
+
+def test_adapters_in_some_blocks_and_in_none_contradict_each_other() -> None:
+    for blocks, in_blocks in ((0, False), (2, True)):
+        parse({"train": {"adapter": {"blocks": blocks, "in_blocks": in_blocks}}})
+    with pytest.raises(ConfigError, match="blocks = 2 with in_blocks = false, which puts adapters into no block"):
+        parse({"train": {"adapter": {"blocks": 2, "in_blocks": False}}})
+
+
+@pytest.mark.parametrize("objective", ["recall", "precision>=2", "f2"])
+def test_an_objective_of_critical_classes_is_checked_as_that_of_the_others(objective: str) -> None:
+    assert parse({}).evaluate.threshold.critical_objective == ""
+    for name in ("objective", "critical_objective"):
+        with pytest.raises(ConfigError, match="allowed are f1, recall>=R and precision>=P"):
+            parse({"evaluate": {"threshold": {name: objective}}})
+    with pytest.raises(ConfigError):
+        parse({"evaluate": {"threshold": {"objective": ""}}})

@@ -76,12 +76,12 @@ def test_groups_are_as_coarse_as_all_tables_together_say() -> None:
 def test_a_candidate_that_dissolves_groups_is_measured_as_if_it_had_not() -> None:
     world = Bursts(0, 600, 20, (2.5, 2.5))
     champion = world.scores(world.theirs)
-    told = gate_verdict(world.scores(world.ours), champion, POLICY)
+    plain = gate_verdict(world.scores(world.ours), champion, POLICY)
     dissolved = gate_verdict(world.scores(world.ours, [""] * 600), champion, POLICY)
     renamed = gate_verdict(world.scores(world.ours, [f"own {n}" for n in range(600)]), champion, POLICY)
-    assert numbers(dissolved) == numbers(renamed) == numbers(told)
+    assert numbers(dissolved) == numbers(renamed) == numbers(plain)
     alone = gate_verdict(world.scores(world.ours, [""] * 600), world.scores(world.theirs, [""] * 600), POLICY)
-    widths = [numbers(verdict)["mAP"][3] - numbers(verdict)["mAP"][2] for verdict in (told, alone)]
+    widths = [numbers(verdict)["mAP"][3] - numbers(verdict)["mAP"][2] for verdict in (plain, alone)]
     assert widths[0] > 1.5 * widths[1], "which is what dissolving them would have given"
 
 

@@ -158,6 +158,16 @@ def test_the_model_folder_is_complete_and_equal_runs_give_equal_bytes(made, tiny
     assert not any((folder / "state" / "train").iterdir())
 
 
+@pytest.mark.parametrize(("in_blocks", "many", "warned"), [(True, 20, True), (True, 21, False), (False, 20, False)])
+def test_hours_on_a_cpu_are_warned_of(in_blocks, many, warned, made, tiny_backbone, monkeypatch, caplog):
+    """20 training images, one epoch."""
+    folder, frame = made
+    write_inputs(folder, frame)
+    monkeypatch.setattr(train_stage, "MANY_ON_A_CPU", many)
+    run_both(folder, tiny_backbone, adapter={"in_blocks": in_blocks})
+    assert ("train.adapter.in_blocks: false keeps the tower frozen" in caplog.text) == warned
+
+
 def test_the_served_scores_are_the_mean_logit_over_crops_of_each_picture(made, tiny_backbone):
     folder, frame = made
     write_inputs(folder, frame)
