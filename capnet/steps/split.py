@@ -17,7 +17,7 @@ from capnet.contracts import (
     write_json,
     write_split,
 )
-from capnet.errors import ConfigError, DataError, Problem
+from capnet.errors import ConfigError, DataError, Problem, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from capnet.data.splits.assign import Assignment
 
 log = logging.getLogger(__name__)
+NAMED = 30  # classes in a message, at most; split.json has all without positives
 
 
 def split(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> dict[str, float]:
@@ -117,7 +118,7 @@ def check_positives(
         Warnings, in words.
 
     Raises:
-        DataError: a drawn split has classes short of positives; one problem a split names them all.
+        DataError: a drawn split has classes short of positives; one problem a split counts them all and names NAMED.
     """
     warnings, problems = [], []
     drawn = {"train": True, "val": assignment.validation_source != "given", "test": assignment.test_source == "share"}
@@ -125,17 +126,17 @@ def check_positives(
         required = int(getattr(settings.require_positives, name))
         short = [c for c in range(len(classes)) if counts[name][c] < required]
         if short and drawn[name]:
-            listed = ", ".join(f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short)
+            listed = some([f"{classes.names[c]}: {counts[name][c]} ({total[c]} in all rows)" for c in short], NAMED)
             what = f"{len(short)} of {len(classes)} classes have fewer than {required} known positives in {name}"
             problems.append(
                 Problem(what, listed, _help(name, assignment, settings, bool(max(total[c] for c in short) >= required)))
             )
         elif short:
-            listed = ", ".join(f"{classes.names[c]}: {counts[name][c]}" for c in short)
-            warnings.append(f"fewer than {required} known positives in the given {name} side: {listed}")
+            listed = some([f"{classes.names[c]}: {counts[name][c]}" for c in short], NAMED)
+            warnings.append(f"fewer than {required} known positives in the given {name} rows: {listed}")
         empty = _without(classes, counts[name])
         if empty and (name == "test" or (name == "val" and len(assignment.val))):
-            warnings.append(f"no known positive in {name}, so left out of its means: {', '.join(empty)}")
+            warnings.append(f"no known positive in {name}, so left out of its means: {some(empty, NAMED)}")
     if problems:
         raise DataError(problems=problems)
     return warnings

@@ -195,6 +195,16 @@ def test_classes_short_of_positives_are_refused_with_their_counts(tmp_path: Path
     assert "lower split.validation.share" in caught.value.problems[0].todo, "it took the rows that train lacks"
 
 
+def test_many_short_classes_are_counted_and_some_of_them_named(tmp_path: Path) -> None:
+    source = manifest(tmp_path / "manifest", [[c] for c in range(50)], 50)
+    with pytest.raises(DataError) as caught:
+        split(source, tmp_path / "split", require_positives=RequirePositives(train=2))
+    (problem,) = caught.value.problems
+    assert problem.what == "50 of 50 classes have fewer than 2 known positives in train"
+    assert problem.where.count("(1 in all rows)") == 30
+    assert problem.where.endswith(" and 20 more")
+
+
 def test_a_class_that_is_only_unknown_can_be_taken_out_without_a_list_of_classes(tmp_path: Path) -> None:
     """The class comes from the table, so the table is named and classes.csv only where there is one."""
     rows = "".join(f"images/{row}.jpg,{'cat' if row % 2 else 'dog'},{'bird' if row < 5 else ''}\n" for row in range(40))
@@ -225,9 +235,9 @@ def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogC
     assert frame["split"].tolist() == given
     assert decisions["without_positives"] == {"train": [], "val": ["class 1", "class 2"], "test": ["class 2"]}
     assert decisions["warnings"] == [
-        "fewer than 1 known positives in the given val side: class 1: 0, class 2: 0",
+        "fewer than 1 known positives in the given val rows: class 1: 0, class 2: 0",
         "no known positive in val, so left out of its means: class 1, class 2",
-        "fewer than 2 known positives in the given test side: class 2: 0",
+        "fewer than 2 known positives in the given test rows: class 2: 0",
         "no known positive in test, so left out of its means: class 2",
     ]
     assert [record.getMessage() for record in caplog.records] == decisions["warnings"]
