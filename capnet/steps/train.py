@@ -147,7 +147,7 @@ def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
         logger.warning(
             "%d epochs of %d images through all of a ViT and back: on a CPU about 0.3 s an image with ViT-B/16, so"
             " hours for a thousand; train.adapter.in_blocks: false keeps the tower frozen and takes minutes"
-            " (docs/your-own-data.md, Without a GPU)",
+            " (docs/your-own-data.md, Time)",
             epochs,
             images,
         )
