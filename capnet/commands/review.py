@@ -44,8 +44,8 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     format, and leaves them as they are. Earlier corrections are in the table again.
     """
     from capnet.config import load
-    from capnet.contracts import replace_file
-    from capnet.data.annotations.corrections import corrections_text, read_corrections
+    from capnet.contracts import csv_text, replace_file
+    from capnet.data.annotations.corrections import read_corrections
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
     from capnet.errors import DataError
@@ -59,7 +59,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / PAGE, page(asked, before, chosen))
-    replace_file(out / TABLE, corrections_text([*rows, *asked], COLUMNS))
+    replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
     click.echo(
         f"review: {len(asked)} labels to look at, {len(before)} corrected before. Open {out / PAGE}, or fill in column"
         f" label of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run"

@@ -13,6 +13,7 @@ from capnet.contracts.classes import (
 from capnet.contracts.files import (
     SCHEMA,
     check_schema,
+    csv_text,
     dvc_output,
     md5_file,
     number,
@@ -68,6 +69,7 @@ __all__ = [
     "LabelGraph",
     "check_schema",
     "check_tensors",
+    "csv_text",
     "dvc_output",
     "label_matrix",
     "make_classes",

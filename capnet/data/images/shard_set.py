@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from capnet.contracts import SPLITS, Classes
+from capnet.contracts import SPLITS, Classes, csv_text, replace_file
+from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
 from capnet.data.images.decode import open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
@@ -71,7 +72,11 @@ def write_shard_set(
                 for name in unfit
             ]
         )
-    _write_classes(out / "classes.csv", classes)
+    listed = (
+        (item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else "")
+        for item in classes.items
+    )
+    replace_file(out / "classes.csv", csv_text(CLASS_COLUMNS, listed))
     problems: list[Problem] = []
     shards = 0
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
@@ -188,13 +193,3 @@ class _Shards:
         self._samples += 1
         self._filled += len(image) + len(content)
         return f"{self._file}/{member}"
-
-
-def _write_classes(path: Path, classes: Classes) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["name", "prompt_name", "critical"])
-        for item in classes.items:
-            table.writerow(
-                [item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else ""]
-            )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from capnet.contracts import csv_text
 from capnet.errors import ConfigError
 from capnet.inline import text_and_path
 
@@ -26,11 +27,8 @@ def reference_text(table: pd.DataFrame) -> str:
     Args:
         table: columns image_id and split.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(sorted((row, TEST if split == TEST else TRAIN) for row, split in table[list(HEADER)].to_numpy()))
-    return text.getvalue()
+    rows = ((image, TEST if split == TEST else TRAIN) for image, split in table[list(HEADER)].to_numpy())
+    return csv_text(HEADER, sorted(rows))
 
 
 def read_split_reference(setting: str) -> dict[str, str]:
