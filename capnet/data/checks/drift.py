@@ -154,7 +154,6 @@ def drift_rules(severity: str) -> list[Rule]:
         Rule(
             "no_drift",
             "excess",
-            "within",
             "classes, imbalance ratio, labels per picture and co-occurrence are near those of the reference",
             "the data is not what it was when the reference was written",
             "find out why; if the change is meant, write the reference anew (`capnet validate --save-reference`) and"
