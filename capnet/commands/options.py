@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +30,8 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
 
     return decorate
 
+
+path_option = partial(click.option, show_default=True, type=click.Path(path_type=Path))  # a file or a folder
 
 model_option = click.option(
     "--model",

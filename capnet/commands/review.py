@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capnet.commands.options import settings_options
+from capnet.commands.options import path_option, settings_options
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -23,15 +23,11 @@ TABLE, PAGE = "corrections.csv", "review.html"
     "  cp review/corrections.csv data && dvc repro     once column label is filled in",
 )
 @settings_options()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("review"), show_default=True, help="Folder to write."
-)
+@path_option("--out", default="review", help="Folder to write.")
 @click.option(
     "--most", type=click.IntRange(1, 5000), default=200, show_default=True, help="Labels to look at, at most."
 )
-@click.option(
-    "--outputs", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Of the stages."
-)
+@path_option("--outputs", default="outputs", help="Of the stages.")
 @click.option(
     "--test", is_flag=True, help="Test images too: what is corrected there where the model is sure flatters it."
 )
