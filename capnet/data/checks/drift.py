@@ -90,33 +90,22 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
     text, path = text_and_path(setting, "validate.reference")
     if text is None:
         return None
+    todo = "write it anew with `capnet validate --save-reference`"
     try:
-        content = json.loads(text)
+        content: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        raise ContractError(
-            f"not valid JSON: {error}", str(path), "write it anew with `capnet validate --save-reference`"
-        ) from None
+        raise ContractError(f"not valid JSON: {error}", str(path), todo) from None
     check_schema(content, path)
     try:
         for split in content["sides"].values():
-            whole = [
-                split["rows"],
-                split["labels"],
-                split["squares"],
-                split["all_pairs"],
-                split["pair_squares"],
-                *split["positives"].values(),
-                *split["pairs"].values(),
-            ]
+            sums = (split[name] for name in ("rows", "labels", "squares", "all_pairs", "pair_squares"))
+            whole = [*sums, *split["positives"].values(), *split["pairs"].values()]
             if not split["rows"] or not all(isinstance(number, int) and number >= 0 for number in whole):
                 raise ValueError("counts are whole numbers")
         list(content["classes"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ContractError(
-            f"not a reference: {error!r}", str(path), "write it anew with `capnet validate --save-reference`"
-        ) from None
-    result: dict[str, Any] = content
-    return result
+        raise ContractError(f"not a reference: {error!r}", str(path), todo) from None
+    return content
 
 
 def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
@@ -137,9 +126,8 @@ def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Dr
         before, after = reference["sides"].get(split), now["sides"].get(split)
         if before is None or after is None:
             if before is not None or after is not None:
-                rows.append(
-                    ("rows", split, f"{before['rows'] if before else 0}, now {after['rows'] if after else 0}", 1.0)
-                )
+                old, new = (counts["rows"] if counts else 0 for counts in (before, after))
+                rows.append(("rows", split, f"{old}, now {new}", 1.0))
             continue
         if split == "train":
             rows.append(("imbalance ratio", split, *_imbalance(before, after, limits.imbalance)))

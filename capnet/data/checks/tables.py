@@ -50,17 +50,8 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         Its columns without labels, and highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and
         sides_of_picture, sides_of_group, sides_of_sequence: in how many splits these are.
     """
-    columns = [
-        "image_id",
-        "path",
-        "split",
-        "width",
-        "height",
-        "sha256",
-        "group",
-        *(["sequence"] if "sequence" in frame else []),
-    ]
-    table = frame[columns].reset_index(drop=True)
+    columns = ("image_id", "path", "split", "width", "height", "sha256", "group", "sequence")
+    table = frame[[name for name in columns if name in frame or name != "sequence"]].reset_index(drop=True)
     both = label_csr(frame["labels"], WIDEST) + label_csr(frame["unknown"], WIDEST)
     entries = label_lists.flat(frame["labels"])[1] + label_lists.flat(frame["unknown"])[1]
     found = np.diff(both.indptr)

@@ -56,9 +56,8 @@ def read_split_reference(setting: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(HEADER) or row[1] not in (TRAIN, TEST) or row[0] in found:
-            what = (
-                "an image id that is there already" if len(row) == 2 and row[0] in found else "no id and train or test"
-            )
+            repeated = len(row) == len(HEADER) and row[0] in found
+            what = "an image id that is there already" if repeated else "no id and train or test"
             raise ConfigError(what, f"{path}, line {number}", todo)
         found[row[0]] = row[1]
     return found

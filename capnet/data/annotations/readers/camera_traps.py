@@ -190,10 +190,13 @@ def _over_sequences(file: _File) -> None:
 def _tell_sequences_apart(file: _File) -> None:
     """Where locations number their sequences each from 1, the location becomes part of a sequence's name."""
     locations: dict[str, set[str]] = {}
-    located = [(frame, frame.location, frame.sequence) for frame in file.frames.values()]
+    located = [
+        (frame, frame.location, frame.sequence)
+        for frame in file.frames.values()
+        if frame.location is not None and frame.sequence is not None
+    ]
     for _, location, sequence in located:
-        if location is not None and sequence is not None:
-            locations.setdefault(sequence, set()).add(location)
+        locations.setdefault(sequence, set()).add(location)
     for frame, location, sequence in located:
-        if location is not None and sequence is not None and len(locations[sequence]) > 1:
+        if len(locations[sequence]) > 1:
             frame.sequence = f"{location} / {sequence}"
