@@ -16,19 +16,12 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
     Args:
         use: what the command takes from the settings, for the help text.
     """
-
-    def decorate(command: Any) -> Any:
-        help_text = f"Settings file{'; ' if use else ''}{use}."
-        changes = click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Override one setting; may be repeated.",
-        )
-        return click.option("--params", default="params.yaml", show_default=True, help=help_text)(changes(command))
-
-    return decorate
+    help_text = f"Settings file{'; ' if use else ''}{use}."
+    params = click.option("--params", default="params.yaml", show_default=True, help=help_text)
+    changes = click.option(
+        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+    )
+    return lambda command: params(changes(command))
 
 
 path_option = partial(click.option, show_default=True, type=click.Path(path_type=Path))  # a file or a folder

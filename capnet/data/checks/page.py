@@ -76,13 +76,9 @@ def verdict(checks: Sequence[Check]) -> list[str]:
 
 def _shown(check: Check) -> dict[str, Any]:
     state = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
-    keys = [key for key in TITLES if check.offending and key in check.offending[0]]
     # the value says nothing new where a rule is about the path or the split itself
-    keys = [
-        key
-        for key in keys
-        if key != "value" or any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
-    ]
+    is_news = any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
+    keys = [key for key in TITLES if check.offending and key in check.offending[0] and (key != "value" or is_news)]
     cells = [["" if row[key] is None else row[key] for key in keys] for row in check.offending]
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}

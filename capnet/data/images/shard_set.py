@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +66,8 @@ def write_shard_set(
     unfit = [name for name in classes.names if separator in name]
     if unfit:
         todo = "set ingest.separator to a character that no class has"
-        raise DataError(
-            problems=[
-                Problem(f"class {name!r} contains the separator of labels, {separator!r}", "classes.json", todo)
-                for name in unfit
-            ]
-        )
+        what = f"contains the separator of labels, {separator!r}"
+        raise DataError(problems=[Problem(f"class {name!r} {what}", "classes.json", todo) for name in unfit])
     listed = (
         (item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else "")
         for item in classes.items
@@ -83,8 +79,7 @@ def write_shard_set(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for split in ("", *SPLITS):
-            writer = _Shards(out, split or "all", size)
-            with writer:
+            with closing(_Shards(out, split or "all", size)) as writer:
                 for row in _rows_of(rows, split):
                     data = _image(root, row, problems)
                     if data is not None:
@@ -164,25 +159,20 @@ class _Shards:
     def __init__(self, out: Path, name: str, size: int) -> None:
         self.out, self.name, self.size = out, name, size
         self.count = 0
-        self._stack = ExitStack()
         self._tar: tarfile.TarFile | None = None
         self._samples = self._filled = 0
 
-    def __enter__(self) -> _Shards:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
 
     def add(self, image: bytes, suffix: str, label: dict[str, Any]) -> str:
         """Add a sample; the path of its image below ``out``."""
         if self._tar is None or self._filled >= self.size:
-            self._stack.close()
+            self.close()
             self._file = f"{FOLDER}/{self.name}-{self.count:06d}.tar"
             (self.out / FOLDER).mkdir(exist_ok=True)
-            self._tar = self._stack.enter_context(
-                tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
-            )
+            self._tar = tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
             self.count += 1
             self._filled = 0
         key = f"{self._samples:09d}"

@@ -121,14 +121,11 @@ def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tup
         numbers |= {
             blank: number for blank in traps.blank for name, number in numbers.items() if name.casefold() == blank
         }
-    missing = [name for name in traps.unsure if name not in numbers]
-    if not usual:
-        missing = [name for name in traps.blank if name not in numbers] + missing
-    if missing:
+    named = traps.unsure if usual else (*traps.blank, *traps.unsure)
+    if missing := [name for name in dict.fromkeys(named) if name not in numbers]:
         todo = f"the categories are: {', '.join(sorted(numbers)[:30])}"
         where = f"ingest.camera_traps, {path}"
-        unique = dict.fromkeys(missing)
-        raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in unique])
+        raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in missing])
     return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
 
 
