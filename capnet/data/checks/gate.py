@@ -73,11 +73,10 @@ def check_split(
             left_out += not_checked(likeness_rules("warning"), "validate.near_duplicates is off")
     judged = [check_table("pictures", table, rules)]
     if settings.few_positives == "off":
-        left_out += not_checked(
-            class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off"
-        )
+        left_out += not_checked(class_rules("warning", settings.min_positives), "validate.few_positives is off")
     else:
-        judged.append(check_table("classes", class_table(frame, classes), class_rules(settings)))
+        rules = class_rules(settings.few_positives, settings.min_positives)
+        judged.append(check_table("classes", class_table(frame, classes), rules))
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = "validate.reference names no file"

@@ -209,17 +209,16 @@ def likeness_rules(severity: str) -> list[Rule]:
     ]
 
 
-def class_rules(settings: Validate) -> list[Rule]:
-    """What should hold of every class."""
+def class_rules(severity: str, least: int) -> list[Rule]:
+    """What should hold of every class, which needs ``least`` positives."""
     return [
         Rule(
             "enough_positives",
             "positives",
-            f"every class has {settings.min_positives} known positives or more in every split",
-            f"a class has fewer than {settings.min_positives} known positives in a split, so its figures there say"
-            " little",
+            f"every class has {least} known positives or more in every split",
+            f"a class has fewer than {least} known positives in a split, so its figures there say little",
             "add pictures of these classes, or read their figures with care; validate.min_positives sets the number",
-            severity=settings.few_positives,
-            minimum=settings.min_positives,
+            severity,
+            minimum=least,
         )
     ]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations import label_lists
-from capnet.data.annotations.label_lists import label_csr
+from capnet.data.annotations.label_lists import flat, known_positives, label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
 from capnet.data.images.image_files import ImageFile
@@ -35,7 +34,7 @@ def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, n
     Returns:
         Row and class, each int [label].
     """
-    known = label_lists.known_positives(frame, WIDEST).tocoo()
+    known = known_positives(frame, WIDEST).tocoo()
     inside = known.col < n_classes
     return known.row[inside], known.col[inside]
 
@@ -53,7 +52,7 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     columns = ("image_id", "path", "split", "width", "height", "sha256", "group", "sequence")
     table = frame[[name for name in columns if name in frame or name != "sequence"]].reset_index(drop=True)
     both = label_csr(frame["labels"], WIDEST) + label_csr(frame["unknown"], WIDEST)
-    entries = label_lists.flat(frame["labels"])[1] + label_lists.flat(frame["unknown"])[1]
+    entries = flat(frame["labels"])[1] + flat(frame["unknown"])[1]
     found = np.diff(both.indptr)
     both.sort_indices()
     table["highest_label"] = 0
