@@ -42,32 +42,23 @@ def drift_counts(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     """
     from scipy.sparse import csr_array
 
-    row, label = positive_entries(frame, len(classes))
-    split = np.asarray(frame["split"], dtype=object)
     splits: dict[str, Any] = {}
     for name in SPLITS:
-        in_split = np.flatnonzero(split == name)
-        if not len(in_split):
+        rows = frame[frame["split"] == name]
+        if not len(rows):
             continue
-        position = np.full(len(split), -1, dtype=np.int64)
-        position[in_split] = np.arange(len(in_split))
-        here = position[row] >= 0
-        matrix = csr_array(
-            (np.ones(here.sum(), dtype=np.int64), (position[row[here]], label[here])),
-            shape=(len(in_split), len(classes)),
-        )
-        per_row = np.bincount(position[row[here]], minlength=len(in_split))
+        row, label = positive_entries(rows, len(classes))
+        matrix = csr_array((np.ones(len(row), dtype=np.int64), (row, label)), shape=(len(rows), len(classes)))
+        per_row = np.bincount(row, minlength=len(rows))
         together = (matrix.T @ matrix).tocoo()
         above = together.row < together.col
         first, second, count = together.row[above], together.col[above], together.data[above]
         most = np.lexsort((second, first, -count))[:MOST_PAIRS]
         splits[name] = {
-            "rows": len(in_split),
+            "rows": len(rows),
             "labels": int(per_row.sum()),
             "squares": int((per_row**2).sum()),
-            "positives": dict(
-                zip(classes.names, np.bincount(label[here], minlength=len(classes)).tolist(), strict=True)
-            ),
+            "positives": dict(zip(classes.names, matrix.sum(axis=0).tolist(), strict=True)),
             "pairs": {BETWEEN.join((classes.names[first[i]], classes.names[second[i]])): int(count[i]) for i in most},
             "all_pairs": int(count.sum()),
             "pair_squares": int(((per_row * (per_row - 1) // 2) ** 2).sum()),

@@ -12,7 +12,7 @@ import numpy as np
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import positive_entries
+from capnet.data.checks.tables import positive_entries, positives_by_split
 from capnet.errors import counted
 
 if TYPE_CHECKING:
@@ -113,22 +113,18 @@ def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 
 
 def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    row, label = positive_entries(frame, len(classes))
-    split = np.asarray(frame["split"], dtype=object)
-    splits = [name for name in SPLITS if (split == name).any()]
-    counts = np.zeros((1, len(classes)), dtype=int)
-    if splits:
-        counts = np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
-    most = math.log1p(max(1, counts[0].max(initial=0)))
+    counts = positives_by_split(frame, len(classes))
+    first = next(iter(counts.values()), np.zeros(len(classes), dtype=int))
+    most = math.log1p(max(1, first.max(initial=0)))
     rows = [
         {
             "name": classes.names[c],
-            "width": f"{100 * math.log1p(counts[0, c]) / most:.1f}",
-            "counts": counts[: len(splits), c].tolist(),
+            "width": f"{100 * math.log1p(first[c]) / most:.1f}",
+            "counts": [int(of_split[c]) for of_split in counts.values()],
         }
-        for c in np.argsort(-counts[0], kind="stable")
+        for c in np.argsort(-first, kind="stable")
     ]
     parts = [{"folded": "", "rows": rows[:OPEN]}]
     if len(rows) > OPEN:
         parts.append({"folded": f"{len(rows) - OPEN} more classes", "rows": rows[OPEN:]})
-    return {"splits": splits, "parts": parts}
+    return {"splits": list(counts), "parts": parts}

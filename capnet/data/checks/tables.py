@@ -39,6 +39,15 @@ def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, n
     return known.row[inside], known.col[inside]
 
 
+def positives_by_split(frame: pd.DataFrame, n_classes: int) -> dict[str, np.ndarray]:
+    """Known positives, int [class], of every split that has rows."""
+    row, label = positive_entries(frame, n_classes)
+    split = frame["split"].to_numpy(dtype=object)
+    return {
+        name: np.bincount(label[split[row] == name], minlength=n_classes) for name in SPLITS if (split == name).any()
+    }
+
+
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the rules judge, one row an image.
 
@@ -122,11 +131,8 @@ def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
     import pandas as pd
 
-    row, label = positive_entries(frame, len(classes))
-    splits = frame["split"].to_numpy(dtype=object)
-    parts = []
-    for split in SPLITS:
-        if (splits == split).any():
-            counts = np.bincount(label[splits[row] == split], minlength=len(classes))
-            parts.append(pd.DataFrame({"class": classes.names, "split": split, "positives": counts}))
+    parts = [
+        pd.DataFrame({"class": classes.names, "split": split, "positives": counts})
+        for split, counts in positives_by_split(frame, len(classes)).items()
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"class": [], "split": [], "positives": []})
