@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import path_option
 from capnet.errors import DataError
 
 
@@ -37,13 +38,7 @@ def compare_with_record(folder: Path, out: Path) -> tuple[str, str]:
 
 
 @click.command()
-@click.option(
-    "--out",
-    default="data",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder to draw into; it must be empty or new.",
-)
+@path_option("--out", default="data", help="Folder to draw into; it must be empty or new.")
 @click.option(
     "--seed",
     default=0,

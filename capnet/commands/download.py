@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from capnet.commands.options import path_option
+
 NUS_WIDE = """NUS-WIDE cannot be downloaded by a program: its publisher wants to know who uses the images.
 
   where: https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html
@@ -16,13 +18,7 @@ NUS_WIDE = """NUS-WIDE cannot be downloaded by a program: its publisher wants to
 
 @click.command()
 @click.argument("name", type=click.Choice(["voc2007", "voc2012", "coco2017", "nus-wide"]))
-@click.option(
-    "--out",
-    default="data",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder to extract into; benchmarks may share it.",
-)
+@path_option("--out", default="data", help="Folder to extract into; benchmarks may share it.")
 @click.option("--base-url", default="", help="A mirror that has the same files below it.")
 @click.option("--keep-archives", is_flag=True, help="Keep the archives in OUT/.downloads after extraction.")
 def command(name: str, out: Path, base_url: str, keep_archives: bool) -> None:

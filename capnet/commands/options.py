@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,20 +16,15 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
     Args:
         use: what the command takes from the settings, for the help text.
     """
+    help_text = f"Settings file{'; ' if use else ''}{use}."
+    params = click.option("--params", default="params.yaml", show_default=True, help=help_text)
+    changes = click.option(
+        "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+    )
+    return lambda command: params(changes(command))
 
-    def decorate(command: Any) -> Any:
-        help_text = f"Settings file{'; ' if use else ''}{use}."
-        changes = click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Override one setting; may be repeated.",
-        )
-        return click.option("--params", default="params.yaml", show_default=True, help=help_text)(changes(command))
 
-    return decorate
-
+path_option = partial(click.option, show_default=True, type=click.Path(path_type=Path))  # a file or a folder
 
 model_option = click.option(
     "--model",

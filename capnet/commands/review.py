@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capnet.commands.options import settings_options
+from capnet.commands.options import path_option, settings_options
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -23,15 +23,11 @@ TABLE, PAGE = "corrections.csv", "review.html"
     "  cp review/corrections.csv data && dvc repro     once column label is filled in",
 )
 @settings_options()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("review"), show_default=True, help="Folder to write."
-)
+@path_option("--out", default="review", help="Folder to write.")
 @click.option(
     "--most", type=click.IntRange(1, 5000), default=200, show_default=True, help="Labels to look at, at most."
 )
-@click.option(
-    "--outputs", type=click.Path(path_type=Path), default=Path("outputs"), show_default=True, help="Of the stages."
-)
+@path_option("--outputs", default="outputs", help="Of the stages.")
 @click.option(
     "--test", is_flag=True, help="Test images too: what is corrected there where the model is sure flatters it."
 )
@@ -44,8 +40,8 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     format, and leaves them as they are. Earlier corrections are in the table again.
     """
     from capnet.config import load
-    from capnet.contracts import replace_file
-    from capnet.data.annotations.corrections import corrections_text, read_corrections
+    from capnet.contracts import csv_text, replace_file
+    from capnet.data.annotations.corrections import read_corrections
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
     from capnet.errors import DataError
@@ -59,7 +55,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / PAGE, page(asked, before, chosen))
-    replace_file(out / TABLE, corrections_text([*rows, *asked], COLUMNS))
+    replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
     click.echo(
         f"review: {len(asked)} labels to look at, {len(before)} corrected before. Open {out / PAGE}, or fill in column"
         f" label of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run"

@@ -6,30 +6,14 @@ from pathlib import Path
 
 import click
 
-from capnet.commands.options import settings_options
+from capnet.commands.options import path_option, settings_options
 
 
 @click.command()
-@click.option(
-    "--out",
-    default="data-shards",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; it must be empty or new.",
-)
+@path_option("--out", default="data-shards", help="Folder to write; it must be empty or new.")
 @settings_options("data.root and ingest.separator")
-@click.option(
-    "--manifest",
-    default="outputs/manifest",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Images that ingest has listed.",
-)
-@click.option(
-    "--split",
-    type=click.Path(path_type=Path),
-    help="Only the images of a split, such as outputs/split, each in shards of its own.",
-)
+@path_option("--manifest", default="outputs/manifest", help="Images that ingest has listed.")
+@path_option("--split", help="Only the images of a split, such as outputs/split, each in shards of its own.")
 @click.option("--size", default=500, show_default=True, type=click.IntRange(min=1), help="Megabytes of a shard, about.")
 @click.option(
     "--shorter",

@@ -2,102 +2,48 @@
 one stage reads.
 """
 
-from capnet.contracts.classes import (
-    BUCKETS,
-    Classes,
-    make_classes,
-    read_classes,
-    slugify,
-    write_classes,
-)
-from capnet.contracts.files import (
-    SCHEMA,
-    check_schema,
-    dvc_output,
-    md5_file,
-    number,
-    read_csv_rows,
-    read_evaluation,
-    read_json,
-    reading,
-    replace_file,
-    replacing,
-    sha256_file,
-    sha256_files,
-    tree_hash,
-    write_json,
-)
-from capnet.contracts.tables import (
-    MANIFEST_COLUMNS,
-    PREDICTION_COLUMNS,
-    SCORED_COLUMNS,
-    SEEN_COLUMNS,
-    SPLITS,
-    VARIANTS,
-    label_matrix,
-    read_gate_rows,
-    read_manifest,
-    read_predictions,
-    read_split,
-    unit_codes,
-    write_gate_rows,
-    write_manifest,
-    write_predictions,
-    write_split,
-)
-from capnet.contracts.tensors import (
-    LabelGraph,
-    check_tensors,
-    read_cached_tensors,
-    read_graph,
-    read_tensors,
-    write_graph,
-    write_tensors,
-)
-
-__all__ = [
-    "BUCKETS",
-    "MANIFEST_COLUMNS",
-    "PREDICTION_COLUMNS",
-    "SCHEMA",
-    "SCORED_COLUMNS",
-    "SEEN_COLUMNS",
-    "SPLITS",
-    "VARIANTS",
-    "Classes",
-    "LabelGraph",
-    "check_schema",
-    "check_tensors",
-    "dvc_output",
-    "label_matrix",
-    "make_classes",
-    "md5_file",
-    "number",
-    "read_cached_tensors",
-    "read_classes",
-    "read_csv_rows",
-    "read_evaluation",
-    "read_gate_rows",
-    "read_graph",
-    "read_json",
-    "read_manifest",
-    "read_predictions",
-    "read_split",
-    "read_tensors",
-    "reading",
-    "replace_file",
-    "replacing",
-    "sha256_file",
-    "sha256_files",
-    "slugify",
-    "tree_hash",
-    "unit_codes",
-    "write_classes",
-    "write_gate_rows",
-    "write_graph",
-    "write_json",
-    "write_manifest",
-    "write_predictions",
-    "write_split",
-    "write_tensors",
-]
+from capnet.contracts.classes import BUCKETS as BUCKETS
+from capnet.contracts.classes import Classes as Classes
+from capnet.contracts.classes import make_classes as make_classes
+from capnet.contracts.classes import read_classes as read_classes
+from capnet.contracts.classes import slugify as slugify
+from capnet.contracts.classes import write_classes as write_classes
+from capnet.contracts.files import SCHEMA as SCHEMA
+from capnet.contracts.files import check_schema as check_schema
+from capnet.contracts.files import csv_text as csv_text
+from capnet.contracts.files import dvc_output as dvc_output
+from capnet.contracts.files import md5_file as md5_file
+from capnet.contracts.files import number as number
+from capnet.contracts.files import read_csv_rows as read_csv_rows
+from capnet.contracts.files import read_evaluation as read_evaluation
+from capnet.contracts.files import read_json as read_json
+from capnet.contracts.files import reading as reading
+from capnet.contracts.files import replace_file as replace_file
+from capnet.contracts.files import replacing as replacing
+from capnet.contracts.files import sha256_file as sha256_file
+from capnet.contracts.files import sha256_files as sha256_files
+from capnet.contracts.files import tree_hash as tree_hash
+from capnet.contracts.files import write_json as write_json
+from capnet.contracts.tables import MANIFEST_COLUMNS as MANIFEST_COLUMNS
+from capnet.contracts.tables import PREDICTION_COLUMNS as PREDICTION_COLUMNS
+from capnet.contracts.tables import SCORED_COLUMNS as SCORED_COLUMNS
+from capnet.contracts.tables import SEEN_COLUMNS as SEEN_COLUMNS
+from capnet.contracts.tables import SPLITS as SPLITS
+from capnet.contracts.tables import VARIANTS as VARIANTS
+from capnet.contracts.tables import label_matrix as label_matrix
+from capnet.contracts.tables import read_gate_rows as read_gate_rows
+from capnet.contracts.tables import read_manifest as read_manifest
+from capnet.contracts.tables import read_predictions as read_predictions
+from capnet.contracts.tables import read_split as read_split
+from capnet.contracts.tables import unit_codes as unit_codes
+from capnet.contracts.tables import write_gate_rows as write_gate_rows
+from capnet.contracts.tables import write_manifest as write_manifest
+from capnet.contracts.tables import write_predictions as write_predictions
+from capnet.contracts.tables import write_split as write_split
+from capnet.contracts.tensors import LabelGraph as LabelGraph
+from capnet.contracts.tensors import check_tensors as check_tensors
+from capnet.contracts.tensors import read_cached_tensors as read_cached_tensors
+from capnet.contracts.tensors import read_graph as read_graph
+from capnet.contracts.tensors import read_tensors as read_tensors
+from capnet.contracts.tensors import write_graph as write_graph
+from capnet.contracts.tensors import write_tensors as write_tensors

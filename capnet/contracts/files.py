@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ def replace_file(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV table with a header, in the same bytes on every system."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys, so that equal content gives equal bytes; NaN is refused."""
     replace_file(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
@@ -147,10 +155,11 @@ def check_schema(content: Any, path: Path) -> None:
 
 def tree_hash(root: Path) -> str:
     """DVC's md5 of a folder ('....dir'): of the JSON list of (md5, relative path), sorted by path."""
-    entries = []
-    for path in root.rglob("*"):
-        if path.is_file():
-            entries.append({"md5": md5_file(path), "relpath": path.relative_to(root).as_posix()})
+    entries = [
+        {"md5": md5_file(path), "relpath": path.relative_to(root).as_posix()}
+        for path in root.rglob("*")
+        if path.is_file()
+    ]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 

@@ -101,11 +101,8 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "the folder is not empty" if out.is_dir() else "there is a file of this name"
-        raise DataError(
-            f"{what}; {content} never overwrite anything",
-            str(out),
-            "choose another folder with --out, or move what is there away",
-        )
+        todo = "choose another folder with --out, or move what is there away"
+        raise DataError(f"{what}; {content} never overwrite anything", str(out), todo)
     out = out.resolve()
     temporary = out.with_name(f".{out.name}.drawing")
     try:
@@ -116,11 +113,8 @@ def all_or_nothing(out: Path, content: str) -> Iterator[Path]:
             out.rmdir()
         os.replace(temporary, out)
     except OSError as error:
-        raise DataError(
-            f"cannot write the {content}: {error.strerror or error}",
-            str(out),
-            "choose a folder you may write to with --out",
-        ) from None
+        what = f"cannot write the {content}: {error.strerror or error}"
+        raise DataError(what, str(out), "choose a folder you may write to with --out") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

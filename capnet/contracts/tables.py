@@ -34,11 +34,6 @@ SEEN_COLUMNS = ("sha256", "group")
 SCORED_COLUMNS = (*SEEN_COLUMNS, "labels", "unknown", "scores")
 
 
-def _manifest_schema(frame: pd.DataFrame, with_split: bool) -> Any:
-    optional = [name for name in OPTIONAL_COLUMNS if name in frame.columns]
-    return _schema([*MANIFEST_COLUMNS, *optional, *(["split"] if with_split else [])])
-
-
 def _schema(names: Sequence[str]) -> Any:
     """The Arrow schema of columns, by their names."""
     import pyarrow as pa
@@ -48,10 +43,11 @@ def _schema(names: Sequence[str]) -> Any:
     return pa.schema([(name, kinds.get(name, pa.string())) for name in names])
 
 
-def _write_table(path: Path, frame: pd.DataFrame, schema: Any) -> None:
+def _write_table(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema([name for name in columns if name in frame or name not in OPTIONAL_COLUMNS])
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False).replace_schema_metadata(
         {"capnet_schema": str(SCHEMA)}
     )
@@ -113,7 +109,7 @@ def write_manifest(path: Path, frame: pd.DataFrame) -> None:
     """manifest.parquet: one row an image (MANIFEST_COLUMNS; group, slice and given_split may be null, and what was not
     measured; OPTIONAL_COLUMNS).
     """
-    _write_table(path, frame, _manifest_schema(frame, with_split=False))
+    _write_table(path, frame, (*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -122,7 +118,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 def write_split(path: Path, frame: pd.DataFrame) -> None:
     """split.parquet: manifest columns and ``split`` (train, val, test), the only table read from there on."""
-    _write_table(path, frame, _manifest_schema(frame, with_split=True))
+    _write_table(path, frame, (*MANIFEST_COLUMNS, *OPTIONAL_COLUMNS, "split"))
 
 
 def read_split(path: Path) -> pd.DataFrame:
@@ -131,7 +127,7 @@ def read_split(path: Path) -> pd.DataFrame:
 
 def write_predictions(path: Path, frame: pd.DataFrame) -> None:
     """predictions.parquet: image_id, split, slice, variant, scores (list<float32>, in class order, in [0, 1])."""
-    _write_table(path, frame, _schema(PREDICTION_COLUMNS))
+    _write_table(path, frame, PREDICTION_COLUMNS)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -140,7 +136,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def write_gate_rows(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
     """A table of a promotion: SCORED_COLUMNS or SEEN_COLUMNS, one row an image."""
-    _write_table(path, frame, _schema(columns))
+    _write_table(path, frame, columns)
 
 
 def read_gate_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import unicodedata
@@ -14,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
-from capnet.contracts import replace_file, write_classes, write_manifest
+from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
 from capnet.data.annotations.corrections import apply_corrections
 from capnet.data.annotations.label_names import NOTHING
 from capnet.data.annotations.paths import DataFolder
@@ -175,13 +173,11 @@ def _leads_out(path: str, where: str) -> Problem:
 
 def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
     """Write left_out.csv: image_id, path and reason; and a warning that names the first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image_id", "path", "reason"])
+    table = []
     for row, fault in faults:
         name = str(rows["path"].iloc[row])
-        writer.writerow([rows["image_id"].iloc[row], name, fault.what.removeprefix(f"image {name!r}: ")])
-    replace_file(path, text.getvalue())
+        table.append((rows["image_id"].iloc[row], name, fault.what.removeprefix(f"image {name!r}: ")))
+    replace_file(path, csv_text(("image_id", "path", "reason"), table))
     named = "; ".join(fault.what for _, fault in faults[:NAMED])
     more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
     log.warning("%d of %d images left out: %s%s", len(faults), len(rows), named, more)

@@ -5,6 +5,7 @@ the run.
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     checks, judged = check_split(frame, classes, root, params.validate_, params.data.links)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
-    fields = ("name", "severity", "success", "observed", "rows", "offending", "demands", "says", "todo", "why")
-    content = {
-        "schema": SCHEMA,
-        "success": not critical,
-        "checks": [{name: getattr(check, name) for name in fields} for check in checks],
-    }
+    content = {"schema": SCHEMA, "success": not critical, "checks": [asdict(check) for check in checks]}
     write_json(outputs["validation"] / "validation.json", content)
     documents = data_docs(judged)
     for name, text in documents.items():

@@ -14,7 +14,8 @@ from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, 
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
-from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries
+from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, there
+from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
@@ -59,21 +60,17 @@ def cluster_checks(needs: Needs) -> Checks:
 
 def check_namespace(api: Kubernetes, needs: Needs, answer: Finding) -> Iterable[Finding]:
     """The server's version, and whether the namespace exists."""
-    try:
-        api.get(f"/api/v1/namespaces/{needs.namespace}")
-    except NotAllowed:
-        pass  # whoever may not see namespaces may see what is in them
-    except NotThere:
+    if there(api, f"/api/v1/namespaces/{needs.namespace}") is False:  # None: what is in it may still be seen
         todo = "install Kubeflow Pipelines, or name yours: --namespace"
         yield wrong("cluster", f"there is no namespace {needs.namespace}", api.host, todo)
-        return
-    yield answer
+    else:
+        yield answer
 
 
 def check_images(needs: Needs) -> Iterable[Finding]:
     """Whether pods can read what data.root names."""
     mounted = on_volume(needs.root)
-    if kind(needs.root) == "folder" and not mounted:
+    if kind_of(needs.root) == "folder" and not mounted:
         yield Finding("images", "", unseen(needs.root))
         return
     yield Finding("images", f"data.root is {needs.root}" + (": submit with --data-volume" if mounted else ""))
@@ -81,7 +78,7 @@ def check_images(needs: Needs) -> Iterable[Finding]:
 
 def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     """Each secret: does it exist, has it the keys that tasks need, are these spelled right and free of stray blanks."""
-    source = kind(needs.root)
+    source = kind_of(needs.root)
     keys = source == "s3" and not needs.anonymous and not has_role(api, needs)
     secrets = {
         needs.s3_secret: (S3_KEYS, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), keys),
@@ -240,12 +237,6 @@ def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         yield wrong(about, what, where, "name your profile: --namespace")
         return
     yield Finding(about, f"Kubeflow Pipelines {answer.get('tag_name') or 'of unknown version'} answers")
-
-
-def kind(root: str) -> str:
-    from capnet.data.sources.root import kind_of
-
-    return kind_of(root)
 
 
 def has_role(api: Kubernetes, needs: Needs) -> bool:

@@ -122,12 +122,12 @@ def check_remote(remote: Remote, version: Version | None) -> Finding:
         return Finding(about, message, None if complete else missing)
     settings = {key: str(value) for key, value in remote.settings.items() if value}
     address = S3Address(
-        endpoint=settings.get("endpointurl", ""),
-        profile=settings.get("profile", ""),
-        region=settings.get("region", ""),
-        access_key=settings.get("access_key_id", ""),
-        secret_key=settings.get("secret_access_key", ""),
-        session_token=settings.get("session_token", ""),
+        endpoint=settings.get("endpointurl"),
+        profile=settings.get("profile"),
+        region=settings.get("region"),
+        access_key=settings.get("access_key_id"),
+        secret_key=settings.get("secret_access_key"),
+        session_token=settings.get("session_token"),
         anonymous=settings.get("allow_anonymous_login", "").lower() == "true",
     )
     answer = probe(address, remote.url, version.object_name if version else "")

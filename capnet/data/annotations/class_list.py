@@ -46,13 +46,8 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]
         first.setdefault(name, line)
         rows.append((name, row.get("prompt_name", ""), critical in YES))
     if not cells and not problems:
-        problems.append(
-            Problem(
-                "no classes: there is a header and nothing below it",
-                str(path),
-                "write one row a class, or remove the file",
-            )
-        )
+        what, todo = "no classes: there is a header and nothing below it", "write one row a class, or remove the file"
+        problems.append(Problem(what, str(path), todo))
     return rows, problems
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,15 +74,6 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
     if changed:
         rows["labels"], rows["unknown"] = labels, unknown
     return changed, problems
-
-
-def corrections_text(rows: Iterable[tuple[str, ...]], columns: tuple[str, ...]) -> str:
-    """A table of COLUMNS and others, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _with(labels: Iterable[int], c: int, present: bool) -> list[int]:

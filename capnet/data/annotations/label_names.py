@@ -46,31 +46,25 @@ def classes_of(
     """
     numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
     names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
+    where = str(table.path)
     problems: list[Problem] = []
     warnings: list[str] = []
     if listed is None and numbers:
-        what = (
-            f"labels are numbers ({', '.join(names[:3])}, ...), and there is no {settings.classes} that says what they"
-            " mean"
-        )
-        problems.append(
-            Problem(
-                what,
-                str(table.path),
-                f"write {settings.classes} with the column name, one row a class in the order of the numbers",
-            )
-        )
+        meaning = f"there is no {settings.classes} that says what they mean"
+        what = f"labels are numbers ({', '.join(names[:3])}, ...), and {meaning}"
+        todo = f"write {settings.classes} with the column name, one row a class in the order of the numbers"
+        problems.append(Problem(what, where, todo))
     elif not names:
         todo = f"write labels in {settings.labels}, or the classes in {settings.classes}"
-        problems.append(Problem("no row has a label, so there are no classes", str(table.path), todo))
+        problems.append(Problem("no row has a label, so there are no classes", where, todo))
     if listed is None:
         for name in names:
             if name.casefold() in EMPTY_CELLS:
                 todo = f"leave the cell empty, or list the classes in {settings.classes} if it is one"
-                problems.append(Problem(f"label {name!r} is how programs write an empty cell", str(table.path), todo))
+                problems.append(Problem(f"label {name!r} is how programs write an empty cell", where, todo))
         if lists := [repr(name) for name in names if A_LIST.fullmatch(name)]:
             what = f"label {some(lists, 1)} is a list as programs write it"
-            problems.append(Problem(what, str(table.path), _alone(settings)))
+            problems.append(Problem(what, where, _alone(settings)))
         mistakes, warnings = ([], []) if lists else _unseparated(table, names, settings)
         problems.extend(mistakes)
         spellings: dict[str, list[str]] = {}
@@ -78,17 +72,12 @@ def classes_of(
             spellings.setdefault(name.casefold(), []).append(name)
         for alike in spellings.values():
             if len(alike) > 1:
+                what = f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case"
                 todo = f"write one of them everywhere, or list both in {settings.classes}"
-                problems.append(
-                    Problem(
-                        f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case",
-                        str(table.path),
-                        todo,
-                    )
-                )
+                problems.append(Problem(what, where, todo))
     if len(names) > MOST_CLASSES:
         todo = f"is ingest.separator = {settings.separator!r} right?"
-        problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", str(table.path), todo))
+        problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", where, todo))
     classes = make_classes(names) if listed is None else from_listed(listed)
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
         within = (token for token in tokens if len(token) <= DIGITS and int(token) < len(names))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path, PurePosixPath
 
 from capnet.errors import DataError
@@ -61,11 +60,7 @@ class DataFolder:
             self._leaving[folder] = not self._is_inside(self._root / folder)
         if self._leaving[folder]:
             return True
-        try:
-            is_link = stat.S_ISLNK(os.lstat(self._root / path).st_mode)
-        except (OSError, ValueError):
-            return False
-        return is_link and not self._is_inside(self._root / path)
+        return os.path.islink(self._root / path) and not self._is_inside(self._root / path)
 
     def _is_inside(self, path: Path) -> bool:
         self._real = self._real or os.path.realpath(self._root)

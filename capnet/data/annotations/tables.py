@@ -66,13 +66,8 @@ def open_table(
     if next(rows, None) is None:
         table.header = []
         if not table.problems:
-            table.problems.append(
-                Problem(
-                    "the file is empty",
-                    str(path),
-                    f"write the header {','.join((*required, *either))} and one row each",
-                )
-            )
+            todo = f"write the header {','.join((*required, *either))} and one row each"
+            table.problems.append(Problem("the file is empty", str(path), todo))
         return table
     table.problems.extend(_header_problems(path, table.header, columns, required, classes, either))
     for name in table.kinds.keys() & {*columns, *classes}:
@@ -160,17 +155,13 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
                     yield first, []
                 elif len(cells) != len(table.header):
                     what = f"{len(cells)} cells, the header has {len(table.header)}"
-                    table.problems.append(
-                        Problem(
-                            what, table.where(first), 'write every cell, and put cells that hold a comma in "quotes"'
-                        )
-                    )
+                    todo = 'write every cell, and put cells that hold a comma in "quotes"'
+                    table.problems.append(Problem(what, table.where(first), todo))
                 else:
                     yield first, [cell.strip() for cell in cells]
     except csv.Error as error:
-        table.problems.append(
-            Problem(f"not a CSV file: {error}", table.where(line), 'look for a missing "quote" from that row on')
-        )
+        todo = 'look for a missing "quote" from that row on'
+        table.problems.append(Problem(f"not a CSV file: {error}", table.where(line), todo))
     except UnicodeDecodeError:
         byte, number = _bad_byte(path)
         what = f"not UTF-8 text: byte 0x{byte:02x} in line {number}"
@@ -235,11 +226,6 @@ def _header_problems(
     for name in [name for name in header if name not in known][:COMPARED]:
         close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)
         if close and close[0] not in required and not (close[0] in either and close[0] not in header):
-            problems.append(
-                Problem(
-                    f"column {name!r} would be ignored",
-                    where,
-                    f"did you mean {close[0]!r}? give it another name if not",
-                )
-            )
+            todo = f"did you mean {close[0]!r}? give it another name if not"
+            problems.append(Problem(f"column {name!r} would be ignored", where, todo))
     return problems

@@ -42,32 +42,23 @@ def drift_counts(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     """
     from scipy.sparse import csr_array
 
-    row, label = positive_entries(frame, len(classes))
-    split = np.asarray(frame["split"], dtype=object)
     splits: dict[str, Any] = {}
     for name in SPLITS:
-        in_split = np.flatnonzero(split == name)
-        if not len(in_split):
+        rows = frame[frame["split"] == name]
+        if not len(rows):
             continue
-        position = np.full(len(split), -1, dtype=np.int64)
-        position[in_split] = np.arange(len(in_split))
-        here = position[row] >= 0
-        matrix = csr_array(
-            (np.ones(here.sum(), dtype=np.int64), (position[row[here]], label[here])),
-            shape=(len(in_split), len(classes)),
-        )
-        per_row = np.bincount(position[row[here]], minlength=len(in_split))
+        row, label = positive_entries(rows, len(classes))
+        matrix = csr_array((np.ones(len(row), dtype=np.int64), (row, label)), shape=(len(rows), len(classes)))
+        per_row = np.bincount(row, minlength=len(rows))
         together = (matrix.T @ matrix).tocoo()
         above = together.row < together.col
         first, second, count = together.row[above], together.col[above], together.data[above]
         most = np.lexsort((second, first, -count))[:MOST_PAIRS]
         splits[name] = {
-            "rows": len(in_split),
+            "rows": len(rows),
             "labels": int(per_row.sum()),
             "squares": int((per_row**2).sum()),
-            "positives": dict(
-                zip(classes.names, np.bincount(label[here], minlength=len(classes)).tolist(), strict=True)
-            ),
+            "positives": dict(zip(classes.names, matrix.sum(axis=0).tolist(), strict=True)),
             "pairs": {BETWEEN.join((classes.names[first[i]], classes.names[second[i]])): int(count[i]) for i in most},
             "all_pairs": int(count.sum()),
             "pair_squares": int(((per_row * (per_row - 1) // 2) ** 2).sum()),
@@ -90,33 +81,22 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
     text, path = text_and_path(setting, "validate.reference")
     if text is None:
         return None
+    todo = "write it anew with `capnet validate --save-reference`"
     try:
-        content = json.loads(text)
+        content: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        raise ContractError(
-            f"not valid JSON: {error}", str(path), "write it anew with `capnet validate --save-reference`"
-        ) from None
+        raise ContractError(f"not valid JSON: {error}", str(path), todo) from None
     check_schema(content, path)
     try:
         for split in content["sides"].values():
-            whole = [
-                split["rows"],
-                split["labels"],
-                split["squares"],
-                split["all_pairs"],
-                split["pair_squares"],
-                *split["positives"].values(),
-                *split["pairs"].values(),
-            ]
+            sums = (split[name] for name in ("rows", "labels", "squares", "all_pairs", "pair_squares"))
+            whole = [*sums, *split["positives"].values(), *split["pairs"].values()]
             if not split["rows"] or not all(isinstance(number, int) and number >= 0 for number in whole):
                 raise ValueError("counts are whole numbers")
         list(content["classes"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ContractError(
-            f"not a reference: {error!r}", str(path), "write it anew with `capnet validate --save-reference`"
-        ) from None
-    result: dict[str, Any] = content
-    return result
+        raise ContractError(f"not a reference: {error!r}", str(path), todo) from None
+    return content
 
 
 def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Drift) -> pd.DataFrame:
@@ -137,9 +117,8 @@ def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Dr
         before, after = reference["sides"].get(split), now["sides"].get(split)
         if before is None or after is None:
             if before is not None or after is not None:
-                rows.append(
-                    ("rows", split, f"{before['rows'] if before else 0}, now {after['rows'] if after else 0}", 1.0)
-                )
+                old, new = (counts["rows"] if counts else 0 for counts in (before, after))
+                rows.append(("rows", split, f"{old}, now {new}", 1.0))
             continue
         if split == "train":
             rows.append(("imbalance ratio", split, *_imbalance(before, after, limits.imbalance)))
@@ -154,7 +133,6 @@ def drift_rules(severity: str) -> list[Rule]:
         Rule(
             "no_drift",
             "excess",
-            "within",
             "classes, imbalance ratio, labels per picture and co-occurrence are near those of the reference",
             "the data is not what it was when the reference was written",
             "find out why; if the change is meant, write the reference anew (`capnet validate --save-reference`) and"

@@ -58,7 +58,7 @@ def check_table(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Checke
 
     def expectation(number: int, rule: Rule) -> Any:
         common: dict[str, Any] = {"column": rule.column, "severity": rule.severity, "meta": {"rule": number}}
-        if rule.expectation == "unique":
+        if rule.unique:
             return ExpectColumnValuesToBeUnique(**common)
         return ExpectColumnValuesToBeBetween(min_value=rule.minimum, max_value=rule.maximum, **common)
 
@@ -107,7 +107,7 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
 
 def _offends(values: pd.Series, rule: Rule) -> np.ndarray:
     """bool [row]: the rows to name; great_expectations counts the same."""
-    if rule.expectation == "unique":
+    if rule.unique:
         return values.duplicated(keep=False).to_numpy()
     numbers = values.to_numpy()
     low, high = (-np.inf if rule.minimum is None else rule.minimum), (np.inf if rule.maximum is None else rule.maximum)

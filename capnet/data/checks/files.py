@@ -97,25 +97,24 @@ def in_processes(
     workers = processes or min(
         MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    results: dict[int, list[B]] = {}
+    results: list[list[B]] = []  # of each chunk
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     with bar(description, len(items)) as advance:
         if workers == 1 or len(items) <= FEW:
-            for number, chunk in enumerate(chunks):
-                results[number] = _each(function, chunk)
+            for chunk in chunks:
+                results.append(_each(function, chunk))
                 advance(len(chunk))
         else:
             try:
                 with _pool(min(workers, len(chunks))) as pool:
-                    for number, result in enumerate(pool.map(partial(_each, function), chunks)):
-                        results[number] = result
+                    for result in pool.map(partial(_each, function), chunks):
+                        results.append(result)
                         advance(len(result))
             except DIED:
-                for number, chunk in enumerate(chunks):
-                    if number not in results:
-                        results[number] = _one_by_one(function, chunk, crashed)
-                        advance(len(chunk))
-    return [item for number in range(len(chunks)) for item in results[number]]
+                for chunk in chunks[len(results) :]:
+                    results.append(_one_by_one(function, chunk, crashed))
+                    advance(len(chunk))
+    return [item for result in results for item in result]
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from capnet.contracts import Classes
 from capnet.data.checks.drift import drift_counts, drift_rules, drift_table, read_reference
 from capnet.data.checks.expectations import CheckedTable, check_table
 from capnet.data.checks.files import OUTSIDE, see_all
-from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
+from capnet.data.checks.rules import Check, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
 if TYPE_CHECKING:
@@ -46,15 +45,15 @@ def check_split(
     for rule in table_rules(len(classes), settings):
         unmeasured = UNMEASURED.get(rule.name, "")
         if rule.column not in table:
-            left_out += _left_out([rule], "the data names no sequences")
+            left_out += not_checked([rule], "the data names no sequences")
         elif unmeasured and len(table) and table[unmeasured].isna().all():
-            left_out += _left_out([rule], f"the table has no {unmeasured}: no picture was opened")
+            left_out += not_checked([rule], f"the table has no {unmeasured}: no picture was opened")
         else:
             rules.append(rule)
     dhashes = settings.near_duplicates != "off"
     if settings.images == "off":
         rules_of_files = [*file_rules(settings), *likeness_rules("warning")]
-        left_out += _left_out(rules_of_files, "validate.images is off: no file was opened")
+        left_out += not_checked(rules_of_files, "validate.images is off: no file was opened")
     else:
         if links == "inside":
             add_links(table, root)
@@ -71,14 +70,13 @@ def check_split(
             add_dhashes(table, seen)
             rules += likeness_rules(settings.near_duplicates)
         else:
-            left_out += _left_out(likeness_rules("warning"), "validate.near_duplicates is off")
+            left_out += not_checked(likeness_rules("warning"), "validate.near_duplicates is off")
     judged = [check_table("pictures", table, rules)]
     if settings.few_positives == "off":
-        left_out += _left_out(
-            class_rules(settings.model_copy(update={"few_positives": "warning"})), "validate.few_positives is off"
-        )
+        left_out += not_checked(class_rules("warning", settings.min_positives), "validate.few_positives is off")
     else:
-        judged.append(check_table("classes", class_table(frame, classes), class_rules(settings)))
+        rules = class_rules(settings.few_positives, settings.min_positives)
+        judged.append(check_table("classes", class_table(frame, classes), rules))
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
         absent = "validate.reference names no file"
@@ -86,12 +84,8 @@ def check_split(
             absent = "validate.drift.severity is off"
         elif settings.reference:
             absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it"
-        left_out += _left_out(drift_rules("warning"), absent)
+        left_out += not_checked(drift_rules("warning"), absent)
     else:
         moved = drift_table(reference, drift_counts(frame, classes), settings.drift)
         judged.append(check_table("drift", moved, drift_rules(settings.drift.severity)))
     return [*(check for one in judged for check in one.checks), *left_out], judged
-
-
-def _left_out(rules: Sequence[Rule], why: str) -> list[Check]:
-    return [not_checked(rule.name, rule.demands, why, rule.severity) for rule in rules]

@@ -12,7 +12,7 @@ import numpy as np
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import positive_entries
+from capnet.data.checks.tables import positive_entries, positives_by_split
 from capnet.errors import counted
 
 if TYPE_CHECKING:
@@ -76,13 +76,9 @@ def verdict(checks: Sequence[Check]) -> list[str]:
 
 def _shown(check: Check) -> dict[str, Any]:
     state = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
-    keys = [key for key in TITLES if check.offending and key in check.offending[0]]
     # the value says nothing new where a rule is about the path or the split itself
-    keys = [
-        key
-        for key in keys
-        if key != "value" or any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
-    ]
+    is_news = any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
+    keys = [key for key in TITLES if check.offending and key in check.offending[0] and (key != "value" or is_news)]
     cells = [["" if row[key] is None else row[key] for key in keys] for row in check.offending]
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
@@ -117,22 +113,18 @@ def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
 
 
 def _classes(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    row, label = positive_entries(frame, len(classes))
-    split = np.asarray(frame["split"], dtype=object)
-    splits = [name for name in SPLITS if (split == name).any()]
-    counts = np.zeros((1, len(classes)), dtype=int)
-    if splits:
-        counts = np.stack([np.bincount(label[split[row] == name], minlength=len(classes)) for name in splits])
-    most = math.log1p(max(1, counts[0].max(initial=0)))
+    counts = positives_by_split(frame, len(classes))
+    first = next(iter(counts.values()), np.zeros(len(classes), dtype=int))
+    most = math.log1p(max(1, first.max(initial=0)))
     rows = [
         {
             "name": classes.names[c],
-            "width": f"{100 * math.log1p(counts[0, c]) / most:.1f}",
-            "counts": counts[: len(splits), c].tolist(),
+            "width": f"{100 * math.log1p(first[c]) / most:.1f}",
+            "counts": [int(of_split[c]) for of_split in counts.values()],
         }
-        for c in np.argsort(-counts[0], kind="stable")
+        for c in np.argsort(-first, kind="stable")
     ]
     parts = [{"folded": "", "rows": rows[:OPEN]}]
     if len(rows) > OPEN:
         parts.append({"folded": f"{len(rows) - OPEN} more classes", "rows": rows[OPEN:]})
-    return {"splits": splits, "parts": parts}
+    return {"splits": list(counts), "parts": parts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,11 @@ AGAIN = "run `capnet ingest` and `capnet split` again"
 @dataclass(frozen=True)
 class Rule:
     """One expectation on a column: what it ``demands``, what a failure ``says`` and what is ``todo``; ``shown`` is the
-    column that explains a row.
+    column that explains a row. Values are ``unique``, or else within ``minimum`` and ``maximum``.
     """
 
     name: str
     column: str
-    expectation: str  # unique, or within (minimum, maximum)
     demands: str
     says: str
     todo: str
@@ -26,6 +26,7 @@ class Rule:
     shown: str = ""
     minimum: float | None = None
     maximum: float | None = None
+    unique: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,9 @@ class Check:
         return "passed" if self.success else "failed"
 
 
-def not_checked(name: str, demands: str, why: str, severity: str = "warning") -> Check:
-    """A check that was left out, and why: nothing is passed over in silence.
-
-    Args:
-        name, demands, severity: of the rule.
-        why: the reason, in words.
-    """
-    return Check(name, severity, True, 0, 0, demands=demands, why=why)
+def not_checked(rules: Iterable[Rule], why: str) -> list[Check]:
+    """Checks that were left out, and why, in words: nothing is passed over in silence."""
+    return [Check(rule.name, rule.severity, True, 0, 0, demands=rule.demands, why=why) for rule in rules]
 
 
 def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
@@ -72,16 +68,15 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "unique_image_ids",
             "image_id",
-            "unique",
             "every image id appears once",
             "an image id appears twice",
             AGAIN,
+            unique=True,
         ),
-        Rule("unique_paths", "path", "unique", "every path appears once", "a picture is listed twice", AGAIN),
+        Rule("unique_paths", "path", "every path appears once", "a picture is listed twice", AGAIN, unique=True),
         Rule(
             "labels_in_classes",
             "highest_label",
-            "within",
             f"every label index is below {n_classes}, the number of classes",
             "a label index is beyond the class list",
             AGAIN,
@@ -90,7 +85,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "labels_known_or_unknown",
             "repeated_labels",
-            "within",
             "a label of a picture appears once: known or unknown",
             "a label is both known and unknown, or appears twice",
             AGAIN,
@@ -99,7 +93,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "width_in_limits",
             "width",
-            "within",
             f"pictures are {low} to {high} pixels wide",
             f"a picture's width is not within {low} to {high} pixels",
             size,
@@ -109,7 +102,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "height_in_limits",
             "height",
-            "within",
             f"pictures are {low} to {high} pixels high",
             f"a picture's height is not within {low} to {high} pixels",
             size,
@@ -119,7 +111,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "paths_inside_data",
             "path_leaves",
-            "within",
             "every path is inside the data folder",
             "a path leads out of the data folder",
             "copy the picture into the data folder; where links out of it are meant, set data.links: anywhere",
@@ -129,7 +120,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "pictures_on_one_side",
             "sides_of_picture",
-            "within",
             "no picture (by the sha256 of its bytes) is in two splits",
             "the same picture is in two splits",
             "remove one of the copies, or put them into one group (column group of labels.csv)",
@@ -139,7 +129,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "groups_on_one_side",
             "sides_of_group",
-            "within",
             "no group (patient, camera site, account) is in two splits",
             "a group is in two splits",
             group,
@@ -149,7 +138,6 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
         Rule(
             "sequences_on_one_side",
             "sides_of_sequence",
-            "within",
             "no sequence (frames that a camera took in one go) is in two splits",
             "a sequence of frames is in two splits",
             "give the frames of a sequence, better of a camera site, one group, and run `capnet split` again",
@@ -166,7 +154,6 @@ def file_rules(settings: Validate) -> list[Rule]:
         Rule(
             "pictures_present",
             "missing",
-            "within",
             "every picture file is there",
             "a picture file is gone",
             "put it back (dvc checkout), or ingest again",
@@ -176,7 +163,6 @@ def file_rules(settings: Validate) -> list[Rule]:
         Rule(
             "pictures_decode",
             "broken",
-            "within",
             "every picture decodes to its last byte" if full else "every file begins as a picture that can be read",
             "a picture file cannot be used",
             "replace it by a good copy, or take its row out",
@@ -186,7 +172,6 @@ def file_rules(settings: Validate) -> list[Rule]:
         Rule(
             "pictures_unchanged",
             "changed",
-            "within",
             f"every picture has the {'bytes and ' if full else ''}size that the table says",
             "a picture file is another one than ingest saw",
             "put the old file back (dvc checkout), or ingest again",
@@ -203,7 +188,6 @@ def likeness_rules(severity: str) -> list[Rule]:
         Rule(
             "near_duplicates_on_one_side",
             "look_alikes",
-            "within",
             "no copy of a picture, saved again or scaled, is in another split",
             "pictures that look the same are in two splits",
             todo,
@@ -214,7 +198,6 @@ def likeness_rules(severity: str) -> list[Rule]:
         Rule(
             "bursts_on_one_side",
             "burst_frames",
-            "within",
             "no frame of a burst (files next to each other that show nearly the same) is in another split",
             "frames of a burst are in two splits",
             "give the frames of a sequence or of a camera one group, so that they stay in one split;"
@@ -226,18 +209,16 @@ def likeness_rules(severity: str) -> list[Rule]:
     ]
 
 
-def class_rules(settings: Validate) -> list[Rule]:
-    """What should hold of every class."""
+def class_rules(severity: str, least: int) -> list[Rule]:
+    """What should hold of every class, which needs ``least`` positives."""
     return [
         Rule(
             "enough_positives",
             "positives",
-            "within",
-            f"every class has {settings.min_positives} known positives or more in every split",
-            f"a class has fewer than {settings.min_positives} known positives in a split, so its figures there say"
-            " little",
+            f"every class has {least} known positives or more in every split",
+            f"a class has fewer than {least} known positives in a split, so its figures there say little",
             "add pictures of these classes, or read their figures with care; validate.min_positives sets the number",
-            severity=settings.few_positives,
-            minimum=settings.min_positives,
+            severity,
+            minimum=least,
         )
     ]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations import label_lists
-from capnet.data.annotations.label_lists import label_csr
+from capnet.data.annotations.label_lists import flat, known_positives, label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
 from capnet.data.images.image_files import ImageFile
@@ -35,9 +34,18 @@ def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, n
     Returns:
         Row and class, each int [label].
     """
-    known = label_lists.known_positives(frame, WIDEST).tocoo()
+    known = known_positives(frame, WIDEST).tocoo()
     inside = known.col < n_classes
     return known.row[inside], known.col[inside]
+
+
+def positives_by_split(frame: pd.DataFrame, n_classes: int) -> dict[str, np.ndarray]:
+    """Known positives, int [class], of every split that has rows."""
+    row, label = positive_entries(frame, n_classes)
+    split = frame["split"].to_numpy(dtype=object)
+    return {
+        name: np.bincount(label[split[row] == name], minlength=n_classes) for name in SPLITS if (split == name).any()
+    }
 
 
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -50,19 +58,10 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
         Its columns without labels, and highest_label, repeated_labels, path_leaves (0 or 1) with path_fault, and
         sides_of_picture, sides_of_group, sides_of_sequence: in how many splits these are.
     """
-    columns = [
-        "image_id",
-        "path",
-        "split",
-        "width",
-        "height",
-        "sha256",
-        "group",
-        *(["sequence"] if "sequence" in frame else []),
-    ]
-    table = frame[columns].reset_index(drop=True)
+    columns = ("image_id", "path", "split", "width", "height", "sha256", "group", "sequence")
+    table = frame[[name for name in columns if name in frame or name != "sequence"]].reset_index(drop=True)
     both = label_csr(frame["labels"], WIDEST) + label_csr(frame["unknown"], WIDEST)
-    entries = label_lists.flat(frame["labels"])[1] + label_lists.flat(frame["unknown"])[1]
+    entries = flat(frame["labels"])[1] + flat(frame["unknown"])[1]
     found = np.diff(both.indptr)
     both.sort_indices()
     table["highest_label"] = 0
@@ -132,11 +131,8 @@ def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
     import pandas as pd
 
-    row, label = positive_entries(frame, len(classes))
-    splits = frame["split"].to_numpy(dtype=object)
-    parts = []
-    for split in SPLITS:
-        if (splits == split).any():
-            counts = np.bincount(label[splits[row] == split], minlength=len(classes))
-            parts.append(pd.DataFrame({"class": classes.names, "split": split, "positives": counts}))
+    parts = [
+        pd.DataFrame({"class": classes.names, "split": split, "positives": counts})
+        for split, counts in positives_by_split(frame, len(classes)).items()
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"class": [], "split": [], "positives": []})

@@ -89,6 +89,11 @@ FLOATS = {0x26F5, 0x1F6E5, 0x1F6A4}  # boats drawn with a box of water below, wh
 STANDS_ON = {0x1F426: "ground"}  # drawings of a class that stand elsewhere than the class does
 
 
+def _on(band: str, *codes: int) -> dict[int, str]:
+    """Bystanders, by code point, that all stand on one band."""
+    return dict.fromkeys(codes, band)
+
+
 def _weights(text: str) -> dict[str, int]:
     """Classes with their weights, of "car 11, person 11"."""
     return {name: int(weight) for name, _, weight in (item.strip().rpartition(" ") for item in text.split(","))}
@@ -102,26 +107,19 @@ SCENES = (
             "car 11, person 11, bus 5, truck 5, bicycle 5, tree 6, house 5, dog 6, bag 4, airplane 2, "
             "umbrella 3, bird 3"
         ),
-        {
-            0x1F6A6: "ground",
-            0x1F6D1: "ground",
-            0x1F6A7: "ground",
-            0x1F4EE: "ground",
-            0x1F68F: "ground",
-            0x26FD: "ground",
-        },
+        _on("ground", 0x1F6A6, 0x1F6D1, 0x1F6A7, 0x1F4EE, 0x1F68F, 0x26FD),
     ),
     Scene(
         "farm",
         11,
         _weights("cow 7, sheep 7, pig 7, chicken 7, horse 7, house 5, tree 6, dog 6, person 6, truck 3, cat 2, bird 3"),
-        {0x1F69C: "ground", 0x1FACF: "ground", 0x1F410: "ground", 0x1F33D: "ground", 0x1F383: "ground"},
+        _on("ground", 0x1F69C, 0x1FACF, 0x1F410, 0x1F33D, 0x1F383),
     ),
     Scene(
         "kitchen",
         9,
         _weights("bread 7, bottle 8, bowl 7, cup 6, cake 5, clock 5, cat 2, ice cream 3, flower 2, phone 2"),
-        {0x1F9C0: "table", 0x1F95A: "table", 0x1F345: "table", 0x1F955: "table", 0x1F34B: "table", 0x1F373: "table"},
+        _on("table", 0x1F9C0, 0x1F95A, 0x1F345, 0x1F955, 0x1F34B, 0x1F373),
     ),
     Scene(
         "living room",
@@ -129,7 +127,7 @@ SCENES = (
         _weights(
             "bottle 2, sofa 10, cat 5, dog 7, book 5, clock 5, chair 5, phone 3, cup 3, person 7, flower 3, ball 2"
         ),
-        {0x1FAB4: "floor", 0x1F4FB: "floor", 0x1F3BB: "floor", 0x1F3B8: "floor", 0x1F9F6: "floor", 0x1F5BC: "wall"},
+        _on("floor", 0x1FAB4, 0x1F4FB, 0x1F3BB, 0x1F3B8, 0x1F9F6) | _on("wall", 0x1F5BC),
     ),
     Scene(
         "office",
@@ -149,27 +147,19 @@ SCENES = (
         "sea",
         9,
         _weights("boat 8, fish 8, whale 7, bird 8, airplane 5"),
-        {0x1F419: "deep", 0x1F422: "deep", 0x1FABC: "deep", 0x1F988: "deep", 0x1F6DF: "water"},
+        _on("deep", 0x1F419, 0x1F422, 0x1FABC, 0x1F988) | _on("water", 0x1F6DF),
     ),
     Scene(
         "sports field",
         8,
         _weights("ball 9, person 12, hat 4, bottle 5, bag 5, tree 5, bicycle 4, dog 4, bird 3, airplane 2"),
-        {
-            0x1F945: "ground",
-            0x1F3C6: "ground",
-            0x1F3C1: "ground",
-            0x1F45F: "ground",
-            0x1F94A: "ground",
-            0x1F947: "ground",
-            0x1F94F: "sky",
-        },
+        _on("ground", 0x1F945, 0x1F3C6, 0x1F3C1, 0x1F45F, 0x1F94A, 0x1F947) | _on("sky", 0x1F94F),
     ),
     Scene(
         "forest",
         9,
         _weights("dog 3, tree 9, bear 6, deer 7, mushroom 7, rabbit 5, bird 6, insect 5, person 5, bicycle 2"),
-        {0x1F98A: "ground", 0x1F43F: "ground", 0x1F994: "ground", 0x1FAB5: "ground", 0x1F43A: "ground"},
+        _on("ground", 0x1F98A, 0x1F43F, 0x1F994, 0x1FAB5, 0x1F43A),
     ),
     Scene(
         "garden",
@@ -178,32 +168,18 @@ SCENES = (
             "person 4, dog 4, flower 9, insect 7, rabbit 5, cat 5, tree 7, house 5, chair 4, mushroom 3, "
             "bird 5, chicken 2, cake 3, hat 2"
         ),
-        {
-            0x1F40C: "ground",
-            0xE344: "ground",
-            0xE343: "ground",
-            0x1FA9C: "ground",
-            0x1F438: "ground",
-            0x1F349: "ground",
-        },
+        _on("ground", 0x1F40C, 0xE344, 0xE343, 0x1FA9C, 0x1F438, 0x1F349),
     ),
     Scene(
         "savanna",
         8,
         _weights("big cat 8, monkey 7, tree 7, bird 6, deer 4, car 3, insect 2, person 3"),
-        {
-            0x1F418: "ground",
-            0x1F993: "ground",
-            0x1F992: "ground",
-            0x1F98F: "ground",
-            0x1F99B: "ground",
-            0x1F40D: "ground",
-        },
+        _on("ground", 0x1F418, 0x1F993, 0x1F992, 0x1F98F, 0x1F99B, 0x1F40D),
     ),
     Scene(
         "snow",
         7,
         _weights("snowman 9, tree 8, house 5, person 7, deer 4, hat 4, bear 3, dog 5, bird 3, truck 1"),
-        {0x1F6F7: "ground", 0x1F9E3: "ground", 0x1F9E4: "ground", 0x26F8: "ground", 0x1F3BF: "ground"},
+        _on("ground", 0x1F6F7, 0x1F9E3, 0x1F9E4, 0x26F8, 0x1F3BF),
     ),
 )

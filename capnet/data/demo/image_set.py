@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import platform
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from capnet.contracts import dvc_output
+from capnet.contracts import csv_text, dvc_output, replace_file
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice
@@ -91,7 +90,7 @@ def write_set(folder: Path, seed: int, advance: Advance) -> None:
     font_path()  # a missing package is said once, not by every process
     (folder / "images").mkdir()
     chunks = [range(start, min(start + CHUNK, total())) for start in range(0, total(), CHUNK)]
-    rows = [["path", "labels", "split", "slice"]]
+    rows: list[list[str]] = []
     # their number changes no byte
     pool = ProcessPoolExecutor(min(MOST_PROCESSES, os.cpu_count() or 1), get_context("spawn"))
     try:
@@ -102,9 +101,9 @@ def write_set(folder: Path, seed: int, advance: Advance) -> None:
             advance(len(chunk))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # nobody writes into a folder that is about to be removed
-    _write_table(folder / "labels.csv", rows)
-    _write_table(folder / "classes.csv", [["name", "prompt_name", "critical"], *class_rows()])
-    (folder / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8", newline="\n")
+    replace_file(folder / "labels.csv", csv_text(("path", "labels", "split", "slice"), rows))
+    replace_file(folder / "classes.csv", csv_text(("name", "prompt_name", "critical"), class_rows()))
+    replace_file(folder / "ATTRIBUTION.md", ATTRIBUTION)
 
 
 @contextmanager
@@ -118,11 +117,6 @@ def deaf_children() -> Iterator[None]:
     finally:
         if before is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 # ---------------------------------------------------------------- the same bytes everywhere

@@ -11,17 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from capnet.data.demo.backdrops import Backdrop, paint
 from capnet.data.demo.brush import SIDE, Bands, Box
-from capnet.data.demo.catalogue import (
-    ALSO_SHOWS,
-    KINDS,
-    KNOWN,
-    SCENES,
-    SPLIT_ROWS,
-    STANDS_ON,
-    UNSEEN,
-    Kind,
-    Scene,
-)
+from capnet.data.demo.catalogue import ALSO_SHOWS, KINDS, KNOWN, SCENES, SPLIT_ROWS, STANDS_ON, UNSEEN, Kind, Scene
 from capnet.data.demo.pictograms import pictogram, sprite
 
 SMALLEST, LARGEST = 42, 110  # longer side of an object in pixels

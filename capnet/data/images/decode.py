@@ -22,24 +22,9 @@ MOST_ASPECT = 100  # longer side over shorter: tests and training resize the sho
 MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
 BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
-CONVERTED = {  # modes of pixels that become RGB
-    "1",
-    "L",
-    "LA",
-    "La",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "I;16",
-    "I;16L",
-    "I;16B",
-    "I;16N",
-}
+# modes of pixels that become RGB
+CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
 

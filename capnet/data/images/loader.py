@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -113,7 +113,6 @@ def load_batches(
         images,
         batch_size=None,
         sampler=chunks,
-        collate_fn=_as_it_is,
         num_workers=machine.workers,
         prefetch_factor=AHEAD,
         pin_memory=pin,
@@ -174,7 +173,3 @@ def _end_with_parent(worker: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

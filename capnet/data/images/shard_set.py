@@ -10,13 +10,14 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from capnet.contracts import SPLITS, Classes
+from capnet.contracts import SPLITS, Classes, csv_text, replace_file
+from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
 from capnet.data.images.decode import open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
@@ -65,21 +66,20 @@ def write_shard_set(
     unfit = [name for name in classes.names if separator in name]
     if unfit:
         todo = "set ingest.separator to a character that no class has"
-        raise DataError(
-            problems=[
-                Problem(f"class {name!r} contains the separator of labels, {separator!r}", "classes.json", todo)
-                for name in unfit
-            ]
-        )
-    _write_classes(out / "classes.csv", classes)
+        what = f"contains the separator of labels, {separator!r}"
+        raise DataError(problems=[Problem(f"class {name!r} {what}", "classes.json", todo) for name in unfit])
+    listed = (
+        (item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else "")
+        for item in classes.items
+    )
+    replace_file(out / "classes.csv", csv_text(CLASS_COLUMNS, listed))
     problems: list[Problem] = []
     shards = 0
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for split in ("", *SPLITS):
-            writer = _Shards(out, split or "all", size)
-            with writer:
+            with closing(_Shards(out, split or "all", size)) as writer:
                 for row in _rows_of(rows, split):
                     data = _image(root, row, problems)
                     if data is not None:
@@ -159,25 +159,20 @@ class _Shards:
     def __init__(self, out: Path, name: str, size: int) -> None:
         self.out, self.name, self.size = out, name, size
         self.count = 0
-        self._stack = ExitStack()
         self._tar: tarfile.TarFile | None = None
         self._samples = self._filled = 0
 
-    def __enter__(self) -> _Shards:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
 
     def add(self, image: bytes, suffix: str, label: dict[str, Any]) -> str:
         """Add a sample; the path of its image below ``out``."""
         if self._tar is None or self._filled >= self.size:
-            self._stack.close()
+            self.close()
             self._file = f"{FOLDER}/{self.name}-{self.count:06d}.tar"
             (self.out / FOLDER).mkdir(exist_ok=True)
-            self._tar = self._stack.enter_context(
-                tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
-            )
+            self._tar = tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
             self.count += 1
             self._filled = 0
         key = f"{self._samples:09d}"
@@ -188,13 +183,3 @@ class _Shards:
         self._samples += 1
         self._filled += len(image) + len(content)
         return f"{self._file}/{member}"
-
-
-def _write_classes(path: Path, classes: Classes) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["name", "prompt_name", "critical"])
-        for item in classes.items:
-            table.writerow(
-                [item.name, item.prompt_name if item.prompt_name != item.name else "", "true" if item.critical else ""]
-            )

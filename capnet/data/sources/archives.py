@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from capnet.data.sources.remote import megabytes, unsafe
 from capnet.errors import DataError, Problem
@@ -112,22 +112,14 @@ def extract(archive: Path, out: Path) -> int:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[tuple[list[Member], Any]]:
-    """Members of an archive, and a function that opens one of them by its handle."""
+    """Members of an archive, and a function that opens a file among them by its handle."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as packed:
-            yield (
-                [Member(item.filename, _zip_kind(item), item.file_size, item) for item in packed.infolist()],
-                packed.open,
-            )
+            names = [Member(item.filename, _zip_kind(item), item.file_size, item) for item in packed.infolist()]
+            yield names, packed.open
     else:
         with tarfile.open(archive) as tar:
-
-            def read(item: tarfile.TarInfo) -> IO[bytes]:
-                file = tar.extractfile(item)
-                assert file is not None
-                return file
-
-            yield [Member(item.name, _tar_kind(item), item.size, item) for item in tar.getmembers()], read
+            yield [Member(item.name, _tar_kind(item), item.size, item) for item in tar.getmembers()], tar.extractfile
 
 
 def _zip_kind(item: zipfile.ZipInfo) -> str:

@@ -89,9 +89,8 @@ class Cache:
             absent = [path for path in paths if path not in entries]
             if absent and strict:
                 todo = "put them back, or run `capnet ingest` again after their rows were removed"
-                raise DataError(
-                    problems=[Problem(f"picture {path!r} is not there any more", source.name, todo) for path in absent]
-                )
+                gone = [Problem(f"picture {path!r} is not there any more", source.name, todo) for path in absent]
+                raise DataError(problems=gone)
             present = [path for path in paths if path in entries]
             stale = [
                 path
@@ -136,15 +135,10 @@ class Cache:
         """Raise DataError where the files never fit together."""
         needed = sum(entries[path].size for path in present)
         if needed > self.limit:
-            what = (
-                f"{len(present)} files of {source.name} take {megabytes(needed)}, the cache may take"
-                f" {megabytes(self.limit)}"
-            )
-            raise DataError(
-                what,
-                str(self.root),
-                f"set data.cache_gigabytes to {needed / 1e9 * 1.1:.1f} or more, if the disk allows it",
-            )
+            allowed = f"the cache may take {megabytes(self.limit)}"
+            what = f"{len(present)} files of {source.name} take {megabytes(needed)}, {allowed}"
+            todo = f"set data.cache_gigabytes to {needed / 1e9 * 1.1:.1f} or more, if the disk allows it"
+            raise DataError(what, str(self.root), todo)
 
     def _make_room(self, index: sqlite3.Connection, ours: PurePosixPath, present: Sequence[str]) -> None:
         """Delete the longest unused copies until the files that are asked for fit."""
@@ -203,11 +197,8 @@ class Cache:
                 problems = [Problem(f"cannot write a copy: {error}", str(folder), todo)]
                 if isinstance(error, DataError):
                     problems = error.problems
-                kept = Problem(
-                    f"{done} of {len(stale)} files were fetched and are kept",
-                    str(self.root),
-                    "run the same command again: it goes on from there",
-                )
+                what = f"{done} of {len(stale)} files were fetched and are kept"
+                kept = Problem(what, str(self.root), "run the same command again: it goes on from there")
                 raise DataError(problems=[*problems, kept]) from None
             finally:
                 index.commit()
@@ -268,8 +259,5 @@ def _check_content(
     changed = [path for path, content in zip(files, sha256, strict=True) if content and known[path].sha256 != content]
     if changed:
         todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
-        raise DataError(
-            problems=[
-                Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed
-            ]
-        )
+        others = [Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed]
+        raise DataError(problems=others)

@@ -19,6 +19,7 @@ from capnet.progress import bar
 
 ATTEMPTS = 6  # counted anew whenever bytes arrive
 LONGEST_WAIT = 30.0  # seconds between two attempts
+LATER = "try again later, or another mirror with --base-url"
 TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two pieces
 
 
@@ -95,11 +96,7 @@ def download(url: str, target: Path, md5: str, size: int = 0) -> None:
         if not continued:
             break
     part.unlink()
-    raise DataError(
-        f"the file has md5 {content}, expected is {md5}; it was removed",
-        url,
-        "try again later, or another mirror with --base-url",
-    )
+    raise DataError(f"the file has md5 {content}, expected is {md5}; it was removed", url, LATER)
 
 
 def _fill(url: str, part: Path, size: int) -> None:
@@ -113,12 +110,8 @@ def _fill(url: str, part: Path, size: int) -> None:
             have = part.stat().st_size if part.exists() else 0
             complete = False
             try:
-                with session.get(
-                    url,
-                    stream=True,
-                    timeout=TIMEOUT,
-                    headers={"Range": f"bytes={have}-", "Accept-Encoding": "identity"},
-                ) as answer:
+                rest = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+                with session.get(url, stream=True, timeout=TIMEOUT, headers=rest) as answer:
                     total = _total(answer, have)
                     if answer.status_code == 416 and have:  # nothing behind these bytes: all there, or another file's
                         if total not in (have, 0):
@@ -126,11 +119,7 @@ def _fill(url: str, part: Path, size: int) -> None:
                             continue
                         return
                     if answer.status_code not in (200, 206):
-                        raise DataError(
-                            f"the server answers {answer.status_code} {answer.reason}",
-                            url,
-                            "try again later, or another mirror with --base-url",
-                        )
+                        raise DataError(f"the server answers {answer.status_code} {answer.reason}", url, LATER)
                     check_room(part.parent, total - have)
                     arrived = have if answer.status_code == 206 else 0
                     with open(part, "ab" if arrived else "wb") as file:
@@ -149,11 +138,8 @@ def _fill(url: str, part: Path, size: int) -> None:
             failed = 1 if grown else failed + 1
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
     kept = megabytes(part.stat().st_size) if part.exists() else "nothing"
-    raise DataError(
-        f"the download broke off {ATTEMPTS} times without progress: {last}",
-        f"{url}, {kept} kept in {part}",
-        "run it again: it goes on from there",
-    )
+    what = f"the download broke off {ATTEMPTS} times without progress: {last}"
+    raise DataError(what, f"{url}, {kept} kept in {part}", "run it again: it goes on from there")
 
 
 @contextmanager
@@ -209,9 +195,8 @@ def fetch_benchmark(benchmark: Benchmark, out: Path, base_url: str = "", keep: b
     """
     base = (base_url or benchmark.base_url).rstrip("/")
     if not base.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"--base-url {base!r}", "command line", "write an address that begins with http:// or https://"
-        )
+        todo = "write an address that begins with http:// or https://"
+        raise ConfigError(f"--base-url {base!r}", "command line", todo)
     lines = []
     for archive in benchmark.archives:
         done = out / ".downloads" / f"{archive.file_name}.{archive.md5}"

@@ -75,21 +75,15 @@ class DvcSource:
             listing = self._files.find(self.path, detail=True)
             size = _average_size(self._files, self.path)
         if not listing:
-            raise DataError(
-                f"the repository has no folder {self.path!r} in this version",
-                self.name,
-                "correct data.path or data.revision",
-            )
+            what = f"the repository has no folder {self.path!r} in this version"
+            raise DataError(what, self.name, "correct data.path or data.revision")
         entries = {}
         problems = []
         for name, info in listing.items():
             path = PurePosixPath(name).relative_to(self.path).as_posix()
-            if unsafe(path):
-                problems.append(
-                    Problem(
-                        f"file name {name!r} cannot be used: {unsafe(path)}", self.name, "rename or remove the file"
-                    )
-                )
+            if fault := unsafe(path):
+                what = f"file name {name!r} cannot be used: {fault}"
+                problems.append(Problem(what, self.name, "rename or remove the file"))
             version = info.get("md5") or info.get("md5-dos2unix") or self.commit
             entries[path] = Entry(int(info["size"] or size), f"md5:{version}" if "md5" in info else str(version))
         if problems:
@@ -131,13 +125,9 @@ class DvcSource:
 def _average_size(files: Any, path: str) -> int:
     """Mean size in bytes of the files of a DVC folder; 0 where the folder is not DVC's."""
     for output in files.repo.index.outs:
-        if (
-            str(output.fs_path).strip("/").endswith(path.strip("/"))
-            and output.meta
-            and output.meta.size
-            and output.meta.nfiles
-        ):
-            return int(output.meta.size / output.meta.nfiles)
+        meta = output.meta
+        if str(output.fs_path).strip("/").endswith(path.strip("/")) and meta and meta.size and meta.nfiles:
+            return int(meta.size / meta.nfiles)
     return 0
 
 
@@ -236,9 +226,8 @@ def _explained(where: str) -> Iterator[None]:
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
             chain.append(cause)
         messages = list(dict.fromkeys(text for item in chain if (text := " ".join(str(item).split()))))
-        raise DataError(
-            f"DVC: {': '.join(messages)[:600] or type(error).__name__}", where, _advice(" ".join(messages), chain)
-        ) from None
+        what = f"DVC: {': '.join(messages)[:600] or type(error).__name__}"
+        raise DataError(what, where, _advice(" ".join(messages), chain)) from None
 
 
 def _advice(text: str, chain: list[BaseException]) -> str:

@@ -55,14 +55,14 @@ REFUSALS = (  # error codes, what they say, what to do
 
 @dataclass(frozen=True)
 class S3Address:
-    """How to reach a bucket beyond what the environment says; empty fields leave it to the environment."""
+    """How to reach a bucket beyond what the environment says; None leaves it to the environment."""
 
-    endpoint: str = ""
-    profile: str = ""
-    region: str = ""
-    access_key: str = ""
-    secret_key: str = ""
-    session_token: str = ""
+    endpoint: str | None = None
+    profile: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    session_token: str | None = None
     anonymous: bool = False
 
 
@@ -99,18 +99,15 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
         signature_version=UNSIGNED if address.anonymous else None,
         **times,
     )
-    keys = {
-        "aws_access_key_id": address.access_key,
-        "aws_secret_access_key": address.secret_key,
-        "aws_session_token": address.session_token,
-    }
     try:
         session = boto3.session.Session(
-            profile_name=address.profile or None,
-            region_name=address.region or None,
-            **{k: v or None for k, v in keys.items()},
+            profile_name=address.profile,
+            region_name=address.region,
+            aws_access_key_id=address.access_key,
+            aws_secret_access_key=address.secret_key,
+            aws_session_token=address.session_token,
         )
-        client = session.client("s3", endpoint_url=address.endpoint or None, config=config)
+        client = session.client("s3", endpoint_url=address.endpoint, config=config)
         credentials = None if address.anonymous else session.get_credentials()
     except (BotoCoreError, ValueError) as error:
         raise DataError(

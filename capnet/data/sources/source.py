@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -119,9 +119,7 @@ def _copy(path: Path, target: Path, whole: bool) -> None:
     """A second name for an image where the disk allows it; tables are copied, because people edit them in place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not whole and not path.is_symlink():
-        try:
+        with suppress(OSError):  # another disk, or one without links
             os.link(path, target)
             return
-        except OSError:
-            pass  # another disk, or one without links
     shutil.copyfile(path, target)

@@ -110,13 +110,10 @@ def assign_splits(
             val = _from_pool(train, split, labels, groups, settings)
     warnings = []
     if not len(val) and source != "none":
-        reason = (
-            _too_large(groups[train], settings.validation.share, "split.validation.share") if source == "train" else ""
-        )
-        warnings.append(
-            f"no validation rows: split.validation.source = {source} gave none{reason and f' ({reason})'}, so the last"
-            " epoch is kept"
-        )
+        too_large = _too_large(groups[train], settings.validation.share, "split.validation.share")
+        why = f" ({too_large})" if too_large and source == "train" else ""
+        what = f"no validation rows: split.validation.source = {source} gave none{why}"
+        warnings.append(f"{what}, so the last epoch is kept")
         source = "none"
     held_out = np.isin(train, val)
     held_out_of_given = int((given_split[train[held_out]] == "train").sum())
@@ -181,11 +178,8 @@ def _test_share(
         return chosen
     if size and len(np.unique(groups[free])) == 1:
         todo = f"give images that do not belong together groups of their own, or {GIVE_TEST}"
-        raise DataError(
-            "no rows for test: all rows without a given split are one group",
-            f"column group, {len(free)} rows",
-            todo,
-        )
+        what = "no rows for test: all rows without a given split are one group"
+        raise DataError(what, f"column group, {len(free)} rows", todo)
     if size and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
         todo = f"{reason}, or give images that do not belong together groups of their own, or {GIVE_TEST}"
         raise DataError("no rows for test: every group is too large for it", f"column group, {len(free)} rows", todo)
@@ -267,9 +261,8 @@ def _refuse_contradictions(
         for row in rows:
             if given_split[row] not in (FREE, name):
                 what = f"image {frame['image_id'].iloc[row]!r} is listed for {name} but given as {given_split[row]}"
-                problems.append(
-                    Problem(what, f"ingest.{name}_list", "correct the list, or the split column of the data")
-                )
+                todo = "correct the list, or the split column of the data"
+                problems.append(Problem(what, f"ingest.{name}_list", todo))
     for row in sorted(set(train) & set(test)):
         what = f"image {frame['image_id'].iloc[row]!r} is listed for train and for test"
         problems.append(Problem(what, "ingest.train_list, ingest.test_list", "remove it from one of the lists"))

@@ -183,17 +183,11 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
     try:
         lines = read_lines(path)
     except UnicodeDecodeError as error:
-        return [], [
-            Problem(
-                f"not UTF-8 text: {error.reason} at byte {error.start}",
-                str(path),
-                "save the list as UTF-8, one image id a line",
-            )
-        ]
+        what = f"not UTF-8 text: {error.reason} at byte {error.start}"
+        return [], [Problem(what, str(path), "save the list as UTF-8, one image id a line")]
     except OSError as error:
-        return [], [
-            Problem(f"cannot read the id list: {error.strerror}", str(path), f"correct {setting} in params.yaml")
-        ]
+        what = f"cannot read the id list: {error.strerror}"
+        return [], [Problem(what, str(path), f"correct {setting} in params.yaml")]
     ids, problems, first_line = [], [], dict[str, int]()
     by_name: dict[str, str] = {PurePosixPath(image).name: image for image in known}
     same = _spellings(known)
@@ -211,21 +205,11 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
         if name in same:
             ids.append(image)
         else:
-            problems.append(
-                Problem(
-                    f"image id {listed!r} is not in the data",
-                    f"{path} line {number}",
-                    _advice(listed, known, by_name, len(problems)),
-                )
-            )
+            todo = _advice(listed, known, by_name, len(problems))
+            problems.append(Problem(f"image id {listed!r} is not in the data", f"{path} line {number}", todo))
     if not first_line and not problems:
-        problems.append(
-            Problem(
-                "the id list is empty",
-                str(path),
-                f"correct {setting} in params.yaml: a text file with one image id a line",
-            )
-        )
+        todo = f"correct {setting} in params.yaml: a text file with one image id a line"
+        problems.append(Problem("the id list is empty", str(path), todo))
     return ids, problems
 
 

@@ -70,12 +70,7 @@ def check_benchmark(name: str, classes: Classes, counts: np.ndarray, rows: Mappi
         pairs = zip(classes.names, counts.tolist(), expected.counts, strict=True)
         different = [f"{label}: {count} instead of {number}" for label, count, number in pairs if count != number]
         if different:
-            problems.append(
-                Problem(
-                    f"{len(different)} of {len(classes)} training counts are not the published ones",
-                    "; ".join(different),
-                    todo,
-                )
-            )
+            what = f"{len(different)} of {len(classes)} training counts are not the published ones"
+            problems.append(Problem(what, "; ".join(different), todo))
     if problems:
         raise DataError(problems=problems)

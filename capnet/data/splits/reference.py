@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from capnet.contracts import csv_text
 from capnet.errors import ConfigError
 from capnet.inline import text_and_path
 
@@ -26,11 +27,8 @@ def reference_text(table: pd.DataFrame) -> str:
     Args:
         table: columns image_id and split.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(sorted((row, TEST if split == TEST else TRAIN) for row, split in table[list(HEADER)].to_numpy()))
-    return text.getvalue()
+    rows = ((image, TEST if split == TEST else TRAIN) for image, split in table[list(HEADER)].to_numpy())
+    return csv_text(HEADER, sorted(rows))
 
 
 def read_split_reference(setting: str) -> dict[str, str]:
@@ -58,9 +56,8 @@ def read_split_reference(setting: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(HEADER) or row[1] not in (TRAIN, TEST) or row[0] in found:
-            what = (
-                "an image id that is there already" if len(row) == 2 and row[0] in found else "no id and train or test"
-            )
+            repeated = len(row) == len(HEADER) and row[0] in found
+            what = "an image id that is there already" if repeated else "no id and train or test"
             raise ConfigError(what, f"{path}, line {number}", todo)
         found[row[0]] = row[1]
     return found

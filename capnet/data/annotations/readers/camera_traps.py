@@ -121,14 +121,11 @@ def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tup
         numbers |= {
             blank: number for blank in traps.blank for name, number in numbers.items() if name.casefold() == blank
         }
-    missing = [name for name in traps.unsure if name not in numbers]
-    if not usual:
-        missing = [name for name in traps.blank if name not in numbers] + missing
-    if missing:
+    named = traps.unsure if usual else (*traps.blank, *traps.unsure)
+    if missing := [name for name in dict.fromkeys(named) if name not in numbers]:
         todo = f"the categories are: {', '.join(sorted(numbers)[:30])}"
         where = f"ingest.camera_traps, {path}"
-        unique = dict.fromkeys(missing)
-        raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in unique])
+        raise DataError(problems=[Problem(f"there is no category {name!r}", where, todo) for name in missing])
     return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
 
 
@@ -190,10 +187,13 @@ def _over_sequences(file: _File) -> None:
 def _tell_sequences_apart(file: _File) -> None:
     """Where locations number their sequences each from 1, the location becomes part of a sequence's name."""
     locations: dict[str, set[str]] = {}
-    located = [(frame, frame.location, frame.sequence) for frame in file.frames.values()]
+    located = [
+        (frame, frame.location, frame.sequence)
+        for frame in file.frames.values()
+        if frame.location is not None and frame.sequence is not None
+    ]
     for _, location, sequence in located:
-        if location is not None and sequence is not None:
-            locations.setdefault(sequence, set()).add(location)
+        locations.setdefault(sequence, set()).add(location)
     for frame, location, sequence in located:
-        if location is not None and sequence is not None and len(locations[sequence]) > 1:
+        if len(locations[sequence]) > 1:
             frame.sequence = f"{location} / {sequence}"

@@ -80,9 +80,8 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
     if table.is_file():
         return table
     if table.is_dir():
-        raise DataError(
-            f"ingest.labels = {settings.labels!r} is a folder", str(table), "name the label table, such as labels.csv"
-        )
+        what = f"ingest.labels = {settings.labels!r} is a folder"
+        raise DataError(what, str(table), "name the label table, such as labels.csv")
     entries = folder.names()
     todo = (
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"

@@ -74,11 +74,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             given = split if voc.train and voc.test else None
             rows.add(path, present, where, image_id=image, unknown=unknown, given_split=given)
     if not listed:
-        raise DataError(
-            "no image set is named",
-            "ingest.voc.train and ingest.voc.test are empty",
-            "name one, such as VOC2012/trainval",
-        )
+        where = "ingest.voc.train and ingest.voc.test are empty"
+        raise DataError("no image set is named", where, "name one, such as VOC2012/trainval")
     return make_rows(rows, classes, problems)
 
 

@@ -13,8 +13,8 @@ from capnet.data.checks.expectations import OFFENDING, check_table, data_docs
 from capnet.data.checks.rules import Rule
 
 
-def rule(column: str, expectation: str = "within", **more: object) -> Rule:
-    return Rule(f"rule on {column}", column, expectation, "demands <this>", "says", "todo", **more)
+def rule(column: str, **more: object) -> Rule:
+    return Rule(f"rule on {column}", column, "demands <this>", "says", "todo", **more)
 
 
 def test_a_rule_that_cannot_be_judged_is_never_a_pass() -> None:
@@ -29,14 +29,14 @@ def test_what_it_passes_over_is_never_a_pass() -> None:
     """It skips empty cells, so a table with some must not be judged."""
     table = pd.DataFrame({"image_id": ["a", "b", "c"], "path": ["a.png", None, None], "split": "train"})
     with pytest.raises(RuntimeError, match="counts 0 offending rows, the table has 2"):
-        check_table("x", table, [rule("path", "unique")])
+        check_table("x", table, [rule("path", unique=True)])
 
 
 def test_rows_that_share_a_value_stand_together_and_the_list_is_short() -> None:
     table = pd.DataFrame(
         {"image_id": [f"{i % 40:02}" for i in range(80)], "path": [f"{i:02}" for i in range(80)], "split": "train"}
     )
-    (check,) = check_table("x", table, [rule("image_id", "unique")]).checks
+    (check,) = check_table("x", table, [rule("image_id", unique=True)]).checks
     assert check.observed == check.rows == 80
     assert [row["image_id"] for row in check.offending] == [f"{i // 2:02}" for i in range(OFFENDING)]
     assert check.status == "failed"
@@ -60,7 +60,7 @@ def test_documents_say_the_demand_and_carry_neither_times_nor_what_a_name_smuggl
     table = pd.DataFrame({"image_id": ["<script>alert(1)</script>"] * 2, "width": [1, 100]})
 
     def pages() -> dict[str, str]:
-        return data_docs([check_table("pictures", table, [rule("width", minimum=16), rule("image_id", "unique")])])
+        return data_docs([check_table("pictures", table, [rule("width", minimum=16), rule("image_id", unique=True)])])
 
     first = pages()
     time.sleep(1.1)

@@ -10,7 +10,7 @@ import pytest
 
 from capnet.contracts import make_classes
 from capnet.data.checks.page import OPEN, page, verdict
-from capnet.data.checks.rules import Check, not_checked
+from capnet.data.checks.rules import Check, Rule, not_checked
 
 EVIL = '<img src=x onerror="alert(1)">.jpg'
 FAILED = Check(
@@ -28,7 +28,7 @@ WARNED = Check(
     "few", "warning", False, 1, 9, [{"class": "sea lion", "split": "val", "value": 2}], "many", "few", "add some"
 )
 PASSED = Check("fine", "critical", True, 0, 100, [], "all is fine", "", "")
-SKIPPED = not_checked("later", "all is later", "there is no `clock`")
+(SKIPPED,) = not_checked([Rule("later", "", "all is later", "", "", "warning")], "there is no `clock`")
 
 
 def frame() -> pd.DataFrame:
