@@ -182,7 +182,7 @@ class Train(Section):
         "none",
         description=(
             "what is served: the trained parts, or a blend of them, a linear probe and zero-shot that is no worse than"
-            " any of them on held-out rows"
+            " the last two on held-out rows"
         ),
     )
     loss: AnyLoss = Field(

@@ -1,5 +1,5 @@
-"""The choice of what is served: never below a member on the rows of the choice, and by scikit-learn's average
-precision.
+"""The choice of what is served: never below the probe and zero-shot on the rows of the choice, never shown to be below a
+trained part, and by scikit-learn's average precision.
 """
 
 import numpy as np
@@ -31,14 +31,16 @@ def mean_ap(labels, scores, known=None):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_chosen_is_never_below_a_member_on_held_out_rows(seed):
+def test_what_is_chosen_is_never_below_what_a_hurried_user_has_on_held_out_rows(seed):
     members, labels = made(seed, noise=tuple(np.random.default_rng(seed).permutation([1.0, 1.5, 2.0, 4.0])))
     known = np.random.default_rng(seed + 100).random(labels.shape) > 0.2
     found = choose_blend(members, labels & known, known, np.arange(len(labels)), "val")
     value = mean_ap(labels, mix(members, found.weights), known)
     for name, logits in members.items():
         alone = mean_ap(labels, logits, known)
-        assert value >= alone - 1e-9
+        if name in ("linear_probe", "zero_shot"):
+            assert value >= alone - 1e-9
+        assert found.gains[name]["high"] >= 0, "a trained part is not shown to be better"
         assert found.gains[name]["gain"] == pytest.approx(value - alone, abs=1e-6)
         assert found.gains[name]["low"] <= found.gains[name]["gain"] <= found.gains[name]["high"]
     assert sum(found.weights.values()) == pytest.approx(1.0)
@@ -46,21 +48,51 @@ def test_what_is_chosen_is_never_below_a_member_on_held_out_rows(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preferred", [("capnet", "class_head", "linear_probe"), ("capnet", "class_head")])
-def test_the_preferred_mean_is_left_only_where_a_member_alone_is_better(preferred):
+@pytest.mark.parametrize("hurried", ["linear_probe", "zero_shot"])
+def test_the_preferred_mean_is_left_where_the_probe_or_zero_shot_is_better(hurried, preferred):
     kept = 0
-    for seed in range(30):
-        members, labels = made(seed, noise=(1.0, 1.0, np.random.default_rng(seed).uniform(0.2, 1.5), 2.0))
+    for seed in range(10):
+        level = np.random.default_rng(seed).uniform(0.2, 1.5)
+        noise = (1.0, 1.0, level, 4.0) if hurried == "linear_probe" else (1.0, 1.0, 2.0, level)
+        members, labels = made(seed, noise=noise)
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
-        values = {name: mean_ap(labels, logits) for name, logits in members.items()}
         mean = mean_ap(labels, np.mean([members[name] for name in preferred], axis=0))
-        if max(values.values()) > mean:
+        if max(mean_ap(labels, members[name]) for name in ("linear_probe", "zero_shot")) > mean:
             assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(
                 max(found.candidates.values()), abs=1e-6
             )
-        else:
+        elif max(mean_ap(labels, members[name]) for name in ("capnet", "class_head")) <= mean:
             assert found.weights == {name: 1 / len(preferred) for name in preferred}
             kept += 1
-    assert 0 < kept < 30, "both must happen"
+    assert 0 < kept < 10, "both must happen"
+
+
+def shown_better(labels, one, other, draws=60):
+    """The lower end of a percentile bootstrap over images, by scikit-learn."""
+    rng, gains = np.random.default_rng(0), []
+    for _ in range(draws):
+        rows = rng.integers(len(labels), size=len(labels))
+        gains.append(mean_ap(labels[rows], one[rows]) - mean_ap(labels[rows], other[rows]))
+    return np.quantile(gains, 0.025)
+
+
+@pytest.mark.slow
+def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_chance():
+    """Out of fold on 3,600 photos a class head was ahead of the mean by a tenth of a point, and 1.4 below it on others."""
+    happened = set()
+    for seed in range(9):
+        level = np.random.default_rng(seed).uniform(0.3, 0.9)
+        members, labels = made(seed, noise=(1.5, level, 1.5, 6.0))
+        mean = np.mean([members[name] for name in MEMBERS[:3]], axis=0)
+        ahead = mean_ap(labels, members["class_head"]) > mean_ap(labels, mean)
+        low = shown_better(labels, members["class_head"], mean) if ahead else -1.0
+        if abs(low) < 0.02:
+            continue  # two bootstraps may differ
+        found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
+        kept = found.weights == {name: 1 / 3 for name in MEMBERS[:3]}
+        assert kept == (low < 0), seed
+        happened.add((ahead, kept))
+    assert happened == {(False, True), (True, True), (True, False)}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
