@@ -1,5 +1,5 @@
-"""The choice of what is served: never below the probe and zero-shot on the rows of the choice, never shown to be below a
-trained part, and by scikit-learn's average precision.
+"""The choice of what is served: on the rows of the choice never below the probe and zero-shot, never shown to be below
+a trained part, and by scikit-learn's average precision.
 """
 
 import numpy as np
@@ -78,7 +78,7 @@ def shown_better(labels, one, other, draws=60):
 
 @pytest.mark.slow
 def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_chance():
-    """Out of fold on 3,600 photos a class head was ahead of the mean by a tenth of a point, and 1.4 below it on others."""
+    """Out of fold on 3,600 photos a class head led the mean by a tenth of a point, and was 1.4 below it on others."""
     happened = set()
     for seed in range(9):
         level = np.random.default_rng(seed).uniform(0.3, 0.9)
@@ -89,7 +89,7 @@ def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_cha
         if abs(low) < 0.02:
             continue  # two bootstraps may differ
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
-        kept = found.weights == {name: 1 / 3 for name in MEMBERS[:3]}
+        kept = found.weights == dict.fromkeys(MEMBERS[:3], 1 / 3)
         assert kept == (low < 0), seed
         happened.add((ahead, kept))
     assert happened == {(False, True), (True, True), (True, False)}
