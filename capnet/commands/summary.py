@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from capnet.contracts import VARIANTS, number, read_csv_rows, read_evaluation
-from capnet.errors import ContractError
+from capnet.errors import ContractError, some
 from capnet.evaluation.report.words import interval, percent
 
 COLUMNS = {  # figure of a variant: its heading
@@ -25,7 +25,7 @@ COLUMNS = {  # figure of a variant: its heading
     "OF1_chosen": "OF1",
 }
 WIDTH = 200  # of a line where the output is no terminal: nothing is cut
-SHOWN = 40  # tail classes
+SHOWN = 40  # classes of a list, at most
 
 
 @click.command("summary", epilog="\b\nExamples:\n  capnet summary\n  capnet summary --evaluation outputs/evaluation")
@@ -119,5 +119,5 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
     if "CF1_chosen" in metrics["capnet"]:
         lines[0] += " CF1 (the mean of per-class F1) and OF1 are at the chosen thresholds."
     if metrics.get("left_out"):
-        lines.append(f"Without test positives, so in no mean: {', '.join(metrics['left_out'])}.")
+        lines.append(f"Without test positives, so in no mean: {some(metrics['left_out'], SHOWN)}.")
     return lines

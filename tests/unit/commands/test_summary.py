@@ -94,6 +94,16 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
     assert text.splitlines()[-1] == f"Report: {evaluation / 'report.html'}"
 
 
+def test_of_many_classes_without_test_positives_some_are_named_and_the_rest_counted(evaluation: Path) -> None:
+    file = evaluation / "evaluation.json"
+    metrics = json.loads(file.read_text())
+    metrics["left_out"] = [f"rare {c}" for c in range(500)]
+    file.write_text(json.dumps(metrics))
+    sentence = " ".join(_summary(evaluation).partition("Without test positives")[2].partition("Report:")[0].split())
+    assert sentence.count("rare") == 40
+    assert sentence.endswith(" and 460 more.")
+
+
 @pytest.mark.parametrize("columns", [80, 100, 120])
 def test_a_narrow_terminal_cuts_nothing(evaluation: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     file = evaluation / "evaluation.json"
