@@ -200,9 +200,8 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
             " may write there"
         )
-    elif re.search(
-        r"\b5\d\d error|error code 5\d\d", reason
-    ):  # the status alone says nothing: mlflow gives 500 to any connection that failed
+    # the status alone says nothing: mlflow gives 500 to any connection that failed
+    elif re.search(r"\b5\d\d error|error code 5\d\d", reason):
         todo = (
             "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is"
             " full; then try again"
