@@ -224,24 +224,21 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     Returns:
         A replicated job of a ``trainingRuntimeSpec``.
     """
-    mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | (
-        {"data": names.DATA} if nodes.data_claim else {}
-    )
-    volumes: dict[str, dict[str, Any]] = {
-        "state": {"persistentVolumeClaim": {"claimName": nodes.state_claim}},
-        "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}},
-        "tmp": {"emptyDir": {}},
+    volumes: dict[str, tuple[str, dict[str, Any]]] = {  # where each is mounted, and what it is
+        "state": (str(here.state), {"persistentVolumeClaim": {"claimName": nodes.state_claim}}),
+        "shm": ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}}),
+        "tmp": ("/tmp", {"emptyDir": {}}),
     }
     if nodes.data_claim:
-        volumes["data"] = {"persistentVolumeClaim": {"claimName": nodes.data_claim}}
+        volumes["data"] = (names.DATA, {"persistentVolumeClaim": {"claimName": nodes.data_claim}})
     spec = {
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
+        "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
         "containers": [
             {
                 "name": STEP,
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+                "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
             }
         ],
         **({"serviceAccountName": here.account} if here.account else {}),
