@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -246,15 +246,11 @@ def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[N
                 os.environ[name] = value
 
 
-@contextmanager
-def quiet_environment() -> Iterator[None]:
+def quiet_environment() -> AbstractContextManager[None]:
     """No telemetry, no log lines below errors, and patience with a slow server, for live values."""
-    with _environment({**QUIET, **LIVE}):
-        yield
+    return _environment({**QUIET, **LIVE})
 
 
-@contextmanager
-def first_contact() -> Iterator[None]:
+def first_contact() -> AbstractContextManager[None]:
     """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
-    with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
-        yield
+    return _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT)
