@@ -84,10 +84,6 @@ class Console(io.TextIOBase):
     def flush(self) -> None:
         self.terminal.flush()
 
-    def finish(self) -> None:
-        """End a half-written line."""
-        self._break()
-
     @property
     def log(self) -> Path:
         return (self.run or self.root) / LOG
@@ -142,7 +138,7 @@ class Console(io.TextIOBase):
             self.run = self.root / folder.relative_to(self.root).parts[0]
             self.run.mkdir(parents=True, exist_ok=True)
         if not self.task.hidden:
-            self._break()
+            self.end_line()
             self.terminal.write(f"{self.task.label:<20}")
             self.terminal.flush()
             self._open = True
@@ -168,11 +164,12 @@ class Console(io.TextIOBase):
         self._print(seconds + (figures_in_words(figures(self.task.folder)) if good else "FAILED"))
 
     def _print(self, line: str) -> None:
-        self._break()
+        self.end_line()
         self.terminal.write(line + "\n")
         self.terminal.flush()
 
-    def _break(self) -> None:
+    def end_line(self) -> None:
+        """End a half-written line."""
         if self._open:
             self.terminal.write("\n")
         self._open = False

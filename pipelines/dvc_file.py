@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,10 +109,8 @@ def rewritten(text: str, root: Path) -> str:
     return text
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.dvc_file", description=__doc__)
-    parser.add_argument("--file", type=Path, default=Path("dvc.yaml"))
-    path = parser.parse_args(argv).file
+def main() -> None:
+    path = Path("dvc.yaml")
     path.write_text(rewritten(path.read_text(), Path()))
 
 

@@ -60,7 +60,7 @@ def shown(console: Console) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        console.finish()
+        console.end_line()
 
 
 def failure(console: Console, message: str) -> RunFailed:

@@ -118,119 +118,127 @@ class Cluster:
 CLUSTER = tuple(field.name for field in fields(Cluster))
 
 
-def configured(task: PipelineTask, options: Options, order: tuple[str, ...], cluster: Cluster) -> PipelineTask:
-    """What every task gets: image and its pull secret, cache, time-out, a user that is not root, a writable /tmp, the
-    label that network policies select.
-
-    A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call for
-    it.
+@dataclass(frozen=True)
+class Setup:
+    """Puts options and run-time parameters on the tasks of one pipeline, whose stages run in this ``order``. Every
+    method but ``on_nodes`` returns its task.
     """
-    # kfp's name for the second task of a component; train on several nodes
-    name = task.name.removesuffix("-2").removesuffix("-nodes")
-    if options.images is not None:
-        task.set_container_image(options.images.of(task.container_spec.image))
-    task.set_caching_options(options.cached(name, order))
-    if not options.cluster:
+
+    options: Options
+    order: tuple[str, ...]
+    cluster: Cluster
+
+    def configured(self, task: PipelineTask) -> PipelineTask:
+        """What every task gets: image and its pull secret, cache, time-out, a user that is not root, a writable /tmp,
+        the label that network policies select.
+
+        A server from 2.17 on adds what else the restricted Pod Security profile asks for; kfp-kubernetes has no call
+        for it.
+        """
+        options = self.options
+        # kfp's name for the second task of a component; train on several nodes
+        name = task.name.removesuffix("-2").removesuffix("-nodes")
+        if options.images is not None:
+            task.set_container_image(options.images.of(task.container_spec.image))
+        task.set_caching_options(options.cached(name, self.order))
+        if options.cluster:
+            kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in LONG else options.hours)))
+            kubernetes.set_security_context(task, run_as_non_root=True)
+            kubernetes.add_pod_label(task, *LABEL)
+            if options.pull_secret:
+                kubernetes.set_image_pull_secrets(task, [self.cluster.pull_secret])
+            kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
         return task
-    kubernetes.set_timeout(task, int(3600 * (options.train_hours if name in LONG else options.hours)))
-    kubernetes.set_security_context(task, run_as_non_root=True)
-    kubernetes.add_pod_label(task, *LABEL)
-    if options.pull_secret:
-        kubernetes.set_image_pull_secrets(task, [cluster.pull_secret])
-    kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp")
-    return task
 
-
-def retried(task: PipelineTask, options: Options) -> PipelineTask:
-    """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
-    if options.retries:
-        task.set_retry(
-            options.retries,
-            backoff_duration=f"{options.backoff_seconds}s",
-            backoff_factor=2.0,
-            backoff_max_duration=NO_END,
-        )
-    return task
-
-
-def with_images(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """What a task needs to read images: credentials, the state volume with their copies, the volume that has them."""
-    if not options.cluster:
+    def retried(self, task: PipelineTask) -> PipelineTask:
+        """Try again after a failure: for tasks that depend on a network or a node, never for the gate."""
+        if self.options.retries:
+            task.set_retry(
+                self.options.retries,
+                backoff_duration=f"{self.options.backoff_seconds}s",
+                backoff_factor=2.0,
+                backoff_max_duration=NO_END,
+            )
         return task
-    secret(task, cluster.s3_secret, S3_KEYS)
-    secret(task, cluster.git_secret, GIT_KEYS)
-    if options.data_volume:
-        kubernetes.mount_pvc(task, pvc_name=cluster.data_claim, mount_path=DATA)
-    return with_state(task, options, cluster)
 
+    def with_images(self, task: PipelineTask) -> PipelineTask:
+        """What a task needs to read images: credentials, the state volume with their copies, the volume that has
+        them.
+        """
+        if self.options.cluster:
+            secret(task, self.cluster.s3_secret, S3_KEYS)
+            secret(task, self.cluster.git_secret, GIT_KEYS)
+            if self.options.data_volume:
+                kubernetes.mount_pvc(task, pvc_name=self.cluster.data_claim, mount_path=DATA)
+        return self.with_state(task)
 
-def with_state(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """The folder for checkpoints and copies: a volume that outlives the pod, or one that goes with it."""
-    if not options.cluster:
+    def with_state(self, task: PipelineTask) -> PipelineTask:
+        """The folder for checkpoints and copies: a volume that outlives the pod, or one that goes with it."""
+        if self.options.cluster and self.options.state_volume:
+            kubernetes.mount_pvc(task, pvc_name=self.cluster.state_claim, mount_path=STATE)
+        elif self.options.cluster:
+            kubernetes.empty_dir_mount(task, volume_name="state", mount_path=STATE)
         return task
-    if options.state_volume:
-        kubernetes.mount_pvc(task, pvc_name=cluster.state_claim, mount_path=STATE)
-    else:
-        kubernetes.empty_dir_mount(task, volume_name="state", mount_path=STATE)
-    return task
 
-
-def with_curves(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """Credentials of the MLflow server, which shows the curves while the task works."""
-    if options.cluster:
-        secret(task, cluster.mlflow_secret, MLFLOW_KEYS)
-    return task
-
-
-def with_store(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """Credentials of the MLflow server and of the bucket with its artifacts."""
-    with_curves(task, options, cluster)
-    if options.cluster:
-        secret(task, cluster.s3_secret, S3_KEYS)
-    return task
-
-
-def heavy(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """Resources of train, evaluate and predict: GPU, CPU, memory, nodes, shared memory for loader processes."""
-    if not options.cluster:
+    def with_curves(self, task: PipelineTask) -> PipelineTask:
+        """Credentials of the MLflow server, which shows the curves while the task works."""
+        if self.options.cluster:
+            secret(task, self.cluster.mlflow_secret, MLFLOW_KEYS)
         return task
-    # KFP's driver takes text only for these, and no number. kfp hands only declared channels down into an exit handler
-    # or a loop, and declares none here
-    task.register_pipeline_channels([cluster.accelerator_type, cluster.accelerator_count, cluster.cpu, cluster.memory])
-    task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
-    task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
-    kubernetes.add_node_selector_json(task, cluster.node_selector)
-    kubernetes.add_toleration_json(task, cluster.tolerations)
-    kubernetes.empty_dir_mount(
-        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=options.shared_memory
-    )
-    return task
 
+    def with_store(self, task: PipelineTask) -> PipelineTask:
+        """Credentials of the MLflow server and of the bucket with its artifacts."""
+        self.with_curves(task)
+        if self.options.cluster:
+            secret(task, self.cluster.s3_secret, S3_KEYS)
+        return task
 
-def waiting(task: PipelineTask, options: Options, cluster: Cluster) -> PipelineTask:
-    """Resources of a task that starts pods and waits for them, the volume that it shares with them, and what it must
-    know of its own pod.
-    """
-    task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
-    for name, field in POD.items():
-        kubernetes.use_field_path_as_env(task, name, field)
-    return with_state(task, options, cluster)
+    def heavy(self, task: PipelineTask) -> PipelineTask:
+        """Train, evaluate and predict in a pod of their own: its images, and its resources: GPU, CPU, memory, nodes,
+        shared memory for loader processes.
+        """
+        self.retried(self.configured(task))
+        if self.options.cluster:
+            cluster = self.cluster
+            # KFP's driver takes text only for these, and no number. kfp hands only declared channels down into an exit
+            # handler or a loop, and declares none here
+            task.register_pipeline_channels(
+                [cluster.accelerator_type, cluster.accelerator_count, cluster.cpu, cluster.memory]
+            )
+            task.set_accelerator_type(cluster.accelerator_type).set_accelerator_limit(cluster.accelerator_count)
+            task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
+            kubernetes.add_node_selector_json(task, cluster.node_selector)
+            kubernetes.add_toleration_json(task, cluster.tolerations)
+            kubernetes.empty_dir_mount(
+                task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=self.options.shared_memory
+            )
+        return self.with_images(task)
 
+    def waiting(self, task: PipelineTask) -> PipelineTask:
+        """A task that starts pods and waits for them: few resources, the volume that it shares with them, and what it
+        must know of its own pod.
+        """
+        self.retried(self.configured(task))
+        task.set_cpu_request("100m").set_memory_request("512Mi").set_memory_limit("2Gi")
+        for name, field in POD.items():
+            kubernetes.use_field_path_as_env(task, name, field)
+        return self.with_state(task)
 
-def on_nodes(options: Options, cluster: Cluster) -> dict[str, Any]:
-    """What a task that trains on several nodes asks for each of them."""
-    return {
-        **{name: getattr(cluster, name) for name in CLUSTER if name not in ("data_claim", "pull_secret")},
-        "data_claim": cluster.data_claim if options.data_volume else "",
-        "pull_secret": cluster.pull_secret if options.pull_secret else "",
-        "nodes": options.nodes,
-        "processes_per_node": options.processes_per_node,
-        "runtime": options.training_runtime,
-        "image": options.images.train if options.images else "",
-        "shared_memory": options.shared_memory,
-        "hours": float(options.train_hours),
-        "start_minutes": float(options.start_minutes),
-    }
+    def on_nodes(self) -> dict[str, Any]:
+        """What a task that trains on several nodes asks for each of them."""
+        options, cluster = self.options, self.cluster
+        return {
+            **{name: getattr(cluster, name) for name in CLUSTER if name not in ("data_claim", "pull_secret")},
+            "data_claim": cluster.data_claim if options.data_volume else "",
+            "pull_secret": cluster.pull_secret if options.pull_secret else "",
+            "nodes": options.nodes,
+            "processes_per_node": options.processes_per_node,
+            "runtime": options.training_runtime,
+            "image": options.images.train if options.images else "",
+            "shared_memory": options.shared_memory,
+            "hours": float(options.train_hours),
+            "start_minutes": float(options.start_minutes),
+        }
 
 
 def secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:

@@ -10,18 +10,7 @@ from components.fetch import fetch as fetch_task
 from components.merge import merge as merge_task
 from components.outcome import outcome as outcome_task
 from components.predict import predict as predict_task
-from pipelines.options import (
-    ANY_NODE,
-    CLUSTER,
-    NO_TOLERATIONS,
-    Cluster,
-    Options,
-    configured,
-    heavy,
-    retried,
-    with_images,
-    with_store,
-)
+from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
 
 NAME = "capnet-prediction"
 ORDER = ("fetch", "champion", "predict", "merge")
@@ -58,7 +47,8 @@ def prediction(options: Options) -> Any:
         pull_secret: str = names.PULL_SECRET,
     ) -> None:
         cluster = Cluster(**{name: value for name, value in locals().items() if name in CLUSTER})
-        with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
+        setup = Setup(options, ORDER, cluster)
+        with dsl.ExitHandler(setup.configured(outcome_task()), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             loaded = champion_task(model=model, params=predict, shards=shards, shard_count=shard_count)
             loaded_champion = loaded.outputs["champion"]
@@ -71,15 +61,11 @@ def prediction(options: Options) -> Any:
                     shards=shard_count,
                     accelerators=accelerator_count,
                 )
-                with_images(
-                    heavy(retried(configured(labelled, options, ORDER, cluster), options), options, cluster),
-                    options,
-                    cluster,
-                )
+                setup.heavy(labelled)
             merged = merge_task(champion=loaded_champion, parts=dsl.Collected(labelled.outputs["predictions"]))
             for task in (fetched, loaded, merged):
-                configured(task, options, ORDER, cluster)
-            with_images(retried(fetched, options), options, cluster)
-            with_store(retried(loaded, options), options, cluster)
+                setup.configured(task)
+            setup.with_images(setup.retried(fetched))
+            setup.with_store(setup.retried(loaded))
 
     return capnet_prediction

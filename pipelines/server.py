@@ -79,15 +79,8 @@ class Server:
     ) -> str:
         """Start a run and return its id."""
         with self._explained():
-            group = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
-            run = self._client.run_pipeline(
-                group.experiment_id,
-                name,
-                params=dict(arguments),
-                pipeline_id=version.pipeline_id,
-                version_id=version.version_id,
-                service_account=service_account or None,
-            )
+            job = self._job(version, experiment, arguments, service_account)
+            run = self._client.run_pipeline(job_name=name, **job)
         return str(run.run_id)
 
     def schedule(
@@ -103,22 +96,13 @@ class Server:
         id.
         """
         with self._explained():
-            group = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+            job = self._job(version, experiment, arguments, service_account)
             listed = self._pages(
-                lambda **page: self._client.list_recurring_runs(experiment_id=group.experiment_id, **page),
+                lambda **page: self._client.list_recurring_runs(experiment_id=job["experiment_id"], **page),
                 "recurring_runs",
             )
             before = [item.recurring_run_id for item in listed if item.display_name == name]
-            made = self._client.create_recurring_run(
-                group.experiment_id,
-                name,
-                cron_expression=cron,
-                params=dict(arguments),
-                pipeline_id=version.pipeline_id,
-                version_id=version.version_id,
-                no_catchup=True,
-                service_account=service_account or None,
-            )
+            made = self._client.create_recurring_run(job_name=name, cron_expression=cron, no_catchup=True, **job)
             for old in before:
                 self._client.delete_recurring_run(old)
         return str(made.recurring_run_id)
@@ -163,6 +147,19 @@ class Server:
                 what = f"the run ended as {run.state}: {'; '.join(failed)}{_reason(run)}"
                 raise RunFailed(what, self.address(run_id), "the task's log on that page says why")
             time.sleep(every)
+
+    def _job(
+        self, version: Version, experiment: str, arguments: Mapping[str, Any], service_account: str
+    ) -> dict[str, Any]:
+        """What a run and a schedule have in common, for the client."""
+        group = self._client.create_experiment(experiment, namespace=self.way.namespace or None)
+        return {
+            "experiment_id": group.experiment_id,
+            "params": dict(arguments),
+            "pipeline_id": version.pipeline_id,
+            "version_id": version.version_id,
+            "service_account": service_account or None,
+        }
 
     def _pipeline_id(self, name: str) -> str | None:
         """Of a pipeline in this namespace; the client's own get_pipeline_id asks for what all namespaces share."""

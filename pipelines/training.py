@@ -17,22 +17,7 @@ from components.split import split as split_task
 from components.train import train as train_task
 from components.train_nodes import train_nodes as train_nodes_task
 from components.validate import validate as validate_task
-from pipelines.options import (
-    ANY_NODE,
-    CLUSTER,
-    NO_TOLERATIONS,
-    Cluster,
-    Options,
-    configured,
-    heavy,
-    on_nodes,
-    retried,
-    waiting,
-    with_curves,
-    with_images,
-    with_state,
-    with_store,
-)
+from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
 
 NAME = "capnet-training"
 ORDER = ("fetch", "ingest", "split", "validate", "graph", "train", "evaluate", "report", "register")
@@ -73,12 +58,13 @@ def training(options: Options) -> Any:
         pull_secret: str = names.PULL_SECRET,
     ) -> None:
         cluster = Cluster(**{name: value for name, value in locals().items() if name in CLUSTER})
-        with dsl.ExitHandler(configured(outcome_task(), options, ORDER, cluster), name="run"):
+        setup = Setup(options, ORDER, cluster)
+        with dsl.ExitHandler(setup.configured(outcome_task()), name="run"):
             fetched = fetch_task(params=fetch, version=data_version, volume=options.volume)
             data = fetched.outputs["data"]
             if options.further_seeds:
                 planned = plan_task(seeds=seeds, first_seed=first_seed, further_seeds=further_seeds)
-                fetched.after(configured(planned, options, ORDER, cluster))
+                fetched.after(setup.configured(planned))
             read = ingest_task(data=data, params=ingest)
             drawn = split_task(manifest=read.outputs["manifest"], params=split)
             rows = drawn.outputs["split"]
@@ -92,36 +78,23 @@ def training(options: Options) -> Any:
                 "params": train,
             }
 
-            def alone(task: Any) -> Any:
-                """A task that does its work in its own pod."""
-                return with_curves(
-                    with_images(
-                        heavy(retried(configured(task, options, ORDER, cluster), options), options, cluster),
-                        options,
-                        cluster,
-                    ),
-                    options,
-                    cluster,
-                )
-
             def fitted(seed: Any) -> tuple[Any, Any]:
                 """Train and evaluate with one seed."""
                 if options.nodes == 1:
-                    fit = alone(train_task(**fixed, seed=seed, accelerators=accelerator_count))
+                    fit = train_task(**fixed, seed=seed, accelerators=accelerator_count)
+                    setup.with_curves(setup.heavy(fit))
                 else:
-                    task = train_nodes_task(**fixed, seed=seed, **on_nodes(options, cluster)).set_display_name("train")
-                    fit = waiting(retried(configured(task, options, ORDER, cluster), options), options, cluster)
-                evaluated = alone(
-                    evaluate_task(
-                        split=rows,
-                        model=fit.outputs["model"],
-                        data=data,
-                        params=evaluate,
-                        seed=seed,
-                        accelerators=accelerator_count,
-                    )
+                    fit = train_nodes_task(**fixed, seed=seed, **setup.on_nodes()).set_display_name("train")
+                    setup.waiting(fit)
+                evaluated = evaluate_task(
+                    split=rows,
+                    model=fit.outputs["model"],
+                    data=data,
+                    params=evaluate,
+                    seed=seed,
+                    accelerators=accelerator_count,
                 )
-                return fit, evaluated
+                return fit, setup.with_curves(setup.heavy(evaluated))
 
             fit, evaluated = fitted(first_seed)
             others: Any = []
@@ -144,12 +117,12 @@ def training(options: Options) -> Any:
             ).after(shown)
 
             for task in (fetched, read, drawn, checked, linked, shown, registered):
-                configured(task, options, ORDER, cluster)
+                setup.configured(task)
             for task in (fetched, read, checked):
-                with_images(task, options, cluster)
+                setup.with_images(task)
             for task in (fetched, read, registered):
-                retried(task, options)
-            with_store(with_state(registered, options, cluster), options, cluster)
-            with_state(linked, options, cluster)
+                setup.retried(task)
+            setup.with_store(setup.with_state(registered))
+            setup.with_state(linked)
 
     return capnet_training

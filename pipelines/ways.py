@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from capnet.cluster.names import pod_namespace
 from capnet.errors import ConfigError
 from pipelines.errors import ServerError
 
@@ -19,7 +20,6 @@ HEALTH = "/apis/v2beta1/healthz"
 FORWARDED = "http://localhost:8080"
 TOKEN = "KF_PIPELINES_TOKEN"
 POD_TOKENS = ("/var/run/secrets/kubeflow/pipelines/token",)  # projected for the audience pipelines.kubeflow.org
-POD_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 SECONDS = 15.0  # longest wait for one answer
 CORRECT = f"correct --host: the address under which {HEALTH} answers"
 ADVICE = {
@@ -82,15 +82,9 @@ def choose(kind: Kind, host: str, namespace: str, token_file: str, environment: 
         return Way("port-forward", (host or FORWARDED).rstrip("/"), namespace)
     paths = (environment.get("KF_PIPELINES_SA_TOKEN_PATH", ""), *POD_TOKENS)
     mounted = next((Path(path) for path in paths if path and Path(path).is_file()), None)
-    own = Path(POD_NAMESPACE)
-    namespace = namespace or (own.read_text().strip() if own.is_file() else "")
-    return Way(
-        "in-cluster",
-        (host or "http://ml-pipeline.kubeflow:8888").rstrip("/"),
-        namespace,
-        mounted.read_text().strip() if mounted else "",
-        str(mounted or ""),
-    )
+    address = (host or "http://ml-pipeline.kubeflow:8888").rstrip("/")
+    token = mounted.read_text().strip() if mounted else ""
+    return Way("in-cluster", address, namespace or pod_namespace(), token, str(mounted or ""))
 
 
 def _token(token_file: str, environment: Mapping[str, str]) -> str:

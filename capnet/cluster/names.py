@@ -4,6 +4,8 @@ label.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from capnet.errors import Problem
 
 STATE = "/var/capnet"  # CAPNET_STATE of the images: checkpoints, copies of remote images
@@ -35,6 +37,12 @@ NODE_LABEL = ("app.kubernetes.io/component", "training-node")
 # of every pod of a task, and of nothing that serves: what network policies select
 LABEL = ("capnet/role", "task")
 NAMESPACE = "kubeflow"  # where a standalone Kubeflow Pipelines runs its pods
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def pod_namespace() -> str:
+    """The namespace of the pod that this runs in; "" outside of a cluster."""
+    return POD_NAMESPACE.read_text().strip() if POD_NAMESPACE.is_file() else ""
 
 
 def on_volume(root: str) -> bool:

@@ -25,7 +25,6 @@ NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 MANAGER = "capnet.internal/pipelines"  # whose patches these are: a path below a domain, and .internal is nobody's
 # what Kubeflow Pipelines tells its own pod; no secret is among them
 HANDED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
-ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Nodes(BaseModel):
@@ -98,10 +97,8 @@ class Here:
     @staticmethod
     def from_environment() -> Here:
         """From the environment; raises ConfigError outside of a cluster."""
-        environment = {name: os.environ.get(name, "") for name in names.POD}
-        namespace = environment["CAPNET_NAMESPACE"] or (
-            ACCOUNT_NAMESPACE.read_text().strip() if ACCOUNT_NAMESPACE.is_file() else ""
-        )
+        pod, uid, namespace, account, run = (os.environ.get(name, "") for name in names.POD)
+        namespace = namespace or names.pod_namespace()
         if not namespace:
             todo = (
                 "run it on a cluster: python -m pipelines.submit training --nodes 2; here, `torchrun --nproc-per-node 2"
@@ -109,15 +106,7 @@ class Here:
             )
             raise ConfigError("several nodes are for a pod of a cluster, and this is none", "CAPNET_NAMESPACE", todo)
         state = Path(os.environ.get("CAPNET_STATE", names.STATE)).absolute()
-        run = environment["CAPNET_RUN"] or environment["CAPNET_POD_UID"] or environment["CAPNET_POD"]
-        return Here(
-            namespace,
-            environment["CAPNET_POD"],
-            environment["CAPNET_POD_UID"],
-            environment["CAPNET_ACCOUNT"],
-            run,
-            state,
-        )
+        return Here(namespace, pod, uid, account, run or uid or pod, state)
 
     @property
     def owner(self) -> list[dict[str, Any]]:
@@ -235,24 +224,21 @@ def pods(nodes: Nodes, here: Here, labels: Mapping[str, str]) -> dict[str, Any]:
     Returns:
         A replicated job of a ``trainingRuntimeSpec``.
     """
-    mounts = {"state": str(here.state), "shm": "/dev/shm", "tmp": "/tmp"} | (
-        {"data": names.DATA} if nodes.data_claim else {}
-    )
-    volumes: dict[str, dict[str, Any]] = {
-        "state": {"persistentVolumeClaim": {"claimName": nodes.state_claim}},
-        "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}},
-        "tmp": {"emptyDir": {}},
+    volumes: dict[str, tuple[str, dict[str, Any]]] = {  # where each is mounted, and what it is
+        "state": (str(here.state), {"persistentVolumeClaim": {"claimName": nodes.state_claim}}),
+        "shm": ("/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": nodes.shared_memory}}),
+        "tmp": ("/tmp", {"emptyDir": {}}),
     }
     if nodes.data_claim:
-        volumes["data"] = {"persistentVolumeClaim": {"claimName": nodes.data_claim}}
+        volumes["data"] = (names.DATA, {"persistentVolumeClaim": {"claimName": nodes.data_claim}})
     spec = {
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
+        "volumes": [{"name": name, **volume} for name, (_, volume) in volumes.items()],
         "containers": [
             {
                 "name": STEP,
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+                "volumeMounts": [{"name": name, "mountPath": path} for name, (path, _) in volumes.items()],
             }
         ],
         **({"serviceAccountName": here.account} if here.account else {}),

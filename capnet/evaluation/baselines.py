@@ -92,17 +92,17 @@ def choose_probe(
             return logits
 
         settings, value = _best(features, strengths, some, on_validation, val_labels, val_known)
-        if refit and folds is not None:
-            features, labels, known = _joined((features, labels, known), validation)
-            probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
-            return score_out_of_fold(Chosen(probe, settings, "val", value), features, labels, known, folds)
-        probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
+
+        def fitted(rows: tuple[Floats, Bools, Bools]) -> Probe:
+            return _shrunk(fit_probe(*rows, settings), rows[0])[0]
+
+        own = features, labels, known
         if not refit:
-            return Chosen(probe, settings, "val", value)
-        held_out = probe_scores(probe, seen)
-        features, labels, known = _joined((features, labels, known), validation)
-        probe = _shrunk(fit_probe(features, labels, known, settings), features)[0]
-        return Chosen(probe, settings, "val", value, held_out, val_known)
+            return Chosen(fitted(own), settings, "val", value)
+        both = _joined(own, validation)
+        if folds is not None:
+            return score_out_of_fold(Chosen(fitted(both), settings, "val", value), *both, folds)
+        return Chosen(fitted(both), settings, "val", value, probe_scores(fitted(own), seen), val_known)
     chosen = _choose_in_folds(features, labels, known, strengths, groups)
     return chosen if folds is None else score_out_of_fold(chosen, features, labels, known, folds)
 

@@ -101,15 +101,8 @@ def _premise(graph: np.ndarray, counts: np.ndarray, members: np.ndarray, usable:
     if n >= MIN_ROWS:
         draws = np.random.default_rng(0).integers(0, n, size=(DRAWS, n))
         low, high = np.quantile(difference[draws].mean(axis=1), [0.025, 0.975])
-    return Premise(
-        n,
-        left_out,
-        float(graph[rows].mean()),
-        float(counts[rows].mean()),
-        float(difference.mean()),
-        float(low),
-        float(high),
-    )
+    by_graph, by_counts, mean = (float(values.mean()) for values in (graph[rows], counts[rows], difference))
+    return Premise(n, left_out, by_graph, by_counts, mean, float(low), float(high))
 
 
 def strongest_neighbours(matrix: np.ndarray, count: int) -> list[list[tuple[int, float]]]:

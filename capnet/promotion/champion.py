@@ -150,15 +150,12 @@ def resolve(client: MlflowClient, uri: str) -> ModelVersion:
             "command line",
             f"write models:/NAME@{ALIAS}, models:/NAME@challenger or models:/NAME/3",
         )
-    if at:
-        found = client.get_model_version_by_alias(name, alias)
-    elif "/" in text:
+    if not at and "/" in text:
         name, _, number = text.partition("/")
         if not number.isdigit():
             raise ConfigError(f"{number!r} is no version", uri, "write a whole number, or an alias behind @")
-        found = client.get_model_version(name, number)
     else:
-        found = client.get_model_version_by_alias(name, ALIAS)
-    found = client.get_model_version(found.name, found.version)  # with all its aliases
+        number = client.get_model_version_by_alias(name, alias or ALIAS).version
+    found = client.get_model_version(name, number)  # with all its aliases
     check_champion(found, client)
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from capnet.promotion.champion import FORM, OVERRIDE, VERDICT, VERDICT_AGAINST, VERDICT_OF, VERDICT_RULES, identity
 from capnet.promotion.page import refresh
 from capnet.promotion.standard import VERDICT_POLICY
-from capnet.promotion.versions import version_or_none
+from capnet.promotion.versions import same_content, version_or_none
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -31,15 +31,10 @@ def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion
     Returns:
         The copy that is there already, the lowest of several; else a new one.
     """
-    content_hash = version.tags.get("content_hash", "")
-    copies = [
-        item
-        for item in client.search_model_versions(f"name = '{name}' and tags.content_hash = '{content_hash}'")
-        if item.status == "READY"
-    ]
-    copies = [item for item in copies if item.tags.get(FORM) == version.tags.get(FORM)]
+    equal = same_content(client, name, version.tags.get("content_hash", ""))
+    copies = [item for item in equal if item.tags.get(FORM) == version.tags.get(FORM)]
     if copies:
-        number = min((str(item.version) for item in copies), key=int)
+        number = str(copies[0].version)
     else:
         with contextlib.redirect_stderr(io.StringIO()):  # mlflow tells every copy twice
             number = str(client.copy_model_version(f"models:/{version.name}/{version.version}", name).version)

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 from capnet.errors import ContractError, GateError, Problem
 from capnet.promotion import history
-from capnet.promotion.champion import (
-    ALIAS,
-    OVERRIDE,
-    VERDICT,
-    VERDICT_OF,
-    identity,
-    refusal,
-)
+from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
 from capnet.promotion.copies import copied_from, refused_at_home
 from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.history import Event

@@ -129,18 +129,8 @@ def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -
         return []
     share = compared / tested
     outcome: Outcome = "pass" if share >= required else "inconclusive"
-    return [
-        Rule(
-            name,
-            outcome,
-            share,
-            required,
-            share - required,
-            *NO_INTERVAL,
-            0.0,
-            f"{compared} of {tested} {what} are compared",
-        )
-    ]
+    note = f"{compared} of {tested} {what} are compared"
+    return [Rule(name, outcome, share, required, share - required, *NO_INTERVAL, 0.0, note)]
 
 
 def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
@@ -153,16 +143,8 @@ def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
     draws = np.concatenate(
         [mean_over(weighted_average_precision(ranking, weights)) for weights in _weights(rows, [ranking], policy)]
     )
-    return [
-        _rule(
-            "minimum mAP",
-            point,
-            required,
-            draws - required,
-            0.0,
-            Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1),
-        )
-    ]
+    evidence = Evidence.of(rows, np.ones(len(rows.names), dtype=bool), 1)
+    return [_rule("minimum mAP", point, required, draws - required, 0.0, evidence)]
 
 
 def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Policy, times: int = 1) -> list[Rule]:

@@ -87,9 +87,17 @@ def candidate_of(client: MlflowClient, settings: Register, number: str = "") -> 
     Raises:
         MlflowException: there is no such version.
     """
-    found = (
-        client.get_model_version(settings.name, number)
-        if number
-        else client.get_model_version_by_alias(settings.name, settings.alias)
-    )
-    return client.get_model_version(found.name, found.version)
+    if not number:
+        number = client.get_model_version_by_alias(settings.name, settings.alias).version
+    return client.get_model_version(settings.name, number)
+
+
+def same_content(client: MlflowClient, name: str, content_hash: str) -> list[ModelVersion]:
+    """The versions of a registered model with this content, ready to be loaded, the lowest first.
+
+    Args:
+        client, name: the registry, and the registered model.
+        content_hash: in the versions' tags.
+    """
+    listed = client.search_model_versions(f"name = '{name}' and tags.content_hash = '{content_hash}'")
+    return sorted((item for item in listed if item.status == "READY"), key=lambda item: int(item.version))

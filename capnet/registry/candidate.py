@@ -5,6 +5,7 @@ No mlflow here.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,7 +192,6 @@ def description(candidate: Candidate) -> str:
     metrics, config, thresholds = candidate.metrics, candidate.config, candidate.thresholds
     views, backbone = config["tte"], config.get("backbone", {})
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
-    counts = {bucket: sum(item.bucket == bucket for item in candidate.classes.items) for bucket in BUCKETS}
     borrowed = [code(item["name"][:80]) for item in thresholds["classes"] if item.get("borrowed")]
     left_out = [code(name[:80]) for name in metrics.get("left_out", ())]
     measured = f"{len(candidate.classes) - len(left_out)} of " if left_out else ""
@@ -210,9 +210,7 @@ def description(candidate: Candidate) -> str:
             )
     lines += [
         "",
-        f"- **Classes**: {len(candidate.classes)}, by training count: "
-        + ", ".join(f"{count} {bucket}" for bucket, count in counts.items() if count)
-        + ".",
+        f"- **Classes**: {len(candidate.classes)}, by training count: {buckets_in_words(candidate.classes)}.",
         (
             f"- **Thresholds**: objective `{objectives_in_words(thresholds)}`, chosen on"
             f" {chosen_on(thresholds.get('source'))}, valid only for {views_in_words(views)}."
@@ -235,6 +233,12 @@ def description(candidate: Candidate) -> str:
         " under its artifacts."
     )
     return "\n".join(lines) + "\n"
+
+
+def buckets_in_words(classes: Classes) -> str:
+    """``3 head, 2 tail``: how many classes each bucket has; empty ones are left out."""
+    counts = Counter(item.bucket for item in classes.items)
+    return ", ".join(f"{counts[bucket]} {bucket}" for bucket in BUCKETS if counts[bucket])
 
 
 def views_in_words(views: Mapping[str, Any]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from capnet.contracts import BUCKETS, SPLITS, read_split
+from capnet.contracts import SPLITS, label_matrix, read_split
 from capnet.model.backbones.entry import UNKNOWN
-from capnet.registry.candidate import Candidate
+from capnet.registry.candidate import Candidate, buckets_in_words
 from capnet.registry.markdown import class_table, code, plain, table
 
 
@@ -27,7 +25,9 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
     counts, hidden, rows = {}, {}, []
     for split in SPLITS:
         part = frame[frame["split"] == split]
-        counts[split], hidden[split] = _counts(part["labels"], len(classes)), _counts(part["unknown"], len(classes))
+        counts[split], hidden[split] = (
+            label_matrix(part[column], len(classes)).sum(axis=0) for column in ("labels", "unknown")
+        )
         groups = part["group"].replace("", None).nunique()
         share = hidden[split].sum() / max(1, len(part) * len(classes))
         rows.append(
@@ -42,7 +42,6 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         )
     train = counts["train"][counts["train"] > 0]
     ratio = f"{train.max() / train.min():.0f} to 1" if len(train) else "none"
-    buckets = {bucket: sum(item.bucket == bucket for item in classes.items) for bucket in BUCKETS}
     slices = frame["slice"].replace("", None).dropna().value_counts().sort_index()
     version = "not under DVC: only the sha256 of each picture is known, in the split table"
     if data_md5:
@@ -53,7 +52,7 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
         (
             f"{len(frame)} pictures, {len(classes)} classes, several on one picture. The common classes have most of"
             f" the labels: the most common to the rarest is {ratio} in training"
-            f" ({', '.join(f'{count} {name}' for name, count in buckets.items() if count)})."
+            f" ({buckets_in_words(classes)})."
         ),
         "",
         "## Source",
@@ -86,12 +85,6 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
     ]
     lines += class_table(["class", "bucket", *SPLITS, "unknown"], columns)
     return "\n".join(lines) + "\n"
-
-
-def _counts(lists: Iterable[Sequence[int]], n_classes: int) -> np.ndarray:
-    """int64 [class]: how often each class is in the lists."""
-    parts = [np.asarray(item, dtype=np.int64) for item in lists]
-    return np.bincount(np.concatenate(parts) if parts else np.empty(0, np.int64), minlength=n_classes)
 
 
 def _licence(text: str) -> list[str]:

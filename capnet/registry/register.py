@@ -16,7 +16,7 @@ from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCE
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
-from capnet.promotion.versions import rival_of
+from capnet.promotion.versions import rival_of, same_content
 from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash, description
@@ -105,15 +105,11 @@ def find_version(client: MlflowClient, settings: Register, wanted: str) -> Model
 
     Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
     """
-    found = [
-        item
-        for item in client.search_model_versions(f"name = '{settings.name}' and tags.content_hash = '{wanted}'")
-        if item.status == "READY"
-    ]
+    found = same_content(client, settings.name, wanted)
     if settings.pack_backbone:
         found = [item for item in found if item.tags.get(FORM) == PACKED]
     in_file = sqlite_file(tracking_uri(settings)) is not None
-    for item in sorted(found, key=lambda item: int(item.version)):
+    for item in found:
         with may_be_gone():  # another registration takes its duplicate back, or a person tidies up
             if not in_file or _has_artifacts(client, item):
                 return client.get_model_version(settings.name, item.version)

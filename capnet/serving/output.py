@@ -183,4 +183,4 @@ def is_output(path: Path) -> bool:
     return start.startswith(",".join(FIRST).encode()) or b'"classifier": "capnet ' in start
 
 
-WRITERS: Mapping[str, Writer] = {"parquet": parquet, "csv": csv, "megadetector": megadetector}
+FORMATS: Mapping[str, Writer] = {".parquet": parquet, ".csv": csv, ".json": megadetector}  # by an output's ending

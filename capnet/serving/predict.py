@@ -23,7 +23,7 @@ from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import CapnetError, ConfigError, DataError, counted, some
 from capnet.progress import Advance, bar
-from capnet.serving.output import WRITERS, is_output
+from capnet.serving.output import FORMATS, Writer, is_output
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # images that cannot be read
 PART = 256  # images between two saves
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".json": "megadetector"}
 COLUMNS = ("path", "image", "file")  # of a table, the first that exists
 ENDINGS = f"images end in {', '.join(SUFFIXES)}"
 
@@ -161,8 +160,8 @@ def _column(path: Path) -> list[str]:
     return list(names)
 
 
-def format_of(out: Path) -> str:
-    """parquet, csv or megadetector by the output's name.
+def format_of(out: Path) -> Writer:
+    """What writes Parquet, CSV or MegaDetector's JSON, by the output's name.
 
     Raises:
         ConfigError: it has another ending.
@@ -203,7 +202,7 @@ def predict(
     Raises:
         ConfigError: ``out`` has an unknown ending.
     """
-    kind = format_of(out)
+    writer = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
     note, key = folder / "key.json", _key(served.identity, source, part)
     if folder.exists() and _read_key(note) != key:
@@ -222,7 +221,7 @@ def predict(
             frame.to_parquet(temporary)
             temporary.replace(paths[number])
     temporary = folder / out.name
-    result = write(temporary, kind, map(pd.read_parquet, paths), served, model_key, drift)
+    result = write(temporary, writer, map(pd.read_parquet, paths), served, model_key, drift)
     temporary.replace(out)
     shutil.rmtree(folder)
     return result
@@ -276,18 +275,18 @@ def matrix(frame: pd.DataFrame, classes: int) -> np.ndarray:
 
 
 def write(
-    path: Path, kind: str, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
+    path: Path, writer: Writer, parts: Iterable[pd.DataFrame], served: Served, model_key: str, drift: Drift | None
 ) -> Predicted:
     """Write tables of ``frames`` as one file.
 
     Args:
         path: of the file.
-        kind: a key of WRITERS.
+        writer: of its format.
         parts: the tables, in order.
         served, model_key, drift: as in ``predict``.
     """
     result = Predicted()
-    with WRITERS[kind](path, served, model_key) as add:
+    with writer(path, served, model_key) as add:
         for frame in parts:
             add(frame)
             if drift is not None:

@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -200,9 +200,8 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"
             " may write there"
         )
-    elif re.search(
-        r"\b5\d\d error|error code 5\d\d", reason
-    ):  # the status alone says nothing: mlflow gives 500 to any connection that failed
+    # the status alone says nothing: mlflow gives 500 to any connection that failed
+    elif re.search(r"\b5\d\d error|error code 5\d\d", reason):
         todo = (
             "the server answers, but fails: see its log, and whether its disk, its database or its artifact store is"
             " full; then try again"
@@ -247,15 +246,11 @@ def _environment(values: Mapping[str, str], replace: bool = False) -> Iterator[N
                 os.environ[name] = value
 
 
-@contextmanager
-def quiet_environment() -> Iterator[None]:
+def quiet_environment() -> AbstractContextManager[None]:
     """No telemetry, no log lines below errors, and patience with a slow server, for live values."""
-    with _environment({**QUIET, **LIVE}):
-        yield
+    return _environment({**QUIET, **LIVE})
 
 
-@contextmanager
-def first_contact() -> Iterator[None]:
+def first_contact() -> AbstractContextManager[None]:
     """Time-outs with which a wrong address is noticed in seconds, and a server that restarts is waited for in a pod."""
-    with _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT):
-        yield
+    return _environment(IN_A_POD if POD_NAME in os.environ else FIRST_CONTACT)

@@ -19,16 +19,15 @@ MANY = 300  # points of one series from which on they share one path and have no
 MARKER_BUCKETS = {"head": "circle", "medium": "square", "tail": "triangle"}
 
 
-def number(value: float) -> str:
-    """A coordinate with at most one decimal: ``12.5``, ``12``."""
-    text = f"{value:.1f}".removesuffix(".0")
+def number(value: float, decimals: int = 1) -> str:
+    """A coordinate with at most so many decimals: ``12.5``, ``12``."""
+    text = f"{value:.{decimals}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def percent_x(value: float) -> str:
     """A share of 1 as an x coordinate in percent, two decimals at most."""
-    text = f"{100 * value:.2f}".rstrip("0").rstrip(".")
-    return ("0" if text == "-0" else text) + "%"
+    return f"{number(100 * value, 2)}%"
 
 
 def finite(*values: float) -> bool:

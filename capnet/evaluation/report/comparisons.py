@@ -35,23 +35,15 @@ def against_zero_shot(inputs: Inputs) -> Part:
     frame = inputs.per_class.dropna(subset=["ap", "ap_zero_shot"])
     if frame.empty:
         return {}
-    series = []
+    series, radius = [], 3.6 if len(frame) <= 200 else 2.4
     for bucket in BUCKETS:
         part = frame[frame["bucket"] == bucket]
         titles = [
             f"{shorten(row['class'], LONG_NAME)}: {percent(row['ap_zero_shot'])} to {percent(row['ap'])}"
             for row in part.to_dict("records")
         ]
-        series.append(
-            Series(
-                part["ap_zero_shot"].tolist(),
-                part["ap"].tolist(),
-                bucket,
-                MARKER_BUCKETS[bucket],
-                titles,
-                3.6 if len(frame) <= 200 else 2.4,
-            )
-        )
+        x, y = (part[name].tolist() for name in ("ap_zero_shot", "ap"))
+        series.append(Series(x, y, bucket, MARKER_BUCKETS[bucket], titles, radius))
     gains = frame.assign(gain=frame["ap"] - frame["ap_zero_shot"]).sort_values("gain", ascending=False, kind="stable")
     better, worse = int((gains["gain"] > 0).sum()), int((gains["gain"] < 0).sum())
 
@@ -118,7 +110,6 @@ def ensembling(inputs: Inputs) -> list[Part]:
 def slices(inputs: Inputs) -> Part:
     """mAP and tail of every slice of the test pictures, with the paired difference to zero-shot."""
     measured: Mapping[str, Any] = inputs.metrics.get("slices", {})
-    about: Mapping[str, Any] = inputs.metrics.get("slice_info", {})
     variants = [
         variant
         for variant in ("capnet", "single_view", "zero_shot", "linear_probe")
@@ -126,23 +117,18 @@ def slices(inputs: Inputs) -> Part:
     ]
     rows = []
     for name in sorted(measured):
-        paired = about.get(name, {}).get("differences", {}).get("capnet-zero_shot", {})
+        about = inputs.metrics.get("slice_info", {}).get(name, {})
+        paired = about.get("differences", {}).get("capnet-zero_shot", {})
         lines = []
         for mean in ("mAP", "tail"):
             if mean in measured[name].get("capnet", {}):
                 figures = [measured[name].get(variant, {}) for variant in variants]
                 cells = [{"text": percent(values.get(mean)), "interval": interval(values, mean)} for values in figures]
                 lines.append({"title": MEANS[mean], "cells": [*cells, difference(paired, mean)]})
-        classes = len(inputs.classes) - len(about.get(name, {}).get("left_out", ()))
+        classes = len(inputs.classes) - len(about.get("left_out", ()))
         if lines:
-            rows.append(
-                {
-                    "name": name,
-                    "pictures": whole(about.get(name, {}).get("test_rows")),
-                    "classes": classes,
-                    "lines": lines,
-                }
-            )
+            pictures = whole(about.get("test_rows"))
+            rows.append({"name": name, "pictures": pictures, "classes": classes, "lines": lines})
     if not rows:
         return {}
     return {"rows": rows, "columns": [*(VARIANT_NAMES[item] for item in variants), "CapNet minus zero-shot"]}

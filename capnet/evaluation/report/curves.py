@@ -4,6 +4,7 @@ bucket.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,20 +53,10 @@ def precision_recall(inputs: Inputs) -> dict[str, Any]:
         curve = mean_precision(inputs.test.labels, ~inputs.test.known, inputs.scores, buckets == bucket)
         if len(curve):
             series.append(Series(RECALLS.tolist(), curve.tolist(), bucket))
-            legend.append(
-                {
-                    "bucket": bucket,
-                    "text": f"{MEANS[bucket]}, area {percent(inputs.metrics.get('capnet', {}).get(bucket))}",
-                }
-            )
-            rows.append(
-                {
-                    "bucket": bucket,
-                    "cells": [
-                        percent(float(curve[np.searchsorted(RECALLS, recall / 100 - 1e-9)])) for recall in WORKING
-                    ],
-                }
-            )
+            area = percent(inputs.metrics.get("capnet", {}).get(bucket))
+            legend.append({"bucket": bucket, "text": f"{MEANS[bucket]}, area {area}"})
+            reached = np.searchsorted(RECALLS, np.array(WORKING) / 100 - 1e-9)
+            rows.append({"bucket": bucket, "cells": [percent(float(value)) for value in curve[reached]]})
     if not series:
         return {}
     chart = charts.chart(
@@ -89,9 +80,7 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
         series = []
         for key, look in (("raw", "before"), ("calibrated", "after")):
             bins = measured[bucket][key]
-            series.append(
-                Series([item["mean"] for item in bins], [item["observed"] for item in bins], f"{bucket} {look}")
-            )
+            series.append(_series(bins, f"{bucket} {look}"))
             for few in (False, True):
                 chosen = [item for item in bins if (item["count"] < FEW) == few]
                 titles = [
@@ -100,22 +89,15 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
                     for item in chosen
                 ]
                 style = f"{bucket} {look}{' few' if few else ''}"
-                series.append(
-                    Series(
-                        [item["mean"] for item in chosen],
-                        [item["observed"] for item in chosen],
-                        style,
-                        MARKER_BUCKETS[bucket],
-                        titles,
-                    )
-                )
+                series.append(_series(chosen, style, MARKER_BUCKETS[bucket], titles))
         label = f"{MEANS[bucket]}: predicted against observed share, before and after calibration"
         chart = charts.chart(
             share_axis("predicted probability, %"), share_axis("observed share, %"), series, label, diagonal=True
         )
-        brier = {
-            "brier_raw": significant(measured[bucket].get("brier_raw")),
-            "brier_calibrated": significant(measured[bucket].get("brier_calibrated")),
-        }
+        brier = {key: significant(measured[bucket].get(key)) for key in ("brier_raw", "brier_calibrated")}
         result.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
     return result
+
+
+def _series(bins: Sequence[Mapping[str, float]], look: str, kind: str = "line", titles: Sequence[str] = ()) -> Series:
+    return Series([item["mean"] for item in bins], [item["observed"] for item in bins], look, kind, titles)
