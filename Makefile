@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 1; \
 	fi; \
 	test -x $(BIN)/python || "$$python" -m venv $(VENV)
-	@echo "Installing into $(VENV): one to two minutes, 2.3 GB"
+	@echo "Installing into $(VENV): two minutes, 2.3 GB; with torch for CUDA three, 6 GB (docs/troubleshooting.md)"
 	@# this pip finds out in a third of the time what to install; it shows a warning about every editable installation
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile pip==26.3
 	@# compiled here by all processors rather than by pip, without what nobody imports; a few files of tests are no valid Python

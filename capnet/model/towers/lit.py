@@ -44,6 +44,7 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int = 0) -> Towers:
     Raises:
         ConfigError: ``backbone.pretrained`` names other weights.
         DataError: a file is missing or differs.
+        ValueError: the entry does not name one file for each tower.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
     from open_clip.tokenizer import HFTokenizer
@@ -55,6 +56,11 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int = 0) -> Towers:
             f"set backbone.pretrained: {entry.pretrained}",
         )
     assert entry.normalisation is not None
+    if len(entry.files) != 2:
+        raise ValueError(
+            f"backbone {entry.name}: it takes two weight files, the image tower's and the text tower's, not"
+            f" {len(entry.files)}: see the entry's files"
+        )
     image, text = entry.files
     weight_file, text_folder = entry.weight_file(image), entry.weight_file(text).parent
     vision: dict[str, Any] = {

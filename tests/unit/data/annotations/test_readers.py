@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
-from typing import Any, get_args
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from capnet.config import Data, Ingest, Section, parse
 from capnet.config.data import READERS, IngestBase
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
+from capnet.section import InsidePath, Int, Share
 
 HEAVY = {"numpy", "pandas", "pyarrow", "torch", "PIL", "scipy", "ijson"}
 SECTIONS = [(name, kind) for name, kind in READERS.items() if kind is not None]
 # text settings of readers that name no file; every other one must be an InsidePath
 NO_PATHS = {"camera_traps.blank", "camera_traps.unsure"}
+
+
+def may_name_a_file(kind: type[Section], field: str) -> bool:
+    """Whether a setting holds text or paths, by its type or because it takes a file's name."""
+    if re.search("str|Path", str(kind.model_fields[field].annotation)):
+        return True
+    for value in ("a/list.txt", ["a/list.txt"]):
+        with suppress(ValidationError):
+            kind.model_validate({field: value})
+            return True
+    return False
+
+
 PATHS = [
     (name, field)
     for name, kind in SECTIONS
-    for field, info in kind.model_fields.items()
-    if "str" in str(info.annotation) and f"{name}.{field}" not in NO_PATHS
+    for field in kind.model_fields
+    if may_name_a_file(kind, field) and f"{name}.{field}" not in NO_PATHS
 ]
 
 
@@ -72,6 +89,28 @@ def refusal(settings: dict[str, Any]) -> str:
     except ConfigError as error:
         return str(error)
     return ""
+
+
+def test_every_type_that_can_name_a_file_is_tried() -> None:
+    class Settings(Section):
+        text: str = "a"
+        inside: InsidePath = "a"
+        path: Path = Path("a")
+        pure: PurePosixPath | None = None
+        paths: tuple[Path, ...] = ()
+        anything: Any = None
+        raw: bytes = b""
+        switch: bool = True
+        size: Int = 1
+        share: Share = 0.5
+        choice: Literal["a", "b"] = "a"
+
+    assert [field for field in Settings.model_fields if not may_name_a_file(Settings, field)] == [
+        "switch",
+        "size",
+        "share",
+        "choice",
+    ]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.csv", "a/../../b", "C:\\x"])

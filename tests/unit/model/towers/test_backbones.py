@@ -137,3 +137,11 @@ def test_a_weight_file_that_the_entry_does_not_name_is_refused():
     assert entry.weight_file(text).is_file()
     with pytest.raises(ValueError, match=f"{text.distribution} is not among the entry's files"):
         replace(entry, files=(image,)).weight_file(text)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_offline_backbone_without_the_weights_of_a_tower_is_refused(kept):
+    entry = find_backbone("lit-efflite0-minilm")
+    careless = replace(entry, files=entry.files[:kept])
+    with pytest.raises(ValueError, match=f"backbone {entry.name}: it takes two weight files.*, not {kept}"):
+        careless.load(careless, Backbone(name=entry.name, pretrained="wheels"), 0, [entry.name])
