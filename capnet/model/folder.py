@@ -154,7 +154,10 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
             Backbone.model_validate(config["backbone"]),
         )
         # a default in their place would be another backbone, to be fetched from a network
-        problems = [f"no backbone.{name}" for name in ("name", "pretrained") if name not in sections[2].model_fields_set]
+        problems = [
+            f"no backbone.{name}" for name in ("name", "pretrained") if name not in sections[2].model_fields_set
+        ]
+        problems += [] if "weight_hash" in config else ["no 'weight_hash'"]
         if not problems:
             return *sections, str(config["weight_hash"])
     except KeyError as error:
