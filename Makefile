@@ -7,7 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UNIT_TESTS := $(filter-out %/__pycache__/,$(wildcard tests/unit/*/)) $(wildcard tests/unit/test_*.py)
-LOCAL_TESTS := tests/e2e tests/unit/steps/ tests/contract tests/faults $(filter-out tests/unit/steps/,$(UNIT_TESTS))
+LONG_UNIT_TESTS := tests/unit/steps/ tests/unit/training/
+LOCAL_TESTS := tests/e2e $(LONG_UNIT_TESTS) tests/contract tests/faults $(filter-out $(LONG_UNIT_TESTS),$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup() -> None:
+    """open_clip reads its vocabulary anew for every model, which takes longer than to build and load a tiny one."""
+    factory: Any = sys.modules.get("open_clip.factory")
+    if factory is not None and isinstance(factory.SimpleTokenizer, type):
+        factory.SimpleTokenizer = cache(factory.SimpleTokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,13 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
             Train.model_validate(renamed(config["train"])),
             Backbone.model_validate(config["backbone"]),
         )
-        return *sections, str(config["weight_hash"])
+        # a default in their place would be another backbone, to be fetched from a network
+        problems = [
+            f"no backbone.{name}" for name in ("name", "pretrained") if name not in sections[2].model_fields_set
+        ]
+        problems += [] if "weight_hash" in config else ["no 'weight_hash'"]
+        if not problems:
+            return *sections, str(config["weight_hash"])
     except KeyError as error:
         problems = [f"no {error}"]
     except ValidationError as error:

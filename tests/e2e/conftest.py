@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from e2e.workplace import Workplace, small_place
+from made_once import made_once
 
 
 @pytest.fixture
@@ -16,7 +17,5 @@ def workplace(tmp_path: Path) -> Workplace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The same after all seven stages. Shared by many tests: read only."""
-    place = small_place(tmp_path_factory.mktemp("finished"))
-    place.stages()
-    return place
+    """The same after all seven stages. Shared by many tests in several processes: read only."""
+    return Workplace(made_once(tmp_path_factory, "finished", lambda folder: small_place(folder).stages()))

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.workplace import QUICK, Workplace, merge
+from e2e.warm import PRINTED
+from e2e.workplace import QUICK, STORE, Workplace, merge
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -26,11 +27,8 @@ def copy(finished: Workplace, tmp_path: Path) -> Workplace:
     """The finished run in another folder, without its model store, and of its state only the backbone that it put
     together.
     """
-    shutil.copytree(
-        finished.root,
-        tmp_path / "copy",
-        ignore=shutil.ignore_patterns("features", "train", "mlflow.db", "mlruns", "mlartifacts"),
-    )
+    left_out = ("features", "train", *STORE, *PRINTED)
+    shutil.copytree(finished.root, tmp_path / "copy", ignore=shutil.ignore_patterns(*left_out))
     return Workplace(tmp_path / "copy")
 
 

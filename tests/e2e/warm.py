@@ -29,13 +29,14 @@ SLOW = (
     "timm",
     "torch",
 )
+PRINTED = (".stdout", ".stderr")  # what a command prints, in its folder while it runs
 
 
 def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`capnet` with ``arguments`` in ``folder``; in ``environment`` nothing counts that a library reads while it is
     imported.
     """
-    output, errors = folder / ".stdout", folder / ".stderr"
+    output, errors = (folder / name for name in PRINTED)
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None

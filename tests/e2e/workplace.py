@@ -30,6 +30,7 @@ QUICK = {
     "train": {"epochs": 3, "batch_size": 16, "views": 1, "folds": 2},
     "evaluate": {"bootstrap": 100},
 }
+STORE = ("mlflow.db", "mlruns", "mlartifacts")
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from e2e.workplace import QUICK, Workplace, merge, small_place, small_rows
+from e2e.warm import PRINTED
+from e2e.workplace import QUICK, STORE, Workplace, merge, small_place, small_rows
 from faults.command import begin, end, said
+from made_once import made_once
 from unit.conftest import TINY
 
 from capnet.stages import STAGES
@@ -35,9 +37,9 @@ def imported() -> None:
 @pytest.fixture(scope="session")
 def finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """All stages but register, run once."""
-    place = small_place(tmp_path_factory.mktemp("faults"))
-    place.stages(last="evaluate")
-    return place
+    made = made_once(tmp_path_factory, "finished", lambda folder: small_place(folder).stages())
+    left_out = shutil.ignore_patterns("registration.json", *STORE, *PRINTED)
+    return Workplace(Path(shutil.copytree(made, tmp_path_factory.mktemp("faults") / "place", ignore=left_out)))
 
 
 @pytest.fixture
@@ -66,10 +68,18 @@ def tiny_finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> P
     """
     import open_clip
 
-    root = tmp_path_factory.mktemp("tiny") / "place"
+    made = made_once(tmp_path_factory, "tiny", _tiny)
+    open_clip.add_model_config(made / "tiny-random-clip.json")
+    return made / "place"
+
+
+def _tiny(folder: Path) -> None:
+    import open_clip
+
+    root = folder / "place"
     (root / "data").mkdir(parents=True)
-    (root.parent / "tiny-random-clip.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(root.parent / "tiny-random-clip.json")  # and for the forks of this process
+    (folder / "tiny-random-clip.json").write_text(json.dumps(TINY))
+    open_clip.add_model_config(folder / "tiny-random-clip.json")  # and for the forks of this process
     place = Workplace(root)
     place.labels(small_rows(root / "data", 64))
     place.settings(TINY_SETTINGS)
@@ -81,7 +91,6 @@ def tiny_finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for stage in STAGES:
             assert end(begin(root, stage)) == 0, said(root)
-    return root
 
 
 @pytest.fixture

@@ -117,6 +117,10 @@ def test_what_serves_names_the_damaged_file_itself(outputs: Path, file: str) -> 
     path = outputs / file
     before = json.loads(path.read_text())
     edits = [change(path.read_bytes()) for change in EDITS.values()]
+    if file.endswith("config.json"):
+        backbone = before["backbone"]
+        parts = [{}] + [{key: backbone[key] for key in backbone if key != name} for name in ("name", "pretrained")]
+        edits += [json.dumps(before | {"backbone": part}).encode() for part in parts]
     if file.endswith("thresholds.json"):
         needed = ("class_fingerprint", "classes", "calibration", "views")
         values = (None, [], {}, "x", -1, [[1]])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.metrics import average_precision_score, brier_score_loss
+from sklearn.metrics import brier_score_loss
 
 from capnet import contracts
 
@@ -217,13 +217,18 @@ def _scores(rng: np.random.Generator, labels: np.ndarray, quality: float, freque
 def _average_precisions(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray) -> np.ndarray:
     known = ~unknown
     return np.array(
-        [
-            average_precision_score(labels[known[:, c], c], scores[known[:, c], c])
-            if labels[known[:, c], c].any()
-            else np.nan
-            for c in range(labels.shape[1])
-        ]
+        [_average_precision(labels[known[:, c], c], scores[known[:, c], c]) for c in range(labels.shape[1])]
     )
+
+
+def _average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """scikit-learn's sum of precision times the gain in recall, without a millisecond of checks; NaN without a
+    positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # of those with equal scores
+    hits, taken = np.cumsum(labels[order])[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits, prepend=0) * hits / taken).sum() / hits[-1]) if labels.any() else np.nan
 
 
 def _means(ap: np.ndarray, buckets: list[str], spread: float) -> dict[str, float]:

@@ -20,6 +20,8 @@ ADAPTER = {"location": "joint", "bottleneck": 8}
         ({"train": {"epox": 3}}, "epox"),
         ({"tte": {"views": 7}}, "views"),
         ({"backbone": None}, "valid dictionary"),
+        ({"backbone": {"pretrained": "random"}}, "no backbone.name"),
+        ({"backbone": {"name": "RN50"}}, "no backbone.pretrained"),
         ({"weight_hash": ...}, "weight_hash"),
     ],
 )

@@ -89,10 +89,10 @@ def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
 
 
 def weaker(worse_by: float) -> float:
-    """The skill at which the mean AP of a model is lower by this much in the population (100,000 pictures), the
+    """The skill at which the mean AP of a model is lower by this much in the population (30,000 pictures), the
     champion having 2.5.
     """
-    population = draw(np.random.default_rng(99), 100_000)
+    population = draw(np.random.default_rng(99), 30_000)
     champion = mean_ap(population[0], score(*population[:2], population[2], 2.5))
     low, high = 1.5, 2.5
     for _ in range(9):
