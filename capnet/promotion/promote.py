@@ -131,29 +131,25 @@ def promote(
     if home:
         verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
+    where = identity(name, number)
     if verdict.colour == "red" and not force:
-        problems = [
-            Problem(str(rule), identity(name, number), what_helps(rule, verdict.fell)) for rule in verdict.broken
-        ]
+        problems = [Problem(str(rule), where, what_helps(rule, verdict.fell)) for rule in verdict.broken]
         last = Problem(
             "the promotion gate refuses this version",
-            identity(name, number),
+            where,
             "`--force --reason ...` promotes it all the same, on the record",
         )
         raise GateError(problems=[*problems, last])
     open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
-    where = f"{identity(name, number)}: {'; '.join([*open_rules, *verdict.asks, *verdict.notes])}"
+    undecided = [Problem(text) for text in (*open_rules, *verdict.asks, *verdict.notes)]
     if verdict.needs_reason and not reason.strip():
         why = "nothing compares this version with a champion"
         if verdict.uncovered:
             why = "too few of the champion's test pictures are compared"
-        raise GateError(f"{why}, which needs --reason", where, verdict.advice)
+        raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
-        raise GateError(
-            "the gate cannot decide and nobody confirmed",
-            where,
-            "look at both reports, then confirm with --yes, or measure on more test pictures",
-        )
+        todo = "look at both reports, then confirm with --yes, or measure on more test pictures"
+        raise GateError(problems=[*undecided, Problem("the gate cannot decide and nobody confirmed", where, todo)])
     since = history.now()
     if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)

@@ -66,7 +66,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
             log.warning("%s", failure(check))
     if critical:
         raise GateError(problems=[failure(check) for check in critical])
-    return {"checks": float(len(checks)), "failed": float(len(failed))}
+    return {"checks": float(len(checks)), "warnings": float(len(failed))}
 
 
 def failure(check: Check) -> Problem:

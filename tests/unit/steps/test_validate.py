@@ -64,7 +64,7 @@ def test_warnings_are_logged_and_the_run_goes_on(
     content = read(tmp_path / "validation")
     assert content["schema"] == 1
     assert content["success"] is True
-    assert metrics == {"checks": float(len(content["checks"])), "failed": 1.0}
+    assert metrics == {"checks": float(len(content["checks"])), "warnings": 1.0}
     (warned,) = [check for check in content["checks"] if not check["success"]]
     assert (warned["name"], warned["severity"], warned["observed"]) == ("enough_positives", "warning", 6)
     assert "enough_positives" in caplog.text
