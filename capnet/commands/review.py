@@ -56,11 +56,9 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / PAGE, page(asked, before, chosen))
     replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
-    click.echo(
-        f"review: {len(asked)} labels to look at, {len(before)} corrected before. Open {out / PAGE}, or fill in column"
-        f" label of {out / TABLE}; then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run"
-        " `dvc repro`"
-    )
+    click.echo(f"review: {len(asked)} labels to look at, {len(before)} corrected before")
+    click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
+    click.echo(f"Then put the table into {chosen.data.root} as {chosen.ingest.corrections}, and run `dvc repro`.")
 
 
 def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tuple[str, ...]]:
