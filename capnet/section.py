@@ -75,3 +75,14 @@ class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **arguments: Any) -> None:
+        """Refuse a section with a setting of type Path, which would name any file of the machine.
+
+        Raises:
+            TypeError: names the setting.
+        """
+        for name, field in cls.model_fields.items():
+            if "pathlib" in repr(field.annotation):
+                raise TypeError(f"{cls.__module__}: setting {name} is a Path: make it an InsidePath, or text")

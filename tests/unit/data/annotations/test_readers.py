@@ -95,9 +95,6 @@ def test_every_type_that_can_name_a_file_is_tried() -> None:
     class Settings(Section):
         text: str = "a"
         inside: InsidePath = "a"
-        path: Path = Path("a")
-        pure: PurePosixPath | None = None
-        paths: tuple[Path, ...] = ()
         anything: Any = None
         raw: bytes = b""
         switch: bool = True
@@ -111,6 +108,13 @@ def test_every_type_that_can_name_a_file_is_tried() -> None:
         "share",
         "choice",
     ]
+
+
+@pytest.mark.parametrize("kind", [Path, PurePosixPath | None, tuple[Path, ...], dict[str, Path]])
+def test_a_section_with_a_setting_of_type_path_cannot_be_defined(kind: Any) -> None:
+    """Such a reader once read any file of the machine, and every test passed."""
+    with pytest.raises(TypeError, match="setting file is a Path: make it an InsidePath"):
+        type("Settings", (Section,), {"__annotations__": {"file": kind}, "file": None, "__module__": "reader"})
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.csv", "a/../../b", "C:\\x"])
