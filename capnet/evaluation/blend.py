@@ -35,7 +35,7 @@ GROUPS = (  # means of these members
     ("zero_shot",),
 )
 ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
-HURRIED = ("linear_probe", "zero_shot")  # what a user has without training
+BASELINES = ("linear_probe", "zero_shot")  # what a user has without this product
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def choose_blend(
         known: bool [image, class].
         units: images that belong together, int [image]; the intervals draw them together.
         chosen_on: what these images are, for config.json and the report.
-        preferred: members whose mean is taken unless a member is better alone; those that do not exist are left out.
+        preferred: members whose mean comes first; those that do not exist are left out.
         folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
             models may differ by an offset; average precision is the mean over folds. None: all are of one model.
 
@@ -135,7 +135,7 @@ def choose_blend(
             return {"gain": gain, "low": float(low), "high": float(high)}
 
         better = [name for name, index in alone.items() if values[index] > values[first]]
-        if any(name in HURRIED or gain_over(first, alone[name])["low"] > 0 for name in better):
+        if any(name in BASELINES or gain_over(first, alone[name])["low"] > 0 for name in better):
             best = int(np.nanargmax(np.round(values, 9)))
         gains = {name: gain_over(index, best) for name, index in alone.items()}
     listed = {in_words(weights): value for weights, value in zip(tried, values, strict=True) if np.isfinite(value)}

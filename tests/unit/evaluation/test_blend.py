@@ -48,12 +48,12 @@ def test_what_is_chosen_is_never_below_what_a_hurried_user_has_on_held_out_rows(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preferred", [("capnet", "class_head", "linear_probe"), ("capnet", "class_head")])
-@pytest.mark.parametrize("hurried", ["linear_probe", "zero_shot"])
-def test_the_preferred_mean_is_left_where_the_probe_or_zero_shot_is_better(hurried, preferred):
+@pytest.mark.parametrize("baseline", ["linear_probe", "zero_shot"])
+def test_the_preferred_mean_is_left_where_the_probe_or_zero_shot_is_better(baseline, preferred):
     kept = 0
     for seed in range(10):
         level = np.random.default_rng(seed).uniform(0.2, 1.5)
-        noise = (1.0, 1.0, level, 4.0) if hurried == "linear_probe" else (1.0, 1.0, 2.0, level)
+        noise = (1.0, 1.0, level, 4.0) if baseline == "linear_probe" else (1.0, 1.0, 2.0, level)
         members, labels = made(seed, noise=noise)
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
         mean = mean_ap(labels, np.mean([members[name] for name in preferred], axis=0))
