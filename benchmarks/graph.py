@@ -1,6 +1,6 @@
 """The label graph against true co-occurrence: which row is nearer, the text tower's, the counted one, or their blend?
 
-    python -m benchmarks graph --labels LISTS --data corel5k=FOLDER ucmerced=FOLDER --page docs/graph.md
+    python -m benchmarks graph --labels LISTS --data corel5k=FOLDER ucmerced=FOLDER --page docs/graph-tables.md
     python -m benchmarks graph --labels LISTS --backbone ViT-B-16-quickgelu --pretrained openai --page clip.md
 
 LISTS holds tables image,labels of PASCAL VOC, COCO and NUS-WIDE and their class names (benchmarks/graph_lists.py has
