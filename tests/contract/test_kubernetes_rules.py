@@ -220,5 +220,5 @@ def test_a_wrong_inference_service_is_refused(repository: Any, change: Change, w
 
 def test_there_are_enough_wrong_documents() -> None:
     ours = (PIPELINES, PARAMETERS, DRIVERS, PODS, RESTRICTED, WRONG_OBJECTS, SERVICES)
-    assert sum(map(len, (*ours, SCHEMA, WEBHOOK))) > 150, "what the README says"
+    assert sum(map(len, (*ours, SCHEMA, WEBHOOK))) > 150, "what docs/verified.md says"
     assert all(source for cases in ours for _, _, source in cases)
