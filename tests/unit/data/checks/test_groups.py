@@ -1,4 +1,4 @@
-"""Groups of pictures that look alike: against a search from row to row, and what a reader sees of a flood of them."""
+"""Groups of pictures that are alike: against a search from row to row, and what a reader sees of a flood of them."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def test_groups_equal_those_of_a_search_from_row_to_row(seed: int) -> None:
         whole = group[one] | group[other]
         group.update(dict.fromkeys(whole, whole))
     expected = {frozenset(whole) for whole in group.values()}
-    found = linked_groups(paths, partners)
-    assert found.count == len(expected)
-    by_number = {frozenset(paths[found.of_row == number]) for number in range(found.count)}
+    groups = linked_groups(paths, partners)
+    assert groups.count == len(expected)
+    by_number = {frozenset(paths[groups.of_row == number]) for number in range(groups.count)}
     assert by_number == expected
     order = sorted(expected, key=lambda whole: (-len(whole), min(whole)))
-    assert found.largest == [{"path": min(whole), "pictures": len(whole)} for whole in order[:LARGEST]]
+    assert groups.largest == [{"path": min(whole), "pictures": len(whole)} for whole in order[:LARGEST]]
 
 
-def test_one_background_is_said_in_a_line() -> None:
+def test_one_background_takes_one_line() -> None:
     check = _check([CROWD])
     assert (check.groups, check.largest) == (1, [{"path": "a000.jpg", "pictures": 300}])
     problem = failure(check)
