@@ -132,7 +132,7 @@ def test_a_wide_terminal_shows_values_and_intervals_side_by_side(
 
 @pytest.mark.parametrize("columns", ["", "80", "120"])
 def test_a_pipe_is_no_wider_than_a_terminal(evaluation: Path, columns: str) -> None:
-    """All six means do not fit into 120 columns beside their intervals."""
+    """All six means with their intervals do not fit into one line of 120 columns."""
     file = evaluation / "evaluation.json"
     metrics = json.loads(file.read_text())
     for variant in ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"):
