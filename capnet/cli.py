@@ -31,10 +31,10 @@ COMMANDS = {
 GONE = {"sync": "run `capnet register`: it completes the run on the tracking server from the stages' files"}
 EPILOG = """\b
 Examples:
-  capnet demo-data --out data                    draw the demo images
-  capnet preset own > params.yaml                settings for your own images
-  dvc repro                                      run all stages that changed
-  capnet train --set train.epochs=3              run one stage with another setting"""
+  capnet demo-data --out data         draw the demo images
+  capnet preset own > params.yaml     settings for your own images
+  dvc repro                           run all stages that changed
+  capnet train --set train.epochs=3   run one stage with another setting"""
 
 
 class _Lazy(click.Group):

@@ -130,7 +130,7 @@ class ContractError(CapnetError):
 
 
 class GateError(CapnetError):
-    """A gate refused: data validation or promotion (exit code 5)."""
+    """A gate refused: data validation, promotion, or a prediction that was to fail on drift (exit code 5)."""
 
     exit_code = 5
     title = "gate"

@@ -1,13 +1,17 @@
-"""What commands share: the options that name the settings, and pairs of a name and a value."""
+"""What commands share: the options that name the settings, pairs of a name and a value, and the width of tables."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+
+COLUMNS = 120  # of a table where the output is no terminal
+FEWEST = 40
 
 
 def settings_options(use: str = "") -> Callable[[Any], Any]:
@@ -41,3 +45,8 @@ def pairs(context: click.Context, option: click.Parameter, values: tuple[str, ..
         if "=" not in value:
             raise click.BadParameter(f"{value!r}: write {option.metavar}")
     return dict(value.split("=", 1) for value in values)
+
+
+def columns() -> int:
+    """Width of a table: what COLUMNS says, else that of the terminal, else COLUMNS of this file; FEWEST or more."""
+    return max(FEWEST, shutil.get_terminal_size((COLUMNS, 24)).columns)

@@ -23,7 +23,8 @@ Examples:
   capnet predict --input new.csv --out labels.csv            images named in a table
   capnet predict --input camera7 --out camera7.json          MegaDetector JSON for camera-trap viewers
   capnet predict --model models:/capnet/7 --input folder     one version
-  capnet predict --model outputs --input folder              what was trained last, without a registry"""
+  capnet predict --model outputs --input folder              what was trained last, without a registry
+  capnet predict --input tonight --fail-on-drift             exit code 5 where images differ: for cron and CI"""
 
 
 @click.command("predict", epilog=EPILOG)
@@ -41,17 +42,24 @@ Examples:
     help="Output: .parquet, .csv, or .json for MegaDetector's format.",
 )
 @model_option
+@click.option(
+    "--fail-on-drift",
+    "fails",
+    is_flag=True,
+    help="Exit code 5, after everything is written, where a class differs from the reference.",
+)
 @settings_options("sections register and runtime are used, and data for s3://")
-def command(source_address: str, out: str, address: str, params: str, settings: tuple[str, ...]) -> None:
+def command(source_address: str, out: str, address: str, fails: bool, params: str, settings: tuple[str, ...]) -> None:
     """Label images with a registered model.
 
     An interrupted call continues where it stopped. Images that cannot be read are named in the output and do not stop
     it.
-    Label rates and scores are compared with those that the model was chosen on: OUT.drift.json.
+    Label rates and scores are compared with those that the model was chosen on: OUT.drift.json. Without
+    --fail-on-drift a difference changes no exit code; fewer than 50 images are never one.
     """
     from capnet.config import load
     from capnet.contracts import write_json
-    from capnet.errors import DataError
+    from capnet.errors import ContractError, DataError
     from capnet.serving import predict as prediction
     from capnet.serving.drift import Drift
 
@@ -62,6 +70,9 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
     if source.passed_over:
         click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
     with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
+        if fails and not reference:
+            todo = "register the model and name its version, or leave out --fail-on-drift"
+            raise ContractError("the model has no reference to compare images with", key, todo)
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
         done = prediction.predict(served, key, source, target, drift)
@@ -77,9 +88,11 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
             f"{target} says for each what is wrong with it",
         )
     if drift is not None:
-        report = drift.report()
-        write_json(target.with_name(f"{target.name}.drift.json"), report)
+        report, file = drift.report(), target.with_name(f"{target.name}.drift.json")
+        write_json(file, report)
         show_drift(report)
+        if fails:
+            refuse_drift(report, file)
 
 
 @contextmanager
@@ -102,14 +115,32 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
 
 
+def drifted_classes(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The classes that have drifted, whose rates moved most first."""
+    return sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
+
+
 def show_drift(report: Mapping[str, Any]) -> None:
     if not report["enough_pictures"]:
         click.echo("drift: too few images to tell")
         return
-    drifted = sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
+    drifted = drifted_classes(report)
     for item in drifted[:SHOWN]:
         rates = (
             f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")
+
+
+def refuse_drift(report: Mapping[str, Any], file: Path) -> None:
+    """Raise GateError where a class has drifted; ``file`` has the report."""
+    from capnet.errors import GateError, some
+
+    drifted = [item["name"] for item in drifted_classes(report)]
+    if drifted:
+        raise GateError(
+            f"{len(drifted)} of {len(report['classes'])} classes differ from the reference: {some(drifted)}",
+            str(file),
+            "compare these images with those of training; where they are as they should be, label some and train again",
+        )

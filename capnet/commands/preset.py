@@ -7,17 +7,21 @@ neither can fall behind. Of the losses only the chosen one's settings are printe
 from __future__ import annotations
 
 from importlib.resources import files
+from textwrap import fill, wrap
 from typing import Any, Literal, get_args, get_origin
 
 import click
 import yaml
 from pydantic.fields import FieldInfo
 
+from capnet.commands.options import FEWEST, columns
 from capnet.config import Params, Section, override, parse
 from capnet.errors import ConfigError
 
 _FOLDER = files("capnet").joinpath("presets")
 _HELP_COLUMN = 34
+_WIDTH = 120  # of a settings file, whatever the terminal: equal settings give equal bytes
+_NAME = 12  # columns of a preset's name in the list
 
 
 def names() -> list[str]:
@@ -69,8 +73,14 @@ def _lines(section: Section, indent: str, union: FieldInfo | None = None) -> lis
             choices = tuple(kind.model_fields[name].default for kind in get_args(union.annotation))
         listed = f"one of: {', '.join(map(str, choices))}" if len(choices) > 1 else ""
         text = "; ".join(part for part in (meaning or "", listed) if part)
-        lines.append(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + f"  # {text}")
+        lines += _comment(f"{indent}{name}: {_scalar(value)}".ljust(_HELP_COLUMN) + "  ", text)
     return lines
+
+
+def _comment(before: str, text: str) -> list[str]:
+    """A comment behind what it is about, continued below itself where a line has no room for all of it."""
+    parts = wrap(text, max(FEWEST, _WIDTH - len(before) - 2), break_long_words=False, break_on_hyphens=False)
+    return [f"{' ' * len(before) if number else before}# {part}" for number, part in enumerate(parts or [""])]
 
 
 def _scalar(value: Any) -> str:
@@ -97,7 +107,8 @@ def command(name: str | None, settings: tuple[str, ...]) -> None:
         if settings:
             raise click.UsageError("--set changes a preset: name one")
         for known in names():
-            click.echo(f"{known:<12}{heading(known)}")
+            line, below = f"{known:<{_NAME}}{heading(known)}", " " * _NAME
+            click.echo(fill(line, columns(), subsequent_indent=below, break_on_hyphens=False))
         return
     params = parse(override(yaml.safe_load(source(name)), settings), f"preset {name}")
     title = "; ".join([heading(name).removesuffix("."), f"with {', '.join(settings)}"]) if settings else heading(name)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from capnet.commands.options import columns
 from capnet.contracts import VARIANTS, number, read_csv_rows, read_evaluation
 from capnet.errors import ContractError, some
 from capnet.evaluation.report.words import interval, percent
@@ -24,7 +25,7 @@ COLUMNS = {  # figure of a variant: its heading
     "CF1_chosen": "CF1",
     "OF1_chosen": "OF1",
 }
-WIDTH = 200  # of a line where the output is no terminal: nothing is cut
+WIDTH = 200  # in which tables are measured: more than any needs
 SHOWN = 40  # classes of a list, at most
 
 
@@ -45,7 +46,7 @@ def command(evaluation: str) -> None:
         raise ContractError("no results of the variant capnet", where, "run `capnet evaluate` again")
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+        console = Console(highlight=False, width=columns())
     tables = {f"Results on {metrics.get('test_rows', 0)} test pictures, in percent": metrics}
     for name, values in metrics.get("slices", {}).items():
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")

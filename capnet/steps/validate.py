@@ -5,7 +5,6 @@ the run.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     checks, judged = check_split(frame, classes, root, params.validate_, params.data.links)
     failed = [check for check in checks if not check.success]
     critical = [check for check in failed if check.severity == "critical"]
-    content = {"schema": SCHEMA, "success": not critical, "checks": [asdict(check) for check in checks]}
+    content = {"schema": SCHEMA, "success": not critical, "checks": [check.content() for check in checks]}
     write_json(outputs["validation"] / "validation.json", content)
     documents = data_docs(judged)
     for name, text in documents.items():
@@ -70,13 +69,11 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
 
 
 def failure(check: Check) -> Problem:
-    """A failed check in three parts, with the first offending rows."""
+    """A failed check in three parts, with the first offending rows, or with the largest groups of linked ones."""
     rows = []
     for row in check.offending[:SHOWN]:
         name = next(row[key] for key in ("path", "class", "figure") if key in row)
         value = "" if row["value"] in (name, row["split"]) else f": {row['value']}"
         rows.append(f"{name} ({row['split']}){value}")
     more = f"; and {check.observed - len(rows)} more" if check.observed > len(rows) else ""
-    return Problem(
-        f"{check.name}: {check.says} ({check.observed} of {check.rows} rows)", "; ".join(rows) + more, check.todo
-    )
+    return Problem(f"{check.name}: {check.says} ({check.size})", check.crowds or "; ".join(rows) + more, check.todo)

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from capnet.cli import main
-from capnet.commands.preset import names, read, render, source
+from capnet.commands.preset import heading, names, read, render, source
 from capnet.config import Params, Section, load, parse, settings_hash
 from capnet.errors import ConfigError
 from capnet.model.losses.asymmetric import Asymmetric
@@ -51,6 +51,28 @@ def test_a_preset_prints_every_setting_with_its_meaning(name: str, tmp_path: Pat
             assert "  # " in line, f"{key.strip()} has no help text"
     (tmp_path / "params.yaml").write_text(text)
     assert load(tmp_path / "params.yaml") == read(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_below_its_title_a_settings_file_has_no_line_beyond_120_columns_and_loses_no_word(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = CliRunner().invoke(main, ["preset", name]).output.splitlines()
+    assert lines[0] == f"# {heading(name)}"
+    assert max(map(len, lines[1:])) <= 120
+    words = " ".join(" ".join(line.partition("# ")[2].split()) for line in lines)
+    assert str(type(read(name).tte).model_fields["decode"].description) in words
+    monkeypatch.setenv("COLUMNS", "80")
+    assert CliRunner().invoke(main, ["preset", name]).output.splitlines() == lines
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_list_of_presets_fits_the_terminal(columns: str) -> None:
+    text = CliRunner().invoke(main, ["preset"], env={"COLUMNS": columns}).output
+    assert max(map(len, text.splitlines())) <= int(columns)
+    assert [line.split()[0] for line in text.splitlines() if not line.startswith(" ")] == list(NAMES)
+    words = " ".join(text.split())
+    assert all(heading(name) in words for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from capnet.data.checks.groups import linked_groups, some_of_each
 from capnet.data.checks.rules import Check, Rule
 
 if TYPE_CHECKING:
     import pandas as pd
 
 OFFENDING = 20  # offending rows kept per check
+OF_A_GROUP = 4  # of these, where there are more groups
 KEYS = ("image_id", "path", "class", "figure", "split")  # columns that say which row it is
 RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"\?d=\d{8}T\d{6}\.\d+Z|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
@@ -95,13 +97,25 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
         )
     shown = rule.shown or rule.column
     keys = [name for name in KEYS if name in table.columns]
-    listed = rows.sort_values([shown, *keys], kind="stable").head(OFFENDING)  # what shares a value stands together
+    rows = rows.sort_values([shown, *keys], kind="stable")  # what shares a value stands together
+    groups = linked_groups(rows["path"].to_numpy(), rows[shown].to_numpy()) if rule.linked and len(rows) else None
+    listed = rows.head(OFFENDING) if groups is None else rows.iloc[some_of_each(groups.of_row, OF_A_GROUP, OFFENDING)]
     offending = [
         {**{key: _plain(row[key]) for key in keys}, "value": _plain(row[shown])} for _, row in listed.iterrows()
     ]
     known = int(table[rule.column].notna().sum())
     return Check(
-        rule.name, rule.severity, bool(item.success), len(rows), known, offending, rule.demands, rule.says, rule.todo
+        rule.name,
+        rule.severity,
+        bool(item.success),
+        len(rows),
+        known,
+        offending,
+        rule.demands,
+        rule.says,
+        rule.todo,
+        groups=groups.count if groups else 0,
+        largest=groups.largest if groups else [],
     )
 
 

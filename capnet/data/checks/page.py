@@ -80,7 +80,7 @@ def _shown(check: Check) -> dict[str, Any]:
     is_news = any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
     keys = [key for key in TITLES if check.offending and key in check.offending[0] and (key != "value" or is_news)]
     cells = [["" if row[key] is None else row[key] for key in keys] for row in check.offending]
-    plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows")}
+    plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows", "size", "crowds")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
     return (
         plain

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from capnet.config import Validate
+from capnet.errors import counted
 
+GROUPED = ("groups", "largest")  # fields of a check whose rows are linked
 AGAIN = "run `capnet ingest` and `capnet split` again"
 
 
 @dataclass(frozen=True)
 class Rule:
     """One expectation on a column: what it ``demands``, what a failure ``says`` and what is ``todo``; ``shown`` is the
-    column that explains a row. Values are ``unique``, or else within ``minimum`` and ``maximum``.
+    column that explains a row. Values are ``unique``, or else within ``minimum`` and ``maximum``. ``linked``: what is
+    shown is the path of another row.
     """
 
     name: str
@@ -27,12 +30,13 @@ class Rule:
     minimum: float | None = None
     maximum: float | None = None
     unique: bool = False
+    linked: bool = False
 
 
 @dataclass(frozen=True)
 class Check:
     """A rule's outcome: ``observed`` offending rows of ``rows``, the first of them in ``offending``; ``why`` it was not
-    checked, else empty.
+    checked, else empty. Linked rows form ``groups``, the ``largest`` with their first path and number of pictures.
     """
 
     name: str
@@ -45,6 +49,26 @@ class Check:
     says: str = ""
     todo: str = ""
     why: str = ""
+    groups: int = 0
+    largest: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def size(self) -> str:
+        """How many rows offend, and in how many groups: ``300 of 400 rows in 2 groups``."""
+        groups = f" in {counted(self.groups, 'group')}" if self.groups else ""
+        return f"{self.observed:,} of {self.rows:,} rows{groups}"
+
+    @property
+    def crowds(self) -> str:
+        """The largest groups in words, ``a.jpg and 298 like it``; "" where none is more than a pair."""
+        large = [one for one in self.largest if one["pictures"] > 2]
+        more = [f"and {counted(self.groups - len(large), 'more group')}"] if self.groups > len(large) else []
+        words = [f"{one['path']} and {one['pictures'] - 1:,} like it" for one in large]
+        return "; ".join(words + more) if large else ""
+
+    def content(self) -> dict[str, Any]:
+        """JSON content; rows without links have no groups there."""
+        return {name: value for name, value in asdict(self).items() if self.groups or name not in GROUPED}
 
     @property
     def status(self) -> str:
@@ -183,7 +207,11 @@ def file_rules(settings: Validate) -> list[Rule]:
 
 def likeness_rules(severity: str) -> list[Rule]:
     """What should hold of pictures that look alike, by their perceptual hashes."""
-    todo = "compare them: remove a copy, or put them into one group; validate.near_duplicates sets how severe this is"
+    todo = (
+        "compare them: remove a copy, or put them into one group (column group of labels.csv: the camera, slide or"
+        " patient) and run `capnet split` again; validate.near_duplicates sets how severe this is, and off suits"
+        " pictures that share a background and no more"
+    )
     return [
         Rule(
             "near_duplicates_on_one_side",
@@ -194,6 +222,7 @@ def likeness_rules(severity: str) -> list[Rule]:
             severity,
             shown="look_alike",
             maximum=0,
+            linked=True,
         ),
         Rule(
             "bursts_on_one_side",
@@ -205,6 +234,7 @@ def likeness_rules(severity: str) -> list[Rule]:
             severity,
             shown="burst_frame",
             maximum=0,
+            linked=True,
         ),
     ]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,14 @@ LAYOUTS = (  # what a loader's error holds, what that says of a file, and what t
     (
         '"vision_model.',
         "its tensors have the names of Hugging Face's layout (transformers), and open_clip's are read",
-        "use open_clip_model.safetensors of the same weights, or OpenAI's .pt file",
+        "use open_clip_model.safetensors of the same weights, or OpenAI's .pt file; for a CLIPModel without these"
+        " docs/weights.md has the lines that rename its tensors",
     ),
-    ("Unsupported global", "it holds other objects than tensors", "save its state_dict alone"),
+    (
+        "Unsupported global",
+        "it holds other objects than tensors",
+        "save its state_dict alone, in the program that wrote it: `torch.save(model.state_dict(), 'weights.pt')`",
+    ),
 )
 
 
@@ -234,10 +241,10 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
     )
     weights = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
-        what, todo = _layout(str(error)) or (
+        what, todo = _layout(str(error), Path(settings.pretrained)) or (
             reason,
-            "use the weight file that belongs to this model, its tensors under open_clip's names, such as"
-            " visual.conv1.weight",
+            "use the weight file that belongs to this model, its tensors, at its top or in state_dict, under"
+            " open_clip's names, such as visual.conv1.weight; docs/weights.md converts others",
         )
         return DataError(f"cannot load {weights}: {what}", settings.pretrained, todo)
     return DataError(
@@ -249,15 +256,28 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
     )
 
 
-def _layout(error: str) -> tuple[str, str] | None:
-    """Which other layout than open_clip's an error shows, and what to do; None where it shows none."""
+def _layout(error: str, path: Path) -> tuple[str, str] | None:
+    """Which other layout than open_clip's the error of a file shows, and what to do; None where it shows none."""
     known = next(((what, todo) for mark, what, todo in LAYOUTS if mark in error), None)
     missing, _, unexpected = (re.findall(r'"([^"]+)"', part) for part in error.partition("Unexpected key(s)"))
     longer = [name for name in unexpected if missing and name.endswith(f".{missing[0]}")]
     if known or not longer:
         return known
     prefix = min(longer, key=len).removesuffix(missing[0])
-    return f"its tensors have {prefix!r} in front of every name", f"save its state_dict under names without {prefix!r}"
+    todo = f"save its state_dict under names without {prefix!r}: `{_without_prefix(prefix, path)}`"
+    return f"its tensors have {prefix!r} in front of every name", todo
+
+
+def _without_prefix(prefix: str, path: Path) -> str:
+    """A command that writes a file of the tensors that have the prefix, without it, into the folder that it runs in."""
+    start, old, new = (json.dumps(text) for text in (prefix, str(path), f"{path.stem}-open_clip.pt"))
+    lines = (
+        "import torch",
+        "from open_clip.factory import load_state_dict",  # reads tensors alone
+        f"w = load_state_dict({old})",
+        f"torch.save({{k.removeprefix({start}): v for k, v in w.items() if k.startswith({start})}}, {new})",
+    )
+    return f"python -c {shlex.quote('; '.join(lines))}"
 
 
 def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:

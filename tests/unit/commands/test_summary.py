@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ def _values(value: float) -> dict[str, float]:
 
 
 @pytest.fixture
-def evaluation(tmp_path: Path) -> Path:
+def evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("COLUMNS", raising=False)
     variants = {
         "capnet": 0.601,
         "single_view": 0.58,
@@ -126,6 +128,29 @@ def test_a_wide_terminal_shows_values_and_intervals_side_by_side(
 ) -> None:
     _terminal(monkeypatch, 150)
     assert _summary(evaluation).count("60.1 (58.0-63.5)") == 5
+
+
+@pytest.mark.parametrize("columns", ["", "80", "120"])
+def test_a_pipe_is_no_wider_than_a_terminal(evaluation: Path, columns: str) -> None:
+    """All six means with their intervals do not fit into one line of 120 columns."""
+    file = evaluation / "evaluation.json"
+    metrics = json.loads(file.read_text())
+    for variant in ("capnet", "single_view", "zero_shot", "zero_shot_single_view", "linear_probe"):
+        metrics[variant] |= {"medium": 0.601, "medium_low": 0.58, "medium_high": 0.635}
+    file.write_text(json.dumps(metrics))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {"COLUMNS": columns} if columns else {}
+    text = subprocess.run(
+        [sys.executable, "-m", "capnet.cli", "summary", "--evaluation", str(evaluation)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    ).stdout
+    lines = [line for line in text.splitlines() if not line.startswith("Report")]
+    assert max(map(len, lines)) <= int(columns or 120)
+    assert "\u2026" not in text
+    assert text.count("58.0-63.5") == 10  # capnet has six of them, the other variants one
 
 
 def test_missing_or_foreign_files_are_contract_errors(tmp_path: Path) -> None:
