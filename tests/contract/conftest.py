@@ -1,4 +1,4 @@
-"""The import graph of capnet/, read from the source, and a compiler that stays quick."""
+"""The import graph of capnet/, a compiler that stays quick, and what it makes of the training pipeline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +26,19 @@ def stack_without_source_lines() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inspect, "stack", partial(inspect.stack, 0))
         yield
+
+
+@pytest.fixture(scope="module")
+def compiled() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The training pipeline: its specification and its settings for Kubernetes."""
+    from contract.compiled_pipeline import documents
+
+    return documents("training")
+
+
+@pytest.fixture(scope="module")
+def several() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same with several seeds, and with the pictures on a volume."""
+    from contract.compiled_pipeline import documents
+
+    return documents("training", further_seeds=True, data_volume=True)

@@ -8,19 +8,22 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from contract import deployed
+from contract.deployed import manifests, pods
 
 from capnet.cluster import names as cluster
 from capnet.cluster import trainjob_spec as spec
-from capnet.serving import kserve
-from pipelines import compiling, options, submit
+from pipelines import options, submit
 from pipelines.prediction import prediction
 from pipelines.training import training
+
+base = deployed.base
+
 
 KEYS = {
     cluster.S3_SECRET: options.S3_KEYS,
@@ -28,30 +31,6 @@ KEYS = {
     cluster.GIT_SECRET: options.GIT_KEYS,
 }
 CLAIMS = {cluster.STATE_CLAIM: cluster.STATE, cluster.DATA_CLAIM: cluster.DATA}
-
-
-def manifests(folder: Path) -> list[dict[str, Any]]:
-    return [
-        item
-        for path in sorted(folder.glob("*.yaml"))
-        if path.name != "kustomization.yaml"
-        for item in yaml.safe_load_all(path.read_text())
-    ]
-
-
-@pytest.fixture(scope="module")
-def base(repository: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(item["kind"], item["metadata"]["name"]): item for item in manifests(repository / "deploy" / "base")}
-
-
-def pods(repository: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for folder in ("base", "mlflow", "shell"):
-        for item in manifests(repository / "deploy" / folder):
-            if item["kind"] in ("Job", "Deployment", "Pod"):
-                yield (
-                    item["metadata"]["name"],
-                    item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"],
-                )
 
 
 def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
@@ -128,61 +107,6 @@ def test_the_account_may_do_little(base: dict[tuple[str, str], dict[str, Any]]) 
         } & set(rule["resources"])
 
 
-def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tuple[str, str], dict[str, Any]]) -> None:
-    policy = base["NetworkPolicy", "capnet-tasks"]["spec"]
-    wanted = policy["podSelector"]["matchLabels"]
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["ingress"] == []
-    names = {53, 5353}
-    anywhere = [{item["port"] for item in rule["ports"]} for rule in policy["egress"] if "to" not in rule]
-    assert anywhere == [names], "NodeLocal DNSCache is no pod: only names may be asked anywhere"
-    assert all(rule["ports"] for rule in policy["egress"]), "a rule without ports lets everything out"
-    for name in compiling.GOLDEN_PIPELINES:
-        _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
-        for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
-            assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
-
-
-def policies(repository: Path) -> list[dict[str, Any]]:
-    found = [item for path in (repository / "deploy").rglob("*.yaml") for item in yaml.safe_load_all(path.read_text())]
-    return [item for item in found if item["kind"].endswith("NetworkPolicy")]
-
-
-def selectors(value: Any) -> Iterator[dict[str, str]]:
-    """Every set of labels that a policy selects pods by."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key in ("podSelector", "endpointSelector"):
-                yield item["matchLabels"]
-            yield from selectors(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from selectors(item)
-
-
-def test_no_policy_selects_what_serves(repository: Path) -> None:
-    """KServe copies the labels of an InferenceService to its pods: kserve/kserve v0.17.0 and v0.20.0,
-    pkg/controller/v1beta1/inferenceservice/components/predictor.go (utils.Union of the service's labels).
-    """
-    example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
-    found = list(selectors(policies(repository)))
-    assert len(policies(repository)) == 4
-    assert len(found) >= 6
-    for wanted in found:
-        assert not wanted.items() <= example["metadata"]["labels"].items()
-        assert dict([cluster.LABEL]).items() <= wanted.items() or wanted == {"app.kubernetes.io/name": "mlflow"}
-    text = inspect.getsource(kserve)
-    assert not any(key in text for wanted in found for key in wanted if key != "app.kubernetes.io/name")
-
-
-def test_where_cilium_is_tasks_reach_the_kubernetes_api(repository: Path) -> None:
-    (policy,) = [item for item in policies(repository) if item["apiVersion"] == "cilium.io/v2"]
-    assert policy["spec"]["endpointSelector"]["matchLabels"] == dict([cluster.LABEL])
-    (rule,) = policy["spec"]["egress"]
-    assert rule["toEntities"] == ["kube-apiserver"]
-    assert {item["port"] for item in rule["toPorts"][0]["ports"]} == {"443", "6443", "8443"}
-
-
 def test_in_a_profile_tasks_run_as_default_editor_who_has_the_rights_for_several_nodes(repository: Path) -> None:
     path = repository / "deploy" / "overlays" / "profile" / "kustomization.yaml"
     overlay = yaml.safe_load(path.read_text())
@@ -192,28 +116,6 @@ def test_in_a_profile_tasks_run_as_default_editor_who_has_the_rights_for_several
     assert name in {item["metadata"]["name"] for item in manifests(repository / "deploy" / "nodes")}
     subject = {"kind": "ServiceAccount", "name": "default-editor", "namespace": overlay["namespace"]}
     assert change == {"op": "add", "path": "/subjects/-", "value": subject}
-
-
-def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> None:
-    found = {item["kind"]: item for item in manifests(repository / "deploy" / "nodes")}
-    policy, pods = found["NetworkPolicy"]["spec"], {"matchLabels": dict((cluster.LABEL, cluster.NODE_LABEL))}
-    assert policy["podSelector"] == pods
-    assert policy["ingress"] == [{"from": [{"podSelector": pods}]}]
-    assert policy["egress"] == [{"to": [{"podSelector": pods}]}]
-    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": cluster.SERVICE_ACCOUNT}]
-    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
-    for rule in found["Role"]["rules"]:
-        assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])
-        assert set(rule["verbs"]) <= {"get", "list"} or rule["resources"] == ["trainjobs"]
-
-
-def test_in_a_profile_no_pod_that_ends_gets_a_sidecar_that_does_not(repository: Path) -> None:
-    """Namespaces of profiles have istio-injection: enabled (kubeflow/kubeflow, profile_controller.go)."""
-    for path, at in (("base/volumes-job.yaml", ("spec", "template")), ("shell/pod.yaml", ())):
-        item = yaml.safe_load((repository / "deploy" / path).read_text())
-        for key in at:
-            item = item[key]
-        assert item["metadata"]["labels"]["sidecar.istio.io/inject"] == "false", path
 
 
 def test_pods_fit_the_restricted_profile(repository: Path) -> None:

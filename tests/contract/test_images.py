@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
+from contract.compiled_pipeline import LOCK
 
-from capnet.errors import ConfigError
+from capnet.errors import ConfigError, ContractError
 from components import build
+from components.images import Images, read_lock
 from components.requirements import layers, name_of
 from components.revision import short
+from pipelines import compiling
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -103,3 +108,38 @@ def test_a_registry_is_named_before_anything_is_built(registry: str) -> None:
     error = run("images", "push", "--registry", registry).exception
     assert isinstance(error, ConfigError)
     assert "make push REGISTRY=" in str(error)
+
+
+# ---------------------------------------------------------------- the lock that names them
+
+
+def test_a_lock_without_digests_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.lock.yaml"
+    with pytest.raises(ConfigError, match="make images push"):
+        read_lock(path)
+    content = yaml.safe_load(compiling.GOLDEN_LOCK.read_text())
+    content["images"]["train"]["digest"] = ""
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ContractError, match="train has no digest"):
+        read_lock(path)
+    assert read_lock(path, allow_tags=True) == replace(LOCK, train="registry.example.com/capnet-train:test")
+
+
+@pytest.mark.parametrize("text", ["", "schema: 2", "schema: 1\nimages: 3", "schema: 1\nimages: {}"])
+def test_a_broken_lock_is_no_traceback(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "images.lock.yaml"
+    path.write_text(text)
+    with pytest.raises(ContractError):
+        read_lock(path)
+
+
+def test_a_lock_survives_writing_and_reading(tmp_path: Path) -> None:
+    from components.images import write_lock
+
+    path, digest = tmp_path / "images.lock.yaml", "sha256:" + "a" * 64
+    write_lock(
+        path, "abc", {"data": ("localhost:5000/team/capnet-data:abc", digest), "train": ("capnet-train:abc", digest)}
+    )
+    assert read_lock(path) == Images(f"localhost:5000/team/capnet-data@{digest}", f"capnet-train@{digest}")
+    with pytest.raises(ContractError, match="no digest"):
+        write_lock(path, "abc", {"data": ("x:1", "")})

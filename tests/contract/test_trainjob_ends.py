@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from contract import trainjob_place
 from contract.trainer_server import JOBS, condition
-from contract.trainjob_place import METRICS, NODES, PARAMS, Place, good, opened, steady
+from contract.trainjob_place import METRICS, NODES, PARAMS, Place, good, steady
 
 from capnet.cluster import trainjob_files as files
 from capnet.cluster import trainjob_spec as spec
@@ -20,11 +20,7 @@ from capnet.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
-
-@pytest.fixture
-def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    with opened(repository, tmp_path, monkeypatch) as found:
-        yield found
+place = trainjob_place.place
 
 
 def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +109,8 @@ class Place:
         ]
 
 
-@contextmanager
-def opened(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+@pytest.fixture
+def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A cluster after `make deploy FOLDER=overlays/nodes`, with Kubeflow Trainer, and the inputs of a task."""
     monkeypatch.setattr(follow, "EVERY", 0.02)
     monkeypatch.setattr(jobs, "AGAIN", 0.02)

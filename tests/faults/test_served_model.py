@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from e2e.test_serving import serving, wait
+from e2e.model_server import serving, wait
 from e2e.workplace import Workplace, draw
 from faults.command import begin, end, said
 from faults.hostile_requests import JSON, base64_of, bodies, records

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -144,3 +145,9 @@ class Browser:
     def picture(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot", format="jpeg", quality=70)["data"]))
+
+
+def keep(browser: Browser, name: str) -> None:
+    """A picture of the page, in the folder CAPNET_SCREENSHOTS where it is set."""
+    folder = os.environ.get("CAPNET_SCREENSHOTS")
+    browser.picture((Path(folder) if folder else browser.folder) / name)

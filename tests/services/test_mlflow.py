@@ -9,13 +9,11 @@ import base64
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +23,12 @@ import requests
 import yaml
 from e2e.workplace import Workplace, small_place
 from mlflow.tracking import MlflowClient
-from services.browser import Browser
+from services.browser import Browser, keep
 from services.conftest import BUCKET
 from services.kserve_types import faults, fetch, kserve_models
 from services.mlflow_server import MlflowServer
 from services.s3_server import S3Server
+from services.serving_container import serving
 
 from capnet.contracts import read_classes, read_predictions, read_split
 
@@ -65,11 +64,6 @@ def client(tracking: MlflowServer, place: Remote) -> MlflowClient:
 def browser(tmp_path: Path) -> Iterator[Browser]:
     with Browser(tmp_path) as page:
         yield page
-
-
-def keep(browser: Browser, name: str) -> None:
-    folder = os.environ.get("CAPNET_SCREENSHOTS")
-    browser.picture((Path(folder) if folder else browser.folder) / name)
 
 
 def test_the_run_and_the_version_are_complete(
@@ -278,30 +272,6 @@ def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, serv
     assert answer.ok, answer.text
     scores = np.array([row["score"] for row in answer.json()["predictions"]]).reshape(len(found), -1)
     np.testing.assert_allclose(scores, np.stack(found["scores"].tolist()), atol=1e-5)
-
-
-@contextmanager
-def serving(command: list[str], environment: dict[str, str], folder: Path, port: int) -> Iterator[str]:
-    """The container's command, without the container."""
-    log, address = folder / "serve.log", f"http://127.0.0.1:{port}"
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        end = time.monotonic() + 180
-        while True:
-            with suppress(requests.RequestException):
-                if requests.get(f"{address}/ping", timeout=2).ok:
-                    break
-            assert time.monotonic() < end, log.read_text()[-3000:]
-            assert process.poll() is None, log.read_text()[-3000:]
-            time.sleep(0.3)
-        yield address
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def test_a_training_without_its_server_is_complete_after_registration(

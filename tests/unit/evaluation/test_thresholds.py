@@ -1,4 +1,4 @@
-"""Threshold choice against brute force over every cut."""
+"""Thresholds of all classes: which choose for themselves, which borrow, and what is promised of them."""
 
 from __future__ import annotations
 
@@ -10,76 +10,9 @@ from unit.evaluation.made_scores import make
 
 from capnet.config.results import Threshold
 from capnet.contracts import make_classes
-from capnet.evaluation.calibration import calibrate, cross_calibrate, fit_calibration
+from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.cuts import choose_cut
 from capnet.evaluation.thresholds import choose_thresholds, no_thresholds, thresholds_document
-
-
-def _cases(levels: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    made = [make(30, 3, seed=seed, levels=levels, rarest=0.1, gain=1.0) for seed in range(4)]
-    return [(item.labels[:, c], item.scores[:, c]) for item in made for c in range(3) if item.labels[:, c].any()]
-
-
-@pytest.mark.parametrize("levels", [0, 5])
-def test_f1_cut_is_the_best_there_is(levels: int) -> None:
-    for labels, scores in _cases(levels):
-        cut = choose_cut(labels, scores, "f1")
-        best = max(f1_score(labels, scores >= value) for value in np.unique(scores))
-        assert f1_score(labels, scores >= np.float32(cut.threshold)) == pytest.approx(best, abs=1e-12)
-        assert cut.reached
-
-
-@pytest.mark.parametrize("levels", [0, 5])
-@pytest.mark.parametrize("wanted", [0.3, 0.8, 1.0])
-def test_recall_cut_is_the_highest_that_promises_it(levels: int, wanted: float) -> None:
-    outcomes = set()
-    for labels, scores in _cases(levels):
-        cut, positives = choose_cut(labels, scores, f"recall>={wanted}"), int(labels.sum())
-        hits = {value: int((labels & (scores >= value)).sum()) for value in np.unique(scores)}
-        promising = [value for value, hit in hits.items() if hit >= wanted * (positives + 1) - 1e-9]
-        assert cut.threshold == max(promising, default=scores[labels].min())
-        assert cut.reached == bool(promising)
-        assert recall_score(labels, scores >= np.float32(cut.threshold)) >= wanted - 1e-9
-        outcomes.add(cut.reached)
-    assert (True in outcomes) == (wanted < 1)
-
-
-@pytest.mark.parametrize("positives", [9, 13, 19, 25])
-def test_a_promised_recall_is_kept_on_positives_still_to_come(positives: int) -> None:
-    rng, reached = np.random.default_rng(0), []
-    for _ in range(4000):
-        seen, new = rng.random(positives), rng.random()
-        cut = choose_cut(np.ones(positives, dtype=bool), seen, "recall>=0.9")
-        assert cut.reached
-        reached.append(new >= cut.threshold)
-    assert np.mean(reached) > 0.9 - 3 * np.sqrt(0.09 / len(reached))
-    assert np.mean(reached) < 0.9 + 1 / (positives + 1) + 3 * np.sqrt(0.09 / len(reached)), "no more than is promised"
-
-
-def test_a_recall_promised_to_other_groups_is_kept_where_images_of_a_group_are_alike() -> None:
-    rng, kept = np.random.default_rng(0), {"groups": [], "images": []}
-    for _ in range(2000):
-        sizes = rng.integers(1, 30, size=12)
-        groups = np.repeat(np.arange(12), sizes)
-        seen = rng.normal(size=12)[groups] + 0.1 * rng.normal(size=len(groups))
-        new = rng.normal() + 0.1 * rng.normal()
-        positive = np.ones(len(groups), dtype=bool)
-        kept["groups"].append(new >= choose_cut(positive, seen, "recall>=0.9", groups).threshold)
-        kept["images"].append(new >= choose_cut(positive, seen, "recall>=0.9").threshold)
-    error = 3 * np.sqrt(0.09 / 2000)
-    assert np.mean(kept["groups"]) > 0.9 - error
-    assert np.mean(kept["groups"]) < 0.9 + 1 / 13 + error, "no more than is promised"
-    assert np.mean(kept["images"]) < 0.9 - error, "what counting images gives"
-
-
-@pytest.mark.parametrize("objective", ["recall>=0.8", "precision>=0.5"])
-def test_a_group_counts_as_one_positive_and_groups_of_one_change_nothing(objective: str) -> None:
-    for labels, scores in _cases(0):
-        alone = choose_cut(labels, scores, objective, np.arange(len(labels)))
-        assert alone == choose_cut(labels, scores, objective)
-        pairs = np.repeat(np.arange(len(labels)), 2)
-        again = choose_cut(labels.repeat(2), scores.repeat(2), objective, pairs)
-        assert again == alone, "every image twice, each pair a group"
 
 
 def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:
@@ -99,17 +32,6 @@ def test_groups_reach_thresholds_and_too_few_of_them_promise_nothing() -> None:
     np.testing.assert_array_equal(by[400].threshold[~by[400].borrowed], plain.threshold[~plain.borrowed])
     units = np.array([len(np.unique(some[made.labels[:, c]])) for c in range(6)])
     assert by[30].borrowed.tolist() == (units < 9).tolist()
-
-
-def test_copies_of_an_image_in_one_group_do_not_vouch_for_each_other() -> None:
-    made = make(60, 4, seed=3, rarest=0.05)
-    labels, known, scores = (array.repeat(2, axis=0) for array in (made.labels, made.known, made.scores))
-    calibration = fit_calibration(labels, known, scores, 1.0)
-    groups = np.repeat(np.arange(60), 2)
-    together = cross_calibrate(calibration, labels, known, scores, 1.0, groups)
-    np.testing.assert_array_equal(together[::2], together[1::2])
-    apart = cross_calibrate(calibration, labels, known, scores, 1.0)
-    assert np.abs(apart[::2] - apart[1::2]).max() > 1e-3
 
 
 def test_rare_classes_borrow_the_cut_that_promises_the_recall_to_rare_classes() -> None:
@@ -141,35 +63,6 @@ def test_a_class_whose_positives_cannot_promise_the_recall_borrows() -> None:
         assert found.borrowed.tolist() == (positives < least).tolist()
 
 
-def doubted(labels: np.ndarray, given: np.ndarray, groups: np.ndarray) -> float:
-    """Mean precision of the groups that are given a label, and of one more in which it is wrong."""
-    means = [labels[given & (groups == group)].mean() for group in np.unique(groups[given])]
-    return sum(means) / (len(means) + 1)
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("levels", [0, 5])
-@pytest.mark.parametrize("wanted", [0.2, 0.5, 0.75])
-def test_precision_cut_is_the_lowest_that_reaches_it_with_one_wrong_label_more(
-    levels: int, wanted: float, grouped: bool
-) -> None:
-    outcomes, rng = set(), np.random.default_rng(0)
-    for labels, scores in _cases(levels):
-        groups = rng.integers(0, max(2, 2 * len(labels) // 3), size=len(labels))
-        cut = choose_cut(labels, scores, f"precision>={wanted}", groups if grouped else None)
-        units = groups if grouped else np.arange(len(labels))
-        shares = {value: doubted(labels, scores >= value, units) for value in np.unique(scores)}
-        reaching = [value for value, share in shares.items() if share >= wanted - 1e-9]
-        outcomes.add(cut.reached)
-        assert cut.reached == bool(reaching)
-        if reaching:
-            assert cut.threshold == min(reaching)
-        else:
-            assert shares[np.float32(cut.threshold)] == pytest.approx(max(shares.values()))
-    if wanted == 0.75:
-        assert outcomes == {True, False}, "both outcomes must be tried"
-
-
 def test_a_precision_is_kept_on_new_images_also_by_classes_that_are_rare() -> None:
     """What just reaches it on the images that choose does not: the best of many cuts are so by luck in part."""
     rng = np.random.default_rng(0)
@@ -197,21 +90,6 @@ def test_a_precision_is_kept_on_new_images_also_by_classes_that_are_rare() -> No
     kept = right / given
     assert (kept[0] > wanted - 0.02).all()
     assert kept[1, 1] < wanted - 0.04
-
-
-def test_f1_cut_lies_half_way_and_is_a_float32_number() -> None:
-    labels, scores = np.array([1, 1, 0, 0], dtype=bool), np.array([0.9, 0.8, 0.3, 0.1], dtype=np.float32)
-    cut = choose_cut(labels, scores, "f1")
-    assert cut.threshold == pytest.approx(0.55)
-    assert float(np.float32(cut.threshold)) == cut.threshold
-
-
-def test_f1_cut_between_neighbouring_float32_numbers_keeps_the_lower_one_out() -> None:
-    low = np.float32(0.5)
-    for high in (np.nextafter(low, np.float32(1)), np.nextafter(np.nextafter(low, np.float32(1)), np.float32(1))):
-        scores = np.array([high, low], dtype=np.float32)
-        cut = choose_cut(np.array([True, False]), scores, "f1")
-        assert (scores >= np.float32(cut.threshold)).tolist() == [True, False]
 
 
 def test_classes_with_enough_positives_choose_for_themselves_and_others_borrow() -> None:

@@ -3,91 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
+from unit.promotion.made_world import BUCKETS, EASY, HARD, POLICY, WORSE, World, outcomes
+from unit.stores import Make
 
 from capnet.contracts import read_classes
-from capnet.errors import GateError
-from capnet.promotion import history, versions
-from capnet.promotion import promote as promotion
-from capnet.promotion.champion import resolve
-from capnet.promotion.gate import GateScores, gate_scores, gate_verdict
+from capnet.promotion.gate import gate_scores, gate_verdict
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Verdict
-
-Make = Callable[..., dict[str, Path]]
-Array = NDArray[np.floating]
-POLICY = Policy(draws=200)
-BUCKETS = ["head", "head", "head", "medium", "medium", "tail", "tail", "tail"]
-PREVALENCE = np.array([0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08])
-HARD, EASY = 2.5, 6.0  # how far a champion's positives stand from the others: mAP 0.87 and 1.00
-WORSE = {HARD: 2.3, EASY: 3.2}  # mAP lower by 0.04 and more: twice the margin
-NOTHING = pd.DataFrame({"sha256": [], "group": []}, dtype=object)
-
-
-class World:
-    """Pictures, and the scores of a champion and of another model on them; both find the same pictures hard."""
-
-    def __init__(self, seed: int, size: int, ours: float, theirs: float = HARD) -> None:
-        rng = np.random.default_rng([seed, size])
-        shape = (size, len(BUCKETS))
-        self.labels = rng.random(shape) < PREVALENCE
-        shared, mine, other = (rng.standard_normal(shape) for _ in range(3))
-        self.ours, self.theirs = (
-            (1 / (1 + np.exp(-(self.labels * skill + np.sqrt(0.8) * shared + np.sqrt(0.2) * own - 3)))).astype(
-                np.float32
-            )
-            for skill, own in ((ours, mine), (theirs, other))
-        )
-
-    def scores(self, of: Array, rows: Sequence[int] | NDArray[np.int64] | None = None) -> GateScores:
-        """What one model's run keeps, tested on these rows only."""
-        chosen = np.arange(len(of)) if rows is None else np.asarray(rows, dtype=np.int64)
-        labels = [np.flatnonzero(self.labels[n]) for n in chosen]
-        columns = {"sha256": [f"{n:064}" for n in chosen], "labels": labels, "unknown": [[]] * len(chosen), "group": ""}
-        items = [{"name": f"class {c}", "bucket": bucket, "critical": False} for c, bucket in enumerate(BUCKETS)]
-        return GateScores({"classes": items}, pd.DataFrame(columns).assign(scores=[of[n] for n in chosen]), NOTHING)
-
-    def verdict(
-        self,
-        tested: Sequence[int] | NDArray[np.int64],
-        champion_tested: NDArray[np.int64] | None = None,
-        rescored: bool = True,
-    ) -> Verdict:
-        """``tested``: the rows that the candidate was tested on; the champion scores what it was not tested on where
-        ``rescored``.
-        """
-
-        def rescore(rows: pd.DataFrame) -> Array:
-            return self.theirs[rows["sha256"].astype(int)]
-
-        champion = self.scores(self.theirs, champion_tested)
-        return gate_verdict(self.scores(self.ours, tested), champion, POLICY, rescore if rescored else None)
-
-    def gain(self) -> Array:
-        """[picture], how much each one speaks for the candidate: what its labels add to the sums of precision."""
-        return self._precision(self.ours) - self._precision(self.theirs)
-
-    def _precision(self, scores: Array) -> Array:
-        found = np.zeros(self.labels.shape)
-        for c, given in enumerate(self.labels.T):
-            order = np.argsort(-scores[:, c], kind="stable")
-            found[order, c] = (
-                given[order] * np.cumsum(given[order]) / np.arange(1, len(order) + 1) / max(1, given.sum())
-            )
-        return found.sum(axis=1)
-
-
-def outcomes(verdict: Verdict) -> dict[str, str]:
-    return {rule.name: rule.outcome for rule in verdict.rules}
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
@@ -311,58 +237,6 @@ def test_equal_ranks_on_few_pictures_are_no_proof() -> None:
     colours = [World(seed, 60, WORSE[EASY], EASY).verdict(np.arange(60), np.arange(60)).colour for seed in range(60)]
     assert colours.count("green") <= 1 + 0.025 * 60
     assert World(0, 2000, EASY, EASY).verdict(np.arange(2000)).colour == "green"
-
-
-# ---------------------------------------------------------------- who promotes it
-
-
-def promote(client: MlflowClient, number: str, answer: bool = True, reason: str = "") -> promotion.Outcome:
-    version = client.get_model_version("capnet", number)
-    return promotion.promote(client, version, POLICY, lambda verdict: answer, reason=reason)
-
-
-@pytest.fixture
-def shrunken(client: MlflowClient, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """Version 1 is champion; version 3 was tested on half of its pictures."""
-    promote(client, "1")
-    third = client.get_model_version("capnet", "3")
-    known = promotion.scores_of
-
-    def half(asked: MlflowClient, version: object) -> GateScores:
-        found = known(asked, version)  # type: ignore[arg-type]
-        return (
-            replace(found, test=found.test.iloc[::2].reset_index(drop=True))
-            if getattr(version, "version", "") == third.version
-            else found
-        )
-
-    monkeypatch.setattr(promotion, "scores_of", half)
-    return client
-
-
-def test_a_person_must_give_a_reason_which_stays(shrunken: MlflowClient) -> None:
-    for reason in ("", "  "):
-        with pytest.raises(GateError, match=r"needs --reason") as caught:
-            promote(shrunken, "3", reason=reason)
-        assert "200 of 400 test pictures of the champion are compared" in str(caught.value)
-        assert str(versions.champion_of(shrunken, "capnet").version) == "1"  # type: ignore[union-attr]
-    with pytest.raises(GateError, match="nobody confirmed"):
-        promote(shrunken, "3", answer=False, reason="the old camera is gone")
-    assert promote(shrunken, "3", reason="the old camera is gone").now == "3"
-    last = history.events(shrunken, "capnet")[-1]
-    assert (last.kind, last.verdict, last.reason) == ("promoted", "inconclusive", "the old camera is gone")
-    assert str(resolve(shrunken, "models:/capnet@champion").version) == "3"
-
-
-def test_a_click_needs_the_reason_too(shrunken: MlflowClient) -> None:
-    with pytest.raises(GateError):
-        promote(shrunken, "3")  # tags the verdict
-    shrunken.set_registered_model_alias("capnet", "champion", "3")
-    with pytest.raises(GateError, match="inconclusive: coverage"):
-        resolve(shrunken, "models:/capnet@champion")
-    assert "200 of 400 test pictures of the champion" in promotion.audit(shrunken, "capnet").refused
-    shrunken.set_model_version_tag("capnet", "3", "gate_override", "the old camera is gone")
-    assert str(resolve(shrunken, "models:/capnet@champion").version) == "3"
 
 
 def test_the_files_of_the_stages_cover_themselves(make_outputs: Make) -> None:

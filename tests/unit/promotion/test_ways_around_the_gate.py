@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,8 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import average_precision_score
+from unit.promotion.promoting import POLICY, click, promote
+from unit.stores import Make
 
 from capnet.config import Register
 from capnet.contracts import label_matrix, read_classes
@@ -24,25 +24,10 @@ from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.gate import gate_scores, gate_verdict
-from capnet.promotion.history import Event
-from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 
-Make = Callable[..., dict[str, Path]]
-POLICY = Policy(draws=200)
 CHAMPION = "models:/capnet@champion"
-
-
-def promote(client: MlflowClient, number: str, force: bool = False, reason: str = "") -> promotion.Outcome:
-    return promotion.promote(
-        client, client.get_model_version("capnet", number), POLICY, lambda verdict: False, force, reason
-    )
-
-
-def click(client: MlflowClient, number: str, name: str = "capnet") -> None:
-    """What the page of MLflow does."""
-    client.set_registered_model_alias(name, "champion", number)
 
 
 def test_a_green_verdict_against_an_older_champion_says_nothing_about_todays(client: MlflowClient) -> None:
@@ -226,81 +211,6 @@ def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(
     assert gate_verdict(replace(champion, classes=classes), champion, POLICY).colour == "green"
     names = [rule.name for rule in gate_verdict(champion, champion, POLICY).rules]
     assert names == ["coverage", "coverage of the tail", "mAP", "tail"], "one rule where both have the same tail"
-
-
-def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client: MlflowClient) -> None:
-    for number in ("1", "3"):
-        promote(client, number)
-    promote(client, "2", force=True, reason="a test")
-    client.delete_model_version("capnet", "2")  # the alias goes with it
-    assert promotion.audit(client, "capnet").champion == ""
-    client.delete_model_version("capnet", "3")
-    assert promotion.rollback(client, "capnet").now == "1"
-    with pytest.raises(GateError, match="no champion before"):
-        promotion.rollback(client, "capnet")
-
-
-def test_the_way_back_to_a_version_whose_override_was_withdrawn(client: MlflowClient) -> None:
-    promote(client, "1")
-    promote(client, "2", force=True, reason="for a day")
-    promote(client, "3")
-    client.delete_model_version_tag("capnet", "2", "gate_override")
-    with pytest.raises(GateError, match=r"capnet version 2 has a red verdict.*fail: tail"):
-        promotion.rollback(client, "capnet")
-    assert promotion.rollback(client, "capnet", force=True, reason="for another day").now == "2"
-    assert client.get_model_version("capnet", "2").tags["gate_override"] == "for another day"
-
-
-def test_a_promotion_in_progress_is_no_foreign_move_and_a_foreign_one_is_found_once(client: MlflowClient) -> None:
-    promote(client, "1")
-    history.begin(client, "capnet", "promoted", "1", "3", "green")
-    click(client, "3")  # what a promotion does next; then it dies
-    assert promotion.audit(client, "capnet").new is None
-    assert [(event.kind, event.after, event.counts) for event in history.events(client, "capnet")] == [
-        ("promoted", "1", True),
-        ("promoted", "3", True),
-    ]
-    # one that died long before, measured against another champion
-    history.begin(client, "capnet", "promoted", "1", "2", "green")
-    click(client, "2")
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: promotion.audit(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), "capnet"), range(4)))
-    assert [event.kind for event in history.events(client, "capnet") if event.counts] == [
-        "promoted",
-        "promoted",
-        "found",
-    ]
-
-
-def event(kind: str, before: str, after: str, number: int, verdict: str = "green", **more: str) -> Event:
-    at = f"2026-01-01T00:00:{number:02}Z"
-    return replace(Event(kind, before, after, verdict, "", "", "someone", at, at, key=f"promotion.{number}"), **more)
-
-
-@pytest.mark.parametrize(
-    ("events", "rivals"),
-    [
-        ([], []),
-        ([event("promoted", "", "1", 1)], ["1"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "7", 2)], ["1"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "2", 2, "red"), event("found", "2", "7", 3)], ["2", "1"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "2", 2), event("found", "2", "7", 3)], ["2"]),
-        ([event("promoted", "", "1", 1), event("found", "1", "", 2, ""), event("found", "", "7", 3)], ["1"]),
-        ([event("found", "", "2", 1, ""), event("found", "2", "7", 2)], ["2", ""]),
-        ([event("promoted", "", "7", 1), event("promoted", "7", "1", 2), event("found", "1", "7", 3)], []),
-        (
-            [
-                event("promoted", "", "1", 1),
-                event("promoted", "1", "7", 2, overtaken="2"),
-                event("promoted", "1", "2", 3),
-            ],
-            ["2"],
-        ),
-        ([event("promoted", "", "1", 1), event("promoted", "1", "7", 2, done="")], ["1"]),
-    ],
-)
-def test_whom_a_verdict_on_version_seven_must_be_against(events: list[Event], rivals: list[str]) -> None:
-    assert history.rivals(events, "7") == rivals
 
 
 def test_a_refused_champion_does_not_hide_behind_a_missing_registry(

@@ -12,12 +12,12 @@ from capnet.serving.engine import load_served
 from capnet.serving.onnx_export import export
 from capnet.stages import STAGES, run
 from capnet.training import checkpoint, trainer
-from tests.unit.steps import test_train
-from tests.unit.steps.test_train import write_inputs
+from tests.unit.steps import small_training
+from tests.unit.steps.small_training import write_inputs
 
 pytestmark = pytest.mark.slow
 
-made = test_train.made
+made = small_training.made
 
 
 @pytest.mark.parametrize(("backbone", "adapter_of"), [("ViT-B-16", "block_adapters"), ("RN50", "adapter")])

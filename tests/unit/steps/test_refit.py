@@ -10,16 +10,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from capnet.contracts import label_matrix, read_predictions, read_tensors
+from capnet.evaluation.tte import Scorer
 from capnet.stages import run
 from capnet.training import checkpoint, trainer
 from capnet.training.out_of_fold import stratified_folds
 from tests.unit.model import tiny
-from tests.unit.steps import test_train
-from tests.unit.steps.test_train import FULL, run_both, write_inputs
+from tests.unit.steps import small_training
+from tests.unit.steps.small_training import FULL, run_both, write_inputs
 
 pytestmark = pytest.mark.slow
 
-pictures = test_train.made
+pictures = small_training.made
 ROWS = 26  # training and validation rows of ``made``
 
 
@@ -94,7 +95,7 @@ def test_the_probe_is_scikit_learns_on_all_rows_with_the_settings_that_validatio
     settings = evaluated(folder, params)["evaluation"]["probe"]
     assert (settings["chosen_on"], settings["train_rows"]) == ("val", ROWS)
     tensors = tensors_of(folder)
-    scorer = test_train.Scorer(folder / "model", params.runtime)
+    scorer = Scorer(folder / "model", params.runtime)
     rows = frame[frame["split"] != "test"]
     features = scorer.frozen(rows, folder / "data", "all").mean(dim=1).double().numpy()
     if settings["standardise"]:

@@ -1,130 +1,18 @@
-"""The split stage end to end: VOC-LT from files, files written, refusals and warnings, hostile label sets."""
+"""The split stage on made-up manifests: files written, refusals and warnings, hostile label sets."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from capnet.config import Exponential, Ingest, Params, Pareto, RequirePositives, Split, Validation
-from capnet.contracts import make_classes, read_classes, read_split, write_classes, write_manifest
-from capnet.data.splits.long_tail import write_id_list
-from capnet.errors import ConfigError, DataError
+from capnet.config import Exponential, Ingest, Params, Pareto, RequirePositives, Validation
+from capnet.contracts import read_classes
+from capnet.errors import DataError
 from capnet.stages import run
-
-
-def manifest(
-    folder: Path,
-    labels: Sequence[Sequence[int]],
-    n_classes: int,
-    *,
-    unknown: Sequence[Sequence[int]] | None = None,
-    given: Sequence[str | None] | None = None,
-    ids: Sequence[str] | None = None,
-    order: np.ndarray | None = None,
-) -> Path:
-    n = len(labels)
-    ids = list(ids) if ids is not None else [f"p{number:06d}" for number in range(n)]
-    frame = pd.DataFrame(
-        {
-            "image_id": ids,
-            "path": [f"images/{image}.jpg" for image in ids],
-            "labels": list(labels),
-            "unknown": list(unknown) if unknown is not None else [[] for _ in range(n)],
-            "width": 10,
-            "height": 10,
-            "sha256": [hashlib.sha256(image.encode()).hexdigest() for image in ids],
-            "group": pd.Series([None] * n, dtype=object),
-            "slice": pd.Series([None] * n, dtype=object),
-            "given_split": pd.Series(list(given) if given is not None else [None] * n, dtype=object),
-        }
-    )
-    folder.mkdir(parents=True)
-    write_manifest(folder / "manifest.parquet", frame if order is None else frame.iloc[order])
-    write_classes(folder / "classes.json", make_classes([f"class {c}" for c in range(n_classes)]))
-    return folder
-
-
-def split(source: Path, out: Path, **settings: Any) -> tuple[pd.DataFrame, dict]:
-    metrics = run("split", Params(split=Split(**settings)), {"manifest": source}, {"split": out})
-    frame = read_split(out / "split.parquet")
-    counts = frame["split"].value_counts()
-    assert metrics == {f"{name}_rows": float(counts.get(name, 0)) for name in ("train", "val", "test")}
-    return frame, json.loads((out / "split.json").read_text())
-
-
-def random_labels(n_rows: int, n_classes: int, seed: int, blank: float = 0.0) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    chosen = rng.random((n_rows, n_classes)) < np.maximum(0.4 / np.arange(1, n_classes + 1), 12 / n_rows)
-    chosen[rng.random(n_rows) < blank] = False
-    return [row.nonzero()[0].tolist() for row in chosen]
-
-
-def test_voc_lt_comes_out_of_the_stage(shared: Path, tmp_path: Path) -> None:
-    ids: list[str] = []
-    labels: list[list[int]] = []
-    given: list[str] = []
-    for name, side in (("voc2012_trainval", "train"), ("voc2007_test", "test")):
-        with open(shared / f"data/labels/{name}.csv") as file:
-            for row in csv.DictReader(file):
-                ids.append(row["image"])
-                labels.append([int(c) for c in row["labels"].split()])
-                given.append(side)
-    order = np.random.default_rng(0).permutation(len(ids))  # the manifest's order must not matter
-    source = manifest(tmp_path / "manifest", labels, 20, given=given, ids=ids, order=order)
-    frame, decisions = split(
-        source,
-        tmp_path / "split",
-        method="pareto",
-        pareto=Pareto(max=800, min=1),
-        validation=Validation(source="none"),
-        benchmark="voc-lt",
-    )
-    expected = json.loads((shared / "reference/split_fixture.json").read_text())["voc"]
-    train = frame[frame["split"] == "train"]
-    assert (
-        hashlib.sha256("\n".join(train["image_id"]).encode()).hexdigest() == expected["sha256_ids_in_published_order"]
-    )
-    classes = read_classes(tmp_path / "split/classes.json")
-    assert classes.train_counts.tolist() == expected["class_counts"]
-    for bucket, members in expected["groups"].items():
-        assert [c for c, item in enumerate(classes.items) if item.bucket == bucket] == members
-    assert [len(expected["groups"][bucket]) for bucket in ("head", "medium", "tail")] == [6, 6, 8]
-    assert (frame["split"] == "test").sum() == expected["test_images"]
-    assert decisions["rows"] == {"train": 1142, "val": 0, "test": 4952, "left_over": 11540 - 1142}
-    assert decisions["extra_labels"] is False
-    assert decisions["pareto"]["reference"] == expected["ref_dist"]
-    assert decisions["pareto"]["steps"] == expected["draw_steps_in_rank_order"]
-    assert decisions["pareto"]["class_order"] == [f"class {c}" for c in expected["class_rank"]]
-
-
-def test_the_published_list_gives_the_same_rows_as_the_draw(shared: Path, tmp_path: Path) -> None:
-    with open(shared / "data/labels/voc2012_trainval.csv") as file:
-        rows = list(csv.DictReader(file))
-    with open(shared / "data/labels/voc_lt_train.csv") as file:
-        published = [row["image"] for row in csv.DictReader(file)]
-    source = manifest(
-        tmp_path / "manifest",
-        [[int(c) for c in row["labels"].split()] for row in rows],
-        20,
-        ids=[row["image"] for row in rows],
-    )
-    write_id_list(source, "train", published)
-    frame, decisions = split(source, tmp_path / "split", method="published", validation=Validation(source="pool"))
-    assert frame[frame["split"] == "train"]["image_id"].tolist() == published
-    assert decisions["rows"]["val"] == int(0.2 * 1142)
-    assert decisions["validation_source"] == "pool"
-    assert decisions["extra_labels"] is True
-    assert decisions["test_source"] == "share"
-    assert not set(frame[frame["split"] != "train"]["image_id"]) & set(published)
+from tests.unit.steps.manifests import manifest, random_labels, split
 
 
 def test_every_output_is_equal_whatever_the_manifests_row_order(tmp_path: Path) -> None:
@@ -266,60 +154,6 @@ def test_a_validation_share_of_nothing_is_a_warning(tmp_path: Path) -> None:
     assert "no validation rows" in decisions["warnings"][0]
 
 
-def test_published_needs_a_list_of_this_manifest(tmp_path: Path) -> None:
-    source = manifest(tmp_path / "manifest", [[0]] * 30, 1)
-    with pytest.raises(ConfigError, match=r"ingest\.train_list is empty"):
-        split(source, tmp_path / "split", method="published")
-    write_id_list(source, "train", ["p000001", "p000099"])
-    write_id_list(source, "test", ["elephant"])
-    with pytest.raises(DataError) as caught:
-        split(source, tmp_path / "split", method="published")
-    assert [(problem.what, problem.where) for problem in caught.value.problems] == [
-        ("image id 'p000099' is listed and has no row", "train_list.txt"),
-        ("image id 'elephant' is listed and has no row", "test_list.txt"),
-    ]
-
-
-def test_coco_lt_published_list_gives_its_counts_and_groups(shared: Path, tmp_path: Path) -> None:
-    ids: list[str] = []
-    labels: list[list[int]] = []
-    lists: dict[str, list[str]] = {"train": [], "test": []}
-    for name, side in (("coco_lt_train", "train"), ("coco2017_val", "test")):
-        with open(shared / f"data/labels/{name}.csv") as file:
-            for row in csv.DictReader(file):
-                ids.append(row["image"])
-                labels.append([int(c) for c in row["labels"].split()])
-                lists[side].append(row["image"])
-    ids += [f"{number:012d}" for number in range(1, 100)]  # rows of train2017 that the list leaves out
-    labels += [[number % 80] for number in range(1, 100)]
-    source = manifest(tmp_path / "manifest", labels, 80, ids=ids)
-    for side, listed in lists.items():
-        write_id_list(source, side, listed)
-    frame, decisions = split(
-        source, tmp_path / "split", method="published", validation=Validation(source="none"), benchmark="coco-lt"
-    )
-    expected = json.loads((shared / "reference/split_fixture.json").read_text())["coco"]
-    train = frame[frame["split"] == "train"]["image_id"].tolist()
-    assert (
-        hashlib.sha256("\n".join(image.lstrip("0") for image in train).encode()).hexdigest()
-        == expected["sha256_ids_in_published_order"]
-    )
-    assert decisions["rows"] == {"train": 1909, "val": 0, "test": 5000, "left_over": 99}
-    classes = read_classes(tmp_path / "split/classes.json")
-    assert classes.train_counts.tolist() == expected["class_counts"]
-    for bucket, members in expected["groups"].items():
-        assert [c for c, item in enumerate(classes.items) if item.bucket == bucket] == members
-    assert [len(expected["groups"][bucket]) for bucket in ("head", "medium", "tail")] == [22, 33, 25]
-    blank = frame["labels"].map(len) == 0
-    assert (blank & (frame["split"] == "test")).sum() == expected["test_images_without_label"]
-    write_id_list(source, "train", [*lists["train"][:-1], ids[-1]])
-    with pytest.raises(DataError) as caught:
-        split(source, tmp_path / "again", method="published", validation=Validation(source="none"), benchmark="coco-lt")
-    different = caught.value.problems[0]
-    lost, gained = set(labels[1908]), set(labels[-1])
-    assert different.what == f"{len(lost ^ gained)} of 80 training counts are not the published ones"
-
-
 def test_an_exponential_draw_falls_by_one_factor(tmp_path: Path) -> None:
     labels = [[c] for c in range(5) for _ in range(200)]
     frame, decisions = split(
@@ -338,14 +172,3 @@ def test_an_exponential_draw_falls_by_one_factor(tmp_path: Path) -> None:
     ]
     assert decisions["exponential"]["reference"] == [80, 40, 20, 10, 5]
     assert (frame["split"] == "train").sum() == 155
-
-
-def test_the_benchmark_is_refused_for_other_classes_and_rows(tmp_path: Path) -> None:
-    source = manifest(tmp_path / "manifest", [[0]] * 30, 1)
-    with pytest.raises(DataError) as caught:
-        split(source, tmp_path / "split", benchmark="voc-lt", validation=Validation(source="none"))
-    assert [problem.what for problem in caught.value.problems] == [
-        "24 train rows, published are 1142",
-        "6 test rows, published are 4952",
-        "1 classes, published are 20",
-    ]

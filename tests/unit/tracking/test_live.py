@@ -1,112 +1,37 @@
-"""Tracking while a stage works: seen on a good server, harmless with a bad one, completed once by registration."""
+"""Tracking while a stage works: seen on a good server, harmless with a bad one."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
-from unit.registry.unreliable import Unreliable, unreliable
+from unit.registry.unreliable import Unreliable
+from unit.stores import Make
+from unit.tracking import tracked_runs
+from unit.tracking.tracked_runs import (
+    EPOCHS,
+    FAULT,
+    SLACK,
+    check_complete,
+    inputs_of,
+    register,
+    runs_of,
+    settings_of,
+    train,
+    wait_for,
+    wait_for_points,
+)
 
-from capnet.config import Params
 from capnet.registry.candidate import figures, read_candidate
-from capnet.registry.register import register_version
-from capnet.registry.run import dvc_location
 from capnet.tracking.live import MODEL_TAG, PATIENCE, tracked
 
-Make = Callable[..., dict[str, Path]]
-EPOCHS, FAULT = 20, 8
-SLACK = 1.5  # seconds that a busy machine takes for what takes none
-
-
-@pytest.fixture
-def proxy(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreliable]:
-    """A real server behind a proxy, which is the tracking server of the test; time-outs are short."""
-    with unreliable(server) as between:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", between.address)
-        monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.chdir(tmp_path)
-        yield between
-
-
-def settings_of(paths: dict[str, Path], name: str = "") -> Params:
-    """The settings of the made model; an experiment and a registered model of the test's own."""
-    config = json.loads((paths["model"] / "config.json").read_text())
-    name = name or f"capnet {uuid.uuid4()}"
-    sections = {section: config[section] for section in ("backbone", "tte", "train")}
-    return Params.model_validate({**sections, "register": {"name": name, "experiment": name}})
-
-
-def inputs_of(paths: dict[str, Path]) -> dict[str, Path]:
-    return {"split": paths["split"], "graph": paths["model"]}
-
-
-def values(epoch: int) -> dict[str, float]:
-    """What the made history.csv says, with all digits."""
-    return {"train/loss": 1 / epoch} | ({"val/mAP": 0.1 * epoch} if epoch > 1 else {})
-
-
-def train(
-    paths: dict[str, Path], settings: Params, first: int = 1, at: dict[int, Callable[[], object]] | None = None
-) -> float:
-    """What stages.run does around the train step; ``at`` happens before an epoch. Seconds that tracking took."""
-    begin, idle = time.monotonic(), 0.0
-    with tracked("train", settings, inputs_of(paths), {"model": paths["model"]}) as log:
-        for epoch in range(first, EPOCHS + 1):
-            before = time.monotonic()
-            (at or {}).get(epoch, lambda: None)()
-            time.sleep(0.02)
-            idle += time.monotonic() - before
-            log(values(epoch), epoch)
-    return time.monotonic() - begin - idle
-
-
-def register(paths: dict[str, Path], settings: Params, data_md5: str = "") -> ModelVersion:
-    return register_version(settings.register_, read_candidate(**paths), paths["evaluation"] / "report.html", data_md5)
-
-
-def runs_of(address: str, settings: Params) -> list[Run]:
-    """Newest first."""
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name(settings.register_.experiment)
-    return client.search_runs([experiment.experiment_id]) if experiment else []
-
-
-def wait_for(condition: Callable[[], object], patience: float = 30.0) -> None:
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
-
-
-def wait_for_points(address: str, settings: Params) -> None:
-    """Until the only run has a point."""
-    wait_for(lambda: any("train/loss" in run.data.metrics for run in runs_of(address, settings)))
-
-
-def check_complete(address: str, run_id: str) -> None:
-    """Every epoch once, and the run is finished."""
-    client = MlflowClient(address)
-    loss, mAP = (client.get_metric_history(run_id, name) for name in ("train/loss", "val/mAP"))
-    assert sorted((point.step, round(point.value, 5)) for point in loss) == [
-        (epoch, round(1 / epoch, 5)) for epoch in range(1, EPOCHS + 1)
-    ]
-    assert sorted(point.step for point in mAP) == list(range(2, EPOCHS + 1))
-    assert client.get_run(run_id).info.status == "FINISHED"
+proxy = tracked_runs.proxy
 
 
 def test_training_evaluation_and_registration_make_one_complete_run(
@@ -292,126 +217,3 @@ def test_a_stage_that_fails_or_is_interrupted_says_so(
     with pytest.raises(error):
         stage()
     assert [run.info.status for run in runs_of(server, settings)] == [status]
-
-
-def test_training_that_goes_on_after_a_kill_is_one_complete_run_and_one_that_says_killed(
-    proxy: Unreliable, server: str, make_outputs: Make
-) -> None:
-    paths = make_outputs(epochs=EPOCHS)
-    settings = settings_of(paths)
-    script = f"""import time
-from pathlib import Path
-from capnet.config import Params
-from capnet.tracking.live import tracked
-settings = Params.model_validate({settings.model_dump(by_alias=True, mode="json")})
-inputs = {{'split': Path({str(paths["split"])!r}), 'graph': Path({str(paths["model"])!r})}}
-with tracked('train', settings, inputs, {{}}) as log:
-    for epoch in range(1, 6):
-        log({{'train/loss': 1 / epoch}}, epoch)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", script]) as process:
-        wait_for_points(server, settings)
-        process.send_signal(signal.SIGKILL)
-    train(paths, settings, first=6)
-    version = register(paths, settings)
-    runs = {run.info.run_id: run.info.status for run in runs_of(server, settings)}
-    check_complete(server, version.run_id)
-    del runs[version.run_id]
-    assert list(runs.values()) == ["KILLED"]
-
-
-def test_a_run_with_the_same_settings_and_another_curve_is_not_taken(
-    proxy: Unreliable, server: str, make_outputs: Make
-) -> None:
-    paths = make_outputs(epochs=EPOCHS)
-    settings = settings_of(paths)
-    with tracked("train", settings, inputs_of(paths), {}) as log:  # of another seed, and without the tag of a model
-        log({"train/loss": 0.123}, 1)
-    (other,) = runs_of(server, settings)
-    version = register(paths, settings)
-    assert version.run_id != other.info.run_id
-    check_complete(server, version.run_id)
-    assert "content_hash" not in MlflowClient(server).get_run(other.info.run_id).data.tags
-
-
-def test_training_again_what_is_registered_completes_its_own_run(
-    proxy: Unreliable, server: str, make_outputs: Make
-) -> None:
-    paths = make_outputs(epochs=EPOCHS)
-    settings = settings_of(paths)
-    train(paths, settings)
-    first = register(paths, settings)
-    with tracked("train", settings, inputs_of(paths), {}) as log:  # the server misses all but the first epochs
-        for epoch in range(1, FAULT):
-            log(values(epoch), epoch)
-    assert register(paths, settings).version == first.version
-    (other,) = [run for run in runs_of(server, settings) if run.info.run_id != first.run_id]
-    assert other.data.tags["same_as"] == f"{settings.register_.name} version 1"
-    assert other.data.metrics["mAP"] == 0.5
-    for run_id in (first.run_id, other.info.run_id):
-        check_complete(server, run_id)
-
-
-def test_a_given_run_is_adopted_and_left_open(
-    proxy: Unreliable, server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = MlflowClient(server)
-    given = client.create_run(client.create_experiment(f"of a pipeline {uuid.uuid4()}")).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
-    paths = make_outputs(epochs=EPOCHS)
-    settings = settings_of(paths)
-    train(paths, settings)
-    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
-    assert client.get_run(given).info.status == "RUNNING"
-    version = register(paths, settings)
-    assert version.run_id == given
-    assert client.get_run(given).info.status == "RUNNING"
-    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
-    assert runs_of(server, settings) == []
-
-
-@pytest.mark.parametrize("gone", ["database", "run"])
-def test_a_model_is_registered_again_where_the_run_that_trained_it_is_gone(
-    database: Path, empty_database: Path, make_outputs: Make, gone: str
-) -> None:
-    paths = make_outputs(epochs=EPOCHS)
-    settings = settings_of(paths)
-    first, client = register(paths, settings), MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    if gone == "database":
-        shutil.copy(empty_database, database)
-    else:
-        client.delete_run(first.run_id)
-        client.delete_model_version(first.name, first.version)
-    again = register(paths, settings)
-    assert again.run_id != first.run_id
-    check_complete(client.tracking_uri, again.run_id)
-    assert client.get_run(again.run_id).data.metrics["mAP"] == 0.5
-
-
-def test_a_registration_after_one_that_failed_completes_its_run(database: Path, make_outputs: Make) -> None:
-    paths = make_outputs(epochs=EPOCHS)
-    settings, uri = settings_of(paths), os.environ["MLFLOW_TRACKING_URI"]
-    first = register(paths, settings)
-    client = MlflowClient(uri)
-    client.delete_model_version(first.name, first.version)
-    client.set_terminated(first.run_id, "FAILED")
-    assert register(paths, settings).run_id == first.run_id
-    check_complete(uri, first.run_id)
-
-
-@pytest.mark.parametrize(
-    ("text", "location"),
-    [
-        (
-            "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/dvc/\n",
-            "s3://bucket/dvc/files/md5/01/23.dir",
-        ),
-        ("[core]\n    analytics = false\n", ""),
-        ("[core\n", ""),
-    ],
-)
-def test_the_location_of_the_data_comes_from_dvcs_settings(tmp_path: Path, text: str, location: str) -> None:
-    (tmp_path / "config").write_text(text)
-    assert dvc_location(tmp_path / "config", "0123.dir") == location
-    assert dvc_location(tmp_path / "nothing", "0123.dir") == ""

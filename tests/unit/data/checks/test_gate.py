@@ -1,88 +1,21 @@
-"""The data gate: each fault alone is found, with its rows, by great_expectations itself."""
+"""The data gate on tables: each fault alone is found, with its rows, by great_expectations itself."""
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from unit.data.checks import good_split
+from unit.data.checks.good_split import CLASSES, SETTINGS, USUALLY_LEFT_OUT, check_split, failed, not_checked
 
-from capnet.config import Drift, Validate
-from capnet.contracts import Classes, make_classes, sha256_file, write_json
+from capnet.config import Drift
+from capnet.contracts import make_classes, write_json
 from capnet.data.checks.drift import drift_counts
-from capnet.data.checks.gate import check_split as findings_of
-from capnet.data.checks.rules import Check
 
-CLASSES = make_classes(["cat", "dog", "bird"])
-SETTINGS = Validate(min_positives=1)
-
-
-def draw(path: Path, seed: int) -> None:
-    """A picture with coarse structure, unlike that of any other seed."""
-    cells = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(cells).resize((96, 96), Image.Resampling.BICUBIC).save(path, quality=95)
-
-
-@pytest.fixture
-def frame(tmp_path: Path) -> pd.DataFrame:
-    """Nine good rows, three on each side, and their pictures under tmp_path."""
-    rows = []
-    for number, side in enumerate(("train", "val", "test") * 3):
-        draw(tmp_path / f"images/{number}.png", number)
-        labels = [[0, 1], [1, 2], [0, 2]][number // 3]
-        unknown = [2] if number == 0 else []
-        rows.append(
-            (
-                f"p{number}",
-                f"images/{number}.png",
-                labels,
-                unknown,
-                96,
-                96,
-                f"{number:064x}",
-                f"g{side}{number // 6}" if number else None,
-                None,
-                None,
-                side,
-            )
-        )
-    columns = [
-        "image_id",
-        "path",
-        "labels",
-        "unknown",
-        "width",
-        "height",
-        "sha256",
-        "group",
-        "slice",
-        "given_split",
-        "split",
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Validate) -> list[Check]:
-    return findings_of(frame, classes, root, settings)[0]
-
-
-USUALLY_LEFT_OUT = {
-    "sequences_on_one_side": "the data names no sequences",
-    "no_drift": "no file reference/validation.json: `capnet validate --save-reference` writes it",
-}
-
-
-def not_checked(checks: list[Check]) -> dict[str, str]:
-    return {check.name: check.why for check in checks if check.status == "not checked"}
-
-
-def failed(checks: list[Check]) -> dict[str, Check]:
-    return {check.name: check for check in checks if not check.success}
+frame = good_split.frame
 
 
 def test_a_good_split_passes_every_check(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -131,48 +64,9 @@ def test_one_fault_fails_one_check_and_names_its_rows(
     assert set(found) - {name} <= {"enough_positives", *(["pictures_unchanged"] if "limits" in name else [])}
 
 
-def test_a_missing_file_fails(frame: pd.DataFrame, tmp_path: Path) -> None:
-    (tmp_path / "images/4.png").unlink()
-    found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert list(found) == ["pictures_present"]
-    assert found["pictures_present"].offending == [
-        {"image_id": "p4", "path": "images/4.png", "split": "val", "value": "images/4.png"}
-    ]
-
-
 def test_copies_on_one_side_are_fine(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[6, "sha256"] = frame.loc[3, "sha256"]
     frame.loc[[6, 3], "group"] = "together"
-    assert failed(check_split(frame, CLASSES, tmp_path, SETTINGS)) == {}
-
-
-@pytest.mark.parametrize("severity", ["off", "warning", "critical"])
-def test_a_picture_saved_again_smaller_is_a_near_duplicate(frame: pd.DataFrame, tmp_path: Path, severity: str) -> None:
-    with Image.open(tmp_path / "images/0.png") as image:
-        image.resize((80, 80), Image.Resampling.BICUBIC).save(tmp_path / "images/8.png")
-    frame.loc[8, ["width", "height"]] = 80
-    checks = check_split(frame, CLASSES, tmp_path, Validate(min_positives=1, near_duplicates=severity))
-    found = failed(checks)
-    if severity == "off":
-        assert found == {}
-        assert not_checked(checks) == {
-            **USUALLY_LEFT_OUT,
-            "near_duplicates_on_one_side": "validate.near_duplicates is off",
-            "bursts_on_one_side": "validate.near_duplicates is off",
-        }
-    else:
-        assert list(found) == ["near_duplicates_on_one_side"]
-        check = found["near_duplicates_on_one_side"]
-        assert check.severity == severity
-        assert {row["image_id"]: row["value"] for row in check.offending} == {
-            "p0": "images/8.png",
-            "p8": "images/0.png",
-        }
-
-
-def test_pictures_without_structure_are_no_near_duplicates(frame: pd.DataFrame, tmp_path: Path) -> None:
-    for number, colour in ((0, "white"), (1, "white"), (2, "black")):
-        Image.new("RGB", (96, 96), colour).save(tmp_path / f"images/{number}.png")
     assert failed(check_split(frame, CLASSES, tmp_path, SETTINGS)) == {}
 
 
@@ -202,24 +96,6 @@ def test_a_sequence_across_sides_fails(frame: pd.DataFrame, tmp_path: Path) -> N
     ]
 
 
-def test_links_out_of_the_data_folder_fail_and_are_not_opened(frame: pd.DataFrame, tmp_path: Path) -> None:
-    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    root.mkdir()
-    (tmp_path / "images").rename(root / "images")
-    (root / "images/4.png").rename(elsewhere / "secret.png")
-    (root / "images/4.png").symlink_to(elsewhere / "secret.png")
-    (root / "images/5.png").rename(root / "real.png")
-    (root / "images/5.png").symlink_to("../real.png")
-    checks = check_split(frame, CLASSES, root, SETTINGS)
-    found = failed(checks)
-    assert list(found) == ["paths_inside_data"]
-    assert [(row["path"], row["value"]) for row in found["paths_inside_data"].offending] == [
-        ("images/4.png", "a link leads out of the data folder")
-    ]
-    assert failed(findings_of(frame, CLASSES, root, SETTINGS, links="anywhere")[0]) == {}
-
-
 def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Path) -> None:
     """A table whose pictures were never opened has no sizes and no hashes, and that is said."""
     unmeasured = frame.assign(width=np.nan, height=np.nan, sha256=None)
@@ -246,46 +122,6 @@ def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Pat
     partly.loc[2, "width"] = 3
     (size,) = (check for check in check_split(partly, CLASSES, tmp_path, SETTINGS) if check.name == "width_in_limits")
     assert (size.observed, size.rows) == (1, 7)
-
-
-def test_a_picture_that_changed_since_ingest_is_named(frame: pd.DataFrame, tmp_path: Path) -> None:
-    draw(tmp_path / "images/4.png", 99)  # the same size
-    frame["sha256"] = [sha256_file(tmp_path / path) for path in frame["path"]]
-    draw(tmp_path / "images/5.png", 98)
-    with Image.open(tmp_path / "images/6.png") as image:
-        image.resize((97, 96)).save(tmp_path / "images/6.png")
-    header = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert {row["image_id"]: row["value"] for row in header["pictures_unchanged"].offending} == {
-        "p6": "97 x 96 pixels, the table says 96 x 96"
-    }
-    full = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": "full"})))
-    assert {row["image_id"]: row["value"] for row in full["pictures_unchanged"].offending} == {
-        "p5": "other bytes",
-        "p6": "97 x 96 pixels, the table says 96 x 96",
-    }
-
-
-def test_damage_behind_the_header_needs_the_full_look(frame: pd.DataFrame, tmp_path: Path) -> None:
-    whole = (tmp_path / "images/4.png").read_bytes()
-    (tmp_path / "images/4.png").write_bytes(whole[: len(whole) // 2])
-    quick = SETTINGS.model_copy(update={"near_duplicates": "off"})
-    assert failed(check_split(frame, CLASSES, tmp_path, quick)) == {}
-    frame["sha256"] = [sha256_file(tmp_path / path) for path in frame["path"]]
-    found = failed(check_split(frame, CLASSES, tmp_path, quick.model_copy(update={"images": "full"})))
-    assert list(found) == ["pictures_decode"]
-    assert "truncated" in found["pictures_decode"].offending[0]["value"]
-
-
-def test_pictures_in_a_shard_are_looked_at(frame: pd.DataFrame, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
-        for number in range(8):
-            tar.add(tmp_path / f"images/{number}.png", f"{number}.png")
-    frame["path"] = [f"shard.tar/{number}.png" for number in range(9)]
-    for pictures in ("header", "full"):
-        frame["sha256"] = [sha256_file(tmp_path / f"images/{number}.png") for number in range(9)]
-        found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": pictures})))
-        assert list(found) == ["pictures_present"] or list(found) == ["pictures_decode"]
-        assert [row["path"] for check in found.values() for row in check.offending] == ["shard.tar/8.png"]
 
 
 def test_drift_against_a_reference(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -75,3 +75,7 @@ class Page(HTMLParser):
 def html_of(run: MadeRun, **settings: object) -> str:
     """The report of a made-up run."""
     return render(run.evaluation, run.model, run.split, run.data, Report.model_validate(settings))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"

@@ -1,0 +1,124 @@
+"""How `python -m pipelines.submit` reaches a server: tokens, namespaces, silence, and the ways that are tried."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from contract import submit_place
+from contract.submit_place import Place
+
+from capnet.errors import ConfigError
+from pipelines import compiling
+from pipelines.errors import ServerError
+from pipelines.server import Server
+from pipelines.ways import Way, choose, ping
+
+server = submit_place.server
+
+
+def test_a_token_from_a_file_or_the_environment_lets_in(
+    server: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.state.token, server.state.namespace = "secret-word", "team"
+    path = tmp_path / "token"
+    path.write_text("secret-word\n")
+    server.good("--token-file", str(path), "--namespace", "team")
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret-word")
+    server.good("--namespace", "team")
+    assert len(server.state.runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["way port-forward", "does not know us (401)", "--token-file"]),
+        (["--token-file", "TOKEN"], ["way token", "does not know us (401)", "new token"]),
+    ],
+)
+def test_a_wrong_token_is_said_with_the_way_and_never_shown(
+    server: Place, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    server.state.token = "right"
+    path = tmp_path / "token"
+    path.write_text("wrong-word")
+    error = server.run(*[str(path) if item == "TOKEN" else item for item in arguments]).exception
+    assert isinstance(error, ServerError)
+    assert all(word in str(error) for word in words), str(error)
+    assert "wrong-word" not in str(error)
+    assert "wrong-word" not in repr(choose("token", "http://x", "", str(path), {}))
+
+
+def test_another_namespace_is_refused_by_name(server: Place) -> None:
+    server.state.namespace = "team"
+    error = str(server.run("--namespace", "others").exception)
+    assert "does not allow it (403)" in error
+    assert "namespace others" in error
+
+
+def test_an_address_without_a_pipeline_server_is_said(server: Place) -> None:
+    server.state.broken["/healthz"] = 404
+    error = str(server.run().exception)
+    assert "404" in error
+    assert "healthz" in error
+
+
+def test_a_login_page_is_said(server: Place) -> None:
+    server.state.login = True
+    assert "login page" in str(server.run().exception)
+
+
+def test_nothing_listens(server: Place) -> None:
+    start = time.monotonic()
+    with pytest.raises(ServerError, match="cannot be reached") as error:
+        ping(Way("port-forward", "http://127.0.0.1:9"))
+    assert "kubectl -n kubeflow port-forward" in str(error.value)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("silent", ["/healthz", "/pipelines", "/runs"])
+def test_a_server_that_never_answers_is_left_after_the_time_limit(server: Place, silent: str) -> None:
+    server.state.silent.add(silent)
+    start = time.monotonic()
+
+    def submitted() -> None:
+        found = Server(Way("port-forward", server.host), seconds=0.5)
+        found.start(found.upload("capnet-training", compiling.golden("training"), "v1", ""), "r", "e", {})
+
+    with pytest.raises(ServerError, match=r"answer|connection"):
+        submitted()
+    assert time.monotonic() - start < 20
+
+
+def test_what_the_server_says_reaches_the_user(server: Place) -> None:
+    found = Server(Way("port-forward", server.host))
+    version = found.upload("capnet-training", compiling.golden("training"), "v1", "")
+    with pytest.raises(
+        ServerError, match=r"parameter \w+ is not optional, yet has neither default value nor user provided value"
+    ):
+        found.start(version, "r", "e", {"data_version": "v1"})
+    with pytest.raises(ServerError, match="invalid pipeline"):
+        found.upload(
+            "capnet-training", compiling.golden("training").replace("executorLabel", "executorLable"), "v2", ""
+        )
+
+
+def test_ways_are_chosen_by_what_is_there(tmp_path: Path) -> None:
+    assert choose("auto", "", "", "", {}) == Way("port-forward", "http://localhost:8080")
+    assert choose("auto", "https://kf/", "team", "", {"KF_PIPELINES_TOKEN": "t"}) == Way(
+        "token", "https://kf", "team", "t"
+    )
+    pod = tmp_path / "token"
+    pod.write_text("pod-token")
+    inside = choose(
+        "auto", "", "team", "", {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KF_PIPELINES_SA_TOKEN_PATH": str(pod)}
+    )
+    assert inside == Way("in-cluster", "http://ml-pipeline.kubeflow:8888", "team", "pod-token")
+    for kind, host, file in (
+        ("token", "https://kf", ""),
+        ("token", "", str(pod)),
+        ("token", "https://kf", str(tmp_path / "none")),
+    ):
+        with pytest.raises(ConfigError):
+            choose(kind, host, "", file, {})

@@ -1,0 +1,146 @@
+"""The labels.csv reader on broken tables: every mistake with its row and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from unit.data.annotations.csv_tables import problems_of, read, write
+
+from capnet.config import Ingest
+
+
+def test_an_index_beyond_the_classes_is_a_problem_and_not_a_wrap_around(tmp_path: Path) -> None:
+    root = write(tmp_path, "path,labels\na.jpg,0\nb.jpg,3\nc.jpg,-1\n", "name\nx\ny\nz\n")
+    found = problems_of(root)
+    assert {problem.what for problem in found} >= {
+        "label '3' is not in classes.csv",
+        "label '-1' is not in classes.csv",
+    }
+
+
+def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
+    table = (
+        "path,labels,unknown,image_id,split\n"  # row 1
+        "a.jpg,dgo,,,train\n"
+        "../secret.jpg,dog,,,\n"
+        "/etc/passwd,dog,,,\n"
+        "C:\\x.jpg,dog,,,\n"
+        "sub\\x.jpg,dog,,,\n"
+        ",dog,,,\n"
+        "a.jpg,dog,,,\n"
+        "b.jpg,dog|cat,cat,,\n"
+        "c.jpg,dog,,,validation\n"
+        "d.jpg,dog,,e,\n"
+        "e.png,dog,,,\n"
+        "f.jpg,dog,,\n"
+        "g.jpg,wolpertinger,dgo,,\n"
+    )
+    found = problems_of(write(tmp_path, table, "name\ndog\ncat\n"))
+    text = {problem.what: f"{problem.where} {problem.todo}" for problem in found}
+    expected = {
+        "4 cells, the header has 5": "row 13",
+        "label 'dgo' is not in classes.csv": "did you mean 'dog'",
+        "label 'wolpertinger' is not in classes.csv": "row 14",
+        "label 'cat' is both in labels and in unknown": "row 9",
+        "path '../secret.jpg' leaves the data folder": "row 3",
+        "path '/etc/passwd' is absolute": "row 4",
+        "path 'C:\\\\x.jpg' is absolute": "row 5",
+        "path 'sub\\\\x.jpg' has backslashes": "row 6",
+        "the path is empty": "row 7",
+        "path 'a.jpg' appears twice": "row 8, first in labels.csv row 2",
+        "split = 'validation'": "did you mean 'val'",
+        "image id 'e' appears twice": "row 12, first in labels.csv row 11",
+    }
+    assert set(text) == set(expected)
+    for what, part in expected.items():
+        assert part in text[what], what
+    assert "labels.csv row 2, column labels" in {problem.where for problem in found}
+    assert "labels.csv row 14, column unknown" in {problem.where for problem in found}
+
+
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("validation", "val"), ("Training", "train"), ("TEST", "test"), ("extern", ""), ("x", "")],
+)
+def test_a_split_is_suggested_only_where_it_is_nearly_written(tmp_path: Path, split: str, meant: str) -> None:
+    (problem,) = problems_of(write(tmp_path, f"path,labels,split\na.jpg,dog,{split}\n"))
+    allowed = "allowed are train, val, test, or nothing"
+    assert problem.todo == (f"did you mean {meant!r}? {allowed}" if meant else allowed)
+
+
+def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "path,labels\n../x.jpg,a\nimages/../../x.jpg,a\n/x.jpg,a\nok.jpg,a\n"), Ingest())
+    assert len(found.problems) == 3
+    assert found.rows["path"].tolist() == ["ok.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("table", "what", "todo"),
+    [
+        (b"", "the file is empty", "path,labels"),
+        (b"path,labels\n", "no rows", "one row an image"),
+        (b"path,labels\n\n , \n", "no rows", "one row an image"),
+        (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
+        (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
+        (b"path;group;grey, small;dog\na.jpg;1;1;0\n", "not separated by commas", "comma"),
+        (b"group\tgrey, small\tpath\n1\t1\ta.jpg\n", "not separated by commas", "comma"),
+        (b"path,labels,unkown\na.jpg,dog,cat\n", "column 'unkown' would be ignored", "'unknown'"),
+        (b"path,labels,labels\na.jpg,dog,cat\n", "column 'labels' appears twice", "remove one"),
+        (b'path,labels\na.jpg,"dog\nb.jpg,cat\n', "not a CSV file", "quote"),
+        (b"path,labels\na.jpg,k\xe4se\n", "byte 0xe4 in line 2", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-16"), "not UTF-8 text", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-16-le"), "not UTF-8 text: zero bytes, as UTF-16 has them", "UTF-8"),
+        ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-le"), "not UTF-8 text: zero bytes", "UTF-8"),
+        ("path,labels\r\na.jpg,dog\r\n".encode("utf-16-be"), "not UTF-8 text: zero bytes", "UTF-8"),
+        ("path,labels\na.jpg,dog\n".encode("utf-32-le"), "not UTF-8 text: zero bytes", "UTF-8"),
+        (b"path,labels\na.jpg,\nb.jpg,\n", "no row has a label", "labels.csv"),
+        (b"path,labels\na.jpg,dog\nb.jpg,Dog\n", "differ only in upper and lower case", "classes.csv"),
+    ],
+)
+def test_broken_tables_are_one_clear_problem(tmp_path: Path, table: bytes, what: str, todo: str) -> None:
+    (problem,) = problems_of(write(tmp_path, table))
+    assert what in problem.what
+    assert todo in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("classes", "what"),
+    [
+        ("name\n", "no classes"),
+        ("n\0a\0m\0e\0\n\0d\0o\0g\0\n\0", "not UTF-8 text"),
+        ("", "the file is empty"),
+        ("label\ndog\n", "column 'name' is missing"),
+        ("name\ndog\ndog\n", "class 'dog' appears twice"),
+        ("name,critical\ndog,maybe\n", "critical = 'maybe'"),
+        ("name\ndog\ncat|mouse\n", "contains the separator"),
+        ("name,prompt_name\ndog,x\n,y\n", "a class without a name"),
+    ],
+)
+def test_broken_class_lists_are_one_clear_problem(tmp_path: Path, classes: str, what: str) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog\n", classes))
+    assert what in problem.what
+
+
+def test_a_spreadsheet_is_to_be_saved_and_not_renamed(tmp_path: Path) -> None:
+    (tmp_path / "Labels.xlsx").write_bytes(b"PK")
+    (problem,) = problems_of(tmp_path)
+    assert "save Labels.xlsx as labels.csv in the spreadsheet program" in problem.todo
+
+
+def test_missing_folder_empty_folder_and_missing_table_differ(tmp_path: Path) -> None:
+    assert "no data folder" in problems_of(tmp_path / "nowhere")[0].what
+    (tmp_path / "empty").mkdir()
+    (problem,) = problems_of(tmp_path / "empty")
+    assert "is empty" in problem.what
+    assert "capnet demo-data" in problem.todo
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "Labels.csv").write_text("path,labels\n")
+    (problem,) = problems_of(tmp_path / "other")
+    assert "rename Labels.csv" in problem.todo
+
+
+def test_numbers_and_names_are_not_mixed(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,0\nb.jpg,deer\n", "name\nfox\ndeer\n"))
+    assert problem.what == "label '0' is not in classes.csv"
+    assert "such as 'deer': write names, or indices" in problem.todo

@@ -1,0 +1,119 @@
+"""The labels.csv reader on labels that name no class: other separators, empty cells, names that look alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from unit.data.annotations.csv_tables import accept, problems_of, write
+
+from capnet.config import Ingest
+
+
+def test_a_label_that_says_that_nothing_is_there_is_no_class_to_add(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog\nb.jpg,No Finding\n", "name\ndog\n"))
+    assert problem.what == "label 'No Finding' is not in classes.csv"
+    assert problem.todo == "leave the cell empty where no class is there, or add it to classes.csv if it is one"
+
+
+@pytest.mark.parametrize("cell", ["['dog', 'cat']", "['dog']", "[]", '[""dog""]'])
+@pytest.mark.parametrize("classes", [None, "name\ndog\ncat\n"])
+def test_a_list_as_python_writes_it_is_no_label(tmp_path: Path, cell: str, classes: str | None) -> None:
+    (problem,) = problems_of(write(tmp_path, f'path,labels\na.jpg,"{cell}"\nb.jpg,dog|cat\n', classes))
+    assert "is a list as programs write it" in problem.what or "is not in classes.csv" in problem.what
+    assert problem.todo == "write the names alone, with '|' between them"
+
+
+def test_the_wrong_separator_is_named(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,dog;cat\n", "name\ndog\ncat\n"))
+    assert "ingest.separator to ';'" in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("cell", "mark"), [("dog;cat", ";"), ("dog; cat", ";"), ('"dog, cat"', ","), ("dog / cat", "/")]
+)
+def test_labels_that_another_separator_divides_into_labels_are_no_class_of_their_own(
+    tmp_path: Path, cell: str, mark: str
+) -> None:
+    table = f"path,labels\na.jpg,{cell}\nb.jpg,dog\nc.jpg,cat\n"
+    (problem,) = problems_of(write(tmp_path, table))
+    assert f"set ingest.separator to {mark!r}" in problem.todo
+    assert accept(write(tmp_path, table), Ingest(separator=mark)).classes.names == ["cat", "dog"]
+    name = cell.strip('"')
+    assert accept(write(tmp_path, table, f"name\ndog\ncat\n{cell}\n")).classes.names == ["dog", "cat", name], (
+        "listed, so meant"
+    )
+
+
+def test_a_mark_in_a_name_alone_is_no_separator(tmp_path: Path) -> None:
+    table = 'path,labels\na.jpg,"dog, small|cat"\nb.jpg,dog|cow/ox\n'
+    found = accept(write(tmp_path, table))
+    assert found.classes.names == ["cat", "cow/ox", "dog", "dog, small"]
+    (warning,) = found.warnings
+    assert warning.startswith(
+        "2 of 4 classes look like several labels: 'dog, small', 'cow/ox'; ingest.separator is '|'"
+    )
+    assert accept(write(tmp_path, table, 'name\ncat\ncow/ox\ndog\n"dog, small"\n')).warnings == [], "listed, so meant"
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark"),
+    [
+        (["fox;owl", "deer"], ""),
+        (["fox;owl", "fox"], ";"),
+        (["fox; owl", "fox; deer"], ";"),
+        (["fox;", "fox"], ";"),
+        (["fox;owl"], ";"),
+        (["fox, owl"], ","),
+        (["fox/owl"], ""),
+        (["salt, pepper", "fox"], ""),
+        (["fox, small", "fox"], ""),
+        (["fox, small", "fox, large", "owl, small", "owl, large"], ""),
+        (["deer, fox", "fox, owl", "deer, owl"], ","),
+        (["deer/fox", "fox/owl", "deer/owl/x"], "/"),
+    ],
+)
+def test_a_name_with_a_mark_is_refused_where_it_is_near_certain_and_else_a_warning(
+    tmp_path: Path, cells: list[str], mark: str
+) -> None:
+    table = "path,labels\n" + "".join(f'{number}.jpg,"{cell}"\n' for number, cell in enumerate(cells))
+    if mark:
+        (problem,) = problems_of(write(tmp_path, table))
+        assert f"with {mark!r} between them" in problem.what
+        assert f"set ingest.separator to {mark!r}" in problem.todo
+        assert accept(write(tmp_path, table), Ingest(separator=mark)).warnings == []
+    else:
+        (warning,) = accept(write(tmp_path, table)).warnings
+        assert "several labels" in warning
+
+
+def test_a_set_whose_names_have_no_mark_is_not_warned_of(tmp_path: Path) -> None:
+    assert accept(write(tmp_path, "path,labels\na.jpg,fox|grey owl\n")).warnings == []
+
+
+def test_what_programs_write_for_an_empty_cell_is_no_class_and_no_group(tmp_path: Path) -> None:
+    table = "path,labels,group\na.jpg,nan,site 1\nb.jpg,fox,NaN\nc.jpg,fox|None,<NA>\nd.jpg,NA,\n"
+    assert [problem.what for problem in problems_of(write(tmp_path, table))] == [
+        "group = 'NaN' is how programs write an empty cell",
+        "group = '<NA>' is how programs write an empty cell",
+        "label 'NA' is how programs write an empty cell",
+        "label 'None' is how programs write an empty cell",
+        "label 'nan' is how programs write an empty cell",
+    ]
+    accept(write(tmp_path, "path,labels\na.jpg,none\n", "name\nnone\n"))
+    assert "has a control character" in problems_of(write(tmp_path / "b", 'path,labels\na.jpg,"fox\ndeer"\n'))[0].what
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["fo\u200bx", "fox"], "labels 'fox' and 'fo\\u200bx' look alike"),
+        (["red\u00a0fox", "red fox"], "labels 'red fox' and 'red\\xa0fox' look alike"),
+        (["Cafe\u0301", "Caf\u00e9"], "labels 'Cafe\\u0301' and 'Caf\\xe9' look alike"),
+        (["fox\u202egpj"], "label 'fox\\u202egpj' has a control character"),
+    ],
+)
+def test_names_that_a_person_cannot_tell_apart_are_named(tmp_path: Path, names: list[str], what: str) -> None:
+    rows = "".join(f"{n}.jpg,{name}\n" for n, name in enumerate(names))
+    (problem,) = problems_of(write(tmp_path, "path,labels\n" + rows))
+    assert problem.what.startswith(what)

@@ -1,0 +1,78 @@
+"""The labels.csv reader on wide tables, which have one column a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unit.data.annotations.csv_tables import accept, problems_of, wide, write
+
+from capnet.config import Ingest
+
+
+def test_one_column_a_class_with_unknowns(tmp_path: Path) -> None:
+    table = "path,patient,fox,bird,deer,group\na.jpg,p1,1,0,-1,g\nb.jpg,p2,0.0,,1.0,g\nc.jpg,p3,-1.0,True,false,\n"
+    root = wide(tmp_path, table)
+    found = accept(root)
+    assert found.classes.names == ["fox", "deer", "bird"]
+    assert found.rows["labels"].tolist() == [[0], [1], [2]]
+    assert found.rows["unknown"].tolist() == [[1], [2], [0]]
+    negative = accept(root, Ingest(empty_cell="negative"))
+    assert negative.rows["labels"].tolist() == found.rows["labels"].tolist()
+    assert negative.rows["unknown"].tolist() == [[1], [], [0]]
+
+
+def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) -> None:
+    found = problems_of(wide(tmp_path / "cells", "path,fox,deer,bird\na.jpg,2,0,0\nb.jpg,0,yes,1\n"))
+    assert [(problem.what, problem.where) for problem in found] == [
+        ("'2' in the column of a class", "labels.csv row 2, column fox"),
+        ("'yes' in the column of a class", "labels.csv row 3, column deer"),
+    ]
+    (problem,) = problems_of(wide(tmp_path / "column", "path,fox,deer\na.jpg,1,0\n"))
+    assert problem.what.startswith("class 'bird' has no column")
+    (problem,) = problems_of(write(tmp_path / "bare", "path,fox,deer\na.jpg,1,0\n"))
+    assert "one column a class" in problem.todo  # without classes.csv nobody knows which columns are classes
+    (problem,) = problems_of(wide(tmp_path / "twice", "path,fox,deer,bird,fox\na.jpg,1,0,0,1\n"))
+    assert problem.what == "column 'fox' appears twice"
+
+
+def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None:
+    """The made set of camera traps as a table: blanks stay, unknowns stay unknown, no site is on two sides."""
+    import numpy as np
+
+    from capnet.config import Params
+    from capnet.contracts import read_classes, read_split
+    from capnet.stages import run
+
+    rng = np.random.default_rng(1)
+    names = ["fox", "deer", "bird"]
+    states = np.where(rng.random((1500, 3)) < 0.4, 1, 0)
+    states[rng.random(1500) < 0.7] = 0
+    states[rng.random((1500, 3)) < 0.05] = -1
+    cells = {1: ["1", "1.0"], 0: ["0"], -1: ["-1", ""]}
+    lines = [
+        f"{number}.jpg,site {rng.integers(50)},b{number // 4},"
+        + ",".join(str(rng.choice(cells[state])) for state in row)
+        for number, row in enumerate(states.tolist())
+    ]
+    root = wide(tmp_path / "data", "path,group,sequence," + ",".join(names) + "\n" + "\n".join(lines) + "\n")
+    params = Params(ingest=Ingest(images="listed"))
+    run("ingest", params, {"data": root}, {"manifest": tmp_path / "manifest"})
+    run("split", params, {"manifest": tmp_path / "manifest"}, {"split": tmp_path / "split"})
+    frame = read_split(tmp_path / "split/split.parquet").set_index("path")
+    assert len(frame) == 1500
+    assert frame.groupby("group")["split"].nunique().max() == 1
+    for number, row in enumerate(states.tolist()):
+        assert frame.at[f"{number}.jpg", "labels"].tolist() == [c for c in range(3) if row[c] == 1]
+        assert frame.at[f"{number}.jpg", "unknown"].tolist() == [c for c in range(3) if row[c] == -1]
+    assert frame["sequence"].nunique() == 375
+    train = [int(path.removesuffix(".jpg")) for path in frame.index[frame["split"] == "train"]]
+    assert (
+        read_classes(tmp_path / "split/classes.json").train_counts.tolist() == (states[train] == 1).sum(axis=0).tolist()
+    )
+
+
+def test_a_class_with_the_name_of_another_column_is_refused(tmp_path: Path) -> None:
+    for name in ("group", "sequence", "sha256", "unknown"):
+        root = wide(tmp_path, f"path,fox,{name}\na.jpg,1,0\n", f"name\nfox\n{name}\n")
+        (problem,) = problems_of(root)
+        assert f"class '{name}' has the name of a column" in problem.what

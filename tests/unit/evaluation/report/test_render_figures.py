@@ -1,0 +1,202 @@
+"""The numbers of the report, compared with the files that it was made from."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unit.evaluation.made_run import MadeRun, make_run
+from unit.evaluation.report.page import Page, html_of, percent
+
+from capnet import contracts
+from capnet.evaluation.correlation import Premise, check_premise
+from capnet.evaluation.report.curves import mean_precision
+from capnet.evaluation.report.graph import premise_sentence
+
+
+def test_summary_and_variants_are_those_of_metrics_json(run: MadeRun, page: Page) -> None:
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
+    for name in ("mAP", "head", "medium", "tail"):
+        capnet = metrics["capnet"]
+        assert f"95 % interval {percent(capnet[f'{name}_low'])} to {percent(capnet[f'{name}_high'])}" in page.text
+        paired = metrics["differences"]["capnet-zero_shot"]
+        span = f"+{percent(paired[f'{name}_low'])} to +{percent(paired[f'{name}_high'])}"
+        assert f"+{percent(paired[name])} against zero-shot {span}: better, the interval excludes 0" in page.text
+    rows = page.rows("variants-title")
+    titles = {
+        "capnet": "CapNet",
+        "single_view": "CapNet, one view",
+        "zero_shot": "Zero-shot",
+        "linear_probe": "Linear probe",
+    }
+    for variant, title in titles.items():
+        for cell, name in zip(rows[title][1:5], ("mAP", "head", "medium", "tail"), strict=True):
+            assert cell.startswith(percent(metrics[variant][name]))
+
+
+def test_class_table_is_per_class_csv_in_order_of_training_pictures(run: MadeRun, page: Page) -> None:
+    with open(run.evaluation / "per_class.csv", newline="") as file:
+        expected = list(csv.DictReader(file))
+    table = page.tables["classes"][0][1:]
+    assert [row[0] for row in table] == [row["class"] for row in expected]
+    counts = [int(row[7]) for row in table]
+    assert counts == sorted(counts, reverse=True)
+    for shown, given in zip(table, expected, strict=True):
+        assert shown[2] == (percent(float(given["ap"])) if given["ap"] else "-")
+        assert shown[4] == (percent(float(given["ap_zero_shot"])) if given["ap_zero_shot"] else "-")
+        assert shown[5] == (percent(float(given["ap_linear_probe"])) if given["ap_linear_probe"] else "-")
+        interval = (
+            f"{percent(float(given['ap_low']))} to {percent(float(given['ap_high']))}" if given["ap_low"] else "-"
+        )
+        assert shown[3] == interval
+        assert shown[8] == given["positives"]
+        assert shown[9].endswith(given["bucket"])
+
+
+def test_bars_are_as_long_as_the_average_precision(run: MadeRun, html: str) -> None:
+    with open(run.evaluation / "per_class.csv", newline="") as file:
+        expected = [100 * float(row["ap"]) for row in csv.DictReader(file) if row["ap"]]
+    table = html[html.index('id="classes"') : html.index('id="zero-shot"')]
+    widths = [float(width) for width in re.findall(r'<rect class="bar(?: unsure)?" y="3" width="([\d.]+)%"', table)]
+    np.testing.assert_allclose(widths, expected, atol=0.006)
+    tips = re.findall(r'<path class="bar (?:head|medium|tail)(?: unsure)?" d="[^"]*"><title>', table)
+    assert len(tips) == len(expected)
+
+
+def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
+    stored = contracts.read_json(run.evaluation / "thresholds.json")["classes"]
+    rows = page.rows("thresholds")
+    assert any(item["borrowed"] for item in stored)
+    for item in stored:
+        row = rows[item["name"]]
+        assert row[1] == f"{item['threshold']:.3f}"
+        assert (row[2] == "borrowed") == item["borrowed"]
+        assert row[3] == str(item["positives"])
+    assert "5 views, 24 pixels beyond the crop, average of logits" in page.text
+    assert "(marked): the objective is for several of them together, not for each." in page.text
+
+
+def test_thresholds_table_marks_critical_classes_and_says_their_objective(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    for folder in (made.split, made.model):
+        content = contracts.read_json(folder / "classes.json")
+        content["classes"][2]["critical"] = True
+        contracts.write_json(folder / "classes.json", content)
+    path = made.evaluation / "thresholds.json"
+    contracts.write_json(path, contracts.read_json(path) | {"critical_objective": "recall>=0.95"})
+    page = Page(html_of(made))
+    name = content["classes"][2]["name"]
+    assert {row for row, cells in page.rows("thresholds").items() if "critical" in cells[2]} == {name}
+    assert "for critical classes recall>=0.95, chosen on" in page.text
+
+
+def test_thresholds_without_pictures_to_choose_on(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    path = made.evaluation / "thresholds.json"
+    contracts.write_json(path, contracts.read_json(path) | {"source": "none"})
+    assert "every class has 0.5" in Page(html_of(made)).text
+
+
+def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
+    assert f"Left out of the means: no test pictures {run.names[38]}" in page.text
+    assert page.rows("classes")[run.names[38]][2] == "-"
+
+
+def test_neighbours_are_the_strongest_of_the_graph(run: MadeRun, page: Page) -> None:
+    rows = page.rows("graph", 1)
+    for i, name in enumerate(run.names):
+        weights = run.adjacency[i].copy()
+        weights[i] = -1
+        best = np.argsort(-weights)[:5]
+        positions = [rows[name][1].find(f"{run.names[j]}\N{NO-BREAK SPACE}{weights[j]:.3g}") for j in best]
+        assert -1 not in positions
+        assert positions == sorted(positions)
+
+
+def test_slices_and_ensembling_are_shown(run: MadeRun, page: Page) -> None:
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
+    rows = page.tables["slices"][0][1:]
+    first = next(index for index, row in enumerate(rows) if row[0] == "unseen artwork")
+    measured, paired = (
+        metrics["slices"]["unseen artwork"],
+        metrics["slice_info"]["unseen artwork"]["differences"]["capnet-zero_shot"],
+    )
+    assert rows[first][1:4] == ["150", "40", "All classes"]
+    for row, name in ((rows[first][4:], "mAP"), (rows[first + 1][1:], "tail")):
+        assert row[0].startswith(percent(measured["capnet"][name]))
+        assert row[2].startswith(percent(measured["zero_shot"][name]))
+        assert row[4].startswith("+" + percent(paired[name]))
+    views = page.rows("ensembling")
+    assert views["Tail"][1] == percent(metrics["single_view"]["tail"])
+    assert views["Tail"][2] == percent(metrics["capnet"]["tail"])
+    assert percent(metrics["differences"]["capnet-single_view"]["tail"]) in views["Tail"][3]
+
+
+def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -> None:
+    metrics = contracts.read_json(run.evaluation / "evaluation.json")
+    for bucket in ("head", "medium", "tail"):
+        members = np.array([item == bucket for item in run.buckets])
+        curve = mean_precision(run.labels, run.unknown, run.scores["capnet"], members)
+        assert curve.mean() == pytest.approx(metrics["capnet"][bucket], abs=0.01)
+
+
+def test_curve_does_not_see_unknown_entries() -> None:
+    labels = np.array([[True], [False], [False], [True]])
+    scores = np.array([[0.9], [0.8], [0.7], [0.6]], dtype=np.float32)
+    unknown = np.array([[False], [True], [True], [False]])
+    members = np.array([True])
+    assert mean_precision(labels, unknown, scores, members).mean() == 1.0
+    assert mean_precision(labels, ~labels & False, scores, members)[-1] == 0.5
+
+
+def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
+    buckets = contracts.read_json(run.evaluation / "evaluation.json")["calibration"]["buckets"]
+    for bucket in ("head", "medium", "tail"):
+        found = buckets[bucket]
+        assert (
+            f"Brier score {found['brier_raw']:.3g} before, {found['brier_calibrated']:.3g} after calibration"
+            in page.text
+        )
+        for stage in ("raw", "calibrated"):
+            for point in found[stage]:
+                assert (
+                    f"{percent(point['mean'])} % predicted, {percent(point['observed'])} % observed, {point['count']:,}"
+                    " decisions" in page.text
+                )
+
+
+def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun, page: Page) -> None:
+    nothing = np.zeros_like(run.train_labels)
+    found = check_premise(run.adjacency, (run.train_labels, nothing), (run.labels, run.unknown), np.array(run.buckets))
+    rows = page.rows("graph")
+    for name, title in (("all", "All classes"), ("head", "Head"), ("medium", "Medium"), ("tail", "Tail")):
+        item = found[name]
+        assert rows[title][1] == f"{item.counts:.2f}"
+        assert rows[title][3] == f"{item.graph:.2f}"
+        assert rows[title][5:] == [str(item.classes), str(item.left_out)]
+    assert premise_sentence(found, "text encoder") in page.text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "classes", "expected"),
+    [
+        (0.02, 0.2, 9, "the label graph (text encoder) is the better guide for the tail"),
+        (-0.2, -0.02, 9, "the paper's premise does not hold on these data"),
+        (-0.1, 0.3, 9, "neither is shown to be the better guide for the tail"),
+        (float("nan"), float("nan"), 3, "3 classes can be compared, 5 are needed"),
+    ],
+)
+def test_premise_in_one_sentence(low: float, high: float, classes: int, expected: str) -> None:
+    sentence = premise_sentence({"tail": Premise(classes, 0, 0.4, 0.3, 0.1, low, high)}, "text encoder")
+    assert expected in sentence
+    assert sentence.count(". ") == 0
+
+
+def test_settings_are_folded_away_in_full(page: Page) -> None:
+    rows = page.rows("settings")
+    assert rows["train.loss.name"][1] == "db_focal"
+    assert rows["trained_parameters"][1] == "1234567"
+    assert rows["backbone.centre"][1] == "yes"

@@ -1,0 +1,66 @@
+"""A candidate that was tested on half of the champion's pictures, on a real store: a person gives a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.promotion.made_world import POLICY
+from unit.stores import Make
+
+from capnet.errors import GateError
+from capnet.promotion import history, versions
+from capnet.promotion import promote as promotion
+from capnet.promotion.champion import resolve
+from capnet.promotion.gate import GateScores
+
+
+def promote(client: MlflowClient, number: str, answer: bool = True, reason: str = "") -> promotion.Outcome:
+    version = client.get_model_version("capnet", number)
+    return promotion.promote(client, version, POLICY, lambda verdict: answer, reason=reason)
+
+
+@pytest.fixture
+def shrunken(client: MlflowClient, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """Version 1 is champion; version 3 was tested on half of its pictures."""
+    promote(client, "1")
+    third = client.get_model_version("capnet", "3")
+    known = promotion.scores_of
+
+    def half(asked: MlflowClient, version: object) -> GateScores:
+        found = known(asked, version)  # type: ignore[arg-type]
+        return (
+            replace(found, test=found.test.iloc[::2].reset_index(drop=True))
+            if getattr(version, "version", "") == third.version
+            else found
+        )
+
+    monkeypatch.setattr(promotion, "scores_of", half)
+    return client
+
+
+def test_a_person_must_give_a_reason_which_stays(shrunken: MlflowClient) -> None:
+    for reason in ("", "  "):
+        with pytest.raises(GateError, match=r"needs --reason") as caught:
+            promote(shrunken, "3", reason=reason)
+        assert "200 of 400 test pictures of the champion are compared" in str(caught.value)
+        assert str(versions.champion_of(shrunken, "capnet").version) == "1"  # type: ignore[union-attr]
+    with pytest.raises(GateError, match="nobody confirmed"):
+        promote(shrunken, "3", answer=False, reason="the old camera is gone")
+    assert promote(shrunken, "3", reason="the old camera is gone").now == "3"
+    last = history.events(shrunken, "capnet")[-1]
+    assert (last.kind, last.verdict, last.reason) == ("promoted", "inconclusive", "the old camera is gone")
+    assert str(resolve(shrunken, "models:/capnet@champion").version) == "3"
+
+
+def test_a_click_needs_the_reason_too(shrunken: MlflowClient) -> None:
+    with pytest.raises(GateError):
+        promote(shrunken, "3")  # tags the verdict
+    shrunken.set_registered_model_alias("capnet", "champion", "3")
+    with pytest.raises(GateError, match="inconclusive: coverage"):
+        resolve(shrunken, "models:/capnet@champion")
+    assert "200 of 400 test pictures of the champion" in promotion.audit(shrunken, "capnet").refused
+    shrunken.set_model_version_tag("capnet", "3", "gate_override", "the old camera is gone")
+    assert str(resolve(shrunken, "models:/capnet@champion").version) == "3"

@@ -1,0 +1,65 @@
+"""The page of a version in MLflow: its verdict first, and no more than the store takes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.promotion.promoting import promote
+
+from capnet.errors import GateError
+from capnet.promotion import promote as promotion
+from capnet.promotion.page import show_verdict
+
+
+def lines_of(client: MlflowClient, number: str) -> list[str]:
+    """The description of a version, line by line."""
+    return str(client.get_model_version("capnet", number).description).splitlines()
+
+
+def test_a_version_says_its_verdict_first_and_stays_up_to_date(client: MlflowClient) -> None:
+    client.update_model_version("capnet", "1", "mAP 50.0 % over 4 classes.\n\nWhat a person wrote.")
+    promote(client, "1")
+    first = lines_of(client, "1")
+    assert first[0].startswith("Verdict: green, against no champion. Champion since 20")
+    assert first[-3:] == ["mAP 50.0 % over 4 classes.", "", "What a person wrote."]
+    with pytest.raises(GateError):
+        promote(client, "2")
+    refused = lines_of(client, "2")
+    assert refused[0] == "Verdict: red, against capnet version 1."
+    rules = client.get_model_version("capnet", "2").tags["verdict_rules"].splitlines()
+    assert refused[2 : 2 + len(rules)] == [f"- `{rule}`" for rule in rules], "every rule with its numbers"
+    promote(client, "2", force=True, reason="the `tail` is not sold")
+    assert "- `reason of a person: the 'tail' is not sold`" in lines_of(client, "2")
+    assert " Was champion until 20" in lines_of(client, "1")[0]
+    promotion.rollback(client, "capnet")
+    assert " Champion since 20" in lines_of(client, "1")[0]
+    assert ", rolled back by " in lines_of(client, "1")[0]
+    assert " Was champion until 20" in lines_of(client, "2")[0]
+    client.set_registered_model_alias("capnet", "champion", "3")
+    promotion.audit(client, "capnet")
+    assert lines_of(client, "3")[0].startswith("Verdict: green, against no champion. Champion since 20")
+    assert lines_of(client, "3")[0].endswith(", moved outside capnet promote. Readers refuse it.")
+    assert any(line.startswith("- `refused: no verdict against capnet version 1") for line in lines_of(client, "3"))
+    assert " Was champion until 20" in lines_of(client, "1")[0]
+    assert [lines_of(client, "1").count("---"), lines_of(client, "1")[-1]] == [1, "What a person wrote."]
+
+
+def test_a_page_of_many_rules_and_a_long_reason_fits_into_the_store(client: MlflowClient) -> None:
+    """MLflow's column has 5,000 letters in PostgreSQL and MySQL; SQLite takes more, and its tests with it."""
+    client.update_model_version("capnet", "1", "mAP 50.0 %.\n\n" + "What a person wrote. " * 40)
+    version = client.get_model_version("capnet", "1")
+    rules = [f"fail: critical class number {n} 80.0 against 90.0: -10.0 (-12.0 to -8.0)" for n in range(60)]
+    tags = {"verdict": "red", "verdict_of": "capnet version 1", "verdict_against": "no champion"}
+    tags |= {"verdict_rules": "\n".join(rules)[:4500], "gate_override": "because " * 400}
+    show_verdict(client, version, tags)
+    text = client.get_model_version("capnet", "1").description
+    assert 4500 < len(text) <= 5000
+    assert text.splitlines()[2] == f"- `{rules[0]}`"
+    assert re.search(r"\n- and \d\d more, in the tag verdict_rules\n", text)
+    assert "- `reason of a person: because because" in text
+    assert text.endswith("What a person wrote. " * 40)
+    client.update_model_version("capnet", "1", "x" * 4995)
+    show_verdict(client, version, tags)
+    assert client.get_model_version("capnet", "1").description == "x" * 4995, "a person's words are not cut"

@@ -1,0 +1,180 @@
+"""Registration against real stores that hold something already, or fail: once, and nothing by half."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.registry.registering import is_registered, new_client, record_of, register_outputs, versions_of
+from unit.stores import Make
+
+from capnet.config import Register
+from capnet.registry.candidate import read_candidate
+from capnet.registry.register import find_version, register_version
+from capnet.tracking.store import StoreError, local_path
+
+
+def test_the_same_content_is_registered_once_and_gets_its_alias_back(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    assert [register_outputs(paths), register_outputs(paths)] == ["1", "1"]
+    client = new_client()
+    assert versions_of(client) == ["1"]
+    assert len(client.search_runs([client.get_experiment_by_name("capnet").experiment_id])) == 1
+    client.delete_registered_model_alias("capnet", "challenger")
+    assert not is_registered(paths)
+    assert register_outputs(paths) == "1"
+    assert is_registered(paths)
+
+
+def test_other_content_is_a_new_version_and_takes_the_alias(database: Path, make_outputs: Make, tmp_path: Path) -> None:
+    first, second = make_outputs(), make_outputs(tmp_path / "second", mAP=0.6)
+    assert [register_outputs(first), register_outputs(second)] == ["1", "2"]
+    assert str(new_client().get_model_version_by_alias("capnet", "challenger").version) == "2"
+    assert is_registered(second)
+    assert not is_registered(first), "the alias is elsewhere"
+    assert register_outputs(first) == "1"
+    assert is_registered(first)
+    assert versions_of(new_client()) == ["1", "2"]
+
+
+def test_duplicates_resolve_to_the_lowest_version(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    client = new_client()
+    first = client.get_model_version("capnet", "1")
+    for _ in range(10):
+        client.create_model_version("capnet", first.source, run_id=first.run_id, tags=first.tags)
+    client.delete_registered_model_alias("capnet", "challenger")
+    assert register_outputs(paths) == "1"
+
+
+@pytest.mark.parametrize(("deleted", "expected"), [(("1",), "2"), (("2",), "1"), (("1", "2"), None)])
+def test_versions_deleted_behind_the_search_are_passed_over(
+    database: Path, make_outputs: Make, deleted: tuple[str, ...], expected: str | None
+) -> None:
+    """Two registrations at once: the other one takes its duplicate back just after this one's search has found it."""
+
+    class Behind(MlflowClient):
+        def search_model_versions(self, *given: Any, **named: Any) -> Any:
+            page = super().search_model_versions(*given, **named)
+            for version in deleted:
+                self.delete_model_version("capnet", version)
+            return page
+
+    candidate, report = read_candidate(**(paths := make_outputs())), paths["evaluation"] / "report.html"
+    first = register_version(Register(), candidate, report)
+    client = Behind(os.environ["MLFLOW_TRACKING_URI"])
+    client.create_model_version(
+        "capnet", first.source, run_id=first.run_id, tags={"content_hash": candidate.content_hash}
+    )
+    found = find_version(client, Register(), candidate.content_hash)
+    assert (None if found is None else str(found.version)) == expected
+
+
+def test_another_name_or_alias_or_edited_outputs_are_not_registered(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    assert not is_registered(paths, Register(name="birds"))
+    assert not is_registered(paths, Register(alias="candidate"))
+    config = paths["model"] / "config.json"
+    before = config.read_bytes()
+    config.write_bytes(before + b"\n")
+    assert not is_registered(paths)
+    config.write_bytes(before)
+    assert is_registered(paths)
+    (paths["evaluation"] / "evaluation.json").unlink()
+    assert not is_registered(paths)
+
+
+def test_a_missing_or_broken_record_is_not_registered(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    for content in ("", "[]", "{}", '{"schema": 1, "name": "capnet", "alias": "challenger"}'):
+        record_of(paths).write_text(content)
+        assert not is_registered(paths), content
+    record_of(paths).unlink()
+    assert not is_registered(paths)
+
+
+def test_asking_a_store_that_is_gone_makes_no_empty_one(no_database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    record = {
+        "schema": 1,
+        "name": "capnet",
+        "alias": "challenger",
+        "content_hash": read_candidate(**paths).content_hash,
+    }
+    record_of(paths).write_text(json.dumps(record))
+    assert not is_registered(paths)
+    assert not no_database.exists()
+
+
+def test_a_version_whose_artifacts_are_gone_is_registered_again(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    shutil.rmtree(database.parent / "mlruns")
+    assert not is_registered(paths)
+    assert register_outputs(paths) == "2"
+    assert is_registered(paths)
+
+
+def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
+    database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    old, new = database.parent, tmp_path / "moved"
+    shutil.move(old, new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    assert not is_registered(paths)
+    assert register_outputs(paths) == "2"
+    assert is_registered(paths)
+    assert not old.exists()
+    client = new_client()
+    place = local_path(client.get_model_version_download_uri("capnet", "2"))
+    assert place is not None
+    assert place.is_relative_to(new / "mlruns")
+    assert (place / "MLmodel").is_file()
+    assert {item.name for item in client.search_experiments()} >= {
+        "capnet",
+        f"capnet (artifacts were in {old / 'mlruns' / 'capnet'})",
+    }
+
+
+def test_an_error_while_storing_artifacts_leaves_a_failed_run_and_no_version(
+    database: Path, make_outputs: Make
+) -> None:
+    (database.parent / "mlruns").write_text("a file where the folder of artifacts should be")
+    with pytest.raises(StoreError, match="could not register the model"):
+        register_outputs(make_outputs())
+    _nothing_half_registered()
+
+
+def test_an_error_while_setting_the_alias_leaves_a_failed_run_and_no_version(
+    database: Path, make_outputs: Make
+) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "create trigger refuse before insert on registered_model_aliases begin select raise(abort, 'no room"
+            " left'); end"
+        )
+    with pytest.raises(StoreError) as caught:
+        register_outputs(make_outputs())
+    assert "could not register the model" in str(caught.value)
+    assert "no room left" in str(caught.value)
+    _nothing_half_registered()
+
+
+def _nothing_half_registered() -> None:
+    client = new_client()
+    found = client.get_experiment_by_name("capnet").experiment_id
+    assert [run.info.status for run in client.search_runs([found])] == ["FAILED"]
+    assert client.search_registered_models() == []
+    assert client.search_model_versions("") == []

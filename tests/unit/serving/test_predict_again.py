@@ -1,0 +1,160 @@
+"""Batch prediction that was interrupted goes on, and with no part of another model or folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from unit.serving import small_batch
+
+from capnet.config import Runtime
+from capnet.contracts import read_tensors, write_tensors
+from capnet.serving import predict as prediction
+from capnet.serving.engine import ScoredPart, Served, load_served
+from capnet.serving.predict import list_images, predict
+
+pytestmark = pytest.mark.slow
+
+served = small_batch.served
+folder = small_batch.folder
+
+
+def test_an_interrupted_call_goes_on_and_writes_the_same_bytes(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = list_images(str(folder))
+    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    scored: list[str] = []
+    original = Served.stream
+
+    def until_the_fifth(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        for name in names:  # one image a part
+            if len(scored) == 5:
+                raise KeyboardInterrupt
+            scored.append(name)
+            yield from original(served, [name], root, 1)
+
+    monkeypatch.setattr(Served, "stream", until_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", source, tmp_path / "out.csv", part=2)
+    assert not (tmp_path / "out.csv").exists()
+    again: list[str] = []
+
+    def to_the_end(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        again.extend(names)
+        return original(served, list(again), root, total)
+
+    monkeypatch.setattr(Served, "stream", to_the_end)
+    predict(served, "m", source, tmp_path / "out.csv", part=2)
+    assert scored[:4] + again == source.names  # the fifth was in a part that was not full
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import open_clip
+from capnet.serving.engine import load_served
+from capnet.serving.predict import list_images, predict
+outputs, images, out = map(Path, sys.argv[1:])
+open_clip.add_model_config(outputs / "tiny-random-clip.json")
+served = load_served(outputs / "model", outputs / "evaluation" / "thresholds.json")
+predict(served, "m", list_images(str(images)), out, part=5)
+"""
+
+
+def test_a_killed_process_is_continued_without_a_lost_or_doubled_row(
+    served: Served, tmp_path: Path, repository: Path
+) -> None:
+    random = np.random.default_rng(3)
+    images = tmp_path / "many"
+    images.mkdir()
+    for number in range(120):  # each read by one of the worker processes
+        Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(images / f"{number:03}.png")
+    (images / "100.png").write_bytes(b"damaged")
+    source = list_images(str(images))
+    predict(served, "m", source, tmp_path / "whole.parquet", part=5)
+    out, parts = tmp_path / "out.parquet", tmp_path / ".out.parquet.parts"
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "outputs"), str(images), str(out)]
+    with subprocess.Popen(words, cwd=repository) as process:
+        while len(list(parts.glob("*.parquet"))) < 7:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert 7 <= len(before) < 24
+    read: list[str] = []
+    original = Served.stream
+
+    def watched(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        read.extend(names)
+        return original(served, list(read), root, total)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Served, "stream", watched)
+        done = predict(served, "m", source, out, part=5)
+    assert len(read) == 120 - 5 * len(before)
+    assert (done.images, done.not_read) == (120, 1)
+    assert pd.read_parquet(out)["path"].tolist() == source.names
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not parts.exists()
+
+
+def test_parts_of_another_model_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = list_images(str(folder))
+    parts = tmp_path / ".out.csv.parts"
+    parts.mkdir()
+    (parts / "key.json").write_text("{")
+    (parts / f"{0:012}.parquet").write_bytes(b"scores of another model")
+    predict(served, "m", source, tmp_path / "out.csv")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+
+
+def test_parts_of_a_model_that_was_trained_again_in_the_same_folder_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = list_images(str(folder)), tmp_path / "out.csv"
+    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("capnet.serving.predict.write", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict(served, "m", source, out, part=2)
+    assert list((tmp_path / ".out.csv.parts").glob("*.parquet"))
+    model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
+    tensors, metadata = read_tensors(model / "model.safetensors")
+    write_tensors(model / "model.safetensors", {name: tensor * 2 for name, tensor in tensors.items()}, metadata)
+    predict(load_served(model, path), "m", source, out, part=2)
+    assert out.read_bytes() != (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_model_in_another_precision_is_another_one(served: Served, tmp_path: Path) -> None:
+    model, path = tmp_path / "outputs" / "model", tmp_path / "outputs" / "evaluation" / "thresholds.json"
+    assert load_served(model, path).identity == served.identity
+    both = {load_served(model, path, Runtime(precision=name)).identity for name in ("fp32", "bf16")}
+    assert len(both) == 2
+
+
+def test_parts_of_another_folder_with_the_same_names_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two memory cards of cameras that both number from 1."""
+    other = tmp_path / "other"
+    for path in (folder / "camera 0").iterdir():
+        (other / path.name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 50), (200, 0, 0)).save(other / path.name, format="JPEG")
+    predict(served, "m", list_images(str(other)), tmp_path / "expected.csv")
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # all parts are there
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", list_images(str(folder / "camera 0")), tmp_path / "out.csv")
+    monkeypatch.undo()
+    predict(served, "m", list_images(str(other)), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()

@@ -1,0 +1,151 @@
+"""The evaluate stage on test sets of every kind: slices, groups, odd classes, and those that are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from capnet.config import Evaluate
+from capnet.errors import ContractError, DataError
+from capnet.steps.evaluate import write_results
+from tests.unit.steps.made_case import make_case, stored
+
+pytestmark = pytest.mark.slow
+
+
+def test_slices_are_measured_apart_and_only_where_there_are_several() -> None:
+    case = make_case(sizes=(60, 40, 120), slices=("known", "unseen", None))
+    found = case.evaluate()
+    assert list(found["evaluation"]["slices"]) == ["known", "no slice", "unseen"]
+    test = case.table[case.table["split"] == "test"].reset_index(drop=True)
+    rows = (test["slice"] == "unseen").to_numpy()
+    labels, scores = case.labels("test")[rows], stored(found, "zero_shot", "test")[rows]
+    ap = [average_precision_score(labels[:, c], scores[:, c]) for c in range(6) if labels[:, c].any()]
+    assert found["evaluation"]["slices"]["unseen"]["zero_shot"]["mAP"] == pytest.approx(np.mean(ap), abs=1e-9)
+    info = found["evaluation"]["slice_info"]["unseen"]
+    assert info["test_rows"] == rows.sum()
+    assert "mAP_low" in info["differences"]["capnet-zero_shot"]
+    assert make_case(slices=("only",)).evaluate()["evaluation"]["slices"] == {}
+
+
+def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> None:
+    case = make_case(slices=("a", "b"))
+    blank = case.table["slice"] == "b"
+    case.table["labels"] = [
+        np.array([], dtype=int) if b else labels for b, labels in zip(blank, case.table["labels"], strict=True)
+    ]
+    found = case.evaluate()["evaluation"]
+    assert list(found["slices"]) == ["a"]
+    assert found["slice_info"]["b"]["left_out"] == case.classes.names
+
+
+def test_groups_widen_the_intervals() -> None:
+    case = make_case()
+    alone = case.evaluate()["evaluation"]
+    assert alone["bootstrap"] == {"draws": 100, "seed": 0, "unit": "picture", "units": 80}
+    case.table["group"] = [f"patient {row // 40}" for row in range(len(case.table))]
+    together = case.evaluate()["evaluation"]
+    assert together["bootstrap"]["unit"] == "group"
+    assert together["capnet"]["mAP"] == alone["capnet"]["mAP"]
+    assert together["capnet"]["mAP_low"] != alone["capnet"]["mAP_low"]
+
+
+def test_classes_without_test_positives_are_named_and_in_no_mean() -> None:
+    case = make_case()
+    test = case.table["split"] == "test"
+    case.table["labels"] = [
+        labels[labels != 2] if t else labels for t, labels in zip(test, case.table["labels"], strict=True)
+    ]
+    found = case.evaluate()
+    assert found["evaluation"]["left_out"] == ["class 2"]
+    row = found["per_class"].set_index("class").loc["class 2"]
+    assert np.isnan(row["ap"])
+    assert np.isnan(row["f1"])
+    assert found["evaluation"]["capnet"]["mAP"] == pytest.approx(found["per_class"]["ap"].mean(), abs=1e-9)
+
+
+def test_unknown_test_entries_have_no_effect() -> None:
+    case = make_case(unknown=0.2)
+    before = case.evaluate()
+    for side, scored in (("test", case.test), ("val", case.val)):
+        assert scored is not None
+        for scores in scored.scores.values():
+            scores[~case.known(side)] = 0.987
+    case.table["labels"] = [
+        np.union1d(labels, unknown) for labels, unknown in zip(case.table["labels"], case.table["unknown"], strict=True)
+    ]
+    after = case.evaluate()
+    for name in ("capnet", "zero_shot", "linear_probe", "differences", "threshold"):
+        assert json.dumps(before["evaluation"][name]) == json.dumps(after["evaluation"][name])
+
+
+def test_bad_scores_name_every_picture() -> None:
+    case = make_case()
+    case.test.scores["capnet"][3, 2] = np.nan
+    case.test.scores["zero_shot"][5, 0] = 1.5
+    with pytest.raises(DataError) as error:
+        case.evaluate()
+    ids = case.table[case.table["split"] == "test"]["image_id"].tolist()
+    assert [ids[row] in str(error.value) for row in (3, 5)] == [True, True]
+    assert "nan" in str(error.value)
+    assert len(error.value.problems) == 2
+
+
+def test_scores_of_another_shape_are_refused() -> None:
+    case = make_case()
+    case.test.scores["capnet"] = case.test.scores["capnet"][:, :5]
+    with pytest.raises(ContractError, match=r"\(80, 5\)"):
+        case.evaluate()
+
+
+@pytest.mark.parametrize(
+    ("unknown", "what", "todo"),
+    [
+        (range(6), "none of the 80 test pictures has a known label", "give the test pictures their labels"),
+        ((), "no class has a positive among the 80 test pictures", "that show a class"),
+        (range(5), "no class has a positive among the 80 test pictures", "that show a class"),
+    ],
+)
+def test_a_test_side_without_a_positive_is_refused(unknown: Iterable[int], what: str, todo: str) -> None:
+    """Blank pictures are known to be so; only where every label is unknown are labels missing."""
+    case = make_case()
+    in_test = case.table["split"] == "test"
+    for name, content in (("labels", ()), ("unknown", unknown)):
+        case.table[name] = [
+            np.array(list(content), dtype=int) if test else old
+            for test, old in zip(in_test, case.table[name], strict=True)
+        ]
+    with pytest.raises(DataError, match=what) as caught:
+        case.evaluate()
+    assert todo in caught.value.problems[0].todo
+
+
+def test_no_test_rows_are_refused() -> None:
+    case = make_case(sizes=(60, 40, 0))
+    with pytest.raises(DataError, match="there are no test rows"):
+        case.evaluate()
+
+
+def test_an_empty_bucket_is_left_out(tmp_path: Path) -> None:
+    found = make_case(buckets=(1000, 1)).evaluate()
+    assert not {"head", "tail"} & set(found["evaluation"]["capnet"])
+    assert found["evaluation"]["capnet"]["medium"] == found["evaluation"]["capnet"]["mAP"]
+    assert list(found["evaluation"]["calibration"]["buckets"]) == ["all", "medium"]
+    write_results(tmp_path, found)  # refuses NaN
+
+
+def test_three_classes(tmp_path: Path) -> None:
+    write_results(tmp_path, make_case(3, (20, 6, 9)).evaluate())
+
+
+def test_a_thousand_classes(tmp_path: Path) -> None:
+    case = make_case(1000, (40, 30, 60), seed=3)
+    probe = {"c": [1.0]}
+    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": probe}))
+    write_results(tmp_path, found)
+    assert len(found["thresholds"]["classes"]) == 1000

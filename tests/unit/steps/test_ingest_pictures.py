@@ -1,0 +1,132 @@
+"""The ingest stage on broken pictures: which are found, how many may be left out, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capnet.contracts import read_manifest
+from tests.unit.steps import ingested
+from tests.unit.steps.ingested import ingest, picture, refused
+
+data = ingested.data
+
+
+@pytest.mark.parametrize("cut", [3, 40, 400, 0.1, 0.5, 0.9])
+def test_truncation_is_found_wherever_training_would_fail(data: Path, tmp_path: Path, shared: Path, cut: float) -> None:
+    """The shortened decoding of ingest must find what a full decoding finds."""
+    source = shared / "data/coco_mini/val2017"
+    for number, path in enumerate(sorted(source.glob("*.jpg"))[:6]):
+        whole = path.read_bytes()
+        part = whole[: int(len(whole) * cut)] if cut < 1 else whole[: -int(cut)]
+        (data / f"images/{number}.jpg").write_bytes(part)
+        with pytest.raises(OSError, match=r"(?i)truncated"), Image.open(data / f"images/{number}.jpg") as image:
+            image.load()
+    rows = "".join(f"images/{number}.jpg,cat\n" for number in range(6))
+    (data / "labels.csv").write_text("path,labels\n" + rows)
+    assert len([text for text in refused(data, tmp_path / "manifest") if "does not decode" in text]) == 6
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_refused(data: Path, tmp_path: Path) -> None:
+    Image.new("1", (20000, 20000)).save(data / "images/a.jpg", format="PNG")
+    (text,) = refused(data, tmp_path / "manifest")
+    assert "images/a.jpg" in text
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_pictures_of_16_bits_that_are_nearly_black_are_named(
+    data: Path, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, white in (("dark", 4095), ("scaled", 65535), ("blank", 0)):
+        values = np.linspace(0, white, 1200).astype(">u2" if mode == "I;16B" else "<u2")
+        Image.frombytes(mode, (40, 30), values.tobytes()).save(data / "images" / f"{name}.tif")
+        with (data / "labels.csv").open("a") as table:
+            table.write(f"images/{name}.tif,cat,g\n")
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        ingest(data, tmp_path / "manifest")
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "1 of 3 images of 16 bits are nearly black: in 'images/dark.tif' no value is above 4095 of 65535. Where a"
+            " camera or scanner uses fewer bits, scale the values to 0 to 65535 first: 16 bits are divided by 257"
+        )
+        ingest(data, tmp_path / "unread", images="header")
+    assert len(caplog.records) == 1, "no pixel was read"
+
+
+@pytest.fixture(scope="module")
+def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """3,000 rows of one picture's bytes, some of them missing, empty or cut."""
+    root = tmp_path_factory.mktemp("thousands")
+    picture(root / "good.png", 20, 20)
+    whole = (root / "good.png").read_bytes()
+    (root / "images").mkdir()
+    for number in range(3000):
+        data = {7: b"", 1500: whole[:60], 2999: b"<html>"}.get(number, whole)
+        if number != 20:
+            (root / f"images/{number:04d}.png").write_bytes(data)
+    (root / "good.png").unlink()
+    (root / "labels.csv").write_text(
+        "path,labels\n" + "".join(f"images/{number:04d}.png,cat\n" for number in range(3000))
+    )
+    return root
+
+
+def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
+    thousands: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="capnet"):
+        metrics = ingest(thousands, tmp_path / "manifest")
+    assert metrics == {"pictures": 2996.0, "classes": 1.0, "without_label": 0.0, "left_out": 4.0}
+    with open(tmp_path / "manifest" / "left_out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [f"images/{number:04d}.png" for number in (7, 20, 1500, 2999)]
+    assert [row["reason"].split(":")[0].split("(")[0].strip() for row in rows] == [
+        "empty file",
+        "missing",
+        "does not decode",
+        "not a picture",
+    ]
+    (record,) = caplog.records
+    assert "4 of 3000 images left out" in record.getMessage()
+    assert "images/1500.png" in record.getMessage()
+    frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
+    assert len(frame) == 2996
+    assert not set(frame["path"]) & {row["path"] for row in rows}
+
+
+def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
+    texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
+    assert len(texts) == 4
+    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0 none is left out)" in texts[0]
+    texts = refused(thousands, tmp_path / "manifest", bad_images=3 / 3000)
+    assert len(texts) == 4
+    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0.001 none is left out)" in texts[0]
+    ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
+
+
+def test_without_a_picture_that_can_be_used_there_is_no_manifest(data: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        (data / "images" / name).write_text("this is no picture")
+    first, *named = refused(data, tmp_path / "manifest", bad_images=1.0)
+    assert "no image can be used: 3 of 3 are bad" in first
+    assert [f"images/{name}" in text for name, text in zip(("c.jpg", "a.jpg", "b.png"), named, strict=True)] == [
+        True
+    ] * 3
+    assert "beyond" not in "".join(named)
+    picture(data / "images/a.jpg")
+    assert ingest(data, tmp_path / "manifest", bad_images=1.0)["pictures"] == 1.0
+
+
+def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp_path: Path) -> None:
+    (thousands / "train.txt").write_text("images/0001\nimages/1500\n")
+    (text,) = refused(thousands, tmp_path / "manifest", train_list="train.txt")
+    assert "images/1500.png" in text
+
+
+def test_the_header_finds_what_is_no_picture_and_not_what_is_cut(thousands: Path, tmp_path: Path) -> None:
+    assert ingest(thousands, tmp_path / "manifest", images="header")["left_out"] == 3.0

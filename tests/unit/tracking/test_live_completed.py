@@ -1,0 +1,157 @@
+"""Runs that tracking leaves incomplete, or alike, are completed once by registration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from unit.registry.unreliable import Unreliable
+from unit.stores import Make
+from unit.tracking import tracked_runs
+from unit.tracking.tracked_runs import (
+    EPOCHS,
+    FAULT,
+    check_complete,
+    inputs_of,
+    register,
+    runs_of,
+    settings_of,
+    train,
+    values,
+    wait_for_points,
+)
+
+from capnet.registry.run import dvc_location
+from capnet.tracking.live import tracked
+
+proxy = tracked_runs.proxy
+
+
+def test_training_that_goes_on_after_a_kill_is_one_complete_run_and_one_that_says_killed(
+    proxy: Unreliable, server: str, make_outputs: Make
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    script = f"""import time
+from pathlib import Path
+from capnet.config import Params
+from capnet.tracking.live import tracked
+settings = Params.model_validate({settings.model_dump(by_alias=True, mode="json")})
+inputs = {{'split': Path({str(paths["split"])!r}), 'graph': Path({str(paths["model"])!r})}}
+with tracked('train', settings, inputs, {{}}) as log:
+    for epoch in range(1, 6):
+        log({{'train/loss': 1 / epoch}}, epoch)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        wait_for_points(server, settings)
+        process.send_signal(signal.SIGKILL)
+    train(paths, settings, first=6)
+    version = register(paths, settings)
+    runs = {run.info.run_id: run.info.status for run in runs_of(server, settings)}
+    check_complete(server, version.run_id)
+    del runs[version.run_id]
+    assert list(runs.values()) == ["KILLED"]
+
+
+def test_a_run_with_the_same_settings_and_another_curve_is_not_taken(
+    proxy: Unreliable, server: str, make_outputs: Make
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    with tracked("train", settings, inputs_of(paths), {}) as log:  # of another seed, and without the tag of a model
+        log({"train/loss": 0.123}, 1)
+    (other,) = runs_of(server, settings)
+    version = register(paths, settings)
+    assert version.run_id != other.info.run_id
+    check_complete(server, version.run_id)
+    assert "content_hash" not in MlflowClient(server).get_run(other.info.run_id).data.tags
+
+
+def test_training_again_what_is_registered_completes_its_own_run(
+    proxy: Unreliable, server: str, make_outputs: Make
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    train(paths, settings)
+    first = register(paths, settings)
+    with tracked("train", settings, inputs_of(paths), {}) as log:  # the server misses all but the first epochs
+        for epoch in range(1, FAULT):
+            log(values(epoch), epoch)
+    assert register(paths, settings).version == first.version
+    (other,) = [run for run in runs_of(server, settings) if run.info.run_id != first.run_id]
+    assert other.data.tags["same_as"] == f"{settings.register_.name} version 1"
+    assert other.data.metrics["mAP"] == 0.5
+    for run_id in (first.run_id, other.info.run_id):
+        check_complete(server, run_id)
+
+
+def test_a_given_run_is_adopted_and_left_open(
+    proxy: Unreliable, server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(server)
+    given = client.create_run(client.create_experiment(f"of a pipeline {uuid.uuid4()}")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    train(paths, settings)
+    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
+    assert client.get_run(given).info.status == "RUNNING"
+    version = register(paths, settings)
+    assert version.run_id == given
+    assert client.get_run(given).info.status == "RUNNING"
+    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
+    assert runs_of(server, settings) == []
+
+
+@pytest.mark.parametrize("gone", ["database", "run"])
+def test_a_model_is_registered_again_where_the_run_that_trained_it_is_gone(
+    database: Path, empty_database: Path, make_outputs: Make, gone: str
+) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings = settings_of(paths)
+    first, client = register(paths, settings), MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    if gone == "database":
+        shutil.copy(empty_database, database)
+    else:
+        client.delete_run(first.run_id)
+        client.delete_model_version(first.name, first.version)
+    again = register(paths, settings)
+    assert again.run_id != first.run_id
+    check_complete(client.tracking_uri, again.run_id)
+    assert client.get_run(again.run_id).data.metrics["mAP"] == 0.5
+
+
+def test_a_registration_after_one_that_failed_completes_its_run(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings, uri = settings_of(paths), os.environ["MLFLOW_TRACKING_URI"]
+    first = register(paths, settings)
+    client = MlflowClient(uri)
+    client.delete_model_version(first.name, first.version)
+    client.set_terminated(first.run_id, "FAILED")
+    assert register(paths, settings).run_id == first.run_id
+    check_complete(uri, first.run_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        (
+            "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/dvc/\n",
+            "s3://bucket/dvc/files/md5/01/23.dir",
+        ),
+        ("[core]\n    analytics = false\n", ""),
+        ("[core\n", ""),
+    ],
+)
+def test_the_location_of_the_data_comes_from_dvcs_settings(tmp_path: Path, text: str, location: str) -> None:
+    (tmp_path / "config").write_text(text)
+    assert dvc_location(tmp_path / "config", "0123.dir") == location
+    assert dvc_location(tmp_path / "nothing", "0123.dir") == ""
