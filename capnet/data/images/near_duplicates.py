@@ -68,7 +68,8 @@ def as_words(dhashes: Sequence[DHash]) -> np.ndarray:
 def near_duplicates(words: np.ndarray, splits: np.ndarray, contents: np.ndarray) -> np.ndarray:
     """Find for every row the first row in another split with another content and the same or a near dhash.
 
-    No pair is missed, and the work grows with the number of different dhashes.
+    No pair is missed, and the work grows with the number of different dhashes, also where most of them are near, as
+    frames of a camera that does not move.
 
     Args:
         words: uint64 [row, 5] of as_words; equal contents have equal words.
@@ -94,42 +95,60 @@ def near_duplicates(words: np.ndarray, splits: np.ndarray, contents: np.ndarray)
     np.minimum.at(first, (dhash, split), usable)
     others = contents[first[dhash, split]] != contents[usable]
     np.minimum.at(second, (dhash[others], split[others]), usable[others])
-    near = np.full_like(first, nobody)  # first row per dhash and split among the other dhashes that are near
-    for one, other in _near_pairs(dhashes):
-        for a, b in ((one, other), (other, one)):
-            np.minimum.at(near, a, first[b])
     for elsewhere in range(first.shape[1]):
+        asks = np.zeros(len(dhashes), dtype=bool)
+        asks[dhash[split != elsewhere]] = True
+        near = _first_near(dhashes, asks, first[:, elsewhere], nobody)
         own = np.append(contents, -1)[first[dhash, elsewhere]] == contents[usable]
-        partner = np.minimum(near[dhash, elsewhere], np.where(own, second[dhash, elsewhere], first[dhash, elsewhere]))
+        partner = np.minimum(near[dhash], np.where(own, second[dhash, elsewhere], first[dhash, elsewhere]))
         better = (split != elsewhere) & (partner < nobody) & ((twin[usable] < 0) | (partner < twin[usable]))
         twin[usable[better]] = partner[better]
     return twin
 
 
-def _near_pairs(dhashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of different dhashes within both distances, in blocks; a pair may come more than once.
+def _first_near(dhashes: np.ndarray, asks: np.ndarray, rows: np.ndarray, nobody: int) -> np.ndarray:
+    """For each dhash the smallest row of the other ones that are near, within both distances.
 
     Codes that differ in at most 7 of 64 bits agree, but for one bit, in one of four bands of 16 bits: only such pairs
-    are compared.
+    are compared, in the order of the rows, until one is near or a smaller row is known.
+
+    Args:
+        dhashes: uint64 [dhash, 5], all different.
+        asks: bool [dhash], those to answer for.
+        rows: int64 [dhash]; ``nobody`` where a dhash has none.
+        nobody: larger than all rows.
+
+    Returns:
+        int64 [dhash]; ``nobody`` where none is near, or where nothing was asked.
     """
+    nearest = np.full(len(dhashes), nobody, dtype=np.int64)
+    members = np.argsort(rows, kind="stable")[: np.count_nonzero(rows < nobody)]
     for band in range(BANDS):
         key = ((dhashes[:, 0] >> np.uint64(BAND_BITS * band)) & np.uint64((1 << BAND_BITS) - 1)).astype(np.int64)
-        order = np.argsort(key, kind="stable")
-        ends = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=1 << BAND_BITS))])
+        order = members[np.argsort(key[members], kind="stable")]  # of one key: in the order of their rows
+        ends = np.concatenate([[0], np.cumsum(np.bincount(key[members], minlength=1 << BAND_BITS))])
         for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
-            start, length = ends[key ^ flip], ends[(key ^ flip) + 1] - ends[key ^ flip]
-            for low, high in _blocks(length):
-                one = np.repeat(np.arange(low, high), length[low:high])
-                within = np.arange(len(one)) - np.repeat(
-                    np.cumsum(length[low:high]) - length[low:high], length[low:high]
-                )
-                other = order[np.repeat(start[low:high], length[low:high]) + within]
-                once = one < other
-                one, other = one[once], other[once]
-                close = np.bitwise_count(dhashes[one, 0] ^ dhashes[other, 0]) <= COARSE_DISTANCE
-                one, other = one[close], other[close]
-                close = fine_distance(dhashes[one], dhashes[other]) <= FINE_DISTANCE
-                yield one[close], other[close]
+            start, end, width = ends[key ^ flip], ends[(key ^ flip) + 1], 1
+            active = np.flatnonzero(asks & (start < end))
+            while len(active := active[rows[order[start[active]]] < nearest[active]]):
+                length = np.minimum(end[active] - start[active], width)
+                for low, high in _blocks(length):
+                    some, lengths = active[low:high], length[low:high]
+                    one = np.repeat(some, lengths)
+                    within = np.arange(len(one)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+                    other = order[np.repeat(start[some], lengths) + within]
+                    np.minimum.at(nearest, *_near(dhashes, one, other, rows))
+                start[active] += length
+                active, width = active[start[active] < end[active]], 2 * width
+    return nearest
+
+
+def _near(dhashes: np.ndarray, one: np.ndarray, other: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of pairs of dhashes, those that differ and are near: the first, and the row of the second."""
+    close = (one != other) & (np.bitwise_count(dhashes[one, 0] ^ dhashes[other, 0]) <= COARSE_DISTANCE)
+    one, other = one[close], other[close]
+    close = fine_distance(dhashes[one], dhashes[other]) <= FINE_DISTANCE
+    return one[close], rows[other[close]]
 
 
 def _blocks(lengths: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -97,6 +97,18 @@ def test_many_equal_looks_cost_little() -> None:
     assert near_duplicates(words, sides, np.arange(100_000)).tolist() == [99_999] * 99_999 + [0]
 
 
+def test_many_near_dhashes_cost_little() -> None:
+    """The same camera with noise: fifty thousand different frames, each near to all others."""
+    rng, frames = np.random.default_rng(5), 50_000
+    words = np.full((frames, 5), 0x0F0F0F0F0F0F0F0F, dtype=np.uint64)
+    for word in (0, 0, 1, 2, 3, 4):
+        words[:, word] ^= np.uint64(1) << rng.integers(0, 64, frames).astype(np.uint64)
+    splits = rng.choice(np.array(["train", "val", "test"], dtype=object), frames)
+    first = {name: int(np.flatnonzero(splits == name)[0]) for name in ("train", "val", "test")}
+    expected = [min(row for name, row in first.items() if name != own) for own in splits]
+    assert near_duplicates(words, splits, np.arange(frames)).tolist() == expected
+
+
 def test_nothing_has_no_look_alike() -> None:
     empty = np.zeros((0, 5), dtype=np.uint64)
     assert near_duplicates(empty, np.array([], dtype=object), np.array([])).tolist() == []
