@@ -77,9 +77,9 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
             f"{target} says for each what is wrong with it",
         )
     if drift is not None:
-        report = drift.report()
-        write_json(target.with_name(f"{target.name}.drift.json"), report)
-        show_drift(report)
+        report, path = drift.report(), target.with_name(f"{target.name}.drift.json")
+        write_json(path, report)
+        show_drift(report, path)
 
 
 @contextmanager
@@ -102,7 +102,10 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
 
 
-def show_drift(report: Mapping[str, Any]) -> None:
+def show_drift(report: Mapping[str, Any], path: Path) -> None:
+    """Print the classes whose rate differs most; ``path`` has all."""
+    from capnet.serving.drift import LARGE_PSI
+
     if not report["enough_pictures"]:
         click.echo("drift: too few images to tell")
         return
@@ -112,4 +115,5 @@ def show_drift(report: Mapping[str, Any]) -> None:
             f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
-    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")
+    how = f", by their rate or by their scores (PSI above {LARGE_PSI})" if drifted else ""
+    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {path}")
