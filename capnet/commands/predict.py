@@ -77,9 +77,9 @@ def command(source_address: str, out: str, address: str, params: str, settings: 
             f"{target} says for each what is wrong with it",
         )
     if drift is not None:
-        report, path = drift.report(), target.with_name(f"{target.name}.drift.json")
-        write_json(path, report)
-        show_drift(report, path)
+        report, file = drift.report(), target.with_name(f"{target.name}.drift.json")
+        write_json(file, report)
+        show_drift(report, file)
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         yield load_served(artifacts / "model", artifacts / "thresholds.json", params.runtime), name, reference
 
 
-def show_drift(report: Mapping[str, Any], path: Path) -> None:
-    """Print the classes whose rate differs most; ``path`` has all."""
+def show_drift(report: Mapping[str, Any], file: Path) -> None:
+    """Print the classes whose rate differs most; ``file`` has all."""
     from capnet.serving.drift import LARGE_PSI
 
     if not report["enough_pictures"]:
@@ -116,4 +116,4 @@ def show_drift(report: Mapping[str, Any], path: Path) -> None:
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
     how = f", by their rate or by their scores (PSI above {LARGE_PSI})" if drifted else ""
-    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {path}")
+    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {file}")
