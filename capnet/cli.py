@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -60,6 +60,8 @@ class _Lazy(click.Group):
 
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            stopped()
         except click.UsageError as error:  # a mistake on the command line may hold an address
             raise click.UsageError(redact(error.format_message()), error.ctx) from None
 
@@ -151,6 +153,12 @@ def _stage_command(name: str) -> click.Command:
     return click.command(name, help=text, epilog=epilog)(command)
 
 
+def stopped() -> NoReturn:
+    """End after Ctrl-C."""
+    click.echo("\ncapnet: stopped; the same command again goes on", err=True)
+    sys.exit(1)
+
+
 def entry() -> None:
     """The console script: turns a CapnetError into its three-part message and exit code."""
     try:
@@ -165,9 +173,8 @@ def entry() -> None:
             show_lines()
         with exits("capnet"), machine_faults():
             main.main(standalone_mode=True)
-    except KeyboardInterrupt:  # before click, which ends in the same way
-        click.echo("Aborted!", err=True)
-        sys.exit(1)
+    except KeyboardInterrupt:  # before or after click
+        stopped()
 
 
 if __name__ == "__main__":

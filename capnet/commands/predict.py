@@ -90,7 +90,7 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
     if drift is not None:
         report, file = drift.report(), target.with_name(f"{target.name}.drift.json")
         write_json(file, report)
-        show_drift(report)
+        show_drift(report, file)
         if fails:
             refuse_drift(report, file)
 
@@ -120,7 +120,10 @@ def drifted_classes(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted((item for item in report["classes"] if item["drifted"]), key=lambda item: -abs(item["z"]))
 
 
-def show_drift(report: Mapping[str, Any]) -> None:
+def show_drift(report: Mapping[str, Any], file: Path) -> None:
+    """Print the classes whose rate differs most; ``file`` has all."""
+    from capnet.serving.drift import LARGE_PSI
+
     if not report["enough_pictures"]:
         click.echo("drift: too few images to tell")
         return
@@ -130,7 +133,8 @@ def show_drift(report: Mapping[str, Any]) -> None:
             f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
-    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference")
+    how = f", by their rate or by their scores (PSI above {LARGE_PSI})" if drifted else ""
+    click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {file}")
 
 
 def refuse_drift(report: Mapping[str, Any], file: Path) -> None:

@@ -157,8 +157,12 @@ def ask(verdict: Verdict) -> bool:
     """A person's answer; no where nobody can be asked."""
     if not sys.stdin.isatty():
         return False
+    from capnet.promotion.verdict import LIKELY
+
     show_verdict(verdict)
-    return click.confirm("The gate cannot decide. Promote?", default=False)
+    worse = ", ".join(rule.name for rule in verdict.rules if rule.note == LIKELY)
+    question = f"Probably below what is allowed: {worse}. Promote all the same?" if worse else ""
+    return click.confirm(question or "The gate cannot decide. Promote?", default=False)
 
 
 def show_audit(history: Audit, name: str) -> None:

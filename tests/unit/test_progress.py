@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +63,15 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told = [f"drawing: {done} of 4, about 0 s left" for done in (2, 3, 4)]
     assert done.stderr.splitlines() == (told if rank == "0" else [])
+
+
+def test_a_bar_of_one_step_leaves_no_line_on_a_terminal() -> None:
+    terminal, other = pty.openpty()
+    code = "from capnet.progress import track\nfor n in (1, 2): list(track(range(n), f'work of {n}', n))"
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=other, env={**os.environ, "TERM": "xterm"})
+    os.close(other)
+    with os.fdopen(terminal, "rb") as file:
+        written = file.read1(100_000).decode()
+    erase_line = "\x1b[1A\x1b[2K"
+    assert erase_line in written.split("work of 2")[0]
+    assert erase_line not in written.split("work of 2")[-1]

@@ -62,8 +62,12 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
     for key, label in found.items():
         image, name = key
         if image not in position or name not in numbers:
-            what = f"class {name!r}" if image in position else f"image {image!r}"
-            todo = "correct the name, or remove the row"
+            what, todo = f"class {name!r}", "correct the name, or remove the row"
+            if image not in position:
+                what, todo = (
+                    f"image {image!r}",
+                    f"{todo} (an image without any annotation is labelled in the annotations)",
+                )
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
             continue
         row, c = position[image], numbers[name]

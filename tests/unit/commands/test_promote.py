@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from capnet.cli import entry
-from capnet.promotion.verdict import Verdict
+from capnet.commands.promote import ask
+from capnet.promotion.verdict import LIKELY, Rule, Verdict
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +143,19 @@ def test_the_verdict_is_printed_once_whoever_answers(
         "a doubt\nverdict: inconclusive, on 400 test images\nchampion of capnet: version 1\n",
         "",
     )
+
+
+def test_the_question_names_what_probably_got_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("capnet.commands.promote.click.confirm", lambda text, default: questions.append(text))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    rules = tuple(Rule(name, "inconclusive", 0.6, 0.9, -0.3, -0.4, -0.2, 0.02, LIKELY) for name in ("mAP", "tail"))
+    ask(Verdict(rules=(*rules, replace(rules[0], name="critical class a", note=""))))
+    ask(Verdict(notes=("a doubt",), doubtful=True))
+    assert questions == [
+        "Probably below what is allowed: mAP, tail. Promote all the same?",
+        "The gate cannot decide. Promote?",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rows, Verdict, decide, minimum, non_inferiority
+from capnet.promotion.verdict import Rows, Verdict, coverage, decide, minimum, non_inferiority
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -234,3 +234,10 @@ def test_the_minimum_is_asked_of_the_candidate_alone(wanted: float, outcome: str
     assert [rule.outcome for rule in found] == ([outcome] if outcome else [])
     if found:
         assert found[0].value == pytest.approx(mean_ap(labels, score(labels, shared, one, 2.5)), abs=1e-6)
+
+
+def test_coverage_says_the_limit_and_no_difference() -> None:
+    (rule,) = coverage("coverage", 1, 4, "test pictures", Policy(coverage=0.5))
+    assert (
+        str(rule) == "inconclusive: coverage 25.0 %, at least 50.0 % are asked for; 1 of 4 test pictures are compared"
+    )

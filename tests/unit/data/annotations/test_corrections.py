@@ -66,6 +66,15 @@ def test_mistakes_are_named_with_their_row(annotations: Annotations, tmp_path: P
     assert "corrections.csv row " in problem
 
 
+def test_an_image_without_annotation_is_to_be_labelled_in_the_annotations(
+    annotations: Annotations, tmp_path: Path
+) -> None:
+    (tmp_path / "corrections.csv").write_text("path,class,label\nz.jpg,fox,yes\na.jpg,cat,yes\n")
+    image, name = apply_corrections(annotations, tmp_path / "corrections.csv")[1]
+    assert image.todo.endswith("(an image without any annotation is labelled in the annotations)")
+    assert name.todo == "correct the name, or remove the row"
+
+
 @pytest.mark.parametrize("text", ["", "path,labels\na.jpg,fox\n", "path,class,label\na.jpg,fox\n", "\xff\x00"])
 def test_another_table_is_refused(annotations: Annotations, tmp_path: Path, text: str) -> None:
     (tmp_path / "corrections.csv").write_bytes(text.encode("latin-1"))

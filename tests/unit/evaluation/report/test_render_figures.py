@@ -77,6 +77,16 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
         assert row[3] == str(item["positives"])
     assert "5 views, 24 pixels beyond the crop, average of logits" in page.text
     assert "(marked): the objective is for several of them together, not for each." in page.text
+    assert "count as one" not in page.text
+
+
+def test_a_wanted_recall_says_that_a_group_counts_once(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 6, 40)
+    path = made.evaluation / "thresholds.json"
+    content = contracts.read_json(path)
+    content["classes"][0]["borrowed"] = True
+    contracts.write_json(path, content | {"objective": "recall>=0.9"})
+    assert "All positives of one group, such as a camera site, count as one." in Page(html_of(made)).text
 
 
 def test_thresholds_table_marks_critical_classes_and_says_their_objective(tmp_path: Path) -> None:

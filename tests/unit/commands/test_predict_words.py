@@ -1,0 +1,44 @@
+"""What `capnet predict` prints of drift, and what Ctrl-C prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capnet import cli
+from capnet.commands import predict
+
+
+def drift_report(*drifted: bool) -> dict[str, Any]:
+    rates = {"decided_rate": 0.25, "reference_rate": 0.125, "z": 4.0, "psi": 0.5}
+    classes = [{"name": f"class {c}", "drifted": value, **rates} for c, value in enumerate(drifted)]
+    return {"enough_pictures": True, "classes": classes}
+
+
+def test_drift_says_what_differs_and_where_all_of_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    predict.show_drift(drift_report(True, False), Path("a.csv.drift.json"))
+    assert capsys.readouterr().out.splitlines() == [
+        "drift: class 0 on 25.0 % of the images, 12.5 % in the reference, PSI of its scores 0.50",
+        "drift: 1 of 2 classes differ from the reference, by their rate or by their scores (PSI above 0.25);"
+        " see a.csv.drift.json",
+    ]
+
+
+def test_no_drift_needs_no_explanation(capsys: pytest.CaptureFixture[str]) -> None:
+    predict.show_drift(drift_report(False), Path("a.csv.drift.json"))
+    assert capsys.readouterr().out == "drift: 0 of 1 classes differ from the reference; see a.csv.drift.json\n"
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("capnet.config.load", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["predict", "--input", "images"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.strip() == "capnet: stopped; the same command again goes on"
