@@ -49,7 +49,7 @@ class ImageTower(nn.Module):
             size: width and height of its images in pixels.
         """
         if not self.blocks and self.folded is None:
-            self.folded = folded(self.visual if self._head is None else self.visual.trunk, size)
+            self.folded = folded(self.network, size)
 
     @property
     def network(self) -> Any:
@@ -61,22 +61,17 @@ class ImageTower(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """Transformer blocks, none for convolutional towers."""
-        owner = getattr(self.visual, "trunk", getattr(self.visual, "transformer", None))
-        blocks = getattr(owner, "blocks", None) if hasattr(self.visual, "trunk") else getattr(owner, "resblocks", None)
-        is_vit = blocks is not None and len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
-        return list(blocks) if blocks is not None and is_vit else []
+        if self._head is None:
+            blocks = getattr(getattr(self.visual, "transformer", None), "resblocks", ())
+        else:
+            blocks = getattr(self.visual.trunk, "blocks", ())
+        is_vit = len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
+        return list(blocks) if is_vit else []
 
     @property
     def is_convolutional(self) -> bool:
         """Whether one thread a batch is faster than threads that share each batch: true of convolutional towers."""
         return not self.blocks
-
-    @property
-    def block_width(self) -> int:
-        """Width of the residual stream of the blocks."""
-        block: Any = self.blocks[0]
-        norm = block.ln_2 if hasattr(block, "ln_2") else block.norm2
-        return int(norm.weight.shape[0])
 
     def pooled(self, images: Tensor) -> Tensor:
         """Pooled features [image, pooled] of images [image, 3, size, size]."""
