@@ -75,8 +75,7 @@ def _read_table(
             raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
         for field in _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)]):
             _check_column(table[field.name], field, filled)
-        frame: pd.DataFrame = table.to_pandas()
-    return frame
+        return table.to_pandas()
 
 
 def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:

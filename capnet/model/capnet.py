@@ -45,6 +45,8 @@ class ClassFeatures:
 class CapNet(nn.Module):
     """The trained parts around frozen towers; ``towers`` are no child modules, so only trained tensors are saved."""
 
+    hand_written: Tensor  # un-normalised text features of the hand-written prompts [class, embed]
+
     def __init__(
         self, towers: Towers, prompt_names: Sequence[str], adjacency: Tensor, text_features: Tensor, settings: Train
     ) -> None:
@@ -77,7 +79,6 @@ class CapNet(nn.Module):
 
     @property
     def n_classes(self) -> int:
-        assert isinstance(self.hand_written, Tensor)
         return len(self.hand_written)
 
     @property
@@ -134,9 +135,7 @@ class CapNet(nn.Module):
         Training has a way of its own to ``encode`` prompts, because every step runs the text tower; what is evaluated
         and served is always encoded whole and in full precision, so that machines agree.
         """
-        hand_written = self.hand_written
-        assert isinstance(hand_written, Tensor)
-        text = hand_written
+        text = self.hand_written
         if self.prompt is not None:
             encoded = self.prompt(self.towers.text) if encode is None else encode(self.prompt)
             text = self.towers.centre(encoded.float())
@@ -146,9 +145,7 @@ class CapNet(nn.Module):
 
     def _zero_shot(self) -> Tensor:
         """Unit features of the hand-written prompts [class, embed]."""
-        hand_written = self.hand_written
-        assert isinstance(hand_written, Tensor)
-        return normalize(hand_written, dim=-1)
+        return normalize(self.hand_written, dim=-1)
 
     # ------------------------------------------------------------ image features
 
@@ -213,8 +210,7 @@ class CapNet(nn.Module):
         assert self.class_head is not None
         with torch.no_grad():
             cosines = self.image_features(pooled, adapted=False) @ zero_shot.T
-        output: Tensor = self.class_head(pooled, cosines)
-        return output
+        return self.class_head(pooled, cosines)
 
     def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
         """Logits [image, class] of each member that this model has; ``capnet`` is the paper's five parts.

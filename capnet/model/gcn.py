@@ -14,9 +14,11 @@ SLOPE = 0.2  # LeakyReLU after layers 1 and 2
 class LabelGcn(nn.Module):
     """H' = A (H W), no bias, embed -> hidden -> hidden -> embed; the last layer may start at zero."""
 
+    adjacency: Tensor  # [class, class]
+
     def __init__(self, adjacency: Tensor, width: int, hidden: int, zero_init: bool = True) -> None:
         super().__init__()
-        self.register_buffer("adjacency", adjacency, persistent=False)  # [class, class]
+        self.register_buffer("adjacency", adjacency, persistent=False)
         self.weights = nn.ParameterList()
         for inputs, outputs in ((width, hidden), (hidden, hidden), (hidden, width)):
             bound = outputs**-0.5
@@ -26,7 +28,6 @@ class LabelGcn(nn.Module):
 
     def forward(self, text_features: Tensor) -> Tensor:
         """Residual [class, embed] for text features [class, embed]."""
-        assert isinstance(self.adjacency, Tensor)
         h = text_features
         for index, weight in enumerate(self.weights):
             h = self.adjacency @ (h @ weight)

@@ -22,6 +22,8 @@ PLACEHOLDER = "x"  # one token in every tokenizer used here; its embedding is re
 class PromptLearner(nn.Module):
     """Embeds ``[context] class name.`` with learnable context [class or 1, length, width]."""
 
+    tokens: Tensor  # [class, length]
+
     def __init__(self, text: TextTower, prompt_names: Sequence[str], settings: Prompt) -> None:
         super().__init__()
         words = settings.phrase if settings.init == "phrase" else " ".join([PLACEHOLDER] * settings.length)
@@ -31,7 +33,8 @@ class PromptLearner(nn.Module):
             if settings.init == "phrase":
                 context = text.embed(tokens[:, start : start + length].to(next(text.parameters()).device)).cpu()
             else:
-                context = torch.randn(len(tokens), length, _width(text)) * 0.02
+                width = text.word_embedding.weight.shape[1]
+                context = torch.randn(len(tokens), length, width) * 0.02
             if settings.shared:
                 context = context[:1]
         _refuse_cut_names(text, tokens, words, prompt_names)
@@ -45,9 +48,7 @@ class PromptLearner(nn.Module):
         Of more than ``chunk`` classes the activations of one chunk are held at a time: of the last one, where the
         gradient starts. Those of the others are computed again when it reaches them.
         """
-        tokens = self.tokens
-        assert isinstance(tokens, Tensor)
-        context = self.context.expand(len(tokens), -1, -1)
+        tokens, context = self.tokens, self.context.expand(len(self.tokens), -1, -1)
         if classes is not None:
             tokens, context = tokens[classes], context[classes]
         rest = len(tokens) % self.chunk
@@ -78,12 +79,6 @@ def context_position(text: TextTower, words: str) -> tuple[int, int]:
     start = int((text.tokenizer(["cat"])[0] != text.tokenizer(["dog"])[0]).nonzero()[0])  # special tokens in front
     end = int((full[1] != full[2]).nonzero()[0])
     return start, end - start
-
-
-def _width(text: TextTower) -> int:
-    weight = text.word_embedding.weight
-    assert isinstance(weight, Tensor)
-    return int(weight.shape[1])
 
 
 def _refuse_cut_names(text: TextTower, tokens: Tensor, words: str, prompt_names: Sequence[str]) -> None:

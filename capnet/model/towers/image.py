@@ -62,9 +62,9 @@ class ImageTower(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """Transformer blocks, none for convolutional towers."""
         if self._head is None:
-            blocks = getattr(getattr(self.visual, "transformer", None), "resblocks", ())
+            blocks = getattr(getattr(self.visual, "transformer", None), "resblocks", [])
         else:
-            blocks = getattr(self.visual.trunk, "blocks", ())
+            blocks = getattr(self.visual.trunk, "blocks", [])
         is_vit = len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
         return list(blocks) if is_vit else []
 
@@ -77,8 +77,7 @@ class ImageTower(nn.Module):
         """Pooled features [image, pooled] of images [image, 3, size, size]."""
         if self.folded is not None:
             images = images.contiguous(memory_format=torch.channels_last)
-        output: Tensor = self.network(images)
-        return output
+        return self.network(images)
 
     @property
     def divides(self) -> bool:
@@ -107,8 +106,7 @@ class ImageTower(nn.Module):
             x = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images))))
         for block in self.blocks[:-blocks]:
             x = block(x)
-        output: Tensor = x
-        return output
+        return x
 
     def pooled_of_tokens(self, tokens: Tensor, blocks: int) -> Tensor:
         """Run the tower's last blocks on ``tokens``.
@@ -123,14 +121,11 @@ class ImageTower(nn.Module):
         x = tokens
         for block in self.blocks[-blocks:]:
             x = block(x)
-        if self._head is None:
-            pooled, _ = self.visual._pool(x)
-            output: Tensor = pooled if self.visual.proj is None else pooled @ self.visual.proj
-        else:
-            output = self.visual.trunk.forward_head(self.visual.trunk.norm(x))
-        return output
+        if self._head is not None:
+            return self.visual.trunk.forward_head(self.visual.trunk.norm(x))
+        pooled, _ = self.visual._pool(x)
+        return pooled if self.visual.proj is None else pooled @ self.visual.proj
 
     def project(self, pooled: Tensor) -> Tensor:
         """Features in the joint space [image, embed], un-normalised, of pooled features [image, pooled]."""
-        output: Tensor = self._head(pooled) if self._head is not None else pooled
-        return output
+        return pooled if self._head is None else self._head(pooled)

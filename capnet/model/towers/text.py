@@ -33,11 +33,10 @@ class TextTower(nn.Module):
         return tokens.shape[1]
 
     def embed(self, tokens: Tensor) -> Tensor:
-        output: Tensor = self.word_embedding(tokens)
-        return output
+        return self.word_embedding(tokens)
 
     @property
-    def word_embedding(self) -> nn.Module:
+    def word_embedding(self) -> nn.Embedding:
         raise AttributeError("a text tower names its word embedding")
 
     @property
@@ -62,9 +61,8 @@ class OpenClipTextTower(TextTower):
         self.tower = without_copies(pooled_only(tower))
 
     @property
-    def word_embedding(self) -> nn.Module:
-        module: nn.Module = self.tower.token_embedding
-        return module
+    def word_embedding(self) -> nn.Embedding:
+        return self.tower.token_embedding
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -109,9 +107,8 @@ class MaskedTextTower(TextTower):
         tower.transformer.set_attn_implementation("eager")  # torch's fused kernel is slow for short texts on a CPU
 
     @property
-    def word_embedding(self) -> nn.Module:
-        module: nn.Module = self.tower.transformer.get_input_embeddings()
-        return module
+    def word_embedding(self) -> nn.Embedding:
+        return self.tower.transformer.get_input_embeddings()
 
     def used_length(self, tokens: Tensor) -> int:
         return max(1, int((tokens != self.tower.config.pad_token_id).sum(dim=1).max()))
@@ -121,8 +118,7 @@ class MaskedTextTower(TextTower):
         # as what is added to scores [text, 1, 1, length]: of a mask of ones and zeros transformers fetches values
         added = (1 - mask)[:, None, None].to(embeddings) * torch.finfo(embeddings.dtype).min
         output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=added)
-        features: Tensor = self.tower.proj(self.tower.pooler(output, mask))
-        return features
+        return self.tower.proj(self.tower.pooler(output, mask))
 
 
 class OtherTextTower(OpenClipTextTower):
@@ -131,10 +127,9 @@ class OtherTextTower(OpenClipTextTower):
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         handle = self.word_embedding.register_forward_hook(lambda module, arguments, output: embeddings.to(output))
         try:
-            features: Tensor = self.tower(tokens)
+            return self.tower(tokens)
         finally:
             handle.remove()
-        return features
 
 
 def pooled_only(tower: Any) -> Any:
