@@ -1,4 +1,4 @@
-"""Test-time ensembling: the mean over crops of a picture, with the single view and zero-shot beside it."""
+"""Test-time ensembling: the mean over crops of an image, with the single view and zero-shot beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH = 1024  # images
 
 @dataclass(frozen=True)
 class Scored:
-    """``scores``: variant -> float32 [picture, class] in [0, 1]; ``features``: float32 [picture, view, pooled] of the
+    """``scores``: variant -> float32 [image, class] in [0, 1]; ``features``: float32 [image, view, pooled] of the
     frozen tower.
     """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
+NAMED = 5  # left-out images named in a warning; left_out.csv has all
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
@@ -42,7 +42,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         outputs: ``manifest``, the folder to write.
 
     Returns:
-        Number of pictures, of classes, of pictures without a label and, if there are any, of those left out and of
+        Number of images, of classes, of images without a label and, if there are any, of those left out and of
         corrected labels.
 
     Raises:
