@@ -104,7 +104,7 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
 
     Args:
         raw: {section: {setting: value}}.
-        where: what errors name as the place of the mistake.
+        where: the settings come from, for errors.
 
     Raises:
         ConfigError: naming every bad key and value at once.
@@ -151,6 +151,13 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
 
     Another ``train.loss.name`` than that of ``raw`` drops the loss settings of ``raw``: the new loss starts from its
     own defaults and from what is overridden with it.
+
+    Args:
+        raw: {section: {setting: value}}.
+        overrides: ``section.key=value``, values in YAML.
+
+    Raises:
+        ConfigError: an override cannot be read, or leads through a value or an empty section.
     """
     result: dict[str, Any] = copy.deepcopy(dict(raw))
     values = [_override_value(item) for item in overrides]

@@ -70,7 +70,12 @@ class Classes:
         return hashlib.sha256(json.dumps([self.prompt_names, template, weight_hash]).encode()).hexdigest()
 
     def with_counts(self, counts: Sequence[int], buckets: tuple[int, int]) -> Classes:
-        """The same classes with training counts: head from ``buckets[0]`` on, tail below ``buckets[1]``."""
+        """The same classes with training counts and buckets.
+
+        Args:
+            counts: training positives of each class.
+            buckets: head from the first count on, tail below the second.
+        """
         head, tail = buckets
 
         def bucket(count: int) -> str:
@@ -129,7 +134,16 @@ def write_classes(path: Path, classes: Classes) -> None:
 
 
 def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
-    """Read classes.json; raises ContractError for another schema, a broken or an unexpected fingerprint."""
+    """What ``write_classes`` wrote.
+
+    Args:
+        path: classes.json.
+        expected_fingerprint: of the classes that it must hold; "" takes any.
+
+    Raises:
+        ContractError: the file is missing, damaged or of another schema, its fingerprint is not that of its names, or
+            not the expected one.
+    """
     content = read_json(path)
     check_schema(content, path)
     with reading(path):

@@ -162,8 +162,14 @@ def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None
 
 
 def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:
-    """The adapter of an image tower with none in its blocks, for ``location`` in ``settings``; None where there are
-    such, or adapters are off.
+    """The adapter of an image tower with none in its blocks.
+
+    Args:
+        towers: the frozen towers.
+        settings: section train.adapter; ``location`` chooses the adapter.
+
+    Returns:
+        The adapter, or None where there are adapters in blocks, or they are off.
     """
     if not settings.enabled or trains_blocks(towers.image, settings):
         return None
@@ -174,7 +180,14 @@ def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | Bridg
 
 
 def text_adapters(tower: TextTower, settings: Adapter) -> BlockAdapters | None:
-    """Adapters in every block of a text tower; None where they are off.
+    """Adapters in every block of a text tower.
+
+    Args:
+        tower: the frozen text tower; hooks are put on its blocks.
+        settings: section train.adapter.
+
+    Returns:
+        The adapters, or None where ``towers`` in ``settings`` has no text, or adapters are off.
 
     Raises:
         ConfigError: the tower has no blocks that AdaptFormer knows.

@@ -1,5 +1,5 @@
-"""Three-layer graph convolution over the label graph (SCPNet's layout): its output is a residual on the text
-features.
+"""Three-layer graph convolution (Kipf and Welling, ICLR 2017) over the label graph, in the layout of SCPNet (Ding et
+al., CVPR 2023): its output is a residual on the text features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ SLOPE = 0.2  # LeakyReLU after layers 1 and 2
 
 
 class LabelGcn(nn.Module):
-    """H' = A (H W), no bias, embed -> hidden -> hidden -> embed; the last layer may start at zero."""
+    """H' = A (H W), no bias, embed -> hidden -> hidden -> embed; the last layer may start at zero.
+
+    Args:
+        adjacency: A, [class, class]; rows sum to 1.
+        width: embed, that of the text features.
+        hidden: width of both layers in between.
+        zero_init: start the last layer at zero, so that the residual is zero at the start.
+    """
 
     adjacency: Tensor  # [class, class]
 

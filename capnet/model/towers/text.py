@@ -30,13 +30,16 @@ class TextTower(nn.Module):
         return tokens[:, : self.used_length(tokens)]
 
     def used_length(self, tokens: Tensor) -> int:
+        """How many columns of ``tokens`` [text, length] the features depend on."""
         return tokens.shape[1]
 
     def embed(self, tokens: Tensor) -> Tensor:
+        """Word embeddings [text, length, width] of ``tokens`` [text, length]."""
         return self.word_embedding(tokens)
 
     @property
     def word_embedding(self) -> nn.Embedding:
+        """The table of word embeddings; raises AttributeError where a tower has none."""
         raise AttributeError("a text tower names its word embedding")
 
     @property
@@ -45,6 +48,18 @@ class TextTower(nn.Module):
         return []
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        """Un-normalised text features.
+
+        Args:
+            embeddings: [text, length, width], those of ``embed`` or others instead of some of them.
+            tokens: [text, length], for masks and the position of the feature.
+
+        Returns:
+            [text, embed].
+
+        Raises:
+            AttributeError: a tower encodes none.
+        """
         raise AttributeError("a text tower encodes embeddings")
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -140,7 +155,12 @@ def pooled_only(tower: Any) -> Any:
 
 
 def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
-    """The kind of tower that an open_clip model has; CLIP keeps its text parts on the model itself."""
+    """The text tower of an open_clip model; CLIP keeps its text parts on the model itself.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+        tokenizer: texts -> token ids [text, length].
+    """
     tower = getattr(model, "text", model)
     if hasattr(tower, "pooler"):
         return MaskedTextTower(tower, tokenizer)
