@@ -82,9 +82,10 @@ def _thread() -> int:
 class BlockAdapters(nn.Module):
     """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
-    The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
-    what the MLP branch hands to the residual sum, so the block's own forward stays untouched. Each thread has its own
-    stream, because a server scores several requests at once.
+    The residual stream u is read as the input of the MLP branch, which starts with the block's second layer norm or, in
+    blocks that normalise behind the MLP, with the MLP. The adapter's output is added to what the branch hands to the
+    residual sum, so the block's own forward stays untouched. Each thread has its own stream, because a server scores
+    several requests at once.
 
     Raises:
         ConfigError: blocks are of a kind that AdaptFormer does not know.
@@ -93,13 +94,13 @@ class BlockAdapters(nn.Module):
     def __init__(self, blocks: Sequence[nn.Module], bottleneck: int, scale: float) -> None:
         super().__init__()
         branches = [_mlp_branch(block) for block in blocks]
-        self.adapters = nn.ModuleList(AdaptFormer(len(norm.weight), bottleneck, scale) for norm, _ in branches)
+        self.adapters = nn.ModuleList(AdaptFormer(len(norm.weight), bottleneck, scale) for norm, _, _ in branches)
         self._inactive: set[int] = set()  # threads
         self._stream: dict[tuple[int, int], Tensor] = {}  # by thread and block
         self._handles = []
-        for index, (norm, branch_end) in enumerate(branches):
+        for index, (_, branch_start, branch_end) in enumerate(branches):
             self._handles += [
-                norm.register_forward_pre_hook(self._reader(index)),
+                branch_start.register_forward_pre_hook(self._reader(index)),
                 branch_end.register_forward_hook(self._adder(index)),
             ]
 
@@ -203,11 +204,18 @@ def text_adapters(tower: TextTower, settings: Adapter) -> BlockAdapters | None:
     return BlockAdapters(tower.blocks, settings.bottleneck, settings.scale)
 
 
-def _mlp_branch(block: nn.Module) -> tuple[Any, nn.Module]:
-    """The block's second norm and the last module of its MLP branch (before the residual sum)."""
-    for norm, ends in (("ln_2", ("ls_2", "mlp")), ("norm2", ("drop_path2", "ls2", "mlp"))):
-        if hasattr(block, norm):
-            return getattr(block, norm), next(getattr(block, end) for end in ends if hasattr(block, end))
+def _mlp_branch(block: Any) -> tuple[Any, nn.Module, nn.Module]:
+    """The block's second norm, and the first and last module of its MLP branch (before the residual sum)."""
+    from timm.models.eva import EvaBlockPostNorm
+    from timm.models.vision_transformer import ResPostBlock
+    from timm.models.vision_transformer_relpos import ResPostRelPosBlock
+
+    for name, ends in (("ln_2", ("ls_2", "mlp")), ("norm2", ("drop_path2", "ls2", "mlp"))):
+        if hasattr(block, name):
+            norm = getattr(block, name)
+            is_post_norm = isinstance(block, EvaBlockPostNorm | ResPostBlock | ResPostRelPosBlock)
+            end = next(getattr(block, end) for end in ends if hasattr(block, end))
+            return norm, block.mlp if is_post_norm else norm, end
     raise ConfigError(
         f"AdaptFormer does not know blocks of type {type(block).__name__}",
         "train.adapter",

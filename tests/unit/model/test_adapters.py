@@ -9,6 +9,9 @@ import pytest
 import timm
 import torch
 from open_clip.transformer import VisionTransformer
+from timm.models.eva import EvaBlockPostNorm
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer_relpos import ResPostRelPosBlock
 from torch import nn
 
 from capnet.errors import ConfigError
@@ -154,3 +157,17 @@ def test_timm_blocks_get_the_adapter_beside_their_mlp(scale):
 def test_unknown_blocks_are_refused():
     with pytest.raises(ConfigError, match="Linear"):
         BlockAdapters([nn.Linear(2, 2)], 1, 1.0)
+
+
+@pytest.mark.parametrize("kind", [EvaBlockPostNorm, ResPostBlock, ResPostRelPosBlock])
+def test_blocks_that_normalise_behind_the_mlp_get_the_adapter_beside_both(kind):
+    """Those of EVA02-E-14: x' = u + LN2(MLP(u)) + AF(u)."""
+    torch.manual_seed(0)
+    block, x = kind(16, 2).eval(), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        block.norm2.weight.fill_(2.0)
+        u = x + block.norm1(block.attn(x))
+        plain = u + block.norm2(block.mlp(u))
+        (adapter,) = BlockAdapters([block], 4, 1.0).adapters
+        nn.init.normal_(adapter.up_proj.weight)
+        torch.testing.assert_close(block(x), plain + adapter(u))
