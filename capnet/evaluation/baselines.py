@@ -49,6 +49,11 @@ class Chosen:
     held_out: NDArray[np.float32] | None = None  # [image, class]: training rows, validation rows or both
     held_out_known: Bools | None = None
 
+    def document(self) -> dict[str, Any]:
+        """How the probe was chosen, as it stands in evaluation.json and in the probe's file."""
+        content = {**asdict(self.settings), "chosen_on": self.chosen_on}
+        return content | ({"selection_mAP": self.selection_map} if np.isfinite(self.selection_map) else {})
+
 
 _Rows = tuple[Floats, Bools, Bools]  # features [image, feature], labels [image, class], known [image, class]
 # class weight, classes, strengths -> logits [strength, held-out image, class]
@@ -249,9 +254,3 @@ def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = N
 def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
     """Whether the rows [image, class] of a class lie in more than one of its folds [image, class]."""
     return np.sum([(rows & (fold == part)).any(axis=0) for part in range(FOLDS)], axis=0) > 1
-
-
-def probe_document(chosen: Chosen, train_rows: int) -> dict[str, Any]:
-    """How the probe was chosen, for evaluation.json."""
-    content = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on, "train_rows": train_rows}
-    return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})

@@ -26,7 +26,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.evaluation.baselines import Chosen, choose_probe, probe_document, probe_scores
+from capnet.evaluation.baselines import Chosen, choose_probe, probe_scores
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
@@ -160,7 +160,8 @@ def evaluate_scores(
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        evaluation["probe"] = probe_document(probe, len(train.rows) + (len(val.rows) if refitted else 0))
+        fitted_rows = len(train.rows) + (len(val.rows) if refitted else 0)
+        evaluation["probe"] = probe.document() | {"train_rows": fitted_rows}
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
         "evaluation": evaluation,
