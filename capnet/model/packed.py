@@ -60,8 +60,8 @@ def write_backbone(folder: Path, model: CapNet) -> None:
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
-    tensors = {f"{IMAGE}{name}": tensor.detach().cpu() for name, tensor in towers.image.visual.state_dict().items()}
-    tensors |= {REFINED: features.refined.cpu(), ZERO_SHOT: features.zero_shot.cpu()}
+    tensors = {f"{IMAGE}{name}": tensor for name, tensor in towers.image.visual.state_dict().items()}
+    tensors |= {REFINED: features.refined, ZERO_SHOT: features.zero_shot}
     metadata = {
         "architecture": dict(towers.architecture),
         "preprocess": asdict(towers.preprocess),

@@ -37,16 +37,23 @@ class PromptLearner(nn.Module):
                 context = torch.randn(len(tokens), length, width) * 0.02
             if settings.shared:
                 context = context[:1]
-        _refuse_cut_names(text, tokens, words, prompt_names)
+        _refuse_cut_names(text, words, prompt_names)
         self.context = nn.Parameter(context.clone())
         self.register_buffer("tokens", tokens, persistent=False)
         self.start, self.chunk = start, settings.chunk
 
     def forward(self, text: TextTower, classes: Tensor | None = None) -> Tensor:
-        """Un-normalised text features [class, embed] of all classes, or of those with the numbers ``classes`` [class].
+        """Encode the prompts of classes.
 
         Of more than ``chunk`` classes the activations of one chunk are held at a time: of the last one, where the
         gradient starts. Those of the others are computed again when it reaches them.
+
+        Args:
+            text: the text tower.
+            classes: their numbers, int64 [class]; None: all.
+
+        Returns:
+            Un-normalised text features [class, embed].
         """
         tokens, context = self.tokens, self.context.expand(len(self.tokens), -1, -1)
         if classes is not None:
@@ -58,7 +65,7 @@ class PromptLearner(nn.Module):
         return torch.cat([*again, self._encode(text, *parts[-1])])
 
     def _encode(self, text: TextTower, tokens: Tensor, context: Tensor) -> Tensor:
-        """Features [class, embed] of ``context`` [class, length, width] in the place it has in ``tokens``."""
+        """Features [class, embed] of ``context`` [class, length, width] at its position in ``tokens``."""
         fixed = text.embed(tokens)  # [class, length, width], no gradient
         context = context.to(fixed)
         embeddings = torch.cat([fixed[:, : self.start], context, fixed[:, self.start + context.shape[1] :]], dim=1)
@@ -81,7 +88,7 @@ def context_position(text: TextTower, words: str) -> tuple[int, int]:
     return start, end - start
 
 
-def _refuse_cut_names(text: TextTower, tokens: Tensor, words: str, prompt_names: Sequence[str]) -> None:
+def _refuse_cut_names(text: TextTower, words: str, prompt_names: Sequence[str]) -> None:
     """A prompt longer than the tower's context would silently lose the end of its class name."""
     longer = text.tokenizer([f"{words} {name}. cat" for name in prompt_names])
     shorter = text.tokenizer([f"{words} {name}." for name in prompt_names])
