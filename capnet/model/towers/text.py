@@ -161,24 +161,26 @@ def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
         model: open_clip's CLIP or CustomTextCLIP.
         tokenizer: texts -> token ids [text, length].
     """
-    tower = getattr(model, "text", model)
+    tower = model.text if hasattr(model, "text") else _TextParts(model)
     if hasattr(tower, "pooler"):
         return MaskedTextTower(tower, tokenizer)
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     causal = getattr(tower, "attn_mask", None) is not None and pool in ("argmax", "eos")
     plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
-    if causal and plain:
-        if tower is model:
-            tower = _text_parts(model)
-        return CausalTextTower(tower, tokenizer)
-    return OtherTextTower(tower, tokenizer)
+    return CausalTextTower(tower, tokenizer) if causal and plain else OtherTextTower(tower, tokenizer)
 
 
-def _text_parts(model: Any) -> nn.Module:
+class _TextParts(nn.Module):
     """CLIP's text modules without its image tower, so that moving or hashing one does not touch the other."""
-    parts = nn.Module()
-    for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
-        setattr(parts, name, getattr(model, name))
-    parts.register_buffer("attn_mask", model.attn_mask, persistent=False)
-    parts.pool_type, parts.eos_id = model.text_pool_type, model.text_eos_id
-    return parts
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
+            setattr(self, name, getattr(model, name))
+        self.register_buffer("attn_mask", model.attn_mask, persistent=False)
+        self.text_pool_type, self.text_eos_id = model.text_pool_type, model.text_eos_id
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        from open_clip import CLIP
+
+        return CLIP.encode_text(self, tokens)
