@@ -55,10 +55,10 @@ FILL = "write settings below it, or remove the line"
 IS_FOLDER = "name a file, or move the folder away and make one with `capnet preset own > params.yaml`"
 
 
-def _type_hint(error: Mapping[str, Any], path: str) -> str:
+def _type_hint(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
-        return _unknown_hint(error["loc"], path)
+        return _unknown_hint(error["loc"])
     if error["type"] == "string_type" and error.get("input") is None:
         return "write a text; an empty one is ''"
     if error["type"] == "tuple_type":
@@ -67,7 +67,7 @@ def _type_hint(error: Mapping[str, Any], path: str) -> str:
     return f"allowed: {allowed}" if allowed else "see `capnet preset own` for every setting and its meaning"
 
 
-def _unknown_hint(loc: tuple[str | int, ...], path: str) -> str:
+def _unknown_hint(loc: tuple[str | int, ...]) -> str:
     """What to do about a setting that does not exist."""
     if loc[:2] == ("train", "loss"):
         loss, key = str(loc[2]), str(loc[3])
@@ -96,7 +96,7 @@ def _problem(item: Mapping[str, Any], where: str) -> Problem:
         what = f"unknown setting {path}{shown}"
     else:
         what = f"{path}{shown}: {message}" if path else message
-    return Problem(what, where, _type_hint(item, path))
+    return Problem(what, where, _type_hint(item))
 
 
 def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
@@ -104,7 +104,7 @@ def parse(raw: Mapping[str, Any], where: str = "params.yaml") -> Params:
 
     Args:
         raw: {section: {setting: value}}.
-        where: what errors name as the place of the mistake.
+        where: the settings come from, for errors.
 
     Raises:
         ConfigError: naming every bad key and value at once.
@@ -151,6 +151,13 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
 
     Another ``train.loss.name`` than that of ``raw`` drops the loss settings of ``raw``: the new loss starts from its
     own defaults and from what is overridden with it.
+
+    Args:
+        raw: {section: {setting: value}}.
+        overrides: ``section.key=value``, values in YAML.
+
+    Raises:
+        ConfigError: an override cannot be read, or leads through a value or an empty section.
     """
     result: dict[str, Any] = copy.deepcopy(dict(raw))
     values = [_override_value(item) for item in overrides]

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from capnet.contracts.files import SCHEMA, check_schema, read_json, reading, write_json
 from capnet.errors import ContractError
@@ -33,7 +33,7 @@ class ClassInfo:
     bucket: str = ""
 
 
-_KINDS = {"name": str, "prompt_name": str, "slug": str, "critical": bool, "train_count": int, "bucket": str}
+_TYPES = get_type_hints(ClassInfo)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,12 @@ class Classes:
         return hashlib.sha256(json.dumps([self.prompt_names, template, weight_hash]).encode()).hexdigest()
 
     def with_counts(self, counts: Sequence[int], buckets: tuple[int, int]) -> Classes:
-        """The same classes with training counts: head from ``buckets[0]`` on, tail below ``buckets[1]``."""
+        """The same classes with training counts and buckets.
+
+        Args:
+            counts: training positives of each class.
+            buckets: head from the first count on, tail below the second.
+        """
         head, tail = buckets
 
         def bucket(count: int) -> str:
@@ -113,13 +118,13 @@ def make_classes(
 
 def _class(item: Mapping[str, Any]) -> ClassInfo:
     """An entry of classes.json; raises TypeError where a field is missing, strange or of another type."""
-    found = ClassInfo(**item)
-    for name, kind in _KINDS.items():
-        if type(getattr(found, name)) is not kind:
-            raise TypeError(f"{name} of class {found.name!r} is {getattr(found, name)!r}")
-    if found.bucket not in ("", *BUCKETS):
-        raise ValueError(f"bucket of class {found.name!r} is {found.bucket!r}")
-    return found
+    info = ClassInfo(**item)
+    for name, kind in _TYPES.items():
+        if type(getattr(info, name)) is not kind:
+            raise TypeError(f"{name} of class {info.name!r} is {getattr(info, name)!r}")
+    if info.bucket not in ("", *BUCKETS):
+        raise ValueError(f"bucket of class {info.name!r} is {info.bucket!r}")
+    return info
 
 
 def write_classes(path: Path, classes: Classes) -> None:
@@ -129,7 +134,16 @@ def write_classes(path: Path, classes: Classes) -> None:
 
 
 def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
-    """Read classes.json; raises ContractError for another schema, a broken or an unexpected fingerprint."""
+    """What ``write_classes`` wrote.
+
+    Args:
+        path: classes.json.
+        expected_fingerprint: of the classes that it must hold; "" takes any.
+
+    Raises:
+        ContractError: the file is missing, damaged or of another schema, its fingerprint is not that of its names, or
+            not the expected one.
+    """
     content = read_json(path)
     check_schema(content, path)
     with reading(path):

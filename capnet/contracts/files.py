@@ -56,8 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def sweep(folder: Path, form: re.Pattern[str]) -> None:
     """Remove what processes of this machine left that are gone; ``form`` has the process's id as its group."""
     for path in folder.iterdir():
-        found = form.fullmatch(path.name)
-        if found and not _is_alive(int(found[1])):
+        match = form.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
             remove(path)
 
 

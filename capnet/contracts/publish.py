@@ -48,8 +48,8 @@ def check_target(path: Path, is_file: bool, inputs: Mapping[str, Path]) -> None:
     """
     target = path.resolve()
     for key, source in inputs.items():
-        place = source.resolve()
-        if place == target or target in place.parents or (key != "data" and place in target.parents):
+        location = source.resolve()
+        if location == target or target in location.parents or (key != "data" and location in target.parents):
             raise _taken(f"the output would take the place of input {key} ({source})", path)
     if target in (Path.cwd(), *Path.cwd().parents) or path.name in ("", ".."):
         raise _taken("the output would take the place of the folder that the command runs in", path)

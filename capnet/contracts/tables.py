@@ -75,8 +75,7 @@ def _read_table(
             raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
         for field in _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)]):
             _check_column(table[field.name], field, filled)
-        frame: pd.DataFrame = table.to_pandas()
-    return frame
+        return table.to_pandas()
 
 
 def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:
@@ -113,6 +112,7 @@ def write_manifest(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
+    """What ``write_manifest`` wrote; raises ContractError where it is missing or damaged."""
     return _read_table(path, MANIFEST_COLUMNS)
 
 
@@ -122,6 +122,7 @@ def write_split(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_split(path: Path) -> pd.DataFrame:
+    """What ``write_split`` wrote; raises ContractError where it is missing or damaged."""
     return _read_table(path, (*MANIFEST_COLUMNS, "split"))
 
 
@@ -131,6 +132,7 @@ def write_predictions(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
+    """What ``write_predictions`` wrote; raises ContractError where it is missing or damaged."""
     return _read_table(path, PREDICTION_COLUMNS)
 
 
@@ -145,7 +147,18 @@ def read_gate_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> np.ndarray:
-    """bool [row, class] from lists of class indices (column ``labels`` or ``unknown``)."""
+    """Labels as a matrix.
+
+    Args:
+        lists: class indices of each row (column ``labels`` or ``unknown``).
+        n_classes: number of classes.
+
+    Returns:
+        bool [row, class].
+
+    Raises:
+        ContractError: an index is none of a class.
+    """
     import numpy as np
 
     matrix = np.zeros((len(lists), n_classes), dtype=bool)

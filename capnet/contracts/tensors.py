@@ -33,7 +33,17 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file written by write_tensors; raises ContractError where it is damaged."""
+    """What ``write_tensors`` wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Tensors by name, and the metadata.
+
+    Raises:
+        ContractError: the file is missing, damaged or of another schema.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_exists(path)
@@ -82,8 +92,14 @@ def check_tensors(
 
 
 def read_cached_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, torch.Tensor] | None:
-    """Tensors of a cache file; None where there is none, where it is damaged or another version of this program wrote
-    it. ``shapes``: see check_tensors.
+    """Tensors of a cache file.
+
+    Args:
+        path: of the file.
+        shapes: as in ``check_tensors``.
+
+    Returns:
+        Tensors by name; None where there is no file, where it is damaged or another version of this program wrote it.
     """
     try:
         tensors, _ = read_tensors(path)
@@ -104,11 +120,20 @@ class LabelGraph:
 
 
 def write_graph(path: Path, graph: LabelGraph) -> None:
+    """graph.safetensors."""
     write_tensors(path, {"adjacency": graph.adjacency, "text_features": graph.text_features}, graph.metadata)
 
 
 def read_graph(path: Path, classes: Classes) -> LabelGraph:
-    """Read graph.safetensors; raises ContractError where it was made for other classes."""
+    """What ``write_graph`` wrote.
+
+    Args:
+        path: of the file.
+        classes: that the graph must be over.
+
+    Raises:
+        ContractError: the file is missing or damaged, or was made for other classes.
+    """
     tensors, metadata = read_tensors(path)
     check_tensors(tensors, {"adjacency": (None, None), "text_features": (None, None)}, path)
     lengths = [*tensors["adjacency"].shape, len(tensors["text_features"])]

@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from capnet.evaluation.logistic import ROUGH, Design, Probe, Settings, fit_logistic, fit_probe, make_design
+from capnet.evaluation.logistic import (
+    ROUGH,
+    Design,
+    Probe,
+    Settings,
+    fit_logistic,
+    fit_probe,
+    linear_logits,
+    make_design,
+)
 from capnet.evaluation.metrics import Bools, Floats, average_precision, mean_over
 from capnet.progress import bar
 
@@ -37,21 +46,27 @@ class Chosen:
     settings: Settings
     chosen_on: str  # val or folds
     selection_map: float  # NaN where no class could be measured
-    held_out: NDArray[np.float32] | None = None  # [picture, class]: training rows, validation rows or both
+    held_out: NDArray[np.float32] | None = None  # [image, class]: training rows, validation rows or both
     held_out_known: Bools | None = None
 
+    def document(self) -> dict[str, Any]:
+        """How the probe was chosen, as it stands in evaluation.json and in the probe's file."""
+        content = {**asdict(self.settings), "chosen_on": self.chosen_on}
+        return content | ({"selection_mAP": self.selection_map} if np.isfinite(self.selection_map) else {})
 
+
+_Rows = tuple[Floats, Bools, Bools]  # features [image, feature], labels [image, class], known [image, class]
 # class weight, classes, strengths -> logits [strength, held-out image, class]
 _HeldOutLogits = Callable[[str, list[int], Sequence[float]], Floats]
 
 
 def probe_logits(probe: Probe, features: Floats) -> Floats:
-    """Logits [picture, class], float64."""
+    """Logits float64 [image, class] of features [image, feature]."""
     return features.astype(np.float64) @ probe.weight + probe.bias
 
 
 def probe_scores(probe: Probe, features: Floats) -> NDArray[np.float32]:
-    """Sigmoid scores [picture, class] in [0, 1]."""
+    """Sigmoid scores [image, class] in [0, 1] of features [image, feature]."""
     return expit(probe_logits(probe, features)).astype(np.float32)
 
 
@@ -66,51 +81,66 @@ def choose_probe(
     labels: Bools,
     known: Bools,
     strengths: Sequence[float],
-    validation: tuple[Floats, Bools, Bools] | None,
+    validation: _Rows | None,
     refit: bool = False,
     folds: NDArray[np.int64] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Chosen:
-    """Choose the settings by mAP and fit on all training rows: features [image, feature], labels, known [image, class].
+    """Choose the settings by mAP on the validation rows, or in folds of the training rows where those have no known
+    positive, and fit on all training rows.
 
-    ``validation`` is (features, labels, known) of other rows, which ``refit`` fits on too once they have chosen;
-    without a known positive there, the choice is made in folds of the training rows. ``folds`` int [image], of the rows
-    that are fitted on in the end, asks for held-out scores of all of these, by fits without their fold. ``groups`` int
-    [image] of the training rows: folds that are made here divide none.
+    Args:
+        features: of the training rows, [image, feature].
+        labels, known: of the training rows, bool [image, class].
+        strengths: C, inverse regularisation, to try.
+        validation: features, labels and known of the validation rows.
+        refit: fit on the validation rows, too, once they have chosen.
+        folds: int [image], of the rows that are fitted on in the end: asks for held-out scores of all of these, by fits
+            without their fold.
+        groups: int [image], of the training rows: folds that are made here divide none.
+
+    Returns:
+        The probe, how it was chosen, and held-out scores of the rows that it has seen.
     """
-    if validation is not None and (validation[1] & validation[2]).any():
-        seen, val_labels, val_known = validation
-        some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
+    own = features, labels, known
+    if validation is None or not (validation[1] & validation[2]).any():
+        chosen = _choose_in_folds(*own, strengths, groups)
+        return chosen if folds is None else score_out_of_fold(chosen, *own, folds)
+    settings, value = _choose_on_validation(own, validation, strengths)
 
-        def on_validation(design: Design) -> _HeldOutLogits:
-            turned = design.turn(seen)
+    def fitted(rows: _Rows) -> Probe:
+        return _shrunk(fit_probe(*rows, settings), rows[0])[0]
 
-            def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
-                fitted = fit_logistic(design.columns, labels[:, chosen], known[:, chosen], class_weight, strengths)
-                return turned @ fitted[:, :-1] + fitted[:, -1:]
-
-            return logits
-
-        settings, value = _best(features, strengths, some, on_validation, val_labels, val_known)
-
-        def fitted(rows: tuple[Floats, Bools, Bools]) -> Probe:
-            return _shrunk(fit_probe(*rows, settings), rows[0])[0]
-
-        own = features, labels, known
-        if not refit:
-            return Chosen(fitted(own), settings, "val", value)
-        both = _joined(own, validation)
-        if folds is not None:
-            return score_out_of_fold(Chosen(fitted(both), settings, "val", value), *both, folds)
-        return Chosen(fitted(both), settings, "val", value, probe_scores(fitted(own), seen), val_known)
-    chosen = _choose_in_folds(features, labels, known, strengths, groups)
-    return chosen if folds is None else score_out_of_fold(chosen, features, labels, known, folds)
+    if not refit:
+        return Chosen(fitted(own), settings, "val", value)
+    both = _concatenated(own, validation)
+    if folds is not None:
+        return score_out_of_fold(Chosen(fitted(both), settings, "val", value), *both, folds)
+    return Chosen(fitted(both), settings, "val", value, probe_scores(fitted(own), validation[0]), validation[2])
 
 
-def _joined(*rows: tuple[Floats, Bools, Bools]) -> tuple[Floats, Bools, Bools]:
+def _concatenated(*rows: _Rows) -> _Rows:
     """Features, labels and known of several tables of rows, one after the other."""
     features, labels, known = (np.concatenate(arrays) for arrays in zip(*rows, strict=True))
     return features, labels, known
+
+
+def _choose_on_validation(train: _Rows, validation: _Rows, strengths: Sequence[float]) -> tuple[Settings, float]:
+    """The settings whose fit on the training rows has the highest mAP on the validation rows, and that mAP."""
+    features, labels, known = train
+    val_features, val_labels, val_known = validation
+
+    def on_validation(design: Design) -> _HeldOutLogits:
+        columns = design.turn(val_features)
+
+        def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
+            fitted = fit_logistic(design.columns, labels[:, chosen], known[:, chosen], class_weight, strengths)
+            return linear_logits(columns, fitted)
+
+        return logits
+
+    some = _spread(labels & known, (val_labels & val_known).sum(axis=0) > 0)
+    return _best(features, strengths, some, on_validation, val_labels, val_known)
 
 
 def _choose_in_folds(
@@ -125,14 +155,14 @@ def _choose_in_folds(
 
     def held_out(design: Design) -> _HeldOutLogits:
         def logits(class_weight: str, chosen: list[int], strengths: Sequence[float]) -> Floats:
-            found = np.zeros((len(strengths), len(labels), len(chosen)))
+            scores = np.zeros((len(strengths), len(labels), len(chosen)))
             for part in range(FOLDS):
                 out = fold[:, chosen] == part
                 fitted = fit_logistic(
                     design.columns, labels[:, chosen], known[:, chosen] & ~out, class_weight, strengths
                 )
-                found = np.where(out, design.columns @ fitted[:, :-1] + fitted[:, -1:], found)
-            return found
+                scores = np.where(out, linear_logits(design.columns, fitted), scores)
+            return scores
 
         return logits
 
@@ -175,7 +205,7 @@ def _best(
     known: Bools,
 ) -> tuple[Settings, float]:
     """The settings of the highest mAP (of equal ones the first) over ``some`` classes; labels and known are those of
-    the held-out rows, [picture, class].
+    the held-out rows, [image, class].
     """
     ordered = sorted(strengths)
     tried: list[tuple[float, Settings]] = []
@@ -183,10 +213,10 @@ def _best(
         for standardise in (False, True):
             logits_of = prepare(make_design(features, standardise))
             for class_weight in CLASS_WEIGHTS:
-                for strength, found in zip(ordered, logits_of(class_weight, some, ordered), strict=True):
+                for strength, logits in zip(ordered, logits_of(class_weight, some, ordered), strict=True):
                     value = float("nan")
                     if some:
-                        value = float(mean_over(average_precision(labels[:, some], found, known[:, some])))
+                        value = float(mean_over(average_precision(labels[:, some], logits, known[:, some])))
                     tried.append((round(value, 9), Settings(standardise, class_weight, strength)))
                 advance()
     value, settings = max(tried, key=lambda item: item[0])
@@ -203,8 +233,14 @@ def _spread(positives: Bools, usable: Bools) -> list[int]:
 
 
 def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Fold [picture] of one class's rows, one of FOLDS: known positives and known negatives are dealt out in turn after
-    a shuffle; -1 elsewhere. ``groups`` int [picture] are dealt out whole, those with a positive first.
+    """The folds of one class's rows: known positives and known negatives are dealt out in turn after a shuffle.
+
+    Args:
+        label, known: bool [image].
+        groups: int [image]; groups are dealt out whole, those with a positive first.
+
+    Returns:
+        int64 [image], one of FOLDS; -1 where the label is unknown.
     """
     generator = np.random.default_rng(0)
     unit = np.arange(len(label)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -218,9 +254,3 @@ def class_folds(label: Bools, known: Bools, groups: NDArray[np.int64] | None = N
 def _in_two_folds(rows: Bools, fold: NDArray[np.int64]) -> Bools:
     """Whether the rows [image, class] of a class lie in more than one of its folds [image, class]."""
     return np.sum([(rows & (fold == part)).any(axis=0) for part in range(FOLDS)], axis=0) > 1
-
-
-def probe_document(chosen: Chosen, train_rows: int) -> dict[str, Any]:
-    """How the probe was chosen, for evaluation.json."""
-    content = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on, "train_rows": train_rows}
-    return content | ({"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {})

@@ -56,14 +56,14 @@ class Blend:
 
 def candidates(members: list[str]) -> list[Weights]:
     """The weights that are tried, for a model with these ``members``; the preferred ones first."""
-    found: list[Weights] = []
+    tried: list[Weights] = []
     for group in GROUPS:
         present = [name for name in group if name in members]
         for share in ZERO_SHOT_SHARES if group != ("zero_shot",) else (0.0,):
             weights = {name: (1 - share) / len(present) for name in present} | ({"zero_shot": share} if share else {})
-            if present and weights not in found:
-                found.append(weights)
-    return found
+            if present and weights not in tried:
+                tried.append(weights)
+    return tried
 
 
 def in_words(weights: Mapping[str, float]) -> str:

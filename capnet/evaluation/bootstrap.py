@@ -1,4 +1,4 @@
-"""Bootstrap intervals: pictures (or whole groups of pictures) are drawn with replacement, the same draws for every
+"""Bootstrap intervals: images (or whole groups of images) are drawn with replacement, the same draws for every
 variant.
 """
 
@@ -39,13 +39,13 @@ LEFT_OUT = 100  # units that are left out in turn: those that carry most of the 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to score the same pictures: scores [picture, class], and thresholds [class] where some were chosen."""
+    """One way to score the same images: scores [image, class], and thresholds [class] where some were chosen."""
 
     scores: Floats
     thresholds: Floats | None = None
 
     def decisions(self) -> dict[str, Bools]:
-        """Labels given [picture, class] at 0.5 (suffix "") and at the chosen thresholds ("_chosen")."""
+        """Labels given [image, class] at 0.5 (suffix "") and at the chosen thresholds ("_chosen")."""
         given = {"": self.scores >= np.float32(CUT)}
         if self.thresholds is not None:
             given["_chosen"] = self.scores >= self.thresholds.astype(self.scores.dtype)
@@ -100,7 +100,7 @@ def draws_at_once(labels: Bools, rankings: Iterable[Rankings]) -> int:
 def interval(values: Floats, point: float, bounds: tuple[float, float] = (0.0, 1.0)) -> tuple[float, float]:
     """Percentile interval at LEVEL, moved so that the mean of the draws lies on the point.
 
-    A picture drawn twice makes two positives of equal score, so AP rises in the draws: by 1 to 3 points where positives
+    An image drawn twice makes two positives of equal score, so AP rises in the draws: by 1 to 3 points where positives
     are rare. Unmoved, the interval held the expected value in 59 to 88 of 100 simulated test sets, moved in 88 to 99.
 
     Args:
@@ -129,7 +129,7 @@ def compare_variants(
     """Measure all variants on the same draws.
 
     A class without positives (in the data or in one draw) is left out of that mean, a mean without classes is left out.
-    Where all pictures are of one group there are no intervals.
+    Where all images are of one group there are no intervals.
 
     Args:
         labels, known: bool [image, class].
@@ -168,11 +168,11 @@ def compare_variants(
             drawn[name].append(figures)
             if name == first:
                 drawn_ap.append(ap[with_interval])
-    samples = {name: _joined(blocks) for name, blocks in drawn.items()}
+    samples = {name: _concatenated(blocks) for name, blocks in drawn.items()}
     left_out = heaviest_units(labels & known, units)[: 0 if single else LEFT_OUT]
     parts = [left_out[at : at + block] for at in range(0, len(left_out), block)]
     kept = [(units[:, None] != part).astype(np.float32) for part in parts]
-    without = {name: _joined([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
+    without = {name: _concatenated([figures_of(name, weights)[1] for weights in kept]) for name in variants if kept}
 
     values = {
         name: _with_intervals({key: float(value[0]) for key, value in points[name][1].items()}, samples[name])
@@ -205,7 +205,7 @@ def heaviest_units(positives: Bools, units: NDArray[np.int64]) -> NDArray[np.int
     return np.argsort(-np.bincount(units, shares), kind="stable")
 
 
-def _joined(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+def _concatenated(blocks: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
     return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 

@@ -38,7 +38,7 @@ def logits(scores: Floats) -> Floats:
 
 
 def calibrate(calibration: Calibration, scores: Floats) -> Floats:
-    """Probabilities of scores [picture, class]; never falls where the score rises."""
+    """Probabilities of scores [image, class]; never falls where the score rises."""
     return expit(logits(scores) / calibration.temperature + calibration.shift)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from capnet.contracts import BUCKETS
 from capnet.model.graph import cooccurrence
 
-MIN_TEST_POSITIVES = 5  # a row P(. | class) of fewer pictures is mostly chance
+MIN_TEST_POSITIVES = 5  # a row P(. | class) of fewer images is mostly chance
 MIN_ROWS = 5  # fewer classes allow no statement about a bucket
 DRAWS = 2000
 

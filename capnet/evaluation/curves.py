@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.metrics import Bools, Floats, falling
 
 BINS = 10
 
@@ -19,9 +19,7 @@ def pr_curve(labels: Bools, scores: Floats) -> tuple[Floats, Floats]:
     Returns:
         Recall [cut], rising, and precision [cut].
     """
-    order = np.argsort(-scores, kind="stable")
-    value = scores[order]
-    last = np.append(value[1:] != value[:-1], True)
+    order, last = falling(scores)
     hits, decided = np.cumsum(labels[order])[last], np.flatnonzero(last) + 1
     adds = np.diff(hits, prepend=0) > 0
     return hits[adds] / hits[-1], (hits / decided)[adds]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.metrics import Bools, Floats, falling
 
 TINY = 1e-9  # sums of shares of a group
 
@@ -39,15 +39,13 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
     Returns:
         The cut; a label is given from its threshold on.
     """
-    order = np.argsort(-scores, kind="stable")
-    value = scores[order]
-    last = np.append(value[1:] != value[:-1], True)
-    cuts, given = value[last], np.flatnonzero(last) + 1
+    order, last = falling(scores)
+    cuts, given = scores[order][last], np.flatnonzero(last) + 1
     name, _, number = objective.partition(">=")
     if name == "recall":
         reached = np.cumsum(_weights(labels, groups)[order])[last]
-        wanted = hits_to_promise(float(number), reached[-1])
-        return Cut(float(cuts[np.argmax(reached >= min(wanted, reached[-1]) - TINY)]), can_promise(number, reached[-1]))
+        required = min(hits_to_promise(float(number), reached[-1]), reached[-1])
+        return Cut(float(cuts[np.argmax(reached >= required - TINY)]), can_promise(number, reached[-1]))
     if name == "precision":
         shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
         fine = np.flatnonzero(shares >= float(number) - TINY)

@@ -39,13 +39,13 @@ class Design:
     score.
     """
 
-    columns: Floats  # [train picture, column]
-    centre: Floats
-    spread: Floats
+    columns: Floats  # [train image, column]
+    centre: Floats  # [feature]
+    spread: Floats  # [feature]
     rotation: Floats | None  # [column, feature]
 
     def turn(self, features: Floats) -> Floats:
-        """Other pictures in the same columns."""
+        """Features [image, feature] of other images in the same columns, [image, column]."""
         scaled = (features - self.centre) / self.spread
         return scaled if self.rotation is None else scaled @ self.rotation.T
 
@@ -78,13 +78,23 @@ def fit_logistic(
     tolerance: float = ROUGH,
     what: str = "",
 ) -> Floats:
-    """Coefficients [strength, column + 1, class] of one binary problem a class, all solved at once; each strength
-    starts from the one before.
+    """Solve one binary problem a class, all at once; each strength starts from the one before.
 
     The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half
     the squared weights. Classes share nothing but the line search, so one matrix product serves all of them;
     scikit-learn takes them one after the other, and several times as long for 260 classes. A class without a positive
     or without a negative gets weight 0 and the (smoothed) share of positives as a constant.
+
+    Args:
+        columns: [image, column].
+        labels, known: bool [image, class].
+        class_weight: none, or balanced as in scikit-learn, over the known rows of a class.
+        strengths: C, inverse regularisation.
+        tolerance: of the largest gradient of the mean loss.
+        what: names the fits in the progress bar; "" shows none.
+
+    Returns:
+        Coefficients float64 [strength, column + 1, class], the last row is the intercept.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
@@ -129,7 +139,12 @@ def fit_logistic(
     return result
 
 
+def linear_logits(columns: Floats, coefficients: Floats) -> Floats:
+    """Logits [strength, image, class] of columns [image, column] by coefficients of ``fit_logistic``."""
+    return columns @ coefficients[:, :-1] + coefficients[:, -1:]
+
+
 def fit_probe(features: Floats, labels: Bools, known: Bools, settings: Settings, tolerance: float = TOLERANCE) -> Probe:
-    """Fit all classes with given settings; features [picture, feature], labels and known [picture, class]."""
+    """Fit all classes with given settings: features [image, feature], labels and known bool [image, class]."""
     design, weight = make_design(features, settings.standardise), settings.class_weight
     return design.probe(fit_logistic(design.columns, labels, known, weight, [settings.c], tolerance, "linear probe")[0])

@@ -1,6 +1,6 @@
-"""Average precision, F1 and their means over classes: pure functions on labels and scores [picture, class].
+"""Average precision, F1 and their means over classes: pure functions on labels and scores [image, class].
 
-Every measure takes weights [picture, draw]: ones give the usual value, multiplicities give bootstrap draws, so that the
+Every measure takes weights [image, draw]: ones give the usual value, multiplicities give bootstrap draws, so that the
 point and its interval come from the same code.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from capnet.contracts import BUCKETS
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
@@ -21,15 +23,30 @@ CUT = 0.5  # a label is given from this sigmoid score on, unless a threshold was
 
 @dataclass(frozen=True)
 class Rankings:
-    """Pictures of every class by falling score, cut into segments that each end with a group of equal scores holding a
+    """Images of every class by falling score, cut into segments that each end with a group of equal scores holding a
     positive.
 
-    Precision only matters at those ends, so summing weights per segment replaces a cumulative sum over all pictures.
+    Precision only matters at those ends, so summing weights per segment replaces a cumulative sum over all images.
     """
 
-    above: Any  # sparse [segment, picture]: 1 where the picture lies in the segment
-    positive: Any  # sparse [segment, picture]: 1 where it is a positive of the class
+    above: Any  # sparse [segment, image]: 1 where the image lies in the segment
+    positive: Any  # sparse [segment, image]: 1 where it is a positive of the class
     starts: NDArray[np.int64]  # [class + 1] first segment of each class
+
+
+def falling(scores: Floats) -> tuple[NDArray[np.int64], Bools]:
+    """Entries by falling score, equal ones in their order.
+
+    Args:
+        scores: [entry].
+
+    Returns:
+        Their order, int64 [entry]; and in that order which are the last of those with equal scores, bool [entry]: the
+        cuts that decisions can have.
+    """
+    order = np.argsort(-scores, kind="stable")
+    value = scores[order]
+    return order, np.append(value[1:] != value[:-1], True)[: len(order)]
 
 
 def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
@@ -45,15 +62,15 @@ def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
     """
     from scipy.sparse import csr_array
 
-    pictures, n_classes = labels.shape
+    n_images, n_classes = labels.shape
     starts = np.zeros(n_classes + 1, dtype=np.int64)
     rows, columns, hits = [], [], []
     for c in range(n_classes):
-        chosen = np.arange(pictures) if known is None else np.flatnonzero(known[:, c])
-        order = chosen[np.argsort(-scores[chosen, c], kind="stable")]
+        chosen = np.arange(n_images) if known is None else np.flatnonzero(known[:, c])
+        order, last = falling(scores[chosen, c])
+        order = chosen[order]
         hit = labels[order, c]
-        last = np.append(np.diff(scores[order, c]) != 0, True)[: len(order)]  # ends of groups of equal scores
-        group = np.cumsum(last) - last
+        group: NDArray[np.int64] = np.cumsum(last) - last
         holds = np.bincount(group, weights=hit, minlength=1) > 0
         segment: NDArray[np.int64] = (np.cumsum(holds) - holds)[group]
         used = segment < holds.sum()  # what ranks below the last positive has no effect
@@ -62,7 +79,7 @@ def rank(labels: Bools, scores: Floats, known: Bools | None = None) -> Rankings:
         columns.append(order[used])
         hits.append(hit[used])
     row, column, hit = np.concatenate(rows), np.concatenate(columns), np.concatenate(hits)
-    shape = (int(starts[-1]), pictures)
+    shape = (int(starts[-1]), n_images)
     ones = np.ones(len(row), dtype=np.float32)
     return Rankings(
         csr_array((ones, (row, column)), shape), csr_array((ones[hit], (row[hit], column[hit])), shape), starts
@@ -162,12 +179,18 @@ def recall(counts: Counts) -> Floats:
 
 
 def mean_over(values: Floats, chosen: Bools | None = None) -> Floats:
-    """Mean [draw] of values [class, draw] over the ``chosen`` classes; NaN entries are left out, NaN where nothing is
-    left.
+    """Mean over classes.
+
+    Args:
+        values: [class, draw]; NaN entries are left out.
+        chosen: bool [class]; None: all.
+
+    Returns:
+        [draw] in the values' type; NaN where nothing is left.
     """
     part = values if chosen is None else values[chosen]
-    there = ~np.isnan(part)
-    return _divide(np.where(there, part, 0).sum(axis=0), there.sum(axis=0).astype(part.dtype))
+    exists = ~np.isnan(part)
+    return _divide(np.where(exists, part, 0).sum(axis=0), exists.sum(axis=0).astype(part.dtype))
 
 
 def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
@@ -181,7 +204,7 @@ def bucket_masks(buckets: list[str]) -> dict[str, Bools]:
     """
     column = np.array(buckets)
     masks = {"mAP": np.ones(len(buckets), dtype=bool)}
-    masks |= {name: column == name for name in ("head", "medium", "tail") if (column == name).any()}
+    masks |= {name: column == name for name in BUCKETS if (column == name).any()}
     return masks
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ def write_probe(path: Path, chosen: Chosen) -> None:
     arrays = {"weight": chosen.probe.weight, "bias": chosen.probe.bias} | {
         name: item for name, item in held_out.items() if item is not None
     }
-    metadata = {**asdict(chosen.settings), "chosen_on": chosen.chosen_on}
-    metadata |= {"selection_mAP": chosen.selection_map} if np.isfinite(chosen.selection_map) else {}
-    write_tensors(path, {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}, metadata)
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}
+    write_tensors(path, tensors, chosen.document())
 
 
 def read_probe(path: Path) -> Chosen | None:

@@ -48,7 +48,7 @@ def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[floa
         first: of the first seed: a list of one mapping, its figures and its ``seed``.
         others: of the other seeds, from a loop: servers of KFP give its turns in any order, and some put no list around
             what a single turn gave.
-        seeds: in the order that is wanted.
+        seeds: in the order of the result.
 
     Returns:
         Figures by name, one mapping a seed.

@@ -81,8 +81,21 @@ def check_scores(split: SplitRows) -> None:
 
 
 def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: Path, todo: str) -> list[Any]:
-    """The scores [class] of ``rows`` in their order; raises ContractError, with ``what`` they are ``of``, where
-    ``scored`` has others.
+    """The scores of rows, in their order.
+
+    Args:
+        scored: a table with image_id and scores.
+        rows: the rows, with image_id.
+        what: the scores are called in an error.
+        of: which rows these are, for an error.
+        path: of the scores, for an error.
+        todo: what helps, for an error.
+
+    Returns:
+        Scores [class] of each row.
+
+    Raises:
+        ContractError: the scores are of other rows.
     """
     by_id = dict(zip(scored["image_id"], scored["scores"], strict=True))
     missing = [name for name in rows["image_id"] if name not in by_id]
@@ -94,9 +107,9 @@ def aligned(scored: pd.DataFrame, rows: pd.DataFrame, what: str, of: str, path: 
 
 def served_test_scores(path: Path, rows: pd.DataFrame) -> list[Any]:
     """``aligned`` scores of the test ``rows`` by the variant capnet, from predictions.parquet at ``path``."""
-    found = read_predictions(path)
-    found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
-    return aligned(found, rows, "predictions", "test", path, "run `capnet evaluate` again after `capnet split`")
+    scored = read_predictions(path)
+    scored = scored[(scored["variant"] == "capnet") & (scored["split"] == "test")]
+    return aligned(scored, rows, "predictions", "test", path, "run `capnet evaluate` again after `capnet split`")
 
 
 def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> SplitRows:
@@ -109,8 +122,8 @@ def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> Spl
     rows = pd.concat([split.rows for split in parts], ignore_index=True)
     words = " and ".join({"train": "training", "val": "validation"}[split.name] for split in parts)
     todo = "run `capnet train` again after `capnet split`"
-    found = aligned(out_of_fold, rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
-    scores = np.stack(found).astype(np.float32)
+    by_row = aligned(out_of_fold, rows, "out-of-fold scores", words, Path("out_of_fold.parquet"), todo)
+    scores = np.stack(by_row).astype(np.float32)
     labels, known = (np.concatenate([getattr(split, name) for split in parts]) for name in ("labels", "known"))
     held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
     check_scores(held_out)

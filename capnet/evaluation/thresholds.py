@@ -78,18 +78,18 @@ def choose_thresholds(
     threshold = np.full(n_classes, CUT, dtype=np.float32)
     borrowed, reached = np.ones(n_classes, dtype=bool), np.zeros(n_classes, dtype=bool)
     pooled_probability: dict[str, float] = {}
-    for wanted in dict.fromkeys(objectives.tolist()):
-        mine = objectives == wanted
-        name, _, number = wanted.partition(">=")
+    for kind in dict.fromkeys(objectives.tolist()):
+        mine = objectives == kind
+        name, _, number = kind.partition(">=")
         promised = name == "f1" or groups is None or bool(can_promise(number, _units(labels & known & mine, groups)))
         units = groups if promised else None
         for c in np.flatnonzero(mine & (positives >= min_positives)).tolist():
             rows = known[:, c]
-            cut = choose_cut(labels[rows, c], scores[rows, c], wanted, units if units is None else units[rows])
+            cut = choose_cut(labels[rows, c], scores[rows, c], kind, units if units is None else units[rows])
             if cut.reached:
                 threshold[c], borrowed[c], reached[c] = cut.threshold, False, promised
-        pooled = _pooled_cut(labels, known, scores, calibration, prior, wanted, mine, mine & borrowed, units)
-        pooled_probability[wanted] = pooled.threshold
+        pooled = _pooled_cut(labels, known, scores, calibration, prior, kind, mine, mine & borrowed, units)
+        pooled_probability[kind] = pooled.threshold
         lent = mine & borrowed
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
         # no promise rests on a class without positives
@@ -212,7 +212,7 @@ def thresholds_document(
 
 
 def read_thresholds(path: Path) -> dict[str, Any]:
-    """What ``thresholds_json`` gave, from its file.
+    """What ``thresholds_document`` gave, from its file.
 
     Args:
         path: thresholds.json.

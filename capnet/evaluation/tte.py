@@ -1,4 +1,4 @@
-"""Test-time ensembling: the mean over crops of a picture, with the single view and zero-shot beside it."""
+"""Test-time ensembling: the mean over crops of an image, with the single view and zero-shot beside it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Transform
 from capnet.data.images.views import centre_index
-from capnet.model.folder import LoadedModel, load_model
-from capnet.runtime import Machine, prepare
+from capnet.model.folder import load_model
+from capnet.runtime import prepare
 
 MODEL_VARIANTS = ("capnet", "zero_shot", "single_view", "zero_shot_single_view")
 BATCH = 1024  # images
@@ -27,7 +27,7 @@ BATCH = 1024  # images
 
 @dataclass(frozen=True)
 class Scored:
-    """``scores``: variant -> float32 [picture, class] in [0, 1]; ``features``: float32 [picture, view, pooled] of the
+    """``scores``: variant -> float32 [image, class] in [0, 1]; ``features``: float32 [image, view, pooled] of the
     frozen tower.
     """
 
@@ -47,9 +47,9 @@ class Scorer:
         check_schema(config, model_dir / "config.json")
         if runtime.precision == "auto":
             runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
-        self.machine: Machine = prepare(runtime)
+        self.machine = prepare(runtime)
         self.threads = runtime.threads
-        self.loaded: LoadedModel = load_model(model_dir, self.machine)
+        self.loaded = load_model(model_dir, self.machine)
         p, tte = self.loaded.model.towers.preprocess, self.loaded.tte
         self.transform = Transform(p.size, p.mean, p.std, p.interpolation, tte, resize=tte.resize, decode=tte.decode)
         with torch.no_grad():

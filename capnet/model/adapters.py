@@ -32,13 +32,10 @@ class AdaptFormer(nn.Module):
         self.down_proj = nn.Linear(width, bottleneck)
         self.up_proj = nn.Linear(bottleneck, width)
         self.scale = nn.Parameter(torch.full((1,), scale))
-        nn.init.kaiming_uniform_(self.down_proj.weight, a=math.sqrt(5))
-        for tensor in (self.down_proj.bias, self.up_proj.weight, self.up_proj.bias):
-            nn.init.zeros_(tensor)
+        _start_at_zero(self.down_proj, self.up_proj)
 
     def forward(self, h: Tensor) -> Tensor:
-        output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj(self.ln(h))))
-        return output
+        return self.scale * self.up_proj(torch.relu(self.down_proj(self.ln(h))))
 
 
 class BridgeAdapter(nn.Module):
@@ -57,9 +54,7 @@ class BridgeAdapter(nn.Module):
         self.down_proj = nn.Linear(pooled, bottleneck)
         self.up_proj = nn.Linear(bottleneck, embed)
         self.scale = nn.Parameter(torch.full((1,), scale))
-        nn.init.kaiming_uniform_(self.down_proj.weight, a=math.sqrt(5))
-        for tensor in (self.down_proj.bias, self.up_proj.weight, self.up_proj.bias):
-            nn.init.zeros_(tensor)
+        _start_at_zero(self.down_proj, self.up_proj)
 
     @torch.no_grad()
     def set_statistics(self, features: Rows) -> None:
@@ -69,8 +64,14 @@ class BridgeAdapter(nn.Module):
         self.spread.copy_(variance.mean().sqrt().clamp_min(1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.scale * self.up_proj(torch.relu(self.down_proj((x - self.mean) / self.spread)))
-        return output
+        return self.scale * self.up_proj(torch.relu(self.down_proj((x - self.mean) / self.spread)))
+
+
+def _start_at_zero(down: nn.Linear, up: nn.Linear) -> None:
+    """AdaptFormer's start: the output is exactly zero because ``up`` is."""
+    nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+    for tensor in (down.bias, up.weight, up.bias):
+        nn.init.zeros_(tensor)
 
 
 def _thread() -> int:
@@ -81,21 +82,25 @@ def _thread() -> int:
 class BlockAdapters(nn.Module):
     """One AdaptFormer parallel to the MLP of each of ``blocks``: x' = u + MLP(LN2(u)) + AF(u).
 
-    The residual stream u is read as the input of the block's second layer norm and the adapter's output is added to
-    what the MLP branch hands to the residual sum, so the block's own forward stays untouched. Each thread has its own
-    stream, because a server scores several requests at once.
+    The residual stream u is read as the input of the MLP branch, which starts with the block's second layer norm or, in
+    blocks that normalise behind the MLP, with the MLP. The adapter's output is added to what the branch hands to the
+    residual sum, so the block's own forward stays untouched. Each thread has its own stream, because a server scores
+    several requests at once.
+
+    Raises:
+        ConfigError: blocks are of a kind that AdaptFormer does not know.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], width: int, bottleneck: int, scale: float) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], bottleneck: int, scale: float) -> None:
         super().__init__()
-        self.adapters = nn.ModuleList(AdaptFormer(width, bottleneck, scale) for _ in blocks)
+        branches = [_mlp_branch(block) for block in blocks]
+        self.adapters = nn.ModuleList(AdaptFormer(len(norm.weight), bottleneck, scale) for norm, _, _ in branches)
         self._inactive: set[int] = set()  # threads
         self._stream: dict[tuple[int, int], Tensor] = {}  # by thread and block
         self._handles = []
-        for index, block in enumerate(blocks):
-            norm, branch_end = _mlp_branch(block)
+        for index, (_, branch_start, branch_end) in enumerate(branches):
             self._handles += [
-                norm.register_forward_pre_hook(self._reader(index)),
+                branch_start.register_forward_pre_hook(self._reader(index)),
                 branch_end.register_forward_hook(self._adder(index)),
             ]
 
@@ -154,12 +159,18 @@ def block_adapters(tower: ImageTower, settings: Adapter) -> BlockAdapters | None
             "train.adapter.blocks",
             f"set it to at most {len(tower.blocks)}, or to 0 for all",
         )
-    return BlockAdapters(tower.blocks[-settings.blocks :], tower.block_width, settings.bottleneck, settings.scale)
+    return BlockAdapters(tower.blocks[-settings.blocks :], settings.bottleneck, settings.scale)
 
 
 def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | BridgeAdapter | None:
-    """The adapter of an image tower with none in its blocks, for ``location`` in ``settings``; None where there are
-    such, or adapters are off.
+    """The adapter of an image tower with none in its blocks.
+
+    Args:
+        towers: the frozen towers.
+        settings: section train.adapter; ``location`` chooses the adapter.
+
+    Returns:
+        The adapter, or None where there are adapters in blocks, or they are off.
     """
     if not settings.enabled or trains_blocks(towers.image, settings):
         return None
@@ -170,7 +181,14 @@ def bottleneck_adapter(towers: Towers, settings: Adapter) -> AdaptFormer | Bridg
 
 
 def text_adapters(tower: TextTower, settings: Adapter) -> BlockAdapters | None:
-    """Adapters in every block of a text tower; None where they are off.
+    """Adapters in every block of a text tower.
+
+    Args:
+        tower: the frozen text tower; hooks are put on its blocks.
+        settings: section train.adapter.
+
+    Returns:
+        The adapters, or None where ``towers`` in ``settings`` has no text, or adapters are off.
 
     Raises:
         ConfigError: the tower has no blocks that AdaptFormer knows.
@@ -183,15 +201,21 @@ def text_adapters(tower: TextTower, settings: Adapter) -> BlockAdapters | None:
             "train.adapter.towers",
             "set train.adapter.towers: image",
         )
-    block: Any = tower.blocks[0]
-    return BlockAdapters(tower.blocks, int(block.ln_2.weight.shape[0]), settings.bottleneck, settings.scale)
+    return BlockAdapters(tower.blocks, settings.bottleneck, settings.scale)
 
 
-def _mlp_branch(block: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The block's second norm and the last module of its MLP branch (before the residual sum)."""
-    for norm, ends in (("ln_2", ("ls_2", "mlp")), ("norm2", ("drop_path2", "ls2", "mlp"))):
-        if hasattr(block, norm):
-            return getattr(block, norm), next(getattr(block, end) for end in ends if hasattr(block, end))
+def _mlp_branch(block: Any) -> tuple[Any, nn.Module, nn.Module]:
+    """The block's second norm, and the first and last module of its MLP branch (before the residual sum)."""
+    from timm.models.eva import EvaBlockPostNorm
+    from timm.models.vision_transformer import ResPostBlock
+    from timm.models.vision_transformer_relpos import ResPostRelPosBlock
+
+    for name, ends in (("ln_2", ("ls_2", "mlp")), ("norm2", ("drop_path2", "ls2", "mlp"))):
+        if hasattr(block, name):
+            norm = getattr(block, name)
+            is_post_norm = isinstance(block, EvaBlockPostNorm | ResPostBlock | ResPostRelPosBlock)
+            end = next(getattr(block, end) for end in ends if hasattr(block, end))
+            return norm, block.mlp if is_post_norm else norm, end
     raise ConfigError(
         f"AdaptFormer does not know blocks of type {type(block).__name__}",
         "train.adapter",

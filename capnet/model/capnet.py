@@ -24,7 +24,7 @@ from capnet.model.adapters import BridgeAdapter, block_adapters, bottleneck_adap
 from capnet.model.class_head import ClassHead, fit_start
 from capnet.model.gcn import LabelGcn
 from capnet.model.losses.cross_entropy import Bce
-from capnet.model.members import LinearProbe, start_weights
+from capnet.model.members import LinearProbe, average_views, start_weights
 from capnet.model.prompts import PromptLearner
 from capnet.model.statistics import Rows, chunks
 from capnet.model.towers import Towers
@@ -44,6 +44,8 @@ class ClassFeatures:
 
 class CapNet(nn.Module):
     """The trained parts around frozen towers; ``towers`` are no child modules, so only trained tensors are saved."""
+
+    hand_written: Tensor  # un-normalised text features of the hand-written prompts [class, embed]
 
     def __init__(
         self, towers: Towers, prompt_names: Sequence[str], adjacency: Tensor, text_features: Tensor, settings: Train
@@ -77,7 +79,6 @@ class CapNet(nn.Module):
 
     @property
     def n_classes(self) -> int:
-        assert isinstance(self.hand_written, Tensor)
         return len(self.hand_written)
 
     @property
@@ -134,9 +135,7 @@ class CapNet(nn.Module):
         Training has a way of its own to ``encode`` prompts, because every step runs the text tower; what is evaluated
         and served is always encoded whole and in full precision, so that machines agree.
         """
-        hand_written = self.hand_written
-        assert isinstance(hand_written, Tensor)
-        text = hand_written
+        text = self.hand_written
         if self.prompt is not None:
             encoded = self.prompt(self.towers.text) if encode is None else encode(self.prompt)
             text = self.towers.centre(encoded.float())
@@ -146,9 +145,7 @@ class CapNet(nn.Module):
 
     def _zero_shot(self) -> Tensor:
         """Unit features of the hand-written prompts [class, embed]."""
-        hand_written = self.hand_written
-        assert isinstance(hand_written, Tensor)
-        return normalize(hand_written, dim=-1)
+        return normalize(self.hand_written, dim=-1)
 
     # ------------------------------------------------------------ image features
 
@@ -171,7 +168,7 @@ class CapNet(nn.Module):
         return blocks if divides else 0
 
     def image_features(self, pooled: Tensor, adapted: bool = True) -> Tensor:
-        """Unit image features [image, embed] of pooled features."""
+        """Unit image features [image, embed] of pooled features [image, pooled], without adapter if not ``adapted``."""
         adapter = self.adapter if adapted else None
         if adapter is not None and self.settings.adapter.location == "pooled":
             pooled = pooled + adapter(pooled)
@@ -183,7 +180,7 @@ class CapNet(nn.Module):
     # ------------------------------------------------------------ logits
 
     def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
-        """[image, class] from unit features."""
+        """Logits [image, class] from unit features [image, embed] and [class, embed]."""
         output = self.logit_scale.exp() * image_features @ class_features.T
         return output if self.logit_bias is None else output + self.logit_bias
 
@@ -199,8 +196,15 @@ class CapNet(nn.Module):
     def losses(
         self, encoded: Tensor, classes: ClassFeatures, loss: Callable[[Tensor, Loss], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The scalar to minimise, and the logits [image, class] of the five parts. ``encoded`` is from ``encode``;
-        ``loss`` gives the scalar loss of logits [image, class] under the settings of a loss.
+        """The training loss of a batch.
+
+        Args:
+            encoded: images as ``encode`` gives them.
+            classes: text features.
+            loss: gives the scalar loss of logits [image, class] under the settings of a loss.
+
+        Returns:
+            The scalar to minimise, and the logits [image, class] of the five parts.
         """
         embed = classes.refined.shape[1]
         logits = self.logits(encoded[:, :embed], classes.refined)
@@ -213,8 +217,7 @@ class CapNet(nn.Module):
         assert self.class_head is not None
         with torch.no_grad():
             cosines = self.image_features(pooled, adapted=False) @ zero_shot.T
-        output: Tensor = self.class_head(pooled, cosines)
-        return output
+        return self.class_head(pooled, cosines)
 
     def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
         """Logits [image, class] of each member that this model has; ``capnet`` is the paper's five parts.
@@ -240,7 +243,7 @@ class CapNet(nn.Module):
     def score(
         self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot logits, each [image, class]."""
+        """Served and zero-shot logits, each [image, class], of what ``members`` takes."""
         members = self.members(pooled, classes, pooled_plain)
         return self.served(members), members["zero_shot"]
 
@@ -248,17 +251,23 @@ class CapNet(nn.Module):
     def ensemble(
         self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Served and zero-shot scores in [0, 1], float32 [image, class], averaged over ``views`` [image, view, pooled].
+        """Served and zero-shot scores of images, averaged over their views.
 
-        ``average`` is logits, before the sigmoid (LIFT), or probabilities, behind it; the rest is as in ``members``.
+        Args:
+            views: features of the tower with its adapters, [image, view, pooled].
+            classes: text features.
+            average: as in ``average_views``.
+            views_plain: as ``pooled_plain`` in ``members``, [image, view, pooled].
+
+        Returns:
+            Each float32 [image, class] in [0, 1].
         """
-        flat = views.flatten(0, 1)
         plain = None if views_plain is None else views_plain.flatten(0, 1)
-        pairs = (item.view(*views.shape[:2], -1).double() for item in self.score(flat, classes, plain))
         served, zero_shot = (
-            item.mean(dim=1).sigmoid() if average == "logits" else item.sigmoid().mean(dim=1) for item in pairs
+            average_views(logits.view(*views.shape[:2], -1), average)
+            for logits in self.score(views.flatten(0, 1), classes, plain)
         )
-        return served.float(), zero_shot.float()
+        return served, zero_shot
 
     def forward(self, images: Tensor) -> Tensor:
         """Training logits [image, class] of images [image, 3, size, size]."""
@@ -269,7 +278,15 @@ class CapNet(nn.Module):
         return {name: tensor.detach().cpu().clone() for name, tensor in self.named_parameters()}
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put saved tensors back; raises ContractError where names or shapes differ, or values are no numbers."""
+        """Put saved tensors back.
+
+        Args:
+            tensors: by name, as ``trained_tensors`` gives them.
+            where: their file, for errors.
+
+        Raises:
+            ContractError: names or shapes differ, or values are no numbers.
+        """
         own = dict(self.named_parameters())
         check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()}, Path(where))
         if len(tensors) > len(own):

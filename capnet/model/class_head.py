@@ -43,10 +43,8 @@ class ClassHead(nn.Module):
 
     def forward(self, pooled: Tensor, cosines: Tensor) -> Tensor:
         """Logits [image, class] from pooled features [image, pooled] and image-text cosines [image, class]."""
-        output: Tensor = (
-            self.logit_scale.exp() * cosines + self.logit_bias + ((pooled - self.mean) / self.spread) @ self.weight.T
-        )
-        return output
+        standardised = (pooled - self.mean) / self.spread
+        return self.logit_scale.exp() * cosines + self.logit_bias + standardised @ self.weight.T
 
 
 def fit_start(cosines: Tensor, targets: Tensor, known: Tensor, counts: Tensor, loss: Loss) -> tuple[float, float]:

@@ -80,17 +80,15 @@ def save_model(
         classes: in the order of the model's columns.
         config: what else goes into config.json, such as sections backbone, tte and train, ``weight_hash``, ``blend``.
     """
-    fingerprint = {"class_fingerprint": classes.fingerprint}
-    write_tensors(folder / "model.safetensors", tensors, fingerprint)
+    write_tensors(folder / "model.safetensors", tensors, {"class_fingerprint": classes.fingerprint})
     write_graph(folder / "graph.safetensors", graph)
     write_classes(folder / "classes.json", classes)
-    prompt_fingerprint = graph.metadata["prompt_fingerprint"]
     write_json(
         folder / "config.json",
         {
             "schema": SCHEMA,
-            **fingerprint,
-            "prompt_fingerprint": prompt_fingerprint,
+            "class_fingerprint": classes.fingerprint,
+            "prompt_fingerprint": graph.metadata["prompt_fingerprint"],
             "graph": dict(graph.metadata),
             **config,
         },
@@ -153,7 +151,7 @@ def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbo
             Train.model_validate(renamed(config["train"])),
             Backbone.model_validate(config["backbone"]),
         )
-        # a default in their place would be another backbone, to be fetched from a network
+        # a default instead would be another backbone, to be fetched from a network
         problems = [
             f"no backbone.{name}" for name in ("name", "pretrained") if name not in sections[2].model_fields_set
         ]

@@ -50,7 +50,7 @@ def blend(text: Tensor, counted: Tensor, counts: Tensor, half_count: float) -> T
 
 
 def _off_diagonal_shares(matrix: Tensor) -> Tensor:
-    off = matrix.clamp(min=0).clone().fill_diagonal_(0.0)
+    off = matrix.clamp(min=0).fill_diagonal_(0.0)
     return off / off.sum(dim=1, keepdim=True).clamp(min=torch.finfo(off.dtype).tiny)
 
 
@@ -71,7 +71,7 @@ def linear_adjacency(similarity: Tensor, k: int, s: float) -> Tensor:
     Returns:
         [class, class], every row of sum 1: a class without any neighbour keeps all its weight on the diagonal.
     """
-    off = similarity.clamp(min=0).clone().fill_diagonal_(0.0)
+    off = similarity.clamp(min=0).fill_diagonal_(0.0)
     kept = torch.zeros_like(off)
     if k > 1:
         ranked = off.clone().fill_diagonal_(-1.0)  # never picks the diagonal

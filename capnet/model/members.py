@@ -1,4 +1,6 @@
-"""The members whose logits are blended into what is served, and the one of them that no gradient trains."""
+"""The members whose logits are blended into what is served: their weights, their mean over views, and the one of them
+that no gradient trains.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from capnet.config import Train
+
+
+def average_views(logits: Tensor, average: str) -> Tensor:
+    """Test-time ensembling: scores of images from the logits of their views.
+
+    Args:
+        logits: [image, view, class].
+        average: setting tte.average: logits, before the sigmoid (LIFT, Shi et al., ICML 2024), or probabilities, behind
+            it.
+
+    Returns:
+        float32 [image, class] in [0, 1], averaged in float64.
+    """
+    logits = logits.double()
+    scores = logits.mean(dim=1).sigmoid() if average == "logits" else logits.sigmoid().mean(dim=1)
+    return scores.float()
 
 
 class LinearProbe(nn.Module):

@@ -31,6 +31,8 @@ TEXT_PARTS = ("prompt.", "gcn.", "text_adapters.")  # trained tensors that only 
 class PackedCapNet(CapNet):
     """A trained CapNet without its text parts: class features are what they were when it was packed."""
 
+    refined: Tensor  # [class, embed]
+
     def __init__(self, towers: Towers, features: ClassFeatures, settings: Train) -> None:
         image_only = settings.adapter.model_copy(update={"towers": "image"})
         gcn = settings.gcn.model_copy(update={"enabled": False})
@@ -40,10 +42,7 @@ class PackedCapNet(CapNet):
 
     def class_features(self, *arguments: Any) -> ClassFeatures:
         """The packed ones, unit [class, embed]."""
-        refined, zero_shot = self.refined, self.hand_written
-        assert isinstance(refined, Tensor)
-        assert isinstance(zero_shot, Tensor)
-        return ClassFeatures(refined, zero_shot)
+        return ClassFeatures(self.refined, self.hand_written)
 
     def load_trained(self, tensors: Mapping[str, Tensor], where: str) -> None:
         super().load_trained(
@@ -61,8 +60,8 @@ def write_backbone(folder: Path, model: CapNet) -> None:
     towers = model.towers
     with torch.no_grad():
         features = model.class_features()
-    tensors = {f"{IMAGE}{name}": tensor.detach().cpu() for name, tensor in towers.image.visual.state_dict().items()}
-    tensors |= {REFINED: features.refined.cpu(), ZERO_SHOT: features.zero_shot.cpu()}
+    tensors = {f"{IMAGE}{name}": tensor for name, tensor in towers.image.visual.state_dict().items()}
+    tensors |= {REFINED: features.refined, ZERO_SHOT: features.zero_shot}
     metadata = {
         "architecture": dict(towers.architecture),
         "preprocess": asdict(towers.preprocess),

@@ -22,6 +22,8 @@ PLACEHOLDER = "x"  # one token in every tokenizer used here; its embedding is re
 class PromptLearner(nn.Module):
     """Embeds ``[context] class name.`` with learnable context [class or 1, length, width]."""
 
+    tokens: Tensor  # [class, length]
+
     def __init__(self, text: TextTower, prompt_names: Sequence[str], settings: Prompt) -> None:
         super().__init__()
         words = settings.phrase if settings.init == "phrase" else " ".join([PLACEHOLDER] * settings.length)
@@ -31,23 +33,29 @@ class PromptLearner(nn.Module):
             if settings.init == "phrase":
                 context = text.embed(tokens[:, start : start + length].to(next(text.parameters()).device)).cpu()
             else:
-                context = torch.randn(len(tokens), length, _width(text)) * 0.02
+                width = text.word_embedding.weight.shape[1]
+                context = torch.randn(len(tokens), length, width) * 0.02
             if settings.shared:
                 context = context[:1]
-        _refuse_cut_names(text, tokens, words, prompt_names)
+        _refuse_cut_names(text, words, prompt_names)
         self.context = nn.Parameter(context.clone())
         self.register_buffer("tokens", tokens, persistent=False)
         self.start, self.chunk = start, settings.chunk
 
     def forward(self, text: TextTower, classes: Tensor | None = None) -> Tensor:
-        """Un-normalised text features [class, embed] of all classes, or of those with the numbers ``classes`` [class].
+        """Encode the prompts of classes.
 
         Of more than ``chunk`` classes the activations of one chunk are held at a time: of the last one, where the
         gradient starts. Those of the others are computed again when it reaches them.
+
+        Args:
+            text: the text tower.
+            classes: their numbers, int64 [class]; None: all.
+
+        Returns:
+            Un-normalised text features [class, embed].
         """
-        tokens = self.tokens
-        assert isinstance(tokens, Tensor)
-        context = self.context.expand(len(tokens), -1, -1)
+        tokens, context = self.tokens, self.context.expand(len(self.tokens), -1, -1)
         if classes is not None:
             tokens, context = tokens[classes], context[classes]
         rest = len(tokens) % self.chunk
@@ -57,7 +65,7 @@ class PromptLearner(nn.Module):
         return torch.cat([*again, self._encode(text, *parts[-1])])
 
     def _encode(self, text: TextTower, tokens: Tensor, context: Tensor) -> Tensor:
-        """Features [class, embed] of ``context`` [class, length, width] in the place it has in ``tokens``."""
+        """Features [class, embed] of ``context`` [class, length, width] at its position in ``tokens``."""
         fixed = text.embed(tokens)  # [class, length, width], no gradient
         context = context.to(fixed)
         embeddings = torch.cat([fixed[:, : self.start], context, fixed[:, self.start + context.shape[1] :]], dim=1)
@@ -80,13 +88,7 @@ def context_position(text: TextTower, words: str) -> tuple[int, int]:
     return start, end - start
 
 
-def _width(text: TextTower) -> int:
-    weight = text.word_embedding.weight
-    assert isinstance(weight, Tensor)
-    return int(weight.shape[1])
-
-
-def _refuse_cut_names(text: TextTower, tokens: Tensor, words: str, prompt_names: Sequence[str]) -> None:
+def _refuse_cut_names(text: TextTower, words: str, prompt_names: Sequence[str]) -> None:
     """A prompt longer than the tower's context would silently lose the end of its class name."""
     longer = text.tokenizer([f"{words} {name}. cat" for name in prompt_names])
     shorter = text.tokenizer([f"{words} {name}." for name in prompt_names])

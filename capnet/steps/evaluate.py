@@ -26,7 +26,7 @@ from capnet.contracts import (
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.evaluation.baselines import Chosen, choose_probe, probe_document, probe_scores
+from capnet.evaluation.baselines import Chosen, choose_probe, probe_scores
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.metrics import Bools, Floats
@@ -84,12 +84,11 @@ def evaluate(
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
     train_features = None
-    if fits:  # the mean of the views is all that the probe needs
-        train_means = scorer.frozen(rows["train"], root, "training (test-time views of)").mean(dim=1)
-        train_features = train_means.unsqueeze(1).numpy()
-    held_out, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
-    has_held_out = held_out.is_file() and (val is None or config.get("refit_rows"))
-    out_of_fold, views = read_predictions(held_out) if has_held_out else None, config["tte"]
+    if fits:
+        train_features = scorer.frozen(rows["train"], root, "training (test-time views of)").mean(dim=1).numpy()
+    path, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
+    has_held_out = path.is_file() and (val is None or config.get("refit_rows"))
+    out_of_fold, views = read_predictions(path) if has_held_out else None, config["tte"]
 
     # many small problems: more threads are slower, and another number of them gives other bits
     with threadpool_limits(1):
@@ -119,7 +118,8 @@ def evaluate_scores(
         classes: the columns of all scores.
         scored_val: scores of the validation rows; None where there are none.
         scored_test: scores of the test rows.
-        train_features: float32 [image, view, feature], from which the linear probe is fitted unless ``probe`` is given.
+        train_features: means over views, float32 [image, feature], from which the linear probe is fitted unless
+            ``probe`` is given.
         config: the section ``evaluate``.
         out_of_fold: scores of training rows, validation rows or both by models that had not seen them: thresholds are
             chosen on these. Beside validation rows it says that the model was refitted on them: its own scores of these
@@ -160,7 +160,8 @@ def evaluate_scores(
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
     if probe is not None:
-        evaluation["probe"] = probe_document(probe, len(train.rows) + (len(val.rows) if refitted else 0))
+        fitted_rows = len(train.rows) + (len(val.rows) if refitted else 0)
+        evaluation["probe"] = probe.document() | {"train_rows": fitted_rows}
     return {
         "predictions": predictions([val, test] if len(val.rows) else [test]),
         "evaluation": evaluation,
@@ -187,14 +188,14 @@ def fit_missing_probe(
 
     Args:
         train: the training rows.
-        features: theirs, [image, view, feature].
+        features: theirs, means over views [image, feature].
         val, scored_val: the validation rows with their features; None where there are none.
         config: the section ``evaluate``.
         refit: fit on the validation rows, too, after they have chosen.
     """
     rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
-    means, groups = features.mean(axis=1), known_groups(train.rows["group"].tolist())
-    return choose_probe(means, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
+    groups = known_groups(train.rows["group"].tolist())
+    return choose_probe(features, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
 
 
 def objectives_of(classes: Classes, settings: Threshold) -> list[str]:

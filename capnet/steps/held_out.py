@@ -38,7 +38,7 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
     if val.empty:
         return None
     labels = trainer.labels(val)
-    if not (labels.targets.bool() & labels.known.bool()).any():
+    if not labels.targets.any():
         todo = "set split.validation.source: none, or give more validation rows"
         if (val["given_split"] == "val").any():  # these stay, whatever the settings say
             todo = (
@@ -127,7 +127,6 @@ def fit_blend(
         Its weights, and what each member gains.
     """
     labels = trainer.labels(rows)
-    known = labels.known.numpy()
     means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
     # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
     preferred: tuple[str, ...] = ("capnet", "class_head")
@@ -135,4 +134,4 @@ def fit_blend(
         preferred += ("linear_probe",)
     units = unit_codes(rows["group"].tolist())
     where = "val" if folds is None else "out_of_fold"
-    return choose_blend(means, labels.targets.numpy() & known, known, units, where, preferred, folds)
+    return choose_blend(means, labels.targets.numpy(), labels.known.numpy(), units, where, preferred, folds)

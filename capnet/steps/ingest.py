@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-NAMED = 5  # left-out pictures named in a warning; left_out.csv has all
+NAMED = 5  # left-out images named in a warning; left_out.csv has all
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
@@ -42,7 +42,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         outputs: ``manifest``, the folder to write.
 
     Returns:
-        Number of pictures, of classes, of pictures without a label and, if there are any, of those left out and of
+        Number of images, of classes, of images without a label and, if there are any, of those left out and of
         corrected labels.
 
     Raises:
@@ -83,15 +83,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for name, ids in lists.items():
         if ids:
             write_id_list(manifest, name, ids)
-    for item in annotations.classes.items:
-        if item.name.casefold() in NOTHING:
-            traps = params.data.format == "camera_traps"
-            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
-            log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
-    for warning in annotations.warnings:
-        log.warning("%s", warning)
-    for reason, count in annotations.left_out.items():
-        log.warning("%d images left out: %s", count, reason)
+    _warn(annotations, params.data.format)
     blank = sum(not len(labels) for labels in rows["labels"])
     left_out = len(faults) + sum(annotations.left_out.values())
     classes = float(len(annotations.classes))
@@ -115,6 +107,19 @@ def read_annotations(folder: DataFolder, params: Params) -> Annotations:
         what = f"the reader of data.format = {params.data.format} returned {type(annotations).__name__}"
         raise DataError(what, "reader", "return what make_rows gives")
     return annotations
+
+
+def _warn(annotations: Annotations, data_format: str) -> None:
+    """Log what may be wrong with the classes, and what the reader left out."""
+    for item in annotations.classes.items:
+        if item.name.casefold() in NOTHING:
+            traps = data_format == "camera_traps"
+            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
+            log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
+    for warning in annotations.warnings:
+        log.warning("%s", warning)
+    for reason, count in annotations.left_out.items():
+        log.warning("%d images left out: %s", count, reason)
 
 
 def _images(

@@ -29,8 +29,8 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     settings = params.register_
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
-    found = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
-    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, found))
+    registered = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
+    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, registered))
     record = {
         "schema": SCHEMA,
         "name": settings.name,
@@ -39,4 +39,4 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         "metrics": candidate.headline,
     }
     write_json(outputs["registration"], record)
-    return {"version": float(found.version), **candidate.headline}
+    return {"version": float(registered.version), **candidate.headline}

@@ -270,5 +270,4 @@ def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -
 def _history_csv(result: Fit) -> str:
     """One line an epoch; empty where a value was not measured."""
     frame = pd.DataFrame(result.history, columns=list(HISTORY)).astype({"epoch": int, "step": int})
-    text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.6f")
-    return text
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6f")

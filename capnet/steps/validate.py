@@ -1,4 +1,4 @@
-"""The validate stage: the split table and the pictures -> validation.json, a page, Data Docs; a critical failure stops
+"""The validate stage: the split table and the images -> validation.json, a page, Data Docs; a critical failure stops
 the run.
 """
 

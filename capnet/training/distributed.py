@@ -114,7 +114,14 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """The group that torchrun started this process in, by its environment variables; elsewhere a group of one."""
+    """The group that torchrun started this process in, by its environment variables; elsewhere a group of one.
+
+    Args:
+        device: that this process computes on; where it is a GPU, torch is given the one of the process.
+
+    Raises:
+        ConfigError: there are more processes than GPUs on this machine.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
         yield SINGLE_PROCESS

@@ -18,8 +18,8 @@ def make_optimiser(model: CapNet, settings: Train) -> torch.optim.AdamW:
         settings: section train; learning rates and weight decay are those of ``optimiser`` and ``class_head``.
 
     Returns:
-        The optimiser; each group keeps the highest learning rate of its part as ``initial_lr``, where torch's schedules
-        look for it.
+        The optimiser; each group keeps the highest learning rate of its part as ``initial_lr``, as torch's schedules
+        expect.
     """
     groups = []
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Scores of rows by a model in training: what validation, the blend and out-of-fold thresholds look at."""
+"""Scores of rows by a model in training, for validation, the blend and out-of-fold thresholds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from capnet.data.images.stored_features import Features
 from capnet.data.images.stream import passes, stream, without_faults
 from capnet.model.capnet import CapNet
+from capnet.model.members import average_views
 from capnet.training.distributed import SINGLE_PROCESS
 from capnet.training.trainer import Trainer
 
@@ -53,14 +54,13 @@ def combine(members: Mapping[str, Tensor], weights: Mapping[str, float], average
     Args:
         members: logits [row, view, class] by member.
         weights: of the members; one of weight 0 may be missing.
-        average: setting tte.average, logits or probabilities.
+        average: as in ``average_views``.
 
     Returns:
         float32 [row, class] in [0, 1].
     """
     logits = torch.stack([weight * members[name].double() for name, weight in weights.items() if weight]).sum(dim=0)
-    scores = logits.mean(dim=1).sigmoid() if average == "logits" else logits.sigmoid().mean(dim=1)
-    return scores.float().numpy()
+    return average_views(logits, average).numpy()
 
 
 def served_scores(trainer: Trainer, model: CapNet, rows: pd.DataFrame, plain: Features | None, what: str) -> np.ndarray:

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of a table: ``targets`` and ``known`` bool [row, class], ``image_ids`` [row] for messages."""
+    """Labels of a table: ``targets``, none of them unknown, and ``known`` bool [row, class]; ``image_ids`` [row]."""
 
     targets: Tensor
     known: Tensor
@@ -53,7 +53,7 @@ class Labels:
     @cached_property
     def counts(self) -> Tensor:
         """Known positives per class [class]."""
-        return (self.targets & self.known).sum(dim=0)
+        return self.targets.sum(dim=0)
 
     def to(self, device: torch.device) -> Labels:
         return Labels(self.targets.to(device), self.known.to(device), self.image_ids)
@@ -88,7 +88,7 @@ class Trainer:
         return model.to(self.machine.device)
 
     def labels(self, rows: pd.DataFrame) -> Labels:
-        """Labels of ``rows``, whose columns labels and unknown list class indices; an unknown one is no positive."""
+        """Labels of ``rows``, whose columns labels and unknown list class indices."""
         unknown = label_matrix(rows["unknown"], len(self.classes))
         targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
         return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
@@ -113,8 +113,11 @@ class Trainer:
         return self._stored(self.towers.image.pooled, "", rows, transform, what)
 
     def tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> StoredFeatures:
-        """Tokens [row, view, token, width] before the image tower's last ``blocks`` blocks, of the views of all
-        ``transforms``.
+        """Tokens [row, view, token, width] before the image tower's last ``blocks`` blocks, from the feature store.
+
+        Args:
+            rows, what: as in ``features``.
+            transforms: the views of all of these.
 
         Raises:
             ConfigError: they need more than the feature store may hold.
@@ -204,13 +207,12 @@ class Trainer:
         optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
         losses = LateLosses(self.machine.device, labels.image_ids)
         steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
-        total = settings.epochs * steps
         with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"
             kept = {f"kept.{name}": tensor for name, tensor in prompts.kept.items()}
             checkpoint = Checkpoint(path, dict(model.named_parameters()) | kept, optimiser, group)
             progress = checkpoint.load()
-            schedule = make_schedule(optimiser, settings.optimiser.warmup, total, progress.step)
+            schedule = make_schedule(optimiser, settings.optimiser.warmup, settings.epochs * steps, progress.step)
             if progress.step and group.is_main_process:
                 logger.info("%s goes on after step %d of %d of an earlier run", what, progress.step, last * steps)
             advance(progress.step)
@@ -218,8 +220,7 @@ class Trainer:
                 todo = batches(labels.targets.numpy(), settings, seed, epoch)[len(progress.losses) :]
                 images.announce([group.share(batch) for batch in todo], epoch)
                 for batch in todo:
-                    shown = (labels.targets & labels.known)[batch].any(dim=0)
-                    encode = partial(prompts.encode, positive=shown)
+                    encode = partial(prompts.encode, positive=labels.targets[batch].any(dim=0))
                     losses.add(*self.step(model, optimiser, images, encode, on_device, batch, epoch), batch)
                     schedule.step()
                     progress.step += 1

@@ -1,5 +1,5 @@
 """The registry of backbones: one file for each, or for a family, with an entry that holds all that is known of it. A
-file that defines ``BACKBONES`` is found. How towers are built and weights are read is in capnet/model/towers.
+file that defines ``BACKBONES`` is registered. How towers are built and weights are read is in capnet/model/towers.
 """
 
 from __future__ import annotations

@@ -30,6 +30,9 @@ class Loss(Section):
 
         Returns:
             A scalar, usually the ``masked_mean`` of elements [image, class].
+
+        Raises:
+            NotImplementedError: the subclass has none.
         """
         raise NotImplementedError(f"{type(self).__name__} has no compute")
 

@@ -82,8 +82,7 @@ class AttentionPool(nn.Module):
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding.to(x.dtype)
         projected = (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x))
         q, k, v = (item.unflatten(2, (self.heads, -1)).transpose(1, 2) for item in projected)
-        pooled: Tensor = self.c_proj(attend(q, k, v).transpose(1, 2).flatten(1))
-        return pooled
+        return self.c_proj(attend(q, k, v).transpose(1, 2).flatten(1))
 
 
 def without_copies(tower: Any) -> Any:

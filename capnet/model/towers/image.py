@@ -49,7 +49,7 @@ class ImageTower(nn.Module):
             size: width and height of its images in pixels.
         """
         if not self.blocks and self.folded is None:
-            self.folded = folded(self.visual if self._head is None else self.visual.trunk, size)
+            self.folded = folded(self.network, size)
 
     @property
     def network(self) -> Any:
@@ -61,29 +61,23 @@ class ImageTower(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """Transformer blocks, none for convolutional towers."""
-        owner = getattr(self.visual, "trunk", getattr(self.visual, "transformer", None))
-        blocks = getattr(owner, "blocks", None) if hasattr(self.visual, "trunk") else getattr(owner, "resblocks", None)
-        is_vit = blocks is not None and len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
-        return list(blocks) if blocks is not None and is_vit else []
+        if self._head is None:
+            blocks = getattr(getattr(self.visual, "transformer", None), "resblocks", [])
+        else:
+            blocks = getattr(self.visual.trunk, "blocks", [])
+        is_vit = len(blocks) > 0 and any(hasattr(blocks[0], name) for name in ("norm2", "ln_2"))
+        return list(blocks) if is_vit else []
 
     @property
     def is_convolutional(self) -> bool:
         """Whether one thread a batch is faster than threads that share each batch: true of convolutional towers."""
         return not self.blocks
 
-    @property
-    def block_width(self) -> int:
-        """Width of the residual stream of the blocks."""
-        block: Any = self.blocks[0]
-        norm = block.ln_2 if hasattr(block, "ln_2") else block.norm2
-        return int(norm.weight.shape[0])
-
     def pooled(self, images: Tensor) -> Tensor:
         """Pooled features [image, pooled] of images [image, 3, size, size]."""
         if self.folded is not None:
             images = images.contiguous(memory_format=torch.channels_last)
-        output: Tensor = self.network(images)
-        return output
+        return self.network(images)
 
     @property
     def divides(self) -> bool:
@@ -112,8 +106,7 @@ class ImageTower(nn.Module):
             x = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(images))))
         for block in self.blocks[:-blocks]:
             x = block(x)
-        output: Tensor = x
-        return output
+        return x
 
     def pooled_of_tokens(self, tokens: Tensor, blocks: int) -> Tensor:
         """Run the tower's last blocks on ``tokens``.
@@ -128,14 +121,11 @@ class ImageTower(nn.Module):
         x = tokens
         for block in self.blocks[-blocks:]:
             x = block(x)
-        if self._head is None:
-            pooled, _ = self.visual._pool(x)
-            output: Tensor = pooled if self.visual.proj is None else pooled @ self.visual.proj
-        else:
-            output = self.visual.trunk.forward_head(self.visual.trunk.norm(x))
-        return output
+        if self._head is not None:
+            return self.visual.trunk.forward_head(self.visual.trunk.norm(x))
+        pooled, _ = self.visual._pool(x)
+        return pooled if self.visual.proj is None else pooled @ self.visual.proj
 
     def project(self, pooled: Tensor) -> Tensor:
         """Features in the joint space [image, embed], un-normalised, of pooled features [image, pooled]."""
-        output: Tensor = self._head(pooled) if self._head is not None else pooled
-        return output
+        return pooled if self._head is None else self._head(pooled)

@@ -33,7 +33,7 @@ CONTEXT_LENGTH = 64
 EMBED_DIM = 384
 
 
-def load_lit(entry: BackboneEntry, settings: Backbone, size: int = 0) -> Towers:
+def load_lit(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
     """Build the towers of an offline backbone from the installed weight packages.
 
     Args:

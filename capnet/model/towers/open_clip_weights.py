@@ -26,7 +26,6 @@ from capnet.model.towers.pair import Towers, assemble, tensors_digest
 from capnet.progress import quiet
 
 log = logging.getLogger(__name__)
-GELUS = ("GELU", "QuickGELU")
 LAYOUTS = (  # what a loader's error holds, what that says of a file, and what to do
     (
         "TorchScript archives",
@@ -47,7 +46,7 @@ LAYOUTS = (  # what a loader's error holds, what that says of a file, and what t
 )
 
 
-def load_open_clip(settings: Backbone, image_size: int = 0, others: Sequence[str] = ()) -> Towers:
+def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -> Towers:
     """Build the towers of an open_clip model.
 
     Args:
@@ -127,7 +126,8 @@ def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:
             "settings",
             f"tags are: {', '.join(tags) or 'none'}; or give a .pt or .safetensors file, or local-dir:FOLDER",
         )
-    _demand_quick_gelu(name, open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False), f"tag {source}")
+    if open_clip.get_pretrained_cfg(name, source).get("quick_gelu", False):
+        _require_quick_gelu(name, f"tag {source}")
     return name, source, ""
 
 
@@ -147,7 +147,7 @@ def _check_file(path: Path, name: str) -> str:
         )
     digest = sha256_file(path)
     if digest in OPENAI_WEIGHTS:
-        _demand_quick_gelu(name, True, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
+        _require_quick_gelu(name, f"{path} (OpenAI's {OPENAI_WEIGHTS[digest]})")
     else:
         _warn_of_activation(name, path)
     return digest
@@ -164,7 +164,7 @@ def _warn_of_activation(name: str, path: Path) -> None:
             " those of LAION and DataComp %s",
             path,
             name,
-            GELUS[name != plain],
+            "GELU" if name == plain else "QuickGELU",
             plain,
             plain,
         )
@@ -223,11 +223,10 @@ def _folder_digest(folder: Path) -> str:
     return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
 
 
-def _demand_quick_gelu(name: str, needed: bool, source: str) -> None:
+def _require_quick_gelu(name: str, source: str) -> None:
     import open_clip
 
-    has = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
-    if needed and not has:
+    if not (open_clip.get_model_config(name) or {}).get("quick_gelu", False):
         raise ConfigError(
             f"backbone.name = {name!r} runs GELU, but these weights were trained with QuickGELU",
             source,
@@ -284,7 +283,7 @@ def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
     import open_clip
 
     try:
-        tokenizer: Callable[..., Tensor] = open_clip.get_tokenizer(name)
+        return open_clip.get_tokenizer(name)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
@@ -292,4 +291,3 @@ def _tokenizer(name: str, settings: Backbone) -> Callable[..., Tensor]:
             "open_clip.get_tokenizer",
             "save model, config and tokenizer to a folder and set backbone.pretrained: local-dir:FOLDER",
         ) from None
-    return tokenizer

@@ -30,14 +30,16 @@ class TextTower(nn.Module):
         return tokens[:, : self.used_length(tokens)]
 
     def used_length(self, tokens: Tensor) -> int:
+        """How many columns of ``tokens`` [text, length] the features depend on."""
         return tokens.shape[1]
 
     def embed(self, tokens: Tensor) -> Tensor:
-        output: Tensor = self.word_embedding(tokens)
-        return output
+        """Word embeddings [text, length, width] of ``tokens`` [text, length]."""
+        return self.word_embedding(tokens)
 
     @property
-    def word_embedding(self) -> nn.Module:
+    def word_embedding(self) -> nn.Embedding:
+        """The table of word embeddings; raises AttributeError where a tower has none."""
         raise AttributeError("a text tower names its word embedding")
 
     @property
@@ -46,6 +48,18 @@ class TextTower(nn.Module):
         return []
 
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        """Un-normalised text features.
+
+        Args:
+            embeddings: [text, length, width], those of ``embed`` or others instead of some of them.
+            tokens: [text, length], for masks and the position of the feature.
+
+        Returns:
+            [text, embed].
+
+        Raises:
+            AttributeError: a tower encodes none.
+        """
         raise AttributeError("a text tower encodes embeddings")
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -62,9 +76,8 @@ class OpenClipTextTower(TextTower):
         self.tower = without_copies(pooled_only(tower))
 
     @property
-    def word_embedding(self) -> nn.Module:
-        module: nn.Module = self.tower.token_embedding
-        return module
+    def word_embedding(self) -> nn.Embedding:
+        return self.tower.token_embedding
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -109,9 +122,8 @@ class MaskedTextTower(TextTower):
         tower.transformer.set_attn_implementation("eager")  # torch's fused kernel is slow for short texts on a CPU
 
     @property
-    def word_embedding(self) -> nn.Module:
-        module: nn.Module = self.tower.transformer.get_input_embeddings()
-        return module
+    def word_embedding(self) -> nn.Embedding:
+        return self.tower.transformer.get_input_embeddings()
 
     def used_length(self, tokens: Tensor) -> int:
         return max(1, int((tokens != self.tower.config.pad_token_id).sum(dim=1).max()))
@@ -121,8 +133,7 @@ class MaskedTextTower(TextTower):
         # as what is added to scores [text, 1, 1, length]: of a mask of ones and zeros transformers fetches values
         added = (1 - mask)[:, None, None].to(embeddings) * torch.finfo(embeddings.dtype).min
         output = self.tower.transformer(inputs_embeds=embeddings, attention_mask=added)
-        features: Tensor = self.tower.proj(self.tower.pooler(output, mask))
-        return features
+        return self.tower.proj(self.tower.pooler(output, mask))
 
 
 class OtherTextTower(OpenClipTextTower):
@@ -131,10 +142,9 @@ class OtherTextTower(OpenClipTextTower):
     def encode(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         handle = self.word_embedding.register_forward_hook(lambda module, arguments, output: embeddings.to(output))
         try:
-            features: Tensor = self.tower(tokens)
+            return self.tower(tokens)
         finally:
             handle.remove()
-        return features
 
 
 def pooled_only(tower: Any) -> Any:
@@ -145,25 +155,32 @@ def pooled_only(tower: Any) -> Any:
 
 
 def make_text_tower(model: Any, tokenizer: Tokenizer) -> TextTower:
-    """The kind of tower that an open_clip model has; CLIP keeps its text parts on the model itself."""
-    tower = getattr(model, "text", model)
+    """The text tower of an open_clip model; CLIP keeps its text parts on the model itself.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+        tokenizer: texts -> token ids [text, length].
+    """
+    tower = model.text if hasattr(model, "text") else _TextParts(model)
     if hasattr(tower, "pooler"):
         return MaskedTextTower(tower, tokenizer)
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", ""))
     causal = getattr(tower, "attn_mask", None) is not None and pool in ("argmax", "eos")
     plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
-    if causal and plain:
-        if tower is model:
-            tower = _text_parts(model)
-        return CausalTextTower(tower, tokenizer)
-    return OtherTextTower(tower, tokenizer)
+    return CausalTextTower(tower, tokenizer) if causal and plain else OtherTextTower(tower, tokenizer)
 
 
-def _text_parts(model: Any) -> nn.Module:
+class _TextParts(nn.Module):
     """CLIP's text modules without its image tower, so that moving or hashing one does not touch the other."""
-    parts = nn.Module()
-    for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
-        setattr(parts, name, getattr(model, name))
-    parts.register_buffer("attn_mask", model.attn_mask, persistent=False)
-    parts.pool_type, parts.eos_id = model.text_pool_type, model.text_eos_id
-    return parts
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
+            setattr(self, name, getattr(model, name))
+        self.register_buffer("attn_mask", model.attn_mask, persistent=False)
+        self.text_pool_type, self.text_eos_id = model.text_pool_type, model.text_eos_id
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        from open_clip import CLIP
+
+        return CLIP.encode_text(self, tokens)

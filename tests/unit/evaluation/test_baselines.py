@@ -14,7 +14,6 @@ from capnet.evaluation.baselines import (
     MOST_CLASSES,
     choose_probe,
     class_folds,
-    probe_document,
     probe_logits,
     probe_scores,
     score_out_of_fold,
@@ -88,7 +87,7 @@ def test_the_settings_of_the_best_validation_map_are_chosen() -> None:
     )
     assert max(results.values()) - min(results.values()) > 0.01, "the choice must matter"
     assert found.chosen_on == "val"
-    assert probe_document(found, 120)["c"] == found.settings.c
+    assert found.document()["c"] == found.settings.c
 
 
 def test_a_refit_keeps_the_choice_and_the_scores_of_the_rows_that_made_it() -> None:

@@ -9,6 +9,9 @@ import pytest
 import timm
 import torch
 from open_clip.transformer import VisionTransformer
+from timm.models.eva import EvaBlockPostNorm
+from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer_relpos import ResPostRelPosBlock
 from torch import nn
 
 from capnet.errors import ConfigError
@@ -59,9 +62,8 @@ def test_a_clip_vit_with_adapters_matches_the_reference(reference):
     image = doubles(case["image"])
     np.testing.assert_allclose(vit(image).detach(), case["projected_without_adapter"], atol=1e-10)
     tuner = {name.removeprefix("adaptformer_list."): doubles(value) for name, value in case["tuner_params"].items()}
-    adapters = BlockAdapters(
-        list(vit.transformer.resblocks), shape["width"], tuner["0.down_proj.weight"].shape[0], 1.0
-    ).double()
+    bottleneck = tuner["0.down_proj.weight"].shape[0]
+    adapters = BlockAdapters(list(vit.transformer.resblocks), bottleneck, 1.0).double()
     adapters.adapters.load_state_dict(tuner)
     np.testing.assert_allclose(vit(image).detach(), case["projected_with_adapter"], atol=1e-10)
     adapters.active = False
@@ -71,7 +73,7 @@ def test_a_clip_vit_with_adapters_matches_the_reference(reference):
 def test_threads_share_neither_the_stream_of_their_images_nor_whether_adapters_are_on():
     torch.manual_seed(0)
     vit = VisionTransformer(32, 16, width=32, layers=2, heads=2, mlp_ratio=4.0, output_dim=16).eval()
-    adapters = BlockAdapters(list(vit.transformer.resblocks), 32, 4, 1.0)
+    adapters = BlockAdapters(list(vit.transformer.resblocks), 4, 1.0)
     for adapter in adapters.adapters:
         nn.init.normal_(adapter.up_proj.weight)
 
@@ -130,7 +132,7 @@ def test_timm_blocks_get_the_adapter_beside_their_mlp(scale):
     image = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         before = vit(image)
-        adapters = BlockAdapters(list(vit.blocks), 192, 4, scale)
+        adapters = BlockAdapters(list(vit.blocks), 4, scale)
         assert torch.equal(vit(image), before)
         for adapter in adapters.adapters:
             nn.init.normal_(adapter.up_proj.weight)
@@ -154,4 +156,18 @@ def test_timm_blocks_get_the_adapter_beside_their_mlp(scale):
 
 def test_unknown_blocks_are_refused():
     with pytest.raises(ConfigError, match="Linear"):
-        BlockAdapters([nn.Linear(2, 2)], 2, 1, 1.0)
+        BlockAdapters([nn.Linear(2, 2)], 1, 1.0)
+
+
+@pytest.mark.parametrize("kind", [EvaBlockPostNorm, ResPostBlock, ResPostRelPosBlock])
+def test_blocks_that_normalise_behind_the_mlp_get_the_adapter_beside_both(kind):
+    """Those of EVA02-E-14: x' = u + LN2(MLP(u)) + AF(u)."""
+    torch.manual_seed(0)
+    block, x = kind(16, 2).eval(), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        block.norm2.weight.fill_(2.0)
+        u = x + block.norm1(block.attn(x))
+        plain = u + block.norm2(block.mlp(u))
+        (adapter,) = BlockAdapters([block], 4, 1.0).adapters
+        nn.init.normal_(adapter.up_proj.weight)
+        torch.testing.assert_close(block(x), plain + adapter(u))

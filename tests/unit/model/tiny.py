@@ -32,6 +32,12 @@ CONFIGS = {
         },
         "text_cfg": {**TEXT, "context_length": 20, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
     },
+    # CLIPA: text without causal mask, pooled at the last position, on the model itself as CLIP's
+    "tiny-clipa": {
+        "embed_dim": 24,
+        "vision_cfg": {**VIT, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+        "text_cfg": {**TEXT, "context_length": 32, "no_causal_mask": True, "pool_type": "last"},
+    },
     # CoCa: both towers attend for a caption as well; the text's feature is that of a token put behind it
     "tiny-coca": {
         "embed_dim": 24,

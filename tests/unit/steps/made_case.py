@@ -93,7 +93,9 @@ def make_case(
             features[rows],
         )
 
-    return Case(table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"])
+    return Case(
+        table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"].mean(axis=1)
+    )
 
 
 def stored(found: dict[str, Any], variant: str, side: str) -> np.ndarray:

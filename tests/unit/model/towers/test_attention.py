@@ -105,7 +105,7 @@ def test_adapters_in_blocks_do_what_they_do_around_open_clips_attention(models):
     for adapter in found.adapters:
         nn.init.normal_(adapter.up_proj.weight)
     plain = nn.Module()
-    plain.blocks, plain.block_width = list(other.visual.transformer.resblocks), tower.block_width
+    plain.blocks = list(other.visual.transformer.resblocks)
     expected = block_adapters(plain, Adapter(bottleneck=4)).double()
     expected.load_state_dict(found.state_dict())
     torch.testing.assert_close(tower.pooled(images), other.visual(images), atol=1e-9, rtol=1e-9)

@@ -31,7 +31,7 @@ def test_a_vit_at_another_size_is_open_clips(name, make_towers, tmp_path):
         )
     assert towers.preprocess.size == size != own.preprocess.size
     assert not any(parameter.requires_grad for parameter in towers.image.parameters())
-    adapters = BlockAdapters(towers.image.blocks, towers.image.block_width, 8, 1.0)
+    adapters = BlockAdapters(towers.image.blocks, 8, 1.0)
     towers.image.pooled(images).sum().backward()
     assert any(parameter.grad is not None for parameter in adapters.parameters())
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 KINDS = {
     "tiny-clip": CausalTextTower,
     "tiny-not-causal": OtherTextTower,
+    "tiny-clipa": OtherTextTower,
     "tiny-coca": OtherTextTower,
     "tiny-biomed": MaskedTextTower,
 }
@@ -28,7 +29,10 @@ def test_text_features_equal_open_clips_at_full_length(name, make_towers, tmp_pa
     torch.manual_seed(0)
     model = open_clip.create_model(name, pretrained=None, pretrained_text=False).eval()
     tokens = open_clip.get_tokenizer(name)(TEXTS)
-    assert tokens.shape[1] == {"tiny-clip": 77, "tiny-not-causal": 20, "tiny-coca": 76, "tiny-biomed": 64}[name]
+    lengths = {"tiny-clip": 77, "tiny-not-causal": 20, "tiny-clipa": 32, "tiny-coca": 76, "tiny-biomed": 64}
+    assert tokens.shape[1] == lengths[name]
+    of_text, of_images = ({id(tensor) for tensor in tower.parameters()} for tower in (towers.text, towers.image))
+    assert not of_text & of_images
     with torch.no_grad():
         expected = model.encode_text(tokens, normalize=False)
         assert torch.allclose(towers.text(TEXTS), expected, atol=1e-5)
