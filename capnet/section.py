@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from capnet.errors import Problem
 
 # nearly every path: nothing to normalise, a name and one suffix
-PLAIN_PATH = re.compile(r"(?:[^/\\:.\0][^/\\:\0]*/)*[^/\\:.\0]+\.[A-Za-z0-9]+")
+PLAIN_PATH = re.compile(r"(?:[^/\\:.\0][^/\\:\0]*+/)*+[^/\\:.\0]++\.[A-Za-z0-9]+")
+LONGEST_PATH = 4096  # letters; Linux takes as many bytes
 
 
 def _safe_integer(value: Any) -> Any:
@@ -32,6 +33,8 @@ def path_fault(path: str) -> str:
     Returns:
         The fault as a sentence without its full stop; empty where the path is relative and stays inside.
     """
+    if len(path) > LONGEST_PATH:
+        return f"path {path[:40]!r}... has {len(path):,} letters, at most {LONGEST_PATH:,} are possible"
     if PLAIN_PATH.fullmatch(path):
         return ""
     posix = PurePosixPath(path)

@@ -9,6 +9,7 @@ import yaml
 MOST_LETTERS = 2**20
 MOST_NODES = 20_000  # params.yaml has 400
 DEEPEST = 32
+MOST_BITS = 1024  # of a whole number: beyond 4,300 digits, which 0xfff... has soon, Python does not even print one
 
 
 def read_yaml(text: str) -> Any:
@@ -56,7 +57,14 @@ class _Loader(yaml.SafeLoader):
             first[name] = line
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > MOST_BITS:
+            raise ValueError(f"line {node.start_mark.line + 1}: a whole number of more than {MOST_BITS} bits")
+        return value
 
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -27,7 +27,7 @@ from capnet.contracts import (
 )
 from capnet.errors import ContractError, some
 from capnet.promotion.falls import largest_falls
-from capnet.promotion.groups import common_groups, regrouped
+from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.shared import class_changes, of_shared_classes
 from capnet.promotion.verdict import (
@@ -189,7 +189,8 @@ def gate_verdict(
     if added and rescore is None:
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
-    rules = [*_coverage(candidate.test[fresh], measured, policy), *rules]
+    covered = _coverage(candidate.test[fresh], measured, policy)
+    rules = [*covered, *fewer_units(candidate.test[fresh], measured.test, policy), *rules]
     if not fresh.any():
         return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0)
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from capnet.contracts import unit_codes
+from capnet.promotion.policy import Policy
+from capnet.promotion.verdict import COVERAGE, Rule, coverage
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -37,3 +41,24 @@ def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
 def regrouped(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
     """The table with these groups, by sha256, in place of its own; "" where an image has none."""
     return table.assign(group=[groups.get(name, "") for name in table["sha256"]])
+
+
+def fewer_units(compared: pd.DataFrame, tested: pd.DataFrame, policy: Policy) -> list[Rule]:
+    """Is what the champion was tested on still as independent? A candidate that puts pictures together leaves few
+    groups to draw, and then chance cannot be told from a fall.
+
+    Args:
+        compared: test rows with the groups that both models' tables make together (columns sha256, group).
+        tested: those of the champion, with its own groups.
+        policy: its coverage is the least share of groups that must be left.
+
+    Returns:
+        The rule where fewer are left, none otherwise.
+    """
+    once = tested.drop_duplicates("sha256")
+    own = dict(zip(once["sha256"], unit_codes(once["group"].tolist()), strict=True))
+    again = compared[compared["sha256"].isin(own.keys())]
+    before, now = {own[key] for key in again["sha256"]}, set(unit_codes(again["group"].tolist()))
+    what = "groups that the champion's test pictures were in"
+    rules = coverage(f"{COVERAGE} of groups", len(now), len(before), what, policy)
+    return [rule for rule in rules if rule.outcome != "pass"]

@@ -6,12 +6,13 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
-from capnet.errors import DataError, Problem
+from capnet.errors import MOST, DataError, Problem
 from capnet.section import path_fault
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class RowList:
             image_id: unique; without it, the path without its suffix.
             unknown: like ``labels``, of classes whose state nobody knows.
             more: further columns by name: given_split, group, slice and those that the list was made with.
+
+        Raises:
+            DataError: so many images cannot be used that no more are looked for.
         """
         fault, todo = "", "correct the reader"
         if not isinstance(path, str):
@@ -109,6 +113,8 @@ class RowList:
             fault = fault or f"labels {labels!r}, unknown {unknown!r}: each must be a list of class indices"
         if fault:
             self.problems.append(Problem(fault, self.name(where), todo))
+            if len(self.problems) >= MOST:
+                raise DataError(problems=self.problems)
             return
         path = normal_path(path)
         self.labels.append(present)
@@ -161,7 +167,7 @@ def make_rows(
         frame[name] = lists.mapped(indices)
     if faults := list(_faults(frame)):
         raise DataError(problems=[Problem(fault, "reader", "correct the reader") for fault in faults])
-    mistakes = [*_both_states(frame, rows, classes), *_repetitions(frame, rows)]
+    mistakes = [*islice(_both_states(frame, rows, classes), MOST), *islice(_repetitions(frame, rows), MOST)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
     found = [*problems, *names, *rows.problems, *mistakes]
@@ -217,8 +223,8 @@ def _repetitions(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
     for column, among in (("path", frame), ("image_id", frame[~repeated_path])):
         values = among[column]
         first: dict[str, str] = {}
-        for row, value in values[values.duplicated(keep=False)].items():
-            where = rows.name(frame["where"].iloc[int(str(row))])
+        chosen = values.duplicated(keep=False)
+        for where, value in zip(map(rows.name, among["where"][chosen]), values[chosen], strict=True):
             if value in first:
                 what = f"{column.replace('_', ' ')} {value!r} appears twice"
                 yield Problem(what, f"{where}, first in {first[value]}", advice[column])

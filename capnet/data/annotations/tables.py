@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from capnet.data.annotations.plain_files import open_plain
-from capnet.errors import Problem
+from capnet.errors import MOST, Problem
 
 MOST_ROWS = 50_000_000
+MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
+MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
+ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
 BATCH = 4096  # rows of a Parquet file in memory at once
 LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
+
+
+UNPACKS = f"more than {MOST_UNPACKED:,} bytes, and {MOST_TIMES} times the file's: it could fill the memory"
 
 
 @dataclass
@@ -36,6 +42,8 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
     # columns of a Parquet file that hold something else than text and numbers
     kinds: dict[str, str] = field(default_factory=dict)
+    # so much is wrong that the rest was not read
+    is_cut: bool = False
     _rows: Iterable[tuple[int, list[Any]]] = ()
 
     def where(self, line: int) -> str:
@@ -43,7 +51,17 @@ class Table:
         return f"{self.path.name} row {line}"
 
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
-        return iter(self._rows)
+        left = _most_unpacked(self.path) if self._rows else 0
+        for line, cells in self._rows:
+            left -= ROW + sum(
+                len(cell) if isinstance(cell, str) else VALUE * len(cell) for cell in cells if _is_long(cell)
+            )
+            if left < 0:
+                todo = "write it again; a table of images that differ is not packed so well"
+                self.problems.append(Problem(f"cells of {UNPACKS}", self.where(line), todo))
+                self.is_cut = True
+                return
+            yield line, cells
 
 
 def open_table(
@@ -109,6 +127,8 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
             if file.metadata.num_rows > MOST_ROWS:
                 raise ValueError(f"{file.metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
+            if _unpacked(file.metadata) > _most_unpacked(table.path):
+                raise ValueError(f"cells of {UNPACKS}")
             yield 0, []
             for batch in file.iter_batches(batch_size=BATCH):
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -118,6 +138,25 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
         what = "not a Parquet file" if not row else f"damaged after row {row}"
         reason = " ".join(str(error).split())[:200] or "it needs more memory than there is"
         table.problems.append(Problem(f"{what}: {reason}", str(table.path), "write it again"))
+
+
+def _most_unpacked(path: Path) -> int:
+    """Bytes of memory that the cells of a file may take."""
+    return max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+
+
+def _unpacked(metadata: Any) -> int:
+    """Bytes of memory that the cells of a Parquet file take, as it says; values of lists count as many times as they
+    are.
+    """
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    columns = [(group.num_rows, group.column(number)) for group in groups for number in range(group.num_columns)]
+    cells = sum(item.total_uncompressed_size + VALUE * max(0, item.num_values - rows) for rows, item in columns)
+    return cells + ROW * int(metadata.num_rows)
+
+
+def _is_long(cell: Any) -> bool:
+    return isinstance(cell, str | list)
 
 
 def _is_plain(kind: Any) -> bool:
@@ -157,6 +196,9 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
                     what = f"{len(cells)} cells, the header has {len(table.header)}"
                     todo = 'write every cell, and put cells that hold a comma in "quotes"'
                     table.problems.append(Problem(what, table.where(first), todo))
+                    if len(table.problems) >= MOST:
+                        table.is_cut = True
+                        return
                 else:
                     yield first, [cell.strip() for cell in cells]
     except csv.Error as error:

@@ -20,6 +20,11 @@ MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is 
 MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
 MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
 MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
+MOST_READS = 1_000_000  # by a decoder in Python: seconds; files of cameras take hundreds
+MOST_AHEAD = 128 * 2**20  # bytes that are read before the first pixel; layers and profiles of editors have tens of MB
+MOST_EXIF = 64  # blocks of a JPEG, each of which Pillow copies with all before it
+WEBP_PIXEL, WEBP_BYTE = 16, 6  # bytes of memory that a WEBP's decoder takes for each, however few colours there are
+MOST_WEBP = 10**9
 BAND = 1024  # rows that are turned into RGB at once
 RANGELESS = {"I", "F"}  # 32-bit pixels: nothing in the file says which value is white
 # modes of pixels that become RGB
@@ -37,12 +42,51 @@ class Unusable(Exception):
     """A picture file cannot be used; the text says why."""
 
 
+class _Metered:
+    """A file whose decoder is stopped before it reads for minutes, or fills the memory with what is no pixel."""
+
+    _reads = _exifs = _ahead = 0
+    are_pixels = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file; raises Unusable beyond the limits."""
+        self._reads += 1
+        if self._reads > MOST_READS:
+            raise Unusable(f"its decoder reads more than {MOST_READS:,} times: a file that could take minutes")
+        if self.are_pixels:
+            return self._read(size)
+        data = self._read(MOST_AHEAD + 1 if size is None or size < 0 else min(size, MOST_AHEAD + 1))
+        self._ahead += len(data)
+        self._exifs += data.startswith(b"Exif\0\0")
+        if self._ahead > MOST_AHEAD:
+            raise Unusable(f"its decoder reads more than {MOST_AHEAD:,} bytes before the first pixel")
+        if self._exifs > MOST_EXIF:
+            raise Unusable(f"more than {MOST_EXIF} blocks of EXIF data")
+        return data
+
+    def _read(self, size: int | None) -> bytes:
+        raise NotImplementedError
+
+
+class _MeteredBytes(_Metered, io.BytesIO):
+    def _read(self, size: int | None) -> bytes:
+        return io.BytesIO.read(self, size)
+
+
+class _MeteredFile(_Metered, io.BufferedReader):
+    def _read(self, size: int | None) -> bytes:
+        return io.BufferedReader.read(self, size)
+
+    def __del__(self) -> None:
+        self.close()  # Pillow closes only what it has opened
+
+
 def open_image(source: Path | bytes) -> Image.Image:
     """Open a picture and read its header only; the caller closes it.
 
     Raises:
-        Unusable: missing, empty, of another format, too large or too thin to decode safely, or with pixels that have
-            no known range.
+        Unusable: missing, empty, of another format, too large or too thin to decode safely, with too much that is no
+            pixel, or with pixels that have no known range.
     """
     try:
         size = source.stat().st_size if isinstance(source, Path) else len(source)
@@ -50,7 +94,9 @@ def open_image(source: Path | bytes) -> Image.Image:
             raise Unusable("empty file")
         if size > MOST_BYTES:
             raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
-        image = Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS)
+        file = _MeteredFile(io.FileIO(source)) if isinstance(source, Path) else _MeteredBytes(source)
+        image = Image.open(file, formats=FORMATS)
+        file.are_pixels = True
     except Unusable:
         raise
     except FileNotFoundError:
@@ -71,6 +117,9 @@ def open_image(source: Path | bytes) -> Image.Image:
         reason = f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
     elif image.info.get("progressive") and (scans := _scans(source)) * width * height > MOST_SCANNED:
         reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
+    elif image.format == "WEBP" and WEBP_PIXEL * width * height + WEBP_BYTE * size > MOST_WEBP:
+        reason = f"a WEBP of {width} x {height} pixels and {size:,} bytes could take more than a gigabyte: save it as"
+        reason += " JPEG or PNG"
     elif image.mode in RANGELESS:
         reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
     elif image.mode not in CONVERTED:
@@ -120,6 +169,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if image.has_transparency_data:
             return _in_bands(image, _on_white)
         return image if image.mode == "RGB" else image.convert("RGB")
+    except Unusable:
+        raise
     except MemoryError:
         raise Unusable(NO_MEMORY) from None
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder

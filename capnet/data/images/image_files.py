@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from capnet.data.images.decode import Unusable, largest_of_16_bits, open_image
+from capnet.data.images.decode import Unusable, largest_of_16_bits, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -52,6 +52,7 @@ def _inspect(path: Path, decode: bool) -> ImageFile:
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
                 brightest = largest_of_16_bits(image)
+                to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
         return ImageFile(fault=str(error))
     except Exception as error:  # damaged bytes can raise nearly anything in a decoder

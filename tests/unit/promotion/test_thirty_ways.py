@@ -1,7 +1,7 @@
 """Ways round the gate, each tried on a real store by someone who has no reason to give and says yes to every question.
 
 A model that is worse all over stands against version 1. ``red``: refused by a rule; ``reason``: not without one;
-``scores``: what it brings are no scores; ``question``: not unattended.
+``scores``: what it brings are no scores.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ def serving(client: MlflowClient, name: str = "capnet") -> str:
 REFUSED: dict[str, tuple[type[CapnetError], str]] = {
     "red": (GateError, "refuses this version"),
     "reason": (GateError, "needs --reason"),
-    "question": (GateError, "nobody confirmed"),
     "scores": (ContractError, "no scores for the gate"),
 }
 
@@ -85,11 +84,10 @@ def test_no_table_of_a_worse_model_passes(client: MlflowClient, way: str, tmp_pa
     number = submit(client, bad, tmp_path / "gate")
     error, text = REFUSED[expected]
     with pytest.raises(error, match=text):
-        promote(client, number, answer=expected != "question")
+        promote(client, number, answer=True)
     assert serving(client) == "1"
     client.set_registered_model_alias("capnet", "champion", number)  # a click
-    if expected != "question":
-        assert serving(client) == "", "readers refuse it after a click, too"
+    assert serving(client) == "", "readers refuse it after a click, too"
 
 
 POLICIES = {

@@ -105,7 +105,15 @@ ROWS: dict[str, tuple[str, Callable[[GateScores], GateScores]]] = {
         "red",
         lambda bad: column(bad, group=[f"own {n}" for n in range(len(bad.test))]),
     ),
-    "all pictures one group": ("question", lambda bad: column(bad, group="all")),
+    "all pictures one group": ("reason", lambda bad: column(bad, group="all")),
+    "all pictures that it does badly on are one group": (
+        "reason",
+        lambda bad: column(bad, group=np.where(hits(bad), "", "bad").tolist()),
+    ),
+    "all pictures that it does badly on are a few groups": (
+        "red",
+        lambda bad: column(bad, group=[("" if good else f"bad {n % 3}") for n, good in enumerate(hits(bad))]),
+    ),
     "bad pictures in a group of the champion's training": (
         "reason",
         lambda bad: seen(

@@ -21,7 +21,7 @@ from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_o
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
 from capnet.data.annotations.tables import Table, open_table
-from capnet.errors import DataError, Problem
+from capnet.errors import MOST, DataError, Problem
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -60,7 +60,12 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     cells = _Cells(table, settings, names if wide else [])
     for line, row in table:
         cells.add(line, row)
+        if len(cells.problems) >= MOST:
+            break
+    is_cut = table.is_cut or len(cells.problems) >= MOST
     problems = [*table.problems, *problems, *cells.problems]
+    if is_cut:
+        raise DataError(problems=problems)
     if not len(cells.rows) and not cells.rows.problems:
         if not problems:
             what = "no rows: there is a header and nothing below it"

@@ -1,0 +1,112 @@
+"""Tables that are small on the disk, or wrong in every row: refused before they take minutes or gigabytes."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from faults.bounded import bounded
+
+from capnet.config import Ingest
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers.csv import read
+from capnet.errors import MOST, DataError
+
+WRONG = {
+    "more cells than the header": ("path,labels", "a,b,c"),
+    "paths that lead out": ("path,labels", "../x,cat"),
+    "one image": ("path,labels", "a.jpg,cat"),
+    "splits that are none": ("path,labels,split", "{}.jpg,cat,trian"),
+    "a label that is unknown too": ("path,labels,unknown", "{}.jpg,cat,cat"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_a_table_that_is_wrong_in_every_row_is_refused_within_seconds(tmp_path: Path, name: str) -> None:
+    header, row = WRONG[name]
+    rows = "\n".join(row.replace("{}", str(number)) for number in range(MOST + 50_000))
+    (tmp_path / "labels.csv").write_text(f"{header}\n{rows}\n")
+    started = time.process_time()
+    with pytest.raises(DataError) as caught:
+        raise DataError(problems=read(DataFolder(tmp_path), Ingest()).problems)
+    assert time.process_time() - started < 12
+    assert len(str(caught.value)) < 10_000
+    assert MOST <= len(caught.value.problems) <= MOST + 10
+
+
+def parquet(table: pa.Table, **more: object) -> Callable[[Path], None]:
+    return lambda path: pq.write_table(table, path, compression="zstd", **more)
+
+
+def repeated(value: str, times: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([value]))
+
+
+def packed(row: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(gzip.compress(b"path,labels\n", 1) + gzip.compress(row * 1000, 9) * 300)
+
+
+two = pa.array(["a.jpg", "b.jpg"])
+BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "long paths": (
+        "labels.parquet",
+        parquet(pa.table({"path": repeated("x" * 2000, 2**20), "labels": repeated("c", 2**20)})),
+    ),
+    "many rows": (
+        "labels.parquet",
+        parquet(pa.table({"path": repeated("a.jpg", 2**24), "labels": repeated("c", 2**24)})),
+    ),
+    "long pages": (
+        "labels.parquet",
+        parquet(pa.table({"path": ["x" * 100_000] * 8000, "labels": ["c"] * 8000}), use_dictionary=["labels"]),
+    ),
+    "a long list": ("labels.parquet", parquet(pa.table({"path": two, "labels": [["c"] * 10_000_000, ["d"]]}))),
+    "long lines": ("labels.csv.gz", packed(b"x" * 2000 + b",cat\n")),
+    "many lines": ("labels.csv.gz", packed(b"a.jpg,cat\n" * 20)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_table_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, name: str) -> None:
+    file, write = BOMBS[name]
+    write(tmp_path / file)
+    assert (tmp_path / file).stat().st_size < 1_000_000
+    problems = bounded(lambda: refuse(tmp_path, file))
+    assert problems.is_bounded, problems
+    assert problems.kind == "refused"
+    assert "could fill the memory" in problems.text, problems
+    assert problems.has_three_parts
+
+
+def refuse(folder: Path, file: str) -> None:
+    problems = read(DataFolder(folder), Ingest(labels=file)).problems
+    raise DataError(problems=problems[-15:])
+
+
+def test_a_table_of_a_usual_size_is_read_however_well_it_is_packed(tmp_path: Path) -> None:
+    rows = 20_000
+    table = pa.table({"path": [f"{n}.jpg" for n in range(rows)], "labels": repeated("cat", rows)})
+    pq.write_table(table, tmp_path / "labels.parquet", compression="zstd")
+    assert len(read(DataFolder(tmp_path), Ingest(labels="labels.parquet")).rows) == rows
+
+
+@pytest.mark.parametrize("file", ["labels.parquet", "labels.csv.gz"])
+def test_a_wide_table_of_zeros_is_read(tmp_path: Path, file: str) -> None:
+    names, rows = [f"class {number}" for number in range(400)], 5000
+    (tmp_path / "classes.csv").write_text("name\n" + "\n".join(names) + "\n")
+    path = [f"{number}.jpg" for number in range(rows)]
+    if file.endswith("gz"):
+        head = ",".join(["path", *names])
+        lines = [head, *(",".join([name, *["1"] * (n == 0), *["0"] * (400 - (n == 0))]) for n, name in enumerate(path))]
+        (tmp_path / file).write_bytes(gzip.compress("\n".join(lines).encode()))
+    else:
+        zeros = [1, *[0] * (rows - 1)]
+        pq.write_table(pa.table({"path": path} | dict.fromkeys(names, zeros)), tmp_path / file, compression="zstd")
+    assert len(read(DataFolder(tmp_path), Ingest(labels=file)).rows) == rows
