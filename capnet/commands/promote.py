@@ -83,9 +83,9 @@ def command(
 
     The gate compares it with the present champion on the same test images: each rule passes, fails or cannot be
     decided. A version that fails is refused unless --force gives a reason; where nothing can be decided you are asked.
-    Where too few of the champion's test images are compared, --reason must say why that is enough, and so it must for
-    the first champion of another registered model (--to). A policy that asks for less than the one that the champion
-    passed counts as a failed rule.
+    --reason must say why a version may serve that is probably worse than what is allowed, that is compared on too few
+    of the champion's test images, or that is the first champion of another registered model (--to). A policy that asks
+    for less than the one that the champion passed counts as a failed rule.
     """
     from capnet.config import load
     from capnet.errors import CapnetError
@@ -157,10 +157,8 @@ def ask(verdict: Verdict) -> bool:
     """A person's answer; no where nobody can be asked."""
     if not sys.stdin.isatty():
         return False
-    from capnet.promotion.verdict import LIKELY
-
     show_verdict(verdict)
-    worse = ", ".join(rule.name for rule in verdict.rules if rule.note == LIKELY)
+    worse = ", ".join(rule.name for rule in verdict.likely)
     question = f"Probably below what is allowed: {worse}. Promote all the same?" if worse else ""
     return click.confirm(question or "The gate cannot decide. Promote?", default=False)
 

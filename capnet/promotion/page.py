@@ -47,10 +47,10 @@ def verdict_tags(
         verdict: on ``version``.
         policy: that the verdict is by.
     """
-    first = [*verdict.broken, *verdict.uncovered]
+    first = [*verdict.broken, *verdict.likely, *verdict.uncovered]
     lines = [
         *map(str, verdict.broken),
-        *(f"{ASKS}{why}" for why in verdict.asks),
+        *(f"{ASKS}{why}" for why in (*verdict.likely, *verdict.asks)),
         *map(str, verdict.uncovered),
         *(str(rule) for rule in verdict.rules if rule not in first),
         *verdict.notes,

@@ -110,8 +110,9 @@ def promote(
     """Make ``version`` the champion of its registered model.
 
     A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. A ``reason`` is
-    needed where too few of the champion's test pictures are compared, or where a copy finds no champion. Moves of the
-    alias made elsewhere are written into the history first. Raises GateError where the gate refuses.
+    needed where the version is probably worse than what is allowed, where too few of the champion's test pictures are
+    compared, or where a copy finds no champion. Moves of the alias made elsewhere are written into the history first.
+    Raises GateError where the gate refuses.
     """
     if force and not reason.strip():
         raise _no_reason()
@@ -146,6 +147,8 @@ def promote(
         why = "nothing compares this version with a champion"
         if verdict.uncovered:
             why = "too few of the champion's test pictures are compared"
+        elif verdict.likely:
+            why = "this version is probably worse than what is allowed"
         raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
         todo = "look at both reports, then confirm with --yes, or measure on more test pictures"

@@ -58,7 +58,7 @@ class Rule:
 @dataclass(frozen=True)
 class Verdict:
     """All rules; ``notes`` say what could not be compared, which needs a person where it is ``doubtful``; ``asks``:
-    why a person must give a reason, coverage apart; ``fell``: the classes that fell most.
+    why a person must give a reason, rules apart; ``fell``: the classes that fell most.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -81,8 +81,13 @@ class Verdict:
         return [rule for rule in self.rules if rule.name.startswith(COVERAGE) and rule.outcome != "pass"]
 
     @property
+    def likely(self) -> list[Rule]:
+        """The rules that this version probably breaks, but not beyond doubt."""
+        return [rule for rule in self.rules if rule.note == LIKELY]
+
+    @property
     def needs_reason(self) -> bool:
-        return bool(self.uncovered or self.asks)
+        return bool(self.uncovered or self.asks or self.likely)
 
     @property
     def advice(self) -> str:

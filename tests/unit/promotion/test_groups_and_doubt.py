@@ -130,10 +130,10 @@ def test_what_is_likely_asks_and_what_is_beyond_doubt_refuses() -> None:
         world = Bursts(5, 600, 1, (skill, 2.5))
         verdict = gate_verdict(world.scores(world.ours), world.scores(world.theirs), POLICY)
         (rule,) = (rule for rule in verdict.rules if rule.name == "mAP")
-        outcomes.append((rule.outcome, rule.high < -rule.margin, rule.note))
-    assert outcomes[0][1:] == (False, "")
-    assert outcomes[1] == ("inconclusive", True, "below what is allowed, but not beyond doubt")
-    assert outcomes[2] == ("fail", True, "")
+        outcomes.append((rule.outcome, rule.high < -rule.margin, rule.note, verdict.needs_reason))
+    assert outcomes[0][1:] == (False, "", False)
+    assert outcomes[1] == ("inconclusive", True, "below what is allowed, but not beyond doubt", True)
+    assert outcomes[2][:3] == ("fail", True, "")
 
 
 @pytest.mark.slow

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
-from unit.promotion.promoting import POLICY, champion, moves, never, promote
+from unit.promotion.promoting import POLICY, champion, champion_scores, click, moves, never, promote, submit
+from unit.promotion.worse_tables import BAD
 
 from capnet.config import Register
 from capnet.errors import ConfigError, GateError
@@ -164,6 +167,25 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
         place.with_name("lost").rename(place)
     assert moves(client)[-1] == ("promoted", "1", "3", "inconclusive")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
+
+
+def test_a_version_that_is_probably_worse_needs_a_reason(client: MlflowClient, tmp_path: Path) -> None:
+    promote(client, "1")
+    scores = champion_scores(client)
+    noise = np.random.default_rng(0).normal(size=np.stack(scores.test["scores"].tolist()).shape)
+    blurred = [(row + 0.12 * part).astype(np.float32) for row, part in zip(scores.test["scores"], noise, strict=True)]
+    candidate = replace(
+        scores, test=scores.test.assign(scores=blurred), classes={**scores.classes, "content_hash": BAD}
+    )
+    number = submit(client, candidate, tmp_path / "gate")
+    with pytest.raises(GateError, match=r"probably worse than what is allowed, which needs --reason"):
+        promote(client, number, lambda verdict: True)
+    click(client, number)
+    with pytest.raises(GateError, match="a verdict that needs a reason: reason needed: inconclusive: mAP"):
+        resolve(client, "models:/capnet@champion")
+    click(client, "1")
+    assert promote(client, number, lambda verdict: True, reason="the old camera is gone").now == number
+    assert str(resolve(client, "models:/capnet@champion").version) == number
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from unit.promotion.promoting import champion_scores, submit
 from unit.promotion.worse_tables import BAD, ROWS, worse
 
 from capnet.config import Register
@@ -27,7 +28,7 @@ from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.copies import copy
-from capnet.promotion.gate import GateScores, write_gate
+from capnet.promotion.gate import GateScores
 from capnet.promotion.policy import MayFall, Minimum, Policy
 from capnet.promotion.standard import VERDICT_POLICY, in_words, policy_hash
 from capnet.registry import register
@@ -35,22 +36,6 @@ from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version
 
 POLICY = Policy(draws=200, minimum=Minimum(mAP=0.01))
-
-
-def champion_scores(client: MlflowClient) -> GateScores:
-    """Those of version 1."""
-    return promotion.scores_of(client, client.get_model_version("capnet", "1"))
-
-
-def submit(client: MlflowClient, scores: GateScores, folder: Path, content_hash: str | None = BAD) -> str:
-    """A version of these scores, as a registration leaves one."""
-    base = client.get_model_version("capnet", "1")
-    run = client.create_run(client.get_run(base.run_id).info.experiment_id, tags={})
-    write_gate(folder, scores)
-    client.log_artifacts(run.info.run_id, str(folder), "gate")
-    tags = {"backbone": "referenced"} | ({"content_hash": content_hash} if content_hash else {})
-    made = client.create_model_version("capnet", base.source, run_id=run.info.run_id, tags=tags)
-    return str(made.version)
 
 
 def promote(client: MlflowClient, number: str, policy: Policy = POLICY, answer: bool = True, **more: Any) -> Any:
