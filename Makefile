@@ -11,10 +11,10 @@ LONG_UNIT_TESTS := tests/unit/steps/ tests/unit/training/
 LOCAL_TESTS := tests/e2e $(LONG_UNIT_TESTS) tests/contract tests/faults $(filter-out $(LONG_UNIT_TESTS),$(UNIT_TESTS))
 LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
-# one thread a process and a file's tests in one process; whole runs, the longest, start first; one process more than
-# cores, because tests wait for servers and for each other's files
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# one thread a process and a file's tests in one process; whole runs, the longest, start first
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# one process more than cores: these tests wait for servers
+WAITING := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 NEVER_IMPORTED := /tests?/|/transformers/models/(?!auto/|bert/|__init__)
 
@@ -142,7 +142,7 @@ $(VENV)/.services: $(STAMP) tests/services/requirements.txt
 
 .PHONY: test-services
 test-services: env $(VENV)/.services  ## Tests against servers on loopback that they start and stop
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(SERVICE_TESTS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(WAITING) $(SERVICE_TESTS)
 
 $(VENV)/audit/.installed: Makefile
 	python3 -m venv $(VENV)/audit
