@@ -45,7 +45,7 @@ def regrouped(table: pd.DataFrame, groups: dict[str, str]) -> pd.DataFrame:
 
 def fewer_units(compared: pd.DataFrame, tested: pd.DataFrame, policy: Policy) -> list[Rule]:
     """Is what the champion was tested on still as independent? A candidate that puts pictures together leaves few
-    groups to draw, and then chance cannot be told from a fall.
+    groups to draw, and then a fall cannot be distinguished from chance.
 
     Args:
         compared: test rows with the groups that both models' tables make together (columns sha256, group).

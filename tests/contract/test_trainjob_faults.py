@@ -77,7 +77,7 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
 
 
 @pytest.mark.parametrize(
-    ("damage", "changes", "kind", "said", "made"),
+    ("damage", "changes", "kind", "messages", "made"),
     [
         (
             lambda c: setattr(c, "installed", False),
@@ -187,7 +187,7 @@ def test_what_goes_wrong_is_named_and_nothing_is_left(
     damage: Callable[[Trainer], Any],
     changes: dict[str, Any],
     kind: type[CapnetError],
-    said: list[str],
+    messages: list[str],
     made: bool,
 ) -> None:
     monkeypatch.setattr(follow, "PULL_PATIENCE", 0.1)
@@ -196,7 +196,7 @@ def test_what_goes_wrong_is_named_and_nothing_is_left(
     with pytest.raises(kind) as caught:
         place.run(**changes)
     error = caught.value
-    for words in said:
+    for words in messages:
         assert words in str(error)
     assert all(problem.where and problem.todo for problem in error.problems)
     assert len(place.cluster.made) == made
@@ -222,9 +222,9 @@ def test_an_api_that_is_away_for_a_while_stops_nothing(place: Place, caplog: pyt
     place.cluster.play = play
     assert place.run() == METRICS
     assert place.cluster.silence == 0
-    said = [record.getMessage() for record in caplog.records]
-    assert sum("goes on asking" in line for line in said) == 1
-    assert "the cluster answers again" in said
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("goes on asking" in line for line in messages) == 1
+    assert "the cluster answers again" in messages
     assert place.left == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_json, write_split
+from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.data.checks.drift import drift_counts, read_reference
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import MOST, content_of, inlined
@@ -18,19 +19,7 @@ from capnet.promotion.policy import read_policy
 from capnet.stages import run
 from pipelines.arguments import stage_arguments
 
-COLUMNS = [
-    "image_id",
-    "path",
-    "labels",
-    "unknown",
-    "width",
-    "height",
-    "sha256",
-    "group",
-    "slice",
-    "given_split",
-    "split",
-]
+COLUMNS = [*MANIFEST_COLUMNS, "split"]
 CLASSES = make_classes(["cat", "dog"]).with_counts([100, 50], (100, 20))
 
 

@@ -16,6 +16,7 @@ from capnet.commands.preset import render
 from capnet.commands.save_reference import validate_and_save
 from capnet.config import Params, load, parse
 from capnet.contracts import make_classes, read_split, write_classes, write_manifest, write_split
+from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.data.splits.reference import read_split_reference
 from capnet.errors import ConfigError, GateError
 from capnet.tasks import with_files
@@ -23,19 +24,7 @@ from capnet.tasks import with_files
 pytestmark = pytest.mark.slow
 
 POLICY = Path(__file__).resolve().parents[3] / "mlflow" / "promotion.yaml"
-COLUMNS = [
-    "image_id",
-    "path",
-    "labels",
-    "unknown",
-    "width",
-    "height",
-    "sha256",
-    "group",
-    "slice",
-    "given_split",
-    "split",
-]
+COLUMNS = [*MANIFEST_COLUMNS, "split"]
 
 
 @pytest.fixture

@@ -38,9 +38,9 @@ from capnet.registry.register import register_version
 POLICY = Policy(draws=200, minimum=Minimum(mAP=0.01))
 
 
-def promote(client: MlflowClient, number: str, policy: Policy = POLICY, answer: bool = True, **more: Any) -> Any:
+def promote(client: MlflowClient, number: str, policy: Policy = POLICY, **more: Any) -> Any:
     version = client.get_model_version("capnet", number)
-    return promotion.promote(client, version, policy, lambda verdict: answer, **more)
+    return promotion.promote(client, version, policy, lambda verdict: True, **more)
 
 
 def serving(client: MlflowClient, name: str = "capnet") -> str:
@@ -69,7 +69,7 @@ def test_no_table_of_a_worse_model_passes(client: MlflowClient, way: str, tmp_pa
     number = submit(client, bad, tmp_path / "gate")
     error, text = REFUSED[expected]
     with pytest.raises(error, match=text):
-        promote(client, number, answer=True)
+        promote(client, number)
     assert serving(client) == "1"
     client.set_registered_model_alias("capnet", "champion", number)  # a click
     assert serving(client) == "", "readers refuse it after a click, too"

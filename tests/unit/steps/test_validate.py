@@ -16,6 +16,7 @@ from PIL import Image
 
 from capnet.config import Params, Validate
 from capnet.contracts import make_classes, read_split, sha256_file, write_classes, write_split
+from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.errors import ContractError, DataError, GateError
 from capnet.stages import run
 
@@ -34,19 +35,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         rows.append(
             (f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, side)
         )
-    columns = [
-        "image_id",
-        "path",
-        "labels",
-        "unknown",
-        "width",
-        "height",
-        "sha256",
-        "group",
-        "slice",
-        "given_split",
-        "split",
-    ]
+    columns = [*MANIFEST_COLUMNS, "split"]
     write_split(split / "split.parquet", pd.DataFrame(rows, columns=columns))
     write_classes(split / "classes.json", make_classes(["cat", "dog"]).with_counts([3, 3], (100, 20)))
     return {"split": split, "data": data}

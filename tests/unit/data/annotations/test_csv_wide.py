@@ -36,7 +36,7 @@ def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) 
 
 
 def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None:
-    """The made set of camera traps as a table: blanks stay, unknowns stay unknown, no site is on two sides."""
+    """The made set of camera traps as a table: blanks stay, unknowns stay unknown, no site is in two splits."""
     import numpy as np
 
     from capnet.config import Params

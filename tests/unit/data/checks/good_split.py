@@ -11,6 +11,7 @@ from PIL import Image
 
 from capnet.config import Validate
 from capnet.contracts import Classes, make_classes
+from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.data.checks.gate import check_split as findings_of
 from capnet.data.checks.rules import Check
 
@@ -27,9 +28,9 @@ def draw(path: Path, seed: int) -> None:
 
 @pytest.fixture
 def frame(tmp_path: Path) -> pd.DataFrame:
-    """Nine good rows, three on each side, and their pictures under tmp_path."""
+    """Nine good rows, three in each split, and their pictures under tmp_path."""
     rows = []
-    for number, side in enumerate(("train", "val", "test") * 3):
+    for number, split in enumerate(("train", "val", "test") * 3):
         draw(tmp_path / f"images/{number}.png", number)
         labels = [[0, 1], [1, 2], [0, 2]][number // 3]
         unknown = [2] if number == 0 else []
@@ -42,25 +43,13 @@ def frame(tmp_path: Path) -> pd.DataFrame:
                 96,
                 96,
                 f"{number:064x}",
-                f"g{side}{number // 6}" if number else None,
+                f"g{split}{number // 6}" if number else None,
                 None,
                 None,
-                side,
+                split,
             )
         )
-    columns = [
-        "image_id",
-        "path",
-        "labels",
-        "unknown",
-        "width",
-        "height",
-        "sha256",
-        "group",
-        "slice",
-        "given_split",
-        "split",
-    ]
+    columns = [*MANIFEST_COLUMNS, "split"]
     return pd.DataFrame(rows, columns=columns)
 
 
