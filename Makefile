@@ -60,7 +60,7 @@ demo: env  ## Draw the demo images, train, evaluate, register; show the results
 	@capnet summary
 
 .PHONY: data-remote
-data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder, ENDPOINT=http://... for servers other than Amazon's
+data-remote: env  ## Say where DVC stores data versions: URL=s3://bucket/folder, ENDPOINT=http://... if not Amazon's
 	@if [ -z "$(URL)" ]; then \
 	  echo "make: no address. to do: make data-remote URL=s3://bucket/folder (for MinIO and the like also ENDPOINT=http://host:9000)" >&2; exit 2; \
 	fi
@@ -97,12 +97,12 @@ data-version: env  ## Switch data/ to the version of a git revision: REV=v2
 FOLDER ?= overlays/standalone
 
 .PHONY: deploy
-deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of components/images.lock.yaml or LOCK
+deploy: env  ## Apply deploy/FOLDER to the cluster of kubectl's context, with the images of LOCK
 	@command -v kubectl >/dev/null || { echo "make deploy takes kubectl, and its context names the cluster: https://kubernetes.io/docs/tasks/tools" >&2; exit 1; }
 	kubectl kustomize deploy/$(FOLDER) | python -m components.manifests "$(or $(LOCK),components/images.lock.yaml)" | kubectl apply -f -
 
 .PHONY: cluster-test
-cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here; takes docker, kind, kubectl. Never run so far
+cluster-test: env  ## The demo on kind with Kubeflow Pipelines, compared with a run here. Never run so far
 	tests/cluster/run
 
 .PHONY: lint
@@ -150,8 +150,8 @@ $(VENV)/audit/.installed: Makefile
 	@touch $@
 
 .PHONY: audit
-audit: env $(VENV)/audit/.installed  ## Known vulnerabilities and licences of the pinned packages, and their list: audit/sbom.json
-	@python -m components.audit --tools $(VENV)/audit/bin --service "$(or $(SERVICE),pypi)"
+audit: env $(VENV)/audit/.installed  ## Vulnerabilities, licences and a list (audit/sbom.json) of pinned packages, and of IMAGES='...'
+	@python -m components.audit --tools $(VENV)/audit/bin --service "$(or $(SERVICE),pypi)" $(IMAGES:%=--image %)
 
 .PHONY: images
 images: env  ## Build the container images: TORCH=cuda for GPUs, OPTIONS='...' for docker build
@@ -162,7 +162,7 @@ push: env  ## Push them and lock their digests: REGISTRY=registry.example.com/te
 	@python -m components.build push --registry "$(REGISTRY)" --torch "$(or $(TORCH),cpu)" --lock "$(or $(LOCK),components/images.lock.yaml)"
 
 .PHONY: test-container
-test-container: env $(VENV)/.services  ## The images and the whole pipeline in a Docker engine of its own (Linux, root)
+test-container: env $(VENV)/.services $(VENV)/audit/.installed  ## The images and the whole pipeline in a Docker engine of its own (Linux, root)
 	CUDA_VISIBLE_DEVICES= python -m pytest tests/container
 
 .PHONY: clean

@@ -1,5 +1,5 @@
-"""What the pinned packages are known for: vulnerabilities, licences, and a list of them (CycloneDX). `make audit` calls
-it.
+"""What the pinned packages are known for: vulnerabilities, licences, and a list of them (CycloneDX), here and in
+container images. `make audit` calls it.
 
 Two programs do the work, in an environment of their own: pip-audit asks the database, cyclonedx-py reads what is
 installed. This file judges what they say.
@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from capnet.errors import CapnetError, Problem, exits, some
+from components.build import docker
 
 ROOT = Path(__file__).parents[1]
 # of a database that answered: known, judged, and why it stays
@@ -72,10 +73,12 @@ def pinned(constraints: str, installed: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def drifted(pins: Mapping[str, str], installed: Mapping[str, str]) -> list[Problem]:
+def drifted(
+    pins: Mapping[str, str], installed: Mapping[str, str], where: str = "constraints.txt", todo: str = "make env"
+) -> list[Problem]:
     """Packages whose installed version is another one than the list says: then the list is of something else."""
     return [
-        Problem(f"{name} {installed[name]} is installed, {version} is pinned", "constraints.txt", "make env")
+        Problem(f"{name} {installed[name]} is installed, {version} is pinned", where, todo)
         for name, version in pins.items()
         if name in installed and installed[name].partition("+")[0] != version
     ]
@@ -140,9 +143,9 @@ def ask(tools: Path, pins: Mapping[str, str], service: str) -> list[Problem]:
         return [unreachable(last[:300])]
 
 
-def bill(tools: Path, target: Path) -> dict[str, Any]:
-    """Write and return the CycloneDX list of what this environment has installed."""
-    command = [str(tools / "cyclonedx-py"), "environment", sys.executable, "--sv", "1.6", "--of", "JSON"]
+def bill(tools: Path, target: Path, *of: str) -> dict[str, Any]:
+    """Write and return a CycloneDX list: of what this environment has installed, or of what ``of`` asks for."""
+    command = [str(tools / "cyclonedx-py"), *(of or ("environment", sys.executable)), "--sv", "1.6", "--of", "JSON"]
     done = _run([*command, "--output-reproducible", "-o", str(target)])
     if done.returncode or not target.is_file():
         raise AuditError(
@@ -150,6 +153,21 @@ def bill(tools: Path, target: Path) -> dict[str, Any]:
         )
     content: dict[str, Any] = json.loads(target.read_text())
     return content
+
+
+def bill_of_image(tools: Path, image: str, target: Path) -> dict[str, Any]:
+    """Write and return the CycloneDX list of a container image: its Python packages, not those of Debian."""
+    arguments = ["run", "--rm", "--network", "none", image, "python", "-m", "pip", "list", "--format", "freeze"]
+    listed = docker(arguments, f"list the packages of {image}", "build it (make images) or pull it first")
+    with TemporaryDirectory() as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(listed + "\n")
+        return bill(tools, target, "requirements", str(requirements))
+
+
+def versions(sbom: Mapping[str, Any]) -> dict[str, str]:
+    """Version by package of a CycloneDX list."""
+    return {canonical(item["name"]): str(item.get("version", "")) for item in sbom.get("components", ())}
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -165,20 +183,31 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("audit"), show_default=True, help="Where sbom.json goes."
 )
-def command(tools: Path, service: str, out: Path) -> None:
-    """Check the pinned packages for known vulnerabilities and licences, and list them as CycloneDX.
+@click.option("--image", "images", multiple=True, metavar="REFERENCE", help="Also list a container image; repeatable.")
+def command(tools: Path, service: str, out: Path, images: tuple[str, ...]) -> None:
+    """Check the pinned packages for known vulnerabilities and licences, and list them as CycloneDX; the same for what
+    container images hold.
 
     \b
     Examples:
       make audit
       make audit SERVICE=osv
+      make audit IMAGES="capnet-train:0123456789ab capnet-data:0123456789ab"
     """
     out.mkdir(parents=True, exist_ok=True)
     sbom = bill(tools, out / "sbom.json")
-    installed = {canonical(item["name"]): str(item.get("version", "")) for item in sbom["components"]}
+    installed = versions(sbom)
     pins = pinned((ROOT / "constraints.txt").read_text(), installed)
     click.echo(f"audit: {len(installed)} packages are listed in {out / 'sbom.json'}, {len(pins)} are pinned")
-    problems = [*drifted(pins, installed), *licences(sbom), *ask(tools, pins, service)]
+    problems = [*drifted(pins, installed), *licences(sbom)]
+    asked = dict(pins)
+    for image in images:
+        target = out / f"sbom-{re.sub(r'[^A-Za-z0-9.-]+', '-', image)}.json"
+        inside = versions(bill_of_image(tools, image, target))
+        click.echo(f"audit: {len(inside)} packages of {image} are listed in {target}")
+        problems += drifted(pins, inside, image, "make images")
+        asked |= {name: version.partition("+")[0] for name, version in inside.items() if name != "capnet"}
+    problems += ask(tools, asked, service)
     if problems:
         raise AuditError(problems=problems)
     click.echo("audit: no known vulnerability, no licence that asks for more")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,28 @@ def test_versions_are_those_of_constraints_txt(built: Built, repository: Path) -
     assert {
         name: version for name, version in found.items() if name not in ours | nvidia and pinned.get(name) != version
     } == {}
+
+
+def test_the_audit_lists_what_is_in_an_image(built: Built, repository: Path, tmp_path: Path) -> None:
+    """It ends with an error where no database can be asked: the list is written before."""
+    tag = built.tags["data"]
+    command = [sys.executable, "-m", "components.audit", "--tools", Path(sys.executable).parents[1] / "audit" / "bin"]
+    done = subprocess.run(
+        [*command, "--out", tmp_path, "--image", tag],
+        cwd=repository,
+        env=built.engine.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (path,) = tmp_path.glob("sbom-capnet-data-*.json")
+    content = json.loads(path.read_text())
+    freeze = ("run", "--rm", "--network", "none", tag, "pip", "list", "--format", "freeze")
+    assert content["bomFormat"] == "CycloneDX"
+    assert sorted(f"{item['name']}=={item['version']}" for item in content["components"]) == sorted(
+        built.engine.docker(*freeze).split()
+    )
+    assert "is pinned" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("target", ["data", "train"])

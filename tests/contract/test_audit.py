@@ -13,7 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from components.audit import AuditError, ask, bill, drifted, licences, pinned, vulnerable
+from components.audit import AuditError, ask, bill, bill_of_image, command, drifted, licences, pinned, vulnerable
+from components.build import DockerError
 
 PINS = {"pillow": "13.0.0", "diskcache": "5.6.3"}
 
@@ -73,6 +74,40 @@ def test_it_asks_about_every_pin(tmp_path: Path) -> None:
     text = f"open({str(tmp_path / 'asked')!r}, 'w').write(open(sys.argv[2]).read())\nprint({answer!r})"
     assert ask(program(tmp_path, "pip-audit", text), PINS, "pypi") == []
     assert (tmp_path / "asked").read_text() == "diskcache==5.6.3\npillow==13.0.0\n"
+
+
+def test_packages_of_an_image_are_listed_compared_with_the_pins_and_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other versions than the pinned ones, and packages of the base image, which nobody pinned."""
+    program(tmp_path, "docker", "print('Pillow==12.0\\npip==26.1\\ncapnet==1.0\\ntorch==2.13.0+cpu')")
+    write = (
+        "lines = [] if sys.argv[1] == 'environment' else open(sys.argv[2]).read().split()\n"
+        "items = [dict(zip(('name', 'version'), line.split('=='))) for line in lines]\n"
+        "import json\n"
+        "open(sys.argv[sys.argv.index('-o') + 1], 'w').write(json.dumps({'components': items}))"
+    )
+    program(tmp_path, "cyclonedx-py", write)
+    program(tmp_path, "pip-audit", f"open({str(tmp_path / 'asked')!r}, 'w').write(open(sys.argv[2]).read())")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "audit"
+    options = ["--tools", str(tmp_path), "--out", str(out), "--image", "team/capnet-data:1"]
+    with pytest.raises(AuditError) as caught:
+        command.main(options, standalone_mode=False)
+    drift, *_ = caught.value.problems
+    assert (drift.what, drift.where) == ("pillow 12.0 is installed, 13.0.0 is pinned", "team/capnet-data:1")
+    listed = json.loads((out / "sbom-team-capnet-data-1.json").read_text())["components"]
+    assert [item["name"] for item in listed] == ["Pillow", "pip", "capnet", "torch"]
+    asked = (tmp_path / "asked").read_text().split()
+    assert {"pillow==12.0", "pip==26.1", "torch==2.13.0", "diskcache==5.6.3"} <= set(asked)
+    assert not [line for line in asked if line.startswith("capnet")], "no database knows what is built here"
+
+
+def test_an_image_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "docker", "sys.exit('No such image')")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DockerError, match="could not list the packages of capnet-data:1: No such image"):
+        bill_of_image(tmp_path, "capnet-data:1", tmp_path / "sbom.json")
 
 
 @pytest.mark.parametrize(
