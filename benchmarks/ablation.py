@@ -78,6 +78,7 @@ ROWS: dict[str, Row] = {
     "linear probe, without refit": Row({"train": {"refit": False}}, {"linear_probe": 1.0}),
     "paper's five parts": Row(PAPER, FIVE),
     "before the class head": Row(BEFORE, FIVE),
+    "before the class head, without refit": Row({"train": {**BEFORE["train"], "refit": False}}, FIVE),
     "served, single view": Row({}, single=True),
     "with prompts": Row({"train": {"prompt": ON}}),
     "with GCN": Row({"train": {"gcn": ON}}),
