@@ -17,13 +17,13 @@ from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
-from capnet.evaluation.baselines import Chosen, score_out_of_fold
+from capnet.evaluation.baselines import FittedProbe
 from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
-from capnet.steps.held_out import fit_blend, fit_linear_probe, held_out_logits, load_probe, validator
+from capnet.steps.held_out import fit_blend, held_out_logits, load_probe, train_probe, validator
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
@@ -111,7 +111,6 @@ class Set:
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
         self.views = {part: features[rows] for part, rows in parts.items() if part != "test"}
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())
-        self._probes: dict[bool, Chosen] = {}
 
     def trainer(self, change: Mapping[str, Any], seed: int) -> Trainer:
         """With these settings over those of the set."""
@@ -123,17 +122,10 @@ class Set:
             params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
         )
 
-    def probe(self, trainer: Trainer, folds: np.ndarray | None) -> Chosen:
+    def probe(self, trainer: Trainer, folds: np.ndarray | None) -> FittedProbe:
         """The linear probe; a seed changes nothing but its folds."""
-        refits, rows, crops = trainer.params.train.refit, self.rows, self.crops
-        if refits not in self._probes:
-            self._probes[refits] = fit_linear_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"])
-        if folds is None:
-            return self._probes[refits]
-        features, everything = torch.cat([crops["train"], crops["val"]]), pd.concat([rows["train"], rows["val"]])
-        labels = trainer.labels(everything)
-        arrays = features.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
-        return score_out_of_fold(self._probes[refits], *arrays, folds)
+        rows, crops = self.rows, self.crops
+        return train_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"], folds)
 
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
         """Train with ``change``, choose the blend as stage train does, refit where the settings say so, give the

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from capnet.section import Int, Section
 
@@ -33,14 +34,13 @@ class Threshold(Section):
 
 class Probe(Section):
     enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
-    c: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.01, 0.1, 1.0, 10.0),
-        min_length=1,
-        description=(
-            "inverse regularisation strengths tried on validation rows, or in folds of the training rows, where"
-            " train.blend is none; else stage train has fitted the probe"
-        ),
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "c" in value:
+            raise ValueError("the strength c is no setting any more: it is fixed, delete the line (docs/decisions.md)")
+        return value
 
 
 class Report(Section):

@@ -1,150 +1,157 @@
-"""Logistic regressions on frozen features, one binary problem a class, all solved at once."""
+"""Logistic regressions on frozen features, one binary problem a class, all solved at once.
+
+Features count by their direction alone: centred on the training images, and each of length 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from capnet.evaluation.metrics import Bools, Floats
-from capnet.progress import track
 
+C = 20.0  # inverse regularisation: on features of length 1 one strength served all sets (docs/decisions.md)
 TOLERANCE = 1e-6  # of the largest gradient of the mean loss
-ROUGH = 1e-4  # the same where fits are only compared or score held-out rows: a third of the time
+ROUGH = 1e-4  # the same where fits score held-out rows: a third of the time
 MOST_STEPS = 300
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One way to fit the probe."""
-
-    standardise: bool
-    class_weight: str
-    c: float
+CHUNK = 1024  # images
+TINY = 1e-12  # length of a feature that is the centre
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Fitted probe: logits = features @ weight + bias; weight [feature, class], bias [class]."""
+    """Fitted probe: logits = directions @ weight + bias; weight [feature, class], bias [class]."""
 
+    centre: Floats
     weight: Floats
     bias: Floats
 
 
 @dataclass(frozen=True)
 class Design:
-    """Training features turned into at most as many columns as rows: under an L2 penalty a rotation changes no
-    score.
-    """
+    """Centred columns, at most as many as rows: under an L2 penalty a rotation changes no score."""
 
     columns: Floats  # [train image, column]
     centre: Floats  # [feature]
-    spread: Floats  # [feature]
     rotation: Floats | None  # [column, feature]
 
-    def turn(self, features: Floats) -> Floats:
-        """Features [image, feature] of other images in the same columns, [image, column]."""
-        scaled = (features - self.centre) / self.spread
-        return scaled if self.rotation is None else scaled @ self.rotation.T
-
-    def probe(self, coefficients: Floats) -> Probe:
-        """Back to the features' own axes; coefficients [column + 1, class], the last row is the intercept."""
-        inner = coefficients[:-1] if self.rotation is None else self.rotation.T @ coefficients[:-1]
-        weight = inner / self.spread[:, None]
-        return Probe(weight, coefficients[-1] - self.centre @ weight)
+    def coefficients(self, fitted: Floats) -> tuple[Floats, Floats]:
+        """Weight [feature, class] and bias [class] of what was fitted on the columns, [column + 1, class]."""
+        weight = fitted[:-1] if self.rotation is None else self.rotation.T @ fitted[:-1]
+        return weight, fitted[-1] - self.centre @ weight
 
 
-def make_design(features: Floats, standardise: bool) -> Design:
-    """Columns of training features [image, feature], centred, with ``standardise`` also scaled."""
-    features = features.astype(np.float64)
+def centre_of(features: Any) -> Floats:
+    """The mean feature, float64 [feature], of features [image, view, feature], an array or features of the store."""
+    total = np.zeros(features.shape[-1])
+    for start in range(0, len(features), CHUNK):
+        total += np.asarray(features[start : start + CHUNK], dtype=np.float64).mean(axis=1).sum(axis=0)
+    return total / max(len(features), 1)
+
+
+def directions(features: Any, centre: Floats) -> Floats:
+    """What the probe sees of images: the mean over views of (x - centre) / |x - centre|.
+
+    Args:
+        features: [image, view, feature], an array or features of the store, which are read some at a time.
+        centre: [feature].
+
+    Returns:
+        float64 [image, feature]. The probe's logit of it is the mean of the logits of the views.
+    """
+    result = np.empty((len(features), features.shape[-1]))
+    for start in range(0, len(features), CHUNK):
+        offsets = np.asarray(features[start : start + CHUNK], dtype=np.float64) - centre
+        lengths = np.linalg.norm(offsets, axis=-1, keepdims=True)
+        result[start : start + CHUNK] = (offsets / np.maximum(lengths, TINY)).mean(axis=1)
+    return result
+
+
+def make_design(features: Floats) -> Design:
+    """Columns of features [image, feature]."""
     centre = features.mean(axis=0)
-    spread = features.std(axis=0) if standardise else np.ones(features.shape[1])
-    spread = np.where(spread > 1e-9 * max(1.0, float(np.abs(features).max(initial=0))), spread, 1.0)
-    columns = (features - centre) / spread
+    columns = features - centre
     if len(columns) >= columns.shape[1]:
-        return Design(columns, centre, spread, None)
+        return Design(columns, centre, None)
     left, size, right = np.linalg.svd(columns, full_matrices=False)
-    return Design(left * size, centre, spread, right)
+    return Design(left * size, centre, right)
 
 
-def fit_logistic(
-    columns: Floats,
-    labels: Bools,
-    known: Bools,
-    class_weight: str,
-    strengths: Sequence[float],
-    tolerance: float = ROUGH,
-    what: str = "",
-) -> Floats:
-    """Solve one binary problem a class, all at once; each strength starts from the one before.
+def fit_logistic(columns: Floats, labels: Bools, known: Bools, c: float = C, tolerance: float = TOLERANCE) -> Floats:
+    """Solve one binary problem a class, all at once.
 
-    The objective is scikit-learn's: C times the sum of the weighted logistic losses of a class's known rows, plus half
-    the squared weights. Classes share nothing but the line search, so one matrix product serves all of them;
-    scikit-learn takes them one after the other, and several times as long for 260 classes. A class without a positive
-    or without a negative gets weight 0 and the (smoothed) share of positives as a constant.
+    The objective is scikit-learn's: C times the sum of the logistic losses of a class's known rows, plus half the
+    squared weights. Classes share nothing but the line search, so one matrix product serves all of them; scikit-learn
+    takes them one after the other, and several times as long for 260 classes. A class without a positive or without a
+    negative gets weight 0 and the (smoothed) share of positives as a constant.
 
     Args:
         columns: [image, column].
         labels, known: bool [image, class].
-        class_weight: none, or balanced as in scikit-learn, over the known rows of a class.
-        strengths: C, inverse regularisation.
+        c: inverse regularisation.
         tolerance: of the largest gradient of the mean loss.
-        what: names the fits in the progress bar; "" shows none.
 
     Returns:
-        Coefficients float64 [strength, column + 1, class], the last row is the intercept.
+        Coefficients float64 [column + 1, class], the last row is the intercept.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     positives, rows = (labels & known).sum(axis=0), known.sum(axis=0)
-    result = np.zeros((len(strengths), columns.shape[1] + 1, labels.shape[1]))
-    result[:, -1] = np.log((positives + 0.5) / (rows - positives + 0.5))
+    result = np.zeros((columns.shape[1] + 1, labels.shape[1]))
+    result[-1] = np.log((positives + 0.5) / (rows - positives + 0.5))
     usable = np.flatnonzero((positives > 0) & (positives < rows))
     if not len(usable):
         return result
-    balanced = class_weight == "balanced"
-    for_positives = rows[usable] / (2 * positives[usable]) if balanced else np.ones(len(usable))
-    for_negatives = rows[usable] / (2 * (rows - positives)[usable]) if balanced else np.ones(len(usable))
-    weight = np.where(labels[:, usable], for_positives, for_negatives) * known[:, usable]
     x, y, importance = (
-        torch.from_numpy(np.asarray(item, dtype=np.float32)) for item in (columns, labels[:, usable], weight)
+        torch.from_numpy(np.asarray(item, dtype=np.float32)) for item in (columns, labels[:, usable], known[:, usable])
     )
     coefficients = torch.zeros(x.shape[1], len(usable), requires_grad=True)
-    intercept = torch.from_numpy(result[0, -1, usable]).float().requires_grad_(True)
-    for index, strength in enumerate(track(strengths, what, len(strengths)) if what else strengths):
-        penalty = 0.5 / (strength * len(x))
-        optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
-            [coefficients, intercept],
-            max_iter=MOST_STEPS,
-            tolerance_grad=tolerance,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
+    intercept = torch.from_numpy(result[-1, usable]).float().requires_grad_(True)
+    penalty = 0.5 / (c * len(x))
+    optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
+        [coefficients, intercept],
+        max_iter=MOST_STEPS,
+        tolerance_grad=tolerance,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
 
-        def closure(optimiser: Any = optimiser, penalty: float = penalty) -> float:
-            optimiser.zero_grad()
-            losses = binary_cross_entropy_with_logits(
-                x @ coefficients + intercept, y, importance, reduction="sum"
-            ) / len(x)
-            value = losses + penalty * coefficients.square().sum()
-            torch.autograd.backward(value)
-            return float(value.detach())
+    def closure() -> float:
+        optimiser.zero_grad()
+        losses = binary_cross_entropy_with_logits(x @ coefficients + intercept, y, importance, reduction="sum") / len(x)
+        value = losses + penalty * coefficients.square().sum()
+        torch.autograd.backward(value)
+        return float(value.detach())
 
-        optimiser.step(closure)
-        result[index, :-1, usable] = coefficients.detach().T.numpy()
-        result[index, -1, usable] = intercept.detach().numpy()
+    optimiser.step(closure)
+    result[:-1, usable] = coefficients.detach().numpy()
+    result[-1, usable] = intercept.detach().numpy()
     return result
 
 
-def linear_logits(columns: Floats, coefficients: Floats) -> Floats:
-    """Logits [strength, image, class] of columns [image, column] by coefficients of ``fit_logistic``."""
-    return columns @ coefficients[:, :-1] + coefficients[:, -1:]
+def fit_probe(features: Floats, centre: Floats, labels: Bools, known: Bools, tolerance: float = TOLERANCE) -> Probe:
+    """Fit all classes.
+
+    Args:
+        features: ``directions`` of the training images around ``centre``, [image, feature].
+        centre: [feature].
+        labels, known: bool [image, class].
+        tolerance: as in ``fit_logistic``.
+    """
+    design = make_design(features)
+    return Probe(centre, *design.coefficients(fit_logistic(design.columns, labels, known, C, tolerance)))
 
 
-def fit_probe(features: Floats, labels: Bools, known: Bools, settings: Settings, tolerance: float = TOLERANCE) -> Probe:
-    """Fit all classes with given settings: features [image, feature], labels and known bool [image, class]."""
-    design, weight = make_design(features, settings.standardise), settings.class_weight
-    return design.probe(fit_logistic(design.columns, labels, known, weight, [settings.c], tolerance, "linear probe")[0])
+def probe_logits(probe: Probe, features: Any) -> Floats:
+    """Logits float64 [image, class] of features [image, view, feature], the mean over views."""
+    return directions(features, probe.centre) @ probe.weight + probe.bias
+
+
+def probe_scores(probe: Probe, features: Any) -> NDArray[np.float32]:
+    """Sigmoid scores [image, class] in [0, 1] of features [image, view, feature]."""
+    return expit(probe_logits(probe, features)).astype(np.float32)

@@ -287,6 +287,8 @@ class CapNet(nn.Module):
         Raises:
             ContractError: names or shapes differ, or values are no numbers.
         """
+        if self.linear_probe is not None and "linear_probe.centre" not in tensors:
+            self.linear_probe.centre = None  # of an older version
         own = dict(self.named_parameters())
         check_tensors(tensors, {name: tuple(tensor.shape) for name, tensor in own.items()}, Path(where))
         if len(tensors) > len(own):

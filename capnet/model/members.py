@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from capnet.config import Train
 
@@ -27,15 +28,20 @@ def average_views(logits: Tensor, average: str) -> Tensor:
 
 
 class LinearProbe(nn.Module):
-    """A fitted linear probe: logits [image, class] of pooled features [image, pooled]. Never trained by gradients."""
+    """A fitted linear probe: logits [image, class] of pooled features [image, pooled]. Never trained by gradients.
+
+    It sees directions (x - centre) / |x - centre|; without a centre, as in older models, features as they are.
+    """
 
     def __init__(self, n_classes: int, pooled: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_classes, pooled), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(n_classes), requires_grad=False)
+        self.centre: nn.Parameter | None = nn.Parameter(torch.zeros(pooled), requires_grad=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return pooled @ self.weight.T + self.bias
+        features = pooled if self.centre is None else normalize(pooled - self.centre, dim=-1)
+        return features @ self.weight.T + self.bias
 
 
 def start_weights(settings: Train) -> dict[str, float]:

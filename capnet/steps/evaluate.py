@@ -22,13 +22,16 @@ from capnet.contracts import (
     read_predictions,
     read_split,
     replace_file,
+    unit_codes,
     write_json,
     write_predictions,
 )
 from capnet.data.sources.root import local_root
-from capnet.evaluation.baselines import Chosen, choose_probe, probe_scores
+from capnet.data.splits.stratify import stratified_folds
+from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
+from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.evaluation.probe_file import read_probe
 from capnet.evaluation.results import (
@@ -42,6 +45,7 @@ from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, r
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
 if TYPE_CHECKING:
+    from capnet.data.images.stored_features import StoredFeatures
     from capnet.evaluation.tte import Scored
 
 
@@ -85,7 +89,7 @@ def evaluate(
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
     train_features = None
     if fits:
-        train_features = scorer.frozen(rows["train"], root, "training (test-time views of)").mean(dim=1).numpy()
+        train_features = scorer.frozen(rows["train"], root, "training (test-time views of)")
     path, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
     has_held_out = path.is_file() and (val is None or config.get("refit_rows"))
     out_of_fold, views = read_predictions(path) if has_held_out else None, config["tte"]
@@ -105,11 +109,11 @@ def evaluate_scores(
     classes: Classes,
     scored_val: Scored | None,
     scored_test: Scored,
-    train_features: np.ndarray | None,
+    train_features: StoredFeatures | np.ndarray | None,
     config: Evaluate,
     out_of_fold: pd.DataFrame | None,
     views: Mapping[str, Any],
-    probe: Chosen | None = None,
+    probe: FittedProbe | None = None,
 ) -> dict[str, Any]:
     """All of the evaluation on arrays, which follow the rows of their split.
 
@@ -118,8 +122,7 @@ def evaluate_scores(
         classes: the columns of all scores.
         scored_val: scores of the validation rows; None where there are none.
         scored_test: scores of the test rows.
-        train_features: means over views, float32 [image, feature], from which the linear probe is fitted unless
-            ``probe`` is given.
+        train_features: [image, view, feature], from which the linear probe is fitted unless ``probe`` is given.
         config: the section ``evaluate``.
         out_of_fold: scores of training rows, validation rows or both by models that had not seen them: thresholds are
             chosen on these. Beside validation rows it says that the model was refitted on them: its own scores of these
@@ -137,11 +140,11 @@ def evaluate_scores(
     held_out = None if out_of_fold is None else held_out_rows([train, val], out_of_fold)
     refitted = held_out is not None and scored_val is not None
     if probe is None and train_features is not None and config.probe.enabled:
-        probe = fit_missing_probe(train, train_features, val, scored_val, config, refitted)
+        probe = fit_missing_probe(train, train_features, val, scored_val, refitted)
     if probe is not None:
-        test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features.mean(axis=1))
+        test.scores["linear_probe"] = probe_scores(probe.probe, scored_test.features)
         if scored_val is not None and not refitted:
-            val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features.mean(axis=1))
+            val.scores["linear_probe"] = probe_scores(probe.probe, scored_val.features)
     if refitted and held_out is not None:
         val.scores.pop("single_view", None)
         val.scores["capnet"] = held_out.scores["capnet"][-len(val.rows) :]  # validation rows come last
@@ -181,21 +184,24 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def fit_missing_probe(
-    train: SplitRows, features: Floats, val: SplitRows, scored_val: Scored | None, config: Evaluate, refit: bool
-) -> Chosen:
-    """The linear probe that stage train has not fitted, chosen on the validation rows where they have positives, else
-    in folds of the training rows.
+    train: SplitRows, features: StoredFeatures | np.ndarray, val: SplitRows, scored_val: Scored | None, refit: bool
+) -> FittedProbe:
+    """The linear probe that stage train has not fitted; with held-out scores of the training rows where no validation
+    row has a positive.
 
     Args:
         train: the training rows.
-        features: theirs, means over views [image, feature].
+        features: theirs, [image, view, feature].
         val, scored_val: the validation rows with their features; None where there are none.
-        config: the section ``evaluate``.
-        refit: fit on the validation rows, too, after they have chosen.
+        refit: fit on the validation rows, too.
     """
-    rows = (scored_val.features.mean(axis=1), val.labels, val.known) if scored_val is not None else None
-    groups = known_groups(train.rows["group"].tolist())
-    return choose_probe(features, train.labels, train.known, config.probe.c, rows, refit, groups=groups)
+    rows = ProbeRows(features, train.labels, train.known)
+    if refit and scored_val is not None:
+        return fit_linear_probe(rows, ProbeRows(scored_val.features, val.labels, val.known))
+    folds = None
+    if not (val.labels & val.known).any():
+        folds = stratified_folds(train.labels & train.known, unit_codes(train.rows["group"].tolist()), FOLDS, 0)
+    return fit_linear_probe(rows, folds=folds)
 
 
 def objectives_of(classes: Classes, settings: Threshold) -> list[str]:
@@ -205,7 +211,7 @@ def objectives_of(classes: Classes, settings: Threshold) -> list[str]:
 
 
 def thresholds(
-    val: SplitRows, held_out: SplitRows | None, probe: Chosen | None, config: Evaluate, objectives: Sequence[str]
+    val: SplitRows, held_out: SplitRows | None, probe: FittedProbe | None, config: Evaluate, objectives: Sequence[str]
 ) -> tuple[dict[str, Thresholds], str]:
     """Thresholds by variant and where those of what is served come from.
 

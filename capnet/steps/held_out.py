@@ -13,10 +13,9 @@ from torch import Tensor
 from capnet.contracts import unit_codes
 from capnet.data.images.stored_features import Features
 from capnet.errors import DataError
-from capnet.evaluation.baselines import STRENGTHS, Chosen, choose_probe
+from capnet.evaluation.baselines import FittedProbe, ProbeRows, fit_linear_probe
 from capnet.evaluation.blend import Blend, choose_blend
-from capnet.evaluation.bootstrap import known_groups
-from capnet.evaluation.metrics import Bools, Floats, average_precision, bucket_masks, mean_over
+from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import served_scores
@@ -58,55 +57,52 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
     return validate
 
 
-def fit_linear_probe(
+def train_probe(
     trainer: Trainer,
     rows: pd.DataFrame,
     plain: Features,
     val: pd.DataFrame,
     val_plain: Features | None,
     folds: np.ndarray | None = None,
-) -> Chosen:
-    """The linear probe on the mean feature of the test-time views.
+) -> FittedProbe:
+    """The linear probe under the test-time views.
 
     Args:
         trainer: with the classes.
         rows: training rows.
         plain: their features [row, view, pooled] in the tower without adapters.
         val: validation rows.
-        val_plain: their features; None chooses the probe's strength in folds of the training rows.
-        folds: the fold of each training and then each validation row, int [row], for held-out scores of all of them;
-            None: of the validation rows.
+        val_plain: their features; without them the probe is of the training rows.
+        folds: the fold of each row that it is fitted on, int [row], for held-out scores of all of them.
 
     Returns:
-        The probe of the best strength, with ``train.refit`` fitted on training and validation rows.
+        The probe, with ``train.refit`` fitted on training and validation rows.
     """
-    seen = _arrays(trainer, rows, plain)
-    held_out = None if val_plain is None else _arrays(trainer, val, val_plain)
-    return choose_probe(
-        *seen, STRENGTHS, held_out, trainer.params.train.refit, folds, known_groups(rows["group"].tolist())
+
+    def part(rows: pd.DataFrame, features: Features) -> ProbeRows:
+        labels = trainer.labels(rows)
+        return ProbeRows(features, labels.targets.numpy(), labels.known.numpy())
+
+    refits = trainer.params.train.refit
+    return fit_linear_probe(
+        part(rows, plain), part(val, val_plain) if refits and val_plain is not None else None, folds
     )
 
 
-def _arrays(trainer: Trainer, rows: pd.DataFrame, plain: Features) -> tuple[Floats, Bools, Bools]:
-    labels = trainer.labels(rows)
-    return plain.mean(dim=1).numpy(), labels.targets.numpy(), labels.known.numpy()
-
-
-def load_probe(model: CapNet, chosen: Chosen) -> dict[str, Tensor]:
+def load_probe(model: CapNet, fitted: FittedProbe) -> dict[str, Tensor]:
     """Put the probe into ``model``; returns its tensors by their names there."""
     assert model.linear_probe is not None
-    tensors = {
-        "weight": torch.from_numpy(chosen.probe.weight.T.copy()).float(),
-        "bias": torch.from_numpy(chosen.probe.bias).float(),
-    }
+    probe = fitted.probe
+    arrays = {"weight": probe.weight.T.copy(), "bias": probe.bias, "centre": probe.centre}
+    tensors = {name: torch.from_numpy(item).float() for name, item in arrays.items()}
     model.linear_probe.load_state_dict(tensors)
     return {f"linear_probe.{name}": tensor for name, tensor in tensors.items()}
 
 
-def held_out_logits(chosen: Chosen, views: int) -> Tensor:
+def held_out_logits(fitted: FittedProbe, views: int) -> Tensor:
     """The probe's logits [row, view, class] of rows by fits without them: the same in every view: fits see means."""
-    assert chosen.held_out is not None
-    return torch.logit(torch.from_numpy(chosen.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
+    assert fitted.held_out is not None
+    return torch.logit(torch.from_numpy(fitted.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
 
 
 def fit_blend(

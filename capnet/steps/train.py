@@ -28,7 +28,7 @@ from capnet.contracts import (
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError
-from capnet.evaluation.baselines import Chosen
+from capnet.evaluation.baselines import FittedProbe
 from capnet.evaluation.blend import Blend
 from capnet.evaluation.probe_file import write_probe
 from capnet.model.backbones import load_towers
@@ -36,7 +36,7 @@ from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
-from capnet.steps.held_out import fit_blend, fit_linear_probe, held_out_logits, load_probe, validator
+from capnet.steps.held_out import fit_blend, held_out_logits, load_probe, train_probe, validator
 from capnet.training.checkpoint import lock
 from capnet.training.distributed import ProcessGroup, process_group
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
@@ -110,7 +110,7 @@ def _fit(
     if group.is_main_process:
         if blended:
             assert plain is not None
-            probe = fit_linear_probe(trainer, rows, plain, val, val_plain, folds)
+            probe = train_probe(trainer, rows, plain, val, val_plain, folds)
             probe_tensors = load_probe(model, probe)
         if folds is None and len(val) and (blended or refits):
             members = member_logits(trainer, model, val, val_plain, "validation")
@@ -240,7 +240,7 @@ def _write(
     trainer: Trainer,
     result: Fit,
     tensors: dict[str, Tensor],
-    probe: Chosen | None,
+    probe: FittedProbe | None,
     blend: Blend | None,
     config: dict[str, Any],
 ) -> None:

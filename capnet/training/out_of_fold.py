@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capnet.contracts import unit_codes
 from capnet.data.images.stored_features import Features
-from capnet.data.splits.stratify import stratified_holdout
+from capnet.data.splits.stratify import stratified_folds
 from capnet.model.capnet import CapNet
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
@@ -73,24 +73,3 @@ def out_of_fold_logits(
         model.release_towers()
     result.pop("linear_probe", None)
     return result
-
-
-def stratified_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of every row; labels are spread evenly, groups kept together.
-
-    Args:
-        labels: bool [row, class].
-        groups: int [row], equal for rows of one group.
-        folds: their number.
-        seed: of the draw.
-
-    Returns:
-        int64 [row].
-    """
-    fold = np.zeros(len(labels), dtype=np.int64)
-    rest = np.arange(len(labels))
-    for number in range(folds - 1, 0, -1):
-        chosen = stratified_holdout(labels[rest], len(rest) // (number + 1), seed, groups[rest])
-        fold[rest[chosen]] = number
-        rest = rest[~chosen]
-    return fold

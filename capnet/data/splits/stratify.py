@@ -85,3 +85,24 @@ def stratified_holdout(
     if fitting and not any(held_out):
         held_out[max(fitting, key=sizes.__getitem__)] = 1
     return np.frombuffer(held_out, dtype=np.uint8).astype(bool)[unit_of_row]
+
+
+def stratified_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of every row; labels are spread evenly, groups kept together.
+
+    Args:
+        labels: bool [row, class].
+        groups: int [row], equal for rows of one group.
+        folds: their number.
+        seed: of the draw.
+
+    Returns:
+        int64 [row].
+    """
+    fold = np.zeros(len(labels), dtype=np.int64)
+    rest = np.arange(len(labels))
+    for number in range(folds - 1, 0, -1):
+        chosen = stratified_holdout(labels[rest], len(rest) // (number + 1), seed, groups[rest])
+        fold[rest[chosen]] = number
+        rest = rest[~chosen]
+    return fold

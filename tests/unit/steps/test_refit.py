@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from capnet.contracts import label_matrix, read_predictions, read_tensors
+from capnet.data.splits.stratify import stratified_folds
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
 from capnet.training import checkpoint, trainer
-from capnet.training.out_of_fold import stratified_folds
 from tests.unit.model import tiny
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import FULL, run_both, write_inputs

@@ -9,10 +9,10 @@ from sklearn.metrics import average_precision_score
 
 from capnet.config import parse
 from capnet.contracts import label_matrix, read_predictions, read_tensors, unit_codes
+from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ConfigError, ContractError
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
-from capnet.training.out_of_fold import stratified_folds
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import FULL, run_both, write_inputs
 
