@@ -2,10 +2,10 @@
 have had.
 
 Every candidate is a weighted mean of logits. The mean of all trained members and the probe is preferred, because
-held-out rows are few and a choice among many blends would follow their noise. The best of all candidates is taken where
-what a hurried user would have, the linear probe or zero-shot, ranks the held-out rows better than that mean, by however
-little; and where a trained part alone does so by more than chance. So on these rows the served score is never below the
-linear probe and zero-shot, and never shown to be below a trained part.
+held-out rows are few and a choice among many blends would follow their noise. Where what a hurried user would have, the
+linear probe or zero-shot, ranks the held-out rows better than that mean, by however little, the best candidate that it
+takes part in is served; where a trained part alone does so by more than chance, the best of all. So on these rows the
+served score is never below the linear probe and zero-shot, and never shown to be below a trained part.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ def choose_blend(
     preferred: tuple[str, ...] = GROUPS[0],
     folds: NDArray[np.int64] | None = None,
 ) -> Blend:
-    """The mean of the ``preferred`` members, or the candidate of the highest mAP on held-out images where the probe or
-    zero-shot beats it there, or a trained part alone by more than chance.
+    """The mean of the ``preferred`` members; or the candidate of the highest mAP on held-out images where a trained
+    part alone beats it there by more than chance; or, where the probe or zero-shot does by any lead, the best that it
+    is part of.
 
     Args:
         members: logits of each member, [image, class].
@@ -135,8 +136,10 @@ def choose_blend(
             return {"gain": gain, "low": float(low), "high": float(high)}
 
         better = [name for name, index in alone.items() if values[index] > values[first]]
-        if any(name in BASELINES or gain_over(first, alone[name])["low"] > 0 for name in better):
-            best = int(np.nanargmax(np.round(values, 9)))
+        allowed = [index for index, weights in enumerate(tried) if set(better) & set(BASELINES) & set(weights)]
+        if any(name not in BASELINES and gain_over(first, alone[name])["low"] > 0 for name in better):
+            allowed = list(range(len(tried)))
+        best = max([first, *allowed], key=lambda index: np.nan_to_num(round(values[index], 9), nan=-1.0))
         gains = {name: gain_over(index, best) for name, index in alone.items()}
     listed = {in_words(weights): value for weights, value in zip(tried, values, strict=True) if np.isfinite(value)}
     return Blend(tried[best], chosen_on, listed, gains)
