@@ -23,11 +23,17 @@ from typing import Any
 SLOW = (
     "great_expectations",
     "mlflow",
+    "mlflow.pyfunc",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tracking._tracking_service.utils",
     "open_clip",
+    "pyarrow.dataset",
     "sklearn.linear_model",
     "timm",
     "torch",
+    "torch.distributed.checkpoint",
+    "transformers.models.bert.modeling_bert",
 )
 PRINTED = (".stdout", ".stderr")  # what a command prints, in its folder while it runs
 

@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,33 +60,35 @@ def test_a_table_that_is_wrong_in_every_row_is_refused_in_bounded_time_and_memor
     assert done.has_three_parts
 
 
-def parquet(table: pa.Table, **more: object) -> Callable[[Path], None]:
-    return lambda path: pq.write_table(table, path, compression="zstd", **more)
+def parquet(columns: Callable[[], dict[str, object]], **more: object) -> Callable[[Path], None]:
+    return lambda path: pq.write_table(pa.table(columns()), path, compression="zstd", **more)
 
 
 def repeated(value: str, times: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([value]))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, dtype=np.int32)), pa.array([value]))
 
 
 def packed(row: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(gzip.compress(b"path,labels\n", 1) + gzip.compress(row * 1000, 9) * 300)
 
 
-two = pa.array(["a.jpg", "b.jpg"])
 BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "long paths": (
         "labels.parquet",
-        parquet(pa.table({"path": repeated("x" * 2000, 2**20), "labels": repeated("c", 2**20)})),
+        parquet(lambda: {"path": repeated("x" * 2000, 2**20), "labels": repeated("c", 2**20)}),
     ),
     "many rows": (
         "labels.parquet",
-        parquet(pa.table({"path": repeated("a.jpg", 2**24), "labels": repeated("c", 2**24)})),
+        parquet(lambda: {"path": repeated("a.jpg", 2**24), "labels": repeated("c", 2**24)}),
     ),
     "long pages": (
         "labels.parquet",
-        parquet(pa.table({"path": ["x" * 100_000] * 8000, "labels": ["c"] * 8000}), use_dictionary=["labels"]),
+        parquet(lambda: {"path": ["x" * 100_000] * 8000, "labels": ["c"] * 8000}, use_dictionary=["labels"]),
     ),
-    "a long list": ("labels.parquet", parquet(pa.table({"path": two, "labels": [["c"] * 10_000_000, ["d"]]}))),
+    "a long list": (
+        "labels.parquet",
+        parquet(lambda: {"path": ["a.jpg", "b.jpg"], "labels": [["c"] * 10_000_000, ["d"]]}),
+    ),
     "long lines": ("labels.csv.gz", packed(b"x" * 2000 + b",cat\n")),
     "many lines": ("labels.csv.gz", packed(b"a.jpg,cat\n" * 20)),
 }

@@ -160,7 +160,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stranger(workplace: Path) -> Any:
     """A copy of the package with one more file; runs ``capnet`` of it."""
     package = Path(str(import_module("capnet").__file__)).parent
-    shutil.copytree(package, workplace / "capnet", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, workplace / "capnet")  # with its bytecode, which lines.py, written often, never gets
     (workplace / "data").mkdir()
     (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
 
