@@ -154,6 +154,11 @@ def expected(events: Sequence[Event]) -> str:
     return finished[-1].after if finished else ""
 
 
+def champions(events: Sequence[Event]) -> list[str]:
+    """All that the alias ever pointed to, the latest first; "" for none."""
+    return list(dict.fromkeys(event.after for event in reversed(events) if event.counts))
+
+
 def rivals(events: Sequence[Event], version: str) -> list[str]:
     """Whom a verdict must be against for ``version`` to be champion without having gone through the gate, nearest
     first; empty: anyone.

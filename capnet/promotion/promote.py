@@ -18,7 +18,7 @@ from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words, loosened, tagged, what_helps
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import champion_of, current_number, rival_of, version_or_none
+from capnet.promotion.versions import champion_of, current_number, deleted_champions, rival_of, version_or_none
 from capnet.redaction import redact
 from capnet.tracking.store import insist
 
@@ -111,8 +111,8 @@ def promote(
 
     A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. A ``reason`` is
     needed where the version is probably worse than what is allowed, where too few of the champion's test pictures are
-    compared, or where a copy finds no champion. Moves of the alias made elsewhere are written into the history first.
-    Raises GateError where the gate refuses.
+    compared, where a copy finds no champion, or where all former champions were deleted. Moves of the alias made
+    elsewhere are written into the history first. Raises GateError where the gate refuses.
     """
     if force and not reason.strip():
         raise _no_reason()
@@ -131,6 +131,9 @@ def promote(
     home = "" if rival else copied_from(version)
     if home:
         verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
+    gone = "" if rival else deleted_champions(client, name, number)
+    if gone:
+        verdict = replace(verdict, asks=(*verdict.asks, gone))
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     where = identity(name, number)
     if verdict.colour == "red" and not force:

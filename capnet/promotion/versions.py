@@ -33,26 +33,27 @@ def rival_of(client: MlflowClient, name: str, number: str) -> ModelVersion | Non
         number: of the version.
 
     Returns:
-        Where readers refuse all former champions, the latest; None where no other version was ever champion.
+        Where readers refuse all former champions, the latest; None where no other version was ever champion, or all
+        that were are deleted.
     """
-    known, rival = history.events(client, name), current_number(client, name)
-    seen: set[str] = set()
-    latest = None
-    while rival not in seen:
-        seen.add(rival)
+    known, latest = history.events(client, name), None
+    for rival in dict.fromkeys([current_number(client, name), *history.champions(known)]):
         version = version_or_none(client, name, rival) if rival not in ("", number) else None
         if version is not None and not refusal(name, rival, version.tags, known):
             return version
         latest = latest or version
-        rival = next(
-            (
-                event.before
-                for event in reversed(known)
-                if event.counts and event.after == rival and event.before not in seen
-            ),
-            rival,
-        )
     return latest
+
+
+def deleted_champions(client: MlflowClient, name: str, number: str) -> str:
+    """What a person must know where a version has no rival although others were champion: "" where none was.
+
+    Args:
+        client, name: the registry, and the registered model.
+        number: of the version.
+    """
+    others = [other for other in history.champions(history.events(client, name)) if other not in ("", number)]
+    return f"not comparable: champions of {name} were deleted, the last was version {others[0]}" if others else ""
 
 
 def version_or_none(client: MlflowClient, name: str, number: str) -> ModelVersion | None:

@@ -1,18 +1,16 @@
 """What `mlflow models serve --env-manager local` serves, in one process: `python -m capnet.serving.server`.
 
 MLflow's command waits for a server of its own and hands no signal on. As process 1 of a container it does not even get
-SIGTERM, and a pod ends by SIGKILL, with requests under way.
+SIGTERM, and a pod ends by SIGKILL, with requests under way. Nor does it check a body before it parses it.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import click
 
-APP = "mlflow.pyfunc.scoring_server.app:app"
 LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after 30
 
 
@@ -22,14 +20,22 @@ LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after
 @click.option("--port", default=8080, show_default=True)
 def main(model: str, host: str, port: int) -> None:
     """Serve a model until SIGTERM; requests that are under way get their answers."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # process 1 gets no signal that it does not handle
+    # process 1 gets no signal that it does not handle; uvicorn hands it on after the last answers, and threads that
+    # score for nobody are not waited for
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     import uvicorn
     from mlflow.artifacts import download_artifacts
     from mlflow.pyfunc.scoring_server import get_cmd
 
+    from capnet.serving.bodies import CheckedBodies
+    from capnet.serving.request import read_limits
+
+    limits = read_limits()
     _, environment = get_cmd(download_artifacts(artifact_uri=model))
     os.environ.update(environment)
-    uvicorn.run(APP, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
+    from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
+
+    uvicorn.run(CheckedBodies(app, limits), host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
 
 
 if __name__ == "__main__":

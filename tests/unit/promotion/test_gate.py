@@ -229,6 +229,7 @@ def test_the_policy_of_the_repository_is_the_usual_one(
         "may_fall: {tial: 0.1}",
         "minimum: {mAP: 50}",
         "draws: 1",
+        "draws: 1000000000000",
         "{",
         "- 1",
         "may_fall: {mAP: true}",

@@ -91,6 +91,41 @@ def test_taking_the_alias_away_first_helps_no_bad_model(client: MlflowClient) ->
     assert promote(client, "3").now == "3"
 
 
+@pytest.mark.parametrize("way", ["one champion", "two", "the alias first", "one that was clicked"])
+def test_deleting_all_champions_helps_no_bad_model(client: MlflowClient, way: str) -> None:
+    promote(client, "3")
+    if way == "two":
+        promote(client, "1", force=True, reason="an experiment")
+        client.delete_model_version("capnet", "1")
+    if way == "the alias first":
+        client.delete_registered_model_alias("capnet", "champion")
+        promotion.audit(client, "capnet")
+    if way == "one that was clicked":
+        click(client, "1")
+        promotion.audit(client, "capnet")
+        client.delete_model_version("capnet", "1")
+    client.delete_model_version("capnet", "3")
+    with pytest.raises(GateError, match=r"champions of capnet were deleted(.*\n)*.*which needs --reason"):
+        promote(client, "2")
+    click(client, "2")
+    with pytest.raises(GateError, match="champion is capnet version 2, which has a verdict that needs a reason"):
+        resolve(client, CHAMPION)
+    assert promote(client, "2", reason="the others had a licence that ended").now == "2"
+    assert resolve(client, CHAMPION).tags["gate_override"] == "the others had a licence that ended"
+
+
+def test_a_champion_from_before_a_gap_is_a_measure(client: MlflowClient) -> None:
+    """The alias was taken away, another version had it, and that one was deleted."""
+    promote(client, "3")
+    client.delete_registered_model_alias("capnet", "champion")
+    promotion.audit(client, "capnet")
+    promote(client, "1", force=True, reason="an experiment")
+    client.delete_model_version("capnet", "1")
+    with pytest.raises(GateError, match="fail: tail"):
+        promote(client, "2")
+    assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 3"
+
+
 def test_renaming_the_registered_model_helps_no_bad_model(client: MlflowClient) -> None:
     promote(client, "3")
     client.rename_registered_model("capnet", "renamed")  # verdicts name the old one, so none of them counts

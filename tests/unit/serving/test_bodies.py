@@ -1,0 +1,117 @@
+"""Bodies that are never handed on to MLflow's server: it would parse each as a whole before the model is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from capnet.serving.bodies import CheckedBodies, Message, Receive, Send
+from capnet.serving.request import Limits
+
+LIMITS = Limits(images=2, megabytes=0.01, seconds=0.5)  # 2,000 parts, 20,000 bytes
+GOOD = b'{"dataframe_records": [{"image": "abc"}]}'
+JSON = "application/json"
+
+
+class Server:
+    """A request to an application behind CheckedBodies: what it got, and what the client gets."""
+
+    def __init__(
+        self, chunks: Sequence[bytes], kind: str | None = JSON, ends: bool = True, leaves: bool = False
+    ) -> None:
+        self.got: list[bytes] = []
+        self.answers: list[Message] = []
+        self.read = 0
+        self._chunks, self._ends, self._leaves = list(chunks), ends, leaves
+        headers = [] if kind is None else [(b"content-type", kind.encode("latin-1"))]
+        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
+
+    async def receive(self) -> Message:
+        if self.read < len(self._chunks):
+            self.read += 1
+            more = self.read < len(self._chunks) or not self._ends
+            return {"type": "http.request", "body": self._chunks[self.read - 1], "more_body": more}
+        if self._leaves:
+            return {"type": "http.disconnect"}
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits so long")
+
+    async def send(self, message: Message) -> None:
+        self.answers.append(message)
+
+    async def app(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.got.append((await receive()).get("body", b""))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def run(self) -> int:
+        """The status of the answer; 0 for none."""
+        asyncio.run(CheckedBodies(self.app, LIMITS)(self.scope, self.receive, self.send))
+        return int(self.answers[0]["status"]) if self.answers else 0
+
+    @property
+    def message(self) -> str:
+        return str(json.loads(self.answers[1]["body"])["message"])
+
+
+@pytest.mark.parametrize("chunks", [[GOOD], [GOOD[:5], GOOD[5:]], [bytes([letter]) for letter in GOOD]])
+@pytest.mark.parametrize("kind", [JSON, "application/json; charset=utf-8", "Application/JSON"])
+def test_a_good_body_arrives_as_it_was_sent(chunks: list[bytes], kind: str) -> None:
+    server = Server(chunks, kind)
+    assert server.run() == 200
+    assert server.got == [GOOD]
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(20_000, 200), (20_001, 413), (1_000_000, 413)], ids=["at most", "one more", "far more"]
+)
+def test_a_body_has_at_most_twice_the_bytes_of_its_images(size: int, status: int) -> None:
+    body = b'{"a":"' + b"x" * (size - 8) + b'"}'
+    server = Server([body[start : start + 1000] for start in range(0, size, 1000)])
+    assert server.run() == status
+    assert server.read == -(-size // 1000), "what is refused is read to its end, so that the client gets the answer"
+    assert len(server.got) == (status == 200)
+    assert status == 200 or "more than 0.02 million bytes" in server.message
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[],", b"1,", b'{"a":[', b'"",'])
+def test_a_body_of_very_many_parts_is_refused(part: bytes) -> None:
+    marks = sum(part.count(mark) for mark in (b"{", b"[", b","))
+    server = Server([part * (2000 // marks)])
+    assert server.run() == 200, "2,000 parts are allowed"
+    server = Server([part * (2000 // marks + 1)])
+    assert server.run() == 413
+    assert "more than 2000 lists, objects and commas" in server.message
+
+
+@pytest.mark.parametrize("kind", [None, "", "text/csv", "application/vnd.apache.parquet", "application/jsonx", "\xff"])
+def test_what_is_no_json_is_refused(kind: str | None) -> None:
+    server = Server([GOOD], kind)
+    assert server.run() == 415
+    assert not server.got
+    assert "Content-Type: application/json" in server.message
+
+
+def test_a_body_that_does_not_end_is_refused_in_time() -> None:
+    server = Server([GOOD], ends=False)
+    assert server.run() == 408
+    assert "within 0.5 seconds" in server.message
+    assert (b"connection", b"close") in server.answers[0]["headers"]
+
+
+def test_of_a_client_that_leaves_nothing_is_left() -> None:
+    server = Server([GOOD, GOOD], ends=False, leaves=True)
+    assert server.run() == 0
+    assert not server.got
+
+
+def test_what_has_no_body_is_handed_on() -> None:
+    for method, kind in (("GET", "http"), ("POST", "lifespan")):
+        server = Server([b"whatever"], None)
+        server.scope |= {"method": method, "type": kind}
+        assert server.run() == 200
+        assert server.got == [b"whatever"]
