@@ -36,6 +36,7 @@ class Probe(Section):
     c: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.01, 0.1, 1.0, 10.0),
         min_length=1,
+        max_length=100,
         description=(
             "inverse regularisation strengths tried on validation rows, or in folds of the training rows, where"
             " train.blend is none; else stage train has fitted the probe"
@@ -49,7 +50,7 @@ class Report(Section):
 
 
 class Evaluate(Section):
-    bootstrap: Int = Field(1000, ge=100, description="bootstrap draws")
+    bootstrap: Int = Field(1000, ge=100, le=100_000, description="bootstrap draws")
     calibration_prior: float = Field(
         1.0,
         gt=0,

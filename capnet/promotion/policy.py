@@ -50,7 +50,7 @@ class Policy(Section):
         "below it a person must give a reason; 0 asks for nothing",
     )
     may_fall: MayFall = MayFall()
-    draws: Int = Field(1000, ge=200, description="bootstrap draws")
+    draws: Int = Field(1000, ge=200, le=100_000, description="bootstrap draws")
     seed: Int = Field(0, ge=0, description="seed of the draws")
 
 
