@@ -43,10 +43,6 @@ def positive(value: Any, name: str) -> None:
     _refuse(value > 0, name, value, "a number above 0")
 
 
-def anything(value: Any, name: str) -> None:
-    """Any value."""
-
-
 def text(value: Any, name: str) -> None:
     _refuse(isinstance(value, str), name, value, "text")
 

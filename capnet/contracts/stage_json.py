@@ -31,7 +31,6 @@ MODEL_CONFIG = forms.parts(
     blend=forms.parts(
         weights=forms.under_any_name(forms.share), chosen_on=forms.text, gains=forms.under_any_name(_GAIN)
     ),
-    tte=forms.under_any_name(forms.anything),
     class_fingerprint=forms.text,
     weight_hash=forms.text,
     selected_epoch=forms.count,

@@ -17,8 +17,10 @@ from capnet.contracts import (
     SCHEMA,
     Classes,
     LabelGraph,
+    check_schema,
     read_classes,
     read_graph,
+    read_json,
     read_model_config,
     read_tensors,
     reading,
@@ -109,9 +111,11 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         ConfigError: there is no such backbone.
         DataError: the backbone's weights are missing; a packed folder needs none.
     """
-    config = read_model_config(folder)
+    config = read_json(folder / "config.json")
+    check_schema(config, folder / "config.json")
     with reading(folder / "config.json"):
         tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
+    config = read_model_config(folder)
     classes = read_classes(folder / "classes.json", config.get("class_fingerprint", ""))
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")
