@@ -141,6 +141,15 @@ class DataError(CapnetError):
     title = "data"
 
 
+class Problems(list[Problem]):
+    """Mistakes of a stranger's file; the one with number MOST ends the search with a DataError."""
+
+    def append(self, problem: Problem) -> None:
+        super().append(problem)
+        if len(self) >= MOST:
+            raise DataError(problems=self)
+
+
 class ContractError(CapnetError):
     """A file between two stages is missing, of another version, or made for other classes (exit code 4)."""
 

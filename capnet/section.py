@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from capnet.errors import Problem
 
@@ -78,6 +87,17 @@ class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, no infinite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, content: Any) -> Any:
+        """Refuse true for a share or a rate: pydantic takes it for 1.0."""
+        numbers = [name for name, field in cls.model_fields.items() if field.annotation is float]
+        if isinstance(content, Mapping):
+            wrong = [f"{name} = {content[name]}" for name in numbers if isinstance(content.get(name), bool)]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)}: a number is wanted, not true or false")
+        return content
 
     @classmethod
     def __pydantic_init_subclass__(cls, **arguments: Any) -> None:

@@ -192,7 +192,7 @@ class Validate(Section):
         "header", description="what is read of each image file: its header, every byte and pixel, or nothing"
     )
     processes: Int = Field(
-        0, ge=0, description="processes that read images; 0: one for each CPU that may be used, at most 16"
+        0, ge=0, le=256, description="processes that read images; 0: one for each CPU that may be used, at most 16"
     )
     min_side: Int = Field(16, ge=1, description="smallest allowed width or height in pixels")
     max_side: Int = Field(20000, ge=1, description="largest allowed width or height in pixels")

@@ -49,7 +49,7 @@ class Report(Section):
 
 
 class Evaluate(Section):
-    bootstrap: Int = Field(1000, ge=100, description="bootstrap draws")
+    bootstrap: Int = Field(1000, ge=100, le=100_000, description="bootstrap draws")
     calibration_prior: float = Field(
         1.0,
         gt=0,

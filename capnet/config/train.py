@@ -39,13 +39,13 @@ class Prompt(Section):
 
 class Gcn(Section):
     enabled: bool = Field(True, description="propagate text features over the label graph")
-    hidden: Int = Field(1024, ge=1, description="hidden width (SCPNet with RN50: 2048, a 34 MB model file)")
+    hidden: Int = Field(1024, ge=1, le=65_536, description="hidden width (SCPNet with RN50: 2048, a 34 MB model file)")
     zero_init: bool = Field(True, description="last layer starts at zero, so training starts at the prompts")
 
 
 class Adapter(Section):
     enabled: bool = Field(True, description="train adapters in the image tower")
-    bottleneck: Int = Field(64, ge=1, description="adapter width")
+    bottleneck: Int = Field(64, ge=1, le=65_536, description="adapter width")
     in_blocks: bool = Field(
         True,
         description=(
@@ -129,7 +129,7 @@ class Optimiser(Section):
 
 
 class Train(Section):
-    epochs: Int = Field(30, ge=1, description="passes over the training rows")
+    epochs: Int = Field(30, ge=1, le=1_000_000, description="passes over the training rows")
     batch_size: Int = Field(64, ge=1, description="images per step")
     views: Int = Field(
         4,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BUCKETS = ("head", "medium", "tail")
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 LONGEST_SLUG = 100  # MLflow takes 250 characters for a metric's name, a file system 255 bytes
 
 
@@ -105,14 +106,17 @@ def make_classes(
         critical: names of critical classes.
     """
     items, used = [], set()
+    following: dict[str, int] = {}  # the next number of a slug: thirty thousand classes may share one
+    marked = set(critical)
     for name in names:
         base = slug = slugify(name)
-        number = 2
+        number = following.get(base, 2)
         while slug in used:
             slug = f"{base}-{number}"
             number += 1
+        following[base] = number
         used.add(slug)
-        items.append(ClassInfo(name, (prompt_names or {}).get(name) or name, slug, name in critical))
+        items.append(ClassInfo(name, (prompt_names or {}).get(name) or name, slug, name in marked))
     return Classes(tuple(items))
 
 
@@ -125,6 +129,22 @@ def _class(item: Mapping[str, Any]) -> ClassInfo:
     if info.bucket not in ("", *BUCKETS):
         raise ValueError(f"bucket of class {info.name!r} is {info.bucket!r}")
     return info
+
+
+def _check_unique(classes: Classes) -> None:
+    """Raises ValueError where two classes have one name, or a slug is none that ``make_classes`` makes."""
+    for kind in ("name", "slug"):
+        first: set[str] = set()
+        for item in classes.items:
+            value = getattr(item, kind)
+            if value in first:
+                raise ValueError(f"{kind} {value!r} is there twice")
+            first.add(value)
+    for item in classes.items:
+        if not SLUG.fullmatch(item.slug):
+            raise ValueError(f"slug of class {item.name!r} is {item.slug!r}")
+        if item.train_count < -1:
+            raise ValueError(f"train_count of class {item.name!r} is {item.train_count}")
 
 
 def write_classes(path: Path, classes: Classes) -> None:
@@ -148,6 +168,7 @@ def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
     check_schema(content, path)
     with reading(path):
         classes = Classes(tuple(_class(item) for item in content["classes"]))
+        _check_unique(classes)
     if classes.fingerprint != content.get("class_fingerprint"):
         todo = "edit data/classes.csv instead and run `dvc repro`"
         raise ContractError("class names were edited by hand", str(path), todo)

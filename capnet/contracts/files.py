@@ -11,11 +11,16 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from capnet.contracts import forms
 from capnet.errors import ContractError
 
+MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
+MOST_ROWS = 1_000_000  # of a stage's CSV
+DVC_HASH = re.compile(r"[0-9A-Za-z]{1,128}(\.dir)?")  # it becomes a path in DVC's cache
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
 
@@ -103,10 +108,30 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises ContractError where the file is missing or damaged, or holds numbers that are none."""
+    """Read JSON; raises ContractError where the file is missing or damaged, holds numbers that are none, or has a part
+    twice.
+    """
     check_exists(path)
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        check_small(path)
+        return json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_no_number, object_pairs_hook=_without_repetition
+        )
+
+
+def check_small(path: Path) -> None:
+    """Raise ValueError where a file of text has more bytes than a stage writes."""
+    size = path.stat().st_size
+    if size > MOST_TEXT:
+        raise ValueError(f"{size:,} bytes, at most {MOST_TEXT:,} are read")
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"part {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return content
 
 
 def _no_number(name: str) -> Any:
@@ -168,30 +193,25 @@ def dvc_output(path: Path) -> dict[str, Any]:
     """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
     import yaml
 
+    from capnet.yaml_text import MOST_LETTERS, read_yaml
+
     try:
-        output = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]
-        names = {"md5": str(output["md5"]), "path": str(output.get("path", ""))}
-        return names | {"nfiles": int(output.get("nfiles", 1)), "size": int(output.get("size", 0))}
-    except (AttributeError, LookupError, OSError, TypeError, ValueError, yaml.YAMLError):
+        if not path.is_file() or path.stat().st_size > MOST_LETTERS:
+            return {}
+        output = read_yaml(path.read_text(encoding="utf-8"))["outs"][0]
+        forms.check(output, DVC_OUTPUT)
+        names = {"md5": output["md5"], "path": output.get("path", "")}
+        return names | {"nfiles": output.get("nfiles", 1), "size": output.get("size", 0)}
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, yaml.YAMLError):
         return {}
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Everything that stage evaluate measured: evaluation.json of its output folder.
+def _dvc_hash(value: Any, name: str) -> None:
+    if not isinstance(value, str) or not DVC_HASH.fullmatch(value):
+        raise ValueError(f"{name} is no hash")
 
-    Args:
-        folder: what `capnet evaluate` wrote.
 
-    Returns:
-        Means by variant (fractions of 1), their differences, slices, calibration, and how all that was measured.
-
-    Raises:
-        ContractError: The file is missing, damaged or of another schema.
-    """
-    path = folder / "evaluation.json"
-    content: dict[str, Any] = read_json(path)
-    check_schema(content, path)
-    return content
+DVC_OUTPUT = forms.parts({"md5": _dvc_hash}, path=forms.text, nfiles=forms.count, size=forms.count)
 
 
 def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -206,8 +226,11 @@ def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     check_exists(path)
     with reading(path), open(path, newline="", encoding="utf-8") as file:
+        check_small(path)
         reader = csv.DictReader(file, strict=True)
-        rows, head = list(reader), reader.fieldnames or ()
+        rows, head = list(islice(reader, MOST_ROWS + 1)), reader.fieldnames or ()
+        if len(rows) > MOST_ROWS:
+            raise ValueError(f"more than {MOST_ROWS:,} rows")
     missing = [name for name in columns if name not in head]
     if missing:
         raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
+from capnet.contracts.image_rows import check_rows
+from capnet.contracts.parquet import batches
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ OPTIONAL_COLUMNS = ("sequence",)  # frames of one burst, in formats that have th
 NEVER_NULL = ("image_id", "path", "labels", "unknown", "split", "variant", "scores")
 PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
 SEEN_COLUMNS = ("sha256", "group")
+MOST_UNPACKED = 512 * 2**20  # bytes of memory for cells, whatever the file's size
+MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
+CELL = 20  # bytes of memory for a cell, beside what is in it: pandas makes one object of each
+PART = 65_536  # rows that are read at a time
 SCORED_COLUMNS = (*SEEN_COLUMNS, "labels", "unknown", "scores")
 
 
@@ -64,26 +70,51 @@ def _read_table(
 
     check_exists(path)
     try:
-        table = pq.read_table(path)
+        schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
     with reading(path):
         if versioned:
-            check_schema({"schema": (table.schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
-        missing = [name for name in columns if name not in table.column_names]
+            check_schema({"schema": (schema.metadata or {}).get(b"capnet_schema", b"0").decode()}, path)
+        missing = [name for name in columns if name not in schema.names]
         if missing:
             raise ContractError(f"columns are missing: {', '.join(missing)}", str(path), AGAIN)
-        for field in _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)]):
+        expected = _schema([*columns, *(name for name in OPTIONAL_COLUMNS if name in schema.names)])
+        for field in expected:
+            kind = schema.field(field.name).type
+            if kind != field.type:
+                raise ValueError(f"column {field.name} holds {kind}, not {field.type}")
+        try:
+            table = _bounded(path, expected)
+        except (pa.ArrowException, OSError) as error:
+            raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
+        for field in expected:
             _check_column(table[field.name], field, filled)
-        return table.to_pandas()
+        frame = table.to_pandas()
+        if versioned and "path" in columns:
+            check_rows(frame)
+        return frame
+
+
+def _bounded(path: Path, expected: Any) -> Any:
+    """The expected columns of a Parquet file; raises ValueError where they would fill the memory."""
+    import pyarrow as pa
+
+    most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+    left, parts = most, []
+    for batch in batches(path, most, PART):
+        part = batch.select(expected.names)
+        left -= part.nbytes + CELL * len(part) * len(expected)
+        if left < 0:
+            raise ValueError(f"cells of more than {most:,} bytes: they could fill the memory")
+        parts.append(part.cast(expected))
+    return pa.concat_tables(parts) if parts else expected.empty_table()
 
 
 def _check_column(column: Any, field: Any, filled: Sequence[str]) -> None:
     """Raises ValueError where a column is not what is written there."""
     import pyarrow.compute as pc
 
-    if column.type != field.type:
-        raise ValueError(f"column {field.name} holds {column.type}, not {field.type}")
     if column.null_count and field.name in filled:
         raise ValueError(f"column {field.name} has {column.null_count} empty cells")
     strange = sorted(set(column.unique().to_pylist()) - set(SPLITS)) if field.name == "split" else []

@@ -15,6 +15,8 @@ from capnet.errors import ContractError
 if TYPE_CHECKING:
     import torch
 
+MOST_HEADER = 4 * 2**20  # bytes; that of a ViT-B has 50 thousand
+
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """A safetensors file with JSON metadata and the schema version, in one entry: the library writes several in any
@@ -48,10 +50,11 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
     check_exists(path)
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("capnet", "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, MemoryError, OSError, ValueError) as error:
         raise ContractError(f"not a safetensors file: {error}", str(path), AGAIN) from None
     with reading(path):
         content = json.loads(text)
@@ -59,6 +62,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not isinstance(content.get("metadata"), dict):
         raise ContractError("metadata is missing", str(path), AGAIN)
     return tensors, content["metadata"]
+
+
+def _check_header(path: Path) -> None:
+    """Raises ValueError where the list of tensors is longer than that of any model: a million take minutes."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MOST_HEADER:
+        raise ValueError(f"a header of {size:,} bytes, at most {MOST_HEADER:,} are read")
 
 
 def check_tensors(

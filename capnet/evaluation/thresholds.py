@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capnet.config.results import Threshold
-from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
+from capnet.contracts import SCHEMA, Classes, check_schema, forms, read_json, reading
 from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.cuts import Cut, can_promise, choose_cut
@@ -223,11 +223,39 @@ def read_thresholds(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     with reading(path):
+        forms.check(content, FORM)
         names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)
         numbers = np.stack([limits, calibration.temperature, calibration.shift])
         if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
             raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
     return content
+
+
+def made_for(thresholds: Mapping[str, Any], classes: Classes) -> bool:
+    """Do the thresholds of ``read_thresholds`` stand in the order of these classes?"""
+    names = [item["name"] for item in thresholds["classes"]]
+    return thresholds["class_fingerprint"] == classes.fingerprint and names == classes.names
+
+
+FORM = forms.parts(
+    {
+        "classes": forms.each(
+            forms.parts(
+                {"name": forms.text, "threshold": forms.share},
+                borrowed=forms.flag,
+                reached=forms.flag,
+                positives=forms.count,
+                precision=forms.or_null(forms.share),
+                recall=forms.or_null(forms.share),
+            )
+        ),
+        "calibration": forms.parts({"temperature": forms.each(forms.positive), "shift": forms.each(forms.number)}),
+    },
+    objective=forms.text,
+    critical_objective=forms.text,
+    source=forms.text,
+    pooled_probability=forms.share,
+)
 
 
 def limits_of(content: Mapping[str, Any]) -> tuple[NDArray[np.float32], Calibration]:

@@ -21,6 +21,7 @@ from capnet.contracts import (
     read_classes,
     read_graph,
     read_json,
+    read_model_config,
     read_tensors,
     reading,
     write_classes,
@@ -114,6 +115,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     check_schema(config, folder / "config.json")
     with reading(folder / "config.json"):
         tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
+    config = read_model_config(folder)
     classes = read_classes(folder / "classes.json", config.get("class_fingerprint", ""))
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")

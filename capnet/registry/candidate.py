@@ -16,12 +16,13 @@ from capnet.contracts import (
     BUCKETS,
     VARIANTS,
     Classes,
-    check_schema,
+    forms,
     number,
     read_classes,
     read_csv_rows,
     read_evaluation,
-    read_json,
+    read_findings,
+    read_model_config,
     reading,
     sha256_files,
     slugify,
@@ -29,7 +30,7 @@ from capnet.contracts import (
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, objectives_in_words, with_interval
-from capnet.evaluation.thresholds import other_views, read_thresholds
+from capnet.evaluation.thresholds import made_for, other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
 from capnet.registry.markdown import code
 
@@ -102,22 +103,24 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     ]
     if missing:
         raise ContractError(problems=missing)
-    classes = read_classes(model / "classes.json", read_classes(split / "classes.json").fingerprint)
-    config = read_json(model / "config.json")
+    drawn = read_classes(split / "classes.json")
+    classes = read_classes(model / "classes.json", drawn.fingerprint)
+    config = read_model_config(model)
     thresholds, metrics = read_thresholds(evaluation / "thresholds.json"), read_evaluation(evaluation)
-    findings = read_json(validation / "validation.json")
-    check_schema(findings, validation / "validation.json")
-    check_schema(config, model / "config.json")
+    findings = read_findings(validation)
     per_class = read_csv_rows(evaluation / "per_class.csv", ("class", "ap"))
     problems = [
         Problem("made for other classes", str(path), "run `dvc repro`: all stages must see the same class list")
         for path, matches in (
             (model / "config.json", config.get("class_fingerprint") == classes.fingerprint),
-            (evaluation / "thresholds.json", thresholds.get("class_fingerprint") == classes.fingerprint),
-            (evaluation / "per_class.csv", {row["class"] for row in per_class} == set(classes.names)),
+            (evaluation / "thresholds.json", made_for(thresholds, classes)),
+            (evaluation / "per_class.csv", sorted(row["class"] for row in per_class) == sorted(classes.names)),
         )
         if not matches
     ]
+    if classes != drawn:
+        what = "prompt names, training counts, buckets or critical classes are not those of the split"
+        problems.append(Problem(what, str(model / "classes.json"), "train again, or run `dvc repro`"))
     problems += other_views(thresholds, config, evaluation / "thresholds.json")
     path = evaluation / "evaluation.json"
     with reading(path):
@@ -125,9 +128,11 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
             problems.append(Problem("no mAP of the variant capnet", str(path), "run `capnet evaluate` again"))
     if problems:
         raise ContractError(problems=problems)
-    with reading(validation / "validation.json"):
-        checks = [dict(item) for item in findings["checks"]]
+    checks = [dict(item) for item in findings["checks"]]
     history = read_csv_rows(model / "history.csv", ("epoch",))
+    with reading(model / "history.csv"):
+        for row in history:
+            forms.check(number(row["epoch"]), forms.positive)
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
     return Candidate(split, validation, model, evaluation, content, classes, *measured)

@@ -6,8 +6,9 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
+from capnet.data.annotations.class_list import MOST_CLASSES
 from capnet.data.annotations.plain_files import open_plain
 from capnet.errors import DataError
 
@@ -82,18 +83,27 @@ def read_categories(path: Path, todo: str) -> dict[int, str]:
         DataError: there are none, or an entry is damaged or repeated.
     """
     categories: dict[int, str] = {}
+    names: set[str] = set()
     for item in items(path, "categories", todo):
         number, name = item.get("id"), item.get("name")
-        if not isinstance(number, int) or not 0 <= number < 2**31 or not isinstance(name, str) or not name:
+        if not is_whole(number) or not 0 <= number < 2**31 or not isinstance(name, str) or not name:
             raise DataError(f"category {str(item)[:80]} needs an id and a name", str(path), todo)
-        if number in categories or name in categories.values():
+        if number in categories or name in names:
             raise DataError(f"category {name!r} (id {number}) appears twice", str(path), todo)
         categories[number] = name
+        names.add(name)
+        if len(names) > MOST_CLASSES:
+            raise DataError(f"more than {MOST_CLASSES:,} categories", str(path), todo)
     if not categories:
         raise DataError("there are no categories", str(path), todo)
     return dict(sorted(categories.items()))
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Is that a whole number? Python takes true and false for 1 and 0."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def pixels(value: Any) -> int | None:
     """A width or a height, where it is one."""
-    return value if isinstance(value, int) and 0 < value < 2**31 else None
+    return value if is_whole(value) and 0 < value < 2**31 else None

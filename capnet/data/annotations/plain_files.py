@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 MOST_BYTES = 8 * 2**30  # of a file that is read piece by piece; COCO's largest has 0.5
-MOST_TEXT = 256 * 2**20  # of a list that is read at once: ten million lines
+MOST_TEXT = 256 * 2**20  # of a list
+MOST_LINES = 10_000_000  # of a list
+LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
 MOST_XML = 2**20  # of the annotations of one image; a tree of it takes a hundred times as much
 
 
@@ -34,15 +38,30 @@ def open_plain(path: Path, most: int = MOST_BYTES) -> BinaryIO:
     raise OSError(errno.EINVAL, "a pipe, a device or a folder, and no file", str(path))
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text, without their ends.
+def read_lines(path: Path, most: int = MOST_LINES) -> Iterator[str]:
+    """The lines of a text, one at a time and without their ends.
 
     Args:
         path: of a UTF-8 text, with or without a byte order mark.
+        most: lines that it may have.
 
     Raises:
-        OSError: see open_plain.
+        OSError: see open_plain; there are more lines, or one is longer than LONGEST_LINE.
         UnicodeDecodeError: it is no UTF-8.
     """
+    number = 0
     with open_plain(path, MOST_TEXT) as file:
-        return file.read().decode("utf-8-sig").splitlines()
+        try:
+            with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+                while part := text.readline(LONGEST_LINE):
+                    if len(part) == LONGEST_LINE and not part.endswith("\n"):
+                        raise OSError(errno.EFBIG, f"a line of more than {LONGEST_LINE:,} letters", str(path))
+                    for line in part.splitlines():
+                        number += 1
+                        if number > most:
+                            raise OSError(errno.EFBIG, f"more than {most:,} lines", str(path))
+                        yield line
+        except UnicodeDecodeError:
+            with open_plain(path, MOST_TEXT) as again:
+                again.read().decode("utf-8-sig")  # says the byte of the whole file
+            raise

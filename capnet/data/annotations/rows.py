@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
-from capnet.errors import MOST, DataError, Problem
+from capnet.errors import MOST, DataError, Problem, Problems
 from capnet.section import path_fault
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class RowList:
         names = ("image_id", "path", *TEXT_COLUMNS, *columns, "where")
         self.columns: dict[str, list[Any]] = {name: [] for name in names}
         self.labels, self.unknown = LabelLists(), LabelLists()
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         self.source = source
         self._shared: dict[Any, Any] = {}  # one string for each group, slice and split, however many rows have it
 
@@ -113,8 +113,6 @@ class RowList:
             fault = fault or f"labels {labels!r}, unknown {unknown!r}: each must be a list of class indices"
         if fault:
             self.problems.append(Problem(fault, self.name(where), todo))
-            if len(self.problems) >= MOST:
-                raise DataError(problems=self.problems)
             return
         path = normal_path(path)
         self.labels.append(present)

@@ -14,15 +14,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from capnet.data.annotations.plain_files import open_plain
+from capnet.contracts.parquet import batches
+from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
 from capnet.errors import MOST, Problem
 
 MOST_ROWS = 50_000_000
 MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
 ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
-BATCH = 4096  # rows of a Parquet file in memory at once
-LONGEST_LINE = 8 * 2**20  # letters: thirty thousand classes with a column each
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
 
@@ -130,7 +129,9 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             if _unpacked(file.metadata) > _most_unpacked(table.path):
                 raise ValueError(f"cells of {UNPACKS}")
             yield 0, []
-            for batch in file.iter_batches(batch_size=BATCH):
+            if table.problems:
+                return
+            for batch in batches(opened, _most_unpacked(table.path)):
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     row += 1
                     yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]

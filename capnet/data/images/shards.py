@@ -17,6 +17,9 @@ from pathlib import Path
 MOST_BYTES = 512 * 2**20  # of a picture file
 ENDING = ".tar"
 MOST_HEADER = 2**20  # bytes that tarfile reads at once of an entry that holds a long name, or what else does not fit
+LONG_HEADER, MOST_HEADERS = 2**16, 2**24  # bytes: one that no name needs, and all such of a shard
+MOST_MEMBERS = 1_000_000  # of a shard: they are listed in a minute and 200 MB
+MOST_SHARED = 100  # keys of headers that hold for all entries: each entry gets a copy
 
 
 def file_of(path: str) -> str:
@@ -102,10 +105,16 @@ class _Headers(io.BufferedReader):
     refused here, because each version of tarfile reads them by other methods.
     """
 
+    long_headers = 0  # bytes
+
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = -1 if size is None else size
+        if wanted > LONG_HEADER:
+            self.long_headers += wanted
         if not 0 <= wanted <= MOST_HEADER:
             raise tarfile.ReadError(f"a header of {wanted:,} bytes")
+        if self.long_headers > MOST_HEADERS:
+            raise tarfile.ReadError(f"long headers of {self.long_headers:,} bytes together")
         return super().read(wanted)
 
 
@@ -116,7 +125,23 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]]:
     """
     try:
         with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return {entry.name: (entry.offset_data, entry.size) for entry in tar if entry.isreg()}
+            return _ranges(tar)
     # sizes of 10^30, numbers of 5,000 digits, headers of headers of headers
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         raise OSError(f"not an uncompressed tar file: {error}") from None
+
+
+def _ranges(tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
+    """Start and length by name; a sparse file, which is not stored as it is read, is left out."""
+    ranges: dict[str, tuple[int, int]] = {}
+    number = 0
+    while (entry := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # a thousand bytes each
+        number += 1
+        if number > MOST_MEMBERS:
+            raise tarfile.ReadError(f"more than {MOST_MEMBERS:,} entries")
+        if len(tar.pax_headers) > MOST_SHARED:
+            raise tarfile.ReadError(f"more than {MOST_SHARED} keys of a header for all entries")
+        if entry.isreg() and not entry.issparse():
+            ranges[entry.name] = (entry.offset_data, entry.size)
+    return ranges

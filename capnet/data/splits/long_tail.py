@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import random
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.contracts import replace_file
 from capnet.data.annotations.plain_files import read_lines
-from capnet.errors import SHOWN, Problem
+from capnet.errors import MOST, SHOWN, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -181,17 +181,22 @@ def read_id_list(path: Path, known: Sequence[str], setting: str) -> tuple[list[s
         Ids in the list's order, and every mistake in it: unknown and repeated ids, an unreadable or empty file.
     """
     try:
-        lines = read_lines(path)
+        return _listed(read_lines(path), known, path, setting)
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text: {error.reason} at byte {error.start}"
         return [], [Problem(what, str(path), "save the list as UTF-8, one image id a line")]
     except OSError as error:
         what = f"cannot read the id list: {error.strerror}"
         return [], [Problem(what, str(path), f"correct {setting} in params.yaml")]
-    ids, problems, first_line = [], [], dict[str, int]()
+
+
+def _listed(lines: Iterable[str], known: Sequence[str], path: Path, setting: str) -> tuple[list[str], list[Problem]]:
+    ids, problems, first_line = [], list[Problem](), dict[str, int]()
     by_name: dict[str, str] = {PurePosixPath(image).name: image for image in known}
     same = _spellings(known)
     for number, line in enumerate(lines, start=1):
+        if len(problems) >= MOST:
+            break
         listed = line.strip()
         if not listed:
             continue
@@ -232,14 +237,14 @@ def _spellings(known: Sequence[str]) -> dict[str, str]:
 
 
 def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:
-    if image in by_name:
+    if number < SHOWN and image in by_name:
         return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
     bare = PurePosixPath(image.replace("\\", "/"))
     spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
-    inside = next((name for name in spellings if name in by_name.values()), "")
+    # slow: only for what is shown
+    inside = next((name for name in spellings if name in by_name.values()), "") if number < SHOWN else ""
     if inside:
         return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
-    # slow: only for what is shown
     close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
     if close:
         return f"did you mean {close[0]!r}?"

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
-from capnet.data.annotations.coco_json import items, pixels, read_categories
+from capnet.data.annotations.coco_json import is_whole, items, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
-from capnet.errors import DataError, Problem
+from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section, path_fault
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
 
 TODO = "put the COCO Camera Traps file there, or correct ingest.camera_traps.file"
+
+
+BURST = ("location", "seq_id")
 
 
 class Settings(Section):
@@ -54,7 +57,7 @@ class _File:
     """What the annotations hold: usable images by id, ids of corrupt images, and mistakes."""
 
     frames: dict[str, _Frame] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     corrupt: set[str] = field(default_factory=set)
 
 
@@ -134,7 +137,7 @@ def _images(annotations: Path, traps: Settings) -> _File:
     paths: dict[str, str] = {}
     for item in items(annotations, "images", TODO):
         number, name = item.get("id"), item.get("file_name")
-        if not isinstance(number, str | int) or isinstance(number, bool) or not isinstance(name, str):
+        if not (isinstance(number, str) or is_whole(number)) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs an id and a file_name"
             file.problems.append(Problem(what, annotations.name, TODO))
             continue
@@ -144,6 +147,8 @@ def _images(annotations: Path, traps: Settings) -> _File:
             continue
         path = f"{traps.images}/{name}" if traps.images else name
         fault = path_fault(path)
+        if not fault and (strange := [key for key in BURST if not _is_name(item.get(key))]):
+            fault = f"{strange[0]} {str(item[strange[0]])[:80]!r} is neither text nor a whole number"
         if not fault and image in file.frames:
             fault = f"image {image} appears twice"
         elif not fault and normal_path(path) in paths:
@@ -152,17 +157,23 @@ def _images(annotations: Path, traps: Settings) -> _File:
             file.problems.append(Problem(fault, f"{annotations.name} image {number}", "correct the file"))
             continue
         paths[normal_path(path)] = image
-        location, sequence = (None if item.get(key) in (None, "") else str(item[key]) for key in ("location", "seq_id"))
+        location, sequence = (None if item.get(key) in (None, "") else str(item[key]) for key in BURST)
         file.frames[image] = _Frame(path, location, sequence, pixels(item.get("width")), pixels(item.get("height")))
     return file
 
 
+def _is_name(value: Any) -> bool:
+    return value is None or isinstance(value, str) or is_whole(value)
+
+
 def _annotate(path: Path, file: _File, categories: dict[int, str]) -> None:
     for item in items(path, "annotations", TODO):
-        image, category = str(item.get("image_id")), item.get("category_id")
-        unknown = ""
-        if not isinstance(category, int) or category not in categories:
+        number, category = item.get("image_id"), item.get("category_id")
+        image, unknown = str(number), ""
+        if not is_whole(category) or category not in categories:
             unknown = f"category {category}"
+        elif not isinstance(number, str) and not is_whole(number):
+            unknown = f"image {number!r}"
         elif image in file.frames:
             frame = file.frames[image]
             frame.seen = (frame.seen or set()) | {category}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
-from capnet.data.annotations.coco_json import items, pixels, read_categories
+from capnet.data.annotations.coco_json import is_whole, items, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, without_suffix
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
-from capnet.errors import DataError, Problem
+from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """
     coco = settings.of(Settings)
     categories: dict[int, str] | None = None
-    problems: list[Problem] = []
+    problems = Problems()
     rows = RowList("width", "height")
     for split, file, images in (("train", coco.train, coco.train_images), ("test", coco.test, coco.test_images)):
         if not file:
@@ -87,7 +87,7 @@ def _images(path: Path, problems: list[Problem]) -> dict[int, tuple[str, int | N
     images: dict[int, tuple[str, int | None, int | None, set[int]]] = {}
     for item in items(path, "images", TODO):
         number, name = item.get("id"), item.get("file_name")
-        if not isinstance(number, int) or not isinstance(name, str):
+        if not is_whole(number) or not isinstance(name, str):
             problems.append(Problem(f"image {str(item)[:80]} needs an id and a file_name", path.name, TODO))
         elif number in images:
             problems.append(Problem(f"image {number} appears twice", path.name, PUBLISHED))
@@ -112,9 +112,9 @@ def _mark_boxes(
         try:
             seen += 1
             unknown = ""
-            if number not in images:
+            if isinstance(number, bool) or number not in images:
                 unknown = f"image {number}"
-            elif category not in categories:
+            elif isinstance(category, bool) or category not in categories:
                 unknown = f"category {category}"
             if unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"

@@ -19,7 +19,7 @@ from capnet.data.annotations.paths import DataFolder, normal_path, without_suffi
 from capnet.data.annotations.plain_files import read_lines
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.data.annotations.tables import open_table
-from capnet.errors import DataError, Problem
+from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _NAMES = (
     " tower town toy train tree valley vehicle water waterfall wedding whales window zebra"
 )
 CLASSES = tuple(_NAMES.split())
+MOST_IMAGES = 1_000_000  # of a list; NUS-WIDE's largest has 161,789
 ASK = (
     "NUS-WIDE is given out by its authors (Lab for Media Search, National University of Singapore): unpack it below"
     " data.root, or correct ingest.nus_wide"
@@ -66,7 +67,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         DataError: a list is missing or does not fit its labels.
     """
     nus = settings.of(Settings)
-    classes, problems = published_classes(folder, CLASSES, settings)
+    classes, mistakes = published_classes(folder, CLASSES, settings)
+    problems = Problems(mistakes)
     divided = nus.lists == "official" or (nus.clean_train and nus.clean_test)
     rows, unlabelled = RowList(), 0
     for split, file in (("train", nus.clean_train), ("test", nus.clean_test)):
@@ -108,7 +110,7 @@ def _official(folder: DataFolder, split: str) -> Iterator[tuple[str, str, list[i
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = read_lines(path)
+        lines = list(read_lines(path, MOST_IMAGES))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read a list of NUS-WIDE: {error}", str(path), ASK) from None
     while lines and not lines[-1].strip():

@@ -13,7 +13,7 @@ from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import MOST_XML, open_plain, read_lines
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
-from capnet.errors import DataError, Problem
+from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _NAMES = (
 )
 CLASSES = tuple(_NAMES.split())
 KIT = "VOCdevkit"
+MOST_IMAGES = 1_000_000  # of a list; VOC's largest has 17,125
 TODO = "unpack the VOC archive so that data.root holds VOCdevkit/VOC2012 or VOC2012, or correct ingest.voc"
 
 
@@ -53,7 +54,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         DataError: a list of images is missing.
     """
     voc = settings.of(Settings)
-    classes, problems = published_classes(folder, CLASSES, settings)
+    classes, mistakes = published_classes(folder, CLASSES, settings)
+    problems = Problems(mistakes)
     base = f"{KIT}/" if folder.path(KIT).is_dir() else ""
     index = {name: c for c, name in enumerate(CLASSES)}
     rows = RowList()
@@ -91,7 +93,7 @@ def _image_set(folder: DataFolder, base: str, chosen: str, setting: str) -> Iter
         raise DataError(f"{setting} = {chosen!r} is no image set", "params.yaml", todo)
     path = folder.path(f"{base}{year}/ImageSets/Main/{name}.txt")
     try:
-        lines = read_lines(path)
+        lines = list(read_lines(path, MOST_IMAGES))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list of {setting} = {chosen}: {error}", str(path), TODO) from None
     ids = [

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from faults.bounded import bounded
 
+from capnet import errors
 from capnet.config import Ingest
 from capnet.data.annotations import rows, tables
 from capnet.data.annotations.paths import DataFolder
@@ -42,7 +43,7 @@ def refuse(folder: Path, file: str) -> None:
 def test_no_more_problems_are_looked_for_than_anybody_reads(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (rows, tables, csv):
+    for module in (errors, rows, tables, csv):
         monkeypatch.setattr(module, "MOST", 2000)
     write_wrong(tmp_path, name, 3000)
     with pytest.raises(DataError) as caught:

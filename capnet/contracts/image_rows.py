@@ -1,0 +1,53 @@
+"""What the rows of a manifest or a split must hold together: ingest refuses the same in annotations, and whoever edits
+the table in between could have it lead out of the data folder.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+HEXADECIMAL = re.compile(r"[0-9a-fA-F]*")
+
+
+def check_rows(frame: pd.DataFrame) -> None:
+    """Raises ValueError where a path leaves the data folder, an image or a class of an image is there twice, or a size
+    or a hash is none.
+
+    Args:
+        frame: columns image_id, path, labels, unknown, width, height and sha256.
+    """
+    import numpy as np
+
+    from capnet.section import path_fault
+
+    for row, path in enumerate(frame["path"], start=1):
+        if fault := path_fault(path):
+            raise ValueError(f"row {row}: {fault}")
+    for name in ("image_id", "path"):
+        repeated = frame[name].duplicated()
+        if repeated.any():
+            raise ValueError(f"column {name} has {frame[name][repeated].iloc[0]!r} twice")
+    for name in ("width", "height"):
+        if (frame[name].dropna() < 1).any():
+            raise ValueError(f"column {name} has the value {frame[name].min():.0f}: pixels are counted from 1")
+    for value in frame["sha256"]:
+        if isinstance(value, str) and not HEXADECIMAL.fullmatch(value):
+            raise ValueError(f"column sha256 has {value[:80]!r}, which is no hash")
+    for name in ("labels", "unknown"):
+        pairs = _pairs(frame[name])
+        if len(np.unique(pairs)) < len(pairs):
+            raise ValueError(f"column {name} has a class twice in one row")
+
+
+def _pairs(lists: pd.Series) -> np.ndarray:
+    """One number for each class of each row."""
+    import numpy as np
+
+    lengths = np.array([len(item) for item in lists], dtype=np.int64)
+    flat = np.concatenate([np.zeros(0, dtype=np.int64), *lists]) if len(lists) else np.zeros(0, dtype=np.int64)
+    return np.repeat(np.arange(len(lists), dtype=np.int64), lengths) << 16 | flat.astype(np.int64)

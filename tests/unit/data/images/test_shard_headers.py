@@ -1,0 +1,76 @@
+"""Tar shards of a stranger's: headers that fill the memory, and entries that are not stored as they are read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from faults.bounded import bounded
+
+from capnet.data.images import shards
+from capnet.data.images.shards import add_member, read_bytes
+
+
+def block(name: str, kind: bytes, body: bytes) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size = kind, len(body)
+    return entry.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+
+
+def plain(*names: str) -> bytes:
+    return b"".join(block(name, tarfile.REGTYPE, b"content") for name in names)
+
+
+def records(number: int) -> bytes:
+    return b"".join(b"14 k%06d=ab\n" % n for n in range(number))
+
+
+def refused(path: Path, data: bytes, reason: str) -> None:
+    path.write_bytes(data + bytes(1024))
+    outcome = bounded(lambda: read_bytes(path / "0.jpg"), megabytes=8000)
+    assert outcome.kind == "failed", outcome
+    assert f"OSError: not an uncompressed tar file: {reason}" in outcome.text, outcome
+    assert outcome.megabytes < 150, outcome
+    assert outcome.seconds < 10, outcome
+
+
+def test_a_header_for_all_entries_is_not_copied_for_each(tmp_path: Path) -> None:
+    shared = block("g", tarfile.XGLTYPE, records(60_000))
+    names = [f"{n}.jpg" for n in range(3000)]
+    refused(tmp_path / "a.tar", shared + plain(*names), "more than 100 keys of a header for all entries")
+    (tmp_path / "b.tar").write_bytes(block("g", tarfile.XGLTYPE, records(3)) + plain("0.jpg") + bytes(1024))
+    assert read_bytes(tmp_path / "b.tar/0.jpg") == b"content"
+
+
+def test_long_headers_are_counted_together(tmp_path: Path) -> None:
+    long = block("x", tarfile.XHDTYPE, records(60_000)) + plain("0.jpg")
+    refused(tmp_path / "a.tar", long * 100, "long headers of")
+
+
+def test_a_sparse_entry_is_no_picture(tmp_path: Path) -> None:
+    """Its bytes would be those of the entries behind it."""
+    path = tmp_path / "a.tar"
+    about = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n" + b"28 GNU.sparse.realsize=4096\n"
+    body = b"1\n0\n512\n".ljust(512, b"\0") + b"A" * 512
+    sparse = block("x", tarfile.XHDTYPE, about) + block("s.jpg", tarfile.REGTYPE, body)
+    path.write_bytes(sparse + plain(*(f"{n}.jpg" for n in range(20))) + bytes(1024))
+    with tarfile.open(path) as tar:
+        assert tar.getmember("s.jpg").issparse()
+    with pytest.raises(FileNotFoundError, match=r"has no s\.jpg"):
+        read_bytes(path / "s.jpg")
+    assert read_bytes(path / "7.jpg") == b"content"
+
+
+def test_a_shard_has_a_most_of_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(21):
+            add_member(tar, f"{number}.jpg", b"x")
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    assert read_bytes(tmp_path / "a.tar/20.jpg") == b"x"
+    (tmp_path / "b.tar").write_bytes(buffer.getvalue())
+    monkeypatch.setattr(shards, "MOST_MEMBERS", 20)
+    with pytest.raises(OSError, match="more than 20 entries"):
+        read_bytes(tmp_path / "b.tar/20.jpg")
