@@ -101,7 +101,7 @@ def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_cha
 
 @pytest.mark.slow
 def test_a_lead_of_the_probe_lets_no_trained_part_be_served_alone():
-    """Aerial photos, out of fold: the probe led the mean by a hair, so the class head was served, 0.8 below the mean."""
+    """Aerial photos, out of fold: the probe led the mean by a hair, so the class head was served, below both."""
     happened = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
