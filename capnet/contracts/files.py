@@ -13,14 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
-from capnet.contracts import forms
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from capnet.contracts.forms import Count, check
 from capnet.errors import ContractError
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
 MOST_ROWS = 1_000_000  # of a stage's CSV
-DVC_HASH = re.compile(r"[0-9A-Za-z]{1,128}(\.dir)?")  # it becomes a path in DVC's cache
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
 
@@ -189,6 +191,15 @@ def tree_hash(root: Path) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+class DvcOutput(TypedDict, total=False):
+    """An output in a .dvc file; its hash becomes a path in DVC's cache."""
+
+    md5: Required[Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}(\.dir)?$")]]
+    path: str
+    nfiles: Count
+    size: Count
+
+
 def dvc_output(path: Path) -> dict[str, Any]:
     """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
     import yaml
@@ -199,19 +210,11 @@ def dvc_output(path: Path) -> dict[str, Any]:
         if not path.is_file() or path.stat().st_size > MOST_LETTERS:
             return {}
         output = read_yaml(path.read_text(encoding="utf-8"))["outs"][0]
-        forms.check(output, DVC_OUTPUT)
+        check(DvcOutput, output)
         names = {"md5": output["md5"], "path": output.get("path", "")}
         return names | {"nfiles": output.get("nfiles", 1), "size": output.get("size", 0)}
     except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, yaml.YAMLError):
         return {}
-
-
-def _dvc_hash(value: Any, name: str) -> None:
-    if not isinstance(value, str) or not DVC_HASH.fullmatch(value):
-        raise ValueError(f"{name} is no hash")
-
-
-DVC_OUTPUT = forms.parts({"md5": _dvc_hash}, path=forms.text, nfiles=forms.count, size=forms.count)
 
 
 def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

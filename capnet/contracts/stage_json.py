@@ -3,43 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
-from capnet.contracts import forms
+from typing_extensions import TypedDict
+
 from capnet.contracts.files import check_schema, read_json, reading
+from capnet.contracts.forms import Count, Number, Share, check
 
-_MEANS = forms.under_any_name(forms.number)
-_VARIANTS = forms.under_any_name(_MEANS)
-_GAIN = forms.parts(gain=forms.number, low=forms.or_null(forms.number), high=forms.or_null(forms.number))
-EVALUATION = forms.parts(
-    capnet=_MEANS,
-    single_view=_MEANS,
-    zero_shot=_MEANS,
-    zero_shot_single_view=_MEANS,
-    linear_probe=_MEANS,
-    differences=_VARIANTS,
-    slices=forms.under_any_name(_VARIANTS),
-    slice_info=forms.under_any_name(
-        forms.parts(test_rows=forms.count, left_out=forms.each(forms.text), differences=_VARIANTS)
-    ),
-    left_out=forms.each(forms.text),
-    test_rows=forms.count,
-    val_rows=forms.count,
-)
-MODEL_CONFIG = forms.parts(
-    backbone=forms.parts(name=forms.text, pretrained=forms.text),
-    blend=forms.parts(
-        weights=forms.under_any_name(forms.share), chosen_on=forms.text, gains=forms.under_any_name(_GAIN)
-    ),
-    class_fingerprint=forms.text,
-    weight_hash=forms.text,
-    selected_epoch=forms.count,
-    validation_rows=forms.count,
-    validation_extra_labels=forms.flag,
-    refit_rows=forms.count,
-    trained_parameters=forms.count,
-)
-FINDINGS = forms.parts({"checks": forms.each(forms.parts({"name": forms.text, "success": forms.flag}))})
+Means = dict[str, Number]
+Variants = dict[str, Means]
+
+
+class Slice(TypedDict, total=False):
+    """Images of one slice."""
+
+    test_rows: Count
+    left_out: list[str]
+    differences: Variants
+
+
+class Evaluation(TypedDict, total=False):
+    """Means are fractions of 1, by variant and name."""
+
+    capnet: Means
+    single_view: Means
+    zero_shot: Means
+    zero_shot_single_view: Means
+    linear_probe: Means
+    differences: Variants
+    slices: dict[str, Variants]
+    slice_info: dict[str, Slice]
+    left_out: list[str]
+    test_rows: Count
+    val_rows: Count
+
+
+class Gain(TypedDict, total=False):
+    """Of a blend over one member, with its interval."""
+
+    gain: Number
+    low: Number | None
+    high: Number | None
+
+
+class Blend(TypedDict, total=False):
+    """What is served."""
+
+    weights: dict[str, Share]
+    chosen_on: str
+    gains: dict[str, Gain]
+
+
+class Backbone(TypedDict, total=False):
+    """Which towers."""
+
+    name: str
+    pretrained: str
+
+
+class ModelConfig(TypedDict, total=False):
+    """Without the sections of the settings, which ``capnet.config`` reads."""
+
+    backbone: Backbone
+    blend: Blend
+    class_fingerprint: str
+    weight_hash: str
+    selected_epoch: Count
+    validation_rows: Count
+    validation_extra_labels: bool
+    refit_rows: Count
+    trained_parameters: Count
+
+
+class Check(TypedDict, total=False):
+    """One check of the data."""
+
+    name: Required[str]
+    success: Required[bool]
+
+
+class Findings(TypedDict, total=False):
+    """All of them."""
+
+    checks: Required[list[Check]]
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
@@ -54,22 +100,22 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     Raises:
         ContractError: The file is missing, damaged or of another schema.
     """
-    return _read(folder / "evaluation.json", EVALUATION)
+    return _read(folder / "evaluation.json", Evaluation)
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
     """How a model was trained: config.json of its folder; raises ContractError as ``read_evaluation``."""
-    return _read(folder / "config.json", MODEL_CONFIG)
+    return _read(folder / "config.json", ModelConfig)
 
 
 def read_findings(folder: Path) -> dict[str, Any]:
     """What stage validate found: validation.json of its folder; raises ContractError as ``read_evaluation``."""
-    return _read(folder / "validation.json", FINDINGS)
+    return _read(folder / "validation.json", Findings)
 
 
-def _read(path: Path, form: forms.Form) -> dict[str, Any]:
+def _read(path: Path, form: Any) -> dict[str, Any]:
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     with reading(path):
-        forms.check(content, form)
+        check(form, content)
     return content

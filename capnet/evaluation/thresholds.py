@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from capnet.config.results import Threshold
-from capnet.contracts import SCHEMA, Classes, check_schema, forms, read_json, reading
+from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
+from capnet.contracts.forms import Count, Number, Positive, Share, check
 from capnet.errors import Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.cuts import Cut, can_promise, choose_cut
@@ -211,6 +213,36 @@ def thresholds_document(
     }
 
 
+class ClassThreshold(TypedDict, total=False):
+    """Of one class; precision and recall are those of the rows it was chosen on."""
+
+    name: Required[str]
+    threshold: Required[Share]
+    borrowed: bool
+    reached: bool
+    positives: Count
+    precision: Share | None
+    recall: Share | None
+
+
+class ClassCalibration(TypedDict, total=False):
+    """By class."""
+
+    temperature: Required[list[Positive]]
+    shift: Required[list[Number]]
+
+
+class ThresholdsFile(TypedDict, total=False):
+    """thresholds.json, without what other readers compare."""
+
+    classes: Required[list[ClassThreshold]]
+    calibration: Required[ClassCalibration]
+    objective: str
+    critical_objective: str
+    source: str
+    pooled_probability: Share
+
+
 def read_thresholds(path: Path) -> dict[str, Any]:
     """What ``thresholds_document`` gave, from its file.
 
@@ -223,7 +255,7 @@ def read_thresholds(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
     with reading(path):
-        forms.check(content, FORM)
+        check(ThresholdsFile, content)
         names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)
         numbers = np.stack([limits, calibration.temperature, calibration.shift])
         if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
@@ -235,27 +267,6 @@ def made_for(thresholds: Mapping[str, Any], classes: Classes) -> bool:
     """Do the thresholds of ``read_thresholds`` stand in the order of these classes?"""
     names = [item["name"] for item in thresholds["classes"]]
     return thresholds["class_fingerprint"] == classes.fingerprint and names == classes.names
-
-
-FORM = forms.parts(
-    {
-        "classes": forms.each(
-            forms.parts(
-                {"name": forms.text, "threshold": forms.share},
-                borrowed=forms.flag,
-                reached=forms.flag,
-                positives=forms.count,
-                precision=forms.or_null(forms.share),
-                recall=forms.or_null(forms.share),
-            )
-        ),
-        "calibration": forms.parts({"temperature": forms.each(forms.positive), "shift": forms.each(forms.number)}),
-    },
-    objective=forms.text,
-    critical_objective=forms.text,
-    source=forms.text,
-    pooled_probability=forms.share,
-)
 
 
 def limits_of(content: Mapping[str, Any]) -> tuple[NDArray[np.float32], Calibration]:

@@ -5,6 +5,7 @@ No mlflow here.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from capnet.contracts import (
     BUCKETS,
     VARIANTS,
     Classes,
-    forms,
     number,
     read_classes,
     read_csv_rows,
@@ -132,7 +132,8 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
     history = read_csv_rows(model / "history.csv", ("epoch",))
     with reading(model / "history.csv"):
         for row in history:
-            forms.check(number(row["epoch"]), forms.positive)
+            if not 0 < (number(row["epoch"]) or 0) < math.inf:
+                raise ValueError(f"epoch {row['epoch']}")
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
     return Candidate(split, validation, model, evaluation, content, classes, *measured)
