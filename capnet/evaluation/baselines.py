@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from capnet.evaluation.logistic import ROUGH, C, Probe, centre_of, directions, fit_probe
+from capnet.evaluation.logistic import ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.progress import bar
 
@@ -65,20 +65,16 @@ def fit_linear_probe(
     with bar("linear probe", 1) as advance:
         probe = _shrunk(fit_probe(features, centre, labels, known), features)
         advance()
-    if folds is None and validation is not None:
-        folds = np.repeat([0, 1], sizes)
-        scored = [1]
-    elif folds is not None:
-        scored = np.unique(folds).tolist()
-    else:
+    if folds is not None:
+        held_out = np.zeros(labels.shape, dtype=np.float32)
+        for fold in np.unique(folds):
+            inside, outside = folds != fold, folds == fold
+            fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
+            held_out[outside] = expit(_logits(_shrunk(fitted, features[inside]), features[outside]))
+        return FittedProbe(probe, held_out, known)
+    if validation is None:
         return FittedProbe(probe)
-    held_out = np.zeros(labels.shape, dtype=np.float32)
-    for fold in scored:
-        inside, outside = folds != fold, folds == fold
-        fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
-        held_out[outside] = expit(_logits(_shrunk(fitted, features[inside]), features[outside]))
-    kept = np.isin(folds, scored)
-    return FittedProbe(probe, held_out[kept], known[kept])
+    return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features), validation.known)
 
 
 def _logits(probe: Probe, features: Floats) -> Floats:

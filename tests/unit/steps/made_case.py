@@ -93,9 +93,7 @@ def make_case(
             features[rows],
         )
 
-    return Case(
-        table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"].mean(axis=1)
-    )
+    return Case(table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"])
 
 
 def stored(found: dict[str, Any], variant: str, side: str) -> np.ndarray:

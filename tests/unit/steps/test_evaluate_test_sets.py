@@ -145,7 +145,6 @@ def test_three_classes(tmp_path: Path) -> None:
 
 def test_a_thousand_classes(tmp_path: Path) -> None:
     case = make_case(1000, (40, 30, 60), seed=3)
-    probe = {"c": [1.0]}
-    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": probe}))
+    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100}))
     write_results(tmp_path, found)
     assert len(found["thresholds"]["classes"]) == 1000
