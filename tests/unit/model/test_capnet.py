@@ -99,6 +99,24 @@ def test_trained_tensors_load_back_and_others_are_refused(make_towers):
         build(towers, gcn=OFF).load_trained(tensors, "model.safetensors")
 
 
+def test_a_probe_of_an_older_model_scores_features_as_they_are(make_towers):
+    """It has no centre: a registered champion gives the scores that it was measured with."""
+    towers = make_towers("tiny-clip")
+    model = build(towers, blend="held_out")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    tensors, pooled = model.trained_tensors(), torch.randn(4, towers.pooled_dim)
+    units = torch.nn.functional.normalize(pooled - tensors["linear_probe.centre"], dim=1)
+    weight, bias = tensors["linear_probe.weight"], tensors["linear_probe.bias"]
+    torch.testing.assert_close(model.linear_probe(pooled), units @ weight.T + bias)
+    model.release_towers()
+    older = build(towers, blend="held_out")
+    older.load_trained({k: v for k, v in tensors.items() if k != "linear_probe.centre"}, "model.safetensors")
+    torch.testing.assert_close(older.linear_probe(pooled), pooled @ weight.T + bias)
+    assert "linear_probe.centre" not in older.trained_tensors()
+
+
 def test_views_are_averaged_as_logits_or_as_probabilities_and_mixed_with_zero_shot(make_towers):
     towers = make_towers("tiny-clip")
     model = build(towers, zero_shot_weight=0.25, head={"bias_init": 0.5})
