@@ -13,7 +13,7 @@ LONGEST := tests/services/test_mlflow.py
 SERVICE_TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/services/test_*.py))
 # one thread a process and a file's tests in one process; whole runs, the longest, start first
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# one process more than cores: these tests wait for servers
+# one process more than cores: these tests also wait, for servers and for what they kill
 WAITING := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 NEVER_IMPORTED := /tests?/|/transformers/models/(?!auto/|bert/|__init__)
@@ -119,7 +119,7 @@ test-fast: env  ## Unit and contract tests that train nothing and start no serve
 
 .PHONY: test
 test: lint  ## All tests that need neither servers nor root
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(PARALLEL) $(LOCAL_TESTS)
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 python -m pytest $(WAITING) $(LOCAL_TESTS)
 
 .PHONY: test-faults
 test-faults: env  ## All hostile files, kills and faults: the long run of tests/faults
