@@ -22,7 +22,6 @@ DRY = (
     "train.gcn.hidden=32",
     "train.prompt.length=4",
     "evaluate.bootstrap=100",
-    "evaluate.probe.c=[0.001]",
 )
 COPIES = "pictures_on_one_side"  # the data check that published lists may fail
 WORDS = "DRY RUN, figures mean nothing"

@@ -14,15 +14,8 @@ import numpy as np
 
 from benchmarks.published_results import MARKS, PROTOCOL, RESULTS
 from capnet.config import Params
-from capnet.contracts import (
-    label_matrix,
-    read_classes,
-    read_evaluation,
-    read_json,
-    read_predictions,
-    read_split,
-    read_tensors,
-)
+from capnet.contracts import label_matrix, read_classes, read_json, read_predictions, read_split, read_tensors
+from capnet.contracts.stage_json import read_evaluation
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 
 NAMES = ("mAP", "head", "medium", "tail")

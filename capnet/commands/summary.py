@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from capnet.commands.options import columns
-from capnet.contracts import VARIANTS, number, read_csv_rows, read_evaluation
+from capnet.contracts import VARIANTS, number, read_csv_rows
+from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import ContractError, some
 from capnet.evaluation.report.words import interval, percent
 

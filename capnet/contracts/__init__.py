@@ -11,7 +11,6 @@ from capnet.contracts.classes import write_classes as write_classes
 from capnet.contracts.files import SCHEMA as SCHEMA
 from capnet.contracts.files import check_schema as check_schema
 from capnet.contracts.files import csv_text as csv_text
-from capnet.contracts.files import dvc_output as dvc_output
 from capnet.contracts.files import md5_file as md5_file
 from capnet.contracts.files import number as number
 from capnet.contracts.files import read_csv_rows as read_csv_rows
@@ -23,9 +22,6 @@ from capnet.contracts.files import sha256_file as sha256_file
 from capnet.contracts.files import sha256_files as sha256_files
 from capnet.contracts.files import tree_hash as tree_hash
 from capnet.contracts.files import write_json as write_json
-from capnet.contracts.stage_json import read_evaluation as read_evaluation
-from capnet.contracts.stage_json import read_findings as read_findings
-from capnet.contracts.stage_json import read_model_config as read_model_config
 from capnet.contracts.tables import MANIFEST_COLUMNS as MANIFEST_COLUMNS
 from capnet.contracts.tables import PREDICTION_COLUMNS as PREDICTION_COLUMNS
 from capnet.contracts.tables import SCORED_COLUMNS as SCORED_COLUMNS

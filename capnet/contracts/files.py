@@ -13,12 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any
 
-from pydantic import Field
-from typing_extensions import TypedDict
-
-from capnet.contracts.forms import Count, check
 from capnet.errors import ContractError
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
@@ -189,32 +185,6 @@ def tree_hash(root: Path) -> str:
     ]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-class DvcOutput(TypedDict, total=False):
-    """An output in a .dvc file; its hash becomes a path in DVC's cache."""
-
-    md5: Required[Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}(\.dir)?$")]]
-    path: str
-    nfiles: Count
-    size: Count
-
-
-def dvc_output(path: Path) -> dict[str, Any]:
-    """What a .dvc file says of its first output: md5, path, nfiles and size; {} where there is no such file."""
-    import yaml
-
-    from capnet.yaml_text import MOST_LETTERS, read_yaml
-
-    try:
-        if not path.is_file() or path.stat().st_size > MOST_LETTERS:
-            return {}
-        output = read_yaml(path.read_text(encoding="utf-8"))["outs"][0]
-        check(DvcOutput, output)
-        names = {"md5": output["md5"], "path": output.get("path", "")}
-        return names | {"nfiles": output.get("nfiles", 1), "size": output.get("size", 0)}
-    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, yaml.YAMLError):
-        return {}
 
 
 def read_csv_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

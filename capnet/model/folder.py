@@ -21,7 +21,6 @@ from capnet.contracts import (
     read_classes,
     read_graph,
     read_json,
-    read_model_config,
     read_tensors,
     reading,
     write_classes,
@@ -29,6 +28,7 @@ from capnet.contracts import (
     write_json,
     write_tensors,
 )
+from capnet.contracts.stage_json import read_model_config
 from capnet.errors import ContractError
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet

@@ -20,13 +20,11 @@ from capnet.contracts import (
     number,
     read_classes,
     read_csv_rows,
-    read_evaluation,
-    read_findings,
-    read_model_config,
     reading,
     sha256_files,
     slugify,
 )
+from capnet.contracts.stage_json import read_evaluation, read_findings, read_model_config
 from capnet.errors import ContractError, Problem, counted, some
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, objectives_in_words, with_interval

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from capnet.config import Params
-from capnet.contracts import SCHEMA, dvc_output, write_json
+from capnet.contracts import SCHEMA, write_json
+from capnet.contracts.dvc_file import dvc_output
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import register_version, state_record
 from capnet.state import state_dir

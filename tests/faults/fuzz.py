@@ -23,7 +23,6 @@ with atheris.instrument_imports(include=["capnet", "ijson", "yaml"]):
         MANIFEST_COLUMNS,
         PREDICTION_COLUMNS,
         read_classes,
-        read_evaluation,
         read_predictions,
         read_split,
         read_tensors,
@@ -31,6 +30,7 @@ with atheris.instrument_imports(include=["capnet", "ijson", "yaml"]):
         write_split,
         write_tensors,
     )
+    from capnet.contracts.stage_json import read_evaluation
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.images.decode import Unusable, read_rgb
     from capnet.errors import CapnetError

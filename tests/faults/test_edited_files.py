@@ -18,15 +18,9 @@ from faults.bounded import bounded
 from unit.conftest import _make as make_outputs
 
 from capnet.config import parse
-from capnet.contracts import (
-    dvc_output,
-    read_classes,
-    read_csv_rows,
-    read_evaluation,
-    read_json,
-    read_split,
-    read_tensors,
-)
+from capnet.contracts import read_classes, read_csv_rows, read_json, read_split, read_tensors
+from capnet.contracts.dvc_file import dvc_output
+from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.promotion.policy import Policy, read_policy
 from capnet.registry.candidate import curves, description, figures, flat_params, read_candidate

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from capnet.contracts import csv_text, dvc_output, replace_file
+from capnet.contracts import csv_text, replace_file
+from capnet.contracts.dvc_file import dvc_output
 from capnet.data.demo.catalogue import KINDS, SCENES, SPLIT_ROWS
 from capnet.data.demo.pictograms import font_path
 from capnet.data.demo.scenes import draw, split_and_slice

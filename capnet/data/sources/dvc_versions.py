@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from capnet.contracts import dvc_output, md5_file
+from capnet.contracts import md5_file
+from capnet.contracts.dvc_file import dvc_output
 from capnet.data.sources.remote import Entry, unsafe
 from capnet.errors import DataError, Problem
 

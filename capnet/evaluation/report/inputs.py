@@ -16,11 +16,11 @@ from capnet.contracts import (
     check_schema,
     read_classes,
     read_csv_rows,
-    read_evaluation,
     read_graph,
     read_json,
     read_split,
 )
+from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import ContractError
 from capnet.evaluation.split_rows import SplitRows, make_split, served_test_scores
 from capnet.evaluation.thresholds import read_thresholds

@@ -14,7 +14,7 @@ from unit.registry.registering import SETTINGS, is_registered, new_client, regis
 from unit.stores import Make
 
 from capnet.config import Register
-from capnet.contracts import dvc_output
+from capnet.contracts.dvc_file import dvc_output
 from capnet.model.backbones import find_backbone
 from capnet.registry.candidate import figures, read_candidate
 from capnet.tracking.provenance import requirements

@@ -14,7 +14,8 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from capnet.config import Evaluate, Params
-from capnet.contracts import read_classes, read_evaluation, read_json, read_predictions, sha256_file, write_split
+from capnet.contracts import read_classes, read_json, read_predictions, sha256_file, write_split
+from capnet.contracts.stage_json import read_evaluation
 from capnet.stages import run
 from capnet.steps.evaluate import write_results
 from tests.unit.steps.made_case import GAIN, make_case, stored
