@@ -17,7 +17,6 @@ from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
-from capnet.evaluation.baselines import FittedProbe
 from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
@@ -122,11 +121,6 @@ class Set:
             params, self.classes, LabelGraph(matrix, self.text, {}), towers, prepare(params.runtime), self.folder
         )
 
-    def probe(self, trainer: Trainer, folds: np.ndarray | None) -> FittedProbe:
-        """The linear probe; a seed changes nothing but its folds."""
-        rows, crops = self.rows, self.crops
-        return train_probe(trainer, rows["train"], crops["train"], rows["val"], crops["val"], folds)
-
     def train(self, change: Mapping[str, Any], seed: int) -> Trained:
         """Train with ``change``, choose the blend as stage train does, refit where the settings say so, give the
         members' logits on the test rows.
@@ -141,7 +135,8 @@ class Set:
         folds = folds_of(trainer, everything) if in_folds else None
         with tempfile.TemporaryDirectory() as folder:
             fit = trainer.fit(model, rows["train"], self.views["train"], Path(folder), validate=validate, what=what)
-        probe, last = self.probe(trainer, folds), fit.selected_epoch
+        last = fit.selected_epoch
+        probe = train_probe(trainer, rows["train"], self.crops["train"], rows["val"], self.crops["val"], folds)
         load_probe(model, probe)
         if folds is None:
             held, held_rows = member_logits(trainer, model, rows["val"], self.crops["val"], "val"), rows["val"]
