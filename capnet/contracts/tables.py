@@ -35,7 +35,7 @@ PREDICTION_COLUMNS = ("image_id", "split", "slice", "variant", "scores")
 SEEN_COLUMNS = ("sha256", "group")
 MOST_UNPACKED = 512 * 2**20  # bytes of memory for cells, whatever the file's size
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
-CELL = 20  # bytes of memory for a cell, beside what is in it: pandas makes one object of each
+CELL = 20  # bytes of memory for a cell without what is in it: pandas makes one object of each
 PART = 65_536  # rows that are read at a time
 SCORED_COLUMNS = (*SEEN_COLUMNS, "labels", "unknown", "scores")
 
