@@ -88,6 +88,9 @@ def _stage_command(name: str) -> click.Command:
         from capnet.config import load
 
         loaded = load(Path(params), settings)
+        unread = sorted({item.partition(".")[0] for item in settings} - set(stage.sections))
+        if unread and process_rank() == 0:
+            click.echo(f"{name}: reads no settings of {', '.join(unread)}: --set changes nothing there", err=True)
         sources = {**stage.inputs, **({"data": loaded.data.root} if "data" in stage.inputs else {}), **inputs}
         targets = {**stage.outputs, **outputs}
         if options.get("check"):

@@ -106,6 +106,8 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
         folder = Path(address)
         if not (folder / "model" / "config.json").is_file():
             todo = "name a folder of outputs in which a model was trained; a registered one is models:/NAME@champion"
+            if (folder / "config.json").is_file():
+                todo = f"name the folder that it is in, which has its thresholds, too: {folder.parent}"
             raise ContractError("no model is in this folder", address, todo)
         yield load_served(folder / "model", folder / "evaluation" / "thresholds.json", params.runtime), str(folder), {}
         return

@@ -6,11 +6,13 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from capnet.config.data import Data, Ingest, Split, Validate
 from capnet.config.model import Backbone, Graph, Runtime, Tte
@@ -76,7 +78,10 @@ def _unknown_hint(loc: tuple[str | int, ...]) -> str:
         if others:
             return f"remove it: it is a setting of {others}, and {LOSS_NAME} is {loss}; settings of {loss}: {own}"
         return f"remove it; settings of {loss}: {own}"
-    return "remove it, or look up the name: `capnet preset own` prints every setting"
+    names = [field.alias or name for name, field in _fields(loc[:-1]).items()]
+    near = get_close_matches(str(loc[-1]), names, n=1)
+    guess = f"did you mean {'.'.join(map(str, (*loc[:-1], *near)))}? Else " if near else ""
+    return f"{guess}remove it, or look up the name: `capnet preset own` prints every setting"
 
 
 def _problem(item: Mapping[str, Any], where: str) -> Problem:
@@ -131,7 +136,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8")) or {}
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8"
@@ -140,6 +145,8 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
         raise ConfigError(
             "not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line"
         ) from None
+    if raw is None:
+        raise ConfigError("the settings file is empty", str(path), "make one with `capnet preset own > params.yaml`")
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, got {type(raw).__name__}", str(path), "compare with `capnet preset own`")
     items = tuple(overrides)
@@ -203,12 +210,22 @@ def _override_value(item: str) -> tuple[str, Any]:
 
 def _is_text(path: str) -> bool:
     """Does any text fit the setting with this dotted name?"""
+    *parents, last = path.split(".")
+    field = next((field for name, field in _fields(parents).items() if (field.alias or name) == last), None)
+    return field is not None and field.annotation is str
+
+
+def _fields(sections: Iterable[str | int]) -> Mapping[str, FieldInfo]:
+    """The settings of a section, found by the names of the sections around it; {} where there is no such section."""
     kind: Any = Params
-    for key in path.split("."):
-        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
-        field = next((field for name, field in fields.items() if (field.alias or name) == key), None)
-        kind = field.annotation if field else None
-    return kind is str
+    for key in sections:
+        fields = _fields_of(kind)
+        kind = next((field.annotation for name, field in fields.items() if (field.alias or name) == key), None)
+    return _fields_of(kind)
+
+
+def _fields_of(kind: Any) -> Mapping[str, FieldInfo]:
+    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
 
 
 def settings_hash(*sections: Section | Mapping[str, Any]) -> str:

