@@ -1,4 +1,4 @@
-"""The table of stages: name, settings sections, inputs, outputs, function. CLI, DVC and KFP all run from it."""
+"""The table of stages: name, settings sections, inputs, outputs. CLI, DVC and KFP all run from it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the job. ``inputs`` and ``outputs`` map a name to its usual path; a path with a suffix is a file."""
+    """One step of the job, done by the function of its name in ``module``.
+
+    ``inputs`` and ``outputs`` map a name to its usual path; a path with a suffix is a file.
+    """
 
     name: str
     summary: str
     sections: tuple[str, ...]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    function: str  # module:function, imported only when the stage runs
+
+    @property
+    def module(self) -> str:
+        """Imported only when the stage runs."""
+        return f"capnet.steps.{self.name}"
 
 
 _DATA = {"data": "data"}
@@ -41,29 +48,14 @@ _EVALUATION = {"evaluation": "outputs/evaluation"}
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage(
-            "ingest",
-            "Read native annotations into one table.",
-            ("data", "ingest"),
-            _DATA,
-            _MANIFEST,
-            "capnet.steps.ingest:ingest",
-        ),
-        Stage(
-            "split",
-            "Draw the long-tailed train, val and test rows.",
-            ("split",),
-            _MANIFEST,
-            _SPLIT,
-            "capnet.steps.split:split",
-        ),
+        Stage("ingest", "Read native annotations into one table.", ("data", "ingest"), _DATA, _MANIFEST),
+        Stage("split", "Draw the long-tailed train, val and test rows.", ("split",), _MANIFEST, _SPLIT),
         Stage(
             "validate",
             "Check the data with great_expectations; stop on a critical failure.",
             ("data", "validate"),
             _SPLIT | _DATA,
             _VALIDATION,
-            "capnet.steps.validate:validate",
         ),
         Stage(
             "graph",
@@ -71,7 +63,6 @@ STAGES: dict[str, Stage] = {
             ("backbone", "runtime", "graph"),
             _SPLIT | _VALIDATION,
             _GRAPH,
-            "capnet.steps.graph:graph",
         ),
         Stage(
             "train",
@@ -79,7 +70,6 @@ STAGES: dict[str, Stage] = {
             ("data", "backbone", "tte", "runtime", "train"),
             _SPLIT | _VALIDATION | _GRAPH | _DATA,
             _MODEL,
-            "capnet.steps.train:train",
         ),
         Stage(
             "evaluate",
@@ -87,7 +77,6 @@ STAGES: dict[str, Stage] = {
             ("data", "runtime", "evaluate"),
             _SPLIT | _MODEL | _DATA,
             _EVALUATION,
-            "capnet.steps.evaluate:evaluate",
         ),
         Stage(
             "register",
@@ -95,7 +84,6 @@ STAGES: dict[str, Stage] = {
             ("register",),
             _SPLIT | _VALIDATION | _MODEL | _EVALUATION,
             {"registration": "outputs/registration.json"},
-            "capnet.steps.register:register",
         ),
     )
 }
@@ -138,8 +126,7 @@ def run(
             )
     for key, path in targets.items():
         check_target(path, bool(Path(stage.outputs[key]).suffix), sources)
-    module, function = stage.function.split(":")
-    step = getattr(import_module(module), function)
+    step = getattr(import_module(stage.module), name)
     rank = process_rank()
     temporary = {key: temporary_path(path, rank) for key, path in targets.items()}
     try:

@@ -82,7 +82,7 @@ def code_of(stage: str, modules: Mapping[str, Module], root: Path) -> list[str]:
     the data files that they name.
     """
     seen: set[str] = set()
-    waiting = [STAGES[stage].function.split(":")[0]]
+    waiting = [STAGES[stage].module]
     while waiting:
         name = waiting.pop()
         if name not in seen:

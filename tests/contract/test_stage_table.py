@@ -124,8 +124,7 @@ def test_a_dependency_that_is_missing_or_too_much_is_seen(repository: Path) -> N
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_has_its_function(name: str) -> None:
-    module, function = STAGES[name].function.split(":")
-    assert callable(getattr(import_module(module), function))
+    assert callable(getattr(import_module(STAGES[name].module), name))
 
 
 @pytest.mark.parametrize("name", [*STAGES, *COMMANDS])
