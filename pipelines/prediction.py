@@ -5,11 +5,11 @@ from typing import Any
 from kfp import dsl
 
 import capnet.cluster.names as names
-from components.champion import champion as champion_task
-from components.fetch import fetch as fetch_task
-from components.merge import merge as merge_task
-from components.outcome import outcome as outcome_task
-from components.predict import predict as predict_task
+from components.champion.component import champion as champion_task
+from components.fetch.component import fetch as fetch_task
+from components.merge.component import merge as merge_task
+from components.outcome.component import outcome as outcome_task
+from components.predict.component import predict as predict_task
 from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
 
 NAME = "capnet-prediction"

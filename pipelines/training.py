@@ -5,18 +5,18 @@ from typing import Any
 from kfp import dsl
 
 import capnet.cluster.names as names
-from components.evaluate import evaluate as evaluate_task
-from components.fetch import fetch as fetch_task
-from components.graph import graph as graph_task
-from components.ingest import ingest as ingest_task
-from components.outcome import outcome as outcome_task
-from components.plan import plan as plan_task
-from components.register import register as register_task
-from components.report import report as report_task
-from components.split import split as split_task
-from components.train import train as train_task
-from components.train_nodes import train_nodes as train_nodes_task
-from components.validate import validate as validate_task
+from components.evaluate.component import evaluate as evaluate_task
+from components.fetch.component import fetch as fetch_task
+from components.graph.component import graph as graph_task
+from components.ingest.component import ingest as ingest_task
+from components.outcome.component import outcome as outcome_task
+from components.plan.component import plan as plan_task
+from components.register.component import register as register_task
+from components.report.component import report as report_task
+from components.split.component import split as split_task
+from components.train.component import train as train_task
+from components.train_nodes.component import train_nodes as train_nodes_task
+from components.validate.component import validate as validate_task
 from pipelines.options import ANY_NODE, CLUSTER, NO_TOLERATIONS, Cluster, Options, Setup
 
 NAME = "capnet-training"

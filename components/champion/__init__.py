@@ -1,3 +1,1 @@
 """Component champion."""
-
-from components.champion.component import champion as champion

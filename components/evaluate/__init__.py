@@ -1,3 +1,1 @@
 """Component evaluate."""
-
-from components.evaluate.component import evaluate as evaluate

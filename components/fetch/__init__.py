@@ -1,3 +1,1 @@
 """Component fetch."""
-
-from components.fetch.component import fetch as fetch

@@ -1,3 +1,1 @@
 """Component graph."""
-
-from components.graph.component import graph as graph

@@ -1,3 +1,1 @@
 """Component ingest."""
-
-from components.ingest.component import ingest as ingest

@@ -1,3 +1,1 @@
 """Component merge."""
-
-from components.merge.component import merge as merge

@@ -1,3 +1,1 @@
 """Component outcome."""
-
-from components.outcome.component import outcome as outcome

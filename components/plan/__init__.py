@@ -1,3 +1,1 @@
 """Component plan."""
-
-from components.plan.component import plan as plan

@@ -1,3 +1,1 @@
 """Component predict."""
-
-from components.predict.component import predict as predict

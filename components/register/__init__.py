@@ -1,3 +1,1 @@
 """Component register."""
-
-from components.register.component import register as register

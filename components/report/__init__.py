@@ -1,3 +1,1 @@
 """Component report."""
-
-from components.report.component import report as report

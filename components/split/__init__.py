@@ -1,3 +1,1 @@
 """Component split."""
-
-from components.split.component import split as split

@@ -1,3 +1,1 @@
 """Component train."""
-
-from components.train.component import train as train

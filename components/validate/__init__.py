@@ -1,3 +1,1 @@
 """Component validate."""
-
-from components.validate.component import validate as validate

@@ -32,7 +32,7 @@ from capnet.config import parse
 from capnet.contracts import make_classes, read_tensors, write_classes, write_json, write_split
 from capnet.data.sources.source import write_source
 from capnet.stages import run
-from components.train_nodes import train_nodes
+from components.train_nodes.component import train_nodes
 
 pytestmark = pytest.mark.slow
 
