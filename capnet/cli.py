@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from capnet import __version__
-from capnet.commands.options import pairs, settings_options
+from capnet.commands.options import in_order, pairs, settings_options
 from capnet.stages import STAGES, figures_in_words, process_rank, run
 
 COMMANDS = {
@@ -150,10 +150,7 @@ def _stage_command(name: str) -> click.Command:
     epilog = "\b\nExamples:\n  capnet " + name + (f"\n  capnet {name} --set {example}" if example else "")
     reads, writes = ", ".join(stage.inputs.values()), ", ".join(stage.outputs.values())
     text = f"{stage.summary}\n\nReads {reads}; writes {writes}. Settings: {', '.join(stage.sections)}."
-    command: Any = execute
-    for option in reversed(options):
-        command = option(command)
-    return click.command(name, help=text, epilog=epilog)(command)
+    return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
 
 
 def stopped() -> NoReturn:

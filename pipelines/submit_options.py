@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 import capnet.cluster.names as names
-from capnet.commands.options import pairs, settings_options
+from capnet.commands.options import in_order, pairs, secret_options, settings_options
 
 
 def _objects(_: click.Context, __: click.Parameter, value: str) -> list[Any]:
@@ -31,7 +30,7 @@ def _cron(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 WAYS = click.Choice(["auto", "in-cluster", "port-forward", "token"])
-OPTIONS = [
+with_options = in_order(
     settings_options(),
     click.option("--way", type=WAYS, default="auto", help="How the server is reached."),
     click.option(
@@ -88,11 +87,7 @@ OPTIONS = [
         default=names.RUNTIME,
         help="With --nodes: runtime of Kubeflow Trainer; TrainingRuntime/NAME is one of the namespace.",
     ),
-    click.option(
-        "--start-minutes",
-        default=30.0,
-        help="With --nodes: longest wait for their pods to start.",
-    ),
+    click.option("--start-minutes", default=30.0, help="With --nodes: longest wait for their pods to start."),
     click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU."),
     click.option(
         "--accelerator-count",
@@ -112,12 +107,7 @@ OPTIONS = [
     click.option(
         "--tolerations", default="[]", callback=_objects, metavar="JSON", help="Their tolerations, as in a pod."
     ),
-    click.option("--s3-secret", default=names.S3_SECRET, help="Secret with the bucket's credentials."),
-    click.option("--mlflow-secret", default=names.MLFLOW_SECRET, help="Secret with the MLflow server's credentials."),
-    click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials."),
-    click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state."),
-    click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images."),
-    click.option("--pull-secret", default="", help="Secret of a private registry that holds the images."),
+    secret_options,
     click.option(
         "--pictures",
         default="",
@@ -133,11 +123,4 @@ OPTIONS = [
         type=click.IntRange(1),
         help="prediction: parts that are labelled in parallel, up to 100; default: 4, with --local one.",
     ),
-]
-
-
-def with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """``function`` with all OPTIONS, in their order."""
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
+)

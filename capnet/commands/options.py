@@ -1,4 +1,6 @@
-"""What commands share: the options that name the settings, pairs of a name and a value, and the width of tables."""
+"""What commands share: the options that name settings, secrets and volumes, pairs of a name and a value, and the width
+of tables.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,21 @@ from typing import Any
 
 import click
 
+from capnet.cluster import names
+
 COLUMNS = 120  # of a table where the output is no terminal
 FEWEST = 40
+
+
+def in_order(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A decorator that adds ``options``, which --help lists in this order."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def settings_options(use: str = "") -> Callable[[Any], Any]:
@@ -25,8 +40,17 @@ def settings_options(use: str = "") -> Callable[[Any], Any]:
     changes = click.option(
         "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
     )
-    return lambda command: params(changes(command))
+    return in_order(params, changes)
 
+
+secret_options = in_order(  # and the volume claims that pods of a pipeline use
+    click.option("--s3-secret", default=names.S3_SECRET, help="Secret with the bucket's credentials."),
+    click.option("--mlflow-secret", default=names.MLFLOW_SECRET, help="Secret with the MLflow server's credentials."),
+    click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials."),
+    click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state."),
+    click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images."),
+    click.option("--pull-secret", default="", help="Secret of a private registry that holds the images."),
+)
 
 path_option = partial(click.option, show_default=True, type=click.Path(path_type=Path))  # a file or a folder
 

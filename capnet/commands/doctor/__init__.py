@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from capnet.cluster import names
-from capnet.commands.options import settings_options
+from capnet.commands.options import secret_options, settings_options
 from capnet.errors import DataError
 
 
@@ -24,12 +24,7 @@ from capnet.errors import DataError
 )
 @click.option("--kfp-namespace", default=names.NAMESPACE, help="Where Kubeflow Pipelines is installed.")
 @click.option("--service-account", default=names.SERVICE_ACCOUNT, help="Account of the tasks.")
-@click.option("--s3-secret", default=names.S3_SECRET, help="Secret with the bucket's credentials.")
-@click.option("--mlflow-secret", default=names.MLFLOW_SECRET, help="Secret with the MLflow server's credentials.")
-@click.option("--git-secret", default=names.GIT_SECRET, help="Secret with git's credentials.")
-@click.option("--state-claim", default=names.STATE_CLAIM, help="Volume claim for state.")
-@click.option("--data-claim", default=names.DATA_CLAIM, help="Volume claim with images.")
-@click.option("--pull-secret", default="", help="Secret of a private registry that holds the images.")
+@secret_options
 @click.option("--accelerator-type", default=names.ACCELERATOR, help="Resource name of the GPU.")
 @click.option("--accelerator-count", default=0, help="GPUs that a run will ask for.")
 @click.option("--nodes", default=1, help="Nodes that a run will train on.")
