@@ -29,14 +29,7 @@ FILES = {name: f"speed_{name}" for name in ("data", "predict", "step", "text", "
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the benchmark that the first argument names.
-
-    Args:
-        arguments: the command line without the program's name.
-
-    Returns:
-        The exit status: 0 done, 2 a wrong command line, else what the benchmark returned.
-    """
+    """Run the benchmark that the first argument names; returns its exit status, 2 for a wrong command line."""
     if not arguments or arguments[0] not in BENCHMARKS:
         wrong = f"no benchmark {arguments[0]!r}\n" if arguments and arguments[0] not in ("-h", "--help") else ""
         rows = "\n".join(f"  {name:10}{text}" for name, text in BENCHMARKS.items())

@@ -39,11 +39,7 @@ BACKBONES = ("RN50", "ViT-B-16")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line.
-
-    Returns:
-        Its parser.
-    """
+    """The command line."""
     result = argparse.ArgumentParser(
         prog="python -m benchmarks paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,14 +102,7 @@ def read_weights(items: Sequence[str]) -> dict[str, Path | str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: the command line without the program's name.
-
-    Returns:
-        The exit status: 0 done, 2 weights or command line are wrong, 3 a list or a count is, 5 the data check refused.
-    """
+    """Run the command; returns its exit status, as above."""
     arguments = parser().parse_args(argv)
     try:
         with ExitStack() as stack:
@@ -130,9 +119,6 @@ def prepare(arguments: argparse.Namespace, stack: ExitStack) -> Paper:
     Args:
         arguments: of ``parser``.
         stack: holds what a dry run puts in place until it ends.
-
-    Returns:
-        The run.
 
     Raises:
         ConfigError: something is missing or refused.

@@ -69,14 +69,7 @@ PUBLISHED = {
 
 
 def ids_hash(ids: Iterable[str]) -> str:
-    """sha256 over sorted ids, joined by newlines.
-
-    Args:
-        ids: image ids in any order.
-
-    Returns:
-        The hash in hexadecimal.
-    """
+    """sha256 in hexadecimal over image ids, sorted and joined by newlines."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 

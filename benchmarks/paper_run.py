@@ -12,6 +12,7 @@ from benchmarks.paper_lists import COCO_LIST, Published, check_files, check_spli
 from capnet.config import Params, override, parse, settings_hash
 from capnet.contracts import read_classes, read_json, read_split, replace_file, sha256_file, write_json
 from capnet.errors import ConfigError, DataError, GateError, Problem
+from capnet.stages import STAGES, run
 
 SECTIONS = ("ingest", "split", "validate", "graph", "train", "tte", "evaluate")
 DRY = (
@@ -120,25 +121,29 @@ class Paper:
                 "of NUS-WIDE only the lengths of its official lists are published: no ids and no counts were compared"
             )
 
-    def shared(self, stage: str) -> None:
-        """A stage that all backbones and seeds share: ingest, split or validate."""
-        paths = {
+    def run(self, stage: str, backbone: str = "", seed: int = 0) -> None:
+        """A stage with the folders of this benchmark. Those before graph are the same for all backbones and seeds."""
+        backbone = backbone or next(iter(self.weights))
+        folders = {
             "data": self.data,
-            "manifest": self.out / "manifest",
-            "split": self.out / "split",
-            "validation": self.out / "validation",
+            **{name: self.out / name for name in ("manifest", "split", "validation")},
+            "graph": self.out / backbone / "graph",
+            **{name: self.seed(backbone, seed) / name for name in ("model", "evaluation")},
         }
-        reads = {"ingest": ("data",), "split": ("manifest",), "validate": ("split", "data")}[stage]
-        writes = {"ingest": "manifest", "split": "split", "validate": "validation"}[stage]
+        inputs, outputs = STAGES[stage].inputs, STAGES[stage].outputs
+        run(
+            stage,
+            self.params(backbone, seed),
+            {name: folders[name] for name in inputs},
+            {name: folders[name] for name in outputs},
+        )
+
+    def split(self) -> None:
+        """Stage split; counts that are not the published ones are an error of the annotations."""
         try:
-            self._run(
-                stage,
-                self.params(next(iter(self.weights))),
-                {key: paths[key] for key in reads},
-                {writes: paths[writes]},
-            )
+            self.run("split")
         except DataError as error:
-            if stage != "split" or not any(
+            if not any(
                 problem.where.startswith("split.benchmark") or "training counts" in problem.what
                 for problem in error.problems
             ):
@@ -155,7 +160,7 @@ class Paper:
         are.
         """
         try:
-            self.shared("validate")
+            self.run("validate")
         except GateError as error:
             if any(not problem.what.startswith(f"{COPIES}:") for problem in error.problems):
                 shutil.rmtree(self.out / "validation", ignore_errors=True)
@@ -204,25 +209,10 @@ class Paper:
         if copies:
             self.notes.append(f"{copies} images of the published lists are the same file in both splits")
 
-    def graph(self, backbone: str) -> None:
-        inputs = {"split": self.out / "split", "validation": self.out / "validation"}
-        self._run("graph", self.params(backbone), inputs, {"graph": self.out / backbone / "graph"})
-
     def train(self, backbone: str, seed: int) -> None:
-        inputs = {
-            "split": self.out / "split",
-            "validation": self.out / "validation",
-            "graph": self.out / backbone / "graph",
-            "data": self.data,
-        }
         started = time.monotonic()
-        self._run("train", self.params(backbone, seed), inputs, {"model": self.seed(backbone, seed) / "model"})
+        self.run("train", backbone, seed)
         write_json(self.seed(backbone, seed) / "seconds.json", {"train": round(time.monotonic() - started, 1)})
-
-    def evaluate(self, backbone: str, seed: int) -> None:
-        folder = self.seed(backbone, seed)
-        inputs = {"split": self.out / "split", "model": folder / "model", "data": self.data}
-        self._run("evaluate", self.params(backbone, seed), inputs, {"evaluation": folder / "evaluation"})
 
     def table(self) -> str:
         """Write table.md and results.json; returns the Markdown."""
@@ -264,8 +254,3 @@ class Paper:
                 self.data / "annotations/instances_val2017.json",
             ]
         return {path.relative_to(self.data).as_posix(): sha256_file(path) for path in files if path.is_file()}
-
-    def _run(self, stage: str, params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> None:
-        from capnet.stages import run
-
-        run(stage, params, inputs, outputs)

@@ -66,10 +66,10 @@ def run_paper(paper: Paper, check_only: bool) -> None:
     if not noted.is_file() or read_json(noted) != sources:
         for stage in ("manifest", "split", "validation"):
             shutil.rmtree(out / stage, ignore_errors=True)
-    steps("ingest", partial(paper.shared, "ingest"), out / "manifest")
+    steps("ingest", partial(paper.run, "ingest"), out / "manifest")
     write_json(noted, sources)
     try:
-        steps("split", partial(paper.shared, "split"), out / "split")
+        steps("split", paper.split, out / "split")
         steps("check counts", paper.check_counts)
     except DataError:
         for stage in ("manifest", "split"):  # the next run reads annotations again, which may have been put right
@@ -85,11 +85,12 @@ def run_paper(paper: Paper, check_only: bool) -> None:
         print(f"{f'{WORDS}: ' if paper.dry else ''}lists and counts are {lists}, weights are {weights}", flush=True)
         return
     for backbone in paper.weights:
-        steps(f"graph {backbone}", partial(paper.graph, backbone), out / backbone / "graph")
+        steps(f"graph {backbone}", partial(paper.run, "graph", backbone), out / backbone / "graph")
         for seed in paper.seeds:
             folder = paper.seed(backbone, seed)
             steps(f"train {backbone} seed {seed}", partial(paper.train, backbone, seed), folder / "model")
-            steps(f"evaluate {backbone} seed {seed}", partial(paper.evaluate, backbone, seed), folder / "evaluation")
+            work = partial(paper.run, "evaluate", backbone, seed)
+            steps(f"evaluate {backbone} seed {seed}", work, folder / "evaluation")
     steps("table", paper.table)
     print(
         f"\n{(out / 'table.md').read_text(encoding='utf-8')}\n{out / 'table.md'} and {out / 'results.json'}", flush=True
