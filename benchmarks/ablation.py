@@ -28,11 +28,10 @@ import numpy as np
 
 from benchmarks.ablation_sets import Set, Trained
 from benchmarks.ablation_thresholds import table as thresholds_table
+from benchmarks.differences import Compare, Draws, bounds, difference
 from capnet.commands.preset import read
 from capnet.config import override
 from capnet.data.images.views import centre_index
-from capnet.evaluation.bootstrap import draw_weights, interval
-from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.training.scoring import combine
 
 ON, OFF = {"enabled": True}, {"enabled": False}
@@ -99,27 +98,6 @@ ROWS: dict[str, Row] = {
 # rows of which thresholds and calibration are looked at
 THRESHOLDS = ("served", "chosen on validation rows", "linear probe", "before the class head")
 BASE = ("served", "zero-shot", "linear probe")
-Draws = dict[str, np.ndarray]  # by mean (mAP, head, medium, tail): the point and then one value a draw
-
-
-class Compare:
-    """Means of one set's test rows and their bootstrap draws."""
-
-    def __init__(self, data: Set, draws: int) -> None:
-        labels = data.trainer({}, 0).labels(data.rows["test"])
-        self.targets, self.known = labels.targets.numpy(), labels.known.numpy()
-        self.masks = bucket_masks([item.bucket for item in data.classes.items])
-        self.blocks = [np.ones((len(self.targets), 1), dtype=np.float32), *draw_weights(data.units, draws, 100)]
-
-    def means(self, seeds: Sequence[np.ndarray]) -> Draws:
-        """Means over seeds of scores [image, class]: the point, then the draws."""
-        precisions = []
-        for scores in seeds:
-            ranking = rank(self.targets, scores, self.known)
-            precisions.append(
-                np.concatenate([weighted_average_precision(ranking, block) for block in self.blocks], axis=1)
-            )
-        return {name: np.mean([mean_over(ap, mask) for ap in precisions], axis=0) for name, mask in self.masks.items()}
 
 
 def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
@@ -130,18 +108,6 @@ def scores_of(data: Set, row: Row, trained: Trained, seed: int) -> np.ndarray:
         members = {name: logits[:, centre : centre + 1] for name, logits in members.items()}
     average = data.trainer(row.change, seed).params.tte.average
     return combine(members, row.weights or trained.blend.weights, average)
-
-
-def bounds(one: np.ndarray, other: np.ndarray) -> list[float]:
-    """The difference in points, its low and its high end, of a point and its draws."""
-    gap = one - other
-    low, high = interval(gap[1:], float(gap[0]), (-1.0, 1.0))
-    return [100 * float(gap[0]), 100 * low, 100 * high]
-
-
-def difference(one: np.ndarray, other: np.ndarray) -> str:
-    """``+1.2 [0.3, 2.1]`` in points."""
-    return "{:+.1f} [{:.1f}, {:.1f}]".format(*bounds(one, other))
 
 
 def table(measured: Mapping[str, Draws], seconds: Mapping[str, float], against: Sequence[str]) -> list[str]:
@@ -179,7 +145,9 @@ def measure(
     """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends,
     tables of thresholds for the objectives.
     """
-    compare, done, measured, seconds, blends = Compare(data, draws), {}, {}, {}, {}
+    labels, buckets = data.trainer({}, 0).labels(data.rows["test"]), [item.bucket for item in data.classes.items]
+    compare = Compare(labels.targets.numpy(), labels.known.numpy(), buckets, data.units, draws)
+    done, measured, seconds, blends = {}, {}, {}, {}
     kept: dict[str, list[tuple[Trained, Mapping[str, float]]]] = {}
     for name, row in rows.items():
         scores = []

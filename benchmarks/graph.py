@@ -67,14 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, train, print and write.
-
-    Args:
-        argv: the command line without ``python -m benchmarks graph``.
-
-    Returns:
-        0; 2 for a wrong command line; the error's own exit code where data or weights are missing or wrong.
-    """
+    """Measure, train, print and write; returns 0, 2 for a wrong command line, or the exit code of a CapnetError."""
     arguments = parser().parse_args(argv)
     folders = dict(item.partition("=")[::2] for item in arguments.data)
     wrong = [name for name in arguments.train or [] if name not in folders]
@@ -134,8 +127,7 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             epochs = math.ceil(arguments.steps / math.ceil(len(data.train) / arguments.batch))
             train = {"prompt": {"enabled": False}, "epochs": epochs, "batch_size": arguments.batch, "select": "last"}
             results = scores(data, {**settings, "train": train}, arguments.seeds, ROWS)
-            against = {other: compare(data, results, other) for other in ("none", "text")}
-            tables[f"training {name}"] = training_table(against)
+            tables[f"training {name}"] = training_table(compare(data, results), ("none", "text"))
             print(f"{name}: {time.process_time() - started:.0f} s of processor time", file=sys.stderr)
     return tables
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.differences import Draws
+from benchmarks.differences import difference as points
 from benchmarks.graph_means import BINS, Mean, Measured, mean
-from benchmarks.graph_training import Result
+from capnet.registry.markdown import table
 
 TITLES = {"ndcg": "nDCG@5", "strict": "order", "spearman": "Spearman", "lift": "lift"}
 CONTROLS = ("permuted", "uniform", "frequency", "text", "counted", "backed", "blend", "large sample")
@@ -36,11 +38,6 @@ def trio(measures: Measured, kind: str, chosen: np.ndarray) -> str:
 def difference(measures: Measured, kind: str, one: str, other: str, chosen: np.ndarray) -> Mean:
     """Mean of the paired difference of two sources over ``chosen`` bool [draw, class]."""
     return mean(measures.values[kind][one] - measures.values[kind][other], chosen)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
@@ -120,24 +117,15 @@ def chance_table(chance: Mapping[str, Mapping[str, tuple[float, np.ndarray]]]) -
     return table(["sample", "measure", "text", "mixed up", "middle 95 % of them"], rows)
 
 
-def percent(triple: tuple[float, float, float]) -> str:
-    """``+1.2 [0.3, 2.1]`` in points."""
-    return f"{100 * triple[0]:+.1f} [{100 * triple[1]:.1f}, {100 * triple[2]:.1f}]"
-
-
-def training_table(against: Mapping[str, Mapping[str, Result]]) -> list[str]:
-    """Rows of one set: means, and differences to each row in ``against``, which has the results by that row."""
-    first = next(iter(against.values()))
-    names = list(next(iter(first.values())).means)
-    last = names[-1]
-    head = ["graph", " / ".join(names)]
-    head += [f"{what} - {other}" for other in against for what in ("mAP", last)]
+def training_table(measured: Mapping[str, Draws], against: Sequence[str]) -> list[str]:
+    """Rows of one set: means, and differences to each row in ``against``."""
+    names = list(next(iter(measured.values())))
+    pairs = [(other, what) for other in against for what in ("mAP", names[-1])]
+    head = ["graph", " / ".join(names), *(f"{what} - {other}" for other, what in pairs)]
     rows = []
-    for row, result in first.items():
-        cells = []
-        for other, measures in against.items():
-            cells += ["" if row == other else percent(measures[row].differences[what]) for what in ("mAP", last)]
-        rows.append([row, " / ".join(f"{100 * result.means[what]:.1f}" for what in names), *cells])
+    for row, values in measured.items():
+        cells = [points(values[what], measured[other][what]) if row != other else "" for other, what in pairs]
+        rows.append([row, " / ".join(f"{100 * values[what][0]:.1f}" for what in names), *cells])
     return table(head, rows)
 
 

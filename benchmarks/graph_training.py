@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.differences import Compare, Draws
 from benchmarks.graph_means import buckets_of
 from benchmarks.graph_rows import Curve, counted
 from capnet.config import Params, parse
@@ -19,8 +20,6 @@ from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import DataError
-from capnet.evaluation.bootstrap import draw_weights, interval
-from capnet.evaluation.metrics import bucket_masks, mean_over, rank, weighted_average_precision
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cosine_similarity
 from capnet.runtime import prepare
@@ -147,42 +146,9 @@ def scores(
     return scores_by_row
 
 
-@dataclass(frozen=True)
-class Result:
-    """Mean AP of one row over seeds, in [0, 1], and its paired difference to another row, by mean (mAP, head, ...)."""
-
-    means: dict[str, float]
-    differences: dict[str, tuple[float, float, float]]  # difference, low, high
-
-
-def compare(
-    data: Set, scores_by_row: Mapping[str, list[np.ndarray]], against: str, draws: int = 1000
-) -> dict[str, Result]:
-    """Mean AP of every row and its difference to row ``against``, with a paired 95 % interval over test images.
-
-    All rows and seeds are measured on the same draws, which draw groups whole; means and differences are over seeds.
-    """
+def compare(data: Set, scores_by_row: Mapping[str, list[np.ndarray]], draws: int = 1000) -> dict[str, Draws]:
+    """Mean AP of every row over seeds, with draws of the test images: the same for all rows, groups whole."""
     targets = data.labels[data.test]
-    masks = bucket_masks(buckets_of(data.images))
     units = unit_codes(data.rows["group"].astype(object).iloc[data.test].tolist())
-    weights = list(draw_weights(units, draws, 100))
-    ones = np.ones((len(targets), 1))
-    points: dict[str, dict[str, float]] = {}
-    drawn: dict[str, dict[str, np.ndarray]] = {}
-    for row, seeds in scores_by_row.items():
-        rankings = [rank(targets, values) for values in seeds]
-        parts = [[weighted_average_precision(ranking, block) for block in weights] for ranking in rankings]
-        blocks = [np.concatenate(part, axis=1) for part in parts]
-        ap = [weighted_average_precision(ranking, ones) for ranking in rankings]
-        points[row], drawn[row] = {}, {}
-        for name, mask in masks.items():
-            points[row][name] = float(np.mean([mean_over(value, mask)[0] for value in ap]))
-            drawn[row][name] = np.mean([mean_over(block, mask) for block in blocks], axis=0)
-    result = {}
-    for row in scores_by_row:
-        differences = {}
-        for name in masks:
-            point = points[row][name] - points[against][name]
-            differences[name] = (point, *interval(drawn[row][name] - drawn[against][name], point, (-1.0, 1.0)))
-        result[row] = Result(points[row], differences)
-    return result
+    means = Compare(targets, np.ones_like(targets), buckets_of(data.images), units, draws).means
+    return {row: means(seeds) for row, seeds in scores_by_row.items()}
