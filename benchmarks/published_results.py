@@ -57,7 +57,8 @@ _LMPT = "LMPT, ALVR 2024, and its repository richard-peng-xia/LMPT"
 _LM = "LM-CLIP, IEEE Access 13 (2025), repository damilab/lm-clip: gain over the previous best"
 _DP = "DP-VLPA, AAAI 2026, abstract"
 _HP = "HP-DVAL, arXiv 2509.17747, abstract"
-_CAPNET = "CapNet, arXiv 2511.20641, as a public digest gives it"
+_ARXIV = "CapNet, arXiv 2511.20641"
+_CAPNET = f"{_ARXIV}, as a public digest gives it"
 _IMAGENET = "ResNet-50, ImageNet"
 
 # method, COCO-LT, VOC-LT: total, head, medium, tail
@@ -91,37 +92,38 @@ _CLIP_TABLE: tuple[tuple[str, str, Figures, Figures, str], ...] = (
 
 
 def _imagenet(column: int) -> tuple[Result, ...]:
-    return tuple(
-        Result(
-            row[0],
-            _IMAGENET,
-            (row[1], row[2])[column],
-            STATED,
-            _NC + (_ODD if (row[0], column) == ("LDAM", 1) else ""),
-            "ei" if row[0] == "MLC-NC" else "e",
-        )
-        for row in _TABLE
-    )
+    rows = []
+    for method, *figures in _TABLE:
+        source = _NC + (_ODD if (method, column) == ("LDAM", 1) else "")
+        protocol = "ei" if method == "MLC-NC" else "e"
+        rows.append(Result(method, _IMAGENET, figures[column], STATED, source, protocol))
+    return tuple(rows)
 
 
 def _clip(column: int) -> tuple[Result, ...]:
+    source = f"{_LMPT}: as measured there"
     return tuple(
-        Result(row[0], row[1], (row[2], row[3])[column], RECALLED, f"{_LMPT}: as measured there", row[4])
-        for row in _CLIP_TABLE
+        Result(method, backbone, figures[column], RECALLED, source, protocol)
+        for method, backbone, *figures, protocol in _CLIP_TABLE
     )
 
 
 def _lmpt(backbone: str, figures: Figures) -> tuple[Result, ...]:
-    total = (figures[0], None, None, None)
     return (
-        Result("LMPT", backbone, total, STATED, _LMPT, "abcd"),
+        _total("LMPT", backbone, figures[0], STATED, _LMPT, "abcd"),
         Result("LMPT, by group", backbone, figures, RECALLED, _LMPT, "abcd"),
     )
 
 
-def _total(value: float | None) -> Figures:
-    return (value, None, None, None)
+def _total(method: str, backbone: str, value: float | None, mark: str, source: str, protocol: str) -> Result:
+    """A row of which only the total is published, or not even that."""
+    return Result(method, backbone, (value, None, None, None), mark, source, protocol)
 
+
+_RN50 = f"{_CAPNET}: 87.46, 3.09 above MLC-NC; that it is RN50 follows from MLC-NC's 84.37"
+_TAILCLIP = "TailCLIP, preprint of LM-CLIP: {} above the previous best"
+_NO_TOTAL = "above its best baseline; no total is known"
+_BOTH = "RN50 and ViT-B/16"
 
 RESULTS: dict[str, tuple[Result, ...]] = {
     "voc-lt": (
@@ -129,68 +131,26 @@ RESULTS: dict[str, tuple[Result, ...]] = {
         *_clip(0),
         *_lmpt("RN50", (85.44, 66.62, 88.11, 97.86)),
         *_lmpt("ViT-B/16", (87.88, 72.10, 89.26, 98.49)),
-        Result(
-            "CapNet",
-            "RN50",
-            _total(87.46),
-            INFERRED,
-            f"{_CAPNET}: 87.46, 3.09 above MLC-NC; that it is RN50 follows from MLC-NC's 84.37",
-            "j",
-        ),
-        Result(
-            "TailCLIP",
-            "ViT-B/16",
-            _total(92.26),
-            INFERRED,
-            "TailCLIP, preprint of LM-CLIP: 4.38 above the previous best",
-            "acdfh",
-        ),
-        Result("LM-CLIP", "ViT-B/16", _total(92.54), INFERRED, f"{_LM}, 4.66", "acdfh"),
-        Result("DP-VLPA", "not known", _total(90.72), STATED, _DP, "j"),
-        Result(
-            "HP-DVAL", "ViT-B/16", _total(None), INFERRED, f"{_HP}: 5.2 above its best baseline; no total is known", "j"
-        ),
+        _total("CapNet", "RN50", 87.46, INFERRED, _RN50, "j"),
+        _total("TailCLIP", "ViT-B/16", 92.26, INFERRED, _TAILCLIP.format(4.38), "acdfh"),
+        _total("LM-CLIP", "ViT-B/16", 92.54, INFERRED, f"{_LM}, 4.66", "acdfh"),
+        _total("DP-VLPA", "not known", 90.72, STATED, _DP, "j"),
+        _total("HP-DVAL", "ViT-B/16", None, INFERRED, f"{_HP}: 5.2 {_NO_TOTAL}", "j"),
     ),
     "coco-lt": (
         *_imagenet(0),
         *_clip(1),
         *_lmpt("RN50", (58.97, 41.87, 61.60, 69.60)),
         *_lmpt("ViT-B/16", (66.19, 44.89, 69.80, 79.08)),
-        Result(
-            "CapNet",
-            "RN50 and ViT-B/16",
-            _total(None),
-            RECALLED,
-            "CapNet, arXiv 2511.20641, reports COCO-LT; its figures were not at hand",
-            "j",
-        ),
-        Result(
-            "TailCLIP",
-            "ViT-B/16",
-            _total(71.07),
-            INFERRED,
-            "TailCLIP, preprint of LM-CLIP: 4.88 above the previous best",
-            "acdfh",
-        ),
-        Result("LM-CLIP", "ViT-B/16", _total(74.33), INFERRED, f"{_LM}, 8.14", "acdfh"),
-        Result("DP-VLPA", "not known", _total(74.42), STATED, _DP, "j"),
-        Result(
-            "HP-DVAL",
-            "ViT-B/16",
-            _total(None),
-            INFERRED,
-            f"{_HP}: 10.0 above its best baseline; no total is known",
-            "j",
-        ),
+        _total("CapNet", _BOTH, None, RECALLED, f"{_ARXIV}, reports COCO-LT; its figures were not at hand", "j"),
+        _total("TailCLIP", "ViT-B/16", 71.07, INFERRED, _TAILCLIP.format(4.88), "acdfh"),
+        _total("LM-CLIP", "ViT-B/16", 74.33, INFERRED, f"{_LM}, 8.14", "acdfh"),
+        _total("DP-VLPA", "not known", 74.42, STATED, _DP, "j"),
+        _total("HP-DVAL", "ViT-B/16", None, INFERRED, f"{_HP}: 10.0 {_NO_TOTAL}", "j"),
     ),
     "nus-wide": (
-        Result(
-            "CapNet",
-            "RN50 and ViT-B/16",
-            _total(None),
-            RECALLED,
-            "CapNet, arXiv 2511.20641, reports NUS-WIDE; neither figures nor lists were at hand",
-            "j",
+        _total(
+            "CapNet", _BOTH, None, RECALLED, f"{_ARXIV}, reports NUS-WIDE; neither figures nor lists were at hand", "j"
         ),
     ),
 }
