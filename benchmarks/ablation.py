@@ -147,25 +147,26 @@ def measure(
     """
     labels, buckets = data.trainer({}, 0).labels(data.rows["test"]), [item.bucket for item in data.classes.items]
     compare = Compare(labels.targets.numpy(), labels.known.numpy(), buckets, data.units, draws)
-    done, measured, seconds, blends = {}, {}, {}, {}
+    done: dict[str, tuple[Trained, float]] = {}
+    measured, seconds, blends = {}, {}, {}
     kept: dict[str, list[tuple[Trained, Mapping[str, float]]]] = {}
+
+    def trained(row: Row, seed: int) -> tuple[Trained, float]:
+        """The training of a change and a seed, and its seconds."""
+        key = json.dumps([row.change, seed])
+        if key not in done:
+            started = time.monotonic()
+            done[key] = data.train(row.change, seed), time.monotonic() - started
+        return done[key]
+
     for name, row in rows.items():
-        scores = []
-        for seed in seeds:
-            key = json.dumps([row.change, seed])
-            if key not in done:
-                started = time.monotonic()
-                done[key] = data.train(row.change, seed), time.monotonic() - started
-            scores.append(scores_of(data, row, done[key][0], seed))
-        measured[name] = compare.means(scores)
-        seconds[name] = float(np.mean([done[json.dumps([row.change, seed])][1] for seed in seeds]))
+        runs, taken = zip(*(trained(row, seed) for seed in seeds), strict=True)
+        measured[name] = compare.means([scores_of(data, row, run, seed) for run, seed in zip(runs, seeds, strict=True)])
+        seconds[name] = float(np.mean(taken))
         if row.weights is None:
-            blends[name] = [done[json.dumps([row.change, seed])][0].blend.weights for seed in seeds]
+            blends[name] = [run.blend.weights for run in runs]
         if name in THRESHOLDS:
-            kept[name] = [
-                (item, row.weights or item.blend.weights)
-                for item in (done[json.dumps([row.change, seed])][0] for seed in seeds)
-            ]
+            kept[name] = [(run, row.weights or run.blend.weights) for run in runs]
         print(
             f"{data.name}: {name}: {100 * measured[name]['mAP'][0]:.1f}, tail"
             f" {100 * measured[name].get('tail', [np.nan])[0]:.1f}",
