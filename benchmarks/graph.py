@@ -26,11 +26,10 @@ from benchmarks.graph_means import Measured
 from benchmarks.graph_rows import MEASURES
 from benchmarks.graph_tables import (
     TITLES,
-    bucket_table,
     chance_table,
     control_table,
+    cut_table,
     figure,
-    image_table,
     tail_table,
     training_table,
 )
@@ -116,8 +115,8 @@ def run(arguments: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
             measured |= measure_folder(name, folder, towers, params, arguments.draws)
         many = {title: results for title, results in measured.items() if len(results.images) > 1 and shown(title)}
         tables |= {f"tail {TITLES[kind]}": tail_table(measured, kind) for kind in MEASURES}
-        tables |= {"controls": control_table(measured), "buckets": bucket_table(measured), "images": image_table(many)}
-        tables["chance"] = chance_table(chance)
+        tables |= {"controls": control_table(measured), "buckets": cut_table(measured, "bucket")}
+        tables |= {"images": cut_table(many, "images"), "chance": chance_table(chance)}
         if arguments.figure:
             replace_file(arguments.figure, figure(many))
     if "training" in arguments.parts:

@@ -63,30 +63,20 @@ def tail_table(measured: Mapping[str, Measured], kind: str) -> list[str]:
     return table(head, rows)
 
 
-def bucket_table(measured: Mapping[str, Measured]) -> list[str]:
-    """Head and medium classes: text / counted / blend by every measure."""
+def cut_table(measured: Mapping[str, Measured], by: str) -> list[str]:
+    """Text / counted / blend by every measure: ``by`` bucket, of head and medium classes, or by training images."""
+    kinds, digits = ("ndcg", "strict", "spearman"), 1 if by == "images" else 0
     rows = []
     for title, measures in measured.items():
-        for bucket in ("head", "medium"):
-            chosen = measures.bucket(bucket)
+        cuts = {name: measures.bucket(name) for name in ("head", "medium")}
+        if by == "images":
+            cuts = {bin_title(*ends): measures.within(*ends) for ends in BINS}
+        for name, chosen in cuts.items():
             classes = mean(measures.values["ndcg"]["text"], chosen).classes
             if classes:
-                cells = (trio(measures, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
-                rows.append([title, bucket, f"{classes:.0f}", *cells])
-    return table(["sample", "bucket", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
-
-
-def image_table(measured: Mapping[str, Measured]) -> list[str]:
-    """Text / counted / blend by the number of training images."""
-    rows = []
-    for title, measures in measured.items():
-        for first, last in BINS:
-            chosen = measures.within(first, last)
-            classes = mean(measures.values["ndcg"]["text"], chosen).classes
-            if classes:
-                cells = (trio(measures, kind, chosen) for kind in ("ndcg", "strict", "spearman"))
-                rows.append([title, bin_title(first, last), f"{classes:.1f}", *cells])
-    return table(["sample", "images", "classes", *(TITLES[kind] for kind in ("ndcg", "strict", "spearman"))], rows)
+                cells = (trio(measures, kind, chosen) for kind in kinds)
+                rows.append([title, name, f"{classes:.{digits}f}", *cells])
+    return table(["sample", by, "classes", *(TITLES[kind] for kind in kinds)], rows)
 
 
 def bin_title(first: int, last: int) -> str:

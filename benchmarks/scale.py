@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from capnet.commands.preset import read, render
+
 CLASSES = 1000
 STAGES = ("ingest", "split", "validate")
 SETTINGS = ("ingest.images=listed", "validate.images='off'", "validate.near_duplicates='off'", "runtime.threads=2")
@@ -115,10 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = Path(name)
             (folder / "data").mkdir()
             write_table(folder / "data" / "labels.csv", rows)
-            preset = subprocess.run(
-                [sys.executable, "-m", "capnet.cli", "preset", "own"], capture_output=True, text=True, check=True
-            )
-            (folder / "params.yaml").write_text(preset.stdout)
+            (folder / "params.yaml").write_text(render(read("own"), "preset own"))
             stage_values = measured[rows] = [measure(stage, folder) for stage in options.stages]
         cells = " | ".join(f"{seconds:.1f} | {memory:.2f}" for seconds, memory in stage_values)
         print(f"| {rows:,} | {cells} | {sum(seconds for seconds, _ in stage_values):.1f} |", flush=True)
