@@ -21,12 +21,7 @@ TOLD = (VERDICT, VERDICT_OF, VERDICT_AGAINST, VERDICT_RULES, VERDICT_POLICY, OVE
 
 
 def copy(client: MlflowClient, version: ModelVersion, name: str) -> ModelVersion:
-    """Have the same content under another registered model, without verdict and reason.
-
-    Args:
-        client: of the registry.
-        version: what is copied.
-        name: of the other registered model, made where it is missing.
+    """Have the same content under another registered model, made where it is missing, without verdict and reason.
 
     Returns:
         The copy that is there already, the lowest of several; else a new one.
@@ -55,11 +50,6 @@ def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
     for key in theirs:
         client.delete_model_version_tag(name, number, key)
     refresh(client, name, number)
-
-
-def copied_from(version: ModelVersion) -> str:
-    """Which version this one is a copy of, by its tag; "" where it is none."""
-    return str(version.tags.get(COPIED_FROM, ""))
 
 
 def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capnet.errors import ContractError, GateError, Problem
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
-from capnet.promotion.copies import copied_from, refused_at_home
+from capnet.promotion.copies import COPIED_FROM, refused_at_home
 from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.history import Event
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
@@ -89,10 +89,10 @@ def verdict_on(
     return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
 
 
-def _no_reason() -> GateError:
-    return GateError(
-        "--force needs --reason", "command line", "say in a sentence why this model must serve; it stays in the history"
-    )
+def _check_force(force: bool, reason: str) -> None:
+    if force and not reason.strip():
+        todo = "say in a sentence why this model must serve; it stays in the history"
+        raise GateError("--force needs --reason", "command line", todo)
 
 
 # ---------------------------------------------------------------- promote
@@ -114,8 +114,7 @@ def promote(
     compared, where a copy finds no champion, or where all former champions were deleted. Moves of the alias made
     elsewhere are written into the history first. Raises GateError where the gate refuses.
     """
-    if force and not reason.strip():
-        raise _no_reason()
+    _check_force(force, reason)
     name, number = version.name, str(version.version)
     follow(client, name)
     champion = champion_of(client, name)
@@ -128,7 +127,7 @@ def promote(
     doubt = "" if rival else refused_at_home(client, version)
     if doubt:
         verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
-    home = "" if rival else copied_from(version)
+    home = "" if rival else version.tags.get(COPIED_FROM, "")
     if home:
         verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
     gone = "" if rival else deleted_champions(client, name, number)
@@ -199,8 +198,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
 
     Raises GateError where there was none, or where readers would refuse it and no ``force`` with a ``reason`` is given.
     """
-    if force and not reason.strip():
-        raise _no_reason()
+    _check_force(force, reason)
     follow(client, name)
     since = history.now()
     current, known = current_number(client, name), history.events(client, name)
