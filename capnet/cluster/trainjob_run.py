@@ -14,6 +14,7 @@ from typing import Any
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes
 from capnet.cluster.trainjob_files import Paths, abandon, clear, is_abandoned, is_complete, put, take
 from capnet.cluster.trainjob_spec import SETTINGS, Here, job_name, settings_of, train_job
+from capnet.cluster.trainjob_state import true_conditions
 from capnet.cluster.trainjob_wait import Follower
 from capnet.cluster.trainjobs import Gone, TrainJobs
 from capnet.config import Params
@@ -93,14 +94,8 @@ def train_on_nodes(
 def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:
     """Look for what an earlier try of this task left; any other TrainJob of that name is removed.
 
-    Args:
-        jobs: of the namespace.
-        job: the TrainJob that this try would start.
-        here: this task.
-        folder: of the TrainJob.
-
     Returns:
-        Whether a TrainJob that does the same is there and goes on.
+        Whether a TrainJob that does the same as ``job``, which this try would start, is there and goes on.
 
     Raises:
         ClusterError: an old one does not go.
@@ -109,9 +104,7 @@ def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -
     left = jobs.find(name)
     if left is None:
         return False
-    ended = {
-        item.get("type") for item in left.get("status", {}).get("conditions", ()) if item.get("status") == "True"
-    } & {"Complete", "Failed"}
+    ended = true_conditions(left).keys() & {"Complete", "Failed"}
     useless = ended and not is_complete(folder)  # one without a model failed, or was abandoned
     if useless or is_abandoned(folder) or "deletionTimestamp" in left["metadata"] or not same(left, job):
         log.info("TrainJob %s of an earlier try is removed", name)

@@ -80,17 +80,15 @@ class Seen:
         return "; ".join([f"{running} of {self.nodes} nodes running", *others, *again])
 
 
-def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> Seen:
-    """How a TrainJob stands, from the API's objects.
+def true_conditions(job: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions of a TrainJob that hold, by type."""
+    conditions = job.get("status", {}).get("conditions", ())
+    return {str(item.get("type")): item for item in conditions if item.get("status") == "True"}
 
-    Args:
-        job: the TrainJob.
-        pods: of it; those that are going are left out.
-        nodes: that it should have.
-    """
-    conditions = {
-        item["type"]: item for item in job.get("status", {}).get("conditions", ()) if item.get("status") == "True"
-    }
+
+def seen(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], nodes: int) -> Seen:
+    """How a TrainJob that should have so many nodes stands, from the API's objects; without pods that are going."""
+    conditions = true_conditions(job)
     shown = tuple(
         sorted(
             (pod_of(item) for item in pods if "deletionTimestamp" not in item["metadata"]),
