@@ -116,12 +116,11 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
             json.loads(answer.read())
     except HTTPError as error:
         raise refused(way, error.code) from None
-    except TimeoutError:
-        raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
-    except URLError as error:
-        if isinstance(error.reason, TimeoutError):
+    except (TimeoutError, URLError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
             raise way.fail(f"the server did not answer within {seconds:.0f} s") from None
-        raise way.fail(f"the server cannot be reached: {error.reason}") from None
+        raise way.fail(f"the server cannot be reached: {reason}") from None
     except ValueError:
         raise way.fail("something else than Kubeflow Pipelines answers there", CORRECT) from None
     except OSError as error:
@@ -130,19 +129,13 @@ def ping(way: Way, seconds: float = SECONDS) -> None:
 
 def refused(way: Way, status: int, message: str = "") -> ServerError:
     """What a status of the server means on this way."""
-    more = f": {message}" if message else ""
+    give = f"give a token: --token-file FILE or the variable {TOKEN}"
     if status in (301, 302, 303, 307, 308):
-        return way.fail("the server sends to a login page", "give a token: --token-file FILE or the variable " + TOKEN)
-    if status == 401:
-        return way.fail(
-            f"the server does not know us (401){more}",
-            "" if way.token else f"give a token: --token-file FILE or the variable {TOKEN}",
-        )
-    if status == 403:
-        return way.fail(
-            f"the server does not allow it (403){more}",
-            "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace",
-        )
-    if status == 404:
-        return way.fail(f"there is no such thing (404){more}", f"{CORRECT}; KFP 2.16 or newer")
-    return way.fail(f"the server answers {status}{more}", "see the log of the deployment ml-pipeline")
+        return way.fail("the server sends to a login page", give)
+    role = "ask for a role that may create pipelines and runs in this namespace, or name yours with --namespace"
+    why, todo = {
+        401: ("the server does not know us (401)", "" if way.token else give),
+        403: ("the server does not allow it (403)", role),
+        404: ("there is no such thing (404)", f"{CORRECT}; KFP 2.16 or newer"),
+    }.get(status, (f"the server answers {status}", "see the log of the deployment ml-pipeline"))
+    return way.fail(why + (f": {message}" if message else ""), todo)
