@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from capnet.contracts import sha256_file, write_json
 from capnet.data.annotations.readers import nus_wide, voc
 from capnet.data.splits.published import Benchmark
 from capnet.errors import ConfigError
+from capnet.progress import quiet
 
 NOTE = "made.json"  # in the made folder: what its lists, counts and weights are
 FAULTS = ("list", "count", "weights")
@@ -222,16 +222,6 @@ def _images(folder: Path, labels: Labels) -> None:
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((40, 40)).save(path, quality=90)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without open_clip's warning that weights are random, which is meant here."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def _weights(data: Path) -> dict[str, str]:
     """Random weights of small models, as OpenAI writes its own; returns the backbone by the file's hash."""
     import open_clip
@@ -245,7 +235,7 @@ def _weights(data: Path) -> dict[str, str]:
     open_clip.add_model_config(data / "models")
     hashes = {}
     for backbone in TOWERS:
-        with torch.random.fork_rng(), _quiet():
+        with torch.random.fork_rng(), quiet({"": logging.ERROR}):  # open_clip warns that weights are random
             torch.manual_seed(0)
             model = open_clip.create_model(model_name(backbone), pretrained=None)
         path = data / "weights" / f"{backbone}.pt"
