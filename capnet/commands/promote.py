@@ -128,11 +128,10 @@ def command(
     asked = done.verdict is not None and done.verdict.colour == "inconclusive" and not (yes or force)
     if done.verdict is not None and not asked:  # whoever was asked has it
         show_verdict(done.verdict)
-    overtaken = done.now != done.after
     click.echo(
         f"champion of {done.name}: version {done.after}" + (f", was version {done.before}" if done.before else "")
     )
-    if overtaken:
+    if done.now != done.after:
         click.echo(f"but another promotion moved it to version {done.now or 'none'} at the same time", err=True)
 
 
