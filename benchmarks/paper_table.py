@@ -60,12 +60,8 @@ def softmax_over_classes(
 
 
 def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, float]]:
-    """Figures of one run: what evaluate measured, and mean AP with scores ranked by a softmax over classes.
-
-    Args:
-        evaluation: folder of stage evaluate.
-        model: folder of stage train.
-        split: folder of stage split.
+    """Figures of one run, from the folders of three stages: what evaluate measured, and mean AP with scores ranked by a
+    softmax over classes.
 
     Returns:
         By variant: mAP, head, medium and tail as fractions of 1, with their limits NAME_low and NAME_high where
@@ -143,15 +139,7 @@ def _over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any
 
 
 def our_protocol(name: str, params: Params) -> list[str]:
-    """What our rows are, in words, from the settings that were run.
-
-    Args:
-        name: the benchmark.
-        params: its settings.
-
-    Returns:
-        One sentence a choice.
-    """
+    """What our rows are, in words, from the settings that were run: one sentence a choice."""
     tte, train = params.tte, params.train
     size = f"{tte.size} px" if tte.size else "the backbone's own size"
     resize = {"short": "shorter side", "pad": "padded square", "squash": "distorted square"}[tte.resize]
@@ -190,11 +178,9 @@ def document(
     """The table in both forms.
 
     Args:
-        name: the benchmark.
+        name, params, dry: the benchmark, its settings, and whether it was a dry run.
         rows: ``our_rows``.
         facts: what was run: settings hash, weights, seeds, seconds and notes.
-        params: the settings.
-        dry: whether it was a dry run.
 
     Returns:
         Markdown, and the content of the JSON file.
@@ -217,50 +203,49 @@ def document(
                 "figures": dict(zip(NAMES, one.figures, strict=True)),
                 "mark": one.mark,
                 "source": one.source,
+                "differs": [PROTOCOL[letter] for letter in one.protocol],
             }
-            | {"differs": [PROTOCOL[letter] for letter in one.protocol]}
             for one in published
         ],
     }
-    lines = [f"# {name}: our rows beside the published ones", ""]
-    if dry:
-        lines += [
-            "**Dry run: made images of noise, random weights, one epoch. The figures of our rows mean nothing.**",
-            "",
-        ]
-    lines += ["| row | backbone | mAP | head | medium | tail | source | differs |", "|---" * 8 + "|"]
-    lines += [
-        f"| {'DRY RUN ' if dry else ''}{row['row']} | {row['backbone']} |"
-        f" {' | '.join(_cell(row['figures'].get(part)) for part in NAMES)} | ours | |"
-        for row in rows
-    ]
-    lines += [
-        f"| {one.method} | {one.backbone} |"
-        f" {' | '.join('?' if figure is None else f'{figure:.2f}' for figure in one.figures)} | {one.mark}:"
-        f" {one.source} | {', '.join(one.protocol)} |"
-        for one in published
-    ]
-    lines += [
+    warning = "**Dry run: made images of noise, random weights, one epoch. The figures of our rows mean nothing.**"
+    lines = [
+        f"# {name}: our rows beside the published ones",
+        "",
+        *([warning, ""] if dry else []),
+        "| row | backbone | mAP | head | medium | tail | source | differs |",
+        "|---" * 8 + "|",
+        *(
+            f"| {'DRY RUN ' if dry else ''}{row['row']} | {row['backbone']} |"
+            f" {' | '.join(_cell(row['figures'].get(part)) for part in NAMES)} | ours | |"
+            for row in rows
+        ),
+        *(
+            f"| {one.method} | {one.backbone} |"
+            f" {' | '.join('?' if figure is None else f'{figure:.2f}' for figure in one.figures)} | {one.mark}:"
+            f" {one.source} | {', '.join(one.protocol)} |"
+            for one in published
+        ),
         "",
         intervals,
         "",
         "How sure a published figure is: " + "; ".join(f"*{mark}*, {text}" for mark, text in MARKS.items()) + ".",
         "",
-    ]
-    lines += [
         "## What differs in protocol",
         "",
         *(f"- **{letter}**: {PROTOCOL[letter]}." for letter in used),
         "",
         "Our rows:",
         "",
+        *(f"- {line}." for line in protocol),
+        "",
+        "## What was run",
+        "",
+        f"- settings: preset `{name}`, sha256 `{facts['settings_sha256']}`; seeds"
+        f" {', '.join(map(str, facts['seeds']))}",
+        *(f"- weights of {backbone}: {identity}" for backbone, identity in facts["weights"].items()),
+        *(f"- note: {note}" for note in facts["notes"]),
     ]
-    lines += [*(f"- {line}." for line in protocol), "", "## What was run", ""]
-    lines += [
-        f"- settings: preset `{name}`, sha256 `{facts['settings_sha256']}`; seeds {', '.join(map(str, facts['seeds']))}"
-    ]
-    lines += [f"- weights of {backbone}: {identity}" for backbone, identity in facts["weights"].items()]
-    lines += [f"- note: {note}" for note in facts["notes"]]
     return "\n".join(lines) + "\n", content
 
 
