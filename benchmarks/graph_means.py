@@ -54,7 +54,7 @@ class Mean:
     over_draws: tuple[float, float]  # NaN where there is one draw
 
 
-def mean(values: np.ndarray, chosen: np.ndarray, seed: int = 0) -> Mean:
+def mean(values: np.ndarray, chosen: np.ndarray) -> Mean:
     """Mean of the ``chosen`` entries of ``values``, both [draw, class]; entries that are NaN are left out.
 
     The interval over classes draws classes with replacement, the same ones in every draw of the list. Below MIN_CLASSES
@@ -72,7 +72,7 @@ def mean(values: np.ndarray, chosen: np.ndarray, seed: int = 0) -> Mean:
     over_classes = nothing
     ever = np.flatnonzero(used.any(axis=0))
     if len(ever) >= MIN_CLASSES:
-        picked = np.random.default_rng(seed).integers(0, len(ever), (CLASS_DRAWS, len(ever)))
+        picked = np.random.default_rng(0).integers(0, len(ever), (CLASS_DRAWS, len(ever)))
         times = np.stack([np.bincount(row, minlength=len(ever)) for row in picked]).astype(np.float64)
         above, below = times @ filled[:, ever].T, times @ weights[:, ever].T  # [bootstrap, draw]
         ratio = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

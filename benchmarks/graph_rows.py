@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,8 +114,7 @@ def strict_spearman(graph: np.ndarray, truth: np.ndarray) -> np.ndarray:
     everything pays for every wrong order.
 
     Args:
-        graph: [row, column].
-        truth: [row, column].
+        graph, truth: [row, column].
 
     Returns:
         float64 [row], 0 where the graph orders nothing, NaN where the truth is constant.
@@ -157,18 +157,13 @@ def lift(rates: np.ndarray, frequency: np.ndarray) -> np.ndarray:
 
 
 def nearness(
-    graph: np.ndarray,
-    truth: np.ndarray,
-    specific: np.ndarray,
-    true_lift: np.ndarray,
+    graph: np.ndarray, truth: np.ndarray, specific: np.ndarray, true_lift: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """All MEASURES of each row, diagonals left out.
 
     Args:
-        graph: [class, class].
-        truth: P(j | i) [class, class].
-        specific: the graph that is compared with the lift [class, class].
-        true_lift: [class, class].
+        graph, truth: [class, class]; the truth is P(j | i).
+        specific, true_lift: [class, class]; the graph that is compared with the lift.
 
     Returns:
         float64 [class] for each of MEASURES; correlations are 0 where a row of the graph orders nothing.
@@ -183,11 +178,16 @@ def nearness(
     )
 
 
+def mixed_up(text: np.ndarray, times: int) -> Iterator[np.ndarray]:
+    """``text`` [class, class] with its class names in another order, so many times."""
+    generator = np.random.default_rng(0)
+    for _ in range(times):
+        names = generator.permutation(len(text))
+        yield text[np.ix_(names, names)]
+
+
 def measure(
-    text: np.ndarray,
-    sample: Sample,
-    blend_count: float,
-    half: np.ndarray | None = None,
+    text: np.ndarray, sample: Sample, blend_count: float, half: np.ndarray | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
     """How near the rows of each source are to the truth.
 
@@ -225,12 +225,7 @@ def measure(
     if half is not None:
         rates = counted(half)
         put("large sample", rates, lift(rates, shares(half)))
-    generator = np.random.default_rng(0)
-    parts = []
-    for _ in range(PERMUTATIONS):
-        names = generator.permutation(len(text))
-        shuffled = text[np.ix_(names, names)]
-        parts.append(nearness(shuffled, truth, shuffled, true_lift))
+    parts = [nearness(shuffled, truth, shuffled, true_lift) for shuffled in mixed_up(text, PERMUTATIONS)]
     for kind, values in zip(MEASURES, np.mean(parts, axis=0), strict=True):
         measures[kind]["permuted"] = np.where(usable, values, np.nan)
     return measures
@@ -262,10 +257,5 @@ def by_chance(text: np.ndarray, sample: Sample, permutations: int = 1000) -> dic
         rows = without_diagonal(graph)[tail]
         return float(row_ndcg(rows, true, NEIGHBOURS).mean()), float(strict_spearman(rows, true).mean())
 
-    generator = np.random.default_rng(0)
-    mixed = []
-    for _ in range(permutations):
-        names = generator.permutation(len(text))
-        mixed.append(reached(text[np.ix_(names, names)]))
-    own, others = reached(text), np.array(mixed)
+    own, others = reached(text), np.array([reached(shuffled) for shuffled in mixed_up(text, permutations)])
     return {"ndcg": (own[0], others[:, 0]), "strict": (own[1], others[:, 1])}
