@@ -90,17 +90,13 @@ def with_files(params: Params) -> Params:
     read_policy(params.register_.policy)
     read_reference(params.validate_.reference)
     read_split_reference(params.split.reference)
-    policy, reference, kept = (
-        inlined(setting) if content_of(setting) is None and Path(setting).is_file() else setting
-        for setting in (params.register_.policy, params.validate_.reference, params.split.reference)
-    )
-    return params.model_copy(
-        update={
-            "split": params.split.model_copy(update={"reference": kept}),
-            "register_": params.register_.model_copy(update={"policy": policy}),
-            "validate_": params.validate_.model_copy(update={"reference": reference}),
-        }
-    )
+    changed = {}
+    for name, key in (("register_", "policy"), ("validate_", "reference"), ("split", "reference")):
+        section = getattr(params, name)
+        setting = getattr(section, key)
+        if content_of(setting) is None and Path(setting).is_file():
+            changed[name] = section.model_copy(update={key: inlined(setting)})
+    return params.model_copy(update=changed)
 
 
 def with_seed(settings: Params, seed: float) -> Params:
