@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ COLUMNS = {  # figure of a variant: its heading
 }
 WIDTH = 200  # in which tables are measured: more than any needs
 SHOWN = 40  # classes of a list, at most
+Titled = partial(Table, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
 
 
 @click.command("summary", epilog="\b\nExamples:\n  capnet summary\n  capnet summary --evaluation outputs/evaluation")
@@ -68,14 +70,7 @@ def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
     """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their
     values.
     """
-    table = Table(
-        title=title,
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        padding=(0, 0 if narrow else 1),
-    )
+    table = Titled(title=title, pad_edge=False, padding=(0, 0 if narrow else 1))
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
     table.add_column("variant", overflow="fold")
@@ -101,9 +96,7 @@ def tail_classes(path: Path) -> Table:
     rows = [
         row for row in read_csv_rows(path, ("class", "bucket", "train_count", "positives")) if row["bucket"] == "tail"
     ]
-    table = Table(
-        title="Tail classes, average precision in percent", box=SIMPLE_HEAD, title_justify="left", title_style="bold"
-    )
+    table = Titled(title="Tail classes, average precision in percent")
     table.add_column("class", overflow="fold")
     for name in ("train pictures", "test positives", "capnet", "zero_shot", "linear_probe"):
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
