@@ -160,7 +160,7 @@ def promote(
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
     kind = "forced" if verdict.colour == "red" else "promoted"
     rules, words = "; ".join(map(str, verdict.broken)), in_words(policy)
-    event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, "", words)
+    event = history.begin(client, name, kind, before, number, verdict.colour, reason, rules, policy=words)
     if verdict.colour == "red" or verdict.needs_reason:
         client.set_model_version_tag(name, number, OVERRIDE, redact(reason))
     elif OVERRIDE in version.tags:
@@ -221,7 +221,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
             "`--rollback --force --reason ...` goes back all the same, on the record",
         )
     verdict, words = version.tags.get(VERDICT, ""), _policy_of(version)
-    event = history.begin(client, name, "rolled back", current, back, verdict, reason, "", "", words)
+    event = history.begin(client, name, "rolled back", current, back, verdict, reason, policy=words)
     if why:
         client.set_model_version_tag(name, back, OVERRIDE, redact(reason))
     return _move(client, event, name, None, since)
