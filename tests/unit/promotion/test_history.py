@@ -49,10 +49,10 @@ def test_who_is_promoted_between_the_last_look_and_the_own_event_is_the_one_repl
         promote(client, "2", force=True, reason="for a day")
     begin, ours = history.begin, "1" if back else "2"
 
-    def late(client: MlflowClient, *given: Any) -> history.Event:
+    def late(client: MlflowClient, *given: Any, **named: Any) -> history.Event:
         monkeypatch.undo()
         assert promote(client, "3", force=True, reason="faster").now == "3"
-        return begin(client, *given)
+        return begin(client, *given, **named)
 
     monkeypatch.setattr(history, "begin", late)
     done = promotion.rollback(client, "capnet") if back else promote(client, "2", force=True, reason="slower")
