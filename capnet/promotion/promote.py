@@ -124,15 +124,12 @@ def promote(
     rival = rival_of(client, name, number)
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
-    doubt = "" if rival else refused_at_home(client, version)
-    if doubt:
-        verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
-    home = "" if rival else version.tags.get(COPIED_FROM, "")
-    if home:
-        verdict = replace(verdict, asks=(f"a copy of {home}, and {name} has no champion to compare it with",))
-    gone = "" if rival else deleted_champions(client, name, number)
-    if gone:
-        verdict = replace(verdict, asks=(*verdict.asks, gone))
+    if rival is None:
+        doubt, home = refused_at_home(client, version), version.tags.get(COPIED_FROM, "")
+        copied = f"a copy of {home}, and {name} has no champion to compare it with" if home else ""
+        verdict = replace(verdict, asks=tuple(filter(None, (copied, deleted_champions(client, name, number)))))
+        if doubt:
+            verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     where = identity(name, number)
     if verdict.colour == "red" and not force:
