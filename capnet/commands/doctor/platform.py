@@ -27,27 +27,22 @@ def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     except (NotAllowed, NotThere):
         yield Finding(about, f"not checked, because the config map {CONTROLLER} cannot be seen")
         return
-    change = f"kubectl -n {space} get configmap {CONTROLLER} -o yaml | sed"
     strategy = retry_defaults(data)
     policy = strategy.get("retryPolicy") or ("Always" if strategy.get("expression") else "OnFailure")
     if strategy.get("expression"):
         yield Finding(about, f"{policy}, where this holds: {strategy['expression']}")
-    elif policy == "OnError":
-        todo = f'{change} "s/retryPolicy: OnError/expression: {AGAIN}/" | kubectl apply -f -'
-        yield Finding(
-            about,
-            "a task is tried again only if its pod vanished, and not after it failed or was evicted",
-            warning=todo,
-        )
+        return
+    change = f'"s/retryPolicy: {policy}/expression: {AGAIN}/"'
+    todo = f"kubectl -n {space} get configmap {CONTROLLER} -o yaml | sed {change} | kubectl apply -f -"
+    if policy == "OnError":
+        what = "a task is tried again only if its pod vanished, and not after it failed or was evicted"
     elif policy == "Always":
-        todo = f'{change} "s/retryPolicy: Always/expression: {AGAIN}/" | kubectl apply -f -'
-        yield Finding(about, "whatever fails is tried again, the data gate and the whole run too", warning=todo)
+        what = "whatever fails is tried again, the data gate and the whole run too"
     else:
+        what = "a task is tried again after it failed or was evicted, and not if its pod vanished"
         inner = f'{{templateDefaults: {{retryStrategy: {{limit: "2", expression: "{AGAIN}"}}}}}}'
         todo = f"put into its key workflowDefaults: {{spec: {inner}}}"
-        yield Finding(
-            about, "a task is tried again after it failed or was evicted, and not if its pod vanished", warning=todo
-        )
+    yield Finding(about, what, warning=todo)
 
 
 def retry_defaults(data: dict[str, str]) -> dict[str, Any]:
