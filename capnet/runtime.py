@@ -23,19 +23,12 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live, in which precision frozen towers run, who decodes images, and how much is stored.
-
-    Attributes:
-        device: of tensors.
-        bf16: frozen towers run under bf16 autocast.
-        workers: processes that decode images; 0: threads of this one do.
-        feature_bytes: size that the feature store may reach.
-    """
+    """Where tensors live, in which precision frozen towers run, who decodes images, and how much is stored."""
 
     device: torch.device
-    bf16: bool
-    workers: int = 0
-    feature_bytes: int = 20 * 10**9
+    bf16: bool  # frozen towers run under bf16 autocast
+    workers: int = 0  # processes that decode images; 0: threads of this one do
+    feature_bytes: int = 20 * 10**9  # size that the feature store may reach
 
     def autocast(self) -> AbstractContextManager[object]:
         import torch
