@@ -227,8 +227,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines += [
                 f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)",
                 "",
-            ]
-            lines += [
                 *table(measured, seconds, arguments.against),
                 "",
                 f"Chosen blends: {json.dumps(blends['served'])}",

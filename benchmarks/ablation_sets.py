@@ -81,19 +81,12 @@ class Set:
         params = parse(self.settings)
         frame, classes, labels = read_folder(folder)
         frame = frame.assign(given_split=frame["split"]) if "split" in frame else frame
-        sides = assign_splits(
-            frame.sort_values("image_id", ignore_index=True),
-            labels[np.argsort(frame["image_id"].to_numpy(), kind="stable")],
-            params.split,
-        )
-        frame = frame.sort_values("image_id", ignore_index=True)
+        order = np.argsort(frame["image_id"].to_numpy(), kind="stable")
+        frame = frame.iloc[order].reset_index(drop=True)
+        divided = assign_splits(frame, labels[order], params.split)
         frame["sha256"] = [sha256_file(folder / path) for path in frame["path"]]
         rng = np.random.default_rng(params.split.seed)
-        parts = {
-            "train": np.array(sides.train),
-            "val": np.array(sides.val, dtype=np.int64),
-            "test": np.array(sides.test),
-        }
+        parts = {part: np.array(getattr(divided, part), dtype=np.int64) for part in ("train", "val", "test")}
         if share < 1:
             for part in ("train", "val"):
                 parts[part] = np.sort(rng.choice(parts[part], max(1, round(share * len(parts[part]))), replace=False))

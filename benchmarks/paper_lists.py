@@ -200,13 +200,11 @@ def check_weights(backbone: str, source: str, tags: Iterable[str]) -> tuple[str,
     if owner == backbone:
         return digest, ""
     if path.suffix == ".safetensors":
-        return (
-            digest,
-            (
-                f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they"
-                " are was not checked; they run with QuickGELU, which OpenAI's need and LAION's do not"
-            ),
+        note = (
+            f"a .safetensors file (sha256 {digest}): OpenAI published no hash of this form, so whose weights they are"
+            " was not checked; they run with QuickGELU, which OpenAI's need and LAION's do not"
         )
+        return digest, note
     expected = [known for known, model in OPENAI_WEIGHTS.items() if model == backbone][-1]
     what = (
         f"the weight file has sha256 {digest}, {f'that of {owner}' if owner else 'which OpenAI did not publish'};"

@@ -139,18 +139,10 @@ def _write(name: str, data: Path) -> None:
     files, splits, n_classes, labels = {"voc-lt": _voc, "coco-lt": _coco, "nus-wide": _nus_wide}[name](data)
     train, test = labels
     counts = [sum(c in row for row in train.values()) for c in range(n_classes)]
+    listed = {file: list_ids(find(data, file), name) for file in files}
     note = {
         "benchmark": name,
-        "files": [
-            asdict(
-                ListFile(
-                    file,
-                    len(list_ids(find(data, file), name)),
-                    ids_hash(list_ids(find(data, file), name)) if splits else "",
-                )
-            )
-            for file in files
-        ],
+        "files": [asdict(ListFile(file, len(ids), ids_hash(ids) if splits else "")) for file, ids in listed.items()],
         "splits": {split: ids_hash(rows) for split, rows in (("train", train), ("test", test))} if splits else {},
         "counts": {"train": len(train), "test": len(test), "counts": counts},
         "weights": _weights(data),

@@ -153,7 +153,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         outs = [Path(folder, f"{name}.parquet") for name in ("before", "now")]
         with predictor(options.against, options, outs[0]) as before, predictor(here, options, outs[1]) as now:
-            pairs = [(before(), now()) for _ in range(options.turns)]
+            seconds_before, seconds_now = zip(*((before(), now()) for _ in range(options.turns)), strict=True)
         tables = [pd.read_parquet(out) for out in outs]
     assert tables[0]["path"].equals(tables[1]["path"])
     columns = [name for name in map(str, tables[0]) if name.startswith("score ")]
@@ -161,9 +161,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     scores = [table[columns].to_numpy() for table in tables]
     decided = [item >= np.array([one["threshold"] for one in limits], dtype=np.float32) for item in scores]
     return {
-        "seconds_before": spread([before for before, _ in pairs]),
-        "seconds_now": spread([now for _, now in pairs]),
-        "times_faster": ratios([before for before, _ in pairs], [now for _, now in pairs]),
+        "seconds_before": spread(seconds_before),
+        "seconds_now": spread(seconds_now),
+        "times_faster": ratios(seconds_before, seconds_now),
         "same_labels": float((decided[0] == decided[1]).mean()),
         "largest_score_difference": float(np.nanmax(np.abs(scores[0] - scores[1]))),
     }
