@@ -142,9 +142,7 @@ class Kubernetes:
                 "resourceAttributes": {key: value for key, value in asked.items() if value},
             },
         }
-        answer = self._call(
-            "POST", f"/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", {}, body
-        )
+        answer = self.create(f"/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews", body)
         return bool(answer["status"].get("allowed"))
 
     def _call(self, method: str, path: str, query: Mapping[str, str], body: Any, kind: str = "object") -> Any:
@@ -164,36 +162,30 @@ class Kubernetes:
         try:
             return self._api.call_api(path, method, {}, list(query.items()), header, body, **options)
         except ApiException as error:
-            status, message = int(error.status or 0), status_message(error.body)
-            if status in (400, 422) or (status == 403 and any(words in message for words in REFUSALS)):
-                raise Refused(message or f"the cluster does not take it ({status})", f"{self.host}{path}") from None
-            if status == 409:
-                raise Exists(message or f"it is there already: {path}", self.host) from None
-            if status == 404:
-                raise NotThere(f"there is no {path}", self.host) from None
-            if status == 403:
-                raise NotAllowed(
-                    f"you may not {method.lower()} {path}",
-                    self.host,
-                    "ask for the right, or let an administrator run this",
-                ) from None
-            why = {401: "the cluster does not know you (401)", 503: "nothing stands behind this name (503)"}.get(
-                status, f"the cluster answers {status}"
-            )
-            raise ClusterError(
-                f"{why}: {path}",
-                self.host,
-                "kubectl auth whoami; log in again" if status == 401 else "see the pods: kubectl get pods -A",
-            ) from None
+            raise refusal(method, path, self.host, int(error.status or 0), status_message(error.body)) from None
         except (HTTPError, OSError) as error:
-            reason = (
-                f"no answer within {SECONDS:.0f} s" if "timed out" in str(error) else "the cluster cannot be reached"
-            )
-            raise ClusterError(
-                f"{reason}: {path}",
-                self.host,
-                "is the context right, the network there, a VPN up? kubectl get namespaces",
-            ) from None
+            reason = "the cluster cannot be reached"
+            if "timed out" in str(error):
+                reason = f"no answer within {SECONDS:.0f} s"
+            todo = "is the context right, the network there, a VPN up? kubectl get namespaces"
+            raise ClusterError(f"{reason}: {path}", self.host, todo) from None
+
+
+def refusal(method: str, path: str, host: str, status: int, message: str) -> ClusterError:
+    """What a status of the API means for a request."""
+    if status in (400, 422) or (status == 403 and any(words in message for words in REFUSALS)):
+        return Refused(message or f"the cluster does not take it ({status})", f"{host}{path}")
+    if status == 409:
+        return Exists(message or f"it is there already: {path}", host)
+    if status == 404:
+        return NotThere(f"there is no {path}", host)
+    if status == 403:
+        todo = "ask for the right, or let an administrator run this"
+        return NotAllowed(f"you may not {method.lower()} {path}", host, todo)
+    if status == 401:
+        return ClusterError(f"the cluster does not know you (401): {path}", host, "kubectl auth whoami; log in again")
+    why = "nothing stands behind this name (503)" if status == 503 else f"the cluster answers {status}"
+    return ClusterError(f"{why}: {path}", host, "see the pods: kubectl get pods -A")
 
 
 def status_message(body: Any) -> str:
