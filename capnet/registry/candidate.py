@@ -205,14 +205,12 @@ def description(candidate: Candidate) -> str:
         "",
         "| In % (95 % interval) |" + "".join(f" &emsp; {name} |" for name in shown),
         "|---" * (len(shown) + 1) + "|",
-    ]
-    for variant in VARIANTS:
-        if variant in metrics:
-            lines.append(
-                f"| {VARIANT_NAMES[variant]} |"
-                + "".join(f" &emsp; {with_interval(metrics[variant], name)} |" for name in shown)
-            )
-    lines += [
+        *(
+            f"| {VARIANT_NAMES[variant]} |"
+            + "".join(f" &emsp; {with_interval(metrics[variant], name)} |" for name in shown)
+            for variant in VARIANTS
+            if variant in metrics
+        ),
         "",
         f"- **Classes**: {len(candidate.classes)}, by training count: {buckets_in_words(candidate.classes)}.",
         (

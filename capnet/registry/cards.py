@@ -77,10 +77,12 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
     Returns:
         Markdown.
     """
-    config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
-    classes = candidate.classes
+    config, metrics, thresholds, classes = candidate.config, candidate.metrics, candidate.thresholds, candidate.classes
     shown = [name for name in HEADLINE if name in metrics["capnet"]]
     weak = weak_classes(candidate)
+    warning = f"- {len(weak)} of {len(classes)} classes have a known weakness; they are listed below."
+    rows_of_weak = [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]]
+    borrowed = sum(bool(item.get("borrowed")) for item in thresholds["classes"])
     lines = [
         "# Model card",
         "",
@@ -108,10 +110,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
             " predict` reports drift."
         ),
         "- No decision about a person should follow from it without someone who looks at the picture.",
-    ]
-    if weak:
-        lines.append(f"- {len(weak)} of {len(classes)} classes have a known weakness; they are listed below.")
-    lines += [
+        *([warning] if weak else []),
         "",
         "## How good it is",
         "",
@@ -130,25 +129,14 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         *(f"{sentence}\n" for sentence in blend_in_words(config.get("blend", {}))),
         "## Known weak classes",
         "",
-    ]
-    lines += (
-        table(
-            ["class", "AP %", "why"],
-            [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
-        )
-        if weak
-        else ["None found."]
-    )
-    chosen = thresholds["classes"]
-    borrowed = sum(bool(item.get("borrowed")) for item in chosen)
-    lines += [
+        *(table(["class", "AP %", "why"], rows_of_weak) if weak else ["None found."]),
         "",
         "## Thresholds",
         "",
         (
             f"Objective {code(objectives_in_words(thresholds))}, chosen on {chosen_on(thresholds.get('source'))}."
             f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
-            f" {borrowed} of {len(chosen)} classes borrow the pooled threshold"
+            f" {borrowed} of {len(thresholds['classes'])} classes borrow the pooled threshold"
             + (": the objective is for several together, not for each of them." if borrowed else ".")
         ),
         "",

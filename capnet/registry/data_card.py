@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from capnet.contracts import SPLITS, label_matrix, read_split
 from capnet.model.backbones.entry import UNKNOWN
 from capnet.registry.candidate import Candidate, buckets_in_words
@@ -43,6 +45,12 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
     train = counts["train"][counts["train"] > 0]
     ratio = f"{train.max() / train.min():.0f} to 1" if len(train) else "none"
     slices = frame["slice"].replace("", None).dropna().value_counts().sort_index()
+    parts = [[code(str(name)), count] for name, count in slices.items()]
+    unknown = np.sum(list(hidden.values()), axis=0)
+    labels = [
+        [code(item.name), item.bucket, *(int(counts[split][n]) for split in SPLITS), int(unknown[n])]
+        for n, item in enumerate(classes.items)
+    ]
     version = "not under DVC: only the sha256 of each picture is known, in the split table"
     if data_md5:
         version = f"{code(data_md5)} (md5 of DVC)"
@@ -70,20 +78,16 @@ def data_card(candidate: Candidate, data_md5: str, place: str, licence: str) -> 
             " against a class, in training and in all figures. Groups (patients, camera sites) stay in one split"
             " wherever the split was drawn and not given."
         ),
+        *(["", *table(["slice", "pictures"], parts)] if parts else []),
+        "",
+        "## What the data check found",
+        "",
+        *_findings(candidate.checks),
+        "",
+        "## Labels of every class",
+        "",
+        *class_table(["class", "bucket", *SPLITS, "unknown"], labels),
     ]
-    if len(slices):
-        lines += ["", *table(["slice", "pictures"], [[code(str(name)), count] for name, count in slices.items()])]
-    lines += ["", "## What the data check found", "", *_findings(candidate.checks), "", "## Labels of every class", ""]
-    columns = [
-        [
-            code(item.name),
-            item.bucket,
-            *(int(counts[split][n]) for split in SPLITS),
-            int(sum(hidden[split][n] for split in SPLITS)),
-        ]
-        for n, item in enumerate(classes.items)
-    ]
-    lines += class_table(["class", "bucket", *SPLITS, "unknown"], columns)
     return "\n".join(lines) + "\n"
 
 
