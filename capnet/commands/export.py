@@ -48,7 +48,7 @@ def command(out: str, address: str, check: str, params: str, settings: tuple[str
     if check:
         source = list_images(check, loaded.data)
         images = [source.root / name for name in source.names]
-    with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, _):
+    with model(address, loaded) as (served, key, _):
         measured = onnx_export.export(served, key, Path(out), images)
     on = f"{measured.pictures} images" if measured.pictures else "images of noise"
     click.echo(

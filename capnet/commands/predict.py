@@ -69,7 +69,7 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
     prediction.check_out(target, source_address)
     if source.passed_over:
         click.echo(f"predict: {source.passed_over}; {prediction.ENDINGS}", err=True)
-    with model(address or f"models:/{loaded.register_.name}@champion", loaded) as (served, key, reference):
+    with model(address, loaded) as (served, key, reference):
         if fails and not reference:
             todo = "register the model and name its version, or leave out --fail-on-drift"
             raise ContractError("the model has no reference to compare images with", key, todo)
@@ -97,11 +97,14 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
 
 @contextmanager
 def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[str, Any]]]:
-    """The loaded model, its name for messages, and its reference for drift ({} where it has none)."""
+    """The loaded model, by default the champion, its name for messages, and its reference for drift ({} where it has
+    none).
+    """
     from capnet.contracts import read_json
     from capnet.errors import ContractError
     from capnet.serving.engine import fetch_version, load_served
 
+    address = address or f"models:/{params.register_.name}@champion"
     if not address.startswith("models:/"):
         folder = Path(address)
         if not (folder / "model" / "config.json").is_file():
