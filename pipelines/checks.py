@@ -62,11 +62,8 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     """Options that would be ignored silently."""
     for name in ("dry_run", "schedule"):
         if options["local"] and options[name]:
-            yield Problem(
-                f"{option(name)} is for a cluster, and --local runs at once on this machine",
-                option(name),
-                "leave one of the two out",
-            )
+            what = f"{option(name)} is for a cluster, and --local runs at once on this machine"
+            yield Problem(what, option(name), "leave one of the two out")
     if options["schedule"] and options["wait"]:
         yield Problem("no run starts now that could be waited for", "--wait, --schedule", "leave one of the two out")
     if (options["shards"] or 0) > MOST_SHARDS:
@@ -74,21 +71,15 @@ def together(pipeline: str, options: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(what, option("shards"), f"ask for at most {MOST_SHARDS}")
     for name in OF_PREDICTION:
         if pipeline == "training" and options[name]:
-            yield Problem(
-                f"{option(name)} is for prediction",
-                option(name),
-                "leave it out; the images of a training are data.root",
-            )
+            todo = "leave it out; the images of a training are data.root"
+            yield Problem(f"{option(name)} is for prediction", option(name), todo)
 
 
 def values(options: Mapping[str, Any]) -> Iterator[Problem]:
     for name in QUANTITIES:
         if not QUANTITY.fullmatch(options[name]) or not re.search(r"[1-9]", options[name]):
-            yield Problem(
-                f"{options[name]!r} is no quantity of Kubernetes",
-                option(name),
-                "write it like 500m or 2 (CPUs), 8Gi or 512Mi (bytes)",
-            )
+            todo = "write it like 500m or 2 (CPUs), 8Gi or 512Mi (bytes)"
+            yield Problem(f"{options[name]!r} is no quantity of Kubernetes", option(name), todo)
     for name in (*NAMES, *(("pull_secret",) if options["pull_secret"] else ())):
         if not NAME.fullmatch(options[name]):
             todo = "write a name in small letters, digits, - and .; a secret that does not exist does no harm"
@@ -101,11 +92,8 @@ def values(options: Mapping[str, Any]) -> Iterator[Problem]:
         what = f"{options['data_claim']} would be mounted twice, for state and for images"
         yield Problem(what, "--state-claim, --data-claim", "name two claims")
     if not options["accelerator_type"]:
-        yield Problem(
-            "no kind of GPU is named",
-            option("accelerator_type"),
-            "write nvidia.com/gpu; --accelerator-count 0 asks for none",
-        )
+        todo = "write nvidia.com/gpu; --accelerator-count 0 asks for none"
+        yield Problem("no kind of GPU is named", option("accelerator_type"), todo)
 
 
 def option(name: str) -> str:

@@ -53,21 +53,11 @@ class Options:
             )
             problems.append(Problem(f"nodes = {self.nodes}, and this machine is one", "--nodes, --local", todo))
         if self.nodes > 1 and not self.state_volume:
-            problems.append(
-                Problem(
-                    f"nodes = {self.nodes} without a state volume",
-                    "--nodes, --no-state-volume",
-                    "several nodes find each other's files on it",
-                )
-            )
+            what, todo = f"nodes = {self.nodes} without a state volume", "several nodes find each other's files on it"
+            problems.append(Problem(what, "--nodes, --no-state-volume", todo))
         if not all(1 <= 3600 * hours <= 3600 * 24 * 30 for hours in (self.hours, self.train_hours)):
-            problems.append(
-                Problem(
-                    f"time-outs of {self.hours} and {self.train_hours} hours",
-                    "options",
-                    "allowed is more than 0 (one second), up to 720",
-                )
-            )
+            what = f"time-outs of {self.hours} and {self.train_hours} hours"
+            problems.append(Problem(what, "options", "allowed is more than 0 (one second), up to 720"))
         if not 0 < self.start_minutes <= 60 * 24 * 30:
             what = f"start-minutes = {self.start_minutes:g}"
             problems.append(Problem(what, "options", "allowed is more than 0, up to 43200"))
