@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from capnet.config import Data, Ingest, Section, parse
 from capnet.config.data import READERS, IngestBase
@@ -80,6 +80,29 @@ def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
 @pytest.mark.parametrize(("name", "kind"), SECTIONS)
 def test_every_setting_of_a_reader_has_a_help_text(name: str, kind: type[Section]) -> None:
     assert [field for field, info in kind.model_fields.items() if not info.description] == []
+
+
+def has_a_section(annotation: Any) -> bool:
+    """Whether values of this type are sections or hold some."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(map(has_a_section, get_args(annotation)))
+
+
+@pytest.mark.parametrize(("name", "kind"), SECTIONS)
+def test_the_settings_of_a_reader_are_flat(name: str, kind: type[Section]) -> None:
+    """A path in a section inside of them would be tried by no test."""
+    nested = [field for field, info in kind.model_fields.items() if has_a_section(info.annotation)]
+    assert nested == [], f"write {', '.join(nested)} of readers/{name}.py as settings of their own"
+
+
+def test_sections_inside_of_settings_are_seen() -> None:
+    class Inner(Section):
+        file: str = "a"
+
+    for kind in (Inner, Inner | None, tuple[Inner, ...], dict[str, Inner]):
+        assert has_a_section(kind), kind
+    assert not has_a_section(tuple[InsidePath, ...])
 
 
 def refusal(settings: dict[str, Any]) -> str:
