@@ -57,6 +57,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         local_root(params.data, inputs["data"], annotations.rows, strict=False)
         outside = {row for row, path in enumerate(annotations.rows["path"]) if folder.leads_out(path)}
         problems += [_leads_out(annotations.rows["path"].iloc[row], annotations.where(row)) for row in sorted(outside)]
+    if annotations.rows.empty and not problems:
+        problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
@@ -71,7 +73,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         todo = "replace the files by good copies, or correct the paths"
         problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
         too_many = True
-    problems += [fault for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
+    wrong = [(row, fault) for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
+    problems += _by_folder(root, rows, wrong)
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
@@ -176,6 +179,21 @@ def _leads_out(path: str, where: str) -> Problem:
     return Problem(f"image {path!r} is reached through a link that leaves the data folder", where, todo)
 
 
+def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> list[Problem]:
+    """The faults, those of all images in a folder that is not there as one."""
+    groups: dict[object, list[tuple[int, Problem]]] = {}
+    for row, fault in faults:
+        parent = PurePosixPath(rows["path"].iloc[row]).parent
+        groups.setdefault(row if (root / parent).is_dir() else parent, []).append((row, fault))
+    problems = []
+    for parent, ((row, fault), *others) in groups.items():
+        if others:
+            todo = fault.todo or _advice(root, rows["path"].iloc[row], "missing")
+            fault = replace(fault, what=f"{1 + len(others)} images in {str(parent)!r} are missing", todo=todo)
+        problems.append(fault)
+    return problems
+
+
 def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
     """Write left_out.csv: image_id, path and reason; and a warning that names the first."""
     table = []
@@ -201,6 +219,8 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
 
 def _advice(root: Path, path: str, fault: str) -> str:
     if fault != "missing":
+        if path.lower().endswith((".heic", ".heif")):
+            return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
         return "replace the file by a good copy, or remove its row"
     listed = PurePosixPath(path)
     below = next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / listed).is_file()), None)
@@ -209,7 +229,9 @@ def _advice(root: Path, path: str, fault: str) -> str:
     if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
         return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"
     folder = root / listed.parent
-    names = os.listdir(folder) if folder.is_dir() else []
+    if not folder.is_dir():
+        return f"the data folder has no folder {str(listed.parent)!r}: put it there, or correct the paths"
+    names = os.listdir(folder)
     for form in ("NFC", "NFD"):
         if unicodedata.normalize(form, listed.name) in names:
             return (

@@ -109,6 +109,24 @@ def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tm
     ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
+def test_images_of_a_folder_that_is_not_there_are_one_mistake(data: Path, tmp_path: Path) -> None:
+    with (data / "labels.csv").open("a") as table:
+        table.write("".join(f"camera 1/{number}.jpg,cat,g\n" for number in range(60)) + "images/z.jpg,cat,g\n")
+    folder, image = refused(data, tmp_path / "manifest")
+    assert "60 images in 'camera 1' are missing" in folder
+    assert "where: labels.csv row 5" in folder
+    assert "the data folder has no folder 'camera 1'" in folder
+    assert "61 of 64 are bad" in folder
+    assert "image 'images/z.jpg': missing" in image
+
+
+def test_a_picture_of_a_phone_is_to_be_converted(data: Path, tmp_path: Path) -> None:
+    (data / "images/a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    (data / "labels.csv").write_text("path,labels\nimages/a.HEIC,cat\nimages/b.png,cat\n")
+    (text,) = refused(data, tmp_path / "manifest")
+    assert "convert it to JPEG or PNG" in text
+
+
 def test_without_a_picture_that_can_be_used_there_is_no_manifest(data: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png", "c.jpg"):
         (data / "images" / name).write_text("this is no picture")

@@ -250,6 +250,18 @@ def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: An
     assert "Traceback" not in result.stderr + missing.stderr
 
 
+@pytest.mark.parametrize(("content", "words"), [(b"", "no image is listed"), (b"a.jpg\tcaf\xe9\n", "cannot be read")])
+def test_a_list_that_is_empty_or_no_utf_8_is_refused(
+    stranger: Any, workplace: Path, content: bytes, words: str
+) -> None:
+    (workplace / "data/list.txt").write_bytes(content)
+    result = stranger(READER, "ingest")
+    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
+    assert result.returncode == DataError.exit_code, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_default_that_leads_out_is_refused_as_well(stranger: Any) -> None:
     result = stranger(READER.replace('"list.txt"', '"../list.txt"'), "ingest")
     assert result.returncode != 0
