@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from capnet.config import Drift
 from capnet.contracts import SCHEMA, SPLITS, Classes, check_schema
@@ -18,9 +19,6 @@ from capnet.data.checks.rules import Rule
 from capnet.data.checks.tables import positive_entries
 from capnet.errors import ContractError
 from capnet.inline import text_and_path
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_PAIRS = 1000  # pairs of classes kept per split, most frequent first; the others are one
 CHANCE = 3.0  # standard errors that a figure may move by beyond its limit: small splits move by chance
@@ -110,8 +108,6 @@ def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Dr
         One row a figure and split: ``figure``, ``split``, ``value`` (what it was and is, in words), ``excess`` (by how
         much it moved beyond limit and chance; 0 or less is fine).
     """
-    import pandas as pd
-
     rows: list[tuple[str, str, str, float]] = [("classes", "all", *_classes(reference["classes"], now["classes"]))]
     for split in SPLITS:
         before, after = reference["sides"].get(split), now["sides"].get(split)

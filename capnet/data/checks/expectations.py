@@ -9,15 +9,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from capnet.data.checks.groups import linked_groups, some_of_each
 from capnet.data.checks.rules import Check, Rule
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OFFENDING = 20  # offending rows kept per check
 OF_A_GROUP = 4  # of these, where there are more groups

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from capnet.config import Validate
 from capnet.contracts import Classes
@@ -14,9 +14,6 @@ from capnet.data.checks.expectations import CheckedTable, check_table
 from capnet.data.checks.files import OUTSIDE, see_all
 from capnet.data.checks.rules import Check, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # columns that may be empty
 UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_on_one_side": "sha256"}

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import positive_entries, positives_by_split
 from capnet.errors import counted
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
 WORDS = {"passed": "passed", "warning": "warning", "critical": "critical", "skipped": "not checked"}

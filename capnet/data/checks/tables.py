@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import flat, known_positives, label_csr
@@ -17,9 +17,6 @@ from capnet.data.checks.files import OUTSIDE
 from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import NO_DHASH, as_words, burst_frames, near_duplicates
 from capnet.section import path_fault
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WIDEST = 1 << 15  # classes that the tables can hold
 
@@ -129,8 +126,6 @@ def add_dhashes(table: pd.DataFrame, seen: Sequence[ImageFile]) -> None:
 
 def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
-    import pandas as pd
-
     parts = [
         pd.DataFrame({"class": classes.names, "split": split, "positives": counts})
         for split, counts in positives_by_split(frame, len(classes)).items()

@@ -12,8 +12,9 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from PIL import Image
 
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
@@ -24,9 +25,6 @@ from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
 from capnet.progress import Advance
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FOLDER = "shards"
 COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, "width", "height")

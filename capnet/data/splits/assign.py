@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
 
 from capnet.config import Split
 from capnet.contracts import SPLITS, unit_codes
@@ -16,10 +17,6 @@ from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long
 from capnet.data.splits.reference import kept
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from scipy.sparse import csr_array
 
 FREE, LEFT = "", "left"  # no split yet; out of train and test, at most a validation row
 GIVE_TEST = "write 'test' into the column split of labels.csv, or name test images, as in ingest.coco.test"

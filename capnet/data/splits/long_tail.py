@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from capnet.contracts import replace_file
 from capnet.data.annotations.plain_files import read_lines
 from capnet.errors import MOST, SHOWN, Problem
 
 if TYPE_CHECKING:
-    import numpy as np
     from scipy.sparse import csr_array
 
 LAST_TAIL = 0.01  # the last class stands for the 0.99-quantile of the Pareto distribution
@@ -50,8 +51,6 @@ def reference_curve(n_classes: int, maximum: int, minimum: int, shape: float) ->
     Returns:
         int64 [class].
     """
-    import numpy as np
-
     x = np.linspace(1.0, LAST_TAIL ** (-1.0 / shape), n_classes)
     return np.floor((maximum - minimum) * x ** -(shape + 1.0) + minimum).astype(np.int64)
 
@@ -69,8 +68,6 @@ def exponential_curve(n_classes: int, maximum: int, ratio: float) -> np.ndarray:
     Returns:
         int64 [class], 1 at least.
     """
-    import numpy as np
-
     share = np.arange(n_classes) / max(n_classes - 1, 1)
     return np.maximum(np.floor(maximum * ratio**-share + 1e-9), 1).astype(np.int64)
 
@@ -79,7 +76,6 @@ def dragged_in(labels: csr_array | np.ndarray) -> np.ndarray:
     """Per class the sum over i of P(class | i), float64 [class]: how much the other classes drag it in; ``labels`` bool
     [row, class].
     """
-    import numpy as np
     from scipy.sparse import csr_array
 
     counts = csr_array(labels, dtype=np.int64)
@@ -89,8 +85,6 @@ def dragged_in(labels: csr_array | np.ndarray) -> np.ndarray:
 
 def class_order(labels: csr_array | np.ndarray) -> np.ndarray:
     """Classes in the order in which the draw visits them, int64 [class]: the most dragged in first, ties by index."""
-    import numpy as np
-
     return np.argsort(-dragged_in(labels), kind="stable")
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from capnet.contracts import Classes
 from capnet.errors import DataError, Problem
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+import pandas as pd
+from scipy.sparse import csc_array, csr_array
 
 
 def stratified_holdout(
@@ -31,9 +29,6 @@ def stratified_holdout(
     Returns:
         bool [row], true where held out.
     """
-    import pandas as pd
-    from scipy.sparse import csc_array, csr_array
-
     n = labels.shape[0]
     if size <= 0:
         return np.zeros(n, dtype=bool)
