@@ -178,12 +178,8 @@ def check_schema(content: Any, path: Path) -> None:
 
 def tree_hash(root: Path) -> str:
     """DVC's md5 of a folder ('....dir'): of the JSON list of (md5, relative path), sorted by path."""
-    entries = [
-        {"md5": md5_file(path), "relpath": path.relative_to(root).as_posix()}
-        for path in root.rglob("*")
-        if path.is_file()
-    ]
-    entries.sort(key=lambda entry: entry["relpath"])
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    entries = [{"md5": md5_file(root / path), "relpath": path} for path in paths]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
