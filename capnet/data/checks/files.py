@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from capnet.data.images.decode import Unusable, open_image, to_rgb
+from capnet.data.images.decode import Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
@@ -41,22 +40,19 @@ def see(path: str, root: str, full: bool, dhashes: bool) -> ImageFile:
     Returns:
         What it is; a fault is in the result and raises nothing.
     """
+    location = Path(root, path)
     try:
-        location = Path(root, path)
-        source = read_bytes(location) if full else file_or_bytes(location)
-        with open_image(source) as image:
-            sha256 = hashlib.sha256(source).hexdigest() if full and isinstance(source, bytes) else ""
-            seen = ImageFile(*image.size, sha256)
+        with file_faults():
             if not full:
-                return replace(seen, dhash=dhash(image)) if dhashes else seen
-            pixels = to_rgb(image)
-            return replace(seen, dhash=difference_hash(pixels)) if dhashes else seen
+                with open_image(file_or_bytes(location)) as image:
+                    return ImageFile(*image.size, dhash=dhash(image) if dhashes else b"")
+            data = read_bytes(location)
+            with open_image(data) as image:
+                size, pixels = image.size, to_rgb(image)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return ImageFile(*size, sha256, dhash=difference_hash(pixels) if dhashes else b"")
     except Unusable as error:
         return ImageFile(fault=str(error))
-    except FileNotFoundError:
-        return ImageFile(fault="missing")
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return ImageFile(fault=f"cannot be read: {error}")
 
 
 def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, processes: int = 0) -> list[ImageFile]:

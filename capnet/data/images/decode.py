@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ class Unusable(Exception):
     """A picture file cannot be used; the text says why."""
 
 
-class _Metered:
+class _Metered(io.BufferedReader):
     """A file whose decoder is stopped before it reads for minutes, or fills the memory with what is no pixel."""
 
     _reads = _exifs = _ahead = 0
@@ -54,8 +55,8 @@ class _Metered:
         if self._reads > MOST_READS:
             raise Unusable(f"its decoder reads more than {MOST_READS:,} times: a file that could take minutes")
         if self.are_pixels:
-            return self._read(size)
-        data = self._read(MOST_AHEAD + 1 if size is None or size < 0 else min(size, MOST_AHEAD + 1))
+            return super().read(size)
+        data = super().read(MOST_AHEAD + 1 if size is None or size < 0 else min(size, MOST_AHEAD + 1))
         self._ahead += len(data)
         self._exifs += data.startswith(b"Exif\0\0")
         if self._ahead > MOST_AHEAD:
@@ -64,21 +65,19 @@ class _Metered:
             raise Unusable(f"more than {MOST_EXIF} blocks of EXIF data")
         return data
 
-    def _read(self, size: int | None) -> bytes:
-        raise NotImplementedError
-
-
-class _MeteredBytes(_Metered, io.BytesIO):
-    def _read(self, size: int | None) -> bytes:
-        return io.BytesIO.read(self, size)
-
-
-class _MeteredFile(_Metered, io.BufferedReader):
-    def _read(self, size: int | None) -> bytes:
-        return io.BufferedReader.read(self, size)
-
     def __del__(self) -> None:
         self.close()  # Pillow closes only what it has opened
+
+
+@contextmanager
+def file_faults() -> Iterator[None]:
+    """A file that is missing, or that the system does not read, is Unusable too."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Unusable("missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise Unusable(f"cannot be read: {error}") from None
 
 
 def open_image(source: Path | bytes) -> Image.Image:
@@ -94,7 +93,7 @@ def open_image(source: Path | bytes) -> Image.Image:
             raise Unusable("empty file")
         if size > MOST_BYTES:
             raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
-        file = _MeteredFile(io.FileIO(source)) if isinstance(source, Path) else _MeteredBytes(source)
+        file = _Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))
         image = Image.open(file, formats=FORMATS)
         file.are_pixels = True
     except Unusable:
@@ -141,15 +140,10 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
     Raises:
         Unusable: missing, damaged, or of a kind that cannot be used.
     """
-    try:
-        with open_image(file_or_bytes(path)) as image:
-            if needed is not None:
-                image.draft(None, needed(image.size))
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise Unusable("missing") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise Unusable(f"cannot be read: {error}") from None
+    with file_faults(), open_image(file_or_bytes(path)) as image:
+        if needed is not None:
+            image.draft(None, needed(image.size))
+        return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from capnet.data.images.decode import Unusable, largest_of_16_bits, open_image, to_rgb
+from capnet.data.images.decode import Unusable, file_faults, largest_of_16_bits, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -38,12 +38,8 @@ def inspect_header(path: Path) -> ImageFile:
 
 def _inspect(path: Path, decode: bool) -> ImageFile:
     try:
-        data = read_bytes(path)
-    except FileNotFoundError:
-        return ImageFile(fault="missing")
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        return ImageFile(fault=f"cannot be read: {error}")
-    try:
+        with file_faults():
+            data = read_bytes(path)
         with open_image(data) as image:
             width, height = image.size
             brightest = None

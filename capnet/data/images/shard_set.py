@@ -96,11 +96,8 @@ def write_shard_set(
 def _rows_of(rows: pd.DataFrame, split: str) -> Iterator[dict[str, Any]]:
     """Rows of a split, or of a given split in a manifest, as plain values; empty where nothing is known."""
     splits = rows["split"] if "split" in rows else rows["given_split"].fillna("")
-    chosen = rows[splits == split].assign(split=split)
-    for name in COLUMNS:
-        if name not in chosen:
-            chosen = chosen.assign(**{name: ""})
-    for values in chosen[list(COLUMNS)].itertuples(index=False, name=None):
+    chosen = rows[splits == split].assign(split=split).reindex(columns=list(COLUMNS))
+    for values in chosen.itertuples(index=False, name=None):
         row = dict(zip(COLUMNS, values, strict=True))
         for name in (*TEXT_COLUMNS, "width", "height"):
             value = row[name]
