@@ -5,6 +5,7 @@ the table in between could have it lead out of the data folder.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,15 +40,18 @@ def check_rows(frame: pd.DataFrame) -> None:
         if isinstance(value, str) and not HEXADECIMAL.fullmatch(value):
             raise ValueError(f"column sha256 has {value[:80]!r}, which is no hash")
     for name in ("labels", "unknown"):
-        pairs = _pairs(frame[name])
+        values, lengths = flat(frame[name])
+        pairs = np.repeat(np.arange(len(frame)), lengths) << 16 | values
         if len(np.unique(pairs)) < len(pairs):
             raise ValueError(f"column {name} has a class twice in one row")
 
 
-def _pairs(lists: pd.Series) -> np.ndarray:
-    """One number for each class of each row."""
+def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """All values of a column of lists end to end, int32 [entry], and how many each row has, int64 [row]."""
     import numpy as np
+    import pyarrow as pa
 
-    lengths = np.array([len(item) for item in lists], dtype=np.int64)
-    flat = np.concatenate([np.zeros(0, dtype=np.int64), *lists]) if len(lists) else np.zeros(0, dtype=np.int64)
-    return np.repeat(np.arange(len(lists), dtype=np.int64), lengths) << 16 | flat.astype(np.int64)
+    array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    lengths = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    return array.flatten().to_numpy(zero_copy_only=False), lengths

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
 
 BATCH = 4096  # rows in memory at once
 
@@ -23,9 +25,6 @@ def batches(source: Any, most: int, rows: int = BATCH) -> Iterator[pa.Table]:
         ValueError: they have more.
         pa.ArrowException: it is no Parquet file.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     schema = pq.ParquetFile(source).schema
     columns = [schema.column(number) for number in range(len(schema))]
     texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
@@ -40,9 +39,6 @@ def batches(source: Any, most: int, rows: int = BATCH) -> Iterator[pa.Table]:
 
 def _letters(column: pa.Array) -> int:
     """Bytes of text in a column, or in its lists, that a dictionary holds once."""
-    import pyarrow.compute as pc
-    from pyarrow import types
-
     coded = pc.list_flatten(column) if _is_list(column.type) else column
     if not types.is_dictionary(coded.type) or not _is_text(coded.type.value_type):
         return 0
@@ -51,9 +47,6 @@ def _letters(column: pa.Array) -> int:
 
 def _written_out(column: pa.Array) -> pa.Array:
     """A column of plain values, or lists of them, without dictionaries."""
-    import pyarrow as pa
-    from pyarrow import types
-
     kind = column.type
     inner = kind.value_type if _is_list(kind) else kind
     if not types.is_dictionary(inner):
@@ -62,12 +55,8 @@ def _written_out(column: pa.Array) -> pa.Array:
 
 
 def _is_list(kind: Any) -> bool:
-    from pyarrow import types
-
     return types.is_list(kind) or types.is_large_list(kind)
 
 
 def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
     return types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import AGAIN, SCHEMA, check_exists, check_schema, reading, replacing
-from capnet.contracts.image_rows import check_rows
-from capnet.contracts.parquet import batches
+from capnet.contracts.image_rows import check_rows, flat
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -99,6 +98,8 @@ def _read_table(
 def _bounded(path: Path, expected: Any) -> Any:
     """The expected columns of a Parquet file; raises ValueError where they would fill the memory."""
     import pyarrow as pa
+
+    from capnet.contracts.parquet import batches
 
     most = max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
     left, parts = most, []
@@ -193,16 +194,13 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
     import numpy as np
 
     matrix = np.zeros((len(lists), n_classes), dtype=bool)
-    lengths = [len(item) for item in lists]
-    if sum(lengths):
-        rows = np.repeat(np.arange(len(lists)), lengths)
-        columns = np.concatenate([np.asarray(item, dtype=np.int64) for item in lists])
+    columns, lengths = flat(lists)
+    if len(columns):
         if columns.min() < 0 or columns.max() >= n_classes:
             what = f"class indices from {columns.min()} to {columns.max()}, and there are {n_classes} classes"
-            raise ContractError(
-                what, "labels of the split or the manifest", "run `capnet ingest` and `capnet split` again"
-            )
-        matrix[rows, columns] = True
+            todo = "run `capnet ingest` and `capnet split` again"
+            raise ContractError(what, "labels of the split or the manifest", todo)
+        matrix[np.repeat(np.arange(len(lists)), lengths), columns] = True
     return matrix
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from capnet.contracts import flat
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -64,17 +66,6 @@ def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(values.astype(np.int16)))
     return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
-
-
-def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """All values of a column of lists end to end, int32 [entry], and how many each row has, int64 [row]."""
-    import numpy as np
-    import pyarrow as pa
-
-    array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
-    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    lengths = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return array.flatten().to_numpy(zero_copy_only=False), lengths
 
 
 def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr_array:

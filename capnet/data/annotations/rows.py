@@ -152,7 +152,8 @@ def make_rows(
 
     indices = range(len(classes)) if codes is None else codes
     try:
-        frame = pd.DataFrame({name: pd.Series(column, dtype=_dtype(name)) for name, column in rows.columns.items()})
+        kinds = {name: "Int32" if name in SIZES else object for name in rows.columns}
+        frame = pd.DataFrame({name: pd.Series(rows.columns[name], dtype=kind) for name, kind in kinds.items()})
     except (TypeError, ValueError) as error:
         raise DataError(f"width or height is no number: {error}", "reader", "correct the reader") from None
     for name, lists in (("labels", rows.labels), ("unknown", rows.unknown)):
@@ -201,10 +202,6 @@ def _faults(frame: pd.DataFrame) -> Iterable[str]:
     for name in SIZES:
         if name in frame and (frame[name].dropna() < 1).any():
             yield f"column {name} must hold pixels, from 1"
-
-
-def _dtype(name: str) -> Any:
-    return "Int32" if name in SIZES else object
 
 
 def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterable[Problem]:

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from capnet.contracts.parquet import batches
 from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
 from capnet.errors import MOST, Problem
 
@@ -52,9 +51,8 @@ class Table:
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
         left = _most_unpacked(self.path) if self._rows else 0
         for line, cells in self._rows:
-            left -= ROW + sum(
-                len(cell) if isinstance(cell, str) else VALUE * len(cell) for cell in cells if _is_long(cell)
-            )
+            long = [cell for cell in cells if isinstance(cell, str | list)]
+            left -= ROW + sum(len(cell) if isinstance(cell, str) else VALUE * len(cell) for cell in long)
             if left < 0:
                 todo = "write it again; a table of images that differ is not packed so well"
                 self.problems.append(Problem(f"cells of {UNPACKS}", self.where(line), todo))
@@ -119,6 +117,8 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from capnet.contracts.parquet import batches
+
     row = 0
     try:
         with open_plain(table.path) as opened, pq.ParquetFile(opened) as file:
@@ -154,10 +154,6 @@ def _unpacked(metadata: Any) -> int:
     columns = [(group.num_rows, group.column(number)) for group in groups for number in range(group.num_columns)]
     cells = sum(item.total_uncompressed_size + VALUE * max(0, item.num_values - rows) for rows, item in columns)
     return cells + ROW * int(metadata.num_rows)
-
-
-def _is_long(cell: Any) -> bool:
-    return isinstance(cell, str | list)
 
 
 def _is_plain(kind: Any) -> bool:

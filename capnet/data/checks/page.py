@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.label_lists import flat
+from capnet.contracts import SPLITS, Classes, flat
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import positive_entries, positives_by_split
 from capnet.errors import counted

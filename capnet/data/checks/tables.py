@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import SPLITS, Classes
-from capnet.data.annotations.label_lists import flat, known_positives, label_csr
+from capnet.contracts import SPLITS, Classes, flat
+from capnet.data.annotations.label_lists import known_positives, label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
 from capnet.data.images.image_files import ImageFile
