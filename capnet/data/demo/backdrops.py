@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image
 
-from capnet.data.demo.brush import DAYTIMES, SCALE, SIDE, Bands, Box, Brush, Colour, dark, light, mix, vary
+from capnet.data.demo.brush import DAYTIMES, SIDE, Bands, Box, Brush, Colour, dark, light, mix, vary
 from capnet.data.demo.rooms import INDOORS
 
 DAYTIME_SHARES = (5, 7, 3, 4, 2)
@@ -116,11 +116,7 @@ def _sea(brush: Brush, horizon: int) -> Bands:
     brush.gradient(surface + 8, SIDE, sea, deep)
     for _ in range(rng.randint(8, 18)):  # bubbles
         x, y, radius = rng.randint(4, SIDE - 4), rng.randint(surface + 14, SIDE - 6), rng.randint(1, 4)
-        brush.draw.ellipse(
-            ((x - radius) * SCALE, (y - radius) * SCALE, (x + radius) * SCALE, (y + radius) * SCALE),
-            outline=light(sea, 4),
-            width=2,
-        )
+        brush.oval(x, y, radius, radius, light(sea, 4), outline=2)
     return {"water": (horizon + 18, surface + 2), "deep": (surface + 32, SIDE - 28), "sky": (18, horizon - 26)}
 
 
@@ -145,7 +141,7 @@ def _pitch(brush: Brush, horizon: int) -> Bands:
     y = horizon + rng.randint(24, 40)
     brush.line(0, y, SIDE, y + rng.randint(-3, 3), line, 2)
     x = rng.randint(70, SIDE - 70)
-    brush.draw.ellipse(((x - 60) * SCALE, (y + 20) * SCALE, (x + 60) * SCALE, (y + 64) * SCALE), outline=line, width=4)
+    brush.oval(x, y + 42, 60, 22, line, outline=4)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 34)}
 
 
@@ -155,27 +151,15 @@ def _forest(brush: Brush, horizon: int) -> Bands:
     for row, tenths in ((34, 4), (20, 2), (6, 0)):  # layers of shrubs that grow darker towards the front
         colour = light(leaf, tenths)
         for x in range(-8, SIDE + 20, 13):
-            brush.oval(
-                x + rng.randint(-5, 5),
-                horizon - row + rng.randint(-4, 6) + 8,
-                rng.randint(11, 18),
-                rng.randint(11, 18),
-                colour,
-            )
+            left, top = x + rng.randint(-5, 5), horizon - row + rng.randint(-4, 6) + 8
+            brush.oval(left, top, rng.randint(11, 18), rng.randint(11, 18), colour)
         brush.box(0, horizon - row + 12, SIDE, horizon + 10, colour)
     floor = vary(rng, (124, 132, 76))
     brush.gradient(horizon + 8, SIDE, dark(floor, 2), floor)
     if rng.random() < 0.6:  # a path
         x, path = rng.randint(70, 150), vary(rng, (176, 150, 108))
-        brush.shape(
-            [
-                (x - 5, horizon + 8),
-                (x + 6, horizon + 8),
-                (x + rng.randint(40, 70), SIDE),
-                (x - rng.randint(20, 60), SIDE),
-            ],
-            path,
-        )
+        right, left = x + rng.randint(40, 70), x - rng.randint(20, 60)
+        brush.shape([(x - 5, horizon + 8), (x + 6, horizon + 8), (right, SIDE), (left, SIDE)], path)
     brush.specks(horizon + 12, SIDE, [dark(floor, 2), (176, 116, 62), (196, 158, 70)], 46)
     brush.tufts(horizon + 12, SIDE, dark(leaf, 1), 24, 6)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 34)}
@@ -191,28 +175,15 @@ def _garden(brush: Brush, horizon: int) -> Bands:
         brush.box(0, horizon - 18, SIDE, horizon + 4, hedge)
     else:
         for x in range(rng.randint(-8, 0), SIDE, 13):
-            brush.shape(
-                [
-                    (x, horizon + 4),
-                    (x, horizon - 22),
-                    (x + 5, horizon - 28),
-                    (x + 10, horizon - 22),
-                    (x + 10, horizon + 4),
-                ],
-                fence,
-            )
+            foot, head = horizon + 4, horizon - 22
+            brush.shape([(x, foot), (x, head), (x + 5, head - 6), (x + 10, head), (x + 10, foot)], fence)
         brush.box(0, horizon - 14, SIDE, horizon - 10, dark(fence, 1))
     brush.gradient(horizon + 4, SIDE, lawn, dark(lawn, 1))
     if rng.random() < 0.6:  # stepping stones
         x = rng.randint(40, SIDE - 40)
         for step in range(5):
-            brush.oval(
-                x + step * rng.randint(-6, 10),
-                horizon + 14 + step * (14 + step * 2),
-                9 + 3 * step,
-                3 + step,
-                (206, 202, 192),
-            )
+            left, top = x + step * rng.randint(-6, 10), horizon + 14 + step * (14 + step * 2)
+            brush.oval(left, top, 9 + 3 * step, 3 + step, (206, 202, 192))
     brush.tufts(horizon + 10, SIDE, dark(lawn, 3), 28)
     brush.specks(horizon + 10, SIDE, [(255, 255, 255), light(lawn, 5)], 16)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 36)}
@@ -223,9 +194,8 @@ def _savanna(brush: Brush, horizon: int) -> Bands:
     grass = vary(rng, (214, 184, 104))
     if rng.random() < 0.6:  # a mountain far off
         x, blue = rng.randint(40, SIDE - 40), vary(rng, (150, 150, 178))
-        brush.shape(
-            [(x - 80, horizon + 4), (x - 18, horizon - 36), (x + 14, horizon - 34), (x + 84, horizon + 4)], blue
-        )
+        foot = horizon + 4
+        brush.shape([(x - 80, foot), (x - 18, horizon - 36), (x + 14, horizon - 34), (x + 84, foot)], blue)
     _meadow(brush, horizon, grass, vary(rng, (200, 178, 112)))
     if rng.random() < 0.5:  # a water hole
         x, y = rng.randint(50, SIDE - 50), horizon + rng.randint(24, 60)
@@ -240,17 +210,9 @@ def _snow(brush: Brush, horizon: int) -> Bands:
     snow = vary(rng, (236, 242, 250), 6)
     for _ in range(rng.randint(1, 3)):  # peaks
         x, height, rock = rng.randint(10, SIDE - 10), rng.randint(34, 60), vary(rng, (140, 156, 184))
-        brush.shape([(x - height - 20, horizon + 4), (x, horizon - height), (x + height + 20, horizon + 4)], rock)
-        brush.shape(
-            [
-                (x - 16, horizon - height + 14),
-                (x, horizon - height),
-                (x + 16, horizon - height + 14),
-                (x + 5, horizon - height + 10),
-                (x - 4, horizon - height + 16),
-            ],
-            snow,
-        )
+        top = horizon - height
+        brush.shape([(x - height - 20, horizon + 4), (x, top), (x + height + 20, horizon + 4)], rock)
+        brush.shape([(x - 16, top + 14), (x, top), (x + 16, top + 14), (x + 5, top + 10), (x - 4, top + 16)], snow)
     brush.ridge(horizon - 4, 6, 4, dark(snow, 1))
     brush.ridge(horizon + 4, 5, 3, snow)
     brush.gradient(horizon + 10, SIDE, snow, mix(snow, (190, 212, 238), 1, 2))

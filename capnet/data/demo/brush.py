@@ -42,8 +42,13 @@ class Brush:
     def box(self, left: int, top: int, right: int, bottom: int, colour: Colour) -> None:
         self.draw.rectangle((left * SCALE, top * SCALE, right * SCALE - 1, bottom * SCALE - 1), fill=colour)
 
-    def oval(self, x: int, y: int, rx: int, ry: int, colour: Colour) -> None:
-        self.draw.ellipse(((x - rx) * SCALE, (y - ry) * SCALE, (x + rx) * SCALE, (y + ry) * SCALE), fill=colour)
+    def oval(self, x: int, y: int, rx: int, ry: int, colour: Colour, outline: int = 0) -> None:
+        """An oval around x and y, filled, or with an ``outline`` of so many unreduced pixels."""
+        box = ((x - rx) * SCALE, (y - ry) * SCALE, (x + rx) * SCALE, (y + ry) * SCALE)
+        if outline:
+            self.draw.ellipse(box, outline=colour, width=outline)
+        else:
+            self.draw.ellipse(box, fill=colour)
 
     def shape(self, points: list[tuple[int, int]], colour: Colour) -> None:
         self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], fill=colour)
@@ -91,11 +96,8 @@ class Brush:
             for radius, share in ((30, 1), (23, 2), (16, 6)):
                 self.oval(x, y, radius, radius, mix(mix(high, low, y, horizon), glow, share, 6))
         for _ in range(rng.randint(1, 4)):
-            self.cloud(
-                rng.randint(0, SIDE),
-                rng.randint(12, max(14, horizon - 34)),
-                mix(mix(high, low, 1, 2), (255, 255, 255), 3 if daytime != "grey" else 2, 5),
-            )
+            white = mix(mix(high, low, 1, 2), (255, 255, 255), 3 if daytime != "grey" else 2, 5)
+            self.cloud(rng.randint(0, SIDE), rng.randint(12, max(14, horizon - 34)), white)
 
     def cloud(self, x: int, y: int, colour: Colour) -> None:
         width = self.rng.randint(14, 26)
@@ -123,10 +125,8 @@ class Brush:
         """Pebbles or petals: ``count`` of them between the rows ``top`` and ``bottom``, each in one of ``colours``."""
         for _ in range(count):
             x, y, radius = self.rng.randint(0, SIDE), self.rng.randint(top, bottom), self.rng.randint(1, 2)
-            self.draw.ellipse(
-                (x * SCALE, y * SCALE, x * SCALE + 2 * radius + 1, y * SCALE + radius + 1),
-                fill=self.rng.choice(colours),
-            )
+            box = (x * SCALE, y * SCALE, x * SCALE + 2 * radius + 1, y * SCALE + radius + 1)
+            self.draw.ellipse(box, fill=self.rng.choice(colours))
 
     def waves(self, top: int, bottom: int, colour: Colour, count: int) -> None:
         for _ in range(count):
@@ -134,9 +134,8 @@ class Brush:
             x, width = self.rng.randint(-10, SIDE), 8 + 18 * (y - top) // max(1, bottom - top)
             for part in range(2):
                 left = (x + part * width) * SCALE
-                self.draw.arc(
-                    (left, (y - 3) * SCALE, left + width * SCALE, (y + 3) * SCALE), 200, 340, fill=colour, width=SCALE
-                )
+                box = (left, (y - 3) * SCALE, left + width * SCALE, (y + 3) * SCALE)
+                self.draw.arc(box, 200, 340, fill=colour, width=SCALE)
 
     def finish(self) -> Image.Image:
         return self.image.reduce(SCALE)
@@ -151,9 +150,8 @@ def mix(first: Colour, last: Colour, part: int, whole: int) -> Colour:
 
 def blend(width: int, height: int, first: Colour, last: Colour) -> Image.Image:
     """A picture of that size in pixels, with a vertical blend from the first colour to the last."""
-    column = Image.frombytes(
-        "RGB", (1, height), bytes(channel for y in range(height) for channel in mix(first, last, y, height))
-    )
+    rows = bytes(channel for y in range(height) for channel in mix(first, last, y, height))
+    column = Image.frombytes("RGB", (1, height), rows)
     return column.resize((width, height), Image.Resampling.NEAREST)
 
 

@@ -44,9 +44,8 @@ def _without_water(drawing: Image.Image) -> Image.Image:
     alpha = drawing.getchannel("A")
     ink = ImageChops.darker(drawing.convert("L").point([255] * 40 + [0] * 216), alpha.point([0] * 200 + [255] * 56))
     away = ImageChops.difference(drawing.convert("RGB"), Image.new("RGB", drawing.size, WATER))
-    kept = ImageChops.lighter(
-        ImageChops.lighter(away.getchannel("R"), away.getchannel("G")), away.getchannel("B")
-    ).point([0] * 12 + [255] * 244)
+    red, green, blue = away.split()
+    kept = ImageChops.lighter(ImageChops.lighter(red, green), blue).point([0] * 12 + [255] * 244)
     kept.paste(255, (0, 0, drawing.width, drawing.height * 45 // 100))  # windows have the colour of water
     boat = drawing.copy()
     boat.putalpha(ImageChops.darker(alpha, kept))
@@ -59,19 +58,13 @@ def _premultiplied(code: int) -> Image.Image:
     return pictogram(code).convert("RGBa")
 
 
-@lru_cache(maxsize=1)
-def _waterline() -> Image.Image:
-    """A mask, L, that fades out over the lowest quarter."""
-    return Image.frombytes("L", (1, 64), bytes(min(255, 16 * (63 - y)) for y in range(64)))
-
-
 def _colours(rng: Random) -> tuple[float, ...]:
     """A 3 x 4 colour matrix: hue turned within 10 degrees, saturation and brightness changed a little; black stays
     black.
     """
     t = rng.uniform(-0.09, 0.09)
     # a rational rotation: no library function, equal bits everywhere
-    cos, sin = ((1 - t * t) / (1 + t * t), 2 * t / (1 + t * t))
+    cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     saturation, brightness = rng.uniform(0.75, 1.2), rng.uniform(0.86, 1.1)
     luma = (0.299, 0.587, 0.114)
     matrix = []
@@ -99,10 +92,8 @@ def sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Ima
     """
     drawing = _premultiplied(code)
     longer = max(drawing.size)
-    double = drawing.resize(
-        (max(2, 2 * drawing.width * size // longer), max(2, 2 * drawing.height * size // longer)),
-        Image.Resampling.BILINEAR,
-    )
+    width, height = (max(2, 2 * length * size // longer) for length in drawing.size)
+    double = drawing.resize((width, height), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         double = double.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     angle = (rng.randint(-tilt, tilt) + rng.randint(-tilt, tilt)) / 2
@@ -111,6 +102,7 @@ def sprite(code: int, size: int, tilt: int, band: str, rng: Random) -> Image.Ima
     alpha = turned.getchannel("A")
     coloured = turned.convert("RGB").convert("RGB", _colours(rng))
     if band == "water":  # the lowest quarter sinks in
-        alpha = ImageChops.multiply(alpha, _waterline().resize(alpha.size))
+        fading = Image.frombytes("L", (1, 64), bytes(min(255, 16 * (63 - y)) for y in range(64)))
+        alpha = ImageChops.multiply(alpha, fading.resize(alpha.size))
     coloured.putalpha(alpha)
     return coloured.crop(alpha.point([0] * 24 + [255] * 232).getbbox())

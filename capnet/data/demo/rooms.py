@@ -35,12 +35,10 @@ def _window(brush: Brush, daytime: str, left: int, top: int) -> None:
 def _living_room(brush: Brush, daytime: str) -> Bands:
     rng = brush.rng
     foot = rng.randint(104, 124)
-    paint = vary(
-        rng, rng.choice([(222, 196, 176), (186, 204, 198), (198, 190, 216), (232, 214, 166), (176, 196, 220)]), 8
-    )
+    colours = [(222, 196, 176), (186, 204, 198), (198, 190, 216), (232, 214, 166), (176, 196, 220)]
+    paint = vary(rng, rng.choice(colours), 8)
     _wall(brush, foot, paint)
-    window = rng.random() < 0.6
-    if window:
+    if rng.random() < 0.6:
         _window(brush, daytime, rng.choice([14, 86, 154]), 16)
     brush.box(0, foot - 6, SIDE, foot, light(paint, 6))
     wood = vary(rng, (190, 146, 104))
@@ -58,9 +56,10 @@ def _living_room(brush: Brush, daytime: str) -> Bands:
     return {"floor": (foot + 16, SIDE - 6), "wall": (28, foot - 34)}
 
 
-def _desk(brush: Brush, daytime: str, wall: Colour, wood: Colour, tiles: bool) -> Bands:
-    """A wall, a table top across the picture and floor before it."""
+def _desk(brush: Brush, daytime: str, walls: list[Colour], woods: list[Colour], tiles: bool) -> Bands:
+    """A wall, a table top across the picture and floor before it, in colours of two palettes."""
     rng = brush.rng
+    wall, wood = vary(rng, rng.choice(walls), 8), vary(rng, rng.choice(woods))
     back = rng.randint(104, 114)
     front = back + rng.randint(50, 58)
     if tiles:
@@ -83,12 +82,8 @@ def _desk(brush: Brush, daytime: str, wall: Colour, wood: Colour, tiles: bool) -
         brush.gradient(back + 20, SIDE, light(floor, 1), floor)
         for x in (8, SIDE - 22):
             brush.box(x, front, x + 14, SIDE, dark(wood, 3))
-    brush.shape(
-        [(0, back), (SIDE, back), (SIDE, front), (0, front)]
-        if tiles
-        else [(8, back), (SIDE - 8, back), (SIDE + 12, front), (-12, front)],
-        wood,
-    )
+    narrow, wide = (0, 0) if tiles else (8, 12)
+    brush.shape([(narrow, back), (SIDE - narrow, back), (SIDE + wide, front), (-wide, front)], wood)
     for row in range(3):
         y = back + 9 + row * 16
         brush.line(0, y, SIDE, y + rng.randint(-1, 1), dark(wood, 1))
@@ -98,19 +93,13 @@ def _desk(brush: Brush, daytime: str, wall: Colour, wood: Colour, tiles: bool) -
 
 
 def _kitchen(brush: Brush, daytime: str) -> Bands:
-    rng = brush.rng
-    wall = vary(rng, rng.choice([(214, 226, 226), (236, 222, 190), (198, 216, 196), (226, 206, 206)]), 8)
-    return _desk(
-        brush, daytime, wall, vary(rng, rng.choice([(206, 166, 120), (178, 182, 188), (226, 208, 176)])), tiles=True
-    )
+    walls = [(214, 226, 226), (236, 222, 190), (198, 216, 196), (226, 206, 206)]
+    return _desk(brush, daytime, walls, [(206, 166, 120), (178, 182, 188), (226, 208, 176)], tiles=True)
 
 
 def _office(brush: Brush, daytime: str) -> Bands:
-    rng = brush.rng
-    wall = vary(rng, rng.choice([(206, 214, 222), (222, 216, 200), (190, 206, 206), (214, 204, 220)]), 8)
-    return _desk(
-        brush, daytime, wall, vary(rng, rng.choice([(196, 152, 108), (158, 122, 92), (220, 196, 160)])), tiles=False
-    )
+    walls = [(206, 214, 222), (222, 216, 200), (190, 206, 206), (214, 204, 220)]
+    return _desk(brush, daytime, walls, [(196, 152, 108), (158, 122, 92), (220, 196, 160)], tiles=False)
 
 
 INDOORS: dict[str, Callable[[Brush, str], Bands]] = {
