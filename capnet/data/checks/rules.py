@@ -114,23 +114,17 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             AGAIN,
             maximum=0,
         ),
-        Rule(
-            "width_in_limits",
-            "width",
-            f"pictures are {low} to {high} pixels wide",
-            f"a picture's width is not within {low} to {high} pixels",
-            size,
-            minimum=low,
-            maximum=high,
-        ),
-        Rule(
-            "height_in_limits",
-            "height",
-            f"pictures are {low} to {high} pixels high",
-            f"a picture's height is not within {low} to {high} pixels",
-            size,
-            minimum=low,
-            maximum=high,
+        *(
+            Rule(
+                f"{name}_in_limits",
+                name,
+                f"pictures are {low} to {high} pixels {measured}",
+                f"a picture's {name} is not within {low} to {high} pixels",
+                size,
+                minimum=low,
+                maximum=high,
+            )
+            for name, measured in (("width", "wide"), ("height", "high"))
         ),
         Rule(
             "paths_inside_data",
