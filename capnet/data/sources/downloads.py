@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,27 +140,18 @@ def _fill(url: str, part: Path, size: int) -> None:
     raise DataError(what, f"{url}, {kept} kept in {part}", "run it again: it goes on from there")
 
 
-@contextmanager
-def _session() -> Iterator[Any]:
+def _session() -> Any:
     """A session that repeats what the server asks to repeat later."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
-    with requests.Session() as session:
-        adapter = HTTPAdapter(
-            max_retries=Retry(
-                total=3,
-                connect=0,
-                read=0,
-                status_forcelist=(429, 500, 502, 503, 504),
-                backoff_factor=0.5,
-                raise_on_status=False,
-            )
-        )
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        yield session
+    later = (429, 500, 502, 503, 504)
+    retry = Retry(total=3, connect=0, read=0, status_forcelist=later, backoff_factor=0.5, raise_on_status=False)
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
 
 
 def _total(answer: Any, have: int) -> int:
