@@ -152,10 +152,8 @@ def _imbalance(before: Mapping[str, Any], after: Mapping[str, Any], limit: float
     if not old or not new:
         return f"{old:.1f}, now {new:.1f}", float(old != new)
     moved, chance = abs(math.log(new / old)), CHANCE * math.hypot(old_error, new_error)
-    text = (
-        f"{old:.1f}, now {new:.1f}: a factor of {math.exp(moved):.2f}, {math.exp(math.log1p(limit) + chance):.2f}"
-        " allowed"
-    )
+    allowed = math.exp(math.log1p(limit) + chance)
+    text = f"{old:.1f}, now {new:.1f}: a factor of {math.exp(moved):.2f}, {allowed:.2f} allowed"
     return text, moved - math.log1p(limit) - chance
 
 
@@ -185,30 +183,22 @@ def _cooccurrence(before: Mapping[str, Any], after: Mapping[str, Any], limit: fl
     Pairs come in pictures, all those of a picture together, so n and m are numbers of equally telling single pairs
     (Kish's effective sample size). Pairs that one split does not keep are counted together.
     """
-    if not before["all_pairs"] or not after["all_pairs"]:
-        return f"{before['all_pairs']} pairs of labels, now {after['all_pairs']}", float(
-            bool(before["all_pairs"]) != bool(after["all_pairs"])
-        )
+    pairs = (before["all_pairs"], after["all_pairs"])
+    if not all(pairs):
+        return f"{pairs[0]} pairs of labels, now {pairs[1]}", float(any(pairs))
     n, m = (split["all_pairs"] ** 2 / split["pair_squares"] for split in (before, after))
-    kept = sorted(
-        set(before["pairs"]) & set(after["pairs"])
-        if _cut(before) or _cut(after)
-        else set(before["pairs"]) | set(after["pairs"])
-    )
-    old, new = (
-        np.array([split["pairs"].get(name, 0) for name in kept], dtype=float) / split["all_pairs"]
-        for split in (before, after)
-    )
+    one, other = before["pairs"].keys(), after["pairs"].keys()
+    kept = sorted(one & other if _cut(before) or _cut(after) else one | other)
+    counts = ([split["pairs"].get(name, 0) for name in kept] for split in (before, after))
+    old, new = (np.array(count, dtype=float) / total for count, total in zip(counts, pairs, strict=True))
     moves = new - old
     distance = (np.abs(moves).sum() + abs(moves.sum())) / 2  # the others: what the kept pairs lost, they won
     pooled = np.append(old * n + new * m, (1 - old.sum()) * n + (1 - new.sum()) * m) / (n + m)
     chance = np.sqrt(2 / math.pi * pooled.clip(0) * (1 / n + 1 / m)).sum() / 2
     most = [i for i in np.argsort(-np.abs(moves), kind="stable")[:NAMED] if moves[i]]
     named = "; ".join(f"{kept[i]} {100 * old[i]:.1f} %, now {100 * new[i]:.1f} %" for i in most)
-    text = f"{100 * distance:.1f} % of the pairs of labels moved, {100 * (limit + chance):.1f} % allowed" + (
-        f"; most: {named}" if named else ""
-    )
-    return text, float(distance - limit - chance)
+    text = f"{100 * distance:.1f} % of the pairs of labels moved, {100 * (limit + chance):.1f} % allowed"
+    return text + (f"; most: {named}" if named else ""), float(distance - limit - chance)
 
 
 def _cut(split: Mapping[str, Any]) -> bool:

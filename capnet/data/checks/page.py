@@ -92,19 +92,13 @@ def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
     rows = []
     for name in SPLITS:
-        rows_of_split = split == name
-        images = int(rows_of_split.sum())
-        groups = frame["group"][rows_of_split].nunique()
-        cells = [f"{images:,}", f"{groups:,}" if groups else "-"]
-        cells += (
-            [
-                f"{per_row[rows_of_split].mean():.2f}",
-                f"{int((per_row[rows_of_split] == 0).sum()):,}",
-                f"{int(unsure[rows_of_split].sum()):,}",
-            ]
-            if images
-            else ["-"] * 3
-        )
+        here = split == name
+        labels, groups = per_row[here], frame["group"][here].nunique()
+        cells = [f"{len(labels):,}", f"{groups:,}" if groups else "-"]
+        if len(labels):
+            cells += [f"{labels.mean():.2f}", f"{int((labels == 0).sum()):,}", f"{int(unsure[here].sum()):,}"]
+        else:
+            cells += ["-"] * 3
         rows.append({"split": name, "cells": cells})
     return {"titles": ["Pictures", "Groups", "Labels a picture", "Without a label", "Unknown labels"], "rows": rows}
 
