@@ -38,9 +38,8 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]
             todo = f"rename the class, or choose another ingest.separator (it is {separator!r})"
             problems.append(Problem(f"class name {name!r} contains the separator of labels", where, todo))
         elif name in first:
-            problems.append(
-                Problem(f"class {name!r} appears twice", f"{where}, first in row {first[name]}", "remove one")
-            )
+            first_where = f"{where}, first in row {first[name]}"
+            problems.append(Problem(f"class {name!r} appears twice", first_where, "remove one"))
         if critical not in (*YES, *NO):
             problems.append(Problem(f"critical = {row['critical']!r}", where, "write true or false"))
         first.setdefault(name, line)

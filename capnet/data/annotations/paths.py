@@ -40,11 +40,8 @@ class DataFolder:
         if fault := path_fault(name):
             raise DataError(fault, str(self._root), TODO)
         if self.leads_out(name):
-            raise DataError(
-                f"{name!r} is reached through a link that leaves the data folder",
-                str(self._root),
-                "put the file itself there, or set data.links: anywhere",
-            )
+            what = f"{name!r} is reached through a link that leaves the data folder"
+            raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
         return self._root / name
 
     def names(self) -> list[str] | None:

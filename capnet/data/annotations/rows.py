@@ -158,11 +158,9 @@ def make_rows(
         raise DataError(f"width or height is no number: {error}", "reader", "correct the reader") from None
     for name, lists in (("labels", rows.labels), ("unknown", rows.unknown)):
         if lists.codes and not 0 <= min(lists.codes) <= max(lists.codes) < len(indices):
-            raise DataError(
-                f"column {name} has indices from {min(lists.codes)} to {max(lists.codes)}",
-                "reader",
-                f"there are {len(indices)} classes, counted from 0: correct the reader",
-            )
+            what = f"column {name} has indices from {min(lists.codes)} to {max(lists.codes)}"
+            todo = f"there are {len(indices)} classes, counted from 0: correct the reader"
+            raise DataError(what, "reader", todo)
         frame[name] = lists.mapped(indices)
     if faults := list(_faults(frame)):
         raise DataError(problems=[Problem(fault, "reader", "correct the reader") for fault in faults])

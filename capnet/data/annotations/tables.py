@@ -23,8 +23,6 @@ MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that 
 ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
-
-
 UNPACKS = f"more than {MOST_UNPACKED:,} bytes, and {MOST_TIMES} times the file's: it could fill the memory"
 
 
@@ -47,6 +45,11 @@ class Table:
     def where(self, line: int) -> str:
         """Name of a row for a message."""
         return f"{self.path.name} row {line}"
+
+    @property
+    def found(self) -> str:
+        """The columns that there are, for a message."""
+        return f"found {', '.join(self.header[:30])}{', ...' if len(self.header) > 30 else ''}"
 
     def __iter__(self) -> Iterator[tuple[int, list[Any]]]:
         left = _most_unpacked(self.path) if self._rows else 0
@@ -84,7 +87,7 @@ def open_table(
             todo = f"write the header {','.join((*required, *either))} and one row each"
             table.problems.append(Problem("the file is empty", str(path), todo))
         return table
-    table.problems.extend(_header_problems(path, table.header, columns, required, classes, either))
+    table.problems.extend(_header_problems(table, columns, required, classes, either))
     for name in table.kinds.keys() & {*columns, *classes}:
         what = f"column {name!r} holds {table.kinds[name]}"
         table.problems.append(Problem(what, path.name, "write text or numbers; labels may also be lists of them"))
@@ -165,9 +168,8 @@ def _is_plain(kind: Any) -> bool:
     if types.is_list(kind) or types.is_large_list(kind):
         return _is_plain(kind.value_type) and not types.is_nested(kind.value_type)
     texts = (types.is_string, types.is_large_string, types.is_string_view)
-    return any(
-        is_kind(kind) for is_kind in (*texts, types.is_integer, types.is_floating, types.is_boolean, types.is_null)
-    )
+    others = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+    return any(is_kind(kind) for is_kind in (*texts, *others))
 
 
 def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
@@ -238,15 +240,9 @@ def _bad_byte(path: Path) -> tuple[int, int]:
 
 
 def _header_problems(
-    path: Path,
-    header: Sequence[str],
-    columns: Sequence[str],
-    required: Sequence[str],
-    classes: Sequence[str],
-    either: Sequence[str],
+    table: Table, columns: Sequence[str], required: Sequence[str], classes: Sequence[str], either: Sequence[str]
 ) -> list[Problem]:
-    where = f"{path.name} row 1"
-    found = f"found {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}"
+    header, where = table.header, table.where(1)
     missing = {*required} - {*header}
     divided = [{part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)]
     if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided))):
@@ -260,7 +256,7 @@ def _header_problems(
         if name not in header:
             close = difflib.get_close_matches(name, header, n=1, cutoff=0.6)
             todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
-            problems.append(Problem(f"column {name!r} is missing: {found}", where, todo))
+            problems.append(Problem(f"column {name!r} is missing: {table.found}", where, todo))
     known = {*columns, *classes}
     for name in [name for name in header if name not in known][:COMPARED]:
         close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)

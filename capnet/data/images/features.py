@@ -53,11 +53,9 @@ def pooled_features(
     Raises:
         DataError: images have no sha256, cannot be used, or have features that 16 bits cannot hold; names them.
     """
-    if rows["sha256"].isna().any():  # the store goes by content
+    if unhashed := int(rows["sha256"].isna().sum()):  # the store goes by content
         todo = "set ingest.images: decode or header, or give the label table a column sha256"
-        raise DataError(
-            f"{int(rows['sha256'].isna().sum())} pictures have no hash, because ingest opened none", what, todo
-        )
+        raise DataError(f"{unhashed} pictures have no hash, because ingest opened none", what, todo)
     hashes = rows["sha256"].tolist()
     key = {
         "weights": weight_hash,
@@ -87,10 +85,7 @@ def _in_16_bits(parts: Iterable[Part], what: str, advance: Advance) -> Iterator[
         half = part.features.half()
         for item, features in zip(part.items, half, strict=True):
             if not bool(torch.isfinite(features).all()):
-                raise DataError(
-                    f"features are not finite in 16 bits for {item.path}",
-                    what,
-                    "look at this picture, or set runtime.precision: fp32",
-                )
+                todo = "look at this picture, or set runtime.precision: fp32"
+                raise DataError(f"features are not finite in 16 bits for {item.path}", what, todo)
             yield features.numpy()
         advance(len(half))

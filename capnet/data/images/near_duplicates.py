@@ -181,16 +181,12 @@ def burst_frames(words: np.ndarray, splits: np.ndarray, contents: np.ndarray, pa
     Returns:
         Row of the other frame, int64 [row]; -1 where there is none.
     """
+    usable = words[:, 0] != 0
     order = np.array(sorted(range(len(paths)), key=lambda row: natural_key(paths[row])), dtype=np.int64)
     twin = np.full(len(words), -1, dtype=np.int64)
     for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
         one, other = order[:-step], order[step:]
-        near = (
-            (words[one, 0] != 0)
-            & (words[other, 0] != 0)
-            & (splits[one] != splits[other])
-            & (contents[one] != contents[other])
-        )
+        near = usable[one] & usable[other] & (splits[one] != splits[other]) & (contents[one] != contents[other])
         one, other = one[near], other[near]
         close = fine_distance(words[one], words[other]) <= FINE_DISTANCE
         for a, b in ((one[close], other[close]), (other[close], one[close])):

@@ -32,11 +32,8 @@ def check_room(folder: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(
-            f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left",
-            str(folder),
-            "make room, or choose another folder with --out",
-        )
+        what = f"{megabytes(needed)} are needed, the disk has {megabytes(free)} left"
+        raise DataError(what, str(folder), "make room, or choose another folder with --out")
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,9 @@ def extract(archive: Path, out: Path) -> int:
                     target = out / member.name.removeprefix("./")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     if not target.parent.resolve().is_relative_to(root):
-                        where = f"{archive}, through the link {target.parent}"
-                        raise DataError(
-                            f"archive member {member.name!r} would leave {out}",
-                            where,
-                            "remove the link, or choose another folder with --out",
-                        )
+                        what = f"archive member {member.name!r} would leave {out}"
+                        todo = "remove the link, or choose another folder with --out"
+                        raise DataError(what, f"{archive}, through the link {target.parent}", todo)
                     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
                     with read(member.handle) as source, open(temporary, "wb") as file:
                         shutil.copyfileobj(source, file, CHUNK)
@@ -105,9 +99,8 @@ def extract(archive: Path, out: Path) -> int:
                     advance()
             return len(files)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        raise DataError(
-            f"the archive cannot be extracted: {error}", str(archive), "remove it and download it again"
-        ) from None
+        what = f"the archive cannot be extracted: {error}"
+        raise DataError(what, str(archive), "remove it and download it again") from None
 
 
 @contextmanager

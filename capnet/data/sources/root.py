@@ -32,11 +32,8 @@ def kind_of(root: str) -> Kind:
     if root.startswith(("git+", "git@", "ssh://")) or (root.endswith(".git") and "://" in root):
         return "git"
     if "://" in root:
-        raise ConfigError(
-            f"data.root = {root!r}",
-            "params.yaml",
-            "allowed are a folder, s3://BUCKET/PREFIX, and git+https://HOST/REPOSITORY (or git+ssh, git+file)",
-        )
+        todo = "allowed are a folder, s3://BUCKET/PREFIX, and git+https://HOST/REPOSITORY (or git+ssh, git+file)"
+        raise ConfigError(f"data.root = {root!r}", "params.yaml", todo)
     return "folder"
 
 
@@ -83,11 +80,8 @@ def local_root(settings: Data, location: Path, rows: pd.DataFrame | None = None,
         with closing(open_source(settings)) as source:
             return open_cache(settings).bring(source, files, content, strict)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"data.root needs the package {error.name}, which is not installed",
-            "environment",
-            "pip install 'capnet[data]'",
-        ) from None
+        what = f"data.root needs the package {error.name}, which is not installed"
+        raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None
 
 
 def is_remote(settings: Data, location: Path) -> bool:

@@ -76,9 +76,8 @@ def read_source(folder: Path) -> DataSource:
     try:
         return DataSource(**{key: value for key, value in content.items() if key != "schema"})
     except TypeError as error:
-        raise ContractError(
-            f"not the description of a data source: {error}", str(folder / NAME), "run the component fetch again"
-        ) from None
+        what = f"not the description of a data source: {error}"
+        raise ContractError(what, str(folder / NAME), "run the component fetch again") from None
 
 
 def digest(entries: Mapping[str, Entry]) -> str:
@@ -90,11 +89,8 @@ def digest(entries: Mapping[str, Entry]) -> str:
 def _folder(data: Data, folder: Path, volume: str) -> DataSource:
     root = Path(data.root)
     if not root.is_dir():
-        raise DataError(
-            "there is no such folder",
-            data.root,
-            "correct data.root; on a cluster it is s3://BUCKET/PREFIX, a git address or a folder on a volume",
-        )
+        todo = "correct data.root; on a cluster it is s3://BUCKET/PREFIX, a git address or a folder on a volume"
+        raise DataError("there is no such folder", data.root, todo)
     stays = bool(volume) and root.resolve().is_relative_to(Path(volume).resolve())
     entries: dict[str, Entry] = {}
     for name, path in _files(root):

@@ -114,18 +114,8 @@ def assign_splits(
         source = "none"
     held_out = np.isin(train, val)
     held_out_of_given = int((given_split[train[held_out]] == "train").sum())
-    return Assignment(
-        train[~held_out].tolist(),
-        val.tolist(),
-        test,
-        source,
-        test_source,
-        followed,
-        held_out_of_given,
-        test_kept,
-        draw,
-        warnings,
-    )
+    rows = (train[~held_out].tolist(), val.tolist(), test)
+    return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)
 
 
 def reference_counts(n_classes: int, settings: Split) -> np.ndarray:
@@ -180,11 +170,9 @@ def _test_share(
     if size and (reason := _too_large(groups[free], settings.test_share, "split.test_share")):
         todo = f"{reason}, or give images that do not belong together groups of their own, or {GIVE_TEST}"
         raise DataError("no rows for test: every group is too large for it", f"column group, {len(free)} rows", todo)
-    raise DataError(
-        "no rows for test",
-        f"split.test_share = {settings.test_share}; {len(free)} of {len(new)} rows have no given split",
-        f"set split.test_share above 0 and leave the split of some rows empty, or {GIVE_TEST}",
-    )
+    where = f"split.test_share = {settings.test_share}; {len(free)} of {len(new)} rows have no given split"
+    todo = f"set split.test_share above 0 and leave the split of some rows empty, or {GIVE_TEST}"
+    raise DataError("no rows for test", where, todo)
 
 
 def _no_train(
@@ -240,9 +228,8 @@ def _from_pool(
     """
     if settings.method == "natural":
         todo = "set split.validation.source to train or none, or split.method to pareto"
-        raise ConfigError(
-            "split.validation.source = pool, but split.method natural leaves no rows over", "params.yaml", todo
-        )
+        what = "split.validation.source = pool, but split.method natural leaves no rows over"
+        raise ConfigError(what, "params.yaml", todo)
     taken = split == "test"
     taken[train] = True
     rows = np.flatnonzero(~_grouped_with(groups, taken))

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from capnet.config import Ingest
 
 TODO = "put the COCO Camera Traps file there, or correct ingest.camera_traps.file"
-
-
 BURST = ("location", "seq_id")
 
 

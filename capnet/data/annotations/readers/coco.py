@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TODO = "unpack COCO's annotations below data.root, or correct ingest.coco"
 PUBLISHED = "use the published annotations"
+Images = dict[Any, tuple[str, int | None, int | None, set[int]]]  # name, width, height and categories, by id
 
 
 class Settings(Section):
@@ -82,9 +83,9 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     return make_rows(rows, classes, [*mistakes, *problems])
 
 
-def _images(path: Path, problems: list[Problem]) -> dict[int, tuple[str, int | None, int | None, set[int]]]:
-    """File name, width, height and an empty set of categories by image id."""
-    images: dict[int, tuple[str, int | None, int | None, set[int]]] = {}
+def _images(path: Path, problems: list[Problem]) -> Images:
+    """The images of a file, without categories."""
+    images: Images = {}
     for item in items(path, "images", TODO):
         number, name = item.get("id"), item.get("file_name")
         if not is_whole(number) or not isinstance(name, str):
@@ -99,11 +100,7 @@ def _images(path: Path, problems: list[Problem]) -> dict[int, tuple[str, int | N
 
 
 def _mark_boxes(
-    path: Path,
-    images: Mapping[Any, tuple[Any, Any, Any, set[Any]]],
-    categories: Mapping[int, str],
-    settings: Settings,
-    problems: list[Problem],
+    path: Path, images: Images, categories: Mapping[int, str], settings: Settings, problems: list[Problem]
 ) -> None:
     """Add the category of every annotation that counts to its image."""
     seen = 0

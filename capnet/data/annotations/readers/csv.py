@@ -216,8 +216,7 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
 
 def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:
     """Raise DataError unless the table has a column for every class of classes.csv."""
-    header = f"found {', '.join(table.header[:30])}{', ...' if len(table.header) > 30 else ''}"
-    where = f"{table.path.name} row 1"
+    header, where = table.found, table.where(1)
     if listed is None or not {name for name, _, _ in listed} & set(table.header):
         close = difflib.get_close_matches("labels", table.header, n=1, cutoff=0.6)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
