@@ -142,7 +142,7 @@ def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
         if not names:
             raise DataError("there are no images", settings.root, ENDINGS)
         mine = names[part::parts]
-        return Source(mine, open_cache(settings).bring(source, mine, strict=False) if mine else Path())
+        return Source(mine, open_cache(settings).bring(source, dict.fromkeys(mine), strict=False) if mine else Path())
 
 
 def _column(path: Path) -> list[str]:

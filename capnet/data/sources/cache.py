@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,19 +52,13 @@ class Cache:
     def __init__(self, root: Path, limit: int, connections: int) -> None:
         self.root, self.limit, self.connections = root, limit, connections
 
-    def bring(
-        self,
-        source: Source,
-        files: Sequence[str] | None = None,
-        sha256: Sequence[str | None] | None = None,
-        strict: bool = True,
-    ) -> Path:
+    def bring(self, source: Source, files: Mapping[str, str | None] | None = None, strict: bool = True) -> Path:
         """Copy files of a remote and return the folder that holds them.
 
         Args:
             source: the remote.
-            files: paths; None for the label files.
-            sha256: of each of ``files``, None where it is not known. Copies with that content need no request.
+            files: their sha256 by path, None where it is not known; where all are, and copies have that content, no
+                request is made. Without ``files``, the label files are copied.
             strict: raise for files that the remote lacks, or whose content is another.
 
         Raises:
@@ -73,19 +67,16 @@ class Cache:
         folder = self.root / source.folder
         with self._locked() as index:
             known = _known(index, source.folder)
-            if files is not None and sha256 is not None:
-                here = [
-                    _is_here(folder, path, known.get(path)) and known[path].sha256 == content
-                    for path, content in zip(files, sha256, strict=True)
-                ]
-                if all(here):
-                    _mark_used(index, source.folder, files)
-                    return folder
+            if files is not None and all(
+                _is_here(folder, path, known.get(path)) and known[path].sha256 == content
+                for path, content in files.items()
+            ):
+                _mark_used(index, source.folder, files)
+                return folder
             entries = source.entries()
-            _forget(index, source.folder, folder, known.keys() - entries.keys())
-            paths = (
-                sorted(path for path in entries if is_label_file(path)) if files is None else list(dict.fromkeys(files))
-            )
+            for path in known.keys() - entries.keys():  # so that no reader finds a label file of old
+                self._forget(index, str(source.folder), path)
+            paths = sorted(filter(is_label_file, entries)) if files is None else list(files)
             absent = [path for path in paths if path not in entries]
             if absent and strict:
                 todo = "put them back, or run `capnet ingest` again after their rows were removed"
@@ -102,8 +93,8 @@ class Cache:
             _announce(index, source.folder, entries, stale)
             self._make_room(index, source.folder, present)
             self._download(index, source, folder, entries, stale)
-            if sha256 is not None and files is not None and strict:
-                _check_content(index, source, files, sha256)
+            if files is not None and strict:
+                _check_content(index, source, files)
         return folder
 
     def size(self) -> int:
@@ -152,9 +143,14 @@ class Cache:
             if surplus <= 0:
                 break
             if folder != str(ours) or path not in keep:
-                _delete(self.root / folder / path)
-                index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (folder, path))
+                self._forget(index, folder, path)
                 surplus -= size
+
+    def _forget(self, index: sqlite3.Connection, folder: str, path: str) -> None:
+        """Delete a copy, and its row."""
+        with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):  # its name may be a folder's now
+            (self.root / folder / path).unlink()
+        index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (folder, path))
 
     def _download(
         self,
@@ -206,7 +202,7 @@ class Cache:
 
 def _known(index: sqlite3.Connection, folder: PurePosixPath) -> dict[str, Copied]:
     rows = index.execute("SELECT path, version, size, sha256 FROM files WHERE folder = ?", (str(folder),))
-    return {path: Copied(version, size, sha256) for path, version, size, sha256 in rows}
+    return {path: Copied(*content) for path, *content in rows}
 
 
 def _is_here(folder: Path, path: str, copied: Copied | None) -> bool:
@@ -219,7 +215,7 @@ def _is_here(folder: Path, path: str, copied: Copied | None) -> bool:
         return False
 
 
-def _mark_used(index: sqlite3.Connection, folder: PurePosixPath, paths: Sequence[str]) -> None:
+def _mark_used(index: sqlite3.Connection, folder: PurePosixPath, paths: Iterable[str]) -> None:
     now = int(time.time())
     index.executemany(
         "UPDATE files SET used = ? WHERE folder = ? AND path = ?", ((now, str(folder), path) for path in paths)
@@ -240,23 +236,9 @@ def _announce(
     index.commit()
 
 
-def _delete(path: Path) -> None:
-    with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):  # a name may have become a folder since
-        path.unlink()
-
-
-def _forget(index: sqlite3.Connection, name: PurePosixPath, folder: Path, paths: set[str]) -> None:
-    """Delete the copies of files that the remote has no more, so that no reader finds a label file of old."""
-    for path in paths:
-        _delete(folder / path)
-        index.execute("DELETE FROM files WHERE folder = ? AND path = ?", (str(name), path))
-
-
-def _check_content(
-    index: sqlite3.Connection, source: Source, files: Sequence[str], sha256: Sequence[str | None]
-) -> None:
+def _check_content(index: sqlite3.Connection, source: Source, files: Mapping[str, str | None]) -> None:
     known = _known(index, source.folder)
-    changed = [path for path, content in zip(files, sha256, strict=True) if content and known[path].sha256 != content]
+    changed = [path for path, content in files.items() if content and known[path].sha256 != content]
     if changed:
         todo = "run the stages again from ingest on: `dvc repro`, or `capnet ingest` and what follows"
         others = [Problem(f"picture {path!r} is not the one that ingest saw", source.name, todo) for path in changed]

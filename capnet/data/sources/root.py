@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -69,16 +68,15 @@ def local_root(settings: Data, location: Path, rows: pd.DataFrame | None = None,
     """
     if not is_remote(settings, location):
         return location
-    files: Sequence[str] | None = None
-    content: Sequence[str | None] | None = None
+    files: dict[str, str | None] | None = None
     if rows is not None:
-        files = [file_of(path) for path in rows["path"]]
+        files = dict.fromkeys(map(file_of, rows["path"]))
         if "sha256" in rows:  # of the picture, so a shard that holds it has another
-            pairs = zip(rows["path"], files, rows["sha256"], strict=True)
-            content = [value if isinstance(value, str) and path == file else None for path, file, value in pairs]
+            pairs = zip(rows["path"], rows["sha256"], strict=True)
+            files |= {path: value for path, value in pairs if isinstance(value, str) and path in files}
     try:
         with closing(open_source(settings)) as source:
-            return open_cache(settings).bring(source, files, content, strict)
+            return open_cache(settings).bring(source, files, strict)
     except ModuleNotFoundError as error:
         what = f"data.root needs the package {error.name}, which is not installed"
         raise ConfigError(what, "environment", "pip install 'capnet[data]'") from None

@@ -75,13 +75,18 @@ def pictures(*numbers: int) -> list[str]:
     return [f"images/{number}.JPG" for number in numbers]
 
 
+def asked(*numbers: int) -> dict[str, str | None]:
+    """Pictures of which no content is known."""
+    return dict.fromkeys(pictures(*numbers))
+
+
 def cache(tmp_path: Path, limit: int = 10**9) -> Cache:
     return Cache(tmp_path / "cache", limit, 3)
 
 
 @pytest.mark.parametrize("damage", ["no database", "a byte", "another table", "empty"])
 def test_a_damaged_index_is_made_again_with_its_files(tmp_path: Path, remote: Folder, damage: str) -> None:
-    folder = cache(tmp_path).bring(remote, pictures(*range(10)))
+    folder = cache(tmp_path).bring(remote, asked(*range(10)))
     expected, index = tree(folder), tmp_path / "cache" / "index.sqlite"
     if damage == "a byte":
         data = bytearray(index.read_bytes())
@@ -95,7 +100,7 @@ def test_a_damaged_index_is_made_again_with_its_files(tmp_path: Path, remote: Fo
         else:
             index.write_bytes({"no database": b"x" * 5000, "empty": b""}[damage])
     assert cache(tmp_path).size() in (0, sum(map(len, expected.values())))
-    assert tree(cache(tmp_path).bring(remote, pictures(*range(10)))) == expected
+    assert tree(cache(tmp_path).bring(remote, asked(*range(10)))) == expected
     assert cache(tmp_path).size() == sum(map(len, expected.values()))
 
 
@@ -103,7 +108,7 @@ def test_label_files_first_then_the_pictures_that_are_asked_for(tmp_path: Path, 
     here = cache(tmp_path)
     root = here.bring(remote)
     assert tree(root).keys() == {"labels.csv", "images/notes.xml"}
-    here.bring(remote, pictures(2, 5, 2))
+    here.bring(remote, asked(2, 5, 2))
     assert tree(root).keys() == {"labels.csv", "images/notes.xml", *pictures(2, 5)}
     assert sorted(remote.fetched) == sorted(["labels.csv", "images/notes.xml", *pictures(2, 5)]), "each file once"
     assert here.size() == sum(map(len, tree(root).values()))
@@ -111,25 +116,24 @@ def test_label_files_first_then_the_pictures_that_are_asked_for(tmp_path: Path, 
 
 def test_a_second_call_fetches_nothing_and_with_known_content_does_not_even_ask(tmp_path: Path, remote: Folder) -> None:
     here = cache(tmp_path)
-    here.bring(remote, pictures(1, 2))
+    here.bring(remote, asked(1, 2))
     before, listed = list(remote.fetched), remote.listed
-    here.bring(remote, pictures(1, 2))
+    here.bring(remote, asked(1, 2))
     assert (remote.fetched, remote.listed) == (before, listed + 1)
-    content = [hashlib.sha256((remote.root / path).read_bytes()).hexdigest() for path in pictures(1, 2)]
-    here.bring(remote, pictures(1, 2), content)
+    here.bring(remote, {path: hashlib.sha256((remote.root / path).read_bytes()).hexdigest() for path in asked(1, 2)})
     assert remote.listed == listed + 1
 
 
 def test_changed_deleted_and_damaged_copies_are_put_right(tmp_path: Path, remote: Folder) -> None:
     here = cache(tmp_path)
     root = here.bring(remote)
-    here.bring(remote, pictures(1, 2, 3))
+    here.bring(remote, asked(1, 2, 3))
     (remote.root / "images" / "1.JPG").write_bytes(b"another picture")
     (remote.root / "labels.csv").unlink()
     (root / "images" / "2.JPG").write_bytes(b"cut")
     (root / "images" / "3.JPG").unlink()
     remote.fetched.clear()
-    here.bring(remote, pictures(1, 2, 3))
+    here.bring(remote, asked(1, 2, 3))
     assert sorted(remote.fetched) == pictures(1, 2, 3)
     assert {name: body for name, body in tree(root).items() if name.endswith("JPG")} == {
         path: (remote.root / path).read_bytes() for path in pictures(1, 2, 3)
@@ -140,34 +144,34 @@ def test_changed_deleted_and_damaged_copies_are_put_right(tmp_path: Path, remote
 def test_missing_files_are_named_all_at_once_or_left_to_the_caller(tmp_path: Path, remote: Folder) -> None:
     here = cache(tmp_path)
     with pytest.raises(DataError) as caught:
-        here.bring(remote, [*pictures(1), "images/x.jpg", "images/y.jpg"])
+        here.bring(remote, {**asked(1), "images/x.jpg": None, "images/y.jpg": None})
     assert [problem.what for problem in caught.value.problems] == [
         f"picture 'images/{name}.jpg' is not there any more" for name in "xy"
     ]
     assert remote.fetched == [], "nothing is fetched in vain"
-    assert tree(here.bring(remote, [*pictures(1), "images/x.jpg"], strict=False)).keys() == set(pictures(1))
+    assert tree(here.bring(remote, {**asked(1), "images/x.jpg": None}, strict=False)).keys() == set(pictures(1))
 
 
 def test_content_other_than_ingest_saw_is_an_error(tmp_path: Path, remote: Folder) -> None:
-    wrong = [hashlib.sha256(b"something else").hexdigest()]
+    wrong = dict.fromkeys(pictures(4), hashlib.sha256(b"something else").hexdigest())
     with pytest.raises(DataError, match="not the one that ingest saw"):
-        cache(tmp_path).bring(remote, pictures(4), wrong)
-    cache(tmp_path).bring(remote, pictures(4), wrong, strict=False)
-    cache(tmp_path).bring(remote, pictures(4), [None])
+        cache(tmp_path).bring(remote, wrong)
+    cache(tmp_path).bring(remote, wrong, strict=False)
+    cache(tmp_path).bring(remote, asked(4))
 
 
 def test_a_failure_keeps_what_came_and_leaves_no_half_file(tmp_path: Path, remote: Folder) -> None:
     here = cache(tmp_path)
     remote.broken = frozenset(pictures(7))
     with pytest.raises(DataError, match=r"the line is dead[\s\S]*of 10 files were fetched and are kept"):
-        here.bring(remote, pictures(*range(10)))
+        here.bring(remote, asked(*range(10)))
     root = tmp_path / "cache" / "made" / "shop"
     assert all((remote.root / name).read_bytes() == body for name, body in tree(root).items())
     assert "images/7.JPG" not in tree(root)
     remote.broken = frozenset()
     done = set(remote.fetched)
     remote.fetched.clear()
-    assert tree(here.bring(remote, pictures(*range(10)))) == {
+    assert tree(here.bring(remote, asked(*range(10)))) == {
         path: (remote.root / path).read_bytes() for path in pictures(*range(10))
     }
     assert len(done & set(remote.fetched)) <= here.connections, "what was recorded is not fetched again"
@@ -178,21 +182,21 @@ def test_the_longest_unused_copies_make_room(tmp_path: Path, remote: Folder, mon
     monkeypatch.setattr("capnet.data.sources.cache.time.time", lambda: float(next(clock)))
     here = cache(tmp_path, limit=3000)
     other = Folder(remote.root, title="other")
-    here.bring(remote, pictures(0))
-    here.bring(other, pictures(1))
-    here.bring(remote, pictures(2))
-    here.bring(remote, pictures(0))  # used again, so it is not the oldest
-    here.bring(remote, pictures(3))
+    here.bring(remote, asked(0))
+    here.bring(other, asked(1))
+    here.bring(remote, asked(2))
+    here.bring(remote, asked(0))  # used again, so it is not the oldest
+    here.bring(remote, asked(3))
     assert tree(tmp_path / "cache" / "made" / "other") == {}, "the oldest went"
     assert tree(tmp_path / "cache" / "made" / "shop").keys() == set(pictures(0, 2, 3))
     assert here.size() == 3000
-    here.bring(remote, pictures(4, 5, 6))
+    here.bring(remote, asked(4, 5, 6))
     assert tree(tmp_path / "cache" / "made" / "shop").keys() == set(pictures(4, 5, 6))
 
 
 def test_more_than_the_cache_may_hold_is_refused_before_anything_is_fetched(tmp_path: Path, remote: Folder) -> None:
     with pytest.raises(DataError, match=r"data\.cache_gigabytes"):
-        cache(tmp_path, limit=2500).bring(remote, pictures(1, 2, 3))
+        cache(tmp_path, limit=2500).bring(remote, asked(1, 2, 3))
     assert remote.fetched == []
 
 
@@ -203,11 +207,11 @@ def test_a_file_where_a_folder_is_needed_is_a_message(tmp_path: Path, remote: Fo
     (root / "images").rmdir()
     (root / "images").write_bytes(b"in the way")
     with pytest.raises(DataError, match="cannot write a copy"):
-        here.bring(remote, pictures(1))
+        here.bring(remote, asked(1))
 
 
 def _bring(root: str, place: str, numbers: tuple[int, ...]) -> None:
-    Cache(Path(place), 10**9, 3).bring(Folder(Path(root)), pictures(*numbers))
+    Cache(Path(place), 10**9, 3).bring(Folder(Path(root)), asked(*numbers))
 
 
 class Snapshot(Folder):
@@ -224,7 +228,7 @@ class Snapshot(Folder):
 def test_a_killed_run_leaves_no_file_that_is_not_accounted_for(tmp_path: Path, remote: Folder) -> None:
     """As when the power goes after files reached their places: the index is what it was when they were fetched."""
     here = cache(tmp_path)
-    here.bring(remote, pictures(0))
+    here.bring(remote, asked(0))
     watched = Snapshot(remote.root)
     watched.index, watched.kept = tmp_path / "cache" / "index.sqlite", tmp_path / "index of old"
     root = here.bring(watched)
