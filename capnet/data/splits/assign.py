@@ -91,7 +91,7 @@ def assign_splits(
     draw = None
     train = np.flatnonzero((split == FREE) | (split == "train"))
     if settings.method in ("pareto", "exponential"):
-        draw = long_tailed_draw(labels[train], reference_counts(labels.shape[1], settings), settings.seed)
+        draw = long_tailed_draw(labels[train], _reference_counts(labels.shape[1], settings), settings.seed)
         train = train[draw.rows]
     elif settings.method == "published":
         train = np.array(listed_train, dtype=np.int64)
@@ -118,16 +118,8 @@ def assign_splits(
     return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)
 
 
-def reference_counts(n_classes: int, settings: Split) -> np.ndarray:
-    """What the draw aims at.
-
-    Args:
-        n_classes: of the data.
-        settings: the section ``split``, with method exponential or pareto.
-
-    Returns:
-        int64 [class in visiting order], falling.
-    """
+def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:
+    """What the draw aims at, falling, int64 [class in visiting order]; the method is exponential or pareto."""
     if settings.method == "exponential":
         return exponential_curve(n_classes, settings.exponential.max, settings.exponential.ratio)
     return reference_curve(n_classes, settings.pareto.max, settings.pareto.min, settings.pareto.shape)
