@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -133,7 +134,7 @@ def _images(
     """
     import pandas as pd
 
-    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_header, inspect_image
+    from capnet.data.images.image_files import AHEAD, ImageFile, inspect_image
 
     rows = annotations.rows
     if settings.images == "listed":
@@ -141,7 +142,7 @@ def _images(
             if name not in rows:
                 rows[name] = pd.Series([None] * len(rows), dtype="Int32" if name != "sha256" else object)
         return rows, []
-    inspect = inspect_image if settings.images == "decode" else inspect_header
+    inspect = partial(inspect_image, decode=settings.images == "decode")
     threads = min(8, os.cpu_count() or 1)  # Pillow and hashlib let go of the lock
     inside = [row for row in range(len(rows)) if row not in outside]
     read = in_threads((root / path for path in rows["path"].iloc[inside]), inspect, threads, AHEAD * threads)

@@ -26,17 +26,14 @@ class ImageFile:
     brightest: int | None = None
 
 
-def inspect_image(path: Path) -> ImageFile:
-    """Decode an image to its last byte: a truncated file is found here and not in the middle of a training run."""
-    return _inspect(path, decode=True)
+def inspect_image(path: Path, decode: bool = True) -> ImageFile:
+    """Read an image file.
 
-
-def inspect_header(path: Path) -> ImageFile:
-    """Size and hash only: many times faster, and blind to damage behind the header."""
-    return _inspect(path, decode=False)
-
-
-def _inspect(path: Path, decode: bool) -> ImageFile:
+    Args:
+        path: of an image, in a file or a shard.
+        decode: to its last byte: a truncated file is found here and not in the middle of a training run. Without it,
+            size and hash only: many times faster, and blind to damage behind the header.
+    """
     try:
         with file_faults():
             data = read_bytes(path)

@@ -14,7 +14,7 @@ from PIL import Image
 from unit.data.hostile import png_chunk
 
 from capnet.data.images.decode import Unusable, read_rgb
-from capnet.data.images.image_files import inspect_header, inspect_image
+from capnet.data.images.image_files import inspect_image
 
 
 def saved(kind: str, size: tuple[int, int] = (64, 48), **more: object) -> bytes:
@@ -85,8 +85,8 @@ def test_a_webp_whose_decoder_needs_more_than_a_gigabyte_is_refused_at_its_heade
 ) -> None:
     path = tmp_path / "a.webp"
     Image.new("RGB", size).save(path, lossless=True, quality=0, method=0, icc_profile=bytes(profile))
-    for inspect in (inspect_header, inspect_image):
-        fault = inspect(path).fault
+    for decode in (False, True):
+        fault = inspect_image(path, decode).fault
         assert fault.startswith(f"a WEBP of {size[0]} x {size[1]} pixels and ")
         assert fault.endswith("could take more than a gigabyte: save it as JPEG or PNG")
 
