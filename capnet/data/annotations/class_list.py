@@ -26,11 +26,11 @@ Listed = list[tuple[str, str, bool]]  # name, prompt_name, critical
 
 def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]:
     """Rows (name, prompt_name, critical) of classes.csv in its order, and every mistake in it."""
-    table, cells, lines = read_whole_table(path, CLASS_COLUMNS, ("name",))
+    table, cells = read_whole_table(path, CLASS_COLUMNS, ("name",))
     problems = list(table.problems)
     rows: Listed = []
     first: dict[str, int] = {}
-    for row, line in zip(cells, lines, strict=True):
+    for line, row in cells:
         name, critical, where = row["name"], row.get("critical", "").lower(), table.where(line)
         if not name:
             problems.append(Problem("a class without a name", where, "write its name, or remove the row"))

@@ -28,8 +28,8 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     where: dict[tuple[str, str], str] = {}
     if not path.exists():
         return found, where, []
-    table, rows, lines = read_whole_table(path, COLUMNS, COLUMNS)
-    for row, line in zip(rows, lines, strict=True):
+    table, rows = read_whole_table(path, COLUMNS, COLUMNS)
+    for line, row in rows:
         label = row["label"].lower()
         if not label:
             continue

@@ -98,21 +98,18 @@ def open_table(
 
 def read_whole_table(
     path: Path, columns: Sequence[str], required: Sequence[str]
-) -> tuple[Table, list[dict[str, str]], list[int]]:
+) -> tuple[Table, list[tuple[int, dict[str, str]]]]:
     """A small table at once.
 
     Args:
         path, columns, required: as in ``open_table``.
 
     Returns:
-        The table with all its problems, rows as text by column ("" for an empty cell), and the line of each row.
+        The table with all its problems, and of each row its line and its text by column ("" for an empty cell).
     """
     table = open_table(path, columns, required)
-    rows, lines = [], []
-    for line, cells in table:
-        rows.append({name: "" if cell is None else str(cell) for name, cell in zip(table.header, cells, strict=True)})
-        lines.append(line)
-    return table, rows, lines
+    rows = [(line, ["" if cell is None else str(cell) for cell in cells]) for line, cells in table]
+    return table, [(line, dict(zip(table.header, texts, strict=True))) for line, texts in rows]
 
 
 def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
@@ -177,7 +174,7 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     path = table.path
     line = 1
     try:
-        with _text(path) as file:
+        with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as file:
             lines = _lines(file)
             head = next(lines, "")
             if "\0" in head:
@@ -214,10 +211,6 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
 def _binary(path: Path) -> BinaryIO:
     file = open_plain(path)
     return cast(BinaryIO, gzip.open(file, "rb")) if path.suffix == ".gz" else file
-
-
-def _text(path: Path) -> io.TextIOWrapper:
-    return io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="")
 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:
