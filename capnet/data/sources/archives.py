@@ -46,7 +46,7 @@ class Member:
     handle: Any
 
 
-def refuse(members: Sequence[Member]) -> list[Problem]:
+def _refused(members: Sequence[Member], archive: Path) -> list[Problem]:
     """Every member that could leave the folder or is no plain file: absolute paths, ``..``, links, devices."""
     problems = []
     todo = "take the archive from its publisher; nothing of this one was extracted"
@@ -58,7 +58,7 @@ def refuse(members: Sequence[Member]) -> list[Problem]:
         if member.kind not in ("file", "folder"):
             fault = f"it is a {member.kind}"
         if fault:
-            problems.append(Problem(f"archive member {member.name!r} is refused: {fault}", "", todo))
+            problems.append(Problem(f"archive member {member.name!r} is refused: {fault}", str(archive), todo))
     return problems
 
 
@@ -77,8 +77,7 @@ def extract(archive: Path, out: Path) -> int:
     """
     try:
         with _opened(archive) as (members, read):
-            problems = [Problem(item.what, str(archive), item.todo) for item in refuse(members)]
-            if problems:
+            if problems := _refused(members, archive):
                 raise DataError(problems=problems)
             out.mkdir(parents=True, exist_ok=True)
             files = [member for member in members if member.kind == "file"]
