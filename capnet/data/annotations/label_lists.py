@@ -47,25 +47,15 @@ class LabelLists:
         away).
         """
         import numpy as np
+        import pandas as pd
+        import pyarrow as pa
 
-        codes = np.frombuffer(self.codes, dtype=np.int32) if len(self.codes) else np.zeros(0, dtype=np.int32)
-        found = np.asarray(classes, dtype=np.int64)[codes] if len(codes) else np.zeros(0, dtype=np.int64)
-        ends = np.frombuffer(self.ends, dtype=np.int64)
-        lengths = ends[1:] - ends[:-1]
-        keys = np.repeat(np.arange(len(self), dtype=np.int64), lengths) << 16 | np.maximum(found, 0)
-        keys = np.unique(keys[found >= 0])
-        return list_column(keys & 0xFFFF, np.bincount(keys >> 16, minlength=len(self)))
-
-
-def list_column(values: np.ndarray, lengths: np.ndarray) -> pd.Series:
-    """A column of lists (int16, as the manifest has them) from all values end to end and each row's number of them."""
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(values.astype(np.int16)))
-    return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
+        found = np.asarray(classes, dtype=np.int64)[np.asarray(self.codes)]
+        keys = np.repeat(np.arange(len(self)), np.diff(self.ends)) << 16 | np.maximum(found, 0)
+        keys = np.unique(keys[found >= 0])  # each label of each row once
+        ends = np.concatenate([[0], np.cumsum(np.bincount(keys >> 16, minlength=len(self)))])
+        lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array((keys & 0xFFFF).astype(np.int16)))
+        return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
 
 
 def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr_array:

@@ -171,11 +171,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise Unusable(f"does not decode: {error}") from None
 
 
-def largest_of_16_bits(image: Image.Image) -> int | None:
-    """The largest value of a loaded image of 16 bits; None for other images."""
-    return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
-
-
 def _is_reducible(image: Image.Image) -> bool:
     """Can its decoder give half the size for a quarter of the memory? A JPEG's that is not progressive can."""
     return image.format == "JPEG" and image.mode in ("RGB", "L") and not image.info.get("progressive")

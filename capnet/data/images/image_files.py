@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from capnet.data.images.decode import Unusable, file_faults, largest_of_16_bits, open_image, to_rgb
+import numpy as np
+
+from capnet.data.images.decode import Unusable, file_faults, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -44,7 +46,7 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
                 # JPEG: all bytes are still read, pixels cost less
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
                 image.load()
-                brightest = largest_of_16_bits(image)
+                brightest = int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
         return ImageFile(fault=str(error))
