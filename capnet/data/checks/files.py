@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -67,9 +68,8 @@ def see_all(paths: Sequence[str], root: Path, full: bool, dhashes: bool, process
         In the order of ``paths``.
     """
     crash = ImageFile(fault="does not decode: the decoder crashed")
-    return in_processes(
-        partial(see, root=str(root), full=full, dhashes=dhashes), paths, processes, "reading images", crash
-    )
+    one = partial(see, root=str(root), full=full, dhashes=dhashes)
+    return in_processes(one, paths, processes, "reading images", crash)
 
 
 def in_processes(
@@ -93,24 +93,23 @@ def in_processes(
     workers = processes or min(
         MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    results: list[list[B]] = []  # of each chunk
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    results: list[B] = []
     with bar(description, len(items)) as advance:
+
+        def collect(computed: Iterable[B]) -> None:
+            for result in computed:
+                results.append(result)
+                advance()
+
         if workers == 1 or len(items) <= FEW:
-            for chunk in chunks:
-                results.append(_each(function, chunk))
-                advance(len(chunk))
-        else:
-            try:
-                with _pool(min(workers, len(chunks))) as pool:
-                    for result in pool.map(partial(_each, function), chunks):
-                        results.append(result)
-                        advance(len(result))
-            except DIED:
-                for chunk in chunks[len(results) :]:
-                    results.append(_one_by_one(function, chunk, crashed))
-                    advance(len(chunk))
-    return [item for result in results for item in result]
+            collect(map(function, items))
+            return results
+        try:
+            with _pool(min(workers, math.ceil(len(items) / CHUNK))) as pool:
+                collect(pool.map(function, items, chunksize=CHUNK))
+        except DIED:
+            collect(_one_by_one(function, items[len(results) :], crashed))
+    return results
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
@@ -118,22 +117,20 @@ def _pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
 
-def _each(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
-    return [function(item) for item in items]
-
-
-def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> list[B]:
+def _one_by_one(function: Callable[[A], B], items: Sequence[A], crashed: B) -> Iterator[B]:
     """Each item in a process of its own kind: only the item at which that process dies gets ``crashed``."""
-    results: list[B] = []
-    while len(results) < len(items):
+    done = 0
+    while done < len(items):
         with _pool(1) as pool:
             try:
                 pool.submit(os.getpid).result()
             except DIED:
                 raise CapnetError("no worker process can be started", "validate", "set validate.processes: 1") from None
             try:
-                for item in items[len(results) :]:
-                    results.append(pool.submit(function, item).result())
+                for item in items[done:]:
+                    result = pool.submit(function, item).result()
+                    done += 1
+                    yield result
             except DIED:
-                results.append(crashed)
-    return results
+                done += 1
+                yield crashed
