@@ -64,10 +64,8 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
         if image not in position or name not in numbers:
             what, todo = f"class {name!r}", "correct the name, or remove the row"
             if image not in position:
-                what, todo = (
-                    f"image {image!r}",
-                    f"{todo} (an image without any annotation is labelled in the annotations)",
-                )
+                what = f"image {image!r}"
+                todo += " (an image without any annotation is labelled in the annotations)"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
             continue
         row, c = position[image], numbers[name]

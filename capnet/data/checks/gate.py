@@ -57,9 +57,8 @@ def check_split(
         whole = settings.images == "full"
         inside = np.flatnonzero(table["path_leaves"] == 0)
         seen = [OUTSIDE] * len(table)
-        for row, one in zip(
-            inside, see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes), strict=True
-        ):
+        read = see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
+        for row, one in zip(inside, read, strict=True):
             seen[row] = one
         add_files(table, seen, whole)
         rules += file_rules(settings)

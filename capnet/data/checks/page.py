@@ -79,11 +79,8 @@ def _shown(check: Check) -> dict[str, Any]:
     cells = [["" if row[key] is None else row[key] for key in keys] for row in check.offending]
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows", "size", "crowds")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
-    return (
-        plain
-        | sentences
-        | {"state": state, "word": WORDS[state], "titles": [TITLES[key] for key in keys], "cells": cells}
-    )
+    titles = [TITLES[key] for key in keys]
+    return plain | sentences | {"state": state, "word": WORDS[state], "titles": titles, "cells": cells}
 
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import replace_file
+from capnet.data.annotations.label_lists import entries
 from capnet.data.annotations.plain_files import read_lines
 from capnet.errors import MOST, SHOWN, Problem
 
@@ -120,24 +121,19 @@ def long_tailed_draw(
     generator = random.Random(seed)
     steps = []
 
-    def classes_of(row: int) -> list[int]:
-        return by_row.indices[by_row.indptr[row] : by_row.indptr[row + 1]].tolist()
-
     for c, count in zip(order, counts, strict=True):
         step = count - len(drawn_of_class[c])
         if step > 0:
-            left = tuple(
-                set(by_class.indices[by_class.indptr[c] : by_class.indptr[c + 1]].tolist()) - drawn_of_class[c]
-            )
+            left = tuple(set(entries(by_class, c)) - drawn_of_class[c])
             step = min(step, len(left))
             for row in generator.sample(left, step):
                 drawn.add(row)
-                for other in classes_of(row):
+                for other in entries(by_row, row):
                     drawn_of_class[other].add(row)
         elif step < 0:
             for row in generator.sample(tuple(drawn_of_class[c]), -step):
                 drawn.remove(row)
-                for other in classes_of(row):
+                for other in entries(by_row, row):
                     drawn_of_class[other].remove(row)
         steps.append(step)
     return LongTailedDraw(list(drawn), order, counts, steps)
