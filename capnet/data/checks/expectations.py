@@ -64,9 +64,8 @@ def check_table(name: str, table: pd.DataFrame, rules: Sequence[Rule]) -> Checke
 
     # else every context leaves a folder in the system's temporary one
     stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
-    settings = DataContextConfig(
-        store_backend_defaults=stores, analytics_enabled=False, progress_bars=ProgressBarsConfig(globally=False)
-    )
+    bars = ProgressBarsConfig(globally=False)
+    settings = DataContextConfig(store_backend_defaults=stores, analytics_enabled=False, progress_bars=bars)
     context = gx.get_context(mode="ephemeral", project_config=settings)
     asset = context.data_sources.add_pandas("capnet").add_dataframe_asset(name)
     # it hashes all that it is given: a million strings take a second
@@ -89,10 +88,8 @@ def _check(table: pd.DataFrame, rule: Rule, item: Any) -> Check:
         raise RuntimeError(f"great_expectations could not judge {rule.name}: {item.exception_info}")
     rows = table[_offends(table[rule.column], rule)]
     if len(rows) != outcome["unexpected_count"] or bool(item.success) != (not len(rows)):
-        raise RuntimeError(
-            f"{rule.name}: great_expectations counts {outcome['unexpected_count']} offending rows, the table has"
-            f" {len(rows)}"
-        )
+        counts = f"counts {outcome['unexpected_count']} offending rows, the table has {len(rows)}"
+        raise RuntimeError(f"{rule.name}: great_expectations {counts}")
     shown = rule.shown or rule.column
     keys = [name for name in KEYS if name in table.columns]
     rows = rows.sort_values([shown, *keys], kind="stable")  # what shares a value stands together
@@ -145,9 +142,8 @@ def data_docs(judged: Sequence[CheckedTable]) -> dict[str, str]:
         one.account.meta = {"great_expectations_version": one.account.meta.get("great_expectations_version", "")}
         for item in one.account.results:
             item.result = _escaped(item.result)
-        page: str = view.render(
-            ValidationResultsPageRenderer(run_info_at_end=True).render(one.account), show_how_to_buttons=False
-        )
+        content = ValidationResultsPageRenderer(run_info_at_end=True).render(one.account)
+        page: str = view.render(content, show_how_to_buttons=False)
         for number, random in enumerate(dict.fromkeys(RANDOM.findall(page))):
             page = page.replace(random, f"id-{number}")
         pages[f"{one.table}.html"] = TIME.sub("", page)
