@@ -106,7 +106,6 @@ def _fill(url: str, part: Path, size: int) -> None:
         shown = 0
         while failed < ATTEMPTS:
             have = part.stat().st_size if part.exists() else 0
-            complete = False
             try:
                 rest = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
                 with session.get(url, stream=True, timeout=TIMEOUT, headers=rest) as answer:
@@ -126,12 +125,11 @@ def _fill(url: str, part: Path, size: int) -> None:
                             arrived += len(chunk)
                             advance(arrived // 10**6 - shown)
                             shown = arrived // 10**6
-                complete = not total or arrived >= total
-                last = "" if complete else f"{arrived} of {total} bytes arrived"
+                if not total or arrived >= total:
+                    return
+                last = f"{arrived} of {total} bytes arrived"
             except requests.RequestException as error:
                 last = " ".join(str(error).split())
-            if complete:
-                return
             grown = (part.stat().st_size if part.exists() else 0) > have
             failed = 1 if grown else failed + 1
             time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
