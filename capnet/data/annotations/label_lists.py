@@ -12,7 +12,7 @@ from capnet.contracts import flat
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from scipy.sparse import csc_array, csr_array
+    from scipy.sparse import csr_array
 
 
 @dataclass
@@ -68,11 +68,6 @@ def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr
     matrix = csr_array((np.ones(len(columns), dtype=bool), columns, ends), shape=(len(lists), n_classes))
     matrix.sum_duplicates()
     return matrix
-
-
-def entries(matrix: csr_array | csc_array, number: int) -> list[int]:
-    """Positions of what is stored in a row of a CSR matrix, or in a column of a CSC matrix."""
-    return matrix.indices[matrix.indptr[number] : matrix.indptr[number + 1]].tolist()
 
 
 def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from capnet.contracts import replace_file
-from capnet.data.annotations.label_lists import entries
 from capnet.data.annotations.plain_files import read_lines
 from capnet.errors import MOST, SHOWN, Problem
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array, csr_array
 
 LAST_TAIL = 0.01  # the last class stands for the 0.99-quantile of the Pareto distribution
 LISTS = ("train", "test")
@@ -124,19 +123,24 @@ def long_tailed_draw(
     for c, count in zip(order, counts, strict=True):
         step = count - len(drawn_of_class[c])
         if step > 0:
-            left = tuple(set(entries(by_class, c)) - drawn_of_class[c])
+            left = tuple(set(_entries(by_class, c)) - drawn_of_class[c])
             step = min(step, len(left))
             for row in generator.sample(left, step):
                 drawn.add(row)
-                for other in entries(by_row, row):
+                for other in _entries(by_row, row):
                     drawn_of_class[other].add(row)
         elif step < 0:
             for row in generator.sample(tuple(drawn_of_class[c]), -step):
                 drawn.remove(row)
-                for other in entries(by_row, row):
+                for other in _entries(by_row, row):
                     drawn_of_class[other].remove(row)
         steps.append(step)
     return LongTailedDraw(list(drawn), order, counts, steps)
+
+
+def _entries(matrix: csr_array | csc_array, number: int) -> list[int]:
+    """Positions of what is stored in a row of a CSR matrix, or in a column of a CSC matrix."""
+    return matrix.indices[matrix.indptr[number] : matrix.indptr[number + 1]].tolist()
 
 
 def write_id_list(folder: Path, split: str, ids: Sequence[str]) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_array, csr_array
 
-from capnet.data.annotations.label_lists import entries
-
 
 def stratified_holdout(
     labels: csr_array | np.ndarray, size: int, seed: int, groups: Sequence[int] | np.ndarray | None = None
@@ -71,7 +69,7 @@ def stratified_holdout(
 
     while waiting.any():
         rarest = int(np.where(waiting > 0, waiting, np.iinfo(np.int64).max).argmin())
-        for unit in entries(by_class, rarest):
+        for unit in by_class.indices[by_class.indptr[rarest] : by_class.indptr[rarest + 1]].tolist():
             if not placed[unit]:
                 assign(unit, rarest)
     for unit in range(n_units):
