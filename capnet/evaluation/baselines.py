@@ -70,19 +70,16 @@ def fit_linear_probe(
         for fold in np.unique(folds):
             inside, outside = folds != fold, folds == fold
             fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
-            held_out[outside] = expit(_logits(_shrunk(fitted, features[inside]), features[outside]))
+            fitted = _shrunk(fitted, features[inside])
+            held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
         return FittedProbe(probe, held_out, known)
     if validation is None:
         return FittedProbe(probe)
     return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features), validation.known)
 
 
-def _logits(probe: Probe, features: Floats) -> Floats:
-    """Logits [image, class] of ``directions``."""
-    return features @ probe.weight + probe.bias
-
-
 def _shrunk(probe: Probe, features: Floats) -> Probe:
     """The probe with all logits scaled by one factor so that float32 scores stay apart: no rank and no sign changes."""
-    factor = min(1.0, LARGEST_LOGIT / max(float(np.abs(_logits(probe, features)).max(initial=0)), 1e-12))
+    logits = features @ probe.weight + probe.bias
+    factor = min(1.0, LARGEST_LOGIT / max(float(np.abs(logits).max(initial=0)), 1e-12))
     return Probe(probe.centre, probe.weight * factor, probe.bias * factor)

@@ -31,20 +31,6 @@ class Probe:
     bias: Floats
 
 
-@dataclass(frozen=True)
-class Design:
-    """Centred columns, at most as many as rows: under an L2 penalty a rotation changes no score."""
-
-    columns: Floats  # [train image, column]
-    centre: Floats  # [feature]
-    rotation: Floats | None  # [column, feature]
-
-    def coefficients(self, fitted: Floats) -> tuple[Floats, Floats]:
-        """Weight [feature, class] and bias [class] of what was fitted on the columns, [column + 1, class]."""
-        weight = fitted[:-1] if self.rotation is None else self.rotation.T @ fitted[:-1]
-        return weight, fitted[-1] - self.centre @ weight
-
-
 def centre_of(features: Any) -> Floats:
     """The mean feature, float64 [feature], of features [image, view, feature], an array or features of the store."""
     total = np.zeros(features.shape[-1])
@@ -71,17 +57,7 @@ def directions(features: Any, centre: Floats) -> Floats:
     return result
 
 
-def make_design(features: Floats) -> Design:
-    """Columns of features [image, feature]."""
-    centre = features.mean(axis=0)
-    columns = features - centre
-    if len(columns) >= columns.shape[1]:
-        return Design(columns, centre, None)
-    left, size, right = np.linalg.svd(columns, full_matrices=False)
-    return Design(left * size, centre, right)
-
-
-def fit_logistic(columns: Floats, labels: Bools, known: Bools, c: float = C, tolerance: float = TOLERANCE) -> Floats:
+def fit_logistic(columns: Floats, labels: Bools, known: Bools, tolerance: float) -> Floats:
     """Solve one binary problem a class, all at once.
 
     The objective is scikit-learn's: C times the sum of the logistic losses of a class's known rows, plus half the
@@ -92,7 +68,6 @@ def fit_logistic(columns: Floats, labels: Bools, known: Bools, c: float = C, tol
     Args:
         columns: [image, column].
         labels, known: bool [image, class].
-        c: inverse regularisation.
         tolerance: of the largest gradient of the mean loss.
 
     Returns:
@@ -112,7 +87,7 @@ def fit_logistic(columns: Floats, labels: Bools, known: Bools, c: float = C, tol
     )
     coefficients = torch.zeros(x.shape[1], len(usable), requires_grad=True)
     intercept = torch.from_numpy(result[-1, usable]).float().requires_grad_(True)
-    penalty = 0.5 / (c * len(x))
+    penalty = 0.5 / (C * len(x))
     optimiser: torch.optim.Optimizer = torch.optim.LBFGS(
         [coefficients, intercept],
         max_iter=MOST_STEPS,
@@ -143,8 +118,16 @@ def fit_probe(features: Floats, centre: Floats, labels: Bools, known: Bools, tol
         labels, known: bool [image, class].
         tolerance: as in ``fit_logistic``.
     """
-    design = make_design(features)
-    return Probe(centre, *design.coefficients(fit_logistic(design.columns, labels, known, C, tolerance)))
+    mean = features.mean(axis=0)
+    rotation = None
+    if len(features) < features.shape[1]:  # under an L2 penalty a rotation changes no score, and leaves fewer columns
+        left, size, rotation = np.linalg.svd(features - mean, full_matrices=False)
+        columns = left * size
+    else:  # float32 as it is fitted, without a float64 copy on the way
+        columns = np.subtract(features, mean, out=np.empty(features.shape, np.float32), casting="same_kind")
+    fitted = fit_logistic(columns, labels, known, tolerance)
+    weight = fitted[:-1] if rotation is None else rotation.T @ fitted[:-1]
+    return Probe(centre, weight, fitted[-1] - mean @ weight)
 
 
 def probe_logits(probe: Probe, features: Any) -> Floats:
