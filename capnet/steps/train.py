@@ -74,19 +74,13 @@ def train(
     """
     machine = prepare(params.runtime)
     with process_group(machine.device) as group:
-        return _train(params, inputs, outputs["model"], machine, group, log)
-
-
-def _train(
-    params: Params, inputs: dict[str, Path], out: Path, machine: Machine, group: ProcessGroup, log: Log | None
-) -> dict[str, float]:
-    table = read_split(inputs["split"] / "split.parquet")
-    rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
-    _check_rows(rows, val, params, inputs["split"] / "split.parquet")
-    trainer = _trainer(params, inputs, table, machine, group)
-    folder = _state_folder(trainer, inputs)
-    with lock(folder) if group.is_main_process else nullcontext():  # until the folder goes
-        return _fit(trainer, rows, val, folder, inputs["split"], out, log)
+        table = read_split(inputs["split"] / "split.parquet")
+        rows, val = (table[table["split"] == split].reset_index(drop=True) for split in ("train", "val"))
+        _check_rows(rows, val, params, inputs["split"] / "split.parquet")
+        trainer = _trainer(params, inputs, table, machine, group)
+        folder = _state_folder(trainer, inputs)
+        with lock(folder) if group.is_main_process else nullcontext():  # until the folder goes
+            return _fit(trainer, rows, val, folder, inputs["split"], outputs["model"], log)
 
 
 def _fit(
@@ -121,7 +115,10 @@ def _fit(
     if folds is not None:
         members = out_of_fold_logits(trainer, everything, folds, views, plain, folder, last_epoch)
     if refits:
-        tensors = _refit(trainer, everything, views, plain, folder / "refit", result.selected_epoch).tensors
+        again, what = trainer.new_model(), f"refit on {len(everything):,} rows"
+        refit = trainer.fit(again, everything, views, folder / "refit", plain, what=what, last_epoch=last_epoch)
+        again.release_towers()
+        tensors = refit.tensors
     if group.is_main_process:
         blend = None
         if probe is not None:
@@ -220,21 +217,6 @@ def _features(
     return plain, views, val_plain
 
 
-def _refit(
-    trainer: Trainer,
-    rows: pd.DataFrame,
-    views: StoredFeatures | None,
-    plain: StoredFeatures | None,
-    folder: Path,
-    epoch: int,
-) -> Fit:
-    """Train a new model on ``rows``, up to the epoch that was chosen; features as in ``Trainer.fit``."""
-    model = trainer.new_model()
-    fit = trainer.fit(model, rows, views, folder, plain, what=f"refit on {len(rows):,} rows", last_epoch=epoch)
-    model.release_towers()
-    return fit
-
-
 def _write(
     out: Path,
     trainer: Trainer,
@@ -250,7 +232,9 @@ def _write(
         write_json(out / "blend.json", {"schema": SCHEMA, **blend.document(), "candidates": blend.candidates})
         config = config | {"blend": blend.document()}
     save_model(out, tensors, trainer.label_graph, trainer.classes, config)
-    replace_file(out / "history.csv", _history_csv(result))
+    history = pd.DataFrame(result.history, columns=list(HISTORY)).astype({"epoch": int, "step": int})
+    # one line an epoch; empty where a value was not measured
+    replace_file(out / "history.csv", history.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
 
 
 def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -> dict[str, Any]:
@@ -265,9 +249,3 @@ def _config(trainer: Trainer, result: Fit, val: pd.DataFrame, split_dir: Path) -
         "validation_extra_labels": bool(read_json(note).get("extra_labels", False)) if note.is_file() else False,
         "trained_parameters": sum(tensor.numel() for tensor in result.tensors.values()),
     }
-
-
-def _history_csv(result: Fit) -> str:
-    """One line an epoch; empty where a value was not measured."""
-    frame = pd.DataFrame(result.history, columns=list(HISTORY)).astype({"epoch": int, "step": int})
-    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6f")

@@ -52,15 +52,11 @@ class LateLosses:
         values: list[float] = torch.stack([loss for loss, _, _ in self.waiting]).tolist()
         for value, (_, finite, batch) in zip(values, self.waiting, strict=True):
             if not math.isfinite(value):
-                raise _not_finite(finite.tolist(), [self.image_ids[row] for row in batch.tolist()], epoch)
+                rows = batch[~finite.numpy(force=True)]
+                raise DataError(
+                    f"the loss stopped being a number in epoch {epoch}",
+                    f"images {some([self.image_ids[row] for row in (rows if len(rows) else batch)], 8)}",
+                    "check these images, or lower the learning rates in train.optimiser",
+                )
         self.waiting = []
         return values
-
-
-def _not_finite(finite: list[bool], image_ids: list[str], epoch: int) -> DataError:
-    broken = [name for name, fine in zip(image_ids, finite, strict=True) if not fine] or image_ids
-    return DataError(
-        f"the loss stopped being a number in epoch {epoch}",
-        f"images {some(broken, 8)}",
-        "check these images, or lower the learning rates in train.optimiser",
-    )
