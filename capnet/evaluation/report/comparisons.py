@@ -20,7 +20,6 @@ from capnet.evaluation.report.words import (
     fixed,
     interval,
     percent,
-    points,
     shorten,
     whole,
 )
@@ -47,19 +46,8 @@ def against_zero_shot(inputs: Inputs) -> Part:
     gains = frame.assign(gain=frame["ap"] - frame["ap_zero_shot"]).sort_values("gain", ascending=False, kind="stable")
     better, worse = int((gains["gain"] > 0).sum()), int((gains["gain"] < 0).sum())
 
-    def listed(part: pd.DataFrame) -> list[Part]:
-        return [
-            {
-                "name": row["class"],
-                "bucket": row["bucket"],
-                "before": percent(row["ap_zero_shot"]),
-                "pair": pair_cell(row["ap_zero_shot"], row["ap"]),
-                "after": percent(row["ap"]),
-                "gain": points(row["gain"]),
-                "positives": whole(row["positives"]),
-            }
-            for row in part.to_dict("records")
-        ]
+    def listed(part: pd.DataFrame) -> list[dict[Any, Any]]:
+        return [{**row, "pair": pair_cell(row["ap_zero_shot"], row["ap"])} for row in part.to_dict("records")]
 
     groups = (
         [{"title": "Every class, largest gain first", "rows": listed(gains)}]

@@ -37,25 +37,16 @@ def premise(inputs: Inputs) -> Part:
         default=0.0,
     )
     ends = (math.floor(min(lowest, 0.0) * 5) / 5, 1.0)
-    rows = []
-    for name, item in premises.items():
-        rows.append(
-            {
-                "bucket": name,
-                "title": "All classes" if name == "all" else MEANS[name],
-                "classes": item.classes,
-                "left_out": item.left_out,
-                "graph": fixed(item.graph, 2),
-                "counts": fixed(item.counts, 2),
-                "difference": fixed(item.difference, 2, sign=True),
-                "interval": (
-                    f"{fixed(item.low, 2, sign=True)} to {fixed(item.high, 2, sign=True)}"
-                    if math.isfinite(item.low)
-                    else ""
-                ),
-                "pair": pair_cell(item.counts, item.graph, *ends),
-            }
-        )
+    rows = [
+        vars(item)
+        | {
+            "bucket": name,
+            "title": "All classes" if name == "all" else MEANS[name],
+            "interval": _interval(item) if math.isfinite(item.low) else "",
+            "pair": pair_cell(item.counts, item.graph, *ends),
+        }
+        for name, item in premises.items()
+    ]
     source = str(inputs.graph.metadata.get("source", "text"))
     words = {
         "text": "text encoder",
@@ -82,8 +73,7 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
         )
     numbers = (
         f"mean Spearman {fixed(item.graph, 2)} against {fixed(item.counts, 2)} over {item.classes} classes, difference"
-        f" {fixed(item.difference, 2, sign=True)} with 95 % interval {fixed(item.low, 2, sign=True)} to"
-        f" {fixed(item.high, 2, sign=True)}"
+        f" {fixed(item.difference, 2, sign=True)} with 95 % interval {_interval(item)}"
     )
     start = {
         "graph": f"Here the label graph ({source}) is the better guide {where}",
@@ -93,6 +83,10 @@ def premise_sentence(premises: Mapping[str, Premise], source: str) -> str:
         "even": f"Here neither is shown to be the better guide {where}",
     }[item.verdict]
     return f"{start}: {numbers}."
+
+
+def _interval(item: Premise) -> str:
+    return f"{fixed(item.low, 2, sign=True)} to {fixed(item.high, 2, sign=True)}"
 
 
 def neighbours(inputs: Inputs) -> Part:
@@ -109,7 +103,7 @@ def neighbours(inputs: Inputs) -> Part:
     limit = LONG_NAME if len(names) <= MANY_CLASSES else SHORT_NAME
     index = {name: position for position, name in enumerate(names)}
     rows = []
-    for row in shown_rows(inputs.per_class).to_dict("records"):
+    for row in shown_rows(inputs.per_class):
         i = index[row["class"]]
         cells = [
             {"name": shorten(names[j], limit), "weight": significant(weight), "seen": j in companions[i]}

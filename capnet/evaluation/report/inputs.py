@@ -10,17 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import (
-    Classes,
-    LabelGraph,
-    check_schema,
-    read_classes,
-    read_csv_rows,
-    read_graph,
-    read_json,
-    read_split,
-)
-from capnet.contracts.stage_json import read_evaluation
+from capnet.contracts import Classes, LabelGraph, read_classes, read_csv_rows, read_graph, read_json, read_split
+from capnet.contracts.stage_json import read_evaluation, read_model_config
 from capnet.errors import ContractError
 from capnet.evaluation.split_rows import SplitRows, make_split, served_test_scores
 from capnet.evaluation.thresholds import read_thresholds
@@ -72,10 +63,9 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
     """
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
-    config = read_json(model_dir / "config.json")
+    config = read_model_config(model_dir)
     thresholds = read_thresholds(evaluation_dir / "thresholds.json")
     for content, path in ((config, model_dir / "config.json"), (thresholds, evaluation_dir / "thresholds.json")):
-        check_schema(content, path)
         if content.get("class_fingerprint") != classes.fingerprint:
             raise ContractError(
                 "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
@@ -127,8 +117,8 @@ def _read_history(path: Path) -> pd.DataFrame:
     return frame
 
 
-def shown_rows(per_class: pd.DataFrame) -> pd.DataFrame:
-    """All classes, or the most and the least frequent where there are too many for one page."""
-    if len(per_class) <= ROWS_SHOWN:
-        return per_class
-    return pd.concat([per_class.head(ROWS_SHOWN // 3), per_class.tail(ROWS_SHOWN - ROWS_SHOWN // 3)])
+def shown_rows(per_class: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Of all classes, or of the most and the least frequent where there are too many for one page."""
+    if len(per_class) > ROWS_SHOWN:
+        per_class = pd.concat([per_class.head(ROWS_SHOWN // 3), per_class.tail(ROWS_SHOWN - ROWS_SHOWN // 3)])
+    return per_class.to_dict("records")

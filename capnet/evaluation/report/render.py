@@ -11,12 +11,12 @@ import numpy as np
 
 from capnet.config import Report
 from capnet.errors import counted
-from capnet.evaluation.report import comparisons, sections
+from capnet.evaluation.report import comparisons, sections, words
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
 from capnet.evaluation.report.thumbnails import PER_CLASS, worst_images
-from capnet.evaluation.report.words import GLYPHS, chosen_on, flatten, objectives_in_words
+from capnet.evaluation.report.words import flatten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -69,7 +69,7 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
             **contents(inputs),
             pictures=_pictures(inputs, data_root, settings),
             per_class_pictures=PER_CLASS,
-            glyphs=GLYPHS,
+            glyphs=words.GLYPHS,
             script=Markup(SORT_SCRIPT),
             script_hash=digest,
         )
@@ -80,13 +80,16 @@ def templates() -> Environment:
     """Where the pages of this folder are; all that they show is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    filters = (words.fixed, words.percent, words.points, words.whole)
+    environment.filters |= {function.__name__: function for function in filters}
+    return environment
 
 
 def contents(inputs: Inputs) -> dict[str, Any]:
@@ -117,8 +120,8 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "training": sections.training(inputs),
         "reliability": reliability_charts(inputs),
         "thresholds": {
-            "objective": objectives_in_words(inputs.thresholds),
-            "source": chosen_on(inputs.thresholds.get("source"), ""),
+            "objective": words.objectives_in_words(inputs.thresholds),
+            "source": words.chosen_on(inputs.thresholds.get("source"), ""),
             "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
         },
         "bootstrap": _bootstrap(inputs),

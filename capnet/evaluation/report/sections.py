@@ -17,7 +17,6 @@ from capnet.evaluation.report.words import (
     as_float,
     blend_in_words,
     difference,
-    fixed,
     interval,
     percent,
     shorten,
@@ -186,39 +185,25 @@ def overview(inputs: Inputs) -> Part:
 
 
 def class_rows(inputs: Inputs) -> list[Part]:
-    """One row a class for the table of average precisions and the table of thresholds."""
+    """The columns of per_class.csv and some cells: one row a class, for the tables of precisions and of thresholds."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
     critical = {item.name for item in inputs.classes.items if item.critical}
     rows = []
-    for row in shown_rows(inputs.per_class).to_dict("records"):
+    for row in shown_rows(inputs.per_class):
         threshold = chosen.get(row["class"], {})
-        spread = {"ap_low": row["ap_low"], "ap_high": row["ap_high"]}
-        rows.append(
-            {
-                "name": row["class"],
-                "bucket": row["bucket"],
-                "train": whole(row["train_count"]),
-                "positives": whole(row["positives"]),
-                "bar": bar_cell(row["ap"], row["ap_low"], row["ap_high"], row["ap_zero_shot"]),
-                "ap": percent(row["ap"]),
-                "interval": interval(spread, "ap") if math.isfinite(row["ap"]) else "",
-                "single_view": percent(row["ap_single_view"]),
-                "zero_shot": percent(row["ap_zero_shot"]),
-                "probe": percent(row["ap_linear_probe"]),
-                "threshold": fixed(threshold.get("threshold", row["threshold"]), 3),
-                "marks": [
-                    *(["critical"] if row["class"] in critical else []),
-                    *(["borrowed"] if threshold.get("borrowed", row["borrowed"]) else []),
-                    *([] if threshold.get("reached", True) else ["objective not reached"]),
-                ],
-                "val_positives": whole(threshold.get("positives")),
-                "val_precision": percent(threshold.get("precision")),
-                "val_recall": percent(threshold.get("recall")),
-                "precision": percent(row["precision"]),
-                "recall": percent(row["recall"]),
-                "f1": percent(row["f1"]),
-            }
-        )
+        marks = {
+            "critical": row["class"] in critical,
+            "borrowed": threshold.get("borrowed", row["borrowed"]),
+            "objective not reached": not threshold.get("reached", True),
+        }
+        cells = {
+            "bar": bar_cell(row["ap"], row["ap_low"], row["ap_high"], row["ap_zero_shot"]),
+            "interval": interval(row, "ap") if math.isfinite(row["ap"]) else "",
+            "threshold": threshold.get("threshold", row["threshold"]),
+            "marks": [mark for mark, is_set in marks.items() if is_set],
+            "chosen": threshold,
+        }
+        rows.append(row | cells)
     return rows
 
 
