@@ -28,7 +28,8 @@ from capnet.contracts import (
     write_json,
     write_tensors,
 )
-from capnet.contracts.stage_json import read_model_config
+from capnet.contracts.forms import check
+from capnet.contracts.stage_json import ModelConfig
 from capnet.errors import ContractError
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
@@ -111,11 +112,12 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         ConfigError: there is no such backbone.
         DataError: the backbone's weights are missing; a packed folder needs none.
     """
-    config = read_json(folder / "config.json")
-    check_schema(config, folder / "config.json")
-    with reading(folder / "config.json"):
-        tte, settings, backbone, weight_hash = _settings(config, folder / "config.json")
-    config = read_model_config(folder)
+    path = folder / "config.json"
+    config = read_json(path)
+    check_schema(config, path)
+    with reading(path):
+        tte, settings, backbone, weight_hash = _settings(config, path)  # says more of another version than the form
+        check(ModelConfig, config)
     classes = read_classes(folder / "classes.json", config.get("class_fingerprint", ""))
     graph = read_graph(folder / "graph.safetensors", classes)
     tensors, metadata = read_tensors(folder / "model.safetensors")
@@ -131,15 +133,14 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
     if towers.weight_hash != weight_hash:
         raise ContractError(
             "the backbone's weights differ from those the model was trained on",
-            str(folder / "config.json"),
+            str(path),
             "use the same weight file, or train again",
         )
     check_graph(graph, classes, towers, str(folder / "graph.safetensors"))
     if model is None:
         model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
-    with reading(folder / "config.json"):
-        model.weights = _weights(config, model, folder / "config.json")
+    model.weights = _weights(config, model, path)
     return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
 
 
@@ -189,8 +190,7 @@ def _weights(config: Mapping[str, Any], model: CapNet, path: Path) -> dict[str, 
     members = {"capnet", "zero_shot"} | {
         name for name in ("class_head", "linear_probe") if getattr(model, name) is not None
     }
-    numbers = [value for value in weights.values() if isinstance(value, int | float) and 0 <= value <= 1]
-    if not set(weights) <= members or len(numbers) != len(weights) or abs(sum(numbers) - 1) > 1e-6:
+    if not set(weights) <= members or abs(sum(weights.values()) - 1) > 1e-6:
         what = f"blend.weights are {weights}, of a model with {', '.join(sorted(members))}"
         raise ContractError(what, str(path), "train again: the weights are 0 to 1 and sum to 1")
     return {name: float(value) for name, value in weights.items()}
