@@ -156,6 +156,9 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "capnet/data-md5": origin.get("data_md5", ""),
         "capnet/git-revision": origin.get("git_revision", ""),
     }
+    # what KServe's webhook looks for in a container of one's own, and folders that any user may write to
+    environment = {"STORAGE_URI": address, "HOME": "/tmp", "CAPNET_STATE": "/tmp/capnet"}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
     resources: dict[str, dict[str, str]] = {
         "requests": {"cpu": deployment.cpu, "memory": deployment.memory},
         "limits": {"memory": deployment.memory},
@@ -167,7 +170,7 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
         "image": deployment.image,
         "command": ["python", "-m", "capnet.serving.server"],
         "args": [f"--model={MODELS}", "--host=0.0.0.0", f"--port={PORT}"],
-        "env": [{"name": name, "value": value} for name, value in _environment(address).items()],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 3},
         "startupProbe": {"httpGet": {"path": "/ping", "port": PORT}, "periodSeconds": 5, "failureThreshold": 60},
@@ -197,13 +200,6 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
             }
         },
     }
-
-
-def _environment(address: str) -> dict[str, str]:
-    """STORAGE_URI is what KServe's webhook looks for in a container of one's own; the rest has to be writable for any
-    user.
-    """
-    return {"STORAGE_URI": address, "HOME": "/tmp", "CAPNET_STATE": "/tmp/capnet", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def render(content: Mapping[str, Any]) -> str:

@@ -47,14 +47,6 @@ def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
     )
 
 
-def table_schema(names: list[str]) -> pa.Schema:
-    """Of the Parquet file of a model with the classes ``names``."""
-    import pyarrow as pa
-
-    fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
-    return pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in names)])
-
-
 @contextmanager
 def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Write tables as one Parquet file, whose row groups have GROUP_ROWS images however small the tables are."""
@@ -92,7 +84,8 @@ def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     """
     import pyarrow as pa
 
-    schema = table_schema(served.names)
+    fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
+    schema = pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in served.names)])
     with row_groups(path, schema) as add:
         yield lambda frame: add(pa.Table.from_pandas(wide(frame, served), schema, preserve_index=False))
 

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -204,8 +204,10 @@ def predict(
     """
     writer = format_of(out)
     folder = out.with_name(f".{out.name}.parts")
-    note, key = folder / "key.json", _key(served.identity, source, part)
-    if folder.exists() and _read_key(note) != key:
+    note, key, earlier = folder / "key.json", _key(served.identity, source, part), None
+    with suppress(CapnetError):
+        earlier = read_json(note)
+    if folder.exists() and earlier != key:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(note, key)
@@ -233,13 +235,6 @@ def _key(identity: str, source: Source, part: int) -> str:
     for name in source.names:
         digest.update(json.dumps(name).encode())
     return digest.hexdigest()
-
-
-def _read_key(note: Path) -> str:
-    try:
-        return str(read_json(note))
-    except CapnetError:
-        return ""
 
 
 def frames(parts: Iterator[ScoredPart], sizes: Sequence[int], advance: Advance) -> Iterator[pd.DataFrame]:
