@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -46,7 +47,5 @@ def doubtful_labels(labels: Bools, known: Bools, probabilities: Floats, most: in
                 for i in order[:most]
             ]
         )
-    missing, wrong = kinds
-    turns = [doubt for pair in zip(missing, wrong, strict=False) for doubt in pair]
-    longer = missing if len(missing) > len(wrong) else wrong
-    return (turns + longer[len(turns) // 2 :])[:most]
+    turns = chain.from_iterable(zip_longest(*kinds))
+    return [doubt for doubt in turns if doubt is not None][:most]

@@ -4,7 +4,7 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from capnet.config import Evaluate, Params
-from capnet.config.results import Threshold
 from capnet.contracts import (
     SPLITS,
     Classes,
@@ -151,7 +150,7 @@ def evaluate_scores(
         if probe is not None and probe.held_out is not None:
             val.scores["linear_probe"] = probe.held_out[-len(val.rows) :]
 
-    chosen, source = thresholds(val, held_out, probe, config, objectives_of(classes, config.threshold))
+    chosen, source = thresholds(val, held_out, probe, config, classes)
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = compare_on_test_rows(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
@@ -204,14 +203,8 @@ def fit_missing_probe(
     return fit_linear_probe(rows, folds=folds)
 
 
-def objectives_of(classes: Classes, settings: Threshold) -> list[str]:
-    """What the threshold of each class is for."""
-    critical = settings.critical_objective or settings.objective
-    return [critical if item.critical else settings.objective for item in classes.items]
-
-
 def thresholds(
-    val: SplitRows, held_out: SplitRows | None, probe: FittedProbe | None, config: Evaluate, objectives: Sequence[str]
+    val: SplitRows, held_out: SplitRows | None, probe: FittedProbe | None, config: Evaluate, classes: Classes
 ) -> tuple[dict[str, Thresholds], str]:
     """Thresholds by variant and where those of what is served come from.
 
@@ -220,11 +213,15 @@ def thresholds(
         held_out: rows with scores by models that had not seen them; None where there are none.
         probe: with its held-out scores, where it has some.
         config: the section ``evaluate``.
-        objectives: one a class.
+        classes: critical ones may have an objective of their own.
 
     Returns:
         Thresholds by variant, without variants that have no scores on those rows; and val, out_of_fold or none.
     """
+
+    settings = config.threshold
+    critical = settings.critical_objective or settings.objective
+    objectives = [critical if item.critical else settings.objective for item in classes.items]
 
     def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:
         return choose_thresholds(
@@ -232,7 +229,7 @@ def thresholds(
             known,
             scores,
             objectives,
-            config.threshold.min_positives,
+            settings.min_positives,
             config.calibration_prior,
             known_groups(split.rows["group"].tolist()),
         )
