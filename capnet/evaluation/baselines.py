@@ -1,4 +1,5 @@
-"""The linear probe: what a hurried user would fit instead, logistic regressions on frozen pooled features.
+"""The linear probe: what a hurried user would fit instead, logistic regressions on frozen pooled features. Stage train
+fits it and leaves it in the model folder, stage evaluate reads it.
 
 One binary problem per class (scikit-learn's objective, solved for all classes at once), on the directions of features.
 Nothing is chosen: with few validation rows a choice among strengths, scalings and class weights followed their noise.
@@ -7,12 +8,14 @@ Nothing is chosen: with few validation rows a choice among strengths, scalings a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from capnet.contracts import check_tensors, read_tensors, reading, write_tensors
 from capnet.evaluation.logistic import ROUGH, C, Probe, centre_of, directions, fit_probe, probe_scores
 from capnet.evaluation.metrics import Bools, Floats
 from capnet.progress import bar
@@ -76,6 +79,35 @@ def fit_linear_probe(
     if validation is None:
         return FittedProbe(probe)
     return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features), validation.known)
+
+
+def write_probe(path: Path, fitted: FittedProbe) -> None:
+    """Keep the probe that stage train fitted, so that stage evaluate need not fit it again."""
+    import torch
+
+    held_out = {"held_out": fitted.held_out, "held_out_known": fitted.held_out_known}
+    arrays = vars(fitted.probe) | {name: item for name, item in held_out.items() if item is not None}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}
+    write_tensors(path, tensors, fitted.document())
+
+
+def read_probe(path: Path) -> FittedProbe | None:
+    """What ``write_probe`` wrote.
+
+    Returns:
+        The probe, or None where there is no such file.
+
+    Raises:
+        ContractError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    tensors, _ = read_tensors(path)
+    check_tensors(tensors, {"centre": (None,), "weight": (None, None), "bias": (None,)}, path)
+    with reading(path):
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        probe = Probe(arrays["centre"], arrays["weight"], arrays["bias"])
+        return FittedProbe(probe, arrays.get("held_out"), arrays.get("held_out_known"))
 
 
 def _shrunk(probe: Probe, features: Floats) -> Probe:

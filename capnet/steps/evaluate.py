@@ -27,12 +27,11 @@ from capnet.contracts import (
 )
 from capnet.data.sources.root import local_root
 from capnet.data.splits.stratify import stratified_folds
-from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe
+from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe, read_probe
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Bools, Floats
-from capnet.evaluation.probe_file import read_probe
 from capnet.evaluation.results import (
     calibration_document,
     compare_on_test_rows,
@@ -86,9 +85,7 @@ def evaluate(
     scorer = Scorer(model_dir, params.runtime)
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
-    train_features = None
-    if fits:
-        train_features = scorer.frozen(rows["train"], root, "training (test-time views of)")
+    train_features = scorer.frozen(rows["train"], root, "training (test-time views of)") if fits else None
     path, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
     has_held_out = path.is_file() and (val is None or config.get("refit_rows"))
     out_of_fold, views = read_predictions(path) if has_held_out else None, config["tte"]

@@ -28,9 +28,8 @@ from capnet.contracts import (
 from capnet.data.images.stored_features import StoredFeatures, join_views
 from capnet.data.sources.root import local_root
 from capnet.errors import ConfigError, DataError
-from capnet.evaluation.baselines import FittedProbe
+from capnet.evaluation.baselines import FittedProbe, write_probe
 from capnet.evaluation.blend import Blend
-from capnet.evaluation.probe_file import write_probe
 from capnet.model.backbones import load_towers
 from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model

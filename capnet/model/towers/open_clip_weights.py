@@ -236,9 +236,7 @@ def _require_quick_gelu(name: str, source: str) -> None:
 
 
 def _weights_error(settings: Backbone, error: Exception) -> DataError:
-    reason = (  # of a KeyError the text alone says nothing
-        f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of a KeyError the text says nothing
     weights = f"weights of {settings.name}"
     if settings.pretrained.startswith("local-dir:") or _looks_like_path(settings.pretrained):
         what, todo = _layout(str(error), Path(settings.pretrained)) or (

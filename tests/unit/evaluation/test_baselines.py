@@ -13,10 +13,9 @@ from sklearn.preprocessing import normalize
 
 from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ContractError
-from capnet.evaluation.baselines import ProbeRows, fit_linear_probe
+from capnet.evaluation.baselines import ProbeRows, fit_linear_probe, read_probe, write_probe
 from capnet.evaluation.logistic import CHUNK, C, centre_of, directions, fit_probe, probe_logits, probe_scores
 from capnet.evaluation.metrics import average_precision, mean_over
-from capnet.evaluation.probe_file import read_probe, write_probe
 from capnet.model.members import LinearProbe
 
 VIEWS = 3
