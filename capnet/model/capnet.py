@@ -219,15 +219,14 @@ class CapNet(nn.Module):
             cosines = self.image_features(pooled, adapted=False) @ zero_shot.T
         return self.class_head(pooled, cosines)
 
-    def members(self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None) -> dict[str, Tensor]:
+    def members(self, pooled: Tensor, classes: ClassFeatures, plain: Tensor) -> dict[str, Tensor]:
         """Logits [image, class] of each member that this model has; ``capnet`` is the paper's five parts.
 
         Args:
             pooled: features of the tower with its adapters, [image, pooled].
             classes: text features.
-            pooled_plain: features of the tower without them; by default the same, as they are for a frozen tower.
+            plain: features of the tower without them; the same for a frozen tower, and where they are not needed.
         """
-        plain = pooled if pooled_plain is None else pooled_plain
         logits = {"capnet": self.logits(self.image_features(pooled), classes.refined)}
         if self.class_head is not None:
             logits["class_head"] = self._head_logits(pooled, classes.zero_shot)
@@ -240,32 +239,27 @@ class CapNet(nn.Module):
         weighted = [weight * members[name] for name, weight in self.weights.items() if weight]
         return torch.stack(weighted).sum(dim=0)
 
-    def score(
-        self, pooled: Tensor, classes: ClassFeatures, pooled_plain: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def score(self, pooled: Tensor, classes: ClassFeatures, plain: Tensor) -> tuple[Tensor, Tensor]:
         """Served and zero-shot logits, each [image, class], of what ``members`` takes."""
-        members = self.members(pooled, classes, pooled_plain)
+        members = self.members(pooled, classes, plain)
         return self.served(members), members["zero_shot"]
 
     @torch.no_grad()
-    def ensemble(
-        self, views: Tensor, classes: ClassFeatures, average: str, views_plain: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def ensemble(self, views: Tensor, classes: ClassFeatures, average: str, plain: Tensor) -> tuple[Tensor, Tensor]:
         """Served and zero-shot scores of images, averaged over their views.
 
         Args:
             views: features of the tower with its adapters, [image, view, pooled].
             classes: text features.
             average: as in ``average_views``.
-            views_plain: as ``pooled_plain`` in ``members``, [image, view, pooled].
+            plain: as in ``members``, [image, view, pooled].
 
         Returns:
             Each float32 [image, class] in [0, 1].
         """
-        plain = None if views_plain is None else views_plain.flatten(0, 1)
         served, zero_shot = (
             average_views(logits.view(*views.shape[:2], -1), average)
-            for logits in self.score(views.flatten(0, 1), classes, plain)
+            for logits in self.score(views.flatten(0, 1), classes, plain.flatten(0, 1))
         )
         return served, zero_shot
 

@@ -89,9 +89,9 @@ class Served:
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
                 views = part.features.to(scorer.machine.device)
-                scores = model.ensemble(
-                    views[:, :, 0], scorer.class_features, scorer.loaded.tte.average, views[:, :, -1] if plain else None
-                )[0].numpy(force=True)
+                average = scorer.loaded.tte.average
+                served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
+                scores = served.numpy(force=True)
             yield ScoredPart([item.path for item in part.items], part.faults, scores)
 
     def scores(self, paths: Sequence[Path]) -> np.ndarray:

@@ -51,7 +51,7 @@ class Graph(nn.Module):
         assert isinstance(refined, Tensor)
         assert isinstance(zero_shot, Tensor)
         pooled = model.pooled(images)
-        plain = model.pooled(images, adapted=False) if model.needs_plain_features else None
+        plain = model.pooled(images, adapted=False) if model.needs_plain_features else pooled
         return model.score(pooled, ClassFeatures(refined, zero_shot), plain)[0]
 
 

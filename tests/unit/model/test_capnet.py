@@ -42,7 +42,7 @@ def test_zero_shot_ranks_as_plain_cosine_even_with_the_centring_projector(lit):
     given = images(lit, 6)
     with torch.no_grad():
         pooled = model.pooled(given)
-        _, zero_shot = model.score(pooled, model.class_features())
+        _, zero_shot = model.score(pooled, model.class_features(), pooled)
         cosine = (
             torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)
             @ torch.nn.functional.normalize(lit.text([f"a photo of a {name}." for name in NAMES]), dim=-1).T
@@ -130,9 +130,9 @@ def test_views_are_averaged_as_logits_or_as_probabilities_and_mixed_with_zero_sh
         [model.logits(torch.nn.functional.normalize(views[:, i], dim=-1), classes.zero_shot) for i in range(5)]
     ).double()
     mixed = 0.75 * trained + 0.25 * plain
-    served, zero_shot = model.ensemble(views, classes, "logits")
+    served, zero_shot = model.ensemble(views, classes, "logits", views)
     assert torch.allclose(served, mixed.mean(dim=0).sigmoid().float(), atol=1e-6)
     assert torch.allclose(zero_shot, plain.mean(dim=0).sigmoid().float(), atol=1e-6)
     assert torch.allclose(
-        model.ensemble(views, classes, "probabilities")[0], mixed.sigmoid().mean(dim=0).float(), atol=1e-6
+        model.ensemble(views, classes, "probabilities", views)[0], mixed.sigmoid().mean(dim=0).float(), atol=1e-6
     )

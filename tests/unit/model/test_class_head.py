@@ -20,7 +20,7 @@ def test_before_training_the_head_is_zero_shot_up_to_its_scale_and_bias(lit):
     model = build(lit, **HEAD, head={"logit_scale": 7.0, "bias_init": -2.0})
     with torch.no_grad():
         pooled = lit.image.pooled(images(lit, 5))
-        members = model.members(pooled, model.class_features())
+        members = model.members(pooled, model.class_features(), pooled)
         v = torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)
         t = torch.nn.functional.normalize(
             lit.centre(lit.text([f"a photo of a {name}." for name in ("dog", "cat", "traffic light", "bus")])), dim=-1
