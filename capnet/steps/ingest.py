@@ -187,10 +187,10 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Probl
         parent = PurePosixPath(rows["path"].iloc[row]).parent
         groups.setdefault(row if (root / parent).is_dir() else parent, []).append((row, fault))
     problems = []
-    for parent, ((row, fault), *others) in groups.items():
+    for folder, ((row, fault), *others) in groups.items():
         if others:
             todo = fault.todo or _advice(root, rows["path"].iloc[row], "missing")
-            fault = replace(fault, what=f"{1 + len(others)} images in {str(parent)!r} are missing", todo=todo)
+            fault = replace(fault, what=f"{1 + len(others)} images in {str(folder)!r} are missing", todo=todo)
         problems.append(fault)
     return problems
 

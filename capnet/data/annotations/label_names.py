@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed
+from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
 from capnet.errors import Problem, counted, some
@@ -23,7 +24,12 @@ NOTHING = {"blank", "empty", "nothing", "none", "no animal", "no finding"}
 A_LIST = re.compile(r"""\[\s*(['"].*['"])?\s*\]""")  # as Python and JSON write one
 OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
+SEVERAL = 5  # labels made of other labels with a space between them
 DIGITS = 9  # of an index
+DIGITS_OF = re.compile(r"\d+")
+COMPARED = 2000  # labels whose spelling is compared
+# a label of at most so many images may be another one misspelt that so many times as many have
+RARE, MUCH_MORE, NEARLY = 2, 10, 0.85
 
 
 def classes_of(
@@ -158,6 +164,12 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
                 f" {settings.classes}"
             )
             problems.append(Problem(what, str(table.path), todo))
+    spaced = [name for name in names if " " in name]
+    compound = [name for name in spaced if {*name.split()} <= known]
+    if len(compound) >= SEVERAL and 2 * len(compound) >= len(
+        spaced
+    ):  # of two or three, as 'fire truck', it says little
+        doubtful |= dict.fromkeys(compound)
     if not doubtful or problems:
         return problems, []
     verb = "looks" if len(doubtful) == 1 else "look"
@@ -165,6 +177,32 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
         f"{len(doubtful)} of {counted(len(names), 'class', 'classes')} {verb} like several labels:"
         f" {some(list(map(repr, doubtful)), 3)}; ingest.separator is {settings.separator!r}. Where these are names,"
         f" list all classes in {settings.classes}"
+    ]
+
+
+def misspelt(labels: LabelLists, names: list[str], settings: Ingest) -> list[str]:
+    """A warning where a rare label is spelled nearly like a frequent one, as 'catt' and 'cat' are.
+
+    Args:
+        labels: of all images; a code is a position in ``names``.
+        names: of the labels.
+        settings: the section ``ingest``.
+    """
+    if len(names) > COMPARED:
+        return []
+    counts = {names[code]: count for code, count in Counter(labels.codes).items()}
+    alike = []
+    for name in sorted(name for name, count in counts.items() if count <= RARE):
+        frequent = [other for other, count in counts.items() if count >= MUCH_MORE * counts[name]]
+        close = difflib.get_close_matches(name, frequent, n=1, cutoff=NEARLY)
+        # numbers tell classes apart that are called alike
+        if close and DIGITS_OF.sub("", close[0]) != DIGITS_OF.sub("", name):
+            alike.append(f"{name!r} (on {counted(counts[name], 'image')}) like {close[0]!r} (on {counts[close[0]]:,})")
+    if not alike:
+        return []
+    return [
+        f"{counted(len(alike), 'label')} spelled nearly like a frequent one: {some(alike)}. Correct what is a mistake;"
+        f" with the classes listed in {settings.classes} other names are refused"
     ]
 
 

@@ -6,6 +6,8 @@ import csv
 import difflib
 import gzip
 import io
+import json
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +25,11 @@ MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that 
 ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
+# what other programs call a column
+USUAL_NAMES = {
+    "path": ("file", "filename", "file_name", "filepath", "image", "image_path"),
+    "labels": ("classes", "class", "tags", "category", "categories"),
+}
 UNPACKS = f"more than {MOST_UNPACKED:,} bytes, and {MOST_TIMES} times the file's: it could fill the memory"
 
 
@@ -237,9 +244,13 @@ def _header_problems(
 ) -> list[Problem]:
     header, where = table.header, table.where(1)
     missing = {*required} - {*header}
-    divided = [{part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)]
-    if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided))):
-        return [Problem("the columns are not separated by commas", where, "save the file as comma separated CSV")]
+    divided = {
+        mark: {part for cell in header for part in cell.split(mark)} for mark in ";\t" if mark in "".join(header)
+    }
+    if divided and (len(header) == 1 or (missing and any(missing <= names for names in divided.values()))):
+        table.header = []  # it names no column
+        todo = f"save the file as comma separated CSV: `{_with_commas(table.path, next(iter(divided)))}`"
+        return [Problem("the columns are not separated by commas", where, todo)]
     problems = [
         Problem(f"column {name!r} appears twice", where, "remove one")
         for name, times in sorted(Counter(header).items())
@@ -247,7 +258,7 @@ def _header_problems(
     ]
     for name in required:
         if name not in header:
-            close = difflib.get_close_matches(name, header, n=1, cutoff=0.6)
+            close = similar_columns(name, header)
             todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
             problems.append(Problem(f"column {name!r} is missing: {table.found}", where, todo))
     known = {*columns, *classes}
@@ -257,3 +268,16 @@ def _header_problems(
             todo = f"did you mean {close[0]!r}? give it another name if not"
             problems.append(Problem(f"column {name!r} would be ignored", where, todo))
     return problems
+
+
+def similar_columns(name: str, header: Sequence[str]) -> list[str]:
+    """The column that ``name`` may be meant by, if any: spelled nearly so, or a usual name for the same."""
+    usual = [column for column in header if column.lower() in USUAL_NAMES.get(name, ())]
+    return difflib.get_close_matches(name, header, n=1, cutoff=0.6) or usual[:1]
+
+
+def _with_commas(path: Path, mark: str) -> str:
+    """A command that writes the table with commas."""
+    file, sep = json.dumps(str(path)), json.dumps(mark)
+    read = f"pandas.read_csv({file}, sep={sep}, dtype=str, keep_default_na=False)"
+    return f"python -c {shlex.quote(f'import pandas; {read}.to_csv({file}, index=False)')}"

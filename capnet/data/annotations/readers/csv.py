@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts import SPLITS
 from capnet.data.annotations.class_list import Listed, read_classes_csv
-from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of
+from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
-from capnet.data.annotations.tables import Table, open_table
+from capnet.data.annotations.tables import Table, open_table, similar_columns
 from capnet.errors import MOST, DataError, Problem
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
     names = [name for name, _, _ in listed or []]
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
-    if not table.header or table.problems or listed == []:
-        raise DataError(problems=[*table.problems, *problems])
     wide = "labels" not in table.header
+    missing = _missing_labels(table, listed, settings) if table.header and wide else []
+    if not table.header or table.problems or missing or listed == []:
+        raise DataError(problems=[*table.problems, *missing, *problems])
     if wide:
-        _refuse_a_table_without_labels(table, listed, settings)
         _refuse_classes_in_other_columns(names, settings)
     cells = _Cells(table, settings, names if wide else [])
     for line, row in table:
@@ -73,6 +73,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         raise DataError(problems=problems)
     classes, index, mistakes, warnings = classes_of(table, cells.tokens, listed, settings)
     codes, strange = codes_of(table, cells.rows, list(cells.tokens), index, settings)
+    if listed is None:
+        warnings += misspelt(cells.rows.labels, list(cells.tokens), settings)
     warnings += _without_groups(table.header, names)
     return make_rows(cells.rows, classes, [*problems, *mistakes, *strange], codes=codes, warnings=warnings)
 
@@ -92,6 +94,8 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
         " --out data"
     )
+    if str(folder).startswith("~"):
+        todo = "write the whole path: only a shell reads ~ as your own folder"
     if not entries:
         raise DataError("there is no data folder" if entries is None else "the data folder is empty", str(folder), todo)
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
@@ -214,15 +218,14 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
         raise DataError(problems=[Problem(what.format(name), settings.classes, todo) for name in taken])
 
 
-def _refuse_a_table_without_labels(table: Table, listed: Listed | None, settings: Ingest) -> None:
-    """Raise DataError unless the table has a column for every class of classes.csv."""
+def _missing_labels(table: Table, listed: Listed | None, settings: Ingest) -> list[Problem]:
+    """What is missing where a table has no column ``labels``: that, or the columns of classes."""
     header, where = table.found, table.where(1)
     if listed is None or not {name for name, _, _ in listed} & set(table.header):
-        close = difflib.get_close_matches("labels", table.header, n=1, cutoff=0.6)
+        close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
         todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
-        raise DataError(f"column 'labels' is missing: {header}", where, todo)
+        return [Problem(f"column 'labels' is missing: {header}", where, todo)]
     missing = [name for name, _, _ in listed if name not in table.header]
-    if missing:
-        todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
-        raise DataError(problems=[Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing])
+    todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
+    return [Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from unit.data.annotations.csv_tables import problems_of, read, write
 
 from capnet.config import Ingest
+from capnet.errors import DataError
 
 
 def test_an_index_beyond_the_classes_is_a_problem_and_not_a_wrap_around(tmp_path: Path) -> None:
@@ -83,6 +87,7 @@ def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None
         (b"path,labels\n\n , \n", "no rows", "one row an image"),
         (b"path,lables\na.jpg,dog\n", "column 'labels' is missing", "rename column 'lables'"),
         (b"path;labels\na.jpg;dog\n", "not separated by commas", "comma"),
+        (b"path,tags\na.jpg,dog\n", "column 'labels' is missing", "rename column 'tags' to 'labels'"),
         (b"path;group;grey, small;dog\na.jpg;1;1;0\n", "not separated by commas", "comma"),
         (b"group\tgrey, small\tpath\n1\t1\ta.jpg\n", "not separated by commas", "comma"),
         (b"path,labels,unkown\na.jpg,dog,cat\n", "column 'unkown' would be ignored", "'unknown'"),
@@ -144,3 +149,31 @@ def test_numbers_and_names_are_not_mixed(tmp_path: Path) -> None:
     (problem,) = problems_of(write(tmp_path, "path,labels\na.jpg,0\nb.jpg,deer\n", "name\nfox\ndeer\n"))
     assert problem.what == "label '0' is not in classes.csv"
     assert "such as 'deer': write names, or indices" in problem.todo
+
+
+def test_all_columns_that_are_missing_are_named_at_once_by_what_other_programs_call_them(tmp_path: Path) -> None:
+    path, labels = problems_of(write(tmp_path, "File,class\na.jpg,dog\n"))
+    assert "rename column 'File' to 'path'" in path.todo
+    assert "rename column 'class' to 'labels'" in labels.todo
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_the_command_in_the_message_writes_a_table_with_commas(tmp_path: Path, mark: str) -> None:
+    rows = [["path", "labels"], ["a.jpg", "cat, small"], ["NA.jpg", ""], ["007.jpg", "NA"]]
+    table = "\n".join(mark.join(row) for row in rows) + "\n"
+    (problem,) = problems_of(write(tmp_path, table))
+    command = problem.todo.partition("`")[2].rstrip("`")
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == rows
+
+
+def test_two_files_of_one_name_are_told_apart_by_a_column_image_id(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, "path,labels\nimages/pair.jpg,a\nimages/pair.png,a\n"))
+    assert "'images/pair' appears twice" in problem.what
+    assert "in a column image_id" in problem.todo
+
+
+def test_a_path_that_only_a_shell_understands_is_named() -> None:
+    with pytest.raises(DataError, match="write the whole path"):
+        read(Path("~/photos"), Ingest())

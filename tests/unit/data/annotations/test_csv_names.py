@@ -117,3 +117,34 @@ def test_names_that_a_person_cannot_tell_apart_are_named(tmp_path: Path, names: 
     rows = "".join(f"{n}.jpg,{name}\n" for n, name in enumerate(names))
     (problem,) = problems_of(write(tmp_path, "path,labels\n" + rows))
     assert problem.what.startswith(what)
+
+
+def warnings_of(root: Path, rows: dict[str, int]) -> str:
+    lines = [f"{label}-{number}.jpg,{label}" for label, times in rows.items() for number in range(times)]
+    return "\n".join(accept(write(root, "\n".join(["path,labels", *lines]) + "\n")).warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"cat": 30, "catt": 1}, "'catt' (on 1 image) like 'cat' (on 30)"),
+        ({"red fox": 20, "red foxx": 2, "owl": 3}, "'red foxx' (on 2 images) like 'red fox' (on 20)"),
+        ({"red fox": 20, "red foxx": 3}, ""),  # of three images it may be a class
+        ({"cat": 9, "catt": 1}, ""),
+        ({"cat": 30, "owl": 1}, ""),
+        ({"grade 1": 30, "grade 11": 1}, ""),
+    ],
+)
+def test_a_rare_label_that_is_nearly_a_frequent_one_is_named(tmp_path: Path, rows: dict[str, int], words: str) -> None:
+    warning = warnings_of(tmp_path, rows)
+    assert words in warning
+    assert bool(warning) == bool(words)
+
+
+def test_labels_with_a_space_in_the_place_of_the_separator_are_named(tmp_path: Path) -> None:
+    animals = ["cat", "dog", "owl", "fox"]
+    pairs = {f"{one} {other}": 1 for one in animals for other in animals if one < other}
+    warning = warnings_of(tmp_path, dict.fromkeys(animals, 2) | pairs)
+    assert "6 of 10 classes look like several labels" in warning
+    few = dict(list(pairs.items())[:3])
+    assert not warnings_of(tmp_path, dict.fromkeys(animals, 2) | few)
