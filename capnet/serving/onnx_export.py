@@ -176,6 +176,8 @@ def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> Non
         assert program is not None
         program.save(str(path), external_data=False)
     content = onnx.load(str(path))
+    for item in (*content.graph.node, *content.graph.value_info, *content.graph.initializer):
+        del item.metadata_props[:]  # torch's stack traces, with paths of this machine
     onnx.helper.set_model_props(content, {"capnet": json.dumps(described)})
     onnx.checker.check_model(content)
     onnx.save(content, str(path))

@@ -62,6 +62,7 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     about = json.loads((out.parent / "model.json").read_text())
     (note,) = onnx.load(str(out)).metadata_props
     assert (note.key, json.loads(note.value)) == ("capnet", about)
+    assert b"onnx_export.py" not in out.read_bytes(), "no stack trace, and so no path of this machine"
 
     # from here on nothing of capnet: resize, crops, mean and threshold as the file says
     entry, views = about["input"], about["views"]
