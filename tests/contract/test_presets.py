@@ -129,6 +129,9 @@ def test_what_each_preset_decides() -> None:
         4,
     )
     assert demo.evaluate.report.thumbnails
+    parts = demo.train
+    assert all(part.enabled for part in (parts.prompt, parts.gcn, parts.adapter, parts.class_head)), "every part"
+    assert parts.blend == "held_out"
     assert (own.backbone.name, own.backbone.pretrained, own.split.method) == ("ViT-B-16-quickgelu", "openai", "natural")
     assert not own.evaluate.report.thumbnails, "patients' pictures must not travel in a report"
     assert own.train.loss == Asymmetric(gamma_positive=0.0, gamma_negative=4.0, clip=0.05)
