@@ -104,7 +104,7 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
         return []
     shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
     where = chosen_on(blend.get("chosen_on"), "held-out pictures")
-    sentence = f"Served is a mean of logits, chosen on {where}: {', '.join(shares)}."
+    sentence = f"What is served averages logits: {', '.join(shares)}. The shares were chosen on {where}"
     gains = [
         f"{points(item.get('gain'))}"
         f" ({interval({'x_low': item.get('low'), 'x_high': item.get('high')}, 'x', signed=True)}) over"
@@ -112,7 +112,7 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
         for name, item in blend.get("gains", {}).items()
         if weights.get(name) != 1
     ]
-    return [sentence + (f" There it gained, in points of mAP: {'; '.join(gains)}." if gains else "")]
+    return [sentence + (f", where they gained, in points of mAP: {'; '.join(gains)}." if gains else ".")]
 
 
 def reading(value: float, low: float, high: float, without_one: float = math.nan) -> tuple[str, str]:

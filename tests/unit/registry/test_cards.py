@@ -223,7 +223,7 @@ def test_no_sentence_is_a_row_of_the_table_above_it(make_outputs: Make) -> None:
         for text in card_texts(made, "packed", "", "", "Free.", Policy()).values():
             for line, following in pairwise(text.splitlines()):
                 assert not line.startswith("|") or following[:1] in ("", "|"), following
-        assert "Served is a mean of logits" in model_card(made, "packed", Policy())
+        assert "What is served averages logits" in model_card(made, "packed", Policy())
 
 
 def test_a_data_licence_comes_from_the_setting_or_from_the_folder(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_probe_that_training_fitted_is_the_one_that_the_evaluation_would_fit
         (folder / "model" / "probe.safetensors").unlink(missing_ok=True)
     assert evaluated[0]["probe"] == evaluated[1]["probe"]
     assert evaluated[0]["linear_probe"] == pytest.approx(evaluated[1]["linear_probe"], abs=1e-6)
-    assert "Served is a mean of logits" in (folder / "evaluation" / "report.html").read_text()
+    assert "What is served averages logits" in (folder / "evaluation" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
