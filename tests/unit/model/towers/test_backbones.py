@@ -1,7 +1,7 @@
 """The registry of backbones: each entry is complete, and what it says is what its towers do."""
 
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from tomllib import loads
 
 import pytest
@@ -48,7 +48,17 @@ def test_an_entry_has_a_description_and_licences_with_their_addresses(name):
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_backbone_of_our_own_has_a_licence_for_whatever_is_loaded(name):
-    assert find_backbone(name).licence(find_backbone(name).pretrained) != backbones.entry.UNKNOWN
+    entry = find_backbone(name)
+    hint = (
+        f"{name}: no licence begins like its pretrained={entry.pretrained!r}; its licences are of {[*entry.licences]}"
+    )
+    assert entry.licence(entry.pretrained) != backbones.entry.UNKNOWN, hint
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_backbone_of_our_own_names_its_weight_files(name):
+    """Else a registered model would not require the packages that hold them."""
+    assert find_backbone(name).files, f"{name}: give its entry files, and find them by entry.weight_file"
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -56,7 +66,11 @@ def test_weight_packages_are_pinned_in_pyproject_and_required_by_a_registered_mo
     extras = loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     lines = requirements(find_backbone(name).requirements)
     for distribution in find_backbone(name).requirements:
-        assert f"{distribution}=={version(distribution)}" in lines
+        try:
+            installed = version(distribution)
+        except PackageNotFoundError:
+            pytest.fail(f"{name}: {distribution} is not installed: put it into the extra demo of pyproject.toml")
+        assert f"{distribution}=={installed}" in lines
         assert [line for line in extras["demo"] if line.startswith(distribution)]
 
 
