@@ -1,11 +1,12 @@
 """Which blend of members is served: chosen on held-out images, so that nobody gets less than what a hurried user would
 have had.
 
-Every candidate is a weighted mean of logits. The mean of all trained members and the probe is preferred, because
-held-out rows are few and a choice among many blends would follow their noise. Where what a hurried user would have, the
-linear probe or zero-shot, ranks the held-out rows better than that mean, by however little, the best candidate that it
-takes part in is served; where a trained part alone does so by more than chance, the best of all. So on these rows the
-served score is never below the linear probe and zero-shot, and never shown to be below a trained part.
+Every candidate is a weighted mean of logits. One is preferred, because held-out rows are few and a choice among many
+blends would follow their noise: the mean of all trained members and the probe, in which a trained member weighs as much
+as the probe, or less, the further it is behind it on these rows. Where what a hurried user would have, the linear probe
+or zero-shot, ranks the held-out rows better than that mean, by however little, the best candidate that it takes part in
+is served; where a trained part alone does so by more than chance, the best of all. So on these rows the served score is
+never below the linear probe and zero-shot, and never shown to be below a trained part.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ GROUPS = (  # means of these members
     ("zero_shot",),
 )
 ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
+LEEWAY = 0.1  # mAP: a member so far behind the probe weighs 1/e of what the probe does
 BASELINES = ("linear_probe", "zero_shot")  # what a user has without this product
 
 
@@ -66,6 +68,20 @@ def candidates(members: list[str]) -> list[Weights]:
     return tried
 
 
+def preferred_weights(alone: Mapping[str, float]) -> Weights:
+    """What is served unless held-out rows say otherwise: weights in proportion to min(1, exp((v - v_probe) / LEEWAY)).
+
+    Args:
+        alone: mAP v of each preferred member on held-out rows; NaN where there was no positive.
+
+    Returns:
+        Their weights; equal ones without the probe, or without a positive.
+    """
+    behind = {name: min(0.0, value - alone.get("linear_probe", value)) for name, value in alone.items()}
+    shares = {name: float(np.exp(np.nan_to_num(gap) / LEEWAY)) for name, gap in behind.items()}
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
 def in_words(weights: Mapping[str, float]) -> str:
     """``0.35 capnet + 0.35 class_head + 0.30 zero_shot``."""
     return " + ".join(f"{weight:.2f} {name}" for name, weight in weights.items())
@@ -85,7 +101,7 @@ def choose_blend(
     preferred: tuple[str, ...] = GROUPS[0],
     folds: NDArray[np.int64] | None = None,
 ) -> Blend:
-    """The mean of the ``preferred`` members; or the candidate of the highest mAP on held-out images where a trained
+    """The ``preferred_weights``; or the candidate of the highest mAP on held-out images where a trained
     part alone beats it there by more than chance; or, where the probe or zero-shot does by any lead, the best that it
     is part of.
 
@@ -95,7 +111,7 @@ def choose_blend(
         known: bool [image, class].
         units: images that belong together, int [image]; the intervals draw them together.
         chosen_on: what these images are, for config.json and the report.
-        preferred: members whose mean comes first; those that do not exist are left out.
+        preferred: members of the preferred blend; those that do not exist are left out.
         folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
             models may differ by an offset; average precision is the mean over folds. None: all are of one model.
 
@@ -103,8 +119,6 @@ def choose_blend(
         The chosen blend; the preferred one where no class has a known positive.
     """
     tried = candidates(list(members))
-    present = [name for name in preferred if name in members]
-    first = tried.index({name: 1 / len(present) for name in present})
     ones = np.ones((len(labels), 1))
     parts = [np.arange(len(labels))] if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
 
@@ -121,7 +135,12 @@ def choose_blend(
     rankings = [ranked(weights) for weights in tried]
     values = [float(measured(one, ones)[0]) for one in rankings]
     alone = {name: tried.index({name: 1.0}) for name in members}
-    best = first
+    usual = preferred_weights({name: values[alone[name]] for name in preferred if name in members})
+    if usual not in tried:
+        tried.append(usual)
+        rankings.append(ranked(usual))
+        values.append(float(measured(rankings[-1], ones)[0]))
+    first = best = tried.index(usual)
     gains: dict[str, dict[str, float]] = {}
     if np.isfinite(values).any():
         blocks = list(draw_weights(units, DRAWS, 100))

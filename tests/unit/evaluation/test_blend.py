@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from capnet.evaluation.blend import candidates, choose_blend, mix
+from capnet.evaluation.blend import candidates, choose_blend, mix, preferred_weights
 
 MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
 
@@ -28,6 +28,24 @@ def mean_ap(labels, scores, known=None):
             if labels[rows[:, c], c].any()
         ]
     )
+
+
+def usual(labels, members, preferred=MEMBERS[:3]):
+    """The weights that are preferred, by scikit-learn: a member behind the probe weighs 1/e for each tenth of mAP."""
+    lag = dict.fromkeys(preferred, 0.0)
+    if "linear_probe" in preferred:
+        probe = mean_ap(labels, members["linear_probe"])
+        lag = {name: max(0.0, probe - mean_ap(labels, members[name])) for name in preferred}
+    total = sum(np.exp(-10 * item) for item in lag.values())
+    return {name: np.exp(-10 * item) / total for name, item in lag.items()}
+
+
+def test_a_member_behind_the_probe_weighs_less_and_none_weighs_more():
+    found = preferred_weights({"capnet": 0.5, "class_head": 0.7, "linear_probe": 0.6})
+    assert found == pytest.approx({"capnet": 0.1554, "class_head": 0.4223, "linear_probe": 0.4223}, abs=1e-4)
+    assert preferred_weights({"capnet": 0.5, "class_head": 0.7}) == {"capnet": 0.5, "class_head": 0.5}
+    nothing = dict.fromkeys(MEMBERS[:3], float("nan"))
+    assert preferred_weights(nothing) == dict.fromkeys(MEMBERS[:3], 1 / 3)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -56,17 +74,20 @@ def test_the_preferred_mean_is_left_for_the_probe_or_zero_shot_where_these_are_b
         level = np.random.default_rng(seed).uniform(0.2, 1.5)
         noise = (1.0, 1.0, level, 4.0) if baseline == "linear_probe" else (1.0, 1.0, 2.0, level)
         members, labels = made(seed, noise=noise)
+        if baseline in preferred:
+            members["class_head"] = members["capnet"] = 5 * members["capnet"]  # alike, and surer than the probe
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
-        mean = mean_ap(labels, np.mean([members[name] for name in preferred], axis=0))
+        weights = usual(labels, members, preferred)
+        mean = mean_ap(labels, mix(members, weights))
         ahead = {name for name in members if mean_ap(labels, members[name]) > mean}
         if baselines := ahead & {"linear_probe", "zero_shot"}:
-            allowed = [weights for weights in candidates(list(members)) if baselines & set(weights)]
-            best = max(mean_ap(labels, mix(members, weights)) for weights in allowed)
+            allowed = [*(item for item in candidates(list(members)) if baselines & set(item)), weights]
+            best = max(mean_ap(labels, mix(members, item)) for item in allowed)
             assert ahead == baselines, "a trained part may be ahead by more than chance"
             assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(best, abs=1e-6)
             assert baselines & set(found.weights)
         elif not ahead:
-            assert found.weights == {name: 1 / len(preferred) for name in preferred}
+            assert found.weights == pytest.approx(weights)
             kept += 1
     assert 0 < kept < 10, "both must happen"
 
@@ -87,13 +108,14 @@ def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_cha
     for seed in range(9):
         level = np.random.default_rng(seed).uniform(0.3, 0.9)
         members, labels = made(seed, noise=(1.5, level, 1.5, 6.0))
-        mean = np.mean([members[name] for name in MEMBERS[:3]], axis=0)
+        weights = usual(labels, members)
+        mean = mix(members, weights)
         ahead = mean_ap(labels, members["class_head"]) > mean_ap(labels, mean)
         low = shown_better(labels, members["class_head"], mean) if ahead else -1.0
         if abs(low) < 0.02:
             continue  # two bootstraps may differ
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
-        kept = found.weights == dict.fromkeys(MEMBERS[:3], 1 / 3)
+        kept = found.weights == pytest.approx(weights)
         assert kept == (low < 0), seed
         happened.add((ahead, kept))
     assert happened == {(False, True), (True, True), (True, False)}
@@ -111,7 +133,7 @@ def test_a_lead_of_the_probe_lets_no_trained_part_be_served_alone():
             name: alike + level * rng.normal(size=labels.shape)
             for name, level in zip(MEMBERS, (0.8, 0.3, 0.3, 6.0), strict=True)
         }
-        mean = np.mean([members[name] for name in MEMBERS[:3]], axis=0)
+        mean = mix(members, usual(labels, members))
         probe = mean_ap(labels, members["linear_probe"])
         found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
         if probe <= mean_ap(labels, mean) or max(found.candidates, key=found.candidates.get) != "1.00 class_head":
