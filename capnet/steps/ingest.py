@@ -184,13 +184,14 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Probl
     """The faults, those of all images in a folder that is not there as one."""
     groups: dict[object, list[tuple[int, Problem]]] = {}
     for row, fault in faults:
-        parent = PurePosixPath(rows["path"].iloc[row]).parent
-        groups.setdefault(row if (root / parent).is_dir() else parent, []).append((row, fault))
+        folder = PurePosixPath(rows["path"].iloc[row]).parent
+        is_gone = fault.what.endswith(": missing") and not (root / folder).is_dir()
+        groups.setdefault(folder if is_gone else row, []).append((row, fault))
     problems = []
-    for folder, ((row, fault), *others) in groups.items():
+    for folder_or_row, ((row, fault), *others) in groups.items():
         if others:
             todo = fault.todo or _advice(root, rows["path"].iloc[row], "missing")
-            fault = replace(fault, what=f"{1 + len(others)} images in {str(folder)!r} are missing", todo=todo)
+            fault = replace(fault, what=f"{1 + len(others)} images in {str(folder_or_row)!r} are missing", todo=todo)
         problems.append(fault)
     return problems
 
