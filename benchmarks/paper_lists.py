@@ -2,7 +2,7 @@
 no lists.
 
 Source: hashes of the lists of Wu et al., ECCV 2020 (distribution-balanced loss), and of VOC's and COCO's own image
-    sets: sha256 over the sorted image ids, joined by newlines. Counts per class are in capnet/data/splits/published.py.
+    sets: sha256 over the sorted image ids, one a line. Counts per class are in capnet/data/splits/published.py.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PUBLISHED = {
 
 
 def ids_hash(ids: Iterable[str]) -> str:
-    """sha256 in hexadecimal over image ids, sorted and joined by newlines."""
+    """sha256 in hexadecimal over sorted image ids with newlines between them."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 

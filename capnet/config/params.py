@@ -216,7 +216,7 @@ def _is_text(path: str) -> bool:
 
 
 def _fields(sections: Iterable[str | int]) -> Mapping[str, FieldInfo]:
-    """The settings of a section, found by the names of the sections around it; {} where there is no such section."""
+    """The settings of a section, by the names of the sections that lead to it; {} where there is no such section."""
     kind: Any = Params
     for key in sections:
         fields = _fields_of(kind)

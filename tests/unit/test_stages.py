@@ -14,7 +14,7 @@ def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
         run("split", {}, {"manifest": tmp_path / "none"}, {"split": tmp_path / "split"})
 
 
-def test_a_setting_that_the_stage_does_not_read_is_said(
+def test_a_setting_that_the_stage_does_not_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

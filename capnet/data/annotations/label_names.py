@@ -26,8 +26,8 @@ OTHER_SEPARATORS = ";,|/"
 ROWS_NAMED = 5
 SEVERAL = 5  # labels made of other labels with a space between them
 DIGITS = 9  # of an index
-DIGITS_OF = re.compile(r"\d+")
-COMPARED = 2000  # labels whose spelling is compared
+NUMBERS = re.compile(r"\d+")
+COMPARED = 1000  # labels whose spelling is compared
 # a label of at most so many images may be another one misspelt that so many times as many have
 RARE, MUCH_MORE, NEARLY = 2, 10, 0.85
 
@@ -165,11 +165,9 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
             )
             problems.append(Problem(what, str(table.path), todo))
     spaced = [name for name in names if " " in name]
-    compound = [name for name in spaced if {*name.split()} <= known]
-    if len(compound) >= SEVERAL and 2 * len(compound) >= len(
-        spaced
-    ):  # of two or three, as 'fire truck', it says little
-        doubtful |= dict.fromkeys(compound)
+    of_labels = [name for name in spaced if {*name.split()} <= known]
+    if len(of_labels) >= max(SEVERAL, len(spaced) / 2):  # of two or three, as 'fire truck', it says little
+        doubtful |= dict.fromkeys(of_labels)
     if not doubtful or problems:
         return problems, []
     verb = "looks" if len(doubtful) == 1 else "look"
@@ -194,9 +192,10 @@ def misspelt(labels: LabelLists, names: list[str], settings: Ingest) -> list[str
     alike = []
     for name in sorted(name for name, count in counts.items() if count <= RARE):
         frequent = [other for other, count in counts.items() if count >= MUCH_MORE * counts[name]]
-        close = difflib.get_close_matches(name, frequent, n=1, cutoff=NEARLY)
+        one_letter = 1 - 1.1 / len(name)  # the ratio where one is another, so that long names with a word alike are not
+        close = difflib.get_close_matches(name, frequent, n=1, cutoff=max(NEARLY, one_letter))
         # numbers tell classes apart that are called alike
-        if close and DIGITS_OF.sub("", close[0]) != DIGITS_OF.sub("", name):
+        if close and NUMBERS.sub("", close[0]) != NUMBERS.sub("", name):
             alike.append(f"{name!r} (on {counted(counts[name], 'image')}) like {close[0]!r} (on {counts[close[0]]:,})")
     if not alike:
         return []

@@ -54,7 +54,7 @@ class Table:
         return f"{self.path.name} row {line}"
 
     @property
-    def found(self) -> str:
+    def columns(self) -> str:
         """The columns that there are, for a message."""
         return f"found {', '.join(self.header[:30])}{', ...' if len(self.header) > 30 else ''}"
 
@@ -260,7 +260,7 @@ def _header_problems(
         if name not in header:
             close = similar_columns(name, header)
             todo = f"rename column {close[0]!r} to {name!r}" if close else f"add a column {name!r}"
-            problems.append(Problem(f"column {name!r} is missing: {table.found}", where, todo))
+            problems.append(Problem(f"column {name!r} is missing: {table.columns}", where, todo))
     known = {*columns, *classes}
     for name in [name for name in header if name not in known][:COMPARED]:
         close = difflib.get_close_matches(name.lower(), columns, n=1, cutoff=0.8)

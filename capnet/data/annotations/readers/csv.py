@@ -220,7 +220,7 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
 
 def _missing_labels(table: Table, listed: Listed | None, settings: Ingest) -> list[Problem]:
     """What is missing where a table has no column ``labels``: that, or the columns of classes."""
-    header, where = table.found, table.where(1)
+    header, where = table.columns, table.where(1)
     if listed is None or not {name for name, _, _ in listed} & set(table.header):
         close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"

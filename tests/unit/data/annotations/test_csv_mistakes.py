@@ -168,7 +168,7 @@ def test_the_command_in_the_message_writes_a_table_with_commas(tmp_path: Path, m
         assert list(csv.reader(file)) == rows
 
 
-def test_two_files_of_one_name_are_told_apart_by_a_column_image_id(tmp_path: Path) -> None:
+def test_two_files_of_one_name_need_a_column_image_id(tmp_path: Path) -> None:
     (problem,) = problems_of(write(tmp_path, "path,labels\nimages/pair.jpg,a\nimages/pair.png,a\n"))
     assert "'images/pair' appears twice" in problem.what
     assert "in a column image_id" in problem.todo

@@ -132,6 +132,8 @@ def warnings_of(root: Path, rows: dict[str, int]) -> str:
         ({"red fox": 20, "red foxx": 3}, ""),  # of three images it may be a class
         ({"cat": 9, "catt": 1}, ""),
         ({"cat": 30, "owl": 1}, ""),
+        ({"European badger": 30, "Europaen badger": 1}, "'Europaen badger' (on 1 image)"),
+        ({"black-backed jackal": 30, "black-backed jackdaw": 1}, ""),
         ({"grade 1": 30, "grade 11": 1}, ""),
     ],
 )
