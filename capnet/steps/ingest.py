@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
 from capnet.data.annotations.corrections import apply_corrections
-from capnet.data.annotations.label_names import NOTHING
+from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations
-from capnet.data.sources.root import local_root
+from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
 from capnet.errors import SHOWN, DataError, Problem
 from capnet.progress import in_threads, track
@@ -87,7 +87,13 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     for name, ids in lists.items():
         if ids:
             write_id_list(manifest, name, ids)
-    _warn(annotations, params.data.format)
+    for warning in [*likely_mistakes(rows, annotations.classes, params.data.format), *annotations.warnings]:
+        log.warning("%s", warning)
+    is_own_table = params.data.format == "csv" and settings.images != "listed"
+    if is_own_table and not is_remote(params.data, inputs["data"]) and (warning := without_row(root, annotations.rows)):
+        log.warning("%s", warning)
+    for reason, count in annotations.left_out.items():
+        log.warning("%d images left out: %s", count, reason)
     blank = sum(not len(labels) for labels in rows["labels"])
     left_out = len(faults) + sum(annotations.left_out.values())
     classes = float(len(annotations.classes))
@@ -111,19 +117,6 @@ def read_annotations(folder: DataFolder, params: Params) -> Annotations:
         what = f"the reader of data.format = {params.data.format} returned {type(annotations).__name__}"
         raise DataError(what, "reader", "return what make_rows gives")
     return annotations
-
-
-def _warn(annotations: Annotations, data_format: str) -> None:
-    """Log what may be wrong with the classes, and what the reader left out."""
-    for item in annotations.classes.items:
-        if item.name.casefold() in NOTHING:
-            traps = data_format == "camera_traps"
-            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
-            log.warning("class %r is learned like any other; if it says that nothing is there, %s", item.name, todo)
-    for warning in annotations.warnings:
-        log.warning("%s", warning)
-    for reason, count in annotations.left_out.items():
-        log.warning("%d images left out: %s", count, reason)
 
 
 def _images(

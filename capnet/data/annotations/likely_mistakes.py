@@ -1,0 +1,70 @@
+"""What is allowed in labels and images but is more often a mistake: a warning each, with the first example."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from capnet.contracts import Classes
+from capnet.data.annotations.label_lists import label_csr
+from capnet.data.annotations.label_names import NOTHING
+from capnet.data.images.decode import SUFFIXES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> Iterator[str]:
+    """Warnings about the labels.
+
+    Args:
+        rows: labels, unknown (class indices), path and, of images that were read, sha256.
+        classes: the classes.
+        data_format: what ``data.format`` says.
+    """
+    for item in classes.items:
+        if item.name.casefold() in NOTHING:
+            traps = data_format == "camera_traps"
+            todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
+            yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
+    counts = sum(label_csr(rows[column], len(classes)).sum(axis=0) for column in ("labels", "unknown"))
+    for item, count in zip(classes.items, counts, strict=True):
+        if len(rows) > 1 and count == len(rows):
+            yield f"class {item.name!r} is missing on no image: what images look like without it cannot be learned"
+    copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
+    contradictions = []
+    for _, same in copies.groupby("sha256", sort=False):
+        states = {
+            (tuple(labels), tuple(unknown)) for labels, unknown in zip(same["labels"], same["unknown"], strict=True)
+        }
+        if len(states) > 1:
+            contradictions.append(list(same["path"])[:2])
+    if contradictions:
+        first, second = contradictions[0]
+        more = f", and {len(contradictions) - 1} more such images" if len(contradictions) > 1 else ""
+        yield f"{first!r} and {second!r} are the same image and have different labels{more}: correct one, or remove it"
+
+
+def without_row(root: Path, rows: pd.DataFrame) -> str:
+    """A warning of image files that lie beside those of ``rows`` and have none; "" where every one has a row.
+
+    Args:
+        root: the data folder.
+        rows: path of each image, relative to ``root``.
+    """
+    count, example, names = 0, "", dict[PurePosixPath, set[str]]()
+    for path in map(PurePosixPath, rows["path"]):
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, listed in names.items():
+        if not (root / folder).is_dir():  # a shard, or missing
+            continue
+        images = {name for name in os.listdir(root / folder) if name.lower().endswith(SUFFIXES)}
+        if beside := images - listed:
+            count += len(beside)
+            example = example or str(folder / min(beside))
+    if not count:
+        return ""
+    first = f"{example!r} has" if count == 1 else f"{count} images, {example!r} first, have"
+    return f"{first} no row and {'is' if count == 1 else 'are'} not used: an image on which nothing is needs a row, too"

@@ -1,0 +1,55 @@
+"""Warnings about labels and images that are allowed and yet more often a mistake, by ingest on files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from capnet.config import parse
+from capnet.steps.ingest import ingest
+
+
+def warnings_of(root: Path, table: dict[str, str], caplog: pytest.LogCaptureFixture, **unlisted: int) -> list[str]:
+    """Write images of the colour that each name begins with, and their table ``{name: labels}``; ingest them."""
+    (root / "images").mkdir(parents=True)
+    for name in [*table, *unlisted]:
+        Image.new("RGB", (40, 40), (ord(name[0]), 0, 0)).save(root / f"images/{name}.png")
+    rows = "".join(f"images/{name}.png,{labels}\n" for name, labels in table.items())
+    (root / "labels.csv").write_text("path,labels,unknown\n" + rows)
+    (root / "images/notes.txt").write_text("no image\n")
+    with caplog.at_level(logging.WARNING, "capnet"):
+        ingest(parse({"data": {"root": str(root)}}), {"data": root}, {"manifest": root / "out"})
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"a": "fox,", "b": "fox|deer,"}, ["class 'fox' is missing on no image"]),
+        ({"a": "fox,", "b": "deer,fox", "c": "fox,"}, ["class 'fox' is missing on no image"]),
+        ({"a": "fox,", "b": "deer,", "c": ","}, []),
+        ({"a": "fox,"}, []),
+    ],
+)
+def test_a_class_that_no_image_is_without_is_named(tmp_path, caplog, table, expected) -> None:
+    found = warnings_of(tmp_path / "set", table, caplog)
+    assert len(found) == len(expected)
+    assert all(text.startswith(words) for text, words in zip(found, expected, strict=True))
+
+
+def test_equal_images_with_other_labels_are_named_and_those_with_equal_ones_not(tmp_path, caplog) -> None:
+    table = {"a1": "fox,", "a2": "fox,", "b1": "fox|deer,", "b2": "deer,", "c1": "deer,", "c2": "deer,fox", "d": ","}
+    (found,) = warnings_of(tmp_path / "set", table, caplog)
+    assert found.startswith("'images/b1.png' and 'images/b2.png' are the same image and have different labels")
+    assert "and 1 more such images" in found
+
+
+def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path, caplog) -> None:
+    (found,) = warnings_of(tmp_path / "one", {"a": "fox,", "b": "deer,"}, caplog, z=1)
+    assert found.startswith("'images/z.png' has no row and is not used")
+    caplog.clear()
+    (found,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1)
+    assert found.startswith("2 images, 'images/y.png' first, have no row")
