@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from capnet import __version__
-from capnet.commands.options import in_order, pairs, settings_options
+from capnet.commands.options import COLUMNS, in_order, pairs, settings_options
 from capnet.stages import STAGES, figures_in_words, process_rank, run
 
 COMMANDS = {
@@ -29,6 +30,7 @@ COMMANDS = {
 }
 # command: what replaced it
 GONE = {"sync": "run `capnet register`: it completes the run on the tracking server from the stages' files"}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": COLUMNS}
 EPILOG = """\b
 Examples:
   capnet demo-data --out data         draw the demo images
@@ -55,6 +57,12 @@ class _Lazy(click.Group):
             raise ConfigError(f"the command `capnet {name}` is gone", "command line", GONE[name])
         return None
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+        if near and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         from capnet.redaction import redact
 
@@ -63,7 +71,8 @@ class _Lazy(click.Group):
         except KeyboardInterrupt:
             stopped()
         except click.UsageError as error:  # a mistake on the command line may hold an address
-            raise click.UsageError(redact(error.format_message()), error.ctx) from None
+            more = _setting_instead(error) if isinstance(error, click.NoSuchOption) else ""
+            raise click.UsageError(redact(error.format_message()) + more, error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Stages, in order"):
@@ -72,11 +81,23 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Lazy, epilog=EPILOG, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="capnet")
 @click.option("--traceback", is_flag=True, help="Show the Python traceback of an error.")
 def main(traceback: bool) -> None:
     """Long-tailed multi-label recognition with CLIP: from images to a registered model."""
+
+
+def _setting_instead(error: click.NoSuchOption) -> str:
+    """How to change the setting of this name, where the command takes settings; else nothing."""
+    takes_settings = error.ctx is not None and any("--set" in option.opts for option in error.ctx.command.params)
+    if not takes_settings or error.possibilities:
+        return ""
+    from capnet.config import setting_names
+
+    last = error.option_name.lstrip("-").replace("-", "_")
+    named = [name for name in setting_names() if name.rsplit(".", 1)[-1] == last]
+    return f" Settings are changed with --set {named[0] if len(named) == 1 else 'SECTION.KEY'}=VALUE."
 
 
 def _stage_command(name: str) -> click.Command:

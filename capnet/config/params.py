@@ -228,6 +228,15 @@ def _fields_of(kind: Any) -> Mapping[str, FieldInfo]:
     return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
 
 
+def setting_names(sections: tuple[str, ...] = ()) -> list[str]:
+    """Every setting below these sections, ``train.epochs``; of the losses only the chosen one's name."""
+    names: list[str] = []
+    for name, field in _fields(sections).items():
+        path = (*sections, field.alias or name)
+        names += setting_names(path) or [".".join(path)]
+    return names
+
+
 def settings_hash(*sections: Section | Mapping[str, Any]) -> str:
     """sha256 of validated settings; equal settings give equal hashes whatever their order or spelling."""
     plain = [section.model_dump(mode="json") if isinstance(section, Section) else dict(section) for section in sections]

@@ -134,6 +134,25 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "Example" in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("trian", "No such command 'trian'. Did you mean 'train'?"),
+        ("x", "No such command 'x'."),
+        ("train --epochs 3", "No such option '--epochs'. Settings are changed with --set train.epochs=VALUE."),
+        ("train --batch-size 3", "Settings are changed with --set train.batch_size=VALUE."),
+        ("train --enabled", "Settings are changed with --set SECTION.KEY=VALUE."),
+        ("train --parms x", "--params"),
+        ("summary --epochs 3", "No such option '--epochs'."),
+    ],
+)
+def test_what_is_misspelt_or_a_setting_is_named(arguments: str, expected: str) -> None:
+    result = CliRunner().invoke(main, arguments.split())
+    assert result.exit_code == 2
+    assert expected in result.output
+    assert expected.count("--set") == result.output.count("--set")
+
+
 def test_a_command_that_is_gone_names_what_replaced_it() -> None:
     done = subprocess.run([sys.executable, "-m", "capnet.cli", "sync"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
