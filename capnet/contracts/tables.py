@@ -64,13 +64,14 @@ def _read_table(
     path: Path, columns: Sequence[str], filled: Sequence[str] = NEVER_NULL, versioned: bool = True
 ) -> pd.DataFrame:
     """A table with these columns; those of ``filled`` have no empty cell, and ``versioned`` is of this schema."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from capnet.contracts.parquet import DAMAGED
 
     check_exists(path)
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
     with reading(path):
         if versioned:
@@ -85,7 +86,7 @@ def _read_table(
                 raise ValueError(f"column {field.name} holds {kind}, not {field.type}")
         try:
             table = _bounded(path, expected)
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise ContractError(f"not a Parquet file: {error}", str(path), AGAIN) from None
         for field in expected:
             _check_column(table[field.name], field, filled)

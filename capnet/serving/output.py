@@ -163,13 +163,14 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
 
 def is_output(path: Path) -> bool:
     """Whether this file is a table or MegaDetector's JSON of this program, as far as its beginning says."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from capnet.contracts.parquet import DAMAGED
 
     if path.suffix.lower() == ".parquet":
         try:
             return bool(pq.read_schema(path).names[:3] == FIRST)
-        except (pa.ArrowException, OSError):
+        except DAMAGED:
             return False
     with open(path, "rb") as file:
         start = file.read(4096)

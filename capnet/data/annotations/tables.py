@@ -22,7 +22,6 @@ from capnet.errors import MOST, Problem
 MOST_ROWS = 50_000_000
 MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
-ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns without a use whose names are compared with those that have one
 # what other programs call a column
@@ -30,6 +29,7 @@ USUAL_NAMES = {
     "path": ("file", "filename", "file_name", "filepath", "image", "image_path"),
     "labels": ("classes", "class", "tags", "category", "categories"),
 }
+ROW, VALUE = 100, 50  # bytes of memory for a row, and for a value of a list, beside the letters of its cells
 UNPACKS = f"more than {MOST_UNPACKED:,} bytes, and {MOST_TIMES} times the file's: it could fill the memory"
 
 
@@ -121,10 +121,9 @@ def read_whole_table(
 
 def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     """The header's row first, without cells; then every row."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from capnet.contracts.parquet import batches
+    from capnet.contracts.parquet import DAMAGED, batches, declared_size
 
     row = 0
     try:
@@ -133,7 +132,8 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             table.kinds = {field.name: str(field.type) for field in file.schema_arrow if not _is_plain(field.type)}
             if file.metadata.num_rows > MOST_ROWS:
                 raise ValueError(f"{file.metadata.num_rows:,} rows, at most {MOST_ROWS:,} are read")
-            if _unpacked(file.metadata) > _most_unpacked(table.path):
+            size, further = declared_size(file, table.path)
+            if size + VALUE * further + ROW * file.metadata.num_rows > _most_unpacked(table.path):
                 raise ValueError(f"cells of {UNPACKS}")
             yield 0, []
             if table.problems:
@@ -142,7 +142,7 @@ def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     row += 1
                     yield row, [cell.strip() if isinstance(cell, str) else cell for cell in cells]
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+    except (*DAMAGED, ValueError, MemoryError) as error:
         what = "not a Parquet file" if not row else f"damaged after row {row}"
         reason = " ".join(str(error).split())[:200] or "it needs more memory than there is"
         table.problems.append(Problem(f"{what}: {reason}", str(table.path), "write it again"))
@@ -153,23 +153,15 @@ def _most_unpacked(path: Path) -> int:
     return max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
 
 
-def _unpacked(metadata: Any) -> int:
-    """Bytes of memory that the cells of a Parquet file take, as it says; values of lists count as many times as they
-    are.
-    """
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    columns = [(group.num_rows, group.column(number)) for group in groups for number in range(group.num_columns)]
-    cells = sum(item.total_uncompressed_size + VALUE * max(0, item.num_values - rows) for rows, item in columns)
-    return cells + ROW * int(metadata.num_rows)
-
-
 def _is_plain(kind: Any) -> bool:
     """Is an Arrow type text, a number, true or false, or a list of such?"""
     from pyarrow import types
 
+    from capnet.contracts.parquet import is_list
+
     if types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind):
+    if is_list(kind):
         return _is_plain(kind.value_type) and not types.is_nested(kind.value_type)
     texts = (types.is_string, types.is_large_string, types.is_string_view)
     others = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)

@@ -211,7 +211,15 @@ def _open(path: Path, views: int) -> Segment | None:
         return Segment(path, batch["sha256"], batch["check"].to_numpy(), features, mapped)
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, AttributeError, KeyError, ValueError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        RuntimeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        ValueError,
+        TypeError,
+    ) as error:
         logger.warning("a damaged file of the feature store is removed: %s: %s", path, error)
         path.unlink(missing_ok=True)
         return None
