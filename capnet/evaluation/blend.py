@@ -4,9 +4,9 @@ have had.
 Every candidate is a weighted mean of logits. One is preferred, because held-out rows are few and a choice among many
 blends would follow their noise: the mean of all trained members and the probe, in which a trained member weighs as much
 as the probe, or less, the further it is behind it on these rows. Where what a hurried user would have, the linear probe
-or zero-shot, ranks the held-out rows better than that mean, by however little, the best candidate that it takes part in
-is served; where a trained part alone does so by more than chance, the best of all. So on these rows the served score is
-never below the linear probe and zero-shot, and never shown to be below a trained part.
+or zero-shot, ranks the held-out rows better than that mean, by however little, or a trained part alone does so by more
+than chance, the best of a few steps from that mean towards it is served, of which the last is that member alone. So on
+these rows the served score is never below the linear probe and zero-shot, and never shown to be below a trained part.
 """
 
 from __future__ import annotations
@@ -25,17 +25,8 @@ from capnet.evaluation.metrics import Bools, Floats, mean_over, rank, weighted_a
 
 Weights = dict[str, float]
 DRAWS = 300
-GROUPS = (  # means of these members
-    ("capnet", "class_head", "linear_probe"),
-    ("capnet", "class_head"),
-    ("class_head", "linear_probe"),
-    ("capnet", "linear_probe"),
-    ("class_head",),
-    ("capnet",),
-    ("linear_probe",),
-    ("zero_shot",),
-)
-ZERO_SHOT_SHARES = (0.0, 0.3, 0.6)
+PREFERRED = ("capnet", "class_head", "linear_probe")
+STEPS = (0.25, 0.5, 0.75, 1.0)  # towards a member that is better alone
 LEEWAY = 0.1  # mAP: a member so far behind the probe weighs 1/e of what the probe does
 BASELINES = ("linear_probe", "zero_shot")  # what a user has without this product
 
@@ -56,18 +47,6 @@ class Blend:
         return {"weights": self.weights, "chosen_on": self.chosen_on, "gains": self.gains}
 
 
-def candidates(members: list[str]) -> list[Weights]:
-    """The weights that are tried, for a model with these ``members``; the preferred ones first."""
-    tried: list[Weights] = []
-    for group in GROUPS:
-        present = [name for name in group if name in members]
-        for share in ZERO_SHOT_SHARES if group != ("zero_shot",) else (0.0,):
-            weights = {name: (1 - share) / len(present) for name in present} | ({"zero_shot": share} if share else {})
-            if present and weights not in tried:
-                tried.append(weights)
-    return tried
-
-
 def preferred_weights(alone: Mapping[str, float]) -> Weights:
     """What is served unless held-out rows say otherwise: weights in proportion to min(1, exp((v - v_probe) / LEEWAY)).
 
@@ -80,6 +59,13 @@ def preferred_weights(alone: Mapping[str, float]) -> Weights:
     behind = {name: min(0.0, value - alone.get("linear_probe", value)) for name, value in alone.items()}
     shares = {name: float(np.exp(np.nan_to_num(gap) / LEEWAY)) for name, gap in behind.items()}
     return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def towards(member: str, weights: Mapping[str, float]) -> list[Weights]:
+    """Blends from ``weights`` towards ``member``; the last is that member alone."""
+    names = dict.fromkeys([*weights, member])
+    steps = [{name: (1 - step) * weights.get(name, 0.0) + step * (name == member) for name in names} for step in STEPS]
+    return [{name: weight for name, weight in blend.items() if weight} for blend in steps]
 
 
 def in_words(weights: Mapping[str, float]) -> str:
@@ -98,12 +84,11 @@ def choose_blend(
     known: Bools,
     units: NDArray[np.int64],
     chosen_on: str,
-    preferred: tuple[str, ...] = GROUPS[0],
+    preferred: tuple[str, ...] = PREFERRED,
     folds: NDArray[np.int64] | None = None,
 ) -> Blend:
-    """The ``preferred_weights``; or the candidate of the highest mAP on held-out images where a trained
-    part alone beats it there by more than chance; or, where the probe or zero-shot does by any lead, the best that it
-    is part of.
+    """The ``preferred_weights``; or, where the probe or zero-shot alone has a higher mAP on held-out images by any
+    lead, or a trained part by more than chance, the best of these and the steps ``towards`` those members.
 
     Args:
         members: logits of each member, [image, class].
@@ -118,13 +103,8 @@ def choose_blend(
     Returns:
         The chosen blend; the preferred one where no class has a known positive.
     """
-    tried = candidates(list(members))
     ones = np.ones((len(labels), 1))
     parts = [np.arange(len(labels))] if folds is None else [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-
-    def ranked(weights: Weights) -> list[Any]:
-        scores = mix(members, weights)
-        return [rank(labels[part], scores[part], known[part]) for part in parts]
 
     def measured(rankings: Sequence[Any], weight: Floats) -> Floats:
         by_fold = [weighted_average_precision(one, weight[part]) for one, part in zip(rankings, parts, strict=True)]
@@ -132,15 +112,22 @@ def choose_blend(
             warnings.simplefilter("ignore", RuntimeWarning)  # a class without positives has no mean
             return mean_over(np.nanmean(by_fold, axis=0))
 
-    rankings = [ranked(weights) for weights in tried]
-    values = [float(measured(one, ones)[0]) for one in rankings]
-    alone = {name: tried.index({name: 1.0}) for name in members}
+    tried: list[Weights] = []
+    rankings: list[list[Any]] = []
+    values: list[float] = []
+
+    def attempt(weights: Weights) -> int:
+        """The index of a candidate, which is measured the first time."""
+        if weights not in tried:
+            scores = mix(members, weights)
+            tried.append(weights)
+            rankings.append([rank(labels[part], scores[part], known[part]) for part in parts])
+            values.append(float(measured(rankings[-1], ones)[0]))
+        return tried.index(weights)
+
+    alone = {name: attempt({name: 1.0}) for name in members}
     usual = preferred_weights({name: values[alone[name]] for name in preferred if name in members})
-    if usual not in tried:
-        tried.append(usual)
-        rankings.append(ranked(usual))
-        values.append(float(measured(rankings[-1], ones)[0]))
-    first = best = tried.index(usual)
+    first = best = attempt(usual)
     gains: dict[str, dict[str, float]] = {}
     if np.isfinite(values).any():
         blocks = list(draw_weights(units, DRAWS, 100))
@@ -154,11 +141,10 @@ def choose_blend(
             low, high = interval(drawn(index) - drawn(other), gain, (-1.0, 1.0))
             return {"gain": gain, "low": float(low), "high": float(high)}
 
-        better = [name for name, index in alone.items() if values[index] > values[first]]
-        allowed = [index for index, weights in enumerate(tried) if set(better) & set(BASELINES) & set(weights)]
-        if any(name not in BASELINES and gain_over(first, alone[name])["low"] > 0 for name in better):
-            allowed = list(range(len(tried)))
-        best = max([first, *allowed], key=lambda index: np.nan_to_num(round(values[index], 9), nan=-1.0))
+        ahead = [name for name, index in alone.items() if values[index] > values[first]]
+        better = [name for name in ahead if name in BASELINES or gain_over(first, alone[name])["low"] > 0]
+        allowed = [first, *(attempt(weights) for name in better for weights in towards(name, usual))]
+        best = max(allowed, key=lambda index: np.nan_to_num(round(values[index], 9), nan=-1.0))
         gains = {name: gain_over(index, best) for name, index in alone.items()}
     listed = {in_words(weights): value for weights, value in zip(tried, values, strict=True) if np.isfinite(value)}
     return Blend(tried[best], chosen_on, listed, gains)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from capnet.evaluation.blend import candidates, choose_blend, mix, preferred_weights
+from capnet.evaluation.blend import choose_blend, mix, preferred_weights, towards
 
 MEMBERS = ("capnet", "class_head", "linear_probe", "zero_shot")
 
@@ -81,8 +81,9 @@ def test_the_preferred_mean_is_left_for_the_probe_or_zero_shot_where_these_are_b
         mean = mean_ap(labels, mix(members, weights))
         ahead = {name for name in members if mean_ap(labels, members[name]) > mean}
         if baselines := ahead & {"linear_probe", "zero_shot"}:
-            allowed = [*(item for item in candidates(list(members)) if baselines & set(item)), weights]
-            best = max(mean_ap(labels, mix(members, item)) for item in allowed)
+            shares = [(name, share) for name in baselines for share in (0, 0.25, 0.5, 0.75, 1)]
+            mean_logits = mix(members, weights)
+            best = max(mean_ap(labels, (1 - share) * mean_logits + share * members[name]) for name, share in shares)
             assert ahead == baselines, "a trained part may be ahead by more than chance"
             assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(best, abs=1e-6)
             assert baselines & set(found.weights)
@@ -169,18 +170,20 @@ def test_without_any_positive_the_preferred_candidate_is_taken():
     members, labels = made(4)
     nothing = np.zeros_like(labels)
     found = choose_blend(members, nothing, np.ones_like(labels), np.arange(len(labels)), "out_of_fold")
-    assert found.weights == candidates(list(members))[0]
+    assert found.weights == dict.fromkeys(MEMBERS[:3], 1 / 3)
     assert found.gains == {}
     assert found.chosen_on == "out_of_fold"
 
 
-@pytest.mark.parametrize("present", [("capnet", "zero_shot"), ("capnet", "class_head", "zero_shot"), MEMBERS])
-def test_every_member_alone_is_a_candidate_and_all_weights_sum_to_one(present):
-    tried = candidates(list(present))
-    for name in present:
-        assert {name: 1.0} in tried
-    assert all(sum(weights.values()) == pytest.approx(1.0) and set(weights) <= set(present) for weights in tried)
-    assert len({tuple(sorted(weights.items())) for weights in tried}) == len(tried)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_steps_lead_from_the_preferred_weights_to_the_member_alone(member):
+    weights = {"capnet": 0.2, "class_head": 0.4, "linear_probe": 0.4}
+    steps = towards(member, weights)
+    shares = [0.2 if member == "capnet" else 0.0 if member == "zero_shot" else 0.4, *(one[member] for one in steps)]
+    assert shares == sorted(set(shares)), "each is nearer"
+    assert all(sum(one.values()) == pytest.approx(1.0) for one in steps)
+    assert steps[1]["class_head"] == pytest.approx(0.2 + 0.5 * (member == "class_head"))
+    assert steps[-1] == {member: 1.0}
 
 
 def test_a_constant_added_to_a_member_changes_nothing():
