@@ -151,6 +151,14 @@ class Setup:
             )
         return task
 
+    def tried_once(self, task: PipelineTask) -> PipelineTask:
+        """Never try again, whatever Argo's defaults say of all tasks: the gate. These cannot tell it from others,
+        because KFP's launcher ends with 1 whatever a task ended with.
+        """
+        if self.options.cluster:
+            task.set_retry(0, backoff_duration="1s")
+        return task
+
     def with_images(self, task: PipelineTask) -> PipelineTask:
         """What a task needs to read images: credentials, the state volume with their copies, the volume that has
         them.

@@ -122,6 +122,7 @@ def training(options: Options) -> Any:
                 setup.with_images(task)
             for task in (fetched, read, registered):
                 setup.retried(task)
+            setup.tried_once(checked)
             setup.with_store(setup.with_state(registered))
             setup.with_state(linked)
 

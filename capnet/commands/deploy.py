@@ -45,7 +45,7 @@ Examples:
 @click.option(
     "--service-account", default="capnet-serve", show_default=True, help="Service account whose secret opens the store."
 )
-@click.option("--cpu", default="1", show_default=True, help="CPUs that a pod asks for.")
+@click.option("--cpu", default="1", show_default=True, help="CPUs of a pod, which it gets and never exceeds.")
 @click.option("--memory", default="2Gi", show_default=True, help="Memory of a pod.")
 @click.option("--gpus", default=0, show_default=True, type=click.IntRange(0), help="GPUs of a pod.")
 @click.option(

@@ -161,7 +161,8 @@ def manifest(version: ModelVersion, address: str, deployment: Deployment) -> dic
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
     resources: dict[str, dict[str, str]] = {
         "requests": {"cpu": deployment.cpu, "memory": deployment.memory},
-        "limits": {"memory": deployment.memory},
+        # KServe fills in what is missing; its usual limit of one CPU would be below a request of two
+        "limits": {"cpu": deployment.cpu, "memory": deployment.memory},
     }
     if deployment.gpus:
         resources["limits"]["nvidia.com/gpu"] = str(deployment.gpus)

@@ -2,11 +2,14 @@
 
 The rules are those of kserve/kserve v0.20.0 (v0.17.0 has them too, but for the blocked variable):
 pkg/apis/serving/v1beta1/inference_service_validation.go, component.go (validateReplicas, validateContainerConcurrency,
-validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol), pkg/validation/env_policy.go.
+validateExactlyOneImplementation), predictor_custom.go (validateCustomProtocol), pkg/validation/env_policy.go; and the
+defaults that are filled in before: inference_service_defaults.go (setResourceRequirementDefaults) with the values of
+config/configmap/inferenceservice.yaml.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +22,22 @@ FORMATS = (
     *("sklearn", "xgboost", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm"),
     *("paddle", "model"),
 )
+RESOURCES = {"cpu": "1", "memory": "2Gi"}  # of config/configmap/inferenceservice.yaml, for requests and limits
 AUTOSCALERS = ("hpa", "keda", "external", "none")  # constants.go: AutoscalerAllowedClassList
 
 
 def problems(item: dict[str, Any]) -> list[str]:
-    return list(_problems(item))
+    return list(_problems(defaulted(item)))
+
+
+def defaulted(item: dict[str, Any]) -> dict[str, Any]:
+    """With the requests and limits that KServe adds to the first container."""
+    filled = copy.deepcopy(item)
+    for container in filled["spec"].get("predictor", {}).get("containers", [])[:1]:
+        resources = container.setdefault("resources", {})
+        for kind in ("requests", "limits"):
+            resources[kind] = RESOURCES | resources.get(kind, {})
+    return filled
 
 
 def _problems(item: dict[str, Any]) -> Iterator[str]:

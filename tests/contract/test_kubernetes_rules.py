@@ -207,6 +207,11 @@ SERVICES = [
         "predictor_custom.go",
     ),
     (put(*PREDICTOR, "containers", 0, "resources", "requests", "cpu", value="one"), "quantities must match", CORE),
+    (
+        put(*PREDICTOR, "containers", 0, "resources", value={"requests": {"cpu": "2"}}),
+        "less than or equal to",
+        "inference_service_defaults.go",
+    ),
 ]
 
 

@@ -13,8 +13,9 @@ from capnet.cluster.kubernetes_api import Kubernetes, NotAllowed, NotThere
 from capnet.commands.doctor.findings import Finding, Needs, wrong
 
 CONTROLLER = "workflow-controller-configmap"  # of Argo, as Kubeflow Pipelines names it
-# 2 to 5 are mistakes in settings or data, and the gate: they would end the same again. -1 has what is no container
-AGAIN = "lastRetry.status == 'Error' or not (lastRetry.exitCode in ['-1', '2', '3', '4', '5'])"
+# -1 has what is no container: a group of tasks, of which what failed was tried again. KFP's launcher ends with 1
+# whatever a task ended with, so mistakes in settings are tried again, too; the gate has a limit of its own
+AGAIN = "lastRetry.status == 'Error' or lastRetry.exitCode != '-1'"
 REGISTRY = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")  # kinds of secrets that nodes pull images with
 CILIUM = "/apis/cilium.io/v2"
 
@@ -37,7 +38,7 @@ def check_retries(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     if policy == "OnError":
         what = "a task is tried again only if its pod vanished, and not after it failed or was evicted"
     elif policy == "Always":
-        what = "whatever fails is tried again, the data gate and the whole run too"
+        what = "whatever fails is tried again, groups of tasks and the whole run too"
     else:
         what = "a task is tried again after it failed or was evicted, and not if its pod vanished"
         inner = f'{{templateDefaults: {{retryStrategy: {{limit: "2", expression: "{AGAIN}"}}}}}}'

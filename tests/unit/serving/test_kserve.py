@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from contract import kserve_rules
 from mlflow.tracking import MlflowClient
 
 from capnet.cli import main
@@ -93,6 +94,8 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
             "-",
             "--gpus",
             "1",
+            "--cpu",
+            "3",
             "--memory",
             "4Gi",
             "--namespace",
@@ -103,7 +106,9 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
             "0",
         ).stdout
     )
-    assert more["spec"]["predictor"]["containers"][0]["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
+    limits = {"cpu": "3", "memory": "4Gi", "nvidia.com/gpu": "1"}
+    assert more["spec"]["predictor"]["containers"][0]["resources"]["limits"] == limits
+    assert kserve_rules.problems(more) == []
     assert (more["metadata"]["namespace"], more["metadata"]["name"], more["spec"]["predictor"]["minReplicas"]) == (
         "wildlife",
         "traps",
