@@ -91,9 +91,9 @@ class Server:
         arguments: Mapping[str, Any],
         cron: str,
         service_account: str = "",
-    ) -> str:
+    ) -> tuple[str, list[str]]:
         """Start a run at every time that ``cron`` names, instead of the schedule that had this name before; returns its
-        id.
+        id, and the names of the experiment's other schedules.
         """
         with self._explained():
             job = self._job(version, experiment, arguments, service_account)
@@ -101,11 +101,13 @@ class Server:
                 lambda **page: self._client.list_recurring_runs(experiment_id=job["experiment_id"], **page),
                 "recurring_runs",
             )
-            before = [item.recurring_run_id for item in listed if item.display_name == name]
+            named = [(str(item.display_name), item.recurring_run_id) for item in listed]
+            before = [identity for other, identity in named if other == name]
+            others = sorted({other for other, _ in named} - {name})
             made = self._client.create_recurring_run(job_name=name, cron_expression=cron, no_catchup=True, **job)
             for old in before:
                 self._client.delete_recurring_run(old)
-        return str(made.recurring_run_id)
+        return str(made.recurring_run_id), others
 
     def address(self, run_id: str) -> str:
         """Where the run is shown."""

@@ -166,8 +166,10 @@ def _run_there(name: str, text: str, arguments: dict[str, Any], experiment: str,
     click.echo(f"version {version.name} of {name}: {'uploaded' if version.new else 'already there'}")
     experiment, account, cron = options["experiment"] or experiment, options["service_account"], options["schedule"]
     if cron:
-        schedule = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
+        schedule, others = server.schedule(version, f"{name} {cron}", experiment, arguments, cron, account)
         click.echo(f"schedule {cron!r}: {server.way.host}/#/recurringrun/details/{schedule}")
+        for other in others:
+            click.echo(f"stays as well: schedule {other!r}; delete it there if this one was to replace it")
         return
     run = server.start(version, f"{name} {version.name}", experiment, arguments, account)
     click.echo(f"run: {server.address(run)}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from capnet.errors import CapnetError
 from capnet.stages import STAGES
 
 OLD_SECONDS = 90.0  # for the pods of an earlier try to go; they have 30 to end
+ABANDONED_SECONDS = 3600.0  # without a TrainJob: a task writes its folder, and starts one right after that
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def train_on_nodes(
 
     Raises:
         CapnetError: what the training raised, as the same kind of error; ClusterError for what the cluster lacks or did
-            to it, Cancelled after a SIGTERM. In each case TrainJob and folder are gone then.
+            to it, Cancelled after a SIGTERM. In each case TrainJob and folder are gone then; but KFP's launcher leaves
+            a cancelled task about a second, in which the TrainJob goes, and the folder with a later training.
     """
     spec, here = settings_of(nodes, params), Here.from_environment()
     jobs, name = TrainJobs(Kubernetes(), here.namespace), job_name(here, params.runtime.seed)
@@ -64,6 +67,7 @@ def train_on_nodes(
         try:
             running = adopted(jobs, job, here, folder)
             begun = True
+            clear_abandoned(jobs, folder)
             while True:
                 if not running:
                     put(folder, settings, inputs, Path(own_data) if own_data else None, spec.accelerator_count)
@@ -89,6 +93,16 @@ def train_on_nodes(
             if begun and jobs.remove(name):
                 clear(folder)
                 log.info("TrainJob %s is removed", name)
+
+
+def clear_abandoned(jobs: TrainJobs, own: Path) -> None:
+    """Remove the folders beside ``own`` whose task was killed before it could, and whose TrainJob is gone."""
+    for folder in own.parent.glob("*"):
+        with suppress(ClusterError, FileNotFoundError):  # another task removes it
+            is_old = time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
+            if folder != own and is_old and jobs.find(folder.name) is None:
+                clear(folder)
+                log.info("the folder of TrainJob %s, which is gone, is removed", folder.name)
 
 
 def adopted(jobs: TrainJobs, job: Mapping[str, Any], here: Here, folder: Path) -> bool:

@@ -13,7 +13,7 @@ from capnet.cluster.trainjob_spec import GROUP, STEP, VERSION
 from capnet.cluster.trainjob_state import Pod, Seen, seen
 from capnet.errors import ConfigError
 
-GONE_SECONDS = 20.0  # for a TrainJob and its pods to go; a cancelled task has 30 in all
+GONE_SECONDS = 20.0  # for a TrainJob and its pods to go
 AGAIN = 0.5
 TRAINER = "install Kubeflow Trainer 2.2 or newer, with its runtimes (docs/on-kubernetes.md, Several nodes)"
 RIGHTS = "give the account the rights: make deploy FOLDER=overlays/nodes (docs/on-kubernetes.md, Several nodes)"

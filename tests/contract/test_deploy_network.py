@@ -56,7 +56,7 @@ def test_no_policy_selects_what_serves(repository: Path) -> None:
     """
     example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
     found = list(selectors(policies(repository)))
-    assert len(policies(repository)) == 4
+    assert len(policies(repository)) == 5
     assert len(found) >= 6
     for wanted in found:
         assert not wanted.items() <= example["metadata"]["labels"].items()

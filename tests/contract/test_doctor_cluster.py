@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from contract.doctor_place import SPACE, VALUE, Place, secret
 from contract.kubernetes_server import Cluster
 
 from capnet.cluster import names
+from capnet.cluster.kubernetes_api import Kubernetes
 from capnet.commands.doctor import cluster as doctor_cluster
 from capnet.commands.doctor import nodes as doctor_nodes
+from capnet.commands.doctor.findings import Needs
 
 pytestmark = pytest.mark.slow
 
@@ -192,6 +195,9 @@ def test_what_several_nodes_need(place: Place, repository: Path) -> None:
 def test_a_role_of_the_cloud_stands_in_for_keys(place: Place) -> None:
     place.cluster.remove(SPACE, "secrets", names.S3_SECRET)
     account = place.cluster.find(SPACE, "serviceaccounts", names.SERVICE_ACCOUNT)
+    for other in ("iam.gke.io/gcp-service-account", "azure.workload.identity/client-id"):
+        account["metadata"]["annotations"] = {other: "x"}
+        assert "there is no secret" in str(place.run()[1]), "boto3 opens nothing with it"
     account["metadata"]["annotations"] = {"eks.amazonaws.com/role-arn": "arn"}
     assert place.run()[1] is None
 
@@ -243,3 +249,12 @@ def test_a_silent_part_is_told_and_holds_up_nothing_else(place: Place, monkeypat
     assert time.monotonic() - start < 8
     assert "no answer within" in str(error)
     assert "ok     service account" in output
+
+
+def test_in_a_profile_the_account_of_its_runs_is_named(place: Place) -> None:
+    place.cluster.healthz["multi_user"] = True
+    needs = Needs("s3://bucket/birds", namespace="birds", kfp_namespace=SPACE)
+    (found,) = doctor_cluster.check_pipelines(Kubernetes(), needs)
+    assert "--service-account default-editor" in found.warning
+    (found,) = doctor_cluster.check_pipelines(Kubernetes(), replace(needs, service_account="default-editor"))
+    assert found.warning == ""

@@ -157,8 +157,8 @@ def test_a_server_that_is_gone_for_good_ends_the_wait(server: Place, monkeypatch
 
 def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: Place) -> None:
     for _ in range(2):
-        server.good("--schedule", "0 3 * * 1")
-    server.good("--schedule", "0 0 4 * * *")
+        assert "stays as well" not in server.good("--schedule", "0 3 * * 1")
+    assert "stays as well: schedule 'capnet-training 0 0 3 * * 1'" in server.good("--schedule", "0 0 4 * * *")
     assert sorted(item["trigger"]["cron_schedule"]["cron"] for item in server.state.schedules.values()) == [
         "0 0 3 * * 1",
         "0 0 4 * * *",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def test_a_cancelled_task_takes_its_trainjob_along(place: Place) -> None:
     assert "cancelled error, exit code 143\nthe task was cancelled" in said
     assert place.cluster.removed == [place.cluster.made[0]["metadata"]["name"]]
     assert place.left == []
+
+
+def test_the_folder_of_a_task_that_was_killed_goes_with_a_later_training(place: Place) -> None:
+    """KFP's launcher handles no signal: PID 1 of a cancelled task ends at once, and the kernel kills the rest."""
+    nodes = place.folder / "state" / "nodes"
+    for name, hours in (("capnet-old", 2), ("capnet-running", 2), ("capnet-fresh", 0)):
+        (nodes / name).mkdir(parents=True)
+        (nodes / name / "images").mkdir()
+        then = time.time() - 3600 * hours
+        os.utime(nodes / name, (then, then))
+    place.cluster.objects[f"{JOBS}/capnet-running"] = {"metadata": {"name": "capnet-running"}, "spec": {}}
+    place.cluster.play = good
+    assert place.run() == METRICS
+    assert sorted(path.name for path in nodes.iterdir()) == ["capnet-fresh", "capnet-running"]
 
 
 @pytest.mark.parametrize("amounts", [{}, {"cpu": "1.5", "memory": "8192Mi"}], ids=["usual", "not canonical"])

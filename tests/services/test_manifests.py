@@ -20,6 +20,7 @@ FOLDERS = (
     "deploy/overlays/nodes",
     "deploy/mlflow",
     "deploy/shell",
+    "deploy/cloud-role",
 )
 VERSIONS = ("1.25", "1.37")  # the oldest and the newest whose schemas there are
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
-from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, on_volume, unseen
+from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, there
@@ -19,14 +19,10 @@ from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
 
 DEADLINE = 8.0  # for all checks, once the API has answered
-# annotations that give an account a cloud's role
-ROLES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "azure.workload.identity/client-id")
+ROLE = "eks.amazonaws.com/role-arn"  # the annotation that gives an account a role with which boto3 opens S3
 RIGHTS = (  # group, resource, verb, name: what KFP's driver and launcher do with the account of a pod
     ("argoproj.io", "workflowtaskresults", "create", ""),
     ("argoproj.io", "workflowtaskresults", "patch", ""),
-    ("argoproj.io", "workflowtasksets", "list", ""),
-    ("argoproj.io", "workflowtasksets", "watch", ""),
-    ("argoproj.io", "workflowtasksets/status", "patch", ""),
     ("", "configmaps", "get", "kfp-launcher"),
     ("", "secrets", "get", "mlpipeline-minio-artifact"),
     ("", "pods", "get", ""),
@@ -87,7 +83,8 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     }
     for name, (known, basic, needed) in secrets.items():
         about, where = f"secret {name}", needs.where("secret", name)
-        fill = f"fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
+        own = "" if needs.namespace == "kubeflow" else f"put {needs.namespace} into deploy/secrets/kustomization.yaml, "
+        fill = f"{own}fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
         try:
             data = api.get(f"/api/v1/namespaces/{needs.namespace}/secrets/{name}").get("data") or {}
         except NotThere:
@@ -236,16 +233,24 @@ def check_pipelines(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
         what = "this Kubeflow has profiles, and runs nothing in its own namespace"
         yield wrong(about, what, where, "name your profile: --namespace")
         return
-    yield Finding(about, f"Kubeflow Pipelines {answer.get('tag_name') or 'of unknown version'} answers")
+    warning = ""
+    if answer.get("multi_user") and needs.service_account == SERVICE_ACCOUNT:
+        warning = (
+            f"runs in a profile work as default-editor unless they are submitted with --service-account"
+            f" {SERVICE_ACCOUNT}: check it with --service-account default-editor"
+        )
+    yield Finding(
+        about, f"Kubeflow Pipelines {answer.get('tag_name') or 'of unknown version'} answers", warning=warning
+    )
 
 
 def has_role(api: Kubernetes, needs: Needs) -> bool:
-    """Whether the account has a role of a cloud, which stands in for keys."""
+    """Whether the account has a role that opens S3 in place of keys. EKS Pod Identity writes none into the account."""
     try:
         account = api.get(f"/api/v1/namespaces/{needs.namespace}/serviceaccounts/{needs.service_account}")
     except ClusterError:
         return False
-    return bool(set(ROLES) & (account["metadata"].get("annotations") or {}).keys())
+    return ROLE in (account["metadata"].get("annotations") or {})
 
 
 def ready(node: Mapping[str, Any]) -> bool:
