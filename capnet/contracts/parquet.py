@@ -23,7 +23,7 @@ groups = [metadata.row_group(number) for number in range(metadata.num_row_groups
 print(sum(max(0, group.column(n).num_values - group.num_rows) for group in groups for n in range(group.num_columns)))
 """
 # what pyarrow raises of damaged files: its own exceptions, and Python's for those of the C++ library
-DAMAGED = (pa.ArrowException, OSError, RuntimeError, ArithmeticError, LookupError)
+DAMAGED = (pa.ArrowException, OSError, RuntimeError, ArithmeticError, LookupError, UnicodeError)
 
 
 def batches(source: Any, most: int, rows: int = BATCH) -> Iterator[pa.Table]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,15 @@ from safetensors.torch import load_file, save_file
 from unit.conftest import _make as make_outputs
 
 from capnet.config import Runtime
-from capnet.contracts import label_matrix, read_split
+from capnet.contracts import (
+    MANIFEST_COLUMNS,
+    PREDICTION_COLUMNS,
+    label_matrix,
+    read_predictions,
+    read_split,
+    write_predictions,
+    write_split,
+)
 from capnet.errors import CapnetError, ContractError
 from capnet.registry.candidate import read_candidate
 from capnet.runtime import prepare
@@ -214,6 +223,27 @@ METADATA: dict[str, str] = {
     "metadata of text": '{"schema": 1, "metadata": "x"}',
     "a schema of words": '{"schema": "one", "metadata": {}}',
 }
+
+
+ROW = dict.fromkeys(MANIFEST_COLUMNS, "a") | {"labels": [0], "unknown": [1], "width": 3, "height": 2, "split": "train"}
+SCORED = dict.fromkeys(PREDICTION_COLUMNS, "a") | {"split": "val", "scores": [0.25, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("row", "write", "read"), [(ROW, write_split, read_split), (SCORED, write_predictions, read_predictions)]
+)
+def test_one_wrong_bit_in_any_byte_of_a_table_is_a_contract_error_or_another_value(tmp_path, row, write, read) -> None:
+    path = tmp_path / "table.parquet"
+    write(path, pd.DataFrame([row]))
+    whole, refused = path.read_bytes(), 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            read(path)
+        except ContractError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > len(whole) / 2
 
 
 @pytest.mark.parametrize("file", TENSORS)
