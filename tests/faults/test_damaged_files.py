@@ -232,18 +232,19 @@ SCORED = dict.fromkeys(PREDICTION_COLUMNS, "a") | {"split": "val", "scores": [0.
 @pytest.mark.parametrize(
     ("row", "write", "read"), [(ROW, write_split, read_split), (SCORED, write_predictions, read_predictions)]
 )
-def test_one_wrong_bit_in_any_byte_of_a_table_is_a_contract_error_or_another_value(tmp_path, row, write, read) -> None:
+def test_one_wrong_bit_in_a_table_is_a_contract_error_or_another_value(tmp_path, row, write, read) -> None:
     path = tmp_path / "table.parquet"
     write(path, pd.DataFrame([row]))
-    whole, refused = path.read_bytes(), 0
-    for at in range(len(whole)):
+    whole, refused = path.read_bytes(), []
+    tried = range(0, len(whole), 3)
+    for at in tried:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         try:
             read(path)
         except ContractError as error:
-            refused += 1
-            assert str(path) in str(error)
-    assert refused > len(whole) / 2
+            refused.append(str(error))
+    assert len(tried) / 2 < len(refused) < len(tried)
+    assert all(str(path) in text for text in refused)
 
 
 @pytest.mark.parametrize("file", TENSORS)
