@@ -78,11 +78,11 @@ class Drift:
         A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance
         gives at these sizes. With fewer than FEWEST images nothing is marked.
         """
-        from scipy.stats import norm
+        from scipy.stats import hypergeom
 
         rows, before = self.rows, int(self.reference["rows"])
         enough = min(rows, before) >= FEWEST
-        limit_z = float(norm.isf(ALPHA / 2 / max(1, len(self.limits))))
+        chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
         noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
         classes = []
         for c, item in enumerate(self.reference["classes"]):
@@ -91,7 +91,10 @@ class Drift:
             spread = np.sqrt(max(pooled * (1 - pooled), 1e-12) * (1 / max(1, rows) + 1 / max(1, before)))
             z = float((rate - item["decided_rate"]) / spread)
             psi = _psi(np.array(item["counts"]), self.counts[c])
-            drifted = enough and (abs(z) > limit_z or psi > max(LARGE_PSI, 4 * noise))
+            both = int(self.decided[c]) + round(item["decided_rate"] * before)
+            exact = hypergeom(rows + before, both, rows)
+            beyond = min(exact.cdf(self.decided[c]), exact.sf(self.decided[c] - 1)) < chance
+            drifted = enough and (beyond or psi > max(LARGE_PSI, 4 * noise))
             classes.append(
                 {
                     "name": item["name"],

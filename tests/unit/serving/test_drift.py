@@ -72,3 +72,24 @@ def test_a_class_that_always_scores_alike_is_no_error() -> None:
     scores = np.full((200, 30), 0.2, dtype=np.float32)
     report = drift_report(reference_document(NAMES, np.zeros(30), scores, LIMITS, "val"), scores, LIMITS)
     assert not any(item["drifted"] for item in report["classes"])
+
+
+@pytest.mark.parametrize(("rarest", "before", "rows"), [(0.001, 1000, 50), (0.001, 1000, 100), (0.004, 329, 50)])
+def test_rare_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(rarest, before, rows) -> None:
+    """With the normal approximation a third of unchanged batches of 50 had a class that was named."""
+    rng, rates = np.random.default_rng(0), np.geomspace(0.3, rarest, 40)
+    names, limits = [str(number) for number in range(40)], 1 - rates
+    alarms = 0
+    for _ in range(200):
+        reference = reference_document(names, rates, rng.random((before, 40)), limits, "val")
+        report = drift_report(reference, rng.random((rows, 40)), limits)
+        alarms += any(item["drifted"] for item in report["classes"])
+    assert alarms <= 8, "one or two of a hundred are promised"
+
+
+def test_a_rare_class_that_is_ten_times_as_frequent_is_named() -> None:
+    rng, rates = np.random.default_rng(0), np.array([0.3, 0.005])
+    reference = reference_document(["a", "b"], rates, rng.random((1000, 2)), 1 - rates, "val")
+    scores = np.stack([rng.random(200), rng.random(200) ** 0.1], axis=1)
+    report = drift_report(reference, scores, 1 - rates)
+    assert [item["name"] for item in report["classes"] if item["drifted"]] == ["b"]
