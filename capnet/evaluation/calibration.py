@@ -44,7 +44,7 @@ def calibrate(calibration: Calibration, scores: Floats) -> Floats:
 
 def uncalibrate(calibration: Calibration, probability: float) -> Floats:
     """The score [class] that each class needs to have this probability: the inverse of ``calibrate``."""
-    return expit((logits(np.array(probability)) - calibration.shift) * calibration.temperature)
+    return expit((logit(np.float64(probability)) - calibration.shift) * calibration.temperature)
 
 
 def fit_calibration(

@@ -49,7 +49,7 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
     if name == "precision":
         shares = _doubted_precision(labels[order], None if groups is None else groups[order])[last]
         fine = np.flatnonzero(shares >= float(number) - TINY)
-        chosen = fine[-1] if len(fine) else np.flatnonzero(shares == shares.max())[-1]
+        chosen = fine[-1] if len(fine) else np.flatnonzero(shares >= shares.max() - TINY)[-1]
         return Cut(float(cuts[chosen]), bool(len(fine)))
     hit = np.cumsum(labels[order])[last]
     best = int(np.argmax(2 * hit / (given + hit[-1])))
@@ -108,4 +108,4 @@ def _below(cuts: Floats, index: int) -> float:
     if index + 1 == len(cuts):
         return float(cuts[index])
     middle = np.float32((float(cuts[index]) + float(cuts[index + 1])) / 2)
-    return float(middle) if middle > np.float32(cuts[index + 1]) else float(cuts[index])
+    return float(middle) if np.float32(cuts[index + 1]) < middle <= cuts[index] else float(cuts[index])

@@ -94,8 +94,9 @@ def choose_thresholds(
         pooled_probability[kind] = pooled.threshold
         lent = mine & borrowed
         threshold[lent] = uncalibrate(calibration, pooled.threshold).astype(np.float32)[lent]
-        # no promise rests on a class without positives
-        reached[lent] = pooled.reached & promised & ((positives[lent] > 0) | (name == "f1"))
+        # no promise rests on a class without positives, nor on those of classes that keep their own threshold
+        together = name == "f1" or bool(can_promise(number, _units(labels & known & lent, units)))
+        reached[lent] = pooled.reached & promised & together & ((positives[lent] > 0) | (name == "f1"))
     counts = count(labels, scores >= threshold, np.ones((len(labels), 1)), known)
     return Thresholds(
         threshold,

@@ -234,3 +234,17 @@ def test_a_recall_next_to_nothing_is_chosen_too() -> None:
     made = make(100, 4, seed=8)
     found = choose_thresholds(made.labels, made.known, made.scores, "recall>=1e-9", 5, 1.0)
     assert np.isfinite(found.threshold).all()
+
+
+@pytest.mark.parametrize("rare", [1, 3, 8])
+def test_a_rare_class_is_not_marked_by_what_frequent_ones_reach(rare: int) -> None:
+    """Nine positives are the fewest that promise 0.9: those of classes with a threshold of their own are no help."""
+    rng = np.random.default_rng(rare)
+    labels = rng.random((400, 11)) < 0.2
+    labels[:, -1] = False
+    labels[rng.choice(400, rare, replace=False), -1] = True
+    scores = expit(3.0 * labels - 3.0 + rng.normal(size=labels.shape)).astype(np.float32)
+    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
+    assert found.reached[:-1].all()
+    assert found.borrowed[-1]
+    assert not found.reached[-1]
