@@ -72,7 +72,7 @@ class Scorer:
         model = self.loaded.model
         return pooled_features(
             lambda images: model.pooled(images, adapted=False),
-            model.towers.weight_hash,
+            model.towers.feature_key,
             rows,
             root,
             self.transform,

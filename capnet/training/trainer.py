@@ -147,7 +147,7 @@ class Trainer:
         self, function: Callable[[Tensor], Tensor], before: str, rows: pd.DataFrame, transform: Transform, what: str
     ) -> StoredFeatures:
         group, towers, machine, threads = self.process_group, self.towers, self.machine, self.params.runtime.threads
-        weights, concurrent = towers.weight_hash + before, towers.image.is_convolutional
+        weights, concurrent = towers.feature_key + before, towers.image.is_convolutional
 
         def compute(rows: pd.DataFrame, what: str) -> StoredFeatures:
             return pooled_features(function, weights, rows, self.root, transform, machine, threads, what, concurrent)

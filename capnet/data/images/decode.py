@@ -4,6 +4,7 @@ fast.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -144,6 +145,15 @@ def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | 
         if needed is not None:
             image.draft(None, needed(image.size))
         return to_rgb(image)
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises Unusable where a picture is another one than its row says."""
+    with file_faults():
+        source = file_or_bytes(path)
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise Unusable("another file than ingest saw; run `capnet ingest` again, or put the old file back")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ KERNELS = 2  # raised where towers compute the same function in another way, wit
 
 def pooled_features(
     pooled: Callable[[Tensor], Tensor],
-    weight_hash: str,
+    tower: str,
     rows: pd.DataFrame,
     root: Path,
     transform: Transform,
@@ -38,7 +38,7 @@ def pooled_features(
 
     Args:
         pooled: images [view, 3, size, size] -> features [view, ...].
-        weight_hash: stands for ``pooled`` in the store: equal ones must give equal features.
+        tower: stands for ``pooled`` in the store: equal ones must give equal features.
         rows: with ``path`` and ``sha256``.
         root: folder that the paths are relative to.
         transform: the views.
@@ -51,14 +51,15 @@ def pooled_features(
         [row, view, ...], rounded to 16 bits.
 
     Raises:
-        DataError: images have no sha256, cannot be used, or have features that 16 bits cannot hold; names them.
+        DataError: images have no sha256 or another one, cannot be used, or have features that 16 bits cannot hold;
+            names them.
     """
     if unhashed := int(rows["sha256"].isna().sum()):  # the store goes by content
         todo = "set ingest.images: decode or header, or give the label table a column sha256"
         raise DataError(f"{unhashed} pictures have no hash, because ingest opened none", what, todo)
     hashes = rows["sha256"].tolist()
     key = {
-        "weights": weight_hash,
+        "weights": tower,
         "transform": transform.key(),
         "bf16": machine.bf16,
         "device": machine.device.type,
@@ -68,7 +69,8 @@ def pooled_features(
     missing = store.missing(hashes)
     if missing:
         new = rows.iloc[missing]
-        items, what = transform.items(new), f"features of {what} pictures"
+        pairs = zip(transform.items(new), new["sha256"], strict=True)
+        items, what = (item._replace(sha256=sha256) for item, sha256 in pairs), f"features of {what} pictures"
         parts = stream(pooled, items, root, transform, machine, threads, len(new), concurrent)
         with closing(parts), bar(what, len(new)) as advance:
             store.fill(new["sha256"].tolist(), _in_16_bits(without_faults(parts, root), what, advance))

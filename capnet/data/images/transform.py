@@ -13,15 +13,16 @@ from PIL import Image
 from torch import Tensor, from_numpy
 
 from capnet.config import Tte, settings_hash
-from capnet.data.images.decode import Unusable, read_rgb
+from capnet.data.images.decode import Unusable, check_sha256, read_rgb
 from capnet.data.images.views import Canvas, Cut, needed_size, random_view, test_canvas, to_tensor, unusable
 
 
 class Item(NamedTuple):
-    """An image: its path below a root, and what its random views are drawn from."""
+    """An image: its path below a root, what its random views are drawn from, and the sha256 that its file must have."""
 
     path: str
     draw: tuple[int, ...] = ()
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Transform:
         Raises:
             Unusable: its file cannot be used.
         """
+        if item.sha256:
+            check_sha256(root / item.path, item.sha256)
         image = read_rgb(root / item.path, self._needed if self.decode == "scaled" else None)
         if self.tte is not None:
             return test_canvas(image, self.size, self.views, self.tte.expand, self.interpolation, self.resize)

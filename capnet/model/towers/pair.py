@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from capnet.config import settings_hash
 from capnet.model.towers.image import ImageTower, Preprocess
 from capnet.model.towers.text import TextTower, make_text_tower
 
@@ -38,6 +39,11 @@ class Towers:
     weight_hash: str
     centring: tuple[Tensor, Tensor] | None = None
     architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_key(self) -> str:
+        """Stands for the image tower in the feature store: of one file another activation makes other features."""
+        return f"{self.weight_hash} {settings_hash(self.architecture)}"
 
     def centre(self, text_features: Tensor) -> Tensor:
         """Centred text features [class, embed]; unchanged where the backbone has no centring projector."""

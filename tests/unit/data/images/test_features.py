@@ -178,3 +178,16 @@ def test_an_error_in_one_of_the_threads_is_raised_and_nothing_is_kept(pictures, 
         pooled_features(tower, "w", rows, root, LOOK, machine, 2, "test", concurrent=True)
     assert torch.get_num_threads() == 2
     assert not list((tmp_path / "state").rglob("*.arrow"))
+
+
+def test_an_image_that_is_another_one_than_its_row_says_is_refused_and_its_features_are_not_kept(pictures):
+    """Else the features of the wrong picture would be those of the right one, for every project on this machine."""
+    _, root = pictures
+    right = (root / "3.png").read_bytes()
+    Image.new("RGB", (30, 23), "red").save(root / "3.png")
+    with pytest.raises(DataError, match=r"another file than ingest saw(.|\n)*3\.png"):
+        compute(Tower(), pictures)
+    (root / "3.png").write_bytes(right)
+    rows = pictures[0]
+    expected = LOOK.tensor(root, "3.png", rows["sha256"][3]).mean(dim=(2, 3)).half().float()
+    assert torch.equal(compute(Tower(), pictures)[3], expected)

