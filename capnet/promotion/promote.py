@@ -221,6 +221,10 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     event = history.begin(client, name, "rolled back", current, back, verdict, reason, policy=words)
     if why:
         client.set_model_version_tag(name, back, OVERRIDE, redact(reason))
+        if version.tags.get(VERDICT_OF, identity(name, back)) != identity(name, back):
+            client.delete_model_version_tag(
+                name, back, VERDICT_OF
+            )  # of a copy made elsewhere: readers ask whose tags these are
     return _move(client, event, name, None, since)
 
 

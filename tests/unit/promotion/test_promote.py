@@ -194,3 +194,18 @@ def test_a_version_that_is_probably_worse_needs_a_reason(client: MlflowClient, t
 def test_addresses_that_are_no_registered_model(database: Path, uri: str) -> None:
     with pytest.raises(ConfigError):
         resolve(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), uri)
+
+
+def test_a_rollback_by_force_to_a_copy_with_tags_of_another_version_is_served(client: MlflowClient) -> None:
+    """A copy made by a button of MLflow's page has the tags of what it was copied from."""
+    promote(client, "1")
+    client.set_model_version_tag("capnet", "2", "verdict", "green")
+    client.set_model_version_tag("capnet", "2", "verdict_of", "staging version 5")
+    client.set_registered_model_alias("capnet", "champion", "2")
+    promotion.follow(client, "capnet")
+    assert promote(client, "3", force=True, reason="try").now == "3"
+    with pytest.raises(GateError, match="staging version 5"):
+        promotion.rollback(client, "capnet")
+    assert promotion.rollback(client, "capnet", force=True, reason="3 finds foxes everywhere").now == "2"
+    assert promotion.audit(client, "capnet").refused == ""
+    assert resolve(client, "models:/capnet@champion").version == client.get_model_version("capnet", "2").version
