@@ -4,6 +4,7 @@ same code.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from capnet.evaluation.tte import Scorer
+
+log = logging.getLogger(__name__)
 
 DECISIONS = ("picture", "class", "score", "probability", "threshold", "decision")
 
@@ -166,7 +169,15 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     problems = other_views(limits, config, thresholds)
     if problems:
         raise ContractError(problems=problems)
-    scorer = Scorer(model, runtime or Runtime())
+    scorer, chosen = Scorer(model, runtime or Runtime()), config.get("precision")
+    if chosen and scorer.machine.bf16 != (chosen == "bf16"):
+        log.warning(
+            "the model's thresholds were chosen on scores in %s, and it works in %s here: labels whose scores are close"
+            " to a threshold may be others; runtime.precision: %s gives the same",
+            chosen,
+            "bf16" if scorer.machine.bf16 else "fp32",
+            chosen,
+        )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
     return Served(scorer, names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
 

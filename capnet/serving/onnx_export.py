@@ -89,6 +89,8 @@ def about(served: Served, key: str) -> dict[str, Any]:
         },
         "views": loaded.tte.model_dump(mode="json"),
         "output": {"name": LOGITS, "shape": ["picture", "class"], "score": score},
+        "precision": "fp32",
+        "thresholds_chosen_in": loaded.config.get("precision", "fp32"),
         "classes": [{"name": item["name"], "threshold": item["threshold"]} for item in limits["classes"]],
         "calibration": limits["calibration"],
     }
