@@ -190,6 +190,15 @@ class Train(Section):
     )
     optimiser: Optimiser = Optimiser()
 
+    @model_validator(mode="after")
+    def _text_adapters_are_trained(self) -> Train:
+        if self.adapter.towers == "image+text" and not self.prompt.enabled:
+            raise ValueError(
+                "adapter.towers = image+text with prompt.enabled = false: the text tower is not run, so nothing of it"
+                " is trained; set adapter.towers: image, or prompt.enabled: true"
+            )
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _no_seed_twice(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -175,3 +175,9 @@ def test_an_objective_of_critical_classes_is_checked_as_that_of_the_others(objec
             parse({"evaluate": {"threshold": {name: objective}}})
     with pytest.raises(ConfigError):
         parse({"evaluate": {"threshold": {"objective": ""}}})
+
+
+def test_adapters_in_a_text_tower_that_is_not_run_are_refused() -> None:
+    parse({"train": {"adapter": {"towers": "image+text"}}})
+    with pytest.raises(ConfigError, match=r"image\+text with prompt.enabled = false"):
+        parse({"train": {"adapter": {"towers": "image+text"}, "prompt": {"enabled": False}}})

@@ -37,7 +37,8 @@ def rebalanced_weight(
 
     inverse = 1.0 / counts.clamp(min=1)
     repeats = (targets * inverse).sum(dim=1, keepdim=True)  # [image, 1]
-    r_hat = inverse / repeats  # inf where an image has no label
+    repeats_or_tiny = repeats.clamp(min=torch.finfo(repeats.dtype).tiny)
+    r_hat = inverse / repeats_or_tiny  # above all others where an image has no label
     if blank == "neutral":
         r_hat = torch.where(repeats > 0, r_hat, torch.full_like(r_hat, mu))
     return alpha + torch.sigmoid(beta * (r_hat - mu))

@@ -92,6 +92,7 @@ def test_an_image_without_labels_gets_the_largest_or_the_middle_weight():
     blank = torch.zeros(1, 3)
     assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 10.0, 0.3, "db"), torch.tensor(1.1))
     assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 10.0, 0.3, "neutral"), torch.tensor(0.6))
+    assert torch.allclose(rebalanced_weight(blank, counts, 0.1, 0.0, 0.3, "db"), torch.tensor(0.6)), "0 times infinity"
 
 
 def test_bce_equals_pytorch_and_focal_equals_its_definition():
