@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from capnet.section import Int, Section
 
@@ -34,13 +31,6 @@ class Threshold(Section):
 
 class Probe(Section):
     enabled: bool = Field(True, description="fit a linear probe (logistic regression on frozen features) as a baseline")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fixed(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "c" in value:
-            raise ValueError("the strength c is no setting any more: it is fixed, delete the line (docs/decisions.md)")
-        return value
 
 
 class Report(Section):

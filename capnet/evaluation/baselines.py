@@ -30,7 +30,6 @@ class FittedProbe:
 
     probe: Probe
     held_out: NDArray[np.float32] | None = None  # [image, class]: training rows, validation rows or both
-    held_out_known: Bools | None = None
 
     def document(self) -> dict[str, Any]:
         """How it was fitted, as it stands in evaluation.json."""
@@ -75,18 +74,17 @@ def fit_linear_probe(
             fitted = fit_probe(features[inside], centre, labels[inside], known[inside], ROUGH)
             fitted = _shrunk(fitted, features[inside])
             held_out[outside] = expit(features[outside] @ fitted.weight + fitted.bias)
-        return FittedProbe(probe, held_out, known)
+        return FittedProbe(probe, held_out)
     if validation is None:
         return FittedProbe(probe)
-    return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features), validation.known)
+    return FittedProbe(probe, probe_scores(fit_linear_probe(train).probe, validation.features))
 
 
 def write_probe(path: Path, fitted: FittedProbe) -> None:
     """Keep the probe that stage train fitted, so that stage evaluate need not fit it again."""
     import torch
 
-    held_out = {"held_out": fitted.held_out, "held_out_known": fitted.held_out_known}
-    arrays = vars(fitted.probe) | {name: item for name, item in held_out.items() if item is not None}
+    arrays = vars(fitted.probe) | ({} if fitted.held_out is None else {"held_out": fitted.held_out})
     tensors = {name: torch.from_numpy(np.ascontiguousarray(item)) for name, item in arrays.items()}
     write_tensors(path, tensors, fitted.document())
 
@@ -107,7 +105,7 @@ def read_probe(path: Path) -> FittedProbe | None:
     with reading(path):
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         probe = Probe(arrays["centre"], arrays["weight"], arrays["bias"])
-        return FittedProbe(probe, arrays.get("held_out"), arrays.get("held_out_known"))
+        return FittedProbe(probe, arrays.get("held_out"))
 
 
 def _shrunk(probe: Probe, features: Floats) -> Probe:

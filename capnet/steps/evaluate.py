@@ -31,7 +31,7 @@ from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linea
 from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
-from capnet.evaluation.metrics import Bools, Floats
+from capnet.evaluation.metrics import Floats
 from capnet.evaluation.results import (
     calibration_document,
     compare_on_test_rows,
@@ -220,10 +220,10 @@ def thresholds(
     critical = settings.critical_objective or settings.objective
     objectives = [critical if item.critical else settings.objective for item in classes.items]
 
-    def choose(split: SplitRows, scores: Floats, known: Bools) -> Thresholds:
+    def choose(split: SplitRows, scores: Floats) -> Thresholds:
         return choose_thresholds(
-            split.labels & known,
-            known,
+            split.labels,
+            split.known,
             scores,
             objectives,
             settings.min_positives,
@@ -231,12 +231,10 @@ def thresholds(
             known_groups(split.rows["group"].tolist()),
         )
 
-    chosen = {name: choose(val, scores, val.known) for name, scores in val.scores.items()} if val.labels.any() else {}
+    chosen = {name: choose(val, scores) for name, scores in val.scores.items()} if val.labels.any() else {}
     if held_out is None or not held_out.labels.any():
         return chosen, "val" if chosen else "none"
-    chosen["capnet"] = choose(held_out, held_out.scores["capnet"], held_out.known)
+    chosen["capnet"] = choose(held_out, held_out.scores["capnet"])
     if probe is not None and probe.held_out is not None and len(probe.held_out) == len(held_out.rows):
-        known = held_out.known if probe.held_out_known is None else probe.held_out_known
-        if (held_out.labels & known).any():
-            chosen["linear_probe"] = choose(held_out, probe.held_out, known)
+        chosen["linear_probe"] = choose(held_out, probe.held_out)
     return chosen, "val" if held_out.name == "val" else "out_of_fold"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 RESIDENT_BYTES = 128 * 2**20  # of mapped pages that a process holds; the system keeps them where it has memory
 TOUCHED_BYTES = 2 * 2**20  # pages that come in with one row, at most: Linux maps a large folio of the page cache whole
-CHUNK = 1024  # images
 
 
 @dataclass
@@ -86,14 +85,6 @@ class StoredFeatures:
         """Those of ``images``, still unread; ``dim`` is 0."""
         assert dim == 0
         return StoredFeatures([part.select(images.numpy()) for part in self.parts])
-
-    def mean(self, dim: int) -> Tensor:
-        """Mean over views [image, ...]; ``dim`` is 1."""
-        assert dim == 1
-        result = torch.empty(len(self), *self.shape[2:])
-        for start in range(0, len(self), CHUNK):
-            result[start : start + CHUNK] = self[start : start + CHUNK].mean(dim=1)
-        return result
 
     def numpy(self) -> np.ndarray:
         """All of them, float32 [image, view, ...]."""
