@@ -91,7 +91,8 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
         "does not decode",
         "not a picture",
     ]
-    (record,) = caplog.records
+    record, other = caplog.records
+    assert "is missing on no image" in other.getMessage()
     assert "4 of 3000 images left out" in record.getMessage()
     assert "images/1500.png" in record.getMessage()
     frame = read_manifest(tmp_path / "manifest" / "manifest.parquet")
