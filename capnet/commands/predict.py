@@ -127,8 +127,6 @@ def drifted_classes(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def show_drift(report: Mapping[str, Any], file: Path) -> None:
     """Print the classes whose rate differs most; ``file`` has all."""
-    from capnet.serving.drift import LARGE_PSI
-
     if not report["enough_pictures"]:
         click.echo("drift: too few images to tell")
         return
@@ -138,7 +136,7 @@ def show_drift(report: Mapping[str, Any], file: Path) -> None:
             f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
         click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
-    how = f", by their rate or by their scores (PSI above {LARGE_PSI})" if drifted else ""
+    how = f", by their rate or by their scores (PSI above {report['psi_limit']:.2f})" if drifted else ""
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {file}")
 
 

@@ -72,8 +72,8 @@ class Drift:
             counts += _histogram(scores[:, c], edges)
 
     def report(self) -> dict[str, Any]:
-        """Decided rates (two-proportion z-test, corrected for the number of classes) and scores (PSI) of all images,
-        beside the reference.
+        """Decided rates (Fisher's exact test, corrected for the number of classes; z for sorting) and scores (PSI) of
+        all images, beside the reference.
 
         A class has drifted where its rate differs beyond chance, or its PSI is over LARGE_PSI and over what chance
         gives at these sizes. With fewer than FEWEST images nothing is marked.
@@ -84,6 +84,7 @@ class Drift:
         enough = min(rows, before) >= FEWEST
         chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
         noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
+        psi_limit = max(LARGE_PSI, 4 * noise)
         classes = []
         for c, item in enumerate(self.reference["classes"]):
             rate = float(self.decided[c] / rows) if rows else 0.0
@@ -94,7 +95,7 @@ class Drift:
             both = int(self.decided[c]) + round(item["decided_rate"] * before)
             exact = hypergeom(rows + before, both, rows)
             beyond = min(exact.cdf(self.decided[c]), exact.sf(self.decided[c] - 1)) < chance
-            drifted = enough and (beyond or psi > max(LARGE_PSI, 4 * noise))
+            drifted = enough and (beyond or psi > psi_limit)
             classes.append(
                 {
                     "name": item["name"],
@@ -115,6 +116,7 @@ class Drift:
             "reference": dict(self.reference["whole"]),
             "now": whole,
             "enough_pictures": enough,
+            "psi_limit": psi_limit,
             "source": self.reference["source"],
             "classes": classes,
         }

@@ -17,10 +17,10 @@ from capnet.contracts import csv_text, replace_file, write_classes, write_manife
 from capnet.data.annotations.corrections import apply_corrections
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.rows import Annotations
+from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
-from capnet.errors import SHOWN, DataError, Problem
+from capnet.errors import SHOWN, DataError, Problem, some
 from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
+    _leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
     if faults:
-        _leave_out(manifest / "left_out.csv", rows, faults)
         rows = rows.drop(index=[row for row, _ in faults]).reset_index(drop=True)
     write_manifest(manifest / "manifest.parquet", rows)
     write_classes(manifest / "classes.json", annotations.classes)
@@ -92,10 +92,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     is_own_table = params.data.format == "csv" and settings.images != "listed"
     if is_own_table and not is_remote(params.data, inputs["data"]) and (warning := without_row(root, annotations.rows)):
         log.warning("%s", warning)
-    for reason, count in annotations.left_out.items():
-        log.warning("%d images left out: %s", count, reason)
     blank = sum(not len(labels) for labels in rows["labels"])
-    left_out = len(faults) + sum(annotations.left_out.values())
+    left_out = len(faults) + sum(map(len, annotations.left_out.values()))
     classes = float(len(annotations.classes))
     metrics = {"pictures": float(len(rows)), "classes": classes, "without_label": float(blank)}
     return metrics | {name: float(count) for name, count in (("left_out", left_out), ("corrected", corrected)) if count}
@@ -189,13 +187,18 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Probl
     return problems
 
 
-def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> None:
-    """Write left_out.csv: image_id, path and reason; and a warning that names the first."""
-    table = []
+def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]], by_format: LeftOut) -> None:
+    """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first."""
+    table = [(image, name, reason) for reason, images in by_format.items() for image, name in images]
+    for reason, images in by_format.items():
+        log.warning("%d images left out: %s: %s", len(images), reason, some([name for _, name in images], NAMED))
     for row, fault in faults:
         name = str(rows["path"].iloc[row])
         table.append((rows["image_id"].iloc[row], name, fault.what.removeprefix(f"image {name!r}: ")))
-    replace_file(path, csv_text(("image_id", "path", "reason"), table))
+    if table:
+        replace_file(path, csv_text(("image_id", "path", "reason"), table))
+    if not faults:
+        return
     named = "; ".join(fault.what for _, fault in faults[:NAMED])
     more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
     log.warning("%d of %d images left out: %s%s", len(faults), len(rows), named, more)

@@ -33,6 +33,14 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
     for item, count in zip(classes.items, counts, strict=True):
         if len(rows) > 1 and count == len(rows):
             yield f"class {item.name!r} is missing on no image: what images look like without it cannot be learned"
+    for column in ("group", "slice"):
+        spelt: dict[str, str] = {}
+        for value in map(str, rows[column].dropna().unique()):
+            other = spelt.setdefault(" ".join(value.casefold().split()), value)
+            if other != value:
+                apart = "may come into train and test" if column == "group" else "is measured apart"
+                yield f"{column} {other!r} and {value!r} differ in capitals or blanks only: each {apart}"
+                break
     copies = rows[rows["sha256"].notna() & rows["sha256"].duplicated(keep=False)]
     contradictions = []
     for _, same in copies.groupby("sha256", sort=False):

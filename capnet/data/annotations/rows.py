@@ -25,6 +25,9 @@ LONGEST_NAME = 1000  # letters of a class
 TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # what follows, right to left or back
 
 
+LeftOut = dict[str, list[tuple[str, str]]]
+
+
 @dataclass(frozen=True)
 class Annotations:
     """What a reader returns; ``make_rows`` builds and checks it.
@@ -35,7 +38,7 @@ class Annotations:
         classes: in the order of the label indices.
         problems: every mistake in the label files.
         source: template for the name of a row, with {} for ``where``.
-        left_out: number of images that the format itself takes out, by reason.
+        left_out: images that the format itself takes out, by reason; of each its id and path.
         warnings: what may be a mistake, for people to look at.
     """
 
@@ -43,7 +46,7 @@ class Annotations:
     classes: Classes
     problems: list[Problem]
     source: str = "{}"
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
     def where(self, row: int) -> str:
@@ -130,7 +133,7 @@ def make_rows(
     problems: Sequence[Problem] = (),
     *,
     codes: Sequence[int] | None = None,
-    left_out: dict[str, int] | None = None,
+    left_out: LeftOut | None = None,
     warnings: Sequence[str] = (),
 ) -> Annotations:
     """Make what a reader returns.
@@ -142,7 +145,7 @@ def make_rows(
         classes: the classes that labels are indices into.
         problems: mistakes that the reader found itself; those in ``rows`` follow.
         codes: class index of every code in ``rows``, below 0 for one that is no class; without it, codes are indices.
-        left_out: number of images that the format itself takes out, by reason.
+        left_out: images that the format itself takes out, by reason; of each its id and path.
         warnings: what may be a mistake.
 
     Raises:

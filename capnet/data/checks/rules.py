@@ -10,6 +10,7 @@ from capnet.config import Validate
 from capnet.errors import counted
 
 GROUPED = ("groups", "largest")  # fields of a check whose rows are linked
+GROUP = "the camera, slide or patient: column group of labels.csv, location in the file of camera traps"
 AGAIN = "run `capnet ingest` and `capnet split` again"
 
 
@@ -140,7 +141,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             "sides_of_picture",
             "no picture (by the sha256 of its bytes) is in two splits",
             "the same picture is in two splits",
-            "remove one of the copies, or put them into one group (column group of labels.csv)",
+            f"remove one of the copies and its annotations, or put them into one group ({GROUP})",
             shown="sha256",
             maximum=1,
         ),
@@ -202,9 +203,8 @@ def file_rules(settings: Validate) -> list[Rule]:
 def likeness_rules(severity: str) -> list[Rule]:
     """What should hold of pictures that look alike, by their perceptual hashes."""
     todo = (
-        "compare them: remove a copy, or put them into one group (column group of labels.csv: the camera, slide or"
-        " patient) and run `capnet split` again; validate.near_duplicates sets how severe this is, and off suits"
-        " pictures that share a background and no more"
+        f"compare them: remove a copy, or put them into one group ({GROUP}) and run `capnet split` again;"
+        " validate.near_duplicates sets how severe this is, and off suits pictures that share a background and no more"
     )
     return [
         Rule(

@@ -51,7 +51,7 @@ def assign_splits(
     groups that have no split. A row given as train may be left out by the Pareto draw or a published list, or become a
     validation row where rows without a split do not suffice; it is never a test row. With no test rows given,
     ``test_share`` of the rows without a split is held out before train is drawn, so test keeps the natural
-    distribution. Where a reference knows images, they stay in or out of test, and the share is that of the new rows.
+    distribution. Where a reference knows images, they stay in or out of test, and new rows fill up the share of all.
 
     Args:
         frame: manifest columns, ascending image_id.
@@ -82,8 +82,8 @@ def assign_splits(
     test_kept = 0
     if test_source == "share":
         old, new = kept(frame["image_id"], groups, split == FREE, reference)
-        test_kept = int(old.sum())
-        split[_test_share(new, test_kept, labels, groups, settings)] = "test"
+        test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
+        split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
         split[old] = "test"
     in_list = set(listed_test)
     test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
@@ -143,13 +143,13 @@ def _follow_groups(split: np.ndarray, groups: np.ndarray) -> int:
 
 
 def _test_share(
-    new: np.ndarray, kept_rows: int, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
+    new: np.ndarray, kept_rows: int, size: int, labels: csr_array | np.ndarray, groups: np.ndarray, settings: Split
 ) -> np.ndarray:
-    """Positions of the ``new`` rows, bool [row], that become test rows; with rows that are kept in test there may be
-    none.
+    """Positions of the ``new`` rows, bool [row], that become test rows, at most ``size``; with rows that are kept in
+    test there may be none.
     """
     free = np.flatnonzero(new)
-    size = round(settings.test_share * len(free))
+    size = min(max(0, size), len(free))
     if not kept_rows and settings.test_share and len(free):
         size = max(1, size)
     chosen = free[stratified_holdout(labels[free], size, settings.seed, groups[free])]

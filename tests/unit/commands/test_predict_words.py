@@ -14,7 +14,7 @@ from capnet.commands import predict
 def drift_report(*drifted: bool) -> dict[str, Any]:
     rates = {"decided_rate": 0.25, "reference_rate": 0.125, "z": 4.0, "psi": 0.5}
     classes = [{"name": f"class {c}", "drifted": value, **rates} for c, value in enumerate(drifted)]
-    return {"enough_pictures": True, "classes": classes}
+    return {"enough_pictures": True, "psi_limit": 0.25, "classes": classes}
 
 
 def test_drift_says_what_differs_and_where_all_of_it_is(capsys: pytest.CaptureFixture[str]) -> None:

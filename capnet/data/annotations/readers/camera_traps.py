@@ -52,11 +52,11 @@ class _Frame:
 
 @dataclass
 class _File:
-    """What the annotations hold: usable images by id, ids of corrupt images, and mistakes."""
+    """What the annotations hold: usable images by id, file names of corrupt images by id, and mistakes."""
 
     frames: dict[str, _Frame] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
-    corrupt: set[str] = field(default_factory=set)
+    corrupt: dict[str, str] = field(default_factory=dict)
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
@@ -78,6 +78,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     file = _images(path, traps)
     _annotate(path, file, categories)
     _tell_sequences_apart(file)
+    warnings = _blank_and_more(file, blank, unsure)
     if traps.sequence_maximum:
         _over_sequences(file)
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
@@ -87,10 +88,10 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     index = {number: c for c, number in enumerate(names)}
     classes, mistakes = published_classes(folder, list(names.values()), settings)
     rows = RowList("sequence", "width", "height", source=f"{traps.file} image {{}}")
-    unseen = 0
+    unseen: list[tuple[str, str]] = []
     for image, frame in file.frames.items():
         if frame.seen is None:
-            unseen += 1
+            unseen.append((image, frame.path))
             continue
         present = sorted(index[number] for number in frame.seen if number in index)
         rows.add(
@@ -107,9 +108,10 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         )
     if not len(rows) and not file.problems and not rows.problems:
         raise DataError("no image is annotated", str(path), TODO)
-    reasons = {"no annotation, so nobody looked": unseen, "marked corrupt in the annotations": len(file.corrupt)}
-    left_out = {reason: count for reason, count in reasons.items() if count}
-    return make_rows(rows, classes, [*mistakes, *file.problems], left_out=left_out)
+    corrupt = [(image, path) for image, path in file.corrupt.items()]
+    reasons = {"no annotation, so nobody looked": unseen, "marked corrupt in the annotations": corrupt}
+    left_out = {reason: images for reason, images in reasons.items() if images}
+    return make_rows(rows, classes, [*mistakes, *file.problems], left_out=left_out, warnings=warnings)
 
 
 def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tuple[set[int], set[int]]:
@@ -141,7 +143,7 @@ def _images(annotations: Path, traps: Settings) -> _File:
             continue
         image = str(number)
         if item.get("corrupt") is True:
-            file.corrupt.add(image)
+            file.corrupt[image] = name
             continue
         path = f"{traps.images}/{name}" if traps.images else name
         fault = path_fault(path)
@@ -180,6 +182,14 @@ def _annotate(path: Path, file: _File, categories: dict[int, str]) -> None:
         if unknown:
             what = f"annotation {item.get('id')} names {unknown}, which does not exist"
             file.problems.append(Problem(what, path.name, "correct the file"))
+
+
+def _blank_and_more(file: _File, blank: set[int], unsure: set[int]) -> list[str]:
+    """A warning of images on which nothing is and something, too."""
+    both = [frame.path for frame in file.frames.values() if frame.seen and frame.seen & blank and frame.seen - blank]
+    if not both:
+        return []
+    return [f"{len(both)} images are annotated as blank and as something else, {both[0]!r} first: the latter counts"]
 
 
 def _over_sequences(file: _File) -> None:

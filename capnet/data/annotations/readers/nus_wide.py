@@ -70,19 +70,20 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     classes, mistakes = published_classes(folder, CLASSES, settings)
     problems = Problems(mistakes)
     divided = nus.lists == "official" or (nus.clean_train and nus.clean_test)
-    rows, unlabelled = RowList(), 0
+    rows, unlabelled = RowList(), list[tuple[str, str]]()
     for split, file in (("train", nus.clean_train), ("test", nus.clean_test)):
         if nus.lists == "official":
             listed = _official(folder, split.capitalize())
         else:
             listed = _clean(folder, file, settings.separator, problems)
         for name, where, present in listed:
-            if not present and not nus.keep_unlabelled:
-                unlabelled += 1
-                continue
             path = f"{nus.images}/{name}" if nus.images else name
+            image_id = without_suffix(normal_path(name))
+            if not present and not nus.keep_unlabelled:
+                unlabelled.append((image_id, path))
+                continue
             given = split if divided else None
-            rows.add(path, present, where, image_id=without_suffix(normal_path(name)), given_split=given)
+            rows.add(path, present, where, image_id=image_id, given_split=given)
     if not len(rows) and not problems and not rows.problems:
         raise DataError("the lists name no labelled image", str(folder), ASK)
     left_out = {"no concept (ingest.nus_wide.keep_unlabelled)": unlabelled} if unlabelled else {}

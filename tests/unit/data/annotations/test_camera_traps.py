@@ -86,7 +86,18 @@ def test_what_nobody_looked_at_and_corrupt_files_are_left_out_and_counted(tmp_pa
     found = read(write(tmp_path, images, [seen(0, 1), seen(2, 1), seen(3, 0)]), settings())
     assert found.problems == []
     assert found.rows["image_id"].tolist() == ["id-0", "id-3"]
-    assert found.left_out == {"no annotation, so nobody looked": 1, "marked corrupt in the annotations": 1}
+    assert {reason: [name for name, _ in images] for reason, images in found.left_out.items()} == {
+        "no annotation, so nobody looked": ["id-1"],
+        "marked corrupt in the annotations": ["id-2"],
+    }
+
+
+def test_an_image_that_is_blank_and_labelled_is_named(tmp_path: Path) -> None:
+    both = [seen(0, 0), seen(0, 1), seen(1, 0), seen(2, 1)]
+    found = read(write(tmp_path, [image(number) for number in range(3)], both), settings())
+    (warning,) = found.warnings
+    assert warning.startswith("1 images are annotated as blank and as something else")
+    assert found.rows["path"][0] in warning
 
 
 def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:

@@ -53,3 +53,17 @@ def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path,
     caplog.clear()
     (found,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1)
     assert found.startswith("2 images, 'images/y.png' first, have no row")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_named"), [("Site 9", "site 9", True), ("a  b", "a b", True), ("a", "b", False)]
+)
+def test_groups_that_differ_in_capitals_or_blanks_only_are_named(tmp_path, caplog, first, second, is_named) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.new("RGB", (40, 40), (ord(name), 0, 0)).save(tmp_path / f"images/{name}.png")
+    rows = f"images/a.png,fox,{first}\nimages/b.png,deer,{second}\n"
+    (tmp_path / "labels.csv").write_text("path,labels,group\n" + rows)
+    with caplog.at_level(logging.WARNING, "capnet"):
+        ingest(parse({"data": {"root": str(tmp_path)}}), {"data": tmp_path}, {"manifest": tmp_path / "out"})
+    assert any("may come into train and test" in record.getMessage() for record in caplog.records) == is_named

@@ -49,7 +49,9 @@ def test_official_lists(tmp_path: Path) -> None:
     ]
     assert found.rows["labels"].tolist() == [[0, 43], [80], [1]]
     assert found.rows["given_split"].tolist() == ["train", "train", "test"]
-    assert found.left_out == {"no concept (ingest.nus_wide.keep_unlabelled)": 1}
+    assert found.left_out == {
+        "no concept (ingest.nus_wide.keep_unlabelled)": [("zoo/0002_22", "Flickr/zoo/0002_22.jpg")]
+    }
     kept = read(tmp_path, official(tmp_path, keep_unlabelled=True, images=""))
     assert kept.rows["labels"].tolist() == [[0, 43], [], [80], [1]]
     assert kept.rows["path"].iloc[1] == "zoo/0002_22.jpg"

@@ -17,9 +17,9 @@ def test_defaults_fill_what_a_format_does_not_have() -> None:
     rows = RowList("width")
     rows.add("./images//b.jpg", [1, 0, 1], "line 1")
     rows.add("c.jpg", [], "line 2", image_id="C", unknown=[1], group="site", width=40)
-    made = make_rows(rows, CLASSES, left_out={"blurred": 3})
+    made = make_rows(rows, CLASSES, left_out={"blurred": [("a", "a.jpg")]})
     assert made.problems == []
-    assert made.left_out == {"blurred": 3}
+    assert made.left_out == {"blurred": [("a", "a.jpg")]}
     assert made.rows["image_id"].tolist() == ["images/b", "C"]
     assert made.rows["path"].tolist() == ["images/b.jpg", "c.jpg"]
     assert made.rows["labels"].tolist() == [[0, 1], []]

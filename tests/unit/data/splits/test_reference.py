@@ -26,7 +26,7 @@ def saved(frame: pd.DataFrame, found: Assignment) -> dict[str, str]:
 
 @pytest.mark.parametrize("groups", [0, 90])
 @pytest.mark.parametrize("added", [0, 1, 3, 40, 300])
-def test_test_images_stay_and_the_share_is_that_of_the_new(groups: int, added: int) -> None:
+def test_test_images_stay_and_new_ones_fill_up_the_share(groups: int, added: int) -> None:
     everything, labels = table(700, 3, groups=groups)
     rng = np.random.default_rng(added)
     old = np.sort(rng.permutation(700)[: 700 - added])
@@ -40,10 +40,25 @@ def test_test_images_stay_and_the_share_is_that_of_the_new(groups: int, added: i
     known = set(everything["group"][everything["image_id"].isin(reference)].dropna())
     new = [row not in reference and group not in known for row, group in everything[["image_id", "group"]].to_numpy()]
     drawn = test & set(everything["image_id"][new])
-    assert len(drawn) == round(0.2 * sum(new)) or (groups and len(drawn) <= 0.2 * sum(new) + 0.5)
+    lacking = max(0, round(0.2 * 700) - found.test_kept)
+    assert len(drawn) == min(lacking, sum(new)) or (groups and len(drawn) <= lacking)
     assert found.test_kept == len(test) - len(drawn)
     if not added:
         assert (found.train, found.val, found.test) == (before.train, before.val, sorted(before.test))
+
+
+def test_cameras_that_are_added_one_at_a_time_reach_test() -> None:
+    """A camera is one group: larger than a fifth of what is added with it, and yet one that counts."""
+    everything, labels = table(400, 4)
+    everything["group"] = [f"camera {row // 20}" for row in range(400)]
+    known, reference = 200, {}
+    while known <= 400:
+        part = everything.iloc[:known].reset_index(drop=True)
+        found = assign_splits(part, labels[:known], Split(), reference=reference)
+        reference = saved(part, found)
+        assert abs(len(found.test) - 0.2 * known) < 20
+        known += 20
+    assert {everything["group"].iloc[row] for row in found.test} & {f"camera {number}" for number in range(10, 20)}
 
 
 def test_without_it_one_more_image_draws_another_test_set() -> None:
