@@ -61,7 +61,7 @@ def command(evaluation: str) -> None:
     classes = tail_classes(folder / "per_class.csv")
     if classes.row_count:
         console.print(classes)
-    for line in notes(metrics):
+    for line in [*notes(metrics), *metrics.get("threshold", {}).get("notes", [])]:
         console.print(line, markup=False)
     console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 

@@ -22,6 +22,13 @@ class Slice(TypedDict, total=False):
     differences: Variants
 
 
+class ChosenThresholds(TypedDict, total=False):
+    """What thresholds were chosen for, and what they do not reach."""
+
+    objective: str
+    notes: list[str]
+
+
 class Evaluation(TypedDict, total=False):
     """Means are fractions of 1, by variant and name."""
 
@@ -34,6 +41,7 @@ class Evaluation(TypedDict, total=False):
     slices: dict[str, Variants]
     slice_info: dict[str, Slice]
     left_out: list[str]
+    threshold: ChosenThresholds
     test_rows: Count
     val_rows: Count
 

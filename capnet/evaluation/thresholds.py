@@ -185,10 +185,12 @@ def thresholds_document(
         JSON content; null where precision or recall does not exist.
     """
     entries = []
-    for c, name in enumerate(classes.names):
+    for c, item in enumerate(classes.items):
+        own = {"objective": settings.critical_objective} if item.critical and settings.critical_objective else {}
         entries.append(
             {
-                "name": name,
+                "name": item.name,
+                **own,
                 "threshold": float(thresholds.threshold[c]),
                 "borrowed": bool(thresholds.borrowed[c]),
                 "reached": bool(thresholds.reached[c]),
@@ -218,6 +220,7 @@ class ClassThreshold(TypedDict, total=False):
     """Of one class; precision and recall are those of the rows it was chosen on."""
 
     name: Required[str]
+    objective: str  # of a critical class, where it has one of its own
     threshold: Required[Share]
     borrowed: bool
     reached: bool

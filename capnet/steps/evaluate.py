@@ -4,6 +4,7 @@ report.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from capnet.evaluation.bootstrap import known_groups
 from capnet.evaluation.headline import compared_figures, headline_means, stage_figures
 from capnet.evaluation.logistic import probe_scores
 from capnet.evaluation.metrics import Floats
+from capnet.evaluation.report.words import threshold_notes
 from capnet.evaluation.results import (
     calibration_document,
     compare_on_test_rows,
@@ -45,6 +47,8 @@ from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thres
 if TYPE_CHECKING:
     from capnet.data.images.stored_features import StoredFeatures
     from capnet.evaluation.tte import Scored
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -94,6 +98,8 @@ def evaluate(
     with threadpool_limits(1):
         results = evaluate_scores(table, classes, val, test, train_features, params.evaluate, out_of_fold, views, probe)
     write_results(out, results)
+    for note in results["evaluation"]["threshold"]["notes"]:
+        logger.warning("%s", note)
     if log is not None:
         log(headline_means(results["evaluation"]), 0)
     replace_file(out / "report.html", render(out, model_dir, split_dir, root, params.evaluate.report))
@@ -151,10 +157,12 @@ def evaluate_scores(
     served = chosen.get("capnet", no_thresholds(len(classes)))
     whole = compare_on_test_rows(test, chosen, classes, config.bootstrap)
     evaluation = evaluation_document(test, whole, chosen, classes, config.bootstrap) | {"val_rows": len(val.rows)}
+    thresholds_content = thresholds_document(served, classes, config.threshold, views, source)
     evaluation["threshold"] = {
         "objective": config.threshold.objective,
         "source": source,
         "borrowed": int(served.borrowed.sum()),
+        "notes": threshold_notes(thresholds_content),
     }
     if source != "none":
         evaluation["calibration"] = calibration_document(test, served, classes)
@@ -166,7 +174,7 @@ def evaluate_scores(
         "evaluation": evaluation,
         "metrics": compared_figures(evaluation),
         "per_class": per_class(test, whole, served, classes),
-        "thresholds": thresholds_document(served, classes, config.threshold, views, source),
+        "thresholds": thresholds_content,
     }
 
 

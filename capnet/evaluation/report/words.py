@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from capnet.errors import some
+
 MISSING = "-"
+SELDOM = 0.02  # of a class's held-out positives
 VARIANT_NAMES = {
     "capnet": "CapNet",
     "single_view": "CapNet, one view",
@@ -113,6 +116,38 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
         if weights.get(name) != 1
     ]
     return [sentence + (f", where they gained, in points of mAP: {'; '.join(gains)}." if gains else ".")]
+
+
+def threshold_notes(content: Mapping[str, Any]) -> list[str]:
+    """What thresholds do not reach: classes below their objective, and critical ones whose own held-out images reach
+    less than the classes that share a threshold do together.
+
+    Args:
+        content: thresholds.json.
+    """
+    if content.get("source") == "none":
+        return []
+    notes, shortfalls = [], dict[str, list[Mapping[str, Any]]]()
+    for item in content["classes"]:
+        objective = str(item.get("objective", content["objective"]))
+        kind, _, share = objective.partition(">=")
+        if not item.get("reached", True) and share:
+            shortfalls.setdefault(objective, []).append(item)
+        elif "objective" in item and kind == "recall" and as_float(item.get("recall")) < float(share):
+            notes.append(
+                f"Critical class {item['name']}: recall {percent(item['recall'])} % of {item['positives']} held-out"
+                f" positives, below {objective}, which classes that share a threshold reach together."
+            )
+    for objective, items in shortfalls.items():
+        silent = [str(item["name"]) for item in items if as_float(item.get("recall")) < SELDOM]
+        names = some([str(item["name"]) for item in items])
+        note = (
+            f"{len(items)} of {len(content['classes'])} classes do not reach {objective} on held-out pictures: {names}."
+        )
+        if silent:
+            note += f" Hardly ever given: {some(silent)}; evaluate.threshold.objective: f1 gives more labels."
+        notes.append(note)
+    return notes
 
 
 def reading(value: float, low: float, high: float, without_one: float = math.nan) -> tuple[str, str]:

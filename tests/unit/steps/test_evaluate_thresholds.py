@@ -131,6 +131,7 @@ def test_critical_classes_have_an_objective_of_their_own() -> None:
     }
     for number, item in enumerate(found["classes"]):
         wanted = settings["critical_objective" if item["name"] in critical else "objective"]
+        assert item.pop("objective", settings["objective"]) == wanted
         if not item["borrowed"]:
             assert item == alone[wanted]["thresholds"]["classes"][number]
 

@@ -1,0 +1,36 @@
+"""What thresholds that reach too little are said to lack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from capnet.evaluation.report.words import threshold_notes
+
+
+def content(objective: str, *classes: dict[str, Any]) -> dict[str, Any]:
+    usual = {"threshold": 0.5, "borrowed": False, "reached": True, "positives": 20, "precision": 0.9, "recall": 0.9}
+    entries = [{"name": f"class {number}", **usual, **item} for number, item in enumerate(classes)]
+    return {"objective": objective, "source": "val", "classes": entries}
+
+
+def test_classes_that_do_not_reach_a_precision_are_counted_and_those_hardly_ever_given_named() -> None:
+    missed = {"reached": False, "recall": 0.4}
+    (note,) = threshold_notes(content("precision>=0.8", missed, {"reached": False, "recall": 0.0}, {}))
+    assert note.startswith("2 of 3 classes do not reach precision>=0.8 on held-out pictures: class 0, class 1.")
+    assert "Hardly ever given: class 1; evaluate.threshold.objective: f1" in note
+    assert "Hardly" not in threshold_notes(content("precision>=0.8", missed, {}))[0]
+
+
+def test_a_critical_class_below_its_recall_is_named_although_the_pool_reaches_it() -> None:
+    low = {"objective": "recall>=0.9", "recall": 0.8, "positives": 25, "borrowed": True}
+    (note,) = threshold_notes(content("f1", low, {}, {"objective": "recall>=0.9", "recall": 0.95}))
+    assert note.startswith("Critical class class 0: recall 80.0 % of 25 held-out positives, below recall>=0.9")
+
+
+@pytest.mark.parametrize("objective", ["f1", "recall>=0.9", "precision>=0.8"])
+def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: str) -> None:
+    assert threshold_notes(content(objective, {}, {"recall": None})) == []
+    assert threshold_notes(content(objective, {"reached": False}) | {"source": "none"}) == []
+    assert threshold_notes(content("f1", {"reached": False, "recall": 0.0})) == [], "F1 has nothing to reach"
