@@ -27,7 +27,7 @@ Examples:
     "--check",
     default="",
     metavar="LOCATION",
-    help="Images to compare both on, as for predict; default: eight of noise.",
+    help="Images to compare both on, at most 100 of them, as for predict; default: eight of noise.",
 )
 @settings_options("sections register and runtime are used, and data for s3://")
 def command(out: str, address: str, check: str, params: str, settings: tuple[str, ...]) -> None:

@@ -21,8 +21,9 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from capnet.contracts import SCHEMA, write_json
+from capnet.data.images.decode import Unusable, read_rgb
 from capnet.errors import ConfigError, ContractError, DataError
-from capnet.progress import quiet
+from capnet.progress import quiet, track
 
 if TYPE_CHECKING:
     from capnet.model.capnet import CapNet, ClassFeatures
@@ -33,6 +34,9 @@ PARITY = 1e-4  # largest difference of a score
 LARGEST = 2**31 - 2**20  # bytes that one file may have: protobuf's limit
 EXPORTERS = dict.fromkeys(("torch.onnx", "onnxscript", "onnx_ir"), logging.ERROR)
 TIMED = 20
+MOST = 100  # images that both are compared on
+
+log = logging.getLogger(__name__)
 
 
 class Graph(nn.Module):
@@ -103,7 +107,7 @@ def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measu
         served: the model, on the CPU.
         key: its name, for the JSON file.
         out: ends in .onnx.
-        images: that scores are compared on; without any, seeded noise.
+        images: of which at most MOST are scored for the comparison; without any, seeded noise.
 
     Returns:
         What was measured.
@@ -209,7 +213,7 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
     """
     running, scorer = session(path, served.scorer.threads), served.scorer
     model, average = scorer.loaded.model, scorer.loaded.tte.average
-    paths = list(images) or _noise(folder, scorer.transform.size)
+    paths = sample(images) or _noise(folder, scorer.transform.size)
 
     def theirs(views: Tensor) -> np.ndarray:
         return np.asarray(running.run([LOGITS], {PICTURES: views.contiguous().numpy()})[0])
@@ -217,7 +221,7 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
     graph = Graph(model, scorer.class_features).eval()
     their_scores, single = [], 0.0
     clocks, calls = [0.0, 0.0], (graph.forward, theirs)
-    for number, image_path in enumerate(paths):
+    for number, image_path in enumerate(track(paths, "comparing images", len(paths))):
         views = scorer.transform.tensor(Path("/"), str(image_path.absolute()), "")
         logits = theirs(views).astype(np.float64)
         their_scores.append(expit(logits.mean(axis=0)) if average == "logits" else expit(logits).mean(axis=0))
@@ -233,6 +237,21 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
     averaged = float(np.abs(served.scores(paths) - np.stack(their_scores)).max())
     ours, of_onnx = (1000 * clock / min(len(paths), TIMED) for clock in clocks)
     return Measured(len(paths) if images else 0, single, averaged, ours, of_onnx, path.stat().st_size / 1e6)
+
+
+def sample(images: Sequence[Path]) -> list[Path]:
+    """At most MOST of the images that can be read, from all parts of the list; raises DataError where none can."""
+    found: list[Path] = []
+    for path in images[:: max(1, len(images) // MOST)]:
+        try:
+            read_rgb(path)
+        except Unusable as error:
+            log.warning("%s is not compared: %s", path, error)
+            continue
+        found.append(path)
+    if images and not found:
+        raise DataError("no image to compare on can be read", str(images[0].parent), "name others: --check")
+    return found[:MOST]
 
 
 def _noise(folder: Path, size: int) -> list[Path]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from capnet.config import Runtime
-from capnet.errors import ConfigError, ContractError
+from capnet.errors import ConfigError, ContractError, DataError
 from capnet.serving import onnx_export
 from capnet.serving.engine import Served, load_served
 from capnet.serving.onnx_export import export
@@ -89,6 +89,22 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     assert (np.stack(found) >= [item["threshold"] for item in about["classes"]]).tolist() == (
         expected >= served.limits
     ).tolist()
+
+
+def test_at_most_a_hundred_images_of_all_parts_are_compared_and_those_that_cannot_be_read_are_not(
+    pictures: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    assert onnx_export.sample([broken, *pictures]) == pictures
+    many = [tmp_path / f"many {number}.png" for number in range(250)]
+    for path in many:
+        path.symlink_to(pictures[0])
+    found = onnx_export.sample(many)
+    assert len(found) == len(set(found)) == 100
+    assert found[-1] in many[150:]
+    with pytest.raises(DataError, match="no image to compare on"):
+        onnx_export.sample([broken])
 
 
 def test_a_graph_that_scores_otherwise_is_not_written(
