@@ -263,8 +263,10 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
         return rule("pass", difference, difference)
     if evidence.units < 2 and evidence.pictures >= MIN_POSITIVES:
         return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
-    unit = "group" if evidence.grouped else "picture"
-    found = f"only {counted(positives, f'positive test {unit}')}"
+    found = f"only {counted(positives, 'positive test picture')}"
+    if evidence.grouped:
+        found = f"only {counted(positives, 'positive')} of {counted(evidence.units, 'test group')}"
+        found += ", counted once for each class and group"
     if positives < MIN_POSITIVES:
         return rule("inconclusive", low, high, f"{found}, {MIN_POSITIVES} are needed to decide")
     outcome, hidden = decide(low, high, margin), unseen(positives)
