@@ -222,9 +222,8 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     if why:
         client.set_model_version_tag(name, back, OVERRIDE, redact(reason))
         if version.tags.get(VERDICT_OF, identity(name, back)) != identity(name, back):
-            client.delete_model_version_tag(
-                name, back, VERDICT_OF
-            )  # of a copy made elsewhere: readers ask whose tags these are
+            # of a copy: readers would take all of its tags for those of another version
+            client.delete_model_version_tag(name, back, VERDICT_OF)
     return _move(client, event, name, None, since)
 
 

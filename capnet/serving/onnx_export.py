@@ -241,17 +241,17 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
 
 def sample(images: Sequence[Path]) -> list[Path]:
     """At most MOST of the images that can be read, from all parts of the list; raises DataError where none can."""
-    found: list[Path] = []
+    readable: list[Path] = []
     for path in images[:: max(1, len(images) // MOST)]:
         try:
             read_rgb(path)
         except Unusable as error:
             log.warning("%s is not compared: %s", path, error)
             continue
-        found.append(path)
-    if images and not found:
+        readable.append(path)
+    if images and not readable:
         raise DataError("no image to compare on can be read", str(images[0].parent), "name others: --check")
-    return found[:MOST]
+    return readable[:MOST]
 
 
 def _noise(folder: Path, size: int) -> list[Path]:

@@ -16,7 +16,7 @@ from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import is_whole, items, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
-from capnet.errors import DataError, Problem, Problems
+from capnet.errors import DataError, Problem, Problems, counted
 from capnet.section import InsidePath, Section, path_fault
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ def _blank_and_more(file: _File, blank: set[int], unsure: set[int]) -> list[str]
     both = [frame.path for frame in file.frames.values() if frame.seen and frame.seen & blank and frame.seen - blank]
     if not both:
         return []
-    return [f"{len(both)} images are annotated as blank and as something else, {both[0]!r} first: the latter counts"]
+    return [
+        f"{counted(len(both), 'image')} annotated as blank and as something else, {both[0]!r} first: the latter counts"
+    ]
 
 
 def _over_sequences(file: _File) -> None:

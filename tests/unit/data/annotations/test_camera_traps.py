@@ -96,7 +96,7 @@ def test_an_image_that_is_blank_and_labelled_is_named(tmp_path: Path) -> None:
     both = [seen(0, 0), seen(0, 1), seen(1, 0), seen(2, 1)]
     found = read(write(tmp_path, [image(number) for number in range(3)], both), settings())
     (warning,) = found.warnings
-    assert warning.startswith("1 images are annotated as blank and as something else")
+    assert warning.startswith("1 image annotated as blank and as something else")
     assert found.rows["path"][0] in warning
 
 
