@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -37,7 +38,8 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
     assert found["path"].tolist() == source.names
     good = found[found["fault"] == ""]
     assert found[found["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
-    rows = pd.DataFrame({"path": good["path"], "sha256": [f"{n:064}" for n in range(6)]})
+    hashes = [hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in good["path"]]
+    rows = pd.DataFrame({"path": good["path"], "sha256": hashes})
     expected = Scorer(tmp_path / "outputs" / "model", Runtime()).score(rows, folder, "test").scores["capnet"]
     columns = [f"score {name}" for name in served.names]
     np.testing.assert_allclose(good[columns].to_numpy(), expected, atol=1e-6)
