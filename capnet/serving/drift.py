@@ -85,6 +85,9 @@ class Drift:
         chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
         noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
         psi_limit = max(LARGE_PSI, 4 * noise)
+        were = np.array([round(item["decided_rate"] * before) for item in self.reference["classes"]], dtype=np.int64)
+        drawn = rows + before, self.decided + were, rows
+        tails = np.minimum(hypergeom.cdf(self.decided, *drawn), hypergeom.sf(self.decided - 1, *drawn))
         classes = []
         for c, item in enumerate(self.reference["classes"]):
             rate = float(self.decided[c] / rows) if rows else 0.0
@@ -92,10 +95,7 @@ class Drift:
             spread = np.sqrt(max(pooled * (1 - pooled), 1e-12) * (1 / max(1, rows) + 1 / max(1, before)))
             z = float((rate - item["decided_rate"]) / spread)
             psi = _psi(np.array(item["counts"]), self.counts[c])
-            both = int(self.decided[c]) + round(item["decided_rate"] * before)
-            exact = hypergeom(rows + before, both, rows)
-            beyond = min(exact.cdf(self.decided[c]), exact.sf(self.decided[c] - 1)) < chance
-            drifted = enough and (beyond or psi > psi_limit)
+            drifted = enough and (tails[c] < chance or psi > psi_limit)
             classes.append(
                 {
                     "name": item["name"],
