@@ -96,7 +96,7 @@ def train_on_nodes(
 
 
 def clear_abandoned(jobs: TrainJobs, own: Path) -> None:
-    """Remove the folders beside ``own`` whose task was killed before it could, and whose TrainJob is gone."""
+    """Remove folders of other TrainJobs, which are gone and whose task was killed before it could."""
     for folder in own.parent.glob("*"):
         with suppress(ClusterError, FileNotFoundError):  # another task removes it
             is_old = time.time() - folder.stat().st_mtime > ABANDONED_SECONDS

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, NotThere
-from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
+from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, NAMESPACE, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
 from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, there
@@ -83,7 +83,7 @@ def check_secrets(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     }
     for name, (known, basic, needed) in secrets.items():
         about, where = f"secret {name}", needs.where("secret", name)
-        own = "" if needs.namespace == "kubeflow" else f"put {needs.namespace} into deploy/secrets/kustomization.yaml, "
+        own = "" if needs.namespace == NAMESPACE else f"put {needs.namespace} into deploy/secrets/kustomization.yaml, "
         fill = f"{own}fill in deploy/secrets/{name}.env, then kubectl apply --server-side -k deploy/secrets"
         try:
             data = api.get(f"/api/v1/namespaces/{needs.namespace}/secrets/{name}").get("data") or {}

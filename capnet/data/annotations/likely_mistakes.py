@@ -56,7 +56,7 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
 
 
 def without_row(root: Path, rows: pd.DataFrame) -> str:
-    """A warning of image files that lie beside those of ``rows`` and have none; "" where every one has a row.
+    """A warning of image files in the folders of ``rows`` that have none; "" where every one has a row.
 
     Args:
         root: the data folder.
@@ -69,9 +69,9 @@ def without_row(root: Path, rows: pd.DataFrame) -> str:
         if not (root / folder).is_dir():  # a shard, or missing
             continue
         images = {name for name in os.listdir(root / folder) if name.lower().endswith(SUFFIXES)}
-        if beside := images - listed:
-            count += len(beside)
-            example = example or str(folder / min(beside))
+        if unlisted := images - listed:
+            count += len(unlisted)
+            example = example or str(folder / min(unlisted))
     if not count:
         return ""
     first = f"{example!r} has" if count == 1 else f"{count} images, {example!r} first, have"

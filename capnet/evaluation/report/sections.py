@@ -20,7 +20,6 @@ from capnet.evaluation.report.words import (
     interval,
     percent,
     shorten,
-    threshold_notes,
     whole,
 )
 from capnet.model.backbones import find_backbone
@@ -158,7 +157,7 @@ def notes(inputs: Inputs) -> list[str]:
         )
     elif thresholds.get("source") == "out_of_fold":
         warnings.append("Thresholds were chosen on out-of-fold scores of the pictures it was trained on.")
-    return warnings + threshold_notes(thresholds)
+    return warnings + list(inputs.metrics.get("threshold", {}).get("notes", []))
 
 
 # ---------------------------------------------------------------- classes

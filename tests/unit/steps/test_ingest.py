@@ -87,14 +87,17 @@ def test_empty_data_folder(tmp_path: Path) -> None:
     assert "the data folder is empty" in text
 
 
-@pytest.mark.parametrize(("name", "told"), [("Empty", True), ("no finding", True), ("fox", False)])
+@pytest.mark.parametrize(("name", "is_named"), [("Empty", True), ("no finding", True), ("fox", False)])
 def test_a_class_that_reads_like_no_class_at_all_is_named(
-    data: Path, tmp_path: Path, name: str, told: bool, caplog: pytest.LogCaptureFixture
+    data: Path, tmp_path: Path, name: str, is_named: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     (data / "labels.csv").write_text(f"path,labels\nimages/a.jpg,{name}\n")
     with caplog.at_level(logging.WARNING, logger="capnet"):
         ingest(data, tmp_path / "manifest")
-    named, others = [f"class '{name}' is learned like any other"] * told, "images, 'images/b.png' first, have no row"
+    named, others = (
+        [f"class '{name}' is learned like any other"] * is_named,
+        "images, 'images/b.png' first, have no row",
+    )
     messages = [record.getMessage() for record in caplog.records]
     assert [text for text in named if any(text in message for message in messages)] == named
     assert len(messages) == len(named) + 1

@@ -1,4 +1,4 @@
-"""What thresholds that reach too little are said to lack."""
+"""Notes on thresholds that reach too little."""
 
 from __future__ import annotations
 
