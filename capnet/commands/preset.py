@@ -6,6 +6,7 @@ neither can fall behind. Of the losses only the chosen one's settings are printe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from textwrap import fill, wrap
 from typing import Any, Literal, get_args, get_origin
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from capnet.commands.options import FEWEST, columns
 from capnet.config import Params, Section, override, parse
 from capnet.errors import ConfigError
+from capnet.model.backbones import BACKBONES
 
 _FOLDER = files("capnet").joinpath("presets")
 _HELP_COLUMN = 34
@@ -89,6 +91,15 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _with_weights(settings: Sequence[str]) -> tuple[str, ...]:
+    """The settings, and the usual weights of a registered backbone that is named without any."""
+    values = dict(item.split("=", 1) for item in settings if "=" in item)
+    entry = BACKBONES.get(values.get("backbone.name", ""))
+    if entry is None or "backbone.pretrained" in values:
+        return tuple(settings)
+    return (*settings, f"backbone.pretrained={entry.pretrained}")
+
+
 @click.command()
 @click.argument("name", required=False)
 @click.option(
@@ -102,6 +113,7 @@ def command(name: str | None, settings: tuple[str, ...]) -> None:
       capnet preset
       capnet preset own > params.yaml
       capnet preset own --set train.epochs=3 > params.yaml
+      capnet preset own --set backbone.name=lit-efflite0-minilm > params.yaml   # no download
     """
     if name is None:
         if settings:
@@ -110,6 +122,7 @@ def command(name: str | None, settings: tuple[str, ...]) -> None:
             line, below = f"{known:<{_NAME}}{heading(known)}", " " * _NAME
             click.echo(fill(line, columns(), subsequent_indent=below, break_on_hyphens=False))
         return
+    settings = _with_weights(settings)
     params = parse(override(yaml.safe_load(source(name)), settings), f"preset {name}")
     title = "; ".join([heading(name).removesuffix("."), f"with {', '.join(settings)}"]) if settings else heading(name)
     click.echo(render(params, title), nl=False)

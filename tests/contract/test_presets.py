@@ -107,6 +107,19 @@ def test_a_preset_can_be_printed_with_other_values(tmp_path: Path) -> None:
     assert all(f"{key}={value}" in result.output.splitlines()[0] for key, value in changes.items())
 
 
+def test_an_offline_backbone_brings_its_weights_unless_others_are_set() -> None:
+    def printed(*settings: str) -> str:
+        arguments = [part for setting in settings for part in ("--set", setting)]
+        result = CliRunner().invoke(main, ["preset", "own", *arguments])
+        assert result.exit_code == 0, result.output
+        return parse(yaml.safe_load(result.output), "printed").backbone.pretrained
+
+    assert printed("backbone.name=lit-efflite2-minilm") == "wheels"
+    assert printed("backbone.name=lit-efflite2-minilm", "backbone.pretrained=random") == "random"
+    assert printed("backbone.name=RN50-quickgelu") == "openai"
+    assert printed("train.epochs=3") == "openai"
+
+
 def test_a_setting_that_no_preset_has_is_refused() -> None:
     assert isinstance(CliRunner().invoke(main, ["preset", "own", "--set", "train.epoch=3"]).exception, ConfigError)
     assert CliRunner().invoke(main, ["preset", "--set", "train.epochs=3"]).exit_code == 2
