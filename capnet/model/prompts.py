@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from capnet.config import Prompt
-from capnet.errors import ConfigError
 from capnet.model.towers.text import TextTower
 
 EXACT: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # towers draw nothing at random
@@ -28,7 +27,8 @@ class PromptLearner(nn.Module):
         super().__init__()
         words = settings.phrase if settings.init == "phrase" else " ".join([PLACEHOLDER] * settings.length)
         with torch.no_grad():
-            tokens = text.tokenize([f"{words} {name}." for name in prompt_names])
+            texts = [f"{words} {name}." for name in prompt_names]
+            tokens = text.tokenize(texts)
             start, length = context_position(text, words)
             if settings.init == "phrase":
                 context = text.embed(tokens[:, start : start + length].to(next(text.parameters()).device)).cpu()
@@ -37,7 +37,7 @@ class PromptLearner(nn.Module):
                 context = torch.randn(len(tokens), length, width) * 0.02
             if settings.shared:
                 context = context[:1]
-        _refuse_cut_names(text, words, prompt_names)
+        text.refuse_cut(texts, prompt_names, "train.prompt")
         self.context = nn.Parameter(context.clone())
         self.register_buffer("tokens", tokens, persistent=False)
         self.start, self.chunk = start, settings.chunk
@@ -86,16 +86,3 @@ def context_position(text: TextTower, words: str) -> tuple[int, int]:
     start = int((text.tokenizer(["cat"])[0] != text.tokenizer(["dog"])[0]).nonzero()[0])  # special tokens in front
     end = int((full[1] != full[2]).nonzero()[0])
     return start, end - start
-
-
-def _refuse_cut_names(text: TextTower, words: str, prompt_names: Sequence[str]) -> None:
-    """A prompt longer than the tower's context would silently lose the end of its class name."""
-    longer = text.tokenizer([f"{words} {name}. cat" for name in prompt_names])
-    shorter = text.tokenizer([f"{words} {name}." for name in prompt_names])
-    cut = [name for name, a, b in zip(prompt_names, longer, shorter, strict=True) if bool((a == b).all())]
-    if cut:
-        raise ConfigError(
-            f"prompts are longer than the text tower's {text.tokenizer(['cat']).shape[1]} tokens: {', '.join(cut[:5])}",
-            "classes.csv, train.prompt",
-            "shorten prompt_name in data/classes.csv or train.prompt",
-        )

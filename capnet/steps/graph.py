@@ -23,13 +23,18 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
 
     Returns:
         Figures of the graph by name.
+
+    Raises:
+        ConfigError: a text is longer than the text tower's context.
     """
     classes = read_classes(inputs["split"] / "classes.json")
     settings = params.graph
     machine = prepare(params.runtime)
     towers = load_towers(params.backbone).to(machine.device)
+    texts = [settings.template.format(name) for name in classes.prompt_names]
+    towers.text.refuse_cut(texts, classes.prompt_names, "graph.template")
     with torch.no_grad():
-        features = towers.text([settings.template.format(name) for name in classes.prompt_names]).float().cpu()
+        features = towers.text(texts).float().cpu()
     similarity = cosine_similarity(features)
     if settings.source != "text":
         rows = read_split(inputs["split"] / "split.parquet")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from capnet.errors import ConfigError
 from capnet.model.towers.attention import without_copies
 
 Tokenizer = Callable[..., Tensor]
@@ -32,6 +33,26 @@ class TextTower(nn.Module):
     def used_length(self, tokens: Tensor) -> int:
         """How many columns of ``tokens`` [text, length] the features depend on."""
         return tokens.shape[1]
+
+    def refuse_cut(self, texts: Sequence[str], names: Sequence[str], setting: str) -> None:
+        """A text longer than the tower's context would silently lose the end of its class name.
+
+        Args:
+            texts: one for each class.
+            names: of the classes, for the error.
+            setting: that says what stands around a name in its text.
+
+        Raises:
+            ConfigError: a text is that long; names the first classes.
+        """
+        longer, own = self.tokenizer([f"{text} cat" for text in texts]), self.tokenizer(list(texts))
+        cut = [name for name, a, b in zip(names, longer, own, strict=True) if bool((a == b).all())]
+        if cut:
+            raise ConfigError(
+                f"prompts are longer than the text tower's {own.shape[1]} tokens: {', '.join(cut[:5])}",
+                f"classes.csv, {setting}",
+                f"shorten prompt_name in data/classes.csv or {setting}",
+            )
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Word embeddings [text, length, width] of ``tokens`` [text, length]."""
