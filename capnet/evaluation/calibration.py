@@ -43,8 +43,11 @@ def calibrate(calibration: Calibration, scores: Floats) -> Floats:
 
 
 def uncalibrate(calibration: Calibration, probability: float) -> Floats:
-    """The score [class] that each class needs to have this probability: the inverse of ``calibrate``."""
-    return expit((logit(np.float64(probability)) - calibration.shift) * calibration.temperature)
+    """The score [class] that each class needs to have this probability: the inverse of ``calibrate``, 0 where all
+    scores up to EDGE, which are as one to it, have this probability or more.
+    """
+    needed = expit((logit(np.float64(probability)) - calibration.shift) * calibration.temperature)
+    return np.where(needed > EDGE * (1 + 1e-6), needed, 0.0)
 
 
 def fit_calibration(

@@ -248,3 +248,21 @@ def test_a_rare_class_is_not_marked_by_what_frequent_ones_reach(rare: int) -> No
     assert found.reached[:-1].all()
     assert found.borrowed[-1]
     assert not found.reached[-1]
+
+
+@pytest.mark.parametrize("height", [0.0, -14.0])
+def test_a_borrowed_recall_is_reached_also_where_scores_are_next_to_nothing(height: float) -> None:
+    """Calibrations take scores below 1e-7 for equal, so a threshold between these would leave out what was counted."""
+    rng = np.random.default_rng(0)
+
+    def draw(images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.random((images, 8)) < share
+        return labels, expit(4.0 * labels - 6 + height + 3 * rng.normal(size=labels.shape)).astype(np.float32)
+
+    labels, scores = draw(400, 0.01)
+    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 50, 1.0)
+    assert found.borrowed.all()
+    assert found.reached.all()
+    assert recall_score(labels.ravel(), (scores >= found.threshold).ravel()) > 0.9
+    new, later = draw(4000, 0.02)
+    assert recall_score(new.ravel(), (later >= found.threshold).ravel()) > 0.88
