@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from torch import Tensor
 from capnet.errors import DataError, some
 
 STEPS_ON_GPU = 16  # between two fetches
+HIGHEST_LOGIT = 16.0  # a little above it a float32 sigmoid is 1, so that scores which differ become equal
+MANY = 0.1  # share of the first step's logits above that
+
+logger = logging.getLogger(__name__)
 
 
 class LateLosses:
@@ -20,12 +25,15 @@ class LateLosses:
     Args:
         device: that computes them.
         image_ids: of the training rows, for messages.
+        warns: whether this process says where scores start too high to be ranked.
     """
 
-    def __init__(self, device: torch.device, image_ids: Sequence[str]) -> None:
+    def __init__(self, device: torch.device, image_ids: Sequence[str], warns: bool = True) -> None:
         self.every = STEPS_ON_GPU if device.type == "cuda" else 1  # a CPU has nothing to wait for
         self.image_ids = image_ids
+        self.warns = warns
         self.waiting: list[tuple[Tensor, Tensor, np.ndarray]] = []
+        self.saturated: Tensor | None = None  # share of the first step's logits
 
     def add(self, loss: Tensor, logits: Tensor, batch: np.ndarray) -> None:
         """Remember what a step lost, without waiting for the device.
@@ -35,6 +43,8 @@ class LateLosses:
             logits: [image, class]; of these only whether they are finite is kept.
             batch: int [image], the rows of the training table.
         """
+        if self.saturated is None:
+            self.saturated = (logits.detach() > HIGHEST_LOGIT).float().mean()
         self.waiting.append((loss.detach(), torch.isfinite(logits.detach()).all(dim=1), batch))
 
     @property
@@ -58,5 +68,18 @@ class LateLosses:
                     f"images {some([self.image_ids[row] for row in (rows if len(rows) else batch)], 8)}",
                     "check these images, or lower the learning rates in train.optimiser",
                 )
+        self._warn_once()
         self.waiting = []
         return values
+
+    def _warn_once(self) -> None:
+        share = float(self.saturated) if self.warns and self.saturated is not None else 0.0
+        self.warns = False
+        if share > MANY:
+            logger.warning(
+                "%.0f %% of the first step's scores have a logit above %.0f, where float32 makes all of them 1: what is"
+                " equal has no order. Set train.head.start: data and train.head.bias: true, or lower"
+                " train.head.logit_scale or bias_init (docs/method.md, Logits)",
+                100 * share,
+                HIGHEST_LOGIT,
+            )

@@ -205,7 +205,7 @@ class Trainer:
             self.towers.compile()
         on_device = labels.to(self.machine.device)
         optimiser, prompts = make_optimiser(model, settings), ClassSteps(model, self.machine, group)
-        losses = LateLosses(self.machine.device, labels.image_ids)
+        losses = LateLosses(self.machine.device, labels.image_ids, group.is_main_process)
         steps, last = math.ceil(len(rows) / settings.batch_size), last_epoch or settings.epochs
         with lock(folder) if group.is_main_process else nullcontext(), bar(what, last * steps) as advance:
             path = folder / "checkpoint.safetensors"

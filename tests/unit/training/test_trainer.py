@@ -117,6 +117,20 @@ def test_a_loss_that_is_not_finite_names_the_images(lit, problem, tmp_path, monk
         run(lit, problem, tmp_path, batch_size=24, epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("head", "warned"),
+    [
+        ({"start": "settings", "logit_scale": 100.0, "bias_init": 10.0}, True),
+        ({"bias": False, "logit_scale": 200.0}, True),
+        ({"start": "settings", "logit_scale": 100.0, "bias_init": -25.0}, False),
+        ({"logit_scale": 100.0}, False),
+    ],
+)
+def test_scores_that_start_too_high_to_be_ranked_are_named_once(head, warned, lit, problem, tmp_path, caplog):
+    run(lit, problem, tmp_path, head=head, epochs=2)
+    assert [record.levelname for record in caplog.records if "train.head" in record.message] == ["WARNING"] * warned
+
+
 @pytest.mark.slow  # compiles
 def test_compiled_towers_with_adapters_in_their_blocks_train_alike(problem, tmp_path, monkeypatch):
     """Traced by torch's compiler, whose kernels, minutes of work for a C++ compiler, are left out here. As many
