@@ -260,9 +260,9 @@ def test_a_borrowed_recall_is_reached_also_where_scores_are_next_to_nothing(heig
         return labels, expit(4.0 * labels - 6 + height + 3 * rng.normal(size=labels.shape)).astype(np.float32)
 
     labels, scores = draw(400, 0.01)
-    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 50, 1.0)
-    assert found.borrowed.all()
-    assert found.reached.all()
-    assert recall_score(labels.ravel(), (scores >= found.threshold).ravel()) > 0.9
+    chosen = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 50, 1.0)
+    assert chosen.borrowed.all()
+    assert chosen.reached.all()
+    assert recall_score(labels.ravel(), (scores >= chosen.threshold).ravel()) > 0.9
     new, later = draw(4000, 0.02)
-    assert recall_score(new.ravel(), (later >= found.threshold).ravel()) > 0.88
+    assert recall_score(new.ravel(), (later >= chosen.threshold).ravel()) > 0.88

@@ -36,7 +36,7 @@ def label_graph(z):
 
 
 def learned_text(tower, tokenizer, context):
-    """open_clip's own way through its text tower, at full length, with learned vectors in the place of the phrase."""
+    """open_clip's own way through its text tower, at full length, with learned vectors instead of the phrase."""
     tokens = tokenizer([f"{PHRASE} {name}." for name in NAMES])
     with torch.no_grad():
         x = tower.token_embedding(tokens)
