@@ -10,7 +10,7 @@ from pathlib import Path
 
 from capnet.stages import STAGES
 
-DATA_FILES = {".html", ".css", ".js", ".json", ".yaml"}  # that a module may read, named in its source
+DATA_FILES = {".html", ".css", ".js", ".json", ".md", ".yaml"}  # that a module may read, named in its source
 
 
 @dataclass(frozen=True)

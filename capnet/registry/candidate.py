@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from capnet.contracts import (
-    BUCKETS,
-    VARIANTS,
     Classes,
     number,
     read_classes,
@@ -25,12 +22,11 @@ from capnet.contracts import (
     slugify,
 )
 from capnet.contracts.stage_json import read_evaluation, read_findings, read_model_config
-from capnet.errors import ContractError, Problem, counted, some
+from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
-from capnet.evaluation.report.words import VARIANT_NAMES, chosen_on, leaves, objectives_in_words, with_interval
+from capnet.evaluation.report.words import leaves
 from capnet.evaluation.thresholds import made_for, other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
-from capnet.registry.markdown import code
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 # they decide about the content; predictions follow from it
@@ -186,67 +182,3 @@ def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
             value = number(row.get(column))
             if value is not None:
                 yield name, value, int(float(row["epoch"]))
-
-
-# ---------------------------------------------------------------- what the version says
-
-
-def description(candidate: Candidate) -> str:
-    """The version's page in Markdown: figures of every variant, classes, thresholds and the views they hold for."""
-    metrics, config, thresholds = candidate.metrics, candidate.config, candidate.thresholds
-    views, backbone = config["tte"], config.get("backbone", {})
-    shown = [name for name in HEADLINE if name in metrics["capnet"]]
-    borrowed = [code(item["name"][:80]) for item in thresholds["classes"] if item.get("borrowed")]
-    left_out = [code(name[:80]) for name in metrics.get("left_out", ())]
-    measured = f"{len(candidate.classes) - len(left_out)} of " if left_out else ""
-    lines = [  # the first line is plain: lists of versions show it as it is
-        f"mAP {100 * metrics['capnet']['mAP']:.1f} % over {measured}{len(candidate.classes)} classes"
-        + (f", measured on {metrics['test_rows']} test pictures." if "test_rows" in metrics else "."),
-        "",
-        "| In % (95 % interval) |" + "".join(f" &emsp; {name} |" for name in shown),
-        "|---" * (len(shown) + 1) + "|",
-        *(
-            f"| {VARIANT_NAMES[variant]} |"
-            + "".join(f" &emsp; {with_interval(metrics[variant], name)} |" for name in shown)
-            for variant in VARIANTS
-            if variant in metrics
-        ),
-        "",
-        f"- **Classes**: {len(candidate.classes)}, by training count: {buckets_in_words(candidate.classes)}.",
-        (
-            f"- **Thresholds**: objective `{objectives_in_words(thresholds)}`, chosen on"
-            f" {chosen_on(thresholds.get('source'))}, valid only for {views_in_words(views)}."
-        ),
-        (
-            f"- **Backbone**: `{backbone.get('name', '?')}` / `{backbone.get('pretrained', '?')}`, weights"
-            f" `{str(config.get('weight_hash', '?'))[:12]}`; epoch {config.get('selected_epoch', '?')} kept,"
-            f" {config.get('trained_parameters', 0):,} trained parameters."
-        ),
-    ]
-    if borrowed:
-        lines.append(
-            "- **Weak spot**: no threshold of their own, most often for want of positives, so a pooled one is used:"
-            f" {some(borrowed, 12)}."
-        )
-    if left_out:
-        lines.append(f"- **Not measured** (no positive test picture): {some(left_out, 12)}.")
-    lines.append(
-        f"- **Content**: `{candidate.content_hash[:16]}`; all figures are in the source run, the report and both cards"
-        " under its artifacts."
-    )
-    return "\n".join(lines) + "\n"
-
-
-def buckets_in_words(classes: Classes) -> str:
-    """``3 head, 2 tail``: how many classes each bucket has; empty ones are left out."""
-    counts = Counter(item.bucket for item in classes.items)
-    return ", ".join(f"{counts[bucket]} {bucket}" for bucket in BUCKETS if counts[bucket])
-
-
-def views_in_words(views: Mapping[str, Any]) -> str:
-    """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
-    size = f" of {views['size']} px" if views.get("size") else ""
-    return (
-        f"{counted(views['views'], 'test-time view')}{size} (expand {views['expand']} px,"
-        f" average of {views['average']})"
-    )

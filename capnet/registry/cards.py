@@ -1,14 +1,15 @@
-"""Model card and data card of a candidate, as Markdown: what it is for, what it can and where it is weak, and what it
-learned from.
+"""What people read of a candidate, as Markdown: its version's page and its model card, what it is for, what it can and
+where it is weak. The pages are model_card.md and version_page.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from capnet.contracts import VARIANTS, number
-from capnet.errors import counted
+from capnet.errors import counted, some
 from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import (
     VARIANT_NAMES,
@@ -22,17 +23,16 @@ from capnet.model.backbones import find_backbone
 from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words
-from capnet.registry.candidate import Candidate, flat_params, views_in_words
-from capnet.registry.data_card import data_card
-from capnet.registry.licences import data_licence
-from capnet.registry.markdown import LONGEST_TABLE, class_table, code, table
+from capnet.registry.candidate import Candidate, flat_params
+from capnet.registry.data_card import buckets_in_words, data_card, data_licence
+from capnet.registry.markdown import LONGEST_TABLE, class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
 
 
 def card_texts(
-    candidate: Candidate, form: str, data_md5: str, place: str, stated_licence: str, policy: Policy
+    candidate: Candidate, form: str, data_md5: str, location: str, stated_licence: str, policy: Policy
 ) -> dict[str, str]:
     """Both cards.
 
@@ -40,7 +40,7 @@ def card_texts(
         candidate: what is registered.
         form: packed or referenced: whether the artifact holds the backbone's weights.
         data_md5: of the data's version in DVC; "" where it is not under DVC.
-        place: where the pictures are stored; "" if only here.
+        location: where the pictures are stored; "" if only here.
         stated_licence: ``register.data_licence``; "" takes what the folder data says.
         policy: what the version is asked for at its registration.
 
@@ -50,7 +50,7 @@ def card_texts(
     licence = data_licence(stated_licence, Path("data"))
     return {
         MODEL_CARD: model_card(candidate, form, policy),
-        DATA_CARD: data_card(candidate, data_md5, place, licence),
+        DATA_CARD: data_card(candidate, data_md5, location, licence),
     }
 
 
@@ -58,14 +58,28 @@ def card_links(experiment: str, run_id: str) -> str:
     """A line of Markdown for the version's page: links to both cards among the run's artifacts, within MLflow's
     pages.
     """
-    place = f"#/experiments/{experiment}/runs/{run_id}/artifacts"
+    address = f"#/experiments/{experiment}/runs/{run_id}/artifacts"
     return (
-        f"\n[Model card]({place}/{MODEL_CARD}) and [data card]({place}/{DATA_CARD}): use and limits, weak classes,"
+        f"\n[Model card]({address}/{MODEL_CARD}) and [data card]({address}/{DATA_CARD}): use and limits, weak classes,"
         " every class, pictures, licences.\n"
     )
 
 
-# ---------------------------------------------------------------- model
+def description(candidate: Candidate) -> str:
+    """The version's page: figures of every variant, classes, thresholds and the views they hold for. Its first line is
+    plain: lists of versions show it as it is.
+    """
+    return render(
+        "version_page.md",
+        **_shared(candidate),
+        classes=candidate.classes,
+        variants=[variant for variant in VARIANTS if variant in candidate.metrics],
+        titles=VARIANT_NAMES,
+        left_out=[code(name[:80]) for name in candidate.metrics.get("left_out", ())],
+        borrowed=[code(item["name"][:80]) for item in candidate.thresholds["classes"] if item.get("borrowed")],
+        buckets_in_words=buckets_in_words,
+        some=some,
+    )
 
 
 def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
@@ -77,95 +91,73 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
     Returns:
         Markdown.
     """
-    config, metrics, thresholds, classes = candidate.config, candidate.metrics, candidate.thresholds, candidate.classes
-    shown = [name for name in HEADLINE if name in metrics["capnet"]]
-    weak = weak_classes(candidate)
-    warning = f"- {len(weak)} of {len(classes)} classes have a known weakness; they are listed below."
-    rows_of_weak = [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]]
-    borrowed = sum(bool(item.get("borrowed")) for item in thresholds["classes"])
-    lines = [
-        "# Model card",
-        "",
-        (
-            f"Says which of {len(classes)} classes are on a picture. mAP {with_interval(metrics['capnet'], 'mAP')} % on"
-            f" {metrics.get('test_rows', '?')} test pictures."
-        ),
-        "",
-        "## Use",
-        "",
-        (
-            f"Meant for: labelling whole pictures like those it was trained on with any number of {len(classes)}"
-            " classes, and finding pictures of them."
-        ),
-        "",
-        "Limits:",
-        "",
-        "- It names no class outside its list, and neither counts things nor says where they are.",
-        (
-            "- Scores rank pictures of one class. They are no probabilities: the answer has a calibrated probability"
-            " beside each score."
-        ),
-        (
-            "- Pictures from elsewhere (other cameras, seasons, styles) can be worse than these figures. `capnet"
-            " predict` reports drift."
-        ),
-        "- No decision about a person should follow from it without someone who looks at the picture.",
-        *([warning] if weak else []),
-        "",
-        "## How good it is",
-        "",
-        "In %, with the 95 % interval of a bootstrap over the test pictures. Buckets are by training count.",
-        "",
-        *table(
-            ["", *shown],
-            [
-                [VARIANT_NAMES[name], *(with_interval(metrics[name], key) for key in shown)]
-                for name in VARIANTS
-                if name in metrics
-            ],
-        ),
-        *_slices(candidate, shown),
-        "",
-        *(f"{sentence}\n" for sentence in blend_in_words(config.get("blend", {}))),
-        "## Known weak classes",
-        "",
-        *(table(["class", "AP %", "why"], rows_of_weak) if weak else ["None found."]),
-        "",
-        "## Thresholds",
-        "",
-        (
-            f"Objective {code(objectives_in_words(thresholds))}, chosen on {chosen_on(thresholds.get('source'))}."
-            f" They hold only for {views_in_words(config['tte'])}; loading refuses other views."
-            f" {borrowed} of {len(thresholds['classes'])} classes borrow the pooled threshold"
-            + (": the objective is for several together, not for each of them." if borrowed else ".")
-        ),
-        "",
-        "## Promotion policy",
-        "",
-        f"Registered under {in_words(policy)}. Shares are in %; the version's page has the verdict.",
-        "",
-        "## Every class",
-        "",
-        "Train and test: pictures that have it.",
-        "",
-        *_every_class(candidate),
-        "",
-        "## What it is made of",
-        "",
-        *_made_of(candidate, form),
-        "",
-        "## Training settings",
-        "",
-        *table(
-            ["setting", "value"],
-            [
-                [code(name), code(value)]
-                for name, value in sorted(flat_params(config).items())
-                if name.startswith(("train.", "tte."))
-            ],
-        ),
+    config, metrics, thresholds = candidate.config, candidate.metrics, candidate.thresholds
+    shared, weak = _shared(candidate), weak_classes(candidate)
+    limits = {item["name"]: item["threshold"] for item in thresholds["classes"]}
+    critical = {item.name for item in candidate.classes.items if item.critical}
+
+    def figures(title: str, named: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        rows = [[name, *(with_interval(values, key) for key in shared["shown"])] for name, values in named.items()]
+        return table([title, *shared["shown"]], rows)
+
+    slices = {code(name): values["capnet"] for name, values in metrics.get("slices", {}).items() if "capnet" in values}
+    settings = [item for item in sorted(flat_params(config).items()) if item[0].startswith(("train.", "tte."))]
+    every_class = [
+        [
+            code(row["class"]) + (" (critical)" if row["class"] in critical else ""),
+            row.get("bucket", ""),
+            row.get("train_count", ""),
+            row.get("positives", ""),
+            percent(number(row.get("ap"))),
+            f"{limits[row['class']]:.4f}",
+        ]
+        for row in candidate.per_class
     ]
-    return "\n".join(lines) + "\n"
+    return render(
+        MODEL_CARD,
+        **shared,
+        classes=len(candidate.classes),
+        weak=weak,
+        weak_table=table(
+            ["class", "AP %", "why"],
+            [[code(name), percent(ap), "; ".join(why)] for name, ap, why in weak[:LONGEST_TABLE]],
+        ),
+        figures=figures("", {VARIANT_NAMES[name]: metrics[name] for name in VARIANTS if name in metrics}),
+        slices=figures("slice", slices) if metrics.get("slices") else [],
+        borrowed=sum(bool(item.get("borrowed")) for item in thresholds["classes"]),
+        policy=in_words(policy),
+        every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
+        entry=find_backbone(str(shared["backbone"].get("name", ""))),
+        digest=str(config.get("weight_hash", "")),
+        packed=form == PACKED,
+        settings=table(["setting", "value"], [[code(name), code(value)] for name, value in settings]),
+        blend_in_words=blend_in_words,
+    )
+
+
+def _shared(candidate: Candidate) -> dict[str, Any]:
+    """What both pages read."""
+    return {
+        "config": candidate.config,
+        "metrics": candidate.metrics,
+        "thresholds": candidate.thresholds,
+        "content_hash": candidate.content_hash,
+        "backbone": candidate.config.get("backbone", {}),
+        "shown": [name for name in HEADLINE if name in candidate.metrics["capnet"]],
+        "chosen_on": chosen_on,
+        "objectives_in_words": objectives_in_words,
+        "views_in_words": views_in_words,
+        "with_interval": with_interval,
+    }
+
+
+def views_in_words(views: Mapping[str, Any]) -> str:
+    """5 test-time views of 160 px (expand 24 px, average of logits); without a size it is the backbone's own."""
+    size = f" of {views['size']} px" if views.get("size") else ""
+    return (
+        f"{counted(views['views'], 'test-time view')}{size} (expand {views['expand']} px,"
+        f" average of {views['average']})"
+    )
 
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
@@ -197,63 +189,3 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         if reasons:
             found.append((name, ap, reasons))
     return sorted(found, key=lambda item: (item[1] is not None, item[1] or 0.0))
-
-
-def _slices(candidate: Candidate, shown: Sequence[str]) -> list[str]:
-    slices = candidate.metrics.get("slices", {})
-    if not slices:
-        return []
-    rows = [
-        [code(name), *(with_interval(values["capnet"], key) for key in shown)]
-        for name, values in slices.items()
-        if "capnet" in values
-    ]
-    return ["", "On parts of the test pictures:", "", *table(["slice", *shown], rows)]
-
-
-def _every_class(candidate: Candidate) -> list[str]:
-    limits = {item["name"]: item["threshold"] for item in candidate.thresholds["classes"]}
-    critical = {item.name for item in candidate.classes.items if item.critical}
-    rows = [
-        [
-            code(row["class"]) + (" (critical)" if row["class"] in critical else ""),
-            row.get("bucket", ""),
-            row.get("train_count", ""),
-            row.get("positives", ""),
-            percent(number(row.get("ap"))),
-            f"{limits[row['class']]:.4f}",
-        ]
-        for row in candidate.per_class
-    ]
-    return class_table(["class", "bucket", "train", "test", "AP %", "threshold"], rows)
-
-
-def _made_of(candidate: Candidate, form: str) -> list[str]:
-    config = candidate.config
-    backbone, digest = config.get("backbone", {}), str(config.get("weight_hash", ""))
-    rows = config.get("refit_rows", 0)
-    refitted = f", then trained once more on {rows:,} training and validation pictures together" if rows else ""
-    entry = find_backbone(str(backbone.get("name", "")))
-    licence = entry.licence(str(backbone.get("pretrained", "")), digest)
-    holding = (
-        "in the artifact (image tower and class features)"
-        if form == PACKED
-        else "not in the artifact: looked up by name when the model is loaded, and checked"
-    )
-    return [
-        (
-            "- Method: CapNet, [arXiv:2511.20641](https://arxiv.org/abs/2511.20641): frozen CLIP-like towers, soft"
-            " prompts, a label graph, adapters."
-        ),
-        (
-            f"- Backbone: {code(str(backbone.get('name', '?')))} / {code(str(backbone.get('pretrained', '?')))}, sha256"
-            f" {code(digest or '?')}: {entry.description}."
-        ),
-        f"- Licence of the backbone: {licence}.",
-        f"- Backbone weights: {holding}.",
-        (
-            f"- Trained parameters: {config.get('trained_parameters', 0):,}; epoch {config.get('selected_epoch', '?')}"
-            f" kept{refitted}."
-        ),
-        f"- Content: {code(candidate.content_hash)}.",
-    ]

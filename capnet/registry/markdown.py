@@ -1,15 +1,33 @@
-"""Text of any origin as Markdown that stays what it is."""
+"""The pages of this folder in Markdown, and text of any origin as Markdown that stays what it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from capnet.evaluation.report.words import percent
 
 LONGEST_TABLE = 300  # rows
 
 
-def code(text: str) -> str:
-    """Any text as code on one line, also in a cell of a table: a class name may hold Markdown and HTML."""
-    line = " ".join(text.split())[:200].replace("`", "'").replace("|", "\\|")
+def render(page: str, **content: object) -> str:
+    """A page of this folder, such as model_card.md, with its content."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": code, "plain": plain, "percent": percent}
+    return environment.get_template(page).render(content)
+
+
+def code(text: object) -> str:
+    """Anything as code on one line, also in a cell of a table: a class name may hold Markdown and HTML."""
+    line = " ".join(str(text).split())[:200].replace("`", "'").replace("|", "\\|")
     return f"`{line or ' '}`"
 
 

@@ -19,8 +19,8 @@ from capnet.promotion.promote import follow, verdict_on
 from capnet.promotion.versions import rival_of, same_content
 from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
-from capnet.registry.candidate import Candidate, content_hash, description
-from capnet.registry.cards import card_links, card_texts
+from capnet.registry.candidate import Candidate, content_hash
+from capnet.registry.cards import card_links, card_texts, description
 from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run

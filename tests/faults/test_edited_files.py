@@ -23,8 +23,8 @@ from capnet.contracts.dvc_file import dvc_output
 from capnet.contracts.stage_json import read_evaluation
 from capnet.errors import CapnetError, ConfigError, ContractError
 from capnet.promotion.policy import Policy, read_policy
-from capnet.registry.candidate import curves, description, figures, flat_params, read_candidate
-from capnet.registry.cards import card_texts
+from capnet.registry.candidate import curves, figures, flat_params, read_candidate
+from capnet.registry.cards import card_texts, description
 
 pytestmark = pytest.mark.slow
 FOLDERS = ("split", "validation", "model", "evaluation")

@@ -12,7 +12,8 @@ import pytest
 
 from capnet.contracts import make_classes
 from capnet.errors import ContractError
-from capnet.registry.candidate import content_hash, curves, description, figures, flat_params, read_candidate
+from capnet.registry.candidate import content_hash, curves, figures, flat_params, read_candidate
+from capnet.registry.cards import description
 
 Make = Callable[..., dict[str, Path]]
 

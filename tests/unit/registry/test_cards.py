@@ -18,8 +18,7 @@ from capnet.model.backbones.entry import UNKNOWN
 from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
 from capnet.registry.cards import DATA_CARD, card_texts, model_card, weak_classes
-from capnet.registry.data_card import data_card
-from capnet.registry.licences import data_licence
+from capnet.registry.data_card import data_card, data_licence
 
 Make = Callable[..., dict[str, Path]]
 HOSTILE = ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "`code`\n\n# title"]
