@@ -8,15 +8,20 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from markupsafe import Markup, escape
+
+from capnet.evaluation.report.words import shorten
 
 WIDTH, HEIGHT = 360, 268
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 10, 40
 MANY = 300  # points of one series from which on they share one path and have no tooltips
+LONG_NAME = 40  # characters of a class's name in a tooltip or a table
 MARKER_BUCKETS = {"head": "circle", "medium": "square", "tail": "triangle"}
+Part = dict[str, Any]  # what the template shows of one section
 
 
 def number(value: float, decimals: int = 1) -> str:
@@ -55,55 +60,43 @@ def marker(kind: str, x: float, y: float, radius: float) -> str:
 # ---------------------------------------------------------------- the overview
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One class of the overview; ``train_count`` pictures, average precision in [0, 1] or NaN."""
-
-    name: str
-    bucket: str
-    train_count: int
-    ap: float
-    low: float
-    high: float
-    positives: int
-
-
 OVERVIEW_AP, OVERVIEW_GAP, OVERVIEW_COUNT = 170, 8, 46
 SLOT = 10  # units of x per class
 
 
-def overview(bars: Sequence[Bar]) -> Markup:
+def overview(rows: Sequence[Mapping[Any, Any]]) -> Markup:
     """AP per class, sorted as given, with intervals above; training counts (log scale) hang below. Stretches to its
     width.
+
+    Args:
+        rows: of per_class.csv.
     """
-    top, most = 12, max((bar.train_count for bar in bars), default=0)
+    top, most = 12, max((row["train_count"] for row in rows), default=0)
     base = top + OVERVIEW_AP
     below = base + OVERVIEW_GAP
     height = below + OVERVIEW_COUNT + 4
-    wide = SLOT * max(len(bars), 1)
+    wide = SLOT * max(len(rows), 1)
     parts = [
         '<path class="grid"'
         f' d="{"".join(f"M0 {number(base - share * OVERVIEW_AP)}h{wide}" for share in (0.25, 0.5, 0.75, 1.0))}"/>'
     ]
     counts, whiskers = [], []
-    for index, bar in enumerate(bars):
-        x = SLOT * index
-        counts.append(
-            f"M{x + 1}"
-            f" {below}h8v{number(OVERVIEW_COUNT * math.log1p(max(bar.train_count, 0)) / (math.log1p(most) or 1.0))}h-8z"
+    for index, row in enumerate(rows):
+        x, ap, low, high = SLOT * index, *(row[name] for name in ("ap", "ap_low", "ap_high"))
+        depth = OVERVIEW_COUNT * math.log1p(max(row["train_count"], 0)) / (math.log1p(most) or 1.0)
+        counts.append(f"M{x + 1} {below}h8v{number(depth)}h-8z")
+        if not finite(ap):
+            continue
+        sure = finite(low, high)
+        look = f"bar {row['bucket']}" + ("" if sure else " unsure")
+        doubt = f" ({100 * low:.1f} to {100 * high:.1f})" if sure else f", only {row['positives']} test pictures"
+        title = f"{shorten(row['class'], LONG_NAME)}: AP {100 * ap:.1f}{doubt}; {row['train_count']} training pictures"
+        parts.append(
+            f'<path class="{escape(look)}" d="M{x + 1} {base}V{number(base - OVERVIEW_AP * ap)}h8V{base}z">'
+            f"<title>{escape(title)}</title></path>"
         )
-        if finite(bar.ap):
-            sure = finite(bar.low, bar.high)
-            look = f"bar {bar.bucket}" + ("" if sure else " unsure")
-            title = f"{bar.name}: {_ap_words(bar)}; {bar.train_count} training pictures"
-            parts.append(
-                f'<path class="{escape(look)}" d="M{x + 1}'
-                f' {base}V{number(base - OVERVIEW_AP * bar.ap)}h8V{base}z"><title>{escape(title)}</title></path>'
-            )
-            if sure:
-                whiskers.append(
-                    f"M{x + 5} {number(base - OVERVIEW_AP * bar.high)}V{number(base - OVERVIEW_AP * bar.low)}"
-                )
+        if sure:
+            whiskers.append(f"M{x + 5} {number(base - OVERVIEW_AP * high)}V{number(base - OVERVIEW_AP * low)}")
     parts.append(
         f'<path class="count" d="{"".join(counts)}"/><path class="whisker" d="{"".join(whiskers)}"/><path class="axis"'
         f' d="M0 {base}h{wide}"/>'
@@ -114,22 +107,16 @@ def overview(bars: Sequence[Bar]) -> Markup:
         for share in (0, 0.25, 0.5, 0.75, 1)
     )
     label = (
-        f"Average precision of {len(bars)} classes, from the most to the fewest training pictures; the table below has"
+        f"Average precision of {len(rows)} classes, from the most to the fewest training pictures; the table below has"
         " every number"
     )
     return Markup(
-        f'<div class="overview{"" if len(bars) <= MANY else " dense"}" style="max-width:{36 + 44 * len(bars)}px"><svg'
+        f'<div class="overview{"" if len(rows) <= MANY else " dense"}" style="max-width:{36 + 44 * len(rows)}px"><svg'
         f' width="36" height="{height}" aria-hidden="true">{ticks}<text class="tick" x="30"'
         f' y="{below + OVERVIEW_COUNT}" text-anchor="end">{most}</text></svg><svg class="bars" height="{height}"'
         f' viewBox="0 0 {wide} {height}" preserveAspectRatio="none" role="img"'
         f' aria-label="{label}">{"".join(parts)}</svg></div>'
     )
-
-
-def _ap_words(bar: Bar) -> str:
-    if finite(bar.low, bar.high):
-        return f"AP {100 * bar.ap:.1f} ({100 * bar.low:.1f} to {100 * bar.high:.1f})"
-    return f"AP {100 * bar.ap:.1f}, only {bar.positives} test pictures"
 
 
 # ---------------------------------------------------------------- charts with axes

@@ -95,7 +95,7 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
             share_axis("predicted probability, %"), share_axis("observed share, %"), series, label, diagonal=True
         )
         brier = {key: significant(measured[bucket].get(key)) for key in ("brier_raw", "brier_calibrated")}
-        result.append({"bucket": bucket, "title": MEANS[bucket], "chart": chart, **brier})
+        result.append({"bucket": bucket, "chart": chart, **brier})
     return result
 
 

@@ -6,21 +6,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from capnet.errors import counted
 from capnet.evaluation.correlation import MIN_ROWS, MIN_TEST_POSITIVES, Premise, check_premise, strongest_neighbours
 from capnet.evaluation.report.cells import pair_cell
+from capnet.evaluation.report.charts import LONG_NAME, Part
 from capnet.evaluation.report.inputs import Inputs, shown_rows
 from capnet.evaluation.report.words import MEANS, fixed, shorten, significant
 from capnet.model.graph import cooccurrence
 
 NEIGHBOURS = 5
-LONG_NAME, SHORT_NAME = 40, 28  # characters of a neighbour's name; the shorter one above MANY_CLASSES
+SHORT_NAME = 28  # characters of a neighbour's name above MANY_CLASSES
 MANY_CLASSES = 300
-Part = dict[str, Any]
 
 
 def premise(inputs: Inputs) -> Part:
@@ -109,7 +108,7 @@ def neighbours(inputs: Inputs) -> Part:
             {"name": shorten(names[j], limit), "weight": significant(weight), "seen": j in companions[i]}
             for j, weight in strongest[i]
         ]
-        rows.append({"name": row["class"], "bucket": row["bucket"], "cells": cells})
+        rows.append({"name": row["class"], "cells": cells})
     self_weights = np.diagonal(adjacency)
     marked = sum(j in companions[i] for i, row in enumerate(strongest) for j, _ in row)
     return {

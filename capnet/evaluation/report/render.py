@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from capnet.config import Report
+from capnet.contracts import VARIANTS
 from capnet.errors import counted
 from capnet.evaluation.report import comparisons, sections, words
+from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
 from capnet.evaluation.report.curves import precision_recall, reliability_charts
 from capnet.evaluation.report.graph import neighbours, premise
 from capnet.evaluation.report.inputs import Inputs, read_inputs
@@ -70,6 +72,8 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
             pictures=_pictures(inputs, data_root, settings),
             per_class_pictures=PER_CLASS,
             glyphs=words.GLYPHS,
+            titles=words.MEANS,
+            variant_names=words.VARIANT_NAMES,
             script=Markup(SORT_SCRIPT),
             script_hash=digest,
         )
@@ -89,6 +93,8 @@ def templates() -> Environment:
     )
     filters = (words.fixed, words.percent, words.points, words.whole)
     environment.filters |= {function.__name__: function for function in filters}
+    functions = (bar_cell, difference_cell, pair_cell, words.difference, words.interval)
+    environment.globals |= {function.__name__: function for function in functions}
     return environment
 
 
@@ -102,7 +108,8 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "notes": sections.notes(inputs),
         "verdict": sections.verdict(inputs),
         "cards": sections.summary_cards(inputs),
-        "variants": sections.variant_table(inputs),
+        "means": sections.means(inputs),
+        "variants": {name: inputs.metrics[name] for name in VARIANTS if inputs.metrics.get(name)},
         "overview": sections.overview(inputs),
         "classes": sections.class_rows(inputs),
         "class_total": len(inputs.classes),

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
-from capnet.contracts import BUCKETS, VARIANTS
+from capnet.contracts import VARIANTS
 from capnet.errors import counted
 from capnet.evaluation.report import charts
 from capnet.evaluation.report.cells import bar_cell
-from capnet.evaluation.report.charts import Series, share_axis
+from capnet.evaluation.report.charts import Part, Series, finite, share_axis
 from capnet.evaluation.report.inputs import Inputs, shown_rows
 from capnet.evaluation.report.words import (
     MEANS,
-    VARIANT_NAMES,
     as_float,
     blend_in_words,
     difference,
     interval,
     percent,
-    shorten,
     whole,
 )
 from capnet.model.backbones import find_backbone
 
 FEW_GROUPS = 10  # below, bootstrap intervals over groups are known to be too narrow (Cameron, Gelbach and Miller, 2008)
-LONG_NAME = 40  # characters of a name in a tooltip
-Part = dict[str, Any]
+ALL_MEANS = MEANS | {
+    "mAP": "mAP",
+    "CF1": "CF1 at 0.5",
+    "OF1": "OF1 at 0.5",
+    "CF1_chosen": "CF1, chosen thresholds",
+    "OF1_chosen": "OF1, chosen thresholds",
+}
 
 
 # ---------------------------------------------------------------- summary
@@ -96,30 +99,10 @@ def verdict(inputs: Inputs) -> list[str]:
     return sentences + blend_in_words(inputs.config.get("blend", {}))
 
 
-def variant_table(inputs: Inputs) -> Part:
-    """All variants and all means, as measured."""
-    names = [
-        name
-        for name in ("mAP", *BUCKETS, "CF1", "OF1", "CF1_chosen", "OF1_chosen")
-        if any(name in inputs.metrics.get(v, {}) for v in VARIANTS)
-    ]
-    titles = MEANS | {
-        "mAP": "mAP",
-        "CF1": "CF1 at 0.5",
-        "OF1": "OF1 at 0.5",
-        "CF1_chosen": "CF1, chosen thresholds",
-        "OF1_chosen": "OF1, chosen thresholds",
-    }
-    rows = [
-        {
-            "title": VARIANT_NAMES[variant],
-            "strong": variant == "capnet",
-            "cells": [{"text": percent(values.get(name)), "interval": interval(values, name)} for name in names],
-        }
-        for variant in VARIANTS
-        if (values := inputs.metrics.get(variant))
-    ]
-    return {"titles": [titles[name] for name in names], "rows": rows}
+def means(inputs: Inputs) -> dict[str, str]:
+    """Titles of the means that some variant has."""
+    measured = {name for variant in VARIANTS for name in inputs.metrics.get(variant, {})}
+    return {name: title for name, title in ALL_MEANS.items() if name in measured}
 
 
 def notes(inputs: Inputs) -> list[str]:
@@ -165,27 +148,16 @@ def notes(inputs: Inputs) -> list[str]:
 
 def overview(inputs: Inputs) -> Part:
     """AP per class, sorted by training pictures."""
-    frame = inputs.per_class
-    bars = [
-        charts.Bar(
-            shorten(row["class"], LONG_NAME),
-            row["bucket"],
-            int(row["train_count"]),
-            row["ap"],
-            row["ap_low"],
-            row["ap_high"],
-            int(row["positives"]),
-        )
-        for row in frame.fillna({"train_count": 0, "positives": 0}).to_dict("records")
-    ]
+    frame = inputs.per_class.fillna({"train_count": 0, "positives": 0})
+    rows = frame.astype({"train_count": int, "positives": int}).to_dict("records")
     return {
-        "chart": charts.overview(bars),
-        "pale": any(math.isfinite(bar.ap) and not math.isfinite(bar.low) for bar in bars),
+        "chart": charts.overview(rows),
+        "pale": any(finite(row["ap"]) and not finite(row["ap_low"]) for row in rows),
     }
 
 
 def class_rows(inputs: Inputs) -> list[Part]:
-    """The columns of per_class.csv and some cells: one row a class, for the tables of precisions and of thresholds."""
+    """The columns of per_class.csv, ``marks`` and what was ``chosen``, one row a class: for the tables of classes."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
     critical = {item.name for item in inputs.classes.items if item.critical}
     rows = []
@@ -196,14 +168,8 @@ def class_rows(inputs: Inputs) -> list[Part]:
             "borrowed": threshold.get("borrowed", row["borrowed"]),
             "objective not reached": not threshold.get("reached", True),
         }
-        cells = {
-            "bar": bar_cell(row["ap"], row["ap_low"], row["ap_high"], row["ap_zero_shot"]),
-            "interval": interval(row, "ap") if math.isfinite(row["ap"]) else "",
-            "threshold": threshold.get("threshold", row["threshold"]),
-            "marks": [mark for mark, is_set in marks.items() if is_set],
-            "chosen": threshold,
-        }
-        rows.append(row | cells)
+        marked = [mark for mark, is_set in marks.items() if is_set]
+        rows.append(row | {"chosen": {"threshold": row["threshold"]} | threshold, "marks": marked})
     return rows
 
 
@@ -216,27 +182,25 @@ def training(inputs: Inputs) -> Part:
     frame = frame.groupby("epoch", as_index=False).last() if frame["epoch"].duplicated().any() else frame
     if frame.empty:
         return {}
-    epochs = frame["epoch"].tolist()
-    kept = as_float(inputs.config.get("selected_epoch"))
+    epochs, kept = frame["epoch"].tolist(), as_float(inputs.config.get("selected_epoch"))
     axis = charts.nice_axis(epochs, "epoch", whole=True)
-    result: Part = {"kept": whole(kept), "epochs": len(frame), "loss": "", "means": "", "legend": []}
-    if frame["loss"].notna().any():
-        lowest = charts.nice_axis(frame["loss"].tolist(), "training loss", from_zero=True)
-        result["loss"] = charts.chart(
-            axis,
-            lowest,
-            [Series(epochs, frame["loss"].tolist(), "ink")],
-            "Training loss over epochs",
-            vertical=kept,
-            note="kept",
-        )
+
+    def lines(y: charts.Axis, looks: Mapping[str, str], label: str) -> str:
+        """A chart of the columns that have values."""
+        series = [Series(epochs, frame[name].tolist(), look) for name, look in looks.items() if name in measured]
+        return charts.chart(axis, y, series, label, vertical=kept, note="kept") if series else ""
+
+    measured = set(frame.columns[frame.notna().any()])
+    losses = charts.nice_axis(frame["loss"].tolist(), "training loss", from_zero=True)
     looks = {"val_mAP": "ink", "val_head": "head", "val_medium": "medium", "val_tail": "tail"}
-    series = [Series(epochs, frame[name].tolist(), look) for name, look in looks.items() if frame[name].notna().any()]
-    if series:
-        result["means"] = charts.chart(
-            axis, share_axis("validation mAP, %"), series, "Validation mAP over epochs", vertical=kept, note="kept"
-        )
-        result["legend"] = [
-            {"bucket": one.look, "text": "All classes" if one.look == "ink" else MEANS[one.look]} for one in series
-        ]
-    return result
+    return {
+        "kept": whole(kept),
+        "epochs": len(frame),
+        "loss": lines(losses, {"loss": "ink"}, "Training loss over epochs"),
+        "means": lines(share_axis("validation mAP, %"), looks, "Validation mAP over epochs"),
+        "legend": [
+            {"bucket": look, "text": MEANS[name.removeprefix("val_")]}
+            for name, look in looks.items()
+            if name in measured
+        ],
+    }

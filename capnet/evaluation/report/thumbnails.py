@@ -14,6 +14,7 @@ import numpy as np
 
 from capnet.contracts import BUCKETS
 from capnet.errors import DataError
+from capnet.evaluation.report.charts import LONG_NAME
 from capnet.evaluation.report.words import fixed, shorten
 from capnet.evaluation.split_rows import SplitRows
 
@@ -21,7 +22,7 @@ SIDE = 160  # pixels
 QUALITY = 70
 BUDGET = 500_000  # characters of all thumbnails together, so that the report stays under 2 MB
 PER_CLASS = 2  # pictures about the same class, so that one bad class does not fill the bucket
-LABELS, LONG_NAME = 8, 40  # names shown for a picture, and their length in characters
+LABELS = 8  # names shown for a picture
 LONG_PATH = 80  # characters; of a longer one the end is shown, where the file's name is
 SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
 

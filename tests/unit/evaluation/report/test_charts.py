@@ -13,7 +13,6 @@ from capnet.evaluation.report.cells import bar_cell, difference_cell, pair_cell
 from capnet.evaluation.report.charts import (
     MANY,
     Axis,
-    Bar,
     Series,
     chart,
     nice_axis,
@@ -127,12 +126,13 @@ def test_a_difference_is_drawn_on_its_side_of_zero(value: float, low: float, hig
 
 
 def test_overview_has_a_bar_a_count_and_a_whisker_per_class() -> None:
-    bars = [
-        Bar("a<b>", "head", 120, 0.9, 0.8, 0.95, 40),
-        Bar("c", "tail", 3, 0.2, NAN, NAN, 4),
-        Bar("d", "tail", 0, NAN, NAN, NAN, 0),
+    names = ("class", "bucket", "train_count", "ap", "ap_low", "ap_high", "positives")
+    rows = [
+        ("a<b>", "head", 120, 0.9, 0.8, 0.95, 40),
+        ("c", "tail", 3, 0.2, NAN, NAN, 4),
+        ("d", "tail", 0, NAN, NAN, NAN, 0),
     ]
-    svg = overview(bars)
+    svg = overview([dict(zip(names, row, strict=True)) for row in rows])
     root = parse(svg)
     drawn = [element for element in root.iter("path") if (element.get("class") or "").startswith("bar ")]
     assert [element.get("class") for element in drawn] == ["bar head", "bar tail unsure"]
