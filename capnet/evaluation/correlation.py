@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from capnet.contracts import BUCKETS
 from capnet.model.graph import cooccurrence
@@ -50,14 +51,8 @@ def without_diagonal(matrix: np.ndarray) -> np.ndarray:
 
 def row_spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman correlation of each pair of rows, ties by average rank: float64 [row], NaN where a row is constant."""
-    if first.shape[1] < 2:  # nothing to order
-        return np.full(len(first), np.nan)
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(matrix, axis=1) for matrix in (first, second)]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
-    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), scale, out=np.full(len(first), np.nan), where=scale > 0)
+    ranks = [pd.DataFrame(matrix).rank(axis=1) for matrix in (first, second)]
+    return ranks[0].corrwith(ranks[1], axis=1).to_numpy()
 
 
 def check_premise(
