@@ -21,18 +21,16 @@ class Module:
         name: dotted.
         path: from the repository's root.
         imports: dotted names, those inside functions too; imports for type checkers alone do not count.
-        at_import: those at module level.
         idle: a docstring and names such as __version__ at most, so that nothing can depend on it.
     """
 
     name: str
     path: str
     imports: frozenset[str]
-    at_import: frozenset[str]
     idle: bool
 
 
-def _imports(node: ast.AST, known: set[str], inside_functions: bool) -> Iterator[str]:
+def _imports(node: ast.AST, known: set[str]) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
@@ -43,10 +41,10 @@ def _imports(node: ast.AST, known: set[str], inside_functions: bool) -> Iterator
             for alias in child.names:
                 name = f"{child.module}.{alias.name}"
                 yield name if name in known else str(child.module)
-        elif inside_functions and isinstance(child, ast.Call) and ast.unparse(child.func) == "import_module":
+        elif isinstance(child, ast.Call) and ast.unparse(child.func) == "import_module":
             yield from _named(child.args[0], known)
-        elif inside_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _imports(child, known, inside_functions)
+        else:
+            yield from _imports(child, known)
 
 
 def _named(argument: ast.expr, known: set[str]) -> Iterator[str]:
@@ -67,13 +65,13 @@ def read_modules(root: Path) -> dict[str, Module]:
     modules = {}
     for name, path in paths.items():
         tree = ast.parse(path.read_text())
-        everywhere, at_import = (frozenset(_imports(tree, set(paths), inside)) for inside in (True, False))
+        imports = frozenset(_imports(tree, set(paths)))
         idle = all(
             isinstance(item, ast.Expr)
             or (isinstance(item, ast.Assign) and ast.unparse(item.targets[0]).startswith("__"))
             for item in tree.body
         )
-        modules[name] = Module(name, path.relative_to(root).as_posix(), everywhere, at_import, idle)
+        modules[name] = Module(name, path.relative_to(root).as_posix(), imports, idle)
     return modules
 
 
