@@ -6,7 +6,9 @@ import math
 
 from markupsafe import Markup
 
-from capnet.evaluation.report.charts import finite, percent_x
+from capnet.evaluation.report.charts import finite, percent_x, tag
+
+NOTHING = Markup("")
 
 
 def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> Markup:
@@ -18,17 +20,11 @@ def bar_cell(value: float, low: float, high: float, other: float = math.nan) -> 
         other: position of a tick (zero-shot); NaN for none.
     """
     if not finite(value):
-        return Markup("")
+        return NOTHING
     sure = finite(low, high)
-    parts = [
-        f'<svg class="cell" aria-hidden="true"><rect class="bar{"" if sure else " unsure"}" y="3"'
-        f' width="{percent_x(value)}" height="10"/>'
-    ]
-    if sure:
-        parts.append(f'<line class="whisker" x1="{percent_x(low)}" x2="{percent_x(high)}" y1="8" y2="8"/>')
-    if finite(other):
-        parts.append(f'<line class="other" x1="{percent_x(other)}" x2="{percent_x(other)}" y2="16"/>')
-    return Markup("".join(parts) + "</svg>")
+    bar = tag("rect", class_="bar" if sure else "bar unsure", y=3, width=percent_x(value), height=10)
+    tick = tag("line", class_="other", x1=percent_x(other), x2=percent_x(other), y2=16) if finite(other) else NOTHING
+    return _cell(bar, _line("whisker", percent_x(low), percent_x(high)) if sure else NOTHING, tick)
 
 
 def difference_cell(value: float, low: float, high: float, extent: float) -> Markup:
@@ -40,7 +36,7 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
         extent: the scale goes from -extent to extent; what lies beyond is drawn at its end.
     """
     if not finite(value):
-        return Markup("")
+        return NOTHING
 
     def x_of(v: float) -> str:
         return percent_x(0.5 + 0.47 * max(-1.0, min(1.0, v / extent)))
@@ -48,11 +44,8 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
     shown = "better" if value > 0 else "worse"
     if not finite(low, high) or low <= 0 <= high:
         shown = "same"
-    whisker = f'<line class="range" x1="{x_of(low)}" x2="{x_of(high)}" y1="8" y2="8"/>' if finite(low, high) else ""
-    return Markup(
-        f'<svg class="cell difference {shown}" aria-hidden="true"><line class="zero" x1="50%" x2="50%" y1="0" y2="16"/>'
-        f'{whisker}<circle cx="{x_of(value)}" cy="8" r="4"/></svg>'
-    )
+    span = _line("range", x_of(low), x_of(high)) if finite(low, high) else NOTHING
+    return _cell(_zero("50%"), span, tag("circle", cx=x_of(value), cy=8, r=4), look=f" difference {shown}")
 
 
 def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) -> Markup:
@@ -63,10 +56,19 @@ def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) 
         low, high: ends of the scale.
     """
     if not finite(first, second):
-        return Markup("")
+        return NOTHING
     a, b, zero = (percent_x(0.03 + 0.94 * (max(low, min(high, v)) - low) / (high - low)) for v in (first, second, 0.0))
-    return Markup(
-        f'<svg class="cell pair" aria-hidden="true"><line class="zero" x1="{zero}" x2="{zero}" y1="0" y2="16"/><line'
-        f' class="range" x1="{a}" x2="{b}" y1="8" y2="8"/><circle class="hollow" cx="{a}" cy="8" r="4"/><circle'
-        f' cx="{b}" cy="8" r="4.5"/></svg>'
-    )
+    hollow, filled = tag("circle", class_="hollow", cx=a, cy=8, r=4), tag("circle", cx=b, cy=8, r=4.5)
+    return _cell(_zero(zero), _line("range", a, b), hollow, filled, look=" pair")
+
+
+def _cell(*inside: Markup, look: str = "") -> Markup:
+    return tag("svg", *inside, class_=f"cell{look}", aria_hidden="true")
+
+
+def _line(look: str, x1: str, x2: str) -> Markup:
+    return tag("line", class_=look, x1=x1, x2=x2, y1=8, y2=8)
+
+
+def _zero(x: str) -> Markup:
+    return tag("line", class_="zero", x1=x, x2=x, y1=0, y2=16)

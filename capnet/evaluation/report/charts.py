@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from capnet.evaluation.report.words import shorten
 
@@ -37,6 +37,24 @@ def percent_x(value: float) -> str:
 
 def finite(*values: float) -> bool:
     return all(math.isfinite(value) for value in values)
+
+
+def tag(name: str, *inside: str, **attributes: object) -> Markup:
+    """An element of SVG.
+
+    Args:
+        name: of the element.
+        inside: other elements, or text, which is escaped; "" for none.
+        attributes: in this order; ``text_anchor`` is text-anchor, ``class_`` is class. A float has one decimal at most.
+    """
+    written = Markup("").join(
+        Markup(' {}="{}"').format(
+            key.rstrip("_").replace("_", "-"), number(value) if isinstance(value, float) else value
+        )
+        for key, value in attributes.items()
+    )
+    content = Markup("").join(inside)
+    return Markup(f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>")
 
 
 def marker(kind: str, x: float, y: float, radius: float) -> str:
@@ -76,46 +94,38 @@ def overview(rows: Sequence[Mapping[Any, Any]]) -> Markup:
     below = base + OVERVIEW_GAP
     height = below + OVERVIEW_COUNT + 4
     wide = SLOT * max(len(rows), 1)
-    parts = [
-        '<path class="grid"'
-        f' d="{"".join(f"M0 {number(base - share * OVERVIEW_AP)}h{wide}" for share in (0.25, 0.5, 0.75, 1.0))}"/>'
-    ]
-    counts, whiskers = [], []
+    grid = "".join(f"M0 {number(base - share * OVERVIEW_AP)}h{wide}" for share in (0.25, 0.5, 0.75, 1.0))
+    bars, counts, whiskers = [tag("path", class_="grid", d=grid)], "", ""
     for index, row in enumerate(rows):
         x, ap, low, high = SLOT * index, *(row[name] for name in ("ap", "ap_low", "ap_high"))
         depth = OVERVIEW_COUNT * math.log1p(max(row["train_count"], 0)) / (math.log1p(most) or 1.0)
-        counts.append(f"M{x + 1} {below}h8v{number(depth)}h-8z")
+        counts += f"M{x + 1} {below}h8v{number(depth)}h-8z"
         if not finite(ap):
             continue
         sure = finite(low, high)
-        look = f"bar {row['bucket']}" + ("" if sure else " unsure")
         doubt = f" ({100 * low:.1f} to {100 * high:.1f})" if sure else f", only {row['positives']} test pictures"
         title = f"{shorten(row['class'], LONG_NAME)}: AP {100 * ap:.1f}{doubt}; {row['train_count']} training pictures"
-        parts.append(
-            f'<path class="{escape(look)}" d="M{x + 1} {base}V{number(base - OVERVIEW_AP * ap)}h8V{base}z">'
-            f"<title>{escape(title)}</title></path>"
-        )
+        look = f"bar {row['bucket']}" + ("" if sure else " unsure")
+        outline = f"M{x + 1} {base}V{number(base - OVERVIEW_AP * ap)}h8V{base}z"
+        bars.append(tag("path", tag("title", title), class_=look, d=outline))
         if sure:
-            whiskers.append(f"M{x + 5} {number(base - OVERVIEW_AP * high)}V{number(base - OVERVIEW_AP * low)}")
-    parts.append(
-        f'<path class="count" d="{"".join(counts)}"/><path class="whisker" d="{"".join(whiskers)}"/><path class="axis"'
-        f' d="M0 {base}h{wide}"/>'
-    )
-    ticks = "".join(
-        f'<text class="tick" x="30" y="{number(base - share * OVERVIEW_AP + 4)}"'
-        f' text-anchor="end">{100 * share:.0f}</text>'
-        for share in (0, 0.25, 0.5, 0.75, 1)
-    )
+            whiskers += f"M{x + 5} {number(base - OVERVIEW_AP * high)}V{number(base - OVERVIEW_AP * low)}"
+    lines = {"count": counts, "whisker": whiskers, "axis": f"M0 {base}h{wide}"}
+    bars += [tag("path", class_=look, d=path) for look, path in lines.items()]
+    scale = [(f"{100 * share:.0f}", base - share * OVERVIEW_AP + 4) for share in (0, 0.25, 0.5, 0.75, 1)]
+    scale.append((str(most), below + OVERVIEW_COUNT))
+    ticks = [tag("text", text, class_="tick", x=30, y=y, text_anchor="end") for text, y in scale]
     label = (
         f"Average precision of {len(rows)} classes, from the most to the fewest training pictures; the table below has"
         " every number"
     )
-    return Markup(
-        f'<div class="overview{"" if len(rows) <= MANY else " dense"}" style="max-width:{36 + 44 * len(rows)}px"><svg'
-        f' width="36" height="{height}" aria-hidden="true">{ticks}<text class="tick" x="30"'
-        f' y="{below + OVERVIEW_COUNT}" text-anchor="end">{most}</text></svg><svg class="bars" height="{height}"'
-        f' viewBox="0 0 {wide} {height}" preserveAspectRatio="none" role="img"'
-        f' aria-label="{label}">{"".join(parts)}</svg></div>'
+    frame = {"viewBox": f"0 0 {wide} {height}", "preserveAspectRatio": "none", "role": "img", "aria_label": label}
+    return tag(
+        "div",
+        tag("svg", *ticks, width=36, height=height, aria_hidden="true"),
+        tag("svg", *bars, class_="bars", height=height, **frame),
+        class_="overview" if len(rows) <= MANY else "overview dense",
+        style=f"max-width:{36 + 44 * len(rows)}px",
     )
 
 
@@ -204,55 +214,40 @@ def chart(
     def pixel(horizontal: float, upright: float) -> tuple[float, float]:
         return LEFT + wide * x.share(horizontal), TOP + tall * (1 - y.share(upright))
 
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
     for tick in y.ticks:
         _, up = pixel(x.low, tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{number(up)}" y2="{number(up)}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{number(up + 4)}" text-anchor="end">{y.text(tick)}</text>')
+        parts.append(tag("line", class_="grid", x1=LEFT, x2=right, y1=up, y2=up))
+        parts.append(tag("text", y.text(tick), class_="tick", x=LEFT - 6, y=up + 4, text_anchor="end"))
     for tick in x.ticks:
         across, _ = pixel(tick, y.low)
-        parts.append(
-            f'<text class="tick" x="{number(across)}" y="{HEIGHT - BOTTOM + 16}"'
-            f' text-anchor="middle">{x.text(tick)}</text>'
-        )
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
-    parts.append(
-        f'<text class="label" x="{LEFT + wide / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x.title)}</text>'
-    )
-    middle = TOP + tall // 2
-    parts.append(
-        f'<text class="label" transform="translate(10 {middle}) rotate(-90)"'
-        f' text-anchor="middle">{escape(y.title)}</text>'
-    )
+        parts.append(tag("text", x.text(tick), class_="tick", x=across, y=bottom + 16, text_anchor="middle"))
+    turned = f"translate(10 {TOP + tall // 2}) rotate(-90)"
+    parts += [
+        tag("line", class_="axis", x1=LEFT, x2=right, y1=bottom, y2=bottom),
+        tag("text", x.title, class_="label", x=LEFT + wide / 2, y=HEIGHT - 6, text_anchor="middle"),
+        tag("text", y.title, class_="label", transform=turned, text_anchor="middle"),
+    ]
     if diagonal:
         (x1, y1), (x2, y2) = pixel(x.low, y.low), pixel(x.high, y.high)
-        parts.append(
-            f'<line class="diagonal" x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"/>'
-        )
+        parts.append(tag("line", class_="diagonal", x1=x1, y1=y1, x2=x2, y2=y2))
     if finite(vertical):
         across, _ = pixel(vertical, y.low)
         anchor, shift = ("end", -5) if x.share(vertical) > 0.6 else ("start", 5)
-        parts.append(
-            f'<line class="kept" x1="{number(across)}" x2="{number(across)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-        )
-        parts.append(
-            f'<text class="tick" x="{number(across + shift)}" y="{TOP + 10}"'
-            f' text-anchor="{anchor}">{escape(note)}</text>'
-        )
+        parts.append(tag("line", class_="kept", x1=across, x2=across, y1=TOP, y2=bottom))
+        parts.append(tag("text", note, class_="tick", x=across + shift, y=TOP + 10, text_anchor=anchor))
     for one in series:
         points = [(*pixel(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
         if one.kind == "line" and points:
             path = "M" + "L".join(f"{number(a)} {number(b)}" for a, b, _ in points)
-            parts.append(f'<path class="line {escape(one.look)}" d="{path}"/>')
+            parts.append(tag("path", class_=f"line {one.look}", d=path))
         elif points:
-            titles = list(one.titles) or [""] * len(one.x)
-            parts.append(f'<g class="points {escape(one.look)}{"" if len(points) <= MANY else " many"}">')
-            if len(points) <= MANY:
-                parts.extend(
-                    f'<path d="{marker(one.kind, a, b, one.radius)}"><title>{escape(titles[index])}</title></path>'
-                    for a, b, index in points
-                )
-            else:
-                parts.append(f'<path d="{"".join(marker(one.kind, a, b, one.radius) for a, b, _ in points)}"/>')
-            parts.append("</g>")
-    return Markup("".join(parts) + "</svg>")
+            shapes = [marker(one.kind, a, b, one.radius) for a, b, _ in points]
+            if len(points) > MANY:
+                parts.append(tag("g", tag("path", d="".join(shapes)), class_=f"points {one.look} many"))
+                continue
+            titles = [one.titles[index] if one.titles else "" for *_, index in points]
+            marks = [tag("path", tag("title", title), d=d) for d, title in zip(shapes, titles, strict=True)]
+            parts.append(tag("g", *marks, class_=f"points {one.look}"))
+    return tag("svg", *parts, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
