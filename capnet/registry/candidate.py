@@ -1,5 +1,5 @@
-"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures and description.
-No mlflow here.
+"""What is about to be registered, read from the files of earlier stages: checks, content hash, figures, and the
+reference for drift. No mlflow here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from capnet.contracts import (
     Classes,
     number,
     read_classes,
     read_csv_rows,
+    read_predictions,
+    read_split,
     reading,
     sha256_files,
     slugify,
@@ -25,8 +29,10 @@ from capnet.contracts.stage_json import read_evaluation, read_findings, read_mod
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.headline import BASELINES, HEADLINE, headline_figures, headline_means
 from capnet.evaluation.report.words import leaves
-from capnet.evaluation.thresholds import made_for, other_views, read_thresholds
+from capnet.evaluation.split_rows import make_split
+from capnet.evaluation.thresholds import limits_of, made_for, other_views, read_thresholds
 from capnet.promotion.gate import GateScores, gate_scores
+from capnet.serving.drift import reference_document
 
 MODEL_FILES = ("classes.json", "config.json", "graph.safetensors", "history.csv", "model.safetensors")
 # they decide about the content; predictions follow from it
@@ -182,3 +188,24 @@ def curves(candidate: Candidate) -> Iterator[tuple[str, float, int]]:
             value = number(row.get(column))
             if value is not None:
                 yield name, value, int(float(row["epoch"]))
+
+
+def reference(candidate: Candidate) -> dict[str, Any]:
+    """What travels with the model to compare later scores with: label rates of the training rows, over known labels,
+    and scores of the rows that the thresholds were chosen on, out of fold or of validation rows; where none were, of
+    test rows.
+    """
+    train = make_split(read_split(candidate.split / "split.parquet"), "train", candidate.classes, {})
+    rates = train.labels.sum(axis=0) / np.maximum(1, train.known.sum(axis=0))
+    source = "out_of_fold" if candidate.thresholds.get("source") == "out_of_fold" else "val"
+    if source == "out_of_fold":
+        rows = read_predictions(candidate.model / "out_of_fold.parquet")
+    else:
+        found = read_predictions(candidate.evaluation / "predictions.parquet")
+        found = found[found["variant"] == "capnet"]
+        rows = found[found["split"] == "val"]
+        if rows.empty:
+            rows, source = found[found["split"] == "test"], "test"
+    scores = np.stack(rows["scores"].tolist()).astype(np.float32)
+    limits, _ = limits_of(candidate.thresholds)
+    return reference_document(candidate.classes.names, rates, scores, limits, source)

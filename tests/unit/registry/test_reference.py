@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from capnet.contracts import read_predictions, read_split, write_predictions
-from capnet.registry.candidate import read_candidate
-from capnet.registry.reference import reference
+from capnet.registry.candidate import read_candidate, reference
 
 Make = Callable[..., dict[str, Path]]
 
