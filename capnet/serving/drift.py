@@ -81,30 +81,29 @@ class Drift:
         from scipy.stats import hypergeom
 
         rows, before = self.rows, int(self.reference["rows"])
+        now, then = max(1, rows), max(1, before)
         enough = min(rows, before) >= FEWEST
         chance = ALPHA / 2 / max(1, len(self.limits))  # of each end of a class, exact: rare classes are far from normal
-        noise = (BINS - 1) * (1 / max(1, rows) + 1 / max(1, before))  # expected PSI when nothing changed
+        noise = (BINS - 1) * (1 / now + 1 / then)  # expected PSI when nothing changed
         psi_limit = max(LARGE_PSI, 4 * noise)
-        were = np.array([round(item["decided_rate"] * before) for item in self.reference["classes"]], dtype=np.int64)
-        drawn = rows + before, self.decided + were, rows
+        references = self.reference["classes"]
+        rates, were = self.decided / now, np.array([item["decided_rate"] for item in references], dtype=np.float64)
+        pooled = (rates * rows + were * before) / max(1, rows + before)
+        z = (rates - were) / np.sqrt(np.maximum(pooled * (1 - pooled), 1e-12) * (1 / now + 1 / then))
+        drawn = rows + before, self.decided + np.rint(were * before).astype(np.int64), rows
         tails = np.minimum(hypergeom.cdf(self.decided, *drawn), hypergeom.sf(self.decided - 1, *drawn))
         classes = []
-        for c, item in enumerate(self.reference["classes"]):
-            rate = float(self.decided[c] / rows) if rows else 0.0
-            pooled = (rate * rows + item["decided_rate"] * before) / max(1, rows + before)
-            spread = np.sqrt(max(pooled * (1 - pooled), 1e-12) * (1 / max(1, rows) + 1 / max(1, before)))
-            z = float((rate - item["decided_rate"]) / spread)
+        for c, item in enumerate(references):
             psi = _psi(np.array(item["counts"]), self.counts[c])
-            drifted = enough and (tails[c] < chance or psi > psi_limit)
             classes.append(
                 {
                     "name": item["name"],
-                    "decided_rate": rate,
+                    "decided_rate": float(rates[c]),
                     "reference_rate": item["decided_rate"],
                     "train_label_rate": item["label_rate"],
-                    "z": z,
+                    "z": float(z[c]),
                     "psi": psi,
-                    "drifted": bool(drifted),
+                    "drifted": bool(enough and (tails[c] < chance or psi > psi_limit)),
                 }
             )
         whole = {
