@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from packaging.utils import canonicalize_name
 
 from capnet.errors import CapnetError, Problem, exits, some
 from components.build import docker
@@ -56,17 +57,13 @@ class AuditError(CapnetError):
     title = "audit"
 
 
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def pinned(constraints: str, installed: Mapping[str, str]) -> dict[str, str]:
     """Version by package: what the constraints pin, and where they give a range what is installed of it."""
     lines = [line.strip() for line in constraints.splitlines() if line.strip() and not line.startswith("#")]
-    found = {}
+    found: dict[str, str] = {}
     for line in lines:
         name, _, version = line.partition("==")
-        name = canonical(re.split(r"[<>=!~]", name)[0])
+        name = canonicalize_name(re.split(r"[<>=!~]", name)[0])
         version = version or installed.get(name, "").partition("+")[0]  # 2.13.0+cpu is 2.13.0 for a database
         if version:
             found[name] = version
@@ -88,7 +85,7 @@ def vulnerable(answer: Mapping[str, Any], pins: Mapping[str, str]) -> list[Probl
     """Findings of pip-audit; what it did not look up counts as one: silence of a database is no clean bill."""
     problems, asked = [], set()
     for item in answer.get("dependencies", ()):
-        name = canonical(item["name"])
+        name = canonicalize_name(item["name"])
         if "skip_reason" in item:
             continue
         asked.add(name)
@@ -123,7 +120,7 @@ def licences(sbom: Mapping[str, Any]) -> list[Problem]:
         text = "; ".join(names)
         choice = any(" OR " in name and FREE.search(COPYLEFT.sub("", name)) for name in names)
         fine = text and FREE.search(text) and (choice or not COPYLEFT.search(text))
-        if not fine and canonical(item["name"]) not in KNOWN:
+        if not fine and canonicalize_name(item["name"]) not in KNOWN:
             what = f"{item['name']} {item.get('version', '')}: licence {text[:80] or 'unknown'}"
             problems.append(Problem(what, "its metadata", "read it; name it in components/audit.py, or do without it"))
     return problems
@@ -167,7 +164,7 @@ def bill_of_image(tools: Path, image: str, target: Path) -> dict[str, Any]:
 
 def versions(sbom: Mapping[str, Any]) -> dict[str, str]:
     """Version by package of a CycloneDX list."""
-    return {canonical(item["name"]): str(item.get("version", "")) for item in sbom.get("components", ())}
+    return {canonicalize_name(item["name"]): str(item.get("version", "")) for item in sbom.get("components", ())}
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
