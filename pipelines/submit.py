@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from capnet.errors import exits
+from capnet.cluster.names import DATA, PULL_SECRET
+from capnet.config import Params, load
+from capnet.errors import ConfigError, DataError, exits
 from components.revision import git_revision, short
 from pipelines.submit_options import with_options
 
@@ -38,7 +40,6 @@ def command(pipeline: str, **options: Any) -> None:
     The version on the server is named by the git revision and the compiled content: submitting the same again uploads
     nothing.
     """
-    from capnet.config import load
     from pipelines.checks import check_options, check_root, check_size
 
     check_options(pipeline, options)
@@ -65,7 +66,7 @@ def command(pipeline: str, **options: Any) -> None:
     _run_there(f"capnet-{pipeline}", text, arguments, params.register_.experiment, options)
 
 
-def _compile_options(params: Any, options: dict[str, Any]) -> Any:
+def _compile_options(params: Params, options: dict[str, Any]) -> Any:
     from components.images import read_lock
     from pipelines.options import Options
 
@@ -86,10 +87,9 @@ def _compile_options(params: Any, options: dict[str, Any]) -> Any:
     )
 
 
-def _check_nodes(pipeline: str, params: Any, options: dict[str, Any]) -> None:
+def _check_nodes(pipeline: str, params: Params, options: dict[str, Any]) -> None:
     """Refuse before anything starts what the nodes would refuse after the data was prepared."""
     from capnet.cluster.trainjob_spec import settings_of
-    from capnet.errors import ConfigError
 
     if options["nodes"] == 1:
         return
@@ -100,11 +100,9 @@ def _check_nodes(pipeline: str, params: Any, options: dict[str, Any]) -> None:
     settings_of({"image": "", **per_node}, params)
 
 
-def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
+def _in_containers(params: Params, options: dict[str, Any]) -> tuple[Params, str]:
     """Settings as containers see this machine, and the folder of images to mount, which ``options`` then mention."""
-    from capnet.cluster.names import DATA
     from capnet.data.sources.root import kind_of
-    from capnet.errors import ConfigError, DataError
     from capnet.tracking.database import sqlite_file
     from capnet.tracking.store import tracking_uri
 
@@ -121,7 +119,7 @@ def _in_containers(params: Any, options: dict[str, Any]) -> tuple[Any, str]:
     return params.model_copy(update={"data": params.data.model_copy(update={"root": DATA})}), root
 
 
-def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _arguments(pipeline: str, params: Params, options: dict[str, Any]) -> dict[str, Any]:
     from pipelines.arguments import data_version, prediction_arguments, training_arguments
 
     version = (lambda data: "not asked") if options["local"] or options["dry_run"] else data_version
@@ -133,7 +131,6 @@ def _arguments(pipeline: str, params: Any, options: dict[str, Any]) -> dict[str,
 
 def _cluster(options: dict[str, Any]) -> dict[str, Any]:
     """Run-time parameters about the cluster."""
-    from capnet.cluster.names import PULL_SECRET
     from pipelines.options import CLUSTER
 
     texts = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from capnet.commands.options import settings_options
+from capnet.errors import ContractError
+from capnet.redaction import redact
 
 
 @click.command()
@@ -32,8 +34,6 @@ def command(params: str, settings: tuple[str, ...], splits: tuple[str, ...]) -> 
     from capnet.config import load
     from capnet.contracts import read_manifest, read_split
     from capnet.data.sources.root import is_remote, local_root
-    from capnet.errors import ContractError
-    from capnet.redaction import redact
 
     data = load(Path(params), settings).data
     root = Path(data.root)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capnet.commands.options import model_option, settings_options
+from capnet.errors import ContractError, DataError, GateError, some
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -59,7 +60,6 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
     """
     from capnet.config import load
     from capnet.contracts import write_json
-    from capnet.errors import ContractError, DataError
     from capnet.serving import predict as prediction
     from capnet.serving.drift import Drift
 
@@ -101,7 +101,6 @@ def model(address: str, params: Params) -> Iterator[tuple[Served, str, Mapping[s
     none).
     """
     from capnet.contracts import read_json
-    from capnet.errors import ContractError
     from capnet.serving.engine import fetch_version, load_served
 
     address = address or f"models:/{params.register_.name}@champion"
@@ -142,8 +141,6 @@ def show_drift(report: Mapping[str, Any], file: Path) -> None:
 
 def refuse_drift(report: Mapping[str, Any], file: Path) -> None:
     """Raise GateError where a class has drifted; ``file`` has the report."""
-    from capnet.errors import GateError, some
-
     drifted = [item["name"] for item in drifted_classes(report)]
     if drifted:
         raise GateError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import settings_options
+from capnet.errors import CapnetError, ConfigError, GateError
 
 if TYPE_CHECKING:
     from capnet.promotion.promote import Audit
@@ -89,7 +90,6 @@ def command(
     rule.
     """
     from capnet.config import load
-    from capnet.errors import CapnetError
     from capnet.promotion import promote as promotion
     from capnet.promotion.copies import copy
     from capnet.promotion.policy import read_policy
@@ -137,8 +137,6 @@ def command(
 
 def check_names(number: str | None, target: str | None) -> None:
     """Raise ConfigError for a version or a registered model that cannot be, such as a variable without a value."""
-    from capnet.errors import ConfigError
-
     if number is not None and not re.fullmatch("[1-9][0-9]{0,8}", number):
         raise ConfigError(f"{number!r} is no version", "--version", "give its number, such as 3, or leave it out")
     if target is not None and not re.fullmatch(r"[^/:'\"\x00-\x1f]+", target):
@@ -165,7 +163,6 @@ def ask(verdict: Verdict) -> bool:
 
 def show_audit(history: Audit, name: str) -> None:
     """Print the history; GateError where readers refuse the present champion."""
-    from capnet.errors import GateError
     from capnet.promotion.champion import identity
 
     for event in history.events:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import path_option, settings_options
+from capnet.errors import ContractError, DataError
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -44,7 +45,6 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     from capnet.data.annotations.corrections import read_corrections
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
-    from capnet.errors import DataError
 
     chosen = load(Path(params), settings)
     data = DataFolder(local_root(chosen.data, Path(chosen.data.root)), chosen.data.links)
@@ -77,7 +77,6 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     import pandas as pd
 
     from capnet.contracts import SPLITS, read_classes, read_predictions, read_split
-    from capnet.errors import ContractError
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
     from capnet.evaluation.split_rows import check_scores, held_out_rows, make_split, served_test_scores

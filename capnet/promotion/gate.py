@@ -8,7 +8,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from capnet.contracts import (
     SCHEMA,
@@ -42,13 +45,9 @@ from capnet.promotion.verdict import (
     non_inferiority,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 FOLDER = "gate"  # among the artifacts of a run
 TEST, SEEN, CLASSES = "test.parquet", "seen.parquet", "gate.json"
-Rescore = Callable[["pd.DataFrame"], "np.ndarray"]
+Rescore = Callable[[pd.DataFrame], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,6 @@ def gate_verdict(
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
     """
-    import numpy as np
-
     measured = champion
     if champion is not None:
         candidate, champion = _grouped(candidate, champion)
@@ -268,8 +265,6 @@ def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int
 
 def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
     """Rows of the candidate, with the champion's tail where it is another one, and the critical classes of both."""
-    import numpy as np
-
     rows = _rows(candidate, chosen)
     rows = replace(rows, critical=rows.critical | np.isin(candidate.names, sorted(champion.critical)))
     if champion.tail not in ([], candidate.tail):
@@ -279,8 +274,6 @@ def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> R
 
 def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> np.ndarray:
     """float32 [picture, class] in the order of ``rows``; asks ``rescore`` for those that have none."""
-    import numpy as np
-
     known = dict(zip(champion.test["sha256"], champion.test["scores"], strict=True))
     missing = rows[~rows["sha256"].isin(known.keys())]
     if len(missing) and rescore is not None:
@@ -289,8 +282,6 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
 
 
 def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
-    import numpy as np
-
     part, items = scores.test[chosen], scores.classes["classes"]
     unknown = label_matrix(part["unknown"], len(items))
     labels = label_matrix(part["labels"], len(items)) & ~unknown

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from capnet.contracts import unit_codes
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, Rule, coverage
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
@@ -23,11 +24,6 @@ def common_groups(tables: Sequence[pd.DataFrame]) -> dict[str, str]:
         A name by sha256; two pictures have the same one where a chain of groups, of whatever table, leads from one to
         the other.
     """
-    import numpy as np
-    import pandas as pd
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     rows = pd.concat([table[["sha256", "group"]] for table in tables])
     rows = rows[rows["group"] != ""]
     pictures, names = pd.factorize(rows["sha256"])

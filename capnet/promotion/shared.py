@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from capnet.errors import some
 
 if TYPE_CHECKING:
@@ -39,9 +42,6 @@ def of_shared_classes(
 
 
 def _of_classes(model: GateScores, names: Sequence[str]) -> GateScores:
-    import numpy as np
-    import pandas as pd
-
     columns = [model.names.index(name) for name in names]
     number = {column: new for new, column in enumerate(columns)}
     numbers = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from capnet.config import Runtime
 from capnet.contracts import replace_file, write_json
 from capnet.errors import ContractError
 from capnet.model.backbones import find_backbone
@@ -161,7 +162,6 @@ def log_model(
 
 def _pack(model: Path) -> None:
     """In the process and not on a GPU: class features are encoded in full precision, so that machines agree."""
-    from capnet.config import Runtime
     from capnet.model.folder import pack
     from capnet.runtime import prepare
 

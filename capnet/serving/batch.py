@@ -9,6 +9,9 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from capnet.config import Params
 from capnet.contracts import read_json, write_json
@@ -112,10 +115,6 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
         DataError: no part has an image.
         ContractError: the parts are of different lists or models.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     files = [pq.ParquetFile(folder / TABLE) for folder in parts if (folder / TABLE).is_file()]
     if not files:
         raise DataError("no part has an image", "predict", "correct --pictures")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.special import expit
 from torch import Tensor, nn
 
@@ -256,8 +257,6 @@ def sample(images: Sequence[Path]) -> list[Path]:
 
 def _noise(folder: Path, size: int) -> list[Path]:
     """Eight images of seeded noise, coarse and fine."""
-    from PIL import Image
-
     rng, paths = np.random.default_rng(0), []
     for number in range(8):
         cells = 4 << number % 4

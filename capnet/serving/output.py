@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capnet.contracts.parquet import DAMAGED
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from capnet.serving.engine import Served
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
@@ -50,9 +52,6 @@ def wide(frame: pd.DataFrame, served: Served) -> pd.DataFrame:
 @contextmanager
 def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Write tables as one Parquet file, whose row groups have GROUP_ROWS images however small the tables are."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     waiting: list[pa.Table] = []
 
     def flush() -> None:
@@ -82,8 +81,6 @@ def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     Yields:
         What adds a table with columns path, fault and scores.
     """
-    import pyarrow as pa
-
     fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
     schema = pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in served.names)])
     with row_groups(path, schema) as add:
@@ -163,10 +160,6 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
 
 def is_output(path: Path) -> bool:
     """Whether this file is a table or MegaDetector's JSON of this program, as far as its beginning says."""
-    import pyarrow.parquet as pq
-
-    from capnet.contracts.parquet import DAMAGED
-
     if path.suffix.lower() == ".parquet":
         try:
             return bool(pq.read_schema(path).names[:3] == FIRST)

@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from mlflow import MlflowClient, get_tracking_uri
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types import schema as untyped
+from PIL import Image
 
 from capnet.errors import CapnetError, GateError
 from capnet.promotion.champion import check_champion, check_files, identity
 from capnet.serving.engine import DECISIONS, load_served
 from capnet.serving.request import COLUMN, Clock, TooSlow, read_limits, request_files
+from capnet.tracking.database import sqlite_file
+from capnet.tracking.store import first_contact
 
 META = "registered_model_meta"  # written by MLflow into the folder of a model that came from the registry
 UNCHECKED = "CAPNET_UNCHECKED_CHAMPION"
@@ -114,10 +120,6 @@ def check_gate(folder: Path) -> None:
     Raises:
         GateError: the gate refuses the version, or nobody answers.
     """
-    from mlflow import MlflowClient
-
-    from capnet.tracking.store import first_contact
-
     meta = _yaml(folder / META)
     name, version = meta.get("model_name"), str(meta.get("model_version"))
     unchecked = bool(os.environ.get(UNCHECKED, "").strip())
@@ -150,11 +152,6 @@ def _check_address(folder: Path) -> None:
 
     Without a registry that answers there is nothing to ask: such a model is no version.
     """
-    from mlflow import MlflowClient, get_tracking_uri
-
-    from capnet.tracking.database import sqlite_file
-    from capnet.tracking.store import first_contact
-
     model_id, database = _yaml(folder / "MLmodel").get("model_id"), sqlite_file(get_tracking_uri())
     if not model_id or (database and not database.is_file()):
         return  # asking would make an empty store here
@@ -180,9 +177,6 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 def signature() -> ModelSignature:
     """Input: ``image`` (bytes or text); output: a row per image and class."""
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types import schema as untyped
-
     anything: Any = untyped.AnyType  # one column for bytes and text: DataType.string would refuse bytes
     kinds = {"picture": DataType.long, "class": DataType.string, "decision": DataType.boolean}
     return ModelSignature(
@@ -194,8 +188,6 @@ def signature() -> ModelSignature:
 
 def input_example() -> pd.DataFrame:
     """A grey square in base64: real input, and nobody's image."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (128, 128, 128)).save(buffer, format="PNG")
     return pd.DataFrame({COLUMN: [base64.b64encode(buffer.getvalue()).decode()]})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from capnet.config import Report
 from capnet.contracts import VARIANTS
@@ -60,8 +61,6 @@ def render(evaluation_dir: Path, model_dir: Path, split_dir: Path, data_root: Pa
     Raises:
         ContractError: as in ``read_inputs``.
     """
-    from markupsafe import Markup
-
     inputs = read_inputs(evaluation_dir, model_dir, split_dir)
     digest = base64.b64encode(hashlib.sha256(SORT_SCRIPT.encode()).digest()).decode()
     return (
