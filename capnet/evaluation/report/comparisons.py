@@ -86,4 +86,5 @@ def slices(inputs: Inputs) -> Part:
             )
     variants = ("capnet", "single_view", "zero_shot", "linear_probe")
     known = [variant for variant in variants if any(variant in item for item in measured.values())]
-    return {"rows": rows, "variants": known} if rows else {}
+    titles = [*(VARIANT_NAMES[variant] for variant in known), "CapNet minus zero-shot"]
+    return {"rows": rows, "variants": known, "titles": titles} if rows else {}
