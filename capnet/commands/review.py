@@ -80,14 +80,11 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     from capnet.evaluation.calibration import calibrate
     from capnet.evaluation.doubtful import doubtful_labels
     from capnet.evaluation.split_rows import check_scores, held_out_rows, make_split, served_test_scores
-    from capnet.evaluation.thresholds import limits_of, made_for, read_thresholds
+    from capnet.evaluation.thresholds import limits_of, read_thresholds
 
     evaluation, held_out = outputs / "evaluation", outputs / "model" / "out_of_fold.parquet"
-    thresholds = read_thresholds(evaluation / "thresholds.json")
-    classes = read_classes(outputs / "split" / "classes.json", thresholds["class_fingerprint"])
-    if not made_for(thresholds, classes):
-        where = str(evaluation / "thresholds.json")
-        raise ContractError("made for other classes", where, "run `capnet evaluate` again")
+    classes = read_classes(outputs / "split" / "classes.json")
+    thresholds = read_thresholds(evaluation / "thresholds.json", classes)
     table = read_split(outputs / "split" / "split.parquet")
     train, val, tested = (make_split(table, name, classes, {}) for name in SPLITS)
     parts = []

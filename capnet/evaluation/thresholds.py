@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from capnet.config.results import Threshold
 from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
 from capnet.contracts.forms import Count, Number, Positive, Share, check
-from capnet.errors import Problem
+from capnet.errors import ContractError, Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
 from capnet.evaluation.cuts import Cut, can_promise, choose_cut
 from capnet.evaluation.metrics import CUT, Bools, Floats, count, precision, recall
@@ -247,14 +247,15 @@ class ThresholdsFile(TypedDict, total=False):
     pooled_probability: Share
 
 
-def read_thresholds(path: Path) -> dict[str, Any]:
+def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any]:
     """What ``thresholds_document`` gave, from its file.
 
     Args:
         path: thresholds.json.
+        classes: that it must have been made for; None: any.
 
     Raises:
-        ContractError: the file is missing, damaged or of another schema.
+        ContractError: the file is missing, damaged, of another schema or made for other classes.
     """
     content: dict[str, Any] = read_json(path)
     check_schema(content, path)
@@ -264,6 +265,8 @@ def read_thresholds(path: Path) -> dict[str, Any]:
         numbers = np.stack([limits, calibration.temperature, calibration.shift])
         if numbers.shape != (3, len(names)) or not np.isfinite(numbers).all() or not content["class_fingerprint"]:
             raise ValueError(f"{numbers.shape[1]} thresholds and calibrations of {len(names)} classes")
+    if classes is not None and not made_for(content, classes):
+        raise ContractError("made for other classes", str(path), "run `capnet evaluate` again")
     return content
 
 

@@ -161,11 +161,9 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     """
     from capnet.evaluation.tte import Scorer
 
-    limits, config = read_thresholds(thresholds), read_json(model / "config.json")
+    classes, config = read_classes(model / "classes.json"), read_json(model / "config.json")
     check_schema(config, model / "config.json")
-    names = read_classes(model / "classes.json", limits["class_fingerprint"]).names
-    if [item["name"] for item in limits["classes"]] != names:
-        raise ContractError("made for other classes", str(thresholds), "run `capnet evaluate` again")
+    limits = read_thresholds(thresholds, classes)
     problems = other_views(limits, config, thresholds)
     if problems:
         raise ContractError(problems=problems)
@@ -179,7 +177,7 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
             chosen,
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
-    return Served(scorer, names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
+    return Served(scorer, classes.names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:

@@ -64,12 +64,10 @@ def read_inputs(evaluation_dir: Path, model_dir: Path, split_dir: Path) -> Input
     classes = read_classes(split_dir / "classes.json")
     read_classes(model_dir / "classes.json", classes.fingerprint)
     config = read_model_config(model_dir)
-    thresholds = read_thresholds(evaluation_dir / "thresholds.json")
-    for content, path in ((config, model_dir / "config.json"), (thresholds, evaluation_dir / "thresholds.json")):
-        if content.get("class_fingerprint") != classes.fingerprint:
-            raise ContractError(
-                "made for other classes", str(path), "run `dvc repro`: all stages must see the same class list"
-            )
+    thresholds = read_thresholds(evaluation_dir / "thresholds.json", classes)
+    if config.get("class_fingerprint") != classes.fingerprint:
+        todo = "run `dvc repro`: all stages must see the same class list"
+        raise ContractError("made for other classes", str(model_dir / "config.json"), todo)
     rows = read_split(split_dir / "split.parquet")
     notes = split_dir / "split.json"
     test = make_split(rows, "test", classes, {})
