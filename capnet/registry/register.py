@@ -144,8 +144,8 @@ def _new_version(
     form = PACKED if settings.pack_backbone else REFERENCED
     tags = {"content_hash": candidate.content_hash, FORM: form, PROVENANCE: json.dumps(sources)}
     text = description(candidate)
-    place = dvc_location(Path(".dvc/config"), data_md5)
-    cards = card_texts(candidate, form, data_md5, place, settings.data_licence, policy)
+    location = dvc_location(Path(".dvc/config"), data_md5)
+    cards = card_texts(candidate, form, data_md5, location, settings.data_licence, policy)
     label = f"{settings.name}-{candidate.content_hash[:8]}"
     notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
     notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
@@ -156,7 +156,7 @@ def _new_version(
         )
         try:
             log_figures(client, run_id, logged.model_id, candidate)
-            log_data_set(client, run_id, candidate, data_md5)
+            log_data_set(client, run_id, candidate, data_md5, location)
             advance(note="artifacts")
             log_artifacts(client, run_id, candidate, report, cards)
             advance(note="model")

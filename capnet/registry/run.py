@@ -116,7 +116,7 @@ def logged_points(client: MlflowClient, run_id: str, names: Iterable[str]) -> di
     return {(point.key, point.step): point.timestamp for point in points}
 
 
-def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_md5: str) -> None:
+def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_md5: str, location: str) -> None:
     """The data set as MLflow lists it: DVC's md5 as digest, the location at the DVC remote as source, counts as
     profile.
 
@@ -125,10 +125,10 @@ def log_data_set(client: MlflowClient, run_id: str, candidate: Candidate, data_m
         run_id: of the run.
         candidate: whose data it is.
         data_md5: of the data's version in DVC; "" where it is not under DVC, then the digest is that of the split.
+        location: at the DVC remote, from ``dvc_location``; "" where there is none.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    location = dvc_location(Path(".dvc/config"), data_md5)
     digest = data_md5 or sha256_file(candidate.split / "split.parquet")
     counts = {
         "classes": len(candidate.classes),
