@@ -74,11 +74,4 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
     """Labels that are there for certain, sparse bool [row, class]: an unknown label is none, even where a reader wrote
     both.
     """
-    import numpy as np
-
-    labels, unknown = (label_csr(frame[name], n_classes) for name in ("labels", "unknown"))
-    if not unknown.nnz:
-        return labels
-    known = labels.astype(np.int8) - labels.multiply(unknown).astype(np.int8)
-    known.eliminate_zeros()
-    return known.astype(bool).tocsr()
+    return label_csr(frame["labels"], n_classes) > label_csr(frame["unknown"], n_classes)

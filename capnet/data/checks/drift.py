@@ -16,7 +16,7 @@ import pandas as pd
 from capnet.config import Drift
 from capnet.contracts import SCHEMA, SPLITS, Classes, check_schema
 from capnet.data.checks.rules import Rule
-from capnet.data.checks.tables import positive_entries
+from capnet.data.checks.tables import listed_positives
 from capnet.errors import ContractError
 from capnet.inline import text_and_path
 
@@ -38,16 +38,13 @@ def drift_counts(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
         JSON content: the classes, and per split that has rows: rows, labels, their squares per row, positives per
         class, images per pair of classes (the MOST_PAIRS most frequent) and sums over all pairs.
     """
-    from scipy.sparse import csr_array
-
     splits: dict[str, Any] = {}
     for name in SPLITS:
         rows = frame[frame["split"] == name]
         if not len(rows):
             continue
-        row, label = positive_entries(rows, len(classes))
-        matrix = csr_array((np.ones(len(row), dtype=np.int64), (row, label)), shape=(len(rows), len(classes)))
-        per_row = np.bincount(row, minlength=len(rows))
+        matrix = listed_positives(rows, len(classes)).astype(np.int64)
+        per_row = matrix.sum(axis=1)
         together = (matrix.T @ matrix).tocoo()
         above = together.row < together.col
         first, second, count = together.row[above], together.col[above], together.data[above]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from capnet.contracts import SPLITS, Classes, flat
 from capnet.data.checks.rules import Check
-from capnet.data.checks.tables import positive_entries, positives_by_split
+from capnet.data.checks.tables import listed_positives, positives_by_split
 from capnet.errors import counted
 
 GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
@@ -84,8 +84,7 @@ def _shown(check: Check) -> dict[str, Any]:
 
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
-    row, _ = positive_entries(frame, len(classes))
-    per_row = np.bincount(row, minlength=len(frame))
+    per_row = listed_positives(frame, len(classes)).sum(axis=1)
     split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
     rows = []
     for name in SPLITS:

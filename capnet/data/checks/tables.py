@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from capnet.contracts import SPLITS, Classes, flat
 from capnet.data.annotations.label_lists import known_positives, label_csr
@@ -21,28 +22,16 @@ from capnet.section import path_fault
 WIDEST = 1 << 15  # classes that the tables can hold
 
 
-def positive_entries(frame: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every label that is there for certain: inside the class list and not unknown, each once.
-
-    Args:
-        frame: with columns ``labels`` and ``unknown``, lists of class indices.
-        n_classes: of the class list.
-
-    Returns:
-        Row and class, each int [label].
-    """
-    known = known_positives(frame, WIDEST).tocoo()
-    inside = known.col < n_classes
-    return known.row[inside], known.col[inside]
+def listed_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
+    """Labels that are there for certain, sparse bool [row, class], without those beyond the class list."""
+    return known_positives(frame, WIDEST)[:, :n_classes]
 
 
 def positives_by_split(frame: pd.DataFrame, n_classes: int) -> dict[str, np.ndarray]:
     """Known positives, int [class], of every split that has rows."""
-    row, label = positive_entries(frame, n_classes)
+    positives = listed_positives(frame, n_classes)
     split = frame["split"].to_numpy(dtype=object)
-    return {
-        name: np.bincount(label[split[row] == name], minlength=n_classes) for name in SPLITS if (split == name).any()
-    }
+    return {name: positives[split == name].sum(axis=0) for name in SPLITS if (split == name).any()}
 
 
 def image_table(frame: pd.DataFrame) -> pd.DataFrame:
