@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 LARGEST = 5  # groups named
 
@@ -55,8 +56,5 @@ def some_of_each(group: np.ndarray, each: int, most: int) -> np.ndarray:
     Returns:
         Positions of the rows in ascending order.
     """
-    order = np.argsort(group, kind="stable")
-    start = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rank = np.empty(len(group), dtype=np.int64)
-    rank[order] = np.arange(len(group)) - np.repeat(start, np.diff(start, append=len(group)))
+    rank = pd.Series(group).groupby(group).cumcount().to_numpy()
     return np.sort(np.argsort(rank >= each, kind="stable")[:most])
