@@ -81,22 +81,11 @@ def file_faults() -> Iterator[None]:
         raise Unusable(f"cannot be read: {error}") from None
 
 
-def open_image(source: Path | bytes) -> Image.Image:
-    """Open a picture and read its header only; the caller closes it.
-
-    Raises:
-        Unusable: missing, empty, of another format, too large or too thin to decode safely, with too much that is no
-            pixel, or with pixels that have no known range.
-    """
+@contextmanager
+def decoder_faults() -> Iterator[None]:
+    """Whatever a decoder raises is Unusable: damaged bytes can raise nearly anything."""
     try:
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
-        if not size:
-            raise Unusable("empty file")
-        if size > MOST_BYTES:
-            raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
-        file = _Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))
-        image = Image.open(file, formats=FORMATS)
-        file.are_pixels = True
+        yield
     except Unusable:
         raise
     except FileNotFoundError:
@@ -107,9 +96,27 @@ def open_image(source: Path | bytes) -> Image.Image:
         raise _too_many(MOST_REDUCED) from None
     except MemoryError:
         raise Unusable(NO_MEMORY) from None
-    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
+    except Exception as error:
         by_system = isinstance(error, OSError) and error.errno is not None
         raise Unusable(f"{'cannot be read' if by_system else 'does not decode'}: {error}") from None
+
+
+def open_image(source: Path | bytes) -> Image.Image:
+    """Open a picture and read its header only; the caller closes it.
+
+    Raises:
+        Unusable: missing, empty, of another format, too large or too thin to decode safely, with too much that is no
+            pixel, or with pixels that have no known range.
+    """
+    with decoder_faults():
+        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        if not size:
+            raise Unusable("empty file")
+        if size > MOST_BYTES:
+            raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
+        file = _Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))
+        image = Image.open(file, formats=FORMATS)
+        file.are_pixels = True
     width, height = image.size
     if width * height > MOST_PIXELS and not _is_reducible(image):
         reason = str(_too_many(MOST_PIXELS))
@@ -163,7 +170,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         Unusable: the file is damaged or truncated.
     """
-    try:
+    with decoder_faults():
         if image.width * image.height > MOST_PIXELS:
             image.draft("RGB", (image.width // 2, image.height // 2))
         image.load()
@@ -173,12 +180,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if image.has_transparency_data:
             return _in_bands(image, _on_white)
         return image if image.mode == "RGB" else image.convert("RGB")
-    except Unusable:
-        raise
-    except MemoryError:
-        raise Unusable(NO_MEMORY) from None
-    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
-        raise Unusable(f"does not decode: {error}") from None
 
 
 def _is_reducible(image: Image.Image) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capnet.data.images.decode import Unusable, file_faults, open_image, to_rgb
+from capnet.data.images.decode import Unusable, decoder_faults, file_faults, open_image, to_rgb
 from capnet.data.images.shards import read_bytes
 
 AHEAD = 64  # images per thread that are read before they are asked for
@@ -39,7 +39,7 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
     try:
         with file_faults():
             data = read_bytes(path)
-        with open_image(data) as image:
+        with decoder_faults(), open_image(data) as image:
             width, height = image.size
             brightest = None
             if decode:
@@ -50,6 +50,4 @@ def inspect_image(path: Path, decode: bool = True) -> ImageFile:
                 to_rgb(image.crop((0, 0, 1, 1)))  # a palette can be such that pixels decode and have no colour
     except Unusable as error:
         return ImageFile(fault=str(error))
-    except Exception as error:  # damaged bytes can raise nearly anything in a decoder
-        return ImageFile(fault=f"does not decode: {error}")
     return ImageFile(width, height, hashlib.sha256(data).hexdigest(), brightest=brightest)
