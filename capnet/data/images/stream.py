@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ from capnet.runtime import Machine
 BATCH_VIEWS = 8  # views per forward pass on a CPU: larger batches fall out of its cache (measured)
 BATCH_VIEWS_CUDA = 256
 Encode = Callable[[Tensor], Tensor]  # images [view, 3, size, size] -> [view, ...]
+# views of a forward pass, and features [view, ...]; with the last ones of a batch, the batch
+Work = tuple[list[Tensor], Batch | None]
+Output = tuple[Tensor, Batch | None]
 
 
 @dataclass(frozen=True)
@@ -81,42 +83,31 @@ def encode_batches(
         One part for each batch, in order.
     """
     step = _views_at_once(machine)
-    waiting: deque[Batch] = deque()
-    done: list[Tensor] = []
 
-    def views() -> Iterator[list[Tensor]]:
+    def work() -> Iterator[Work]:
         for batch in batches:
-            waiting.append(batch)
-            yield from chunked(batch.views(machine.device), step)
+            *first, last = [*chunked(batch.views(machine.device), step)] or [[]]
+            yield from ((views, None) for views in first)
+            yield last, batch
 
-    def forward(part: list[Tensor]) -> Tensor:
-        return _forward(encode, to_tensor(part, transform.mean, transform.std), machine)
+    def forward(one: Work) -> Output:
+        views, batch = one
+        if not views:  # no image of the batch can be used
+            return torch.empty(0), batch
+        return _forward(encode, to_tensor(views, transform.mean, transform.std), machine), batch
 
-    def chunks_of(batch: Batch) -> int:
-        return -(-len(batch.canvases) * transform.views // step)
-
-    def complete() -> Iterator[Part]:
-        while waiting and len(done) >= chunks_of(waiting[0]):
-            batch = waiting.popleft()
-            n = chunks_of(batch)
-            features = _by_image(done[:n], transform.views)
-            del done[:n]
-            yield Part(batch.items, batch.faults, features)
-
-    for output in _outputs(forward, views(), threads if concurrent and machine.device.type == "cpu" else 1):
+    at_once = threads if concurrent and machine.device.type == "cpu" else 1
+    done: list[Tensor] = []
+    for output, batch in _outputs(forward, work(), at_once):
         done.append(output)
-        yield from complete()
-    yield from complete()
+        if batch is not None:
+            features = torch.cat(done)
+            yield Part(batch.items, batch.faults, features.view(-1, transform.views, *features.shape[1:]))
+            done = []
 
 
 def _views_at_once(machine: Machine) -> int:
     return BATCH_VIEWS if machine.device.type == "cpu" else BATCH_VIEWS_CUDA
-
-
-def _by_image(outputs: Sequence[Tensor], views: int) -> Tensor:
-    """[image, view, ...] of [view, ...] in some tensors."""
-    whole = torch.cat(list(outputs)) if outputs else torch.empty(0)
-    return whole.view(-1 if len(whole) else 0, views, *whole.shape[1:])
 
 
 def passes(*encoders: Encode) -> Encode:
@@ -139,30 +130,27 @@ def without_faults(parts: Iterable[Part], root: Path) -> Iterator[Part]:
         yield part
 
 
-def _outputs(
-    forward: Callable[[list[Tensor]], Tensor], parts: Iterable[list[Tensor]], threads: int
-) -> Iterator[Tensor]:
-    """Float features [view, ...] of each part, in order, on the CPU; ``threads`` parts at a time."""
-    if threads > 1:
+def _outputs(forward: Callable[[Work], Output], work: Iterable[Work], at_once: int) -> Iterator[Output]:
+    """What ``forward`` makes of each work, in order, on the CPU; ``at_once`` of them at a time."""
+    if at_once > 1:
+
+        def alone(one: Work) -> Output:
+            torch.set_num_threads(1)  # each thread of a pool has a number of its own
+            return forward(one)
+
         try:
-            yield from in_threads(parts, lambda part: _alone(forward, part), threads, 2 * threads)
+            yield from in_threads(work, alone, at_once, 2 * at_once)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(at_once)
         return
-    behind: Tensor | None = None
-    for part in parts:
-        output = forward(part)
-        if behind is not None:
-            yield behind.cpu()  # once the GPU has the next one to do
-        behind = output
-    if behind is not None:
-        yield behind.cpu()
-
-
-def _alone(forward: Callable[[list[Tensor]], Tensor], part: list[Tensor]) -> Tensor:
-    """``forward`` in one thread of a pool, which has a number of torch threads of its own."""
-    torch.set_num_threads(1)
-    return forward(part)
+    previous: Output | None = None
+    for one in work:
+        output = forward(one)
+        if previous is not None:
+            yield previous[0].cpu(), previous[1]  # once the GPU has the next one to do
+        previous = output
+    if previous is not None:
+        yield previous[0].cpu(), previous[1]
 
 
 @torch.no_grad()
