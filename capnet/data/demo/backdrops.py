@@ -60,7 +60,7 @@ def _farm(brush: Brush, horizon: int) -> Bands:
             brush.box(x, y - 12, x + 3, y + 4, wood)
         for rail in (9, 3):
             brush.line(0, y - rail, SIDE, y - rail, wood, 2)
-    brush.tufts(horizon + 14, SIDE, dark(green, 3), 26)
+    brush.tufts(horizon + 14, dark(green, 3), 26)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 30)}
 
 
@@ -93,11 +93,11 @@ def _beach(brush: Brush, horizon: int) -> Bands:
     shore = horizon + rng.randint(34, 46)
     sea, sand = vary(rng, (96, 184, 224), 10), vary(rng, (238, 214, 158), 10)
     brush.gradient(horizon, shore + 10, dark(sea, 1), light(sea, 2))
-    brush.waves(horizon + 5, shore - 6, light(sea, 5), 12)
+    brush.waves(horizon + 5, shore - 6, light(sea, 5))
     brush.ridge(shore, 4, 5, (250, 250, 246))
     brush.ridge(shore + 4, 4, 5, dark(sand, 1))
     brush.ridge(shore + 9, 4, 4, sand)
-    brush.specks(shore + 16, SIDE, [dark(sand, 1), dark(sand, 2), light(sand, 5)], 40)
+    brush.specks(shore + 16, [dark(sand, 1), dark(sand, 2), light(sand, 5)], 40)
     return {"ground": (shore + 24, SIDE - 5), "water": (horizon + 20, shore - 4), "sky": (18, horizon - 28)}
 
 
@@ -110,7 +110,7 @@ def _sea(brush: Brush, horizon: int) -> Bands:
         brush.oval(x, horizon + 2, rng.randint(30, 60), rng.randint(8, 18), mix(sea, (96, 140, 120), 1, 2))
     surface = horizon + 40
     brush.gradient(horizon, surface + 4, dark(sea, 1), light(sea, 1))
-    brush.waves(horizon + 5, surface - 4, light(sea, 5), 12)
+    brush.waves(horizon + 5, surface - 4, light(sea, 5))
     brush.ridge(surface, 3, 7, light(sea, 6))
     brush.ridge(surface + 3, 3, 7, sea)
     brush.gradient(surface + 8, SIDE, sea, deep)
@@ -160,8 +160,8 @@ def _forest(brush: Brush, horizon: int) -> Bands:
         x, path = rng.randint(70, 150), vary(rng, (176, 150, 108))
         right, left = x + rng.randint(40, 70), x - rng.randint(20, 60)
         brush.shape([(x - 5, horizon + 8), (x + 6, horizon + 8), (right, SIDE), (left, SIDE)], path)
-    brush.specks(horizon + 12, SIDE, [dark(floor, 2), (176, 116, 62), (196, 158, 70)], 46)
-    brush.tufts(horizon + 12, SIDE, dark(leaf, 1), 24, 6)
+    brush.specks(horizon + 12, [dark(floor, 2), (176, 116, 62), (196, 158, 70)], 46)
+    brush.tufts(horizon + 12, dark(leaf, 1), 24, 6)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 34)}
 
 
@@ -184,8 +184,8 @@ def _garden(brush: Brush, horizon: int) -> Bands:
         for step in range(5):
             left, top = x + step * rng.randint(-6, 10), horizon + 14 + step * (14 + step * 2)
             brush.oval(left, top, 9 + 3 * step, 3 + step, (206, 202, 192))
-    brush.tufts(horizon + 10, SIDE, dark(lawn, 3), 28)
-    brush.specks(horizon + 10, SIDE, [(255, 255, 255), light(lawn, 5)], 16)
+    brush.tufts(horizon + 10, dark(lawn, 3), 28)
+    brush.specks(horizon + 10, [(255, 255, 255), light(lawn, 5)], 16)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 36)}
 
 
@@ -201,7 +201,7 @@ def _savanna(brush: Brush, horizon: int) -> Bands:
         x, y = rng.randint(50, SIDE - 50), horizon + rng.randint(24, 60)
         brush.oval(x, y, 48, 10, dark(grass, 2))
         brush.oval(x, y + 1, 44, 8, (132, 186, 206))
-    brush.tufts(horizon + 10, SIDE, dark(grass, 3), 60, 8)
+    brush.tufts(horizon + 10, dark(grass, 3), 60, 8)
     return {"ground": (horizon + 14, SIDE - 6), "sky": (18, horizon - 30)}
 
 

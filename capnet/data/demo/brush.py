@@ -106,30 +106,25 @@ class Brush:
             self.oval(x - width + part * width * 2 // 3, y - radius // 2, radius + 4, radius, colour)
         self.oval(x, y + 2, width + 6, 5, colour)
 
-    def tufts(self, top: int, bottom: int, colour: Colour, count: int, blade: int = 4) -> None:
-        """Short blades of grass, larger towards the front.
-
-        Args:
-            top, bottom: rows between which they stand.
-            colour: of all.
-            count: of tufts, three blades each.
-            blade: length in front, in pixels, about.
+    def tufts(self, top: int, colour: Colour, count: int, blade: int = 4) -> None:
+        """Tufts of three blades of grass from row ``top`` down, larger towards the front, where a blade has about
+        ``blade`` pixels.
         """
         for _ in range(count):
-            x, y = self.rng.randint(0, SIDE), self.rng.randint(top, bottom)
-            size = 1 + blade * (y - top + 8) // (bottom - top + 8)
+            x, y = self.rng.randint(0, SIDE), self.rng.randint(top, SIDE)
+            size = 1 + blade * (y - top + 8) // (SIDE - top + 8)
             for lean in (-1, 0, 1):
                 self.draw.line((x * SCALE, y * SCALE, (x + lean * 2) * SCALE, (y - size) * SCALE), fill=colour, width=2)
 
-    def specks(self, top: int, bottom: int, colours: list[Colour], count: int) -> None:
-        """Pebbles or petals: ``count`` of them between the rows ``top`` and ``bottom``, each in one of ``colours``."""
+    def specks(self, top: int, colours: list[Colour], count: int) -> None:
+        """Pebbles or petals from row ``top`` down, each in one of ``colours``."""
         for _ in range(count):
-            x, y, radius = self.rng.randint(0, SIDE), self.rng.randint(top, bottom), self.rng.randint(1, 2)
+            x, y, radius = self.rng.randint(0, SIDE), self.rng.randint(top, SIDE), self.rng.randint(1, 2)
             box = (x * SCALE, y * SCALE, x * SCALE + 2 * radius + 1, y * SCALE + radius + 1)
             self.draw.ellipse(box, fill=self.rng.choice(colours))
 
-    def waves(self, top: int, bottom: int, colour: Colour, count: int) -> None:
-        for _ in range(count):
+    def waves(self, top: int, bottom: int, colour: Colour) -> None:
+        for _ in range(12):
             y = self.rng.randint(top, bottom)
             x, width = self.rng.randint(-10, SIDE), 8 + 18 * (y - top) // max(1, bottom - top)
             for part in range(2):
