@@ -231,16 +231,14 @@ def _spellings(known: Sequence[str]) -> dict[str, str]:
 
 
 def _advice(image: str, known: Sequence[str], by_name: dict[str, str], number: int) -> str:
-    if number < SHOWN and image in by_name:
-        return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
-    bare = PurePosixPath(image.replace("\\", "/"))
-    spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
-    # slow: only for what is shown
-    inside = next((name for name in spellings if name in by_name.values()), "") if number < SHOWN else ""
-    if inside:
-        return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
-    close = difflib.get_close_matches(image, known, n=1, cutoff=0.8) if number < SHOWN else []
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if number < SHOWN:  # slow: only for what is shown
+        if image in by_name:
+            return f"the data has {by_name[image]!r}: give labels.csv an image_id column that holds the list's ids"
+        bare = PurePosixPath(image.replace("\\", "/"))
+        spellings = (str(bare.with_suffix("")) if bare.name else "", bare.stem)
+        if inside := next((name for name in spellings if name in by_name.values()), ""):
+            return f"did you mean {inside!r}? write image ids, without folder or ending where the data's ids have none"
+        if close := difflib.get_close_matches(image, known, n=1, cutoff=0.8):
+            return f"did you mean {close[0]!r}?"
     example = f" (ids there are such as {known[0]!r})" if known else ""
     return f"add the image to the data{example}, or use the list that belongs to this data"
