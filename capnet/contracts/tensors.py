@@ -89,12 +89,13 @@ def check_tensors(
 
     problems = []
     for name, shape in shapes.items():
-        tensor = tensors.get(name, torch.empty(0, 0, 0, 0, 0))
-        expected = "x".join("any" if length is None else str(length) for length in shape)
-        fits = tensor.ndim == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
         if name not in tensors:
             problems.append(f"tensor {name} is missing")
-        elif not fits or not tensor.is_floating_point():
+            continue
+        tensor = tensors[name]
+        fits = tensor.ndim == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+        if not fits or not tensor.is_floating_point():
+            expected = "x".join("any" if length is None else str(length) for length in shape)
             problems.append(f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not floats {expected}")
         elif not bool(torch.isfinite(tensor).all()):
             problems.append(f"tensor {name} has values that are not finite")
