@@ -22,7 +22,7 @@ class DataFolder:
             links: setting ``data.links``; with "anywhere" symbolic links may lead out of the folder.
         """
         self._root, self._links = root, links
-        self._real = ""
+        self._real = os.path.realpath(root)
         self._leaving: dict[str, bool] = {}  # by folder, so that a file costs one system call
 
     def __str__(self) -> str:
@@ -60,7 +60,6 @@ class DataFolder:
         return os.path.islink(self._root / path) and not self._is_inside(self._root / path)
 
     def _is_inside(self, path: Path) -> bool:
-        self._real = self._real or os.path.realpath(self._root)
         real = os.path.realpath(path)
         return real == self._real or real.startswith(self._real.rstrip("/") + "/")
 
