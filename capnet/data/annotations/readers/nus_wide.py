@@ -132,15 +132,15 @@ def _clean(
         todo = f"write a table with the columns image and labels; {ASK}"
         raise DataError("a clean list of NUS-WIDE is missing", str(path), todo)
     table = open_table(path, ("image", "labels"), ("image", "labels"))
-    image, labels = (table.header.index(name) if name in table.header else 0 for name in ("image", "labels"))
     index = {name: c for c, name in enumerate(CLASSES)} | {str(c): c for c in range(len(CLASSES))}
     for line, cells in table:
-        words = _words(cells[labels], separator)
+        row = dict(zip(table.header, cells, strict=True))
+        words = _words(row["labels"], separator)
         strange = [word for word in words if word not in index]
         if strange:
             what, todo = f"{strange[0]!r} is none of the 81 concepts", "write a name, or a number from 0 to 80"
             problems.append(Problem(what, table.where(line), todo))
-        yield str(cells[image] or ""), table.where(line), sorted({index[word] for word in words if word in index})
+        yield str(row["image"] or ""), table.where(line), sorted({index[word] for word in words if word in index})
     problems += table.problems
 
 
