@@ -108,10 +108,11 @@ def drift_table(reference: Mapping[str, Any], now: Mapping[str, Any], limits: Dr
     rows: list[tuple[str, str, str, float]] = [("classes", "all", *_classes(reference["classes"], now["classes"]))]
     for split in SPLITS:
         before, after = reference["sides"].get(split), now["sides"].get(split)
+        if before is None and after is None:
+            continue
         if before is None or after is None:
-            if before is not None or after is not None:
-                old, new = (counts["rows"] if counts else 0 for counts in (before, after))
-                rows.append(("rows", split, f"{old}, now {new}", 1.0))
+            old, new = (counts["rows"] if counts else 0 for counts in (before, after))
+            rows.append(("rows", split, f"{old}, now {new}", 1.0))
             continue
         if split == "train":
             rows.append(("imbalance ratio", split, *_imbalance(before, after, limits.imbalance)))

@@ -16,7 +16,6 @@ from capnet.data.checks.tables import listed_positives, positives_by_split
 from capnet.errors import counted
 
 GLYPHS = {"passed": "\u2713", "warning": "\u26a0\ufe0e", "critical": "\u2717", "skipped": "\u2013"}
-WORDS = {"passed": "passed", "warning": "warning", "critical": "critical", "skipped": "not checked"}
 TITLES = {"path": "Picture", "class": "Class", "figure": "Figure", "split": "Split", "value": "Found"}
 OPEN = 60  # classes shown before the rest is folded away
 
@@ -73,6 +72,7 @@ def verdict(checks: Sequence[Check]) -> list[str]:
 
 def _shown(check: Check) -> dict[str, Any]:
     state = {"passed": "passed", "not checked": "skipped", "failed": check.severity}[check.status]
+    word = check.severity if check.status == "failed" else check.status
     # the value says nothing new where a rule is about the path or the split itself
     is_news = any(row["value"] not in (row.get("path"), row.get("split")) for row in check.offending)
     keys = [key for key in TITLES if check.offending and key in check.offending[0] and (key != "value" or is_news)]
@@ -80,7 +80,7 @@ def _shown(check: Check) -> dict[str, Any]:
     plain = {name: getattr(check, name) for name in ("name", "why", "todo", "observed", "rows", "size", "crowds")}
     sentences = {name: getattr(check, name)[:1].upper() + getattr(check, name)[1:] for name in ("says", "demands")}
     titles = [TITLES[key] for key in keys]
-    return plain | sentences | {"state": state, "word": WORDS[state], "titles": titles, "cells": cells}
+    return plain | sentences | {"state": state, "word": word, "titles": titles, "cells": cells}
 
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:

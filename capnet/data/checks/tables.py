@@ -115,8 +115,6 @@ def add_dhashes(table: pd.DataFrame, seen: Sequence[ImageFile]) -> None:
 
 def class_table(frame: pd.DataFrame, classes: Classes) -> pd.DataFrame:
     """Known positives of every class in every split that has rows: columns class, split, positives."""
-    parts = [
-        pd.DataFrame({"class": classes.names, "split": split, "positives": counts})
-        for split, counts in positives_by_split(frame, len(classes)).items()
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"class": [], "split": [], "positives": []})
+    counts = positives_by_split(frame, len(classes))
+    rows = [(name, split, n) for split in counts for name, n in zip(classes.names, counts[split].tolist(), strict=True)]
+    return pd.DataFrame(rows, columns=["class", "split", "positives"])
