@@ -27,10 +27,10 @@ def open_index(root: Path) -> sqlite3.Connection:
     """
     try:
         return _checked(root / INDEX)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-    log.warning("%s is damaged: its files are fetched again", root / INDEX)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        log.warning("%s is damaged: its files are fetched again", root / INDEX)
     for path in root.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
