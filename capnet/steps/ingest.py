@@ -64,13 +64,13 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_images * len(rows)
-    if faults and too_many:
+    if too_many:
         row, first = faults[0]
         more = (
             f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
         )
         faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
-    if faults and len(faults) == len(rows) and not too_many:
+    elif faults and len(faults) == len(rows):
         todo = "replace the files by good copies, or correct the paths"
         problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
         too_many = True
