@@ -21,14 +21,12 @@ CLASS_COLUMNS = ("name", "prompt_name", "critical")
 YES, NO = ("1", "true", "yes"), ("", "0", "false", "no")
 MOST_CLASSES = 2**15 - 1  # class indices are int16
 
-Listed = list[tuple[str, str, bool]]  # name, prompt_name, critical
 
-
-def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]:
-    """Rows (name, prompt_name, critical) of classes.csv in its order, and every mistake in it."""
+def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]]:
+    """The classes of classes.csv in its order, and every mistake in it."""
     table, cells = read_whole_table(path, CLASS_COLUMNS, ("name",))
     problems = list(table.problems)
-    rows: Listed = []
+    names, prompt_names, critical_names = list[str](), dict[str, str](), list[str]()
     first: dict[str, int] = {}
     for line, row in cells:
         name, critical, where = row["name"], row.get("critical", "").lower(), table.where(line)
@@ -43,20 +41,15 @@ def read_classes_csv(path: Path, separator: str) -> tuple[Listed, list[Problem]]
         if critical not in (*YES, *NO):
             problems.append(Problem(f"critical = {row['critical']!r}", where, "write true or false"))
         first.setdefault(name, line)
-        rows.append((name, row.get("prompt_name", ""), critical in YES))
+        names.append(name)
+        if row.get("prompt_name"):
+            prompt_names[name] = row["prompt_name"]
+        if critical in YES:
+            critical_names.append(name)
     if not cells and not problems:
         what, todo = "no classes: there is a header and nothing below it", "write one row a class, or remove the file"
         problems.append(Problem(what, str(path), todo))
-    return rows, problems
-
-
-def from_listed(listed: Listed) -> Classes:
-    """The classes of classes.csv."""
-    return make_classes(
-        [name for name, _, _ in listed],
-        {name: prompt for name, prompt, _ in listed if prompt},
-        [name for name, _, yes in listed if yes],
-    )
+    return make_classes(names, prompt_names, critical_names), problems
 
 
 def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest) -> tuple[Classes, list[Problem]]:
@@ -82,11 +75,11 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
     if not listed:
         raise DataError(problems=problems)
     known = set(names)
-    for name, _, _ in listed:
+    for name in listed.names:
         if name and name not in known:
             close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
             todo = f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
             todo = f"did you mean {close[0]!r}?" if close else todo
             problems.append(Problem(f"class {name!r} is not in the annotations", str(path), todo))
-    rows = {name: (name, prompt, critical) for name, prompt, critical in listed}
-    return from_listed([rows.get(name, (name, "", False)) for name in names]), problems
+    prompt_names = {item.name: item.prompt_name for item in listed.items}
+    return make_classes(names, prompt_names, [item.name for item in listed.items if item.critical]), problems

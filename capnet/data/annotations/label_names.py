@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes, make_classes
-from capnet.data.annotations.class_list import MOST_CLASSES, Listed, from_listed
+from capnet.data.annotations.class_list import MOST_CLASSES
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
@@ -33,7 +33,7 @@ RARE, MUCH_MORE, NEARLY = 2, 10, 0.85
 
 
 def classes_of(
-    table: Table, tokens: Mapping[str, int], listed: Listed | None, settings: Ingest
+    table: Table, tokens: Mapping[str, int], listed: Classes | None, settings: Ingest
 ) -> tuple[Classes, dict[str, int], list[Problem], list[str]]:
     """The classes that a table's labels stand for.
 
@@ -43,7 +43,7 @@ def classes_of(
     Args:
         table: for messages.
         tokens: the different label texts of the table; their values are not read.
-        listed: rows of classes.csv; None where there is no such file.
+        listed: those of classes.csv; None where there is no such file.
         settings: the section ``ingest``.
 
     Returns:
@@ -51,7 +51,8 @@ def classes_of(
         the list as a whole, and warnings.
     """
     numbers = bool(tokens) and all(token.isascii() and token.isdigit() for token in tokens)
-    names = sorted(tokens) if listed is None else [name for name, _, _ in listed]
+    classes = make_classes(sorted(tokens)) if listed is None else listed
+    names = classes.names
     where = str(table.path)
     problems: list[Problem] = []
     warnings: list[str] = []
@@ -84,7 +85,6 @@ def classes_of(
     if len(names) > MOST_CLASSES:
         todo = f"is ingest.separator = {settings.separator!r} right?"
         problems.append(Problem(f"{len(names)} classes, at most {MOST_CLASSES} are possible", where, todo))
-    classes = make_classes(names) if listed is None else from_listed(listed)
     if listed is not None and numbers and not any(name.isascii() and name.isdigit() for name in names):
         within = (token for token in tokens if len(token) <= DIGITS and int(token) < len(names))
         return classes, {token: int(token) for token in within}, problems, warnings

@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capnet.contracts import SPLITS
-from capnet.data.annotations.class_list import Listed, read_classes_csv
+from capnet.contracts import SPLITS, Classes
+from capnet.data.annotations.class_list import read_classes_csv
 from capnet.data.annotations.label_names import EMPTY_CELLS, classes_of, codes_of, misspelt
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import OPTIONAL_COLUMNS, SIZES, Annotations, RowList, make_rows
@@ -45,15 +45,15 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         DataError: there is nothing to go on with: no table, or no header or class names that can be read.
     """
     path = _find(folder, settings)
-    listed: Listed | None = None
+    listed: Classes | None = None
     problems: list[Problem] = []
     if settings.classes and folder.path(settings.classes).is_file():
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
-    names = [name for name, _, _ in listed or []]
+    names = listed.names if listed else []
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
     wide = "labels" not in table.header
     missing = _missing_labels(table, listed, settings) if table.header and wide else []
-    if not table.header or table.problems or missing or listed == []:
+    if not table.header or table.problems or missing or (listed is not None and not len(listed)):
         raise DataError(problems=[*table.problems, *missing, *problems])
     if wide:
         _refuse_classes_in_other_columns(names, settings)
@@ -218,14 +218,14 @@ def _refuse_classes_in_other_columns(names: list[str], settings: Ingest) -> None
         raise DataError(problems=[Problem(what.format(name), settings.classes, todo) for name in taken])
 
 
-def _missing_labels(table: Table, listed: Listed | None, settings: Ingest) -> list[Problem]:
+def _missing_labels(table: Table, listed: Classes | None, settings: Ingest) -> list[Problem]:
     """What is missing where a table has no column ``labels``: that, or the columns of classes."""
     header, where = table.columns, table.where(1)
-    if listed is None or not {name for name, _, _ in listed} & set(table.header):
+    if listed is None or not set(listed.names) & set(table.header):
         close = similar_columns("labels", table.header)
         todo = f"rename column {close[0]!r} to 'labels'" if close else "add a column 'labels'"
         todo += f"; or, with one column a class, list the classes in {settings.classes} (column name)"
         return [Problem(f"column 'labels' is missing: {header}", where, todo)]
-    missing = [name for name, _, _ in listed if name not in table.header]
+    missing = [name for name in listed.names if name not in table.header]
     todo = f"add the column, correct the name in {settings.classes}, or take the class out of it"
     return [Problem(f"class {name!r} has no column: {header}", where, todo) for name in missing]
