@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from capnet.contracts import md5_file
 from capnet.data.sources.archives import CHUNK, check_room, extract
-from capnet.data.sources.remote import megabytes
+from capnet.data.sources.remote import megabytes, pause
 from capnet.errors import ConfigError, DataError
 from capnet.progress import bar
 
@@ -132,7 +130,7 @@ def _fill(url: str, part: Path, size: int) -> None:
                 last = " ".join(str(error).split())
             grown = (part.stat().st_size if part.exists() else 0) > have
             failed = 1 if grown else failed + 1
-            time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
+            pause(failed, LONGEST_WAIT)
     kept = megabytes(part.stat().st_size) if part.exists() else "nothing"
     what = f"the download broke off {ATTEMPTS} times without progress: {last}"
     raise DataError(what, f"{url}, {kept} kept in {part}", "run it again: it goes on from there")

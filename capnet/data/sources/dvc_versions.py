@@ -8,10 +8,8 @@ import hashlib
 import json
 import logging
 import os
-import random
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from typing import Any
 
 from capnet.contracts import md5_file
 from capnet.contracts.dvc_file import dvc_output
-from capnet.data.sources.remote import Entry, unsafe
+from capnet.data.sources.remote import Entry, pause, unsafe
 from capnet.errors import DataError, Problem
 
 ATTEMPTS = 4
@@ -94,7 +92,7 @@ class DvcSource:
     def fetch(self, path: str, entry: Entry, target: Path) -> None:
         """Write one file to ``target`` and verify its md5. Raises DataError where it cannot be had."""
         last: Exception | None = None
-        for attempt in range(ATTEMPTS):
+        for attempt in range(1, ATTEMPTS + 1):
             target.unlink(missing_ok=True)
             try:
                 self._files.get_file(f"{self.path}/{path}", str(target))
@@ -108,8 +106,8 @@ class DvcSource:
                 if not entry.version.startswith("md5:") or md5_file(target) == entry.version.removeprefix("md5:"):
                     return
                 last = ValueError(f"the file has another md5 than data.dvc says ({entry.version})")
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1.0))
+            if attempt < ATTEMPTS:
+                pause(attempt)
         target.unlink(missing_ok=True)
         with _explained(f"{self.name}/{path}"):
             raise last or RuntimeError("nothing arrived")

@@ -1,7 +1,9 @@
-"""Files of a remote data folder: their version, which of them hold labels, which names are safe here."""
+"""Files of a remote data folder: their version, which hold labels, which names are safe; and how long to wait."""
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass
 
 JPEG_2000 = (".jp2", ".j2k", ".jpx")
@@ -33,6 +35,11 @@ def unsafe(path: str) -> str:
     if any(part in ("", ".", "..") for part in parts):
         return "it has an empty part, '.' or '..'"
     return "a part of it is longer than 255 bytes" if any(len(part.encode()) > 255 for part in parts) else ""
+
+
+def pause(failed: int, longest: float = 20.0) -> None:
+    """Wait before another attempt: twice as long after each that ``failed``, at most ``longest`` seconds."""
+    time.sleep(min(longest, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
 
 
 def megabytes(size: int) -> str:

@@ -8,9 +8,7 @@ AWS_PROFILE, ~/.aws, a web identity or an instance role.
 from __future__ import annotations
 
 import os
-import random
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capnet.contracts import md5_file
-from capnet.data.sources.remote import Entry, unsafe
+from capnet.data.sources.remote import Entry, pause, unsafe
 from capnet.errors import CapnetError, ConfigError, DataError, Problem
 
 CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
@@ -207,7 +205,7 @@ class S3Source:
                 target.unlink()  # what is wrong is not known, so nothing of it is kept
                 size = 0
             failed = 1 if size > have else failed + 1
-            time.sleep(min(LONGEST_WAIT, 0.5 * 2 ** (failed - 1)) * random.uniform(0.5, 1.0))
+            pause(failed, LONGEST_WAIT)
         what = f"the object could not be fetched in {ATTEMPTS} attempts: {last}"
         where = f"{self.root}/{path} at {self._client[0].meta.endpoint_url}"
         raise DataError(what, where, "check the connection and the server, then run it again")
