@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -18,7 +18,7 @@ from capnet.data.images.image_files import ImageFile
 from capnet.data.images.near_duplicates import dhash, difference_hash
 from capnet.data.images.shards import file_or_bytes, read_bytes
 from capnet.errors import CapnetError
-from capnet.progress import bar
+from capnet.progress import track
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -93,23 +93,21 @@ def in_processes(
     workers = processes or min(
         MOST_PROCESSES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    results: list[B] = []
-    with bar(description, len(items)) as advance:
+    return list(track(_computed(function, items, workers, crashed), description, len(items)))
 
-        def collect(computed: Iterable[B]) -> None:
-            for result in computed:
-                results.append(result)
-                advance()
 
-        if workers == 1 or len(items) <= FEW:
-            collect(map(function, items))
-            return results
-        try:
-            with _pool(min(workers, math.ceil(len(items) / CHUNK))) as pool:
-                collect(pool.map(function, items, chunksize=CHUNK))
-        except DIED:
-            collect(_one_by_one(function, items[len(results) :], crashed))
-    return results
+def _computed(function: Callable[[A], B], items: Sequence[A], workers: int, crashed: B) -> Iterator[B]:
+    if workers == 1 or len(items) <= FEW:
+        yield from map(function, items)
+        return
+    done = 0
+    try:
+        with _pool(min(workers, math.ceil(len(items) / CHUNK))) as pool:
+            for result in pool.map(function, items, chunksize=CHUNK):
+                yield result
+                done += 1
+    except DIED:
+        yield from _one_by_one(function, items[done:], crashed)
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
