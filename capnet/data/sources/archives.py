@@ -15,7 +15,7 @@ from typing import Any
 
 from capnet.data.sources.remote import megabytes, unsafe
 from capnet.errors import DataError, Problem
-from capnet.progress import bar
+from capnet.progress import track
 
 CHUNK = 1 << 16  # bytes
 
@@ -83,19 +83,17 @@ def extract(archive: Path, out: Path) -> int:
             files = [member for member in members if member.kind == "file"]
             check_room(out, sum(member.size for member in files))
             root = out.resolve()
-            with bar(f"extracting {archive.name}", len(files)) as advance:
-                for member in files:
-                    target = out / member.name.removeprefix("./")
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    if not target.parent.resolve().is_relative_to(root):
-                        what = f"archive member {member.name!r} would leave {out}"
-                        todo = "remove the link, or choose another folder with --out"
-                        raise DataError(what, f"{archive}, through the link {target.parent}", todo)
-                    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
-                    with read(member.handle) as source, open(temporary, "wb") as file:
-                        shutil.copyfileobj(source, file, CHUNK)
-                    os.replace(temporary, target)
-                    advance()
+            for member in track(files, f"extracting {archive.name}", len(files)):
+                target = out / member.name.removeprefix("./")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.parent.resolve().is_relative_to(root):
+                    what = f"archive member {member.name!r} would leave {out}"
+                    todo = "remove the link, or choose another folder with --out"
+                    raise DataError(what, f"{archive}, through the link {target.parent}", todo)
+                temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+                with read(member.handle) as source, open(temporary, "wb") as file:
+                    shutil.copyfileobj(source, file, CHUNK)
+                os.replace(temporary, target)
             return len(files)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         what = f"the archive cannot be extracted: {error}"

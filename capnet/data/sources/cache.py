@@ -23,7 +23,7 @@ from capnet.contracts import sha256_file
 from capnet.data.sources.cache_index import INDEX, open_index
 from capnet.data.sources.remote import Entry, is_label_file, megabytes
 from capnet.errors import DataError, Problem
-from capnet.progress import bar, in_threads
+from capnet.progress import in_threads, track
 
 if TYPE_CHECKING:
     from capnet.data.sources.dvc_versions import DvcSource
@@ -175,26 +175,27 @@ class Cache:
             return path, size, content
 
         done = 0
-        total = sum(entries[path].size for path in stale)
-        with bar(f"fetching {megabytes(total)}", len(stale)) as advance:
-            try:
-                for path, size, content in in_threads(stale, one, self.connections, 4 * self.connections):
-                    row = (str(source.folder), path, entries[path].version, size, content, int(time.time()))
-                    index.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
-                    done += 1
-                    if done % COMMIT_EVERY == 0:
-                        index.commit()
-                    advance()
-            except (DataError, OSError) as error:
-                todo = f"make room on the disk, or remove {self.root}: copies come again"
-                problems = [Problem(f"cannot write a copy: {error}", str(folder), todo)]
-                if isinstance(error, DataError):
-                    problems = error.problems
-                what = f"{done} of {len(stale)} files were fetched and are kept"
-                kept = Problem(what, str(self.root), "run the same command again: it goes on from there")
-                raise DataError(problems=[*problems, kept]) from None
-            finally:
-                index.commit()
+        doing = f"fetching {megabytes(sum(entries[path].size for path in stale))}"
+        try:
+            # no name for what the threads do, so that Ctrl-C ends them at once
+            for path, size, content in track(
+                in_threads(stale, one, self.connections, 4 * self.connections), doing, len(stale)
+            ):
+                row = (str(source.folder), path, entries[path].version, size, content, int(time.time()))
+                index.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+                done += 1
+                if done % COMMIT_EVERY == 0:
+                    index.commit()
+        except (DataError, OSError) as error:
+            todo = f"make room on the disk, or remove {self.root}: copies come again"
+            problems = [Problem(f"cannot write a copy: {error}", str(folder), todo)]
+            if isinstance(error, DataError):
+                problems = error.problems
+            what = f"{done} of {len(stale)} files were fetched and are kept"
+            kept = Problem(what, str(self.root), "run the same command again: it goes on from there")
+            raise DataError(problems=[*problems, kept]) from None
+        finally:
+            index.commit()
 
 
 def _known(index: sqlite3.Connection, folder: PurePosixPath) -> dict[str, Copied]:
