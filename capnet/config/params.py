@@ -54,7 +54,8 @@ class Params(Section):
 
 LOSS_NAME = "train.loss.name"
 FILL = "write settings below it, or remove the line"
-IS_FOLDER = "name a file, or move the folder away and make one with `capnet preset own > params.yaml`"
+MAKE = "make one with `capnet preset own > params.yaml`"
+SET = "write --set section.key=value"
 
 
 def _type_hint(error: Mapping[str, Any]) -> str:
@@ -132,21 +133,19 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
             names.
     """
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder", str(path), IS_FOLDER)
+        raise ConfigError(f"{path} is a folder", str(path), f"name a file, or move the folder away and {MAKE}")
     if not path.is_file():
-        raise ConfigError(f"no settings file {path}", str(path), "make one with `capnet preset own > params.yaml`")
+        raise ConfigError(f"no settings file {path}", str(path), MAKE)
     try:
         raw = read_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"not UTF-8 text: {error.reason} at byte {error.start}", str(path), "save the file as UTF-8"
-        ) from None
+        what = f"not UTF-8 text: {error.reason} at byte {error.start}"
+        raise ConfigError(what, str(path), "save the file as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(
-            "not valid YAML", f"{path}: {' '.join(str(error).split())}", "correct the file at that line"
-        ) from None
+        where = f"{path}: {' '.join(str(error).split())}"
+        raise ConfigError("not valid YAML", where, "correct the file at that line") from None
     if raw is None:
-        raise ConfigError("the settings file is empty", str(path), "make one with `capnet preset own > params.yaml`")
+        raise ConfigError("the settings file is empty", str(path), MAKE)
     if not isinstance(raw, dict):
         raise ConfigError(f"expected sections, got {type(raw).__name__}", str(path), "compare with `capnet preset own`")
     items = tuple(overrides)
@@ -181,11 +180,7 @@ def override(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
             if node is None:
                 raise ConfigError(f"section {'.'.join(parents[:depth])} is empty", "settings file", FILL)
             if not isinstance(node, dict):
-                raise ConfigError(
-                    f"{parent} in --set {path} is a value, not a section",
-                    "command line",
-                    "write --set section.key=value",
-                )
+                raise ConfigError(f"{parent} in --set {path} is a value, not a section", "command line", SET)
         node[last] = value
     return result
 
@@ -195,17 +190,15 @@ def _override_value(item: str) -> tuple[str, Any]:
     path, equals, text = item.partition("=")
     *parents, last = path.split(".")
     if not equals or not parents or not last:
-        raise ConfigError(f"cannot read --set {item!r}", "command line", "write --set section.key=value")
+        raise ConfigError(f"cannot read --set {item!r}", "command line", SET)
     if not text.strip() and _is_text(path):
         return path, ""
     try:
         return path, read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(
-            f"the value in --set {item!r} is not valid YAML",
-            f"command line: {' '.join(str(error).split())}",
-            "put quotes around it, such as --set 'section.key=\"value\"'",
-        ) from None
+        where = f"command line: {' '.join(str(error).split())}"
+        todo = "put quotes around it, such as --set 'section.key=\"value\"'"
+        raise ConfigError(f"the value in --set {item!r} is not valid YAML", where, todo) from None
 
 
 def _is_text(path: str) -> bool:
