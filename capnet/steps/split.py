@@ -82,11 +82,8 @@ def _published(folder: Path, known: pd.Series, settings: Split) -> tuple[list[st
         return [], []
     train, test = (read_kept_list(folder, name) for name in LISTS)
     if not train:
-        raise ConfigError(
-            "split.method published needs a list",
-            "ingest.train_list is empty",
-            "name a text file in data.root: training image ids, one a line",
-        )
+        todo = "name a text file in data.root: training image ids, one a line"
+        raise ConfigError("split.method published needs a list", "ingest.train_list is empty", todo)
     ids = set(known)
     problems = [
         Problem(f"image id {image!r} is listed and has no row", f"{name}_list.txt", "run `capnet ingest` again")

@@ -163,11 +163,8 @@ def _check_rows(rows: pd.DataFrame, val: pd.DataFrame, params: Params, path: Pat
         todo = "set train.blend: none, or give training images that do not belong together groups of their own"
         todo += "" if params.train.out_of_fold else " and set train.out_of_fold: true"
     if without:
-        raise ConfigError(
-            f"train.blend = held_out has no rows to be chosen on: there are no validation rows, and {without}",
-            str(path),
-            todo,
-        )
+        what = f"train.blend = held_out has no rows to be chosen on: there are no validation rows, and {without}"
+        raise ConfigError(what, str(path), todo)
 
 
 def _trainer(

@@ -43,11 +43,8 @@ def validate(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     frame = read_split(inputs["split"] / "split.parquet")
     empty = [split for split in ("train", "test") if not (frame["split"] == split).any()]
     if empty:
-        raise DataError(
-            f"the split has no {' and no '.join(empty)} rows",
-            str(inputs["split"] / "split.parquet"),
-            "run `capnet split` again",
-        )
+        what = f"the split has no {' and no '.join(empty)} rows"
+        raise DataError(what, str(inputs["split"] / "split.parquet"), "run `capnet split` again")
     root = inputs["data"]
     if params.validate_.images != "off":
         root = local_root(params.data, root, frame, strict=False)

