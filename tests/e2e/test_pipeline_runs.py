@@ -72,13 +72,14 @@ def kill_training(submit: int, place: Workplace) -> int:
     """Kill the process of task train, first seed, once it has a checkpoint; returns the step of that."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
-        found = [child for child in psutil.Process(submit).children(recursive=True) if trains(child, SEEDS[0])]
         checkpoints = list((place.root / ".capnet" / "train").glob("*/main/checkpoint.safetensors"))
-        if found and checkpoints:
-            found[0].kill()
-            found[0].wait(30)
-            (path,) = checkpoints
-            return int(read_tensors(path)[1]["step"])
+        if checkpoints:  # no sooner: to go through all processes of the machine, again and again, takes time of its own
+            children = psutil.Process(submit).children(recursive=True)
+            if found := [child for child in children if trains(child, SEEDS[0])]:
+                found[0].kill()
+                found[0].wait(30)
+                (path,) = checkpoints
+                return int(read_tensors(path)[1]["step"])
         time.sleep(0.05)
     raise AssertionError("training of the first seed kept no checkpoint")
 
