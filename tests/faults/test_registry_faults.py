@@ -18,6 +18,7 @@ from faults.command import begin, end, said
 from faults.test_service_faults import EACH, SECRET, TOKEN, check_refusal
 from unit.conftest import _make as make_outputs
 from unit.stores import _serving as mlflow_serving
+from unit.stores import empty_database as empty_database
 
 from capnet.config import Params
 from capnet.tracking.live import PATIENCE, tracked
@@ -50,7 +51,7 @@ LATER_FAULTS = {  # after the first contact, by command
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BadServer]:
+def mlflow(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[BadServer]:
     """A real MLflow server behind one that can fail, with a model registered as version 1 of stored."""
     import torch  # noqa: F401
 
@@ -58,7 +59,7 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BadServer]:
     import capnet.serving.predict  # noqa: F401
 
     folder = tmp_path_factory.mktemp("mlflow")
-    with mlflow_serving(folder / "server") as address, serving(forwarded(address)) as server:
+    with mlflow_serving(folder / "server", empty_database) as address, serving(forwarded(address)) as server:
         (folder / "place").mkdir()
         make_outputs(folder / "place/outputs")
         Workplace(folder / "place").settings({"register": {"name": "stored", "tracking_uri": address}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_once import made_once
 from unit.stores import client, database, empty_database, no_database, server, three_versions  # noqa: F401
 
 Make = Callable[..., dict[str, Path]]
@@ -77,14 +79,20 @@ def _make(
 
 @pytest.fixture(scope="session")
 def lit(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The smaller offline backbone with its real weights."""
+    """The smaller offline backbone with its real weights; its head is computed once for all processes."""
     from capnet.config import Backbone
     from capnet.model.backbones import load_towers
 
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
-    yield load_towers(Backbone(name="lit-efflite0-minilm", pretrained="wheels"))
-    monkeypatch.undo()
+    settings = Backbone(name="lit-efflite0-minilm", pretrained="wheels")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def make(folder: Path) -> None:
+            patch.setenv("CAPNET_STATE", str(folder))
+            load_towers(settings)
+
+        made = made_once(tmp_path_factory, "lit", make)
+        patch.setenv("CAPNET_STATE", str(shutil.copytree(made, tmp_path_factory.mktemp("lit") / "state")))
+        yield load_towers(settings)
 
 
 def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[float]) -> None:

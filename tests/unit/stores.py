@@ -17,6 +17,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from made_once import made_once
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -42,11 +43,13 @@ def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sqlite store with tables and nothing in them: making them takes mlflow seconds, so it is done once."""
-    from mlflow.tracking import MlflowClient
 
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once(tmp_path_factory, "empty store", make) / "mlflow.db"
 
 
 @pytest.fixture
@@ -84,20 +87,21 @@ def client(no_database: Path, three_versions: Path) -> MlflowClient:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
     """Address of a real mlflow server on loopback that proxies artifacts; each test has experiments and models of its
     own there.
     """
-    with _serving(tmp_path_factory.mktemp("shared") / "server") as address:
+    with _serving(tmp_path_factory.mktemp("shared") / "server", empty_database) as address:
         yield address
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[str]:
+def _serving(folder: Path, empty_database: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir()
+    shutil.copy(empty_database, folder / "server.db")
     stores = [
         "--backend-store-uri",
         f"sqlite:///{folder / 'server.db'}",
