@@ -34,6 +34,7 @@ CONVERTED = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CM
 CONVERTED |= {"I;16", "I;16L", "I;16B", "I;16N"}
 NO_MEMORY = "needs more memory than there is"
 BEHIND = (255, 255, 255)  # what shows through transparent pixels, as on a white page
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value in scans and X-rays: 0 is white
 
 # what is too large is said below. Last of all filters, so that one of the user's counts; a filter for a while
 # (catch_warnings) would be one for all threads, too
@@ -165,7 +166,7 @@ def check_sha256(path: Path, sha256: str) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The first frame in 8-bit RGB, upright by its EXIF orientation, 16 bits scaled to 8, transparency on white; CMYK
-    as Pillow converts it.
+    as Pillow converts it, and 0 white where a TIFF says so.
 
     Raises:
         Unusable: the file is damaged or truncated.
@@ -176,7 +177,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         _turn(image)
         if image.mode.startswith("I;16"):
-            return _in_bands(image, _scaled)
+            return _in_bands(image, _scaled_negative if _is_white_zero(image) else _scaled)
         if image.has_transparency_data:
             return _in_bands(image, _on_white)
         return image if image.mode == "RGB" else image.convert("RGB")
@@ -209,6 +210,15 @@ def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 def _scaled(band: Image.Image) -> Image.Image:
     values = np.asarray(band).astype(np.uint32)  # Pillow's own conversion clips at 255
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Is 0 white in this TIFF? Pillow turns such values round where they have up to 8 bits, and leaves those of 16."""
+    return image.format == "TIFF" and vars(image)["tag_v2"].get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def _scaled_negative(band: Image.Image) -> Image.Image:
+    return ImageOps.invert(_scaled(band))
 
 
 def _on_white(band: Image.Image) -> Image.Image:

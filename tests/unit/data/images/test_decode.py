@@ -39,6 +39,23 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(tmp_path / "b.tif"), pixels(tmp_path / "a.tif"))
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_in_which_0_is_white_is_no_negative(tmp_path: Path, bits: int, orientation: int) -> None:
+    """As many X-ray devices write it (DICOM's MONOCHROME1)."""
+    most = 2**bits - 1
+    seen = np.linspace(0, most, 24 * 32).round().astype(f"uint{bits}").reshape(24, 32)
+    stored = np.rot90(most - seen) if orientation == 6 else most - seen
+    height, width = stored.shape
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, 0), (273, 8), (274, orientation), (277, 1)]
+    entries += [(278, height), (279, stored.nbytes)]
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = struct.pack("<2sHI", b"II", 42, 8 + stored.nbytes)
+    (tmp_path / "a.tif").write_bytes(head + stored.tobytes() + struct.pack("<H", len(entries)) + table + bytes(4))
+    expected = np.round(seen / (most / 255)).astype(int)[:, :, None].repeat(3, axis=2)
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), expected)
+
+
 def test_16_bits_a_channel_are_scaled(tmp_path: Path) -> None:
     stored = np.linspace(0, 65535, 3 * 64).round().astype(">u2").reshape(1, 64, 3)
     header = struct.pack(">IIBBBBB", 64, 1, 16, 2, 0, 0, 0)
