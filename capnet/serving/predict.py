@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 from capnet.config import Data
-from capnet.contracts import read_json, write_json
 from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
-from capnet.errors import CapnetError, ConfigError, DataError, counted, some
+from capnet.errors import ConfigError, DataError, counted, some
 from capnet.progress import Advance, bar
 from capnet.serving.output import FORMATS, Writer, is_output
+from capnet.serving.parts import parts_of
 
 if TYPE_CHECKING:
     from capnet.serving.drift import Drift
@@ -201,31 +200,24 @@ def predict(
 
     Raises:
         ConfigError: ``out`` has an unknown ending.
+        CapnetError: another process is writing ``out``.
     """
     writer = format_of(out)
-    folder = out.with_name(f".{out.name}.parts")
-    note, key, earlier = folder / "key.json", _key(served.identity, source, part), None
-    with suppress(CapnetError):
-        earlier = read_json(note)
-    if folder.exists() and earlier != key:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(note, key)
-    paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
-    chunks = [source.names[number * part : (number + 1) * part] for number in missing]
-    total = sum(map(len, chunks))
-    with bar("predict", len(source.names)) as advance:
-        advance(len(source.names) - total)
-        parts = served.stream(chain.from_iterable(chunks), source.root, total)
-        for number, frame in zip(missing, frames(parts, [len(chunk) for chunk in chunks], advance), strict=True):
-            temporary = paths[number].with_suffix(".tmp")
-            frame.to_parquet(temporary)
-            temporary.replace(paths[number])
-    temporary = folder / out.name
-    result = write(temporary, writer, map(pd.read_parquet, paths), served, model_key, drift)
-    temporary.replace(out)
-    shutil.rmtree(folder)
+    with parts_of(out, _key(served.identity, source, part)) as folder:
+        paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
+        missing = [number for number, path in enumerate(paths) if not path.is_file()]
+        chunks = [source.names[number * part : (number + 1) * part] for number in missing]
+        total = sum(map(len, chunks))
+        with bar("predict", len(source.names)) as advance:
+            advance(len(source.names) - total)
+            parts = served.stream(chain.from_iterable(chunks), source.root, total)
+            for number, frame in zip(missing, frames(parts, [len(chunk) for chunk in chunks], advance), strict=True):
+                temporary = paths[number].with_suffix(".tmp")
+                frame.to_parquet(temporary)
+                temporary.replace(paths[number])
+        temporary = folder / out.name
+        result = write(temporary, writer, map(pd.read_parquet, paths), served, model_key, drift)
+        temporary.replace(out)
     return result
 
 

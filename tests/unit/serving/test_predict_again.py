@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -158,3 +159,29 @@ def test_parts_of_another_folder_with_the_same_names_are_not_used(
     monkeypatch.undo()
     predict(served, "m", list_images(str(other)), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+@pytest.mark.parametrize("images", ["camera 0", "camera 1"])
+def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path, images: str
+) -> None:
+    """As two cron jobs that overlap: each took the other's parts away, or wrote its own among them."""
+    first, out, refusals = list_images(str(folder / "camera 0")), tmp_path / "out.csv", list[str]()
+    predict(served, "m", first, tmp_path / "expected.csv", part=2)
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "outputs"), str(folder / images), str(out)]
+    original = Served.stream
+
+    def overtaken(served: Served, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
+        for part in original(served, names, root, total):
+            if not refusals:
+                second = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
+                refusals.append(second.stderr)
+            yield part
+
+    monkeypatch.setattr(Served, "stream", overtaken)
+    predict(served, "m", first, out, part=2)
+    assert f"CapnetError: another process is writing this file (process {os.getpid()})" in refusals[0]
+    assert out.read_bytes() == (tmp_path / "expected.csv").read_bytes()
+    monkeypatch.undo()
+    predict(served, "m", list_images(str(folder / "camera 1")), out, part=2)
+    assert sorted(path.name for path in tmp_path.glob("*out.csv*")) == ["out.csv"]
