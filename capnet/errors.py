@@ -113,12 +113,17 @@ class CapnetError(Exception):
     """Base of all errors that are the input's fault; ``exit_code`` is the command's exit status."""
 
     exit_code = 1
-    title = "error"
+    title = ""
 
     def __init__(self, what: str = "", where: str = "", todo: str = "", *, problems: Sequence[Problem] = ()) -> None:
         self.problems: list[Problem] = [Problem(what, where, todo)] if what else []
         self.problems.extend(problems)
         super().__init__(str(self))
+
+    @property
+    def heading(self) -> str:
+        """The first line of the message: ``settings error``, or ``error`` where no word says which."""
+        return f"{self.title} error".strip()
 
     def __str__(self) -> str:
         shown = [str(problem) for problem in self.problems[:SHOWN]]
@@ -172,7 +177,7 @@ def exits(name: str) -> Iterator[None]:
     except CapnetError as error:
         if "--traceback" in sys.argv:
             raise
-        sys.stderr.write(f"{name}: {error.title} error\n{error}\n")
+        sys.stderr.write(f"{name}: {error.heading}\n{error}\n")
         sys.exit(error.exit_code)
 
 

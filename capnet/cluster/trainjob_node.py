@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
             "train", parse(job["params"], "the pipeline's parameters"), job["inputs"], {"model": folder / MODEL}
         )
     except CapnetError as error:
-        log.error("%s error, exit code %d\n%s", error.title, error.exit_code, error)
+        log.error("%s, exit code %d\n%s", error.heading, error.exit_code, error)
         write_error(folder, process_rank(), error)
         sys.exit(error.exit_code)
     if process_rank() == 0:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from capnet.errors import DataError, Problem
+import pytest
+
+from capnet.errors import CapnetError, DataError, Problem, exits
 
 
 def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
@@ -17,3 +19,12 @@ def test_what_a_message_quotes_neither_steers_a_terminal_nor_fills_it() -> None:
 def test_other_letters_stay_as_they_are() -> None:
     quoted = "Füchse, 狐, 🦊, e\u0301"
     assert str(Problem(quoted, "a\\b", "x")) == f"{quoted}\n  where: a\\b\n  to do: x"
+
+
+@pytest.mark.parametrize(("kind", "heading"), [(CapnetError, "error"), (DataError, "data error")])
+def test_the_first_line_says_what_kind_of_error_it_is_where_there_is_a_word(
+    kind: type[CapnetError], heading: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit), exits("capnet"):
+        raise kind("no room", "/data", "make some")
+    assert capsys.readouterr().err == f"capnet: {heading}\nno room\n  where: /data\n  to do: make some\n"
