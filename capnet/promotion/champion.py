@@ -100,6 +100,12 @@ def check_files(found: ModelVersion, artifacts: Path) -> None:
     written down is taken as it is.
     """
     registered = provenance(found).get(FILES)
+    if registered and not any(artifacts.rglob("*")):
+        raise ContractError(
+            f"the store has no files of {identity(found.name, found.version)}: they were deleted",
+            str(found.source),
+            "put them back, or register that model again (`capnet register --check`), or promote another version",
+        )
     if registered and registered != files_hash(artifacts):
         raise ContractError(
             f"the files that arrived are not those of {identity(found.name, found.version)}: they have another sha256",

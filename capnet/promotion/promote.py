@@ -18,7 +18,14 @@ from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words, loosened, tagged, what_helps
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import champion_of, current_number, deleted_champions, rival_of, version_or_none
+from capnet.promotion.versions import (
+    champion_of,
+    current_number,
+    deleted_champions,
+    require_files,
+    rival_of,
+    version_or_none,
+)
 from capnet.redaction import redact
 from capnet.tracking.store import insist
 
@@ -112,7 +119,8 @@ def promote(
     A red verdict is refused without ``force`` and ``reason``; an inconclusive one asks ``confirm``. A ``reason`` is
     needed where the version is probably worse than what is allowed, where too few of the champion's test pictures are
     compared, where a copy finds no champion, or where all former champions were deleted. Moves of the alias made
-    elsewhere are written into the history first. Raises GateError where the gate refuses.
+    elsewhere are written into the history first. Raises GateError where the gate refuses, ContractError where the
+    version has no files.
     """
     _check_force(force, reason)
     name, number = version.name, str(version.version)
@@ -121,6 +129,7 @@ def promote(
     before = str(champion.version) if champion else ""
     if before == number and not refusal(name, number, version.tags, history.events(client, name)):
         return Outcome(name, before, number, number, None, None)
+    require_files(client, version)
     rival = rival_of(client, name, number)
     rescore = make_rescore(rival) if make_rescore and rival else None
     verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
@@ -193,7 +202,8 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
 def rollback(client: MlflowClient, name: str, force: bool = False, reason: str = "") -> Outcome:
     """The champion before the present one comes back, at once and without a new test.
 
-    Raises GateError where there was none, or where readers would refuse it and no ``force`` with a ``reason`` is given.
+    Raises GateError where there was none, or where readers would refuse it and no ``force`` with a ``reason`` is given;
+    ContractError where it has no files.
     """
     _check_force(force, reason)
     follow(client, name)
@@ -210,6 +220,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
             f"models:/{name}",
             "promote a version instead",
         )
+    require_files(client, version)
     why = refusal(name, back, version.tags, known)
     if why and not force:
         raise GateError(

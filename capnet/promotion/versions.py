@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from capnet.config import Register
+from capnet.errors import ContractError
 from capnet.promotion import history
-from capnet.promotion.champion import ALIAS, refusal
-from capnet.tracking.store import may_be_gone
+from capnet.promotion.champion import ALIAS, identity, refusal
+from capnet.tracking.database import sqlite_file
+from capnet.tracking.store import local_path, may_be_gone
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -102,3 +105,36 @@ def same_content(client: MlflowClient, name: str, content_hash: str) -> list[Mod
     """
     listed = client.search_model_versions(f"name = '{name}' and tags.content_hash = '{content_hash}'")
     return sorted((item for item in listed if item.status == "READY"), key=lambda item: int(item.version))
+
+
+def has_files(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version's files are there; yes where nobody says no, as a store that does not answer, or one that is
+    asked with keys of its own, such as S3.
+
+    Args:
+        client: of the registry, which holds the files itself (SQLite) or hands them through (a server).
+        version: of a registered model.
+    """
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    location = client.get_model_version_download_uri(version.name, version.version)
+    if sqlite_file(client.tracking_uri):
+        folder = local_path(location)
+        return folder is None or (folder / "MLmodel").is_file()
+    if urlsplit(location).scheme != "mlflow-artifacts":
+        return True
+    try:
+        return bool(list_artifacts(artifact_uri=location, tracking_uri=client.tracking_uri))
+    except (MlflowException, OSError):
+        return True
+
+
+def require_files(client: MlflowClient, version: ModelVersion) -> None:
+    """Raise ContractError where a version that is to be champion has no files."""
+    if not has_files(client, version):
+        raise ContractError(
+            f"the store has no files of {identity(version.name, version.version)}: they were deleted",
+            client.get_model_version_download_uri(version.name, version.version),
+            "put them back, or register that model again (`capnet register --check`), or promote another version",
+        )

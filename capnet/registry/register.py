@@ -16,7 +16,7 @@ from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCE
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
-from capnet.promotion.versions import rival_of, same_content
+from capnet.promotion.versions import has_files, rival_of, same_content
 from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
@@ -25,7 +25,7 @@ from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags,
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
-from capnet.tracking.store import experiment_id, insist, local_path, may_be_gone, store, tracking_uri
+from capnet.tracking.store import experiment_id, insist, may_be_gone, store, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -101,24 +101,18 @@ def _inform(
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
-    """The lowest ready version with this content hash; in a sqlite store only one whose folder is still there.
+    """The lowest ready version with this content hash whose files are still there.
 
     Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
     """
     found = same_content(client, settings.name, wanted)
     if settings.pack_backbone:
         found = [item for item in found if item.tags.get(FORM) == PACKED]
-    in_file = sqlite_file(tracking_uri(settings)) is not None
     for item in found:
         with may_be_gone():  # another registration takes its duplicate back, or a person tidies up
-            if not in_file or _has_artifacts(client, item):
+            if has_files(client, item):
                 return client.get_model_version(settings.name, item.version)
     return None
-
-
-def _has_artifacts(client: MlflowClient, found: ModelVersion) -> bool:
-    place = local_path(client.get_model_version_download_uri(found.name, found.version))
-    return place is None or (place / "MLmodel").is_file()
 
 
 # ---------------------------------------------------------------- one new version

@@ -15,10 +15,10 @@ from unit.promotion.promoting import POLICY, champion, champion_scores, click, m
 from unit.promotion.worse_tables import BAD
 
 from capnet.config import Register
-from capnet.errors import ConfigError, GateError
+from capnet.errors import ConfigError, ContractError, GateError
 from capnet.promotion import history, page
 from capnet.promotion import promote as promotion
-from capnet.promotion.champion import resolve
+from capnet.promotion.champion import check_files, resolve
 from capnet.promotion.policy import Minimum
 from capnet.promotion.verdict import Verdict
 from capnet.tracking.store import StoreError, store
@@ -209,3 +209,30 @@ def test_a_rollback_by_force_to_a_copy_with_tags_of_another_version_is_served(cl
     assert promotion.rollback(client, "capnet", force=True, reason="3 finds foxes everywhere").now == "2"
     assert promotion.audit(client, "capnet").refused == ""
     assert resolve(client, "models:/capnet@champion").version == client.get_model_version("capnet", "2").version
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_version_whose_files_are_gone_becomes_no_champion(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    """Everyone who reads the alias would be left without a model."""
+    promote(client, "1")
+    promote(client, "3")
+    before = moves(client)
+    monkeypatch.setattr(client, "get_model_version_download_uri", lambda *_: str(tmp_path / "gone"))
+    for act in (
+        lambda: promote(client, "2", force=force, reason="urgent"),
+        lambda: promotion.rollback(client, "capnet", force, "urgent"),
+    ):
+        with pytest.raises(ContractError, match=r"no files of capnet version [12]: they were deleted") as caught:
+            act()
+        assert caught.value.problems[0].where == str(tmp_path / "gone")
+    assert (champion(client), moves(client)) == ("3", before)
+
+
+def test_files_that_are_gone_are_not_called_changed(client: MlflowClient, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="no files of capnet version 1: they were deleted"):
+        check_files(client.get_model_version("capnet", "1"), tmp_path / "gone")
+    (tmp_path / "other").write_text("changed")
+    with pytest.raises(ContractError, match="another sha256"):
+        check_files(client.get_model_version("capnet", "1"), tmp_path)

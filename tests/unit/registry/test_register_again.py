@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from unit.registry.registering import is_registered, new_client, record_of, register_outputs, versions_of
 from unit.stores import Make
@@ -123,6 +124,20 @@ def test_a_version_whose_artifacts_are_gone_is_registered_again(database: Path, 
     assert not is_registered(paths)
     assert register_outputs(paths) == "2"
     assert is_registered(paths)
+
+
+def test_a_version_whose_artifacts_are_gone_from_a_server_is_registered_again(
+    server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    settings, paths = Register(name="lost files"), make_outputs()
+    assert register_outputs(paths, settings) == "1"
+    assert is_registered(paths, settings)
+    location = new_client().get_model_version_download_uri("lost files", "1")
+    get_artifact_repository(location, tracking_uri=server).delete_artifacts()
+    assert not is_registered(paths, settings)
+    assert register_outputs(paths, settings) == "2"
+    assert is_registered(paths, settings)
 
 
 def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
