@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +133,22 @@ def test_params_yaml_is_the_demo(repository: Path) -> None:
     assert (repository / "params.yaml").read_text() == CliRunner().invoke(main, ["preset", "demo"]).output, (
         "run `capnet preset demo > params.yaml`"
     )
+
+
+def test_settings_of_the_documented_experiments_are_taken(repository: Path, tmp_path: Path) -> None:
+    from dvc.utils.hydra import apply_overrides
+
+    commands = re.findall(r"^dvc exp run (.*)$", (repository / "docs" / "experiments.md").read_text(), re.MULTILINE)
+    assert len(commands) == 4
+    changed = {}
+    for command in commands:
+        words = shlex.split(command)
+        path = Path(shutil.copy(repository / "params.yaml", tmp_path))
+        apply_overrides(path, [value for option, value in pairwise(words) if option == "-S"])
+        changed[words[-1]] = load(path)
+    assert changed["asl"].train.loss == Asymmetric()
+    assert changed["recall"].evaluate.threshold.objective == "recall>=0.8"
+    assert changed["faster"].train.optimiser.lr_adapter == 0.01
 
 
 def test_what_each_preset_decides() -> None:
