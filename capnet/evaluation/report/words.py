@@ -119,20 +119,22 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_notes(content: Mapping[str, Any]) -> list[str]:
-    """What thresholds do not reach: classes below their objective, and critical ones whose own held-out images reach
-    less than the classes that share a threshold do together.
+    """What thresholds do not reach: classes below their objective, those that are hardly ever given, and critical ones
+    whose own held-out images reach less than the classes that share a threshold do together.
 
     Args:
         content: thresholds.json.
     """
     if content.get("source") == "none":
         return []
-    notes, shortfalls = [], dict[str, list[Mapping[str, Any]]]()
+    notes, shortfalls, never = [], dict[str, list[Mapping[str, Any]]](), []
     for item in content["classes"]:
         objective = str(item.get("objective", content["objective"]))
         kind, _, share = objective.partition(">=")
         if not item.get("reached", True) and share:
             shortfalls.setdefault(objective, []).append(item)
+        elif not share and as_float(item.get("recall")) < SELDOM:
+            never.append(str(item["name"]))
         elif "objective" in item and kind == "recall" and as_float(item.get("recall")) < float(share):
             notes.append(
                 f"Critical class {item['name']}: recall {percent(item['recall'])} % of {item['positives']} held-out"
@@ -147,6 +149,12 @@ def threshold_notes(content: Mapping[str, Any]) -> list[str]:
         if silent:
             note += f" Hardly ever given: {some(silent)}; evaluate.threshold.objective: f1 gives more labels."
         notes.append(note)
+    if never:
+        notes.append(
+            f"{len(never)} of {len(content['classes'])} classes are hardly ever given on held-out pictures:"
+            f" {some(never)}. They need more labelled pictures; evaluate.threshold.objective: recall>=0.9 gives more"
+            " labels, and more wrong ones."
+        )
     return notes
 
 

@@ -33,4 +33,9 @@ def test_a_critical_class_below_its_recall_is_named_although_the_pool_reaches_it
 def test_nothing_is_noted_where_all_is_reached_or_nothing_was_chosen(objective: str) -> None:
     assert threshold_notes(content(objective, {}, {"recall": None})) == []
     assert threshold_notes(content(objective, {"reached": False}) | {"source": "none"}) == []
-    assert threshold_notes(content("f1", {"reached": False, "recall": 0.0})) == [], "F1 has nothing to reach"
+    assert threshold_notes(content("f1", {"reached": False, "recall": 0.3})) == [], "F1 has nothing to reach"
+
+
+def test_classes_that_f1_hardly_ever_gives_are_named() -> None:
+    (note,) = threshold_notes(content("f1", {"recall": 0.0}, {"recall": 0.01}, {"recall": 0.02}, {"recall": None}))
+    assert note.startswith("2 of 4 classes are hardly ever given on held-out pictures: class 0, class 1.")
