@@ -8,7 +8,10 @@ from pydantic import ValidationError
 from capnet.config import Section, load, parse
 from capnet.data.annotations.readers import coco
 from capnet.errors import ConfigError
+from capnet.model.losses import LOSSES
 from capnet.section import InsidePath
+
+WITH_GAMMA = [name for name, kind in LOSSES.items() if "gamma" in kind.model_fields]
 
 
 def refused(path: Path, *overrides: str) -> str:
@@ -87,10 +90,10 @@ def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, item: str) -> None
     [
         (
             ["train.loss.name=asl", "train.loss.gamma=2"],
-            ["unknown setting train.loss.gamma = 2", "a setting of db_focal, db_focal_lmpt, focal", "gamma_negative"],
+            ["unknown setting train.loss.gamma = 2", f"a setting of {', '.join(WITH_GAMMA)}", "gamma_negative"],
         ),
         (["train.loss.nothing=2"], ["unknown setting train.loss.nothing = 2", "settings of db_focal: alpha"]),
-        (["train.loss.name=hinge"], ["train.loss.name = 'hinge'", "'asl', 'bce'"]),
+        (["train.loss.name=no_loss"], ["train.loss.name = 'no_loss'", ", ".join(map(repr, LOSSES))]),
         (["train.loss.name=asl", "train.loss.clip=3"], ["train.loss.clip = 3: Input should be less"]),
         (["train.loss=asl"], ["train.loss = 'asl': a loss is a section"]),
         (["train.adapter.place=joint"], ["unknown setting train.adapter.place", "look up the name"]),
@@ -106,6 +109,11 @@ def test_a_setting_of_another_loss_or_another_time_is_refused_by_name(
     path.write_text("train:\n  loss: {gamma: 0.5}\n")
     message = refused(path, *overrides)
     assert [word for word in words if word not in message] == []
+
+
+def test_gamma_is_a_setting_of_the_focal_losses() -> None:
+    assert set(WITH_GAMMA) >= {"db_focal", "db_focal_lmpt", "focal"}
+    assert not {"asl", "bce", "db"} & set(WITH_GAMMA)
 
 
 def test_another_loss_by_its_name_starts_from_its_own_defaults(tmp_path: Path) -> None:
