@@ -13,7 +13,7 @@ from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
 from capnet.errors import MOST, DataError, Problem, Problems
-from capnet.section import path_fault
+from capnet.section import HALF_LETTER, path_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,8 @@ def make_rows(
         frame[name] = lists.mapped(indices)
     if faults := list(_faults(frame)):
         raise DataError(problems=[Problem(fault, "reader", "correct the reader") for fault in faults])
-    mistakes = [*islice(_both_states(frame, rows, classes), MOST), *islice(_repetitions(frame, rows), MOST)]
+    checks = (_half_letters(frame, rows), _both_states(frame, rows, classes), _repetitions(frame, rows))
+    mistakes = [problem for check in checks for problem in islice(check, MOST)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
     found = [*problems, *names, *rows.problems, *mistakes]
@@ -203,6 +204,14 @@ def _faults(frame: pd.DataFrame) -> Iterable[str]:
     for name in SIZES:
         if name in frame and (frame[name].dropna() < 1).any():
             yield f"column {name} must hold pixels, from 1"
+
+
+def _half_letters(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
+    for name in ("image_id", *TEXT_COLUMNS, "sequence"):
+        for where, value in zip(frame["where"], frame[name], strict=True) if name in frame else ():
+            if isinstance(value, str) and not value.isascii() and HALF_LETTER.search(value):
+                what = f"{name.replace('_', ' ')} {value!r} has half a letter, which no text can hold"
+                yield Problem(what, rows.name(where), "correct the file")
 
 
 def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterable[Problem]:

@@ -53,6 +53,23 @@ def test_a_mistake_of_a_row_is_a_problem_and_the_other_rows_stay() -> None:
     ]
 
 
+def test_half_a_letter_which_json_can_write_is_a_mistake_of_its_row() -> None:
+    """The table cannot hold it, and writing it once ended in a traceback."""
+    rows = RowList("sequence", source="line {}")
+    rows.add("a/\ud800.jpg", [0], 1)
+    rows.add("b.jpg", [0], 2, image_id="\udfff")
+    rows.add("c.jpg", [0], 3, group="s\ud800", slice="night")
+    rows.add("d.jpg", [0], 4, sequence="\ud83d\ude00 apart")
+    rows.add("\U0001f600/é.jpg", [0], 5, group="Å", sequence="\U0001f600")
+    made = make_rows(rows, CLASSES)
+    assert [(problem.what.partition(" has half a letter")[0], problem.where) for problem in made.problems] == [
+        (r"path 'a/\ud800.jpg'", "line 1"),
+        (r"image id '\udfff'", "line 2"),
+        (r"group 's\ud800'", "line 3"),
+        (r"sequence '\ud83d\ude00 apart'", "line 4"),
+    ]
+
+
 @pytest.mark.parametrize(("labels", "unknown"), [([2], []), ([-1], []), ([0], [2]), ([0], [-1])])
 def test_a_label_that_is_no_class_is_refused(labels: list[int], unknown: list[int]) -> None:
     rows = RowList()
