@@ -72,11 +72,6 @@ def test_a_reader_has_its_function_and_imports_nothing_heavy(name: str) -> None:
     assert not at_import & HEAVY, "import inside functions: the settings import every reader"
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
-    assert "_root" not in source(name), "ask folder.path(...), which checks links"
-
-
 @pytest.mark.parametrize(("name", "kind"), SECTIONS)
 def test_every_setting_of_a_reader_has_a_help_text(name: str, kind: type[Section]) -> None:
     assert [field for field, info in kind.model_fields.items() if not info.description] == []

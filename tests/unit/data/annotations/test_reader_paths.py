@@ -1,0 +1,62 @@
+"""A reader makes no path by itself and opens none: a label file, which may come from anywhere, may name any."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from capnet.config.data import READERS
+
+OPENS = {"_root", "Path", "open", "read_text", "read_bytes"}
+LEADS_ON = {"parent", "parents", "joinpath", "with_name", "glob", "rglob", "iterdir"}
+OF_THE_SYSTEM = {"os", "io", "pathlib", "shutil", "subprocess", "importlib"}
+
+
+def paths_of_its_own(program: str) -> set[str]:
+    """Where a reader makes a path by itself or opens one: lines of its text."""
+    made = set()
+    for node in ast.walk(ast.parse(program)):
+        name = ""
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            name = name if name in OPENS | LEADS_ON | {"__import__", "import_module"} else ""
+        elif isinstance(node, ast.Attribute) and node.attr in {"_root"} | LEADS_ON:
+            name = node.attr
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            name = "/"
+        elif isinstance(node, ast.Import):
+            name = next((item.name for item in node.names if item.name.partition(".")[0] in OF_THE_SYSTEM), "")
+        elif isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in OF_THE_SYSTEM:
+            name = "" if {item.name for item in node.names} <= {"Path", "PurePosixPath"} else str(node.module)
+        if name:
+            made.add(f"line {getattr(node, 'lineno', 0)}: {name}")
+    return made
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
+    hint = f"readers/{name}.py: ask folder.path(...) with the whole path, which checks it and its links"
+    program = Path(str(import_module(f"capnet.data.annotations.readers.{name}").__file__)).read_text()
+    assert paths_of_its_own(program) == set(), hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "read_lines(folder._root / name)",
+        "read_lines(Path(name))",
+        "read_lines(path.parent.joinpath(name))",
+        "read_lines(path / name)",
+        "read_lines(path.with_name(name))",
+        "open(name)",
+        "path.open()",
+        "import os",
+        "from os import path",
+    ],
+)
+def test_a_reader_that_makes_its_own_paths_is_seen(line: str) -> None:
+    assert paths_of_its_own(line)
+    assert not paths_of_its_own("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))")
