@@ -1,7 +1,11 @@
 """The registry of backbones: each entry is complete, and what it says is what its towers do."""
 
 import json
+import re
+import sys
+from collections.abc import Collection
 from dataclasses import replace
+from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tomllib import loads
@@ -23,9 +27,25 @@ from tests.unit.model import tiny
 OWN = sorted(BACKBONES.keys() - {"open_clip"})
 
 
+class Uninstalled(MetaPathFinder):
+    """Packages that seem not to be installed."""
+
+    def __init__(self, distributions: Collection[str]) -> None:
+        self.packages = {distribution.replace("-", "_") for distribution in distributions}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"the entry of the backbone does not name a file of {name} among its files")
+
+
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    """Towers of a backbone by name, loaded once."""
+def loaded(tmp_path_factory, repository):
+    """Towers of a backbone by name, loaded once, where of the weight packages only those that it requires are there:
+    a registered model requires no others.
+    """
+    demo = loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]["demo"]
+    packages = {re.split("[^A-Za-z0-9_.-]", line)[0] for line in demo}
+    packages |= {package for entry in BACKBONES.values() for package in entry.requirements}
     towers = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
@@ -33,7 +53,12 @@ def loaded(tmp_path_factory):
         def load(name):
             if name not in towers:
                 tag = "random" if name == "RN50-quickgelu" else find_backbone(name).pretrained
-                towers[name] = load_towers(Backbone(name=name, pretrained=tag))
+                others = Uninstalled(packages.difference(find_backbone(name).requirements))
+                for package in others.packages:
+                    monkeypatch.delitem(sys.modules, package, raising=False)
+                with monkeypatch.context() as hiding:
+                    hiding.setattr(sys, "meta_path", [others, *sys.meta_path])
+                    towers[name] = load_towers(Backbone(name=name, pretrained=tag))
             return towers[name]
 
         yield load
