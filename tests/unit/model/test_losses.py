@@ -195,16 +195,11 @@ def test_negatives_are_tolerated_by_their_scale():
     assert torch.allclose(elements, torch.nn.functional.softplus(torch.tensor([[-1.0, 5.0]])))
 
 
-def test_a_loss_takes_one_file(tmp_path, monkeypatch):
-    """A file put into the package is found, and the settings of its loss are its own."""
-    (tmp_path / "made_up.py").write_text(
-        "from typing import Literal\n\nfrom capnet.model.losses.base import Loss, masked_mean\n\n\n"
-        "class MadeUp(Loss):\n"
-        "    name: Literal['made_up'] = 'made_up'\n"
-        "    margin: float = 1.0\n\n"
-        "    def compute(self, logits, targets, counts, n_images, known):\n"
-        "        return masked_mean((self.margin - (2 * targets - 1) * logits).clamp(min=0), known)\n"
-    )
+def test_a_loss_takes_one_file(tmp_path, monkeypatch, repository):
+    """The example of the recipe, put into the package under another name, is a loss with settings of its own."""
+    recipe = (repository / "CONTRIBUTING.md").read_text().partition("## Add a loss")[2]
+    program = recipe.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "made_up.py").write_text(program.replace('"hinge"', '"made_up"'))
     monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
     found = losses.discover()
     assert found.keys() - LOSSES.keys() == {"made_up"}
