@@ -198,6 +198,16 @@ def test_named_python_files_exist(document: str, repository: Path) -> None:
     assert [name for name in names if not (repository / name).exists()] == []
 
 
+def test_what_is_named_in_a_file_is_defined_in_it(repository: Path) -> None:
+    """Of ``name`` in ``file``, as the table of decisions writes it."""
+    text = (repository / "docs" / "architecture.md").read_text()
+    pairs = re.findall(r"`(\w+)` in `(capnet/[\w/]+\.py)`", text)
+    assert len(pairs) > 10
+    for name, path in pairs:
+        program = (repository / path).read_text()
+        assert re.search(rf"^ *(?:def|class) {name}\b", program, flags=re.MULTILINE), f"no {name} in {path}"
+
+
 def test_the_rooms_of_the_architecture_are_the_folders_of_the_library(repository: Path) -> None:
     folders = {path.name for path in (repository / "capnet").iterdir() if path.is_dir() and path.name[0] not in "._"}
     text = (repository / "docs" / "architecture.md").read_text()
