@@ -119,9 +119,9 @@ class Rows:
     former_tail: Bools | None = None
 
 
-def decide(low: float, high: float, margin: float) -> Outcome:
+def by_interval(low: float, high: float, margin: float) -> Outcome:
     """Non-inferior where the whole interval of the difference is above -margin, inferior where it is below, else not
-    known.
+    known. ``_rule`` has the last word: it knows how much the interval rests on.
     """
     if low > -margin:
         return "pass"
@@ -269,7 +269,7 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
         found += ", counted once for each class and group"
     if positives < MIN_POSITIVES:
         return rule("inconclusive", low, high, f"{found}, {MIN_POSITIVES} are needed to decide")
-    outcome, hidden = decide(low, high, margin), unseen(positives)
+    outcome, hidden = by_interval(low, high, margin), unseen(positives)
     if outcome == "pass" and difference - hidden <= -margin:  # draws of few show less than others would
         note = f"{found}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
         return rule("inconclusive", low, high, note)

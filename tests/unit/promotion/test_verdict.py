@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from capnet.promotion.policy import Minimum, Policy
-from capnet.promotion.verdict import Rows, Verdict, coverage, decide, minimum, non_inferiority
+from capnet.promotion.verdict import Rows, Verdict, by_interval, coverage, minimum, non_inferiority
 
 Floats = NDArray[np.floating]
 CLASSES, ROWS = 40, 2000
@@ -55,7 +55,7 @@ def mean_ap(labels: NDArray[np.bool_], scores: Floats, chosen: slice = slice(Non
     ],
 )
 def test_three_outcomes(low: float, high: float, outcome: str) -> None:
-    assert decide(low, high, 0.01) == outcome
+    assert by_interval(low, high, 0.01) == outcome
 
 
 def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
