@@ -47,7 +47,7 @@ class Served:
     Attributes:
         scorer: the model.
         names: of its classes.
-        thresholds: what is in thresholds.json.
+        thresholds: the content of thresholds.json; the numbers alone are ``limits``.
         identity: sha256 of its files and the precision; models of which it is equal give equal decisions.
     """
 
@@ -58,7 +58,7 @@ class Served:
 
     @property
     def limits(self) -> np.ndarray:
-        """float32 [class]."""
+        """The thresholds as float32 [class]: a label is given where score >= limit."""
         return limits_of(self.thresholds)[0]
 
     def stream(self, names: Iterable[str], root: Path, total: int) -> Iterator[ScoredPart]:
@@ -78,6 +78,7 @@ class Served:
         from capnet.data.images.transform import Item
 
         model, scorer = self.scorer.loaded.model, self.scorer
+        # the first pass is with the tower's adapters, the last one without where the model needs both
         plain = [partial(model.pooled, adapted=False)] if model.needs_plain_features else []
         for part in stream(
             passes(model.pooled, *plain),
@@ -91,7 +92,7 @@ class Served:
         ):
             scores = np.empty((0, len(self.names)), dtype=np.float32)
             if len(part.features):
-                views = part.features.to(scorer.machine.device)
+                views = part.features.to(scorer.machine.device)  # [image, view, pass, pooled]
                 average = scorer.loaded.tte.average
                 served, _ = model.ensemble(views[:, :, 0], scorer.class_features, average, views[:, :, -1])
                 scores = served.numpy(force=True)
@@ -112,14 +113,14 @@ class Served:
         from capnet.data.images.views import unusable
 
         names = [str(path.absolute()) for path in paths]  # the root adds nothing
-        found, problems = [np.empty((0, len(self.names)), dtype=np.float32)], []
+        scores, problems = [np.empty((0, len(self.names)), dtype=np.float32)], []
         for part in self.stream(names, Path("/"), len(names)):
-            found.append(part.scores)
+            scores.append(part.scores)
             for name, fault in zip(part.names, part.faults, strict=True):
                 problems += unusable(Path(name), fault).problems if fault else []
         if problems:
             raise DataError(problems=problems)
-        return np.concatenate(found)
+        return np.concatenate(scores)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated, float64 [image, class]."""
@@ -163,8 +164,8 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
 
     classes, config = read_classes(model / "classes.json"), read_json(model / "config.json")
     check_schema(config, model / "config.json")
-    limits = read_thresholds(thresholds, classes)
-    problems = other_views(limits, config, thresholds)
+    content = read_thresholds(thresholds, classes)
+    problems = other_views(content, config, thresholds)
     if problems:
         raise ContractError(problems=problems)
     scorer, chosen = Scorer(model, runtime or Runtime()), config.get("precision")
@@ -177,7 +178,7 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
             chosen,
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
-    return Served(scorer, classes.names, limits, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
+    return Served(scorer, classes.names, content, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
 
 
 def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path, str]:

@@ -77,7 +77,7 @@ class Measured:
 def about(served: Served, key: str) -> dict[str, Any]:
     """What a program needs to give the graph images and to read its logits."""
     loaded, preprocess = served.scorer.loaded, served.scorer.loaded.model.towers.preprocess
-    limits, by_logits = served.thresholds, loaded.tte.average == "logits"
+    thresholds, by_logits = served.thresholds, loaded.tte.average == "logits"
     score = "sigmoid of the mean logit of the views" if by_logits else "mean of the views' sigmoid"
     return {
         "schema": SCHEMA,
@@ -96,8 +96,8 @@ def about(served: Served, key: str) -> dict[str, Any]:
         "output": {"name": LOGITS, "shape": ["picture", "class"], "score": score},
         "precision": "fp32",
         "thresholds_chosen_in": loaded.config.get("precision", "fp32"),
-        "classes": [{"name": item["name"], "threshold": item["threshold"]} for item in limits["classes"]],
-        "calibration": limits["calibration"],
+        "classes": [{"name": item["name"], "threshold": item["threshold"]} for item in thresholds["classes"]],
+        "calibration": thresholds["calibration"],
     }
 
 
