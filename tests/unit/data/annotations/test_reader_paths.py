@@ -40,6 +40,7 @@ def paths_of_its_own(program: str) -> set[str]:
 def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
     hint = f"readers/{name}.py: ask folder.path(...) with the whole path, which checks it and its links"
     program = Path(str(import_module(f"capnet.data.annotations.readers.{name}").__file__)).read_text()
+    assert "_root" not in program, hint  # in no text either
     assert paths_of_its_own(program) == set(), hint
 
 
