@@ -23,7 +23,7 @@ from capnet.errors import Problem
 PLAIN_PATH = re.compile(
     r"(?:[^/\\:.\0\ud800-\udfff][^/\\:\0\ud800-\udfff]*+/)*+[^/\\:.\0\ud800-\udfff]++\.[A-Za-z0-9]+"
 )
-HALF_LETTER = re.compile(r"[\ud800-\udfff]")  # which JSON can write, and no text holds: half of a pair in UTF-16
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # which JSON can write, and no text holds: half of a pair in UTF-16
 LONGEST_PATH = 4096  # letters; Linux takes as many bytes
 
 
@@ -60,8 +60,8 @@ def path_fault(path: str) -> str:
         return f"path {path!r} leaves the data folder"
     if "\\" in path:
         return f"path {path!r} has backslashes"
-    if HALF_LETTER.search(path):
-        return f"path {path!r} has half a letter, which no text can hold"
+    if SURROGATE.search(path):
+        return f"path {path!r} has an unpaired surrogate, which is no character"
     return f"path {path!r} has a zero byte" if "\0" in path else ""
 
 

@@ -13,7 +13,7 @@ from capnet.contracts import SPLITS, Classes
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
 from capnet.errors import MOST, DataError, Problem, Problems
-from capnet.section import HALF_LETTER, path_fault
+from capnet.section import SURROGATE, path_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def make_rows(
         frame[name] = lists.mapped(indices)
     if faults := list(_faults(frame)):
         raise DataError(problems=[Problem(fault, "reader", "correct the reader") for fault in faults])
-    checks = (_half_letters(frame, rows), _both_states(frame, rows, classes), _repetitions(frame, rows))
+    checks = (_unpaired_surrogates(frame, rows), _both_states(frame, rows, classes), _repetitions(frame, rows))
     mistakes = [problem for check in checks for problem in islice(check, MOST)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
@@ -206,11 +206,11 @@ def _faults(frame: pd.DataFrame) -> Iterable[str]:
             yield f"column {name} must hold pixels, from 1"
 
 
-def _half_letters(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
+def _unpaired_surrogates(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem]:
     for name in ("image_id", *TEXT_COLUMNS, "sequence"):
         for where, value in zip(frame["where"], frame[name], strict=True) if name in frame else ():
-            if isinstance(value, str) and not value.isascii() and HALF_LETTER.search(value):
-                what = f"{name.replace('_', ' ')} {value!r} has half a letter, which no text can hold"
+            if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
+                what = f"{name.replace('_', ' ')} {value!r} has an unpaired surrogate, which is no character"
                 yield Problem(what, rows.name(where), "correct the file")
 
 

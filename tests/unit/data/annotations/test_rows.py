@@ -53,7 +53,7 @@ def test_a_mistake_of_a_row_is_a_problem_and_the_other_rows_stay() -> None:
     ]
 
 
-def test_half_a_letter_which_json_can_write_is_a_mistake_of_its_row() -> None:
+def test_an_unpaired_surrogate_is_a_mistake_of_its_row() -> None:
     """The table cannot hold it, and writing it once ended in a traceback."""
     rows = RowList("sequence", source="line {}")
     rows.add("a/\ud800.jpg", [0], 1)
@@ -62,7 +62,7 @@ def test_half_a_letter_which_json_can_write_is_a_mistake_of_its_row() -> None:
     rows.add("d.jpg", [0], 4, sequence="\ud83d\ude00 apart")
     rows.add("\U0001f600/é.jpg", [0], 5, group="Å", sequence="\U0001f600")
     made = make_rows(rows, CLASSES)
-    assert [(problem.what.partition(" has half a letter")[0], problem.where) for problem in made.problems] == [
+    assert [(problem.what.partition(" has an unpaired surrogate")[0], problem.where) for problem in made.problems] == [
         (r"path 'a/\ud800.jpg'", "line 1"),
         (r"image id '\udfff'", "line 2"),
         (r"group 's\ud800'", "line 3"),
