@@ -11,6 +11,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from capnet.errors import exits
+
 BENCHMARKS = {
     "ablation": "what each part of the method is worth, over several data sets and seeds",
     "data": "how fast image files become views",
@@ -40,4 +42,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with exits("benchmarks"):
+        sys.exit(main(sys.argv[1:]))

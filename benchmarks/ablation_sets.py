@@ -17,6 +17,7 @@ from benchmarks.graph_training import read_folder
 from capnet.config import Params, parse
 from capnet.contracts import Classes, LabelGraph, sha256_file, unit_codes
 from capnet.data.splits.assign import assign_splits
+from capnet.errors import ConfigError
 from capnet.evaluation.blend import Blend
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
@@ -72,6 +73,9 @@ class Set:
         folder: with labels.csv, the images and optionally classes.csv and settings.yaml.
         base: settings of the preset that is measured.
         share: of the training and validation rows, taken at random; 1.0 keeps all.
+
+    Raises:
+        ConfigError: the settings leave no validation rows, on which the rows of the table make their choices.
     """
 
     def __init__(self, name: str, folder: Path, base: Mapping[str, Any], share: float = 1.0) -> None:
@@ -90,6 +94,9 @@ class Set:
         if share < 1:
             for part in ("train", "val"):
                 parts[part] = np.sort(rng.choice(parts[part], max(1, round(share * len(parts[part]))), replace=False))
+        if not len(parts["val"]):
+            todo = "--set split.validation.source=train"
+            raise ConfigError(f"{name} has no validation rows, on which rows of the ablation choose", str(folder), todo)
         self.rows = {part: frame.iloc[rows].reset_index(drop=True) for part, rows in parts.items()}
         machine, towers = prepare(params.runtime), towers_of(params.backbone.model_dump_json(), params.tte.size)
         with torch.no_grad():
