@@ -107,8 +107,9 @@ def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
 def experiment_id(client: MlflowClient, settings: Register) -> str:
     """Id of the experiment, made where missing; with a sqlite file its artifacts go to ``mlruns/`` next to the file.
 
-    A sqlite store keeps absolute paths. When its folder was moved or copied the old artifacts are out of reach: the
-    experiment is then set aside under another name, so that nothing is written to the old folder.
+    A sqlite store keeps absolute paths. When its folder was moved the old artifacts are out of reach, when it was
+    copied they are those of the other store: the experiment is then set aside under another name, so that nothing is
+    written to the old folder.
     """
     from mlflow.exceptions import MlflowException
 
@@ -121,9 +122,10 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
             tracking_uri(settings),
             "restore it (`mlflow experiments restore`), or set register.experiment to another name",
         )
-    if experiment and home:
+    if experiment and home and database:
         artifacts = local_path(experiment.artifact_location)
-        if artifacts and not artifacts.exists() and not artifacts.is_relative_to(home):
+        foreign = artifacts and not artifacts.is_relative_to(home)
+        if artifacts and foreign and (not artifacts.exists() or _of_another_store(artifacts, database)):
             client.rename_experiment(experiment.experiment_id, f"{settings.experiment} (artifacts were in {artifacts})")
             experiment = None
     if experiment:
@@ -137,6 +139,12 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
         if experiment is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return experiment.experiment_id
+
+
+def _of_another_store(artifacts: Path, database: Path) -> bool:
+    """Whether artifacts lie in ``mlruns/`` next to another database of the same name, of which this one is a copy."""
+    other = artifacts.parent.parent / database.name
+    return artifacts.parent.name == "mlruns" and other.is_file() and not other.samefile(database)
 
 
 def insist(write: Callable[..., Any], *arguments: Any) -> None:

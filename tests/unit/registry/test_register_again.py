@@ -163,6 +163,23 @@ def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
     }
 
 
+def test_a_copied_store_writes_nothing_to_the_folder_that_it_was_copied_from(
+    database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deletes the original would delete the copy's models."""
+    paths = make_outputs()
+    register_outputs(paths)
+    old, new = database.parent, tmp_path / "copied"
+    shutil.copytree(old, new)
+    before = sorted(old.rglob("*"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    assert register_outputs(paths, Register(name="another")) == "1"
+    location = local_path(new_client().get_model_version_download_uri("another", "1"))
+    assert location is not None
+    assert location.is_relative_to(new / "mlruns")
+    assert sorted(old.rglob("*")) == before
+
+
 def test_an_error_while_storing_artifacts_leaves_a_failed_run_and_no_version(
     database: Path, make_outputs: Make
 ) -> None:
