@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -131,10 +133,30 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
 
 
 def require_files(client: MlflowClient, version: ModelVersion) -> None:
-    """Raise ContractError where a version that is to be champion has no files."""
+    """Raise ContractError where a version that is to be champion, or to be loaded, has no files."""
     if not has_files(client, version):
+        location = client.get_model_version_download_uri(version.name, version.version)
+        _refuse_moved(client, version, location)
         raise ContractError(
             f"the store has no files of {identity(version.name, version.version)}: they were deleted",
-            client.get_model_version_download_uri(version.name, version.version),
+            location,
             "put them back, or register that model again (`capnet register --check`), or promote another version",
+        )
+
+
+def _refuse_moved(client: MlflowClient, version: ModelVersion, location: str) -> None:
+    """Raise ContractError where a SQLite store, which keeps absolute paths, was moved, and the files with it."""
+    database, folder = sqlite_file(client.tracking_uri), local_path(location)
+    if database is None or folder is None or "mlruns" not in folder.parts:
+        return
+    depth = len(folder.parts) - folder.parts[::-1].index("mlruns")
+    old, new = Path(*folder.parts[:depth]), database.resolve().parent / "mlruns"
+    if (new / Path(*folder.parts[depth:]) / "MLmodel").is_file():
+        link = f"mkdir -p {quote(str(old.parent))} && ln -s {quote(str(new))} {quote(str(old))}"
+        raise ContractError(
+            f"the files of {identity(version.name, version.version)} are in {new}, but the store names {old}: the"
+            " folder was moved or copied",
+            location,
+            f"move it back, let the old path lead to the new one (`{link}`), or register that model again (`capnet"
+            " register --check`) and promote the new version",
         )

@@ -195,12 +195,15 @@ def fetch_version(settings: Register, address: str, folder: Path) -> tuple[Path,
     Raises:
         ConfigError: ``address`` is no address of a registered model.
         GateError: the gate refuses it.
+        ContractError: the store has no files of it, or others.
     """
     from capnet.promotion.champion import identity, resolve
+    from capnet.promotion.versions import require_files
     from capnet.tracking.store import GET, store
 
     with store(settings, GET, reads=True) as client:
         version = resolve(client, address)
+        require_files(client, version)
         artifacts = download(version, folder)
     return artifacts, f"{identity(version.name, version.version)} ({version.tags.get('content_hash', '')[:8]})"
 

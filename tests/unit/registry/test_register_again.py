@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from unit.registry.registering import is_registered, new_client, record_of, regi
 from unit.stores import Make
 
 from capnet.config import Register
+from capnet.errors import ContractError
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import find_version, register_version
+from capnet.serving.engine import fetch_version
 from capnet.tracking.store import StoreError, local_path
 
 
@@ -161,6 +164,26 @@ def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
         "capnet",
         f"capnet (artifacts were in {old / 'mlruns' / 'capnet'})",
     }
+
+
+def test_a_version_of_a_moved_store_says_where_its_files_are_and_a_link_mends_it(
+    database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_outputs()
+    register_outputs(paths)
+    old, new = database.parent, tmp_path / "moved to" / "mlruns"  # a name that is the artifacts' own, too
+    new.parent.mkdir()
+    shutil.move(old, new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    with pytest.raises(ContractError) as caught:
+        fetch_version(Register(), "models:/capnet/1", tmp_path / "fetched")
+    problem = caught.value.problems[0]
+    assert f"are in {new / 'mlruns'}, but the store names {old / 'mlruns'}" in problem.what
+    link = problem.todo.split("`")[1]
+    subprocess.run(link, shell=True, check=True)
+    (tmp_path / "fetched").mkdir()
+    artifacts, _ = fetch_version(Register(), "models:/capnet/1", tmp_path / "fetched")
+    assert (artifacts / "model").is_dir()
 
 
 def test_a_copied_store_writes_nothing_to_the_folder_that_it_was_copied_from(
