@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,9 +66,29 @@ def _type_hint(error: Mapping[str, Any]) -> str:
     if error["type"] == "string_type" and error.get("input") is None:
         return "write a text; an empty one is ''"
     if error["type"] == "tuple_type":
-        return f"write a list: [{error.get('input')}]"
+        return _list_hint(error.get("input"))
+    if number := _meant(error["type"], str(error.get("input")).strip()):
+        return f"write {number}"
     allowed = context.get("expected", context.get("expected_tags"))
     return f"allowed: {allowed}" if allowed else "see `capnet preset own` for every setting and its meaning"
+
+
+def _list_hint(value: object) -> str:
+    text = str(value).strip()
+    if text.startswith("[") and text.endswith("]"):
+        return f"write the list without quotes: {text}"
+    return f"write a list: [{text}]"
+
+
+def _meant(kind: str, text: str) -> str:
+    """The number in a text that people write, such as 0,2 or 20 % or 1,000; "" where that is not clear."""
+    if kind == "int_parsing" and re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", text):
+        return text.replace(",", "")
+    if kind == "float_parsing" and re.fullmatch(r"0,\d+|\d+,\d{1,2}", text):
+        return text.replace(",", ".")
+    if kind == "float_parsing" and re.fullmatch(r"\d{1,3} ?%", text):
+        return f"{int(text.rstrip(' %')) / 100:g}"
+    return ""
 
 
 def _unknown_hint(loc: tuple[str | int, ...]) -> str:

@@ -67,6 +67,28 @@ def test_a_section_that_holds_no_settings_is_named(
     assert "dictionary" not in message
 
 
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ("split: {test_share: '0,2'}", "write 0.2"),
+        ("split:\n  test_share: 20 %", "write 0.2"),
+        ("split:\n  seed: 1,000", "write 1000"),
+        ("split: {buckets: '[100, 20]'}", "write the list without quotes: [100, 20]"),
+        ("split:\n  buckets: 100, 20", "write a list: [100, 20]"),
+        ("split:\n  seed: 3,5", "`capnet preset own`"),
+        ("split:\n  test_share: 1,000", "`capnet preset own`"),
+    ],
+)
+def test_a_value_that_people_write_in_another_way_is_answered_with_the_right_one(
+    tmp_path: Path, content: str, advice: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [advice in problem.todo for problem in caught.value.problems] == [True]
+
+
 def test_a_folder_in_the_place_of_the_settings_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").mkdir()
     message = refused(tmp_path / "params.yaml")
