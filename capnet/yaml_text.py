@@ -59,6 +59,13 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
+        digits = str(node.value).replace("_", "").lstrip("+-")
+        if ":" in digits or (len(digits) > 1 and digits[0] == "0" and digits.isdigit()):
+            line = node.start_mark.line + 1
+            raise ValueError(
+                f"line {line}: {node.value} is {value} in YAML 1.1, and not in YAML 1.2, by which DVC reads this:"
+                " write it without leading zeros or colons"
+            )
         if value.bit_length() > MOST_BITS:
             raise ValueError(f"line {node.start_mark.line + 1}: a whole number of more than {MOST_BITS} bits")
         return value

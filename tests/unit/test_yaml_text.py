@@ -69,3 +69,14 @@ def test_aliases_and_merges_that_people_write_are_still_read() -> None:
         "more": [{"epochs": 3}, {"epochs": 3}],
     }
     assert read_yaml("") is None
+
+
+@pytest.mark.parametrize("number", ["010", "-007", "0_10", "1:30"])
+def test_a_number_that_dvc_reads_as_another_one_is_refused(number: str) -> None:
+    """PyYAML made 8 of 010, and 90 of 1:30."""
+    with pytest.raises(ValueError, match=f"line 2: {number} is "):
+        read_yaml(f"split:\n  seed: {number}")
+
+
+def test_numbers_that_both_read_alike_are_read() -> None:
+    assert read_yaml("[0, -0, 10, 1_000, 0x1F, 0.5, '010']") == [0, 0, 10, 1000, 31, 0.5, "010"]
