@@ -44,6 +44,14 @@ QUIET = {
 VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
 FORGETFUL = ("sqlite://", "sqlite:///", "sqlite:///:memory:")  # databases in memory
 GET = "get the model"  # what a reader does that can do without a store
+WRONG_FORMS = {  # of an address, and what to write: MLflow takes all of these for folders
+    r"\s.*|.*\s|[\"'].*": "take away the quotes and blanks around it",
+    r"[\w.-]+:\d+(/.*)?": "write http:// or https:// in front of it",
+    r"https?(/.*|:/?[^/].*)": "write http://HOST:PORT",
+    r"sqlite:/{0,2}[^/].*": "write sqlite:///FILE, with three slashes",
+    r"postgres://.*": "write postgresql:// instead of postgres://",
+}
+SHORTEST_PASSWORD = 4  # letters of one that is replaced anywhere: a shorter one is in ordinary words
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # not "genai_development"
 
 
@@ -68,6 +76,9 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
     uri = tracking_uri(settings)
     if uri.partition("?")[0] in FORGETFUL:
         raise StoreError(f"could not {doing}: this database is kept nowhere", uri, "name a file: sqlite:///mlflow.db")
+    for form, todo in WRONG_FORMS.items():
+        if re.fullmatch(form, uri):
+            raise StoreError(f"could not {doing}: this is no address of an MLflow store", uri, todo)
     database = sqlite_file(uri)
     if reads and database is not None and not database.exists():
         raise StoreError(
@@ -189,7 +200,8 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
     """
     password, cause = urlsplit(uri).password, _innermost(error)
     reason = " ".join(str(cause if isinstance(cause, OSError | sqlite3.Error) else error).split())
-    reason = reason.replace(password, "***") if password else reason
+    if password:
+        reason = reason.replace(password if len(password) >= SHORTEST_PASSWORD else f":{password}@", "***")
     status = int(getattr(error, "get_http_status_code", lambda: 0)() or 0)
     if re.search(r"(?i)registered model.* not found|model version .*not found|alias \S+ not found", reason):
         todo = (

@@ -18,7 +18,7 @@ import pytest
 from capnet.config import Register, parse
 from capnet.errors import ConfigError
 from capnet.tracking.database import sqlite_file
-from capnet.tracking.store import StoreError, local_path, quiet_environment, store, tracking_uri
+from capnet.tracking.store import StoreError, explain, local_path, quiet_environment, store, tracking_uri
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -99,6 +99,35 @@ def test_other_wrong_addresses(uri: str, part: str, monkeypatch: pytest.MonkeyPa
     text = _message(uri, monkeypatch)
     assert part in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("127.0.0.1:5000", "write http:// or https:// in front"),
+        ("mlflow.example:5000/prefix", "write http:// or https:// in front"),
+        ("http//127.0.0.1:9", "write http://HOST:PORT"),
+        ("http:127.0.0.1:9", "write http://HOST:PORT"),
+        ("sqlite:/foo.db", "write sqlite:///FILE"),
+        ("postgres://user@127.0.0.1/x", "write postgresql://"),
+        ("'http://127.0.0.1:9'", "quotes and blanks"),
+        ("http://127.0.0.1:9 ", "quotes and blanks"),
+    ],
+)
+def test_a_mistyped_address_is_named_and_taken_for_no_folder(
+    uri: str, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = _message(uri, monkeypatch)
+    assert "this is no address of an MLflow store" in message
+    assert part in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_short_password_takes_no_letters_out_of_a_message() -> None:
+    reason = "connection to postgresql://me:p@127.0.0.1/x failed, see https://www.example.org/help"
+    message = str(explain(OSError(reason), "postgresql://me:p@127.0.0.1/x", "register"))
+    assert "me***127.0.0.1/x failed, see https://www.example.org/help" in message
 
 
 def test_the_environment_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
