@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from capnet.data.images.headers import has_scan_each, long_entry, long_exif
 from capnet.data.images.shards import MOST_BYTES, file_or_bytes
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # raster only: Pillow hands EPS to another program
@@ -21,7 +23,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  
 MOST_PIXELS = 75_000_000  # 0.3 GB as RGB, and twice that while transparency is taken out
 MOST_REDUCED = 178_956_970  # of a JPEG, whose decoder halves it then; Pillow's own limit
 MOST_ASPECT = 100  # longer side over shorter: tests and training resize the shorter side to hundreds of pixels
-MOST_SCANNED = 1_000_000_000  # pixels over all scans of a progressive JPEG: ten seconds; cameras write 10 scans
+MOST_SCANNED = 1_000_000_000  # pixels over all scans of a JPEG: ten seconds; cameras write 10 scans
+MOST_COVERED = 2  # times that strips and tiles cover each band: those at the edges are no larger than the image
 MOST_READS = 1_000_000  # by a decoder in Python: seconds; files of cameras take hundreds
 MOST_AHEAD = 128 * 2**20  # bytes that are read before the first pixel; layers and profiles of editors have tens of MB
 MOST_EXIF = 64  # blocks of a JPEG, each of which Pillow copies with all before it
@@ -39,6 +42,8 @@ PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF and its value in scans and 
 # what is too large is said below. Last of all filters, so that one of the user's counts; a filter for a while
 # (catch_warnings) would be one for all threads, too
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
+# of damaged EXIF data, one for each entry: 12 MB of text for one image
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.", append=True)
 
 
 class Unusable(Exception):
@@ -115,16 +120,22 @@ def open_image(source: Path | bytes) -> Image.Image:
             raise Unusable("empty file")
         if size > MOST_BYTES:
             raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
+        with _opened(source) as header:
+            if long := long_entry(header):
+                raise Unusable(f"{long}: a file that could fill the memory")
         file = _Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))
         image = Image.open(file, formats=FORMATS)
         file.are_pixels = True
     width, height = image.size
-    if width * height > MOST_PIXELS and not _is_reducible(image):
+    is_scanned = _is_scanned(image, source)
+    if width * height > MOST_PIXELS and (is_scanned or not _is_reducible(image)):
         reason = str(_too_many(MOST_PIXELS))
     elif max(width, height) > MOST_ASPECT * min(width, height):
         reason = f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
-    elif image.info.get("progressive") and (scans := _scans(source)) * width * height > MOST_SCANNED:
+    elif is_scanned and (scans := _scans(source)) * width * height > MOST_SCANNED:
         reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
+    elif (covered := _covered(image)) > MOST_COVERED * width * height * len(image.getbands()):
+        reason = f"strips or tiles of {covered:,} pixels for {width} x {height}: a file that could take minutes"
     elif image.format == "WEBP" and WEBP_PIXEL * width * height + WEBP_BYTE * size > MOST_WEBP:
         reason = f"a WEBP of {width} x {height} pixels and {size:,} bytes could take more than a gigabyte: save it as"
         reason += " JPEG or PNG"
@@ -184,12 +195,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _is_reducible(image: Image.Image) -> bool:
-    """Can its decoder give half the size for a quarter of the memory? A JPEG's that is not progressive can."""
-    return image.format == "JPEG" and image.mode in ("RGB", "L") and not image.info.get("progressive")
+    """Can its decoder give half the size for a quarter of the memory? A JPEG's can that has one scan."""
+    return image.format == "JPEG" and image.mode in ("RGB", "L")
+
+
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def _is_scanned(image: Image.Image, source: Path | bytes) -> bool:
+    """Is it a JPEG that comes in several scans: progressive, or one component after the other?"""
+    if image.format not in ("JPEG", "MPO") or image.info.get("progressive"):
+        return bool(image.info.get("progressive"))
+    with decoder_faults(), _opened(source) as file:
+        return has_scan_each(file)
+
+
+def _covered(image: Image.Image) -> int:
+    """Pixels that its strips or tiles cover together; those of a TIFF may cover the same ones again and again."""
+    boxes = (tile.extents for tile in getattr(image, "tile", ()))
+    return sum((right - left) * (lower - upper) for left, upper, right, lower in filter(None, boxes))
 
 
 def _scans(source: Path | bytes) -> int:
-    """How often a progressive JPEG goes over its pixels; its marker stands nowhere else but in a preview."""
+    """How often a JPEG of several scans goes over its pixels; its marker stands nowhere else but in a preview."""
     return (source if isinstance(source, bytes) else source.read_bytes()).count(b"\xff\xda")
 
 
@@ -231,6 +260,8 @@ def _on_white(band: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> None:
     """Turn and mirror a loaded image as its EXIF data says; damaged EXIF data turns nothing, as in any viewer."""
     try:
+        if long_exif(image.info):
+            return
         image.getexif()
         image.info.pop("exif", None)  # it is read; to write it again, as Pillow would, takes gigabytes in hostile files
         ImageOps.exif_transpose(image, in_place=True)
