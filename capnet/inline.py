@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from capnet.errors import ConfigError
+from capnet.yaml_text import check_size
 
 TEXT, PACKED = "text:", "zlib:"  # in front of the content; packed where it is long
 SHORT = 4096  # characters up to which it stays readable
@@ -30,7 +31,7 @@ def inlined(path: str) -> str:
 
 def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
     """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no
-    such file. Raises ConfigError for a folder.
+    such file. Raises ConfigError for a folder, and ValueError for a file that is too large.
     """
     text = content_of(str(setting))
     if text is not None:
@@ -38,7 +39,10 @@ def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
     path = Path(setting)
     if path.is_dir():
         raise ConfigError(f"{name} is a folder", str(path), "name a file in it")
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None, path
+    if not path.is_file():
+        return None, path
+    check_size(path)
+    return path.read_text(encoding="utf-8", errors="replace"), path
 
 
 def content_of(setting: str) -> str | None:

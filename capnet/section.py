@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -103,6 +103,14 @@ class Section(BaseModel):
             if wrong:
                 raise ValueError(f"{', '.join(wrong)}: a number is wanted, not true or false")
         return content
+
+    @model_validator(mode="after")
+    def _no_zero_bytes(self) -> Self:
+        """Refuse what the system takes for no name of a file."""
+        names = [name for name, value in self if isinstance(value, str) and "\0" in value]
+        if names:
+            raise ValueError(f"{', '.join(names)}: a text with a zero byte")
+        return self
 
     @classmethod
     def __pydantic_init_subclass__(cls, **arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +11,12 @@ MOST_LETTERS = 2**20
 MOST_NODES = 20_000  # params.yaml has 400
 DEEPEST = 32
 MOST_BITS = 1024  # of a whole number: beyond 4,300 digits, which 0xfff... has soon, Python does not even print one
+
+
+def check_size(path: Path) -> None:
+    """Raise ValueError where a file of settings has more bytes than its letters can take: before it is read."""
+    if (size := path.stat().st_size) > 4 * MOST_LETTERS:
+        raise ValueError(f"{size:,} bytes: settings have at most {MOST_LETTERS:,} letters")
 
 
 def read_yaml(text: str) -> Any:
@@ -33,6 +40,8 @@ def read_yaml(text: str) -> Any:
         if _nodes(node, {}) > MOST_NODES:
             raise ValueError(f"more than {MOST_NODES:,} values, counting those that aliases (*name) repeat")
         return loader.construct_document(node)
+    except (AttributeError, LookupError, OverflowError, TypeError) as error:  # of a value that its tag does not fit
+        raise ValueError(f"a value that its tag does not fit: {type(error).__name__}: {error}") from None
     finally:
         loader.dispose()
 

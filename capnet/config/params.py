@@ -22,7 +22,7 @@ from capnet.config.train import DEFAULT_LOSS, Train
 from capnet.errors import ConfigError, Problem
 from capnet.model.losses import LOSSES
 from capnet.section import Section
-from capnet.yaml_text import read_yaml
+from capnet.yaml_text import check_size, read_yaml
 
 
 class Params(Section):
@@ -158,6 +158,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Params:
     if not path.is_file():
         raise ConfigError(f"no settings file {path}", str(path), MAKE)
     try:
+        check_size(path)
         raw = read_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         what = f"not UTF-8 text: {error.reason} at byte {error.start}"

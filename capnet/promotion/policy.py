@@ -66,7 +66,10 @@ def read_policy(setting: str | Path) -> Policy:
     Raises:
         ConfigError: another file is not there, or a key is wrong; names every one.
     """
-    text, path = text_and_path(setting, "register.policy")
+    try:
+        text, path = text_and_path(setting, "register.policy")
+    except ValueError as error:
+        raise ConfigError(f"no promotion policy: {error}", str(setting)[:80], "name a policy, or correct it") from None
     if text is None and path == Path(DEFAULT):
         return Policy()  # outside the repository
     if text is None:

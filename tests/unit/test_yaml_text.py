@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from faults.bounded import bounded
 from capnet.cli import main
 from capnet.config import load
 from capnet.errors import ConfigError
+from capnet.promotion.policy import read_policy
 from capnet.yaml_text import read_yaml
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
@@ -38,6 +40,11 @@ HOSTILE = {
     "a mapping as key": "? {a: b}\n: 1",
     "a date that is none": "data: {root: 2001-99-99}",
     "binary that is none": "data: {root: !!binary '***'}",
+    "a truth value that is none": "data: {anonymous: !!bool x}",
+    "a tag for a date that is none": "data: {root: !!timestamp x}",
+    "a tag for a mapping of a list": "data: !!map [a]",
+    "a number in base 60 of 4,000 parts": f"train: {{lr: {':'.join(['59'] * 4000)}.5}}",
+    "a zero byte as an escape": 'data: {root: "a\\0b"}',
 }
 
 
@@ -59,6 +66,18 @@ def test_and_on_the_command_line(name: str) -> None:
     found = CliRunner().invoke(main, ["ingest", "--params", "no.yaml", "--set", f"data.root={HOSTILE[name]}"])
     assert isinstance(found.exception, ConfigError)
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("read", [load, read_policy])
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "large.yaml"
+    with open(path, "wb") as file:
+        file.truncate(4 << 30)
+    outcome = bounded(lambda: read(path))
+    assert outcome.kind == "refused", outcome
+    assert outcome.has_three_parts, outcome
+    assert "4,294,967,296 bytes: settings have at most 1,048,576 letters" in outcome.text
+    assert outcome.megabytes < 50
 
 
 def test_aliases_and_merges_that_people_write_are_still_read() -> None:
