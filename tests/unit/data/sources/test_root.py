@@ -139,3 +139,10 @@ def test_what_a_dvc_file_says(repository: Path) -> None:
     assert version.md5.endswith(".dir")
     assert version.files > 1
     assert version.object_name == f"files/md5/{version.md5[:2]}/{version.md5[2:]}"
+
+
+@pytest.mark.parametrize("uri", ["s3://user:hunter2pass@bucket/x", "s3://AKIAABCDEFGHIJKLMNOP:hunter2pass@bucket/x"])
+def test_a_password_in_an_address_of_s3_is_not_shown(uri: str) -> None:
+    with pytest.raises(ConfigError, match="names no user") as caught:
+        split_uri(uri)
+    assert "hunter2pass" not in str(caught.value)
