@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from capnet.contracts import Classes, make_classes
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.tables import read_whole_table
-from capnet.errors import DataError, Problem
+from capnet.errors import SHOWN, DataError, Problem
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -24,7 +24,7 @@ MOST_CLASSES = 2**15 - 1  # class indices are int16
 
 def read_classes_csv(path: Path, separator: str) -> tuple[Classes, list[Problem]]:
     """The classes of classes.csv in its order, and every mistake in it."""
-    table, cells = read_whole_table(path, CLASS_COLUMNS, ("name",))
+    table, cells = read_whole_table(path, CLASS_COLUMNS, ("name",), MOST_CLASSES)
     problems = list(table.problems)
     names, prompt_names, critical_names = list[str](), dict[str, str](), list[str]()
     first: dict[str, int] = {}
@@ -77,7 +77,8 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
     known = set(names)
     for name in listed.names:
         if name and name not in known:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            # slow: only for what is shown
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if len(problems) < SHOWN else []
             todo = f"the classes are: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
             todo = f"did you mean {close[0]!r}?" if close else todo
             problems.append(Problem(f"class {name!r} is not in the annotations", str(path), todo))

@@ -13,7 +13,7 @@ from capnet.data.annotations.class_list import MOST_CLASSES
 from capnet.data.annotations.label_lists import LabelLists
 from capnet.data.annotations.rows import RowList
 from capnet.data.annotations.tables import Table
-from capnet.errors import Problem, counted, some
+from capnet.errors import SHOWN, Problem, counted, some
 
 if TYPE_CHECKING:
     from capnet.config import Ingest
@@ -110,7 +110,7 @@ def codes_of(
 
     classes = [index.get(token, -1) for token in tokens]
     text = next((token for token in tokens if not token.isdigit()), "")
-    problems = []
+    problems: list[Problem] = []
     for column, lists in (("labels", rows.labels), ("unknown", rows.unknown)):
         codes = np.array(lists.codes, dtype=np.int64)
         strange = np.flatnonzero(np.array(classes, dtype=np.int64)[codes] < 0) if len(codes) else codes
@@ -119,7 +119,8 @@ def codes_of(
             lines.setdefault(int(codes[position]), []).append(rows.columns["where"][row])
         for code, numbers in lines.items():
             where = f"{table.path.name} row {some(list(map(str, numbers)), ROWS_NAMED)}, column {column}"
-            todo = _label_advice(tokens[code], list(index), settings, text)
+            # slow: only for what is shown
+            todo = _label_advice(tokens[code], list(index), settings, text) if len(problems) < SHOWN else ""
             problems.append(Problem(f"label {tokens[code]!r} is not in {settings.classes}", where, todo))
     return [-1 if c > MOST_CLASSES else c for c in classes], problems
 

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,10 +20,11 @@ from capnet.data.annotations.plain_files import LONGEST_LINE, open_plain
 from capnet.errors import MOST, Problem
 
 MOST_ROWS = 50_000_000
+MOST_BLANK = 2_000_000  # lines without a cell; a spreadsheet has a million rows
 MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
-COMPARED = 1000  # columns without a use whose names are compared with those that have one
+COMPARED = 1000  # columns whose names are compared with those that have a use
 # what other programs call a column
 USUAL_NAMES = {
     "path": ("file", "filename", "file_name", "filepath", "image", "image_path"),
@@ -104,18 +105,21 @@ def open_table(
 
 
 def read_whole_table(
-    path: Path, columns: Sequence[str], required: Sequence[str]
+    path: Path, columns: Sequence[str], required: Sequence[str], most: int = MOST_ROWS
 ) -> tuple[Table, list[tuple[int, dict[str, str]]]]:
     """A small table at once.
 
     Args:
         path, columns, required: as in ``open_table``.
+        most: rows that it may have; those beyond are a problem, and are not read.
 
     Returns:
         The table with all its problems, and of each row its line and its text by column ("" for an empty cell).
     """
     table = open_table(path, columns, required)
-    rows = [(line, ["" if cell is None else str(cell) for cell in cells]) for line, cells in table]
+    rows = [(line, ["" if cell is None else str(cell) for cell in cells]) for line, cells in islice(table, most)]
+    if len(rows) == most and next(iter(table), None) is not None:
+        table.problems.append(Problem(f"more than {most:,} rows", str(path), "remove the others"))
     return table, [(line, dict(zip(table.header, texts, strict=True))) for line, texts in rows]
 
 
@@ -171,7 +175,7 @@ def _is_plain(kind: Any) -> bool:
 def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
     """The header's row first, without cells; then every row that has as many cells as the header."""
     path = table.path
-    line = 1
+    line, blank = 1, 0
     try:
         with io.TextIOWrapper(_binary(path), encoding="utf-8-sig", newline="") as file:
             lines = _lines(file)
@@ -183,6 +187,9 @@ def _csv_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:
             for cells in reader:
                 first, line = line, reader.line_num + 1
                 if not any(cell and not cell.isspace() for cell in cells):
+                    blank += 1
+                    if blank > MOST_BLANK:
+                        raise csv.Error(f"more than {MOST_BLANK:,} lines without a cell")
                     continue
                 if not table.header:
                     table.header = [cell.strip() for cell in cells]
@@ -265,7 +272,7 @@ def _header_problems(
 def similar_columns(name: str, header: Sequence[str]) -> list[str]:
     """The column that ``name`` may be meant by, if any: spelled nearly so, or a usual name for the same."""
     usual = [column for column in header if column.lower() in USUAL_NAMES.get(name, ())]
-    return difflib.get_close_matches(name, header, n=1, cutoff=0.6) or usual[:1]
+    return difflib.get_close_matches(name, header[:COMPARED], n=1, cutoff=0.6) or usual[:1]
 
 
 def _with_commas(path: Path, mark: str) -> str:

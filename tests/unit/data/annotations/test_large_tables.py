@@ -128,3 +128,32 @@ def test_a_wide_table_of_zeros_is_read(tmp_path: Path, file: str) -> None:
         zeros = [1, *[0] * (rows - 1)]
         pq.write_table(pa.table({"path": path} | dict.fromkeys(names, zeros)), tmp_path / file, compression="zstd")
     assert len(read(DataFolder(tmp_path), Ingest(labels=file)).rows) == rows
+
+
+SLOW: dict[str, dict[str, Callable[[], bytes]]] = {
+    "labels that no class list has": {
+        "labels.csv": lambda: ("path,labels\n" + "".join(f"{n}.jpg,class{n}x\n" for n in range(20_000))).encode(),
+        "classes.csv": lambda: ("name\n" + "".join(f"class {n}\n" for n in range(20_000))).encode(),
+    },
+    "columns spelled nearly like labels": {
+        "labels.csv": lambda: (",".join(f"slebal{n:x}" for n in range(700_000)) + "\na\n").encode(),
+    },
+    "lines without a cell": {"labels.csv": lambda: b"path,labels\na.jpg,cat\n" + b"\n" * 60_000_000},
+    "lines of commas": {"labels.csv": lambda: b"path,labels\na.jpg,cat\n" + b",\n" * 30_000_000},
+    "a million classes": {
+        "labels.csv": lambda: b"path,labels\na.jpg,cat\n",
+        "classes.csv": lambda: ("name\ncat\n" + "".join(f"class {n}\n" for n in range(1_000_000))).encode(),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_what_is_compared_or_passed_over_is_bounded(tmp_path: Path, name: str) -> None:
+    for file, make in SLOW[name].items():
+        (tmp_path / file).write_bytes(make())
+    done = bounded(lambda: refuse(tmp_path, "labels.csv"))
+    assert done.kind == "refused", done
+    assert done.has_three_parts
+    assert done.seconds < 15, done
+    assert done.megabytes < 300
