@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capnet.contracts.parquet import DAMAGED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from capnet.serving.engine import Served
 
 FIRST = ["path", "labels", "fault"]  # columns of the table
+PART_ROW = 16_384  # bytes of an image in a part beside its scores: a path and a fault
 SCORE = "score "  # columns of the table, before the class's name
 GROUP_ROWS = 8192  # images in a row group of Parquet: small enough for memory, large enough to be read fast
 
@@ -156,6 +158,37 @@ def _detections(name: str, fault: str, row: Any, served: Served) -> Mapping[str,
         return {"file": name, "detections": []}
     box = {"category": "1", "conf": labels[0][1], "bbox": [0.0, 0.0, 1.0, 1.0]}
     return {"file": name, "detections": [box | {"classifications": [list(item) for item in labels]}]}
+
+
+def is_part(path: Path, names: Sequence[str], classes: int) -> bool:
+    """Whether a file holds the scores of these images: one that is damaged is written again.
+
+    Args:
+        path: of a part, as ``predict`` saves it.
+        names: of its images, in order.
+        classes: number of scores of each image without a fault.
+    """
+    if not path.is_file():
+        return False
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+            most = len(names) * (PART_ROW + 8 * classes) + PART_ROW
+            if file.metadata.num_rows != len(names) or sum(group.total_byte_size for group in groups) > most:
+                return False
+            part = file.read(["path", "fault", "scores"])
+    except (*DAMAGED, ValueError):
+        return False
+    if part.num_columns != 3:
+        return False
+    scores, faults = part["scores"], part["fault"].to_pylist()
+    is_floats = pa.types.is_list(scores.type) and pa.types.is_floating(scores.type.value_type)
+    if part["path"].to_pylist() != list(names) or not all(isinstance(fault, str) for fault in faults):
+        return False
+    if not is_floats:
+        return pa.types.is_null(scores.type) and all(faults)
+    expected = [None if fault else classes for fault in faults]
+    return bool(pc.list_value_length(scores).to_pylist() == expected)
 
 
 def is_output(path: Path) -> bool:

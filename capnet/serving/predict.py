@@ -21,7 +21,7 @@ from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.errors import ConfigError, DataError, counted, some
 from capnet.progress import Advance, bar
-from capnet.serving.output import FORMATS, Writer, is_output
+from capnet.serving.output import FORMATS, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def predict(
     writer = format_of(out)
     with parts_of(out, _key(served.identity, source, part)) as folder:
         paths = [folder / f"{start:012}.parquet" for start in range(0, len(source.names), part)]
-        missing = [number for number, path in enumerate(paths) if not path.is_file()]
-        chunks = [source.names[number * part : (number + 1) * part] for number in missing]
+        every = [source.names[start : start + part] for start in range(0, len(source.names), part)]
+        missing = [n for n, path in enumerate(paths) if not is_part(path, every[n], len(served.names))]
+        chunks = [every[number] for number in missing]
         total = sum(map(len, chunks))
         with bar("predict", len(source.names)) as advance:
             advance(len(source.names) - total)

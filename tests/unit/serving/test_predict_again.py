@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -185,3 +186,39 @@ def test_a_second_call_for_the_same_file_is_refused_while_the_first_one_runs(
     monkeypatch.undo()
     predict(served, "m", list_images(str(folder / "camera 1")), out, part=2)
     assert sorted(path.name for path in tmp_path.glob("*out.csv*")) == ["out.csv"]
+
+
+def table(**columns: object) -> bytes:
+    return pd.DataFrame(columns).to_parquet()
+
+
+DAMAGED_PARTS = {
+    "no bytes": b"",
+    "a beginning": b"PAR1",
+    "other columns": table(a=[1, 2]),
+    "other images": table(path=["x", "y"], fault=["", ""], scores=[[0.1] * 4] * 2),
+    "scores of other classes": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1], [0.1]]),
+    "scores of text": table(path=["{0}", "{1}"], fault=["", ""], scores=[["x"] * 4] * 2),
+    "faults that are numbers": table(path=["{0}", "{1}"], fault=[1, 2], scores=[[0.1] * 4] * 2),
+    "a bomb": table(path=["x" * 1000] * 1_000_000, fault=[""] * 1_000_000, scores=[None] * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_PARTS)
+def test_a_damaged_part_is_scored_again(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = list_images(str(folder))
+    predict(served, "m", source, tmp_path / "whole.csv", part=2)
+    first, second = source.names[:2]
+    monkeypatch.setattr(prediction, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        predict(served, "m", source, tmp_path / "out.csv", part=2)
+    monkeypatch.undo()
+    content = DAMAGED_PARTS[name]
+    if b"{0}" in content:
+        frame = pd.read_parquet(io.BytesIO(content))
+        content = frame.assign(path=[first, second]).to_parquet()
+    (tmp_path / ".out.csv.parts" / "000000000000.parquet").write_bytes(content)
+    predict(served, "m", source, tmp_path / "out.csv", part=2)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
