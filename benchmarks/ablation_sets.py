@@ -104,9 +104,9 @@ class Set:
         plain = Trainer(params, classes, LabelGraph(torch.eye(len(classes)), self.text, {}), towers, machine, folder)
         counts = (plain.labels(self.rows["train"]).targets).sum(dim=0).tolist()
         self.classes: Classes = classes.with_counts(counts, params.split.buckets)
-        random = plain.transform(params.train.views)
-        crops = plain.features(frame, plain.transform(), name)[:]
-        features = torch.cat([crops, plain.features(frame, random, f"{name} (random views)")[:]], dim=1)
+        random = plain.features.transform(params.train.views)
+        crops = plain.features.pooled(frame, plain.features.transform(), name)[:]
+        features = torch.cat([crops, plain.features.pooled(frame, random, f"{name} (random views)")[:]], dim=1)
         self.crops = {part: features[rows, : params.tte.views] for part, rows in parts.items()}
         self.views = {part: features[rows] for part, rows in parts.items() if part != "test"}
         self.units = unit_codes(self.rows["test"]["group"].astype(object).tolist())

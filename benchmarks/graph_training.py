@@ -128,8 +128,8 @@ def scores(
     train, test = (data.rows.iloc[part].reset_index(drop=True) for part in (data.train, data.test))
     views = crops = None  # of a tower with adapters in its blocks, which is trained on the images themselves
     if not towers.image.blocks:
-        crops = first.features(data.rows, first.transform(), data.name)[:]
-        random = first.features(data.rows, first.transform(params.train.views), data.name)[:]
+        crops = first.features.pooled(data.rows, first.features.transform(), data.name)[:]
+        random = first.features.pooled(data.rows, first.features.transform(params.train.views), data.name)[:]
         views = torch.cat([crops, random], dim=1)[data.train]
         crops = crops[data.test]
     scores_by_row: dict[str, list[np.ndarray]] = {}

@@ -197,19 +197,19 @@ def _features(
     under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs. Where only a
     tower's last blocks are trained, the second are the tokens [row, view, token, width] before these.
     """
-    settings, test_time = trainer.params.train, trainer.transform()
+    settings, test_time = trainer.params.train, trainer.features.transform()
     frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
     plain = views = val_plain = None
     if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
-        plain = trainer.features(rows, test_time, "training")
+        plain = trainer.features.pooled(rows, test_time, "training")
     if frozen and plain is not None:
-        random = trainer.features(rows, trainer.transform(settings.views), "training (random views of)")
+        random = trainer.features.pooled(rows, trainer.features.transform(settings.views), "training (random views of)")
         views = join_views([plain, random])
     elif model.blocks_behind_tokens:
-        transforms = [test_time, trainer.transform(settings.views)]
-        views = trainer.tokens(rows, transforms, model.blocks_behind_tokens, "training")
+        transforms = [test_time, trainer.features.transform(settings.views)]
+        views = trainer.features.tokens(rows, transforms, model.blocks_behind_tokens, "training")
     if len(val) and (frozen or blended):
-        val_plain = trainer.features(val, test_time, "validation")
+        val_plain = trainer.features.pooled(val, test_time, "validation")
     return plain, views, val_plain
 
 

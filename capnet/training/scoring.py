@@ -85,15 +85,16 @@ def _features(
         return
     both = plain is None and model.needs_plain_features
     if model.blocks_behind_tokens and not both:
-        alone = replace(trainer, process_group=SINGLE_PROCESS)  # only the main process scores: nobody else would wait
-        tokens = alone.tokens(rows, [trainer.transform()], model.blocks_behind_tokens, what)
+        # only the main process scores: nobody else would wait
+        alone = replace(trainer.features, process_group=SINGLE_PROCESS)
+        tokens = alone.tokens(rows, [trainer.features.transform()], model.blocks_behind_tokens, what)
         for start in range(0, len(rows), BATCH_OF_TOKENS):
             some = tokens[start : start + BATCH_OF_TOKENS].to(trainer.machine.device)  # [image, view, token, width]
-            adapted = trainer.pooled_of_tokens(model, some.flatten(0, 1)).view(*some.shape[:2], -1)
+            adapted = trainer.features.pooled_of_tokens(model, some.flatten(0, 1)).view(*some.shape[:2], -1)
             yield adapted, adapted if plain is None else plain[start : start + BATCH_OF_TOKENS]
         return
     encode = passes(model.pooled, *([partial(model.pooled, adapted=False)] if both else []))
-    transform, threads = trainer.transform(), trainer.params.runtime.threads
+    transform, threads = trainer.features.transform(), trainer.params.runtime.threads
     start = 0
     for part in without_faults(
         stream(encode, transform.items(rows), trainer.root, transform, trainer.machine, threads, len(rows)),

@@ -19,10 +19,7 @@ from torch import Tensor
 
 from capnet.config import Loss, Params
 from capnet.contracts import Classes, LabelGraph, label_matrix
-from capnet.data.images.features import pooled_features
-from capnet.data.images.stored_features import Features, StoredFeatures, join_views
-from capnet.data.images.transform import Transform
-from capnet.errors import ConfigError
+from capnet.data.images.stored_features import Features
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
@@ -35,6 +32,7 @@ from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, Train
 from capnet.training.late_losses import LateLosses
 from capnet.training.optimiser import make_optimiser, make_schedule
 from capnet.training.samplers import batches
+from capnet.training.tower_features import TowerFeatures
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[CapNet], dict[str, float]]
@@ -93,72 +91,10 @@ class Trainer:
         targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
         return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
 
-    def transform(self, random_views: int = 0) -> Transform:
-        """The test-time views of an image, or that many random ones."""
-        p, tte, seed = self.towers.preprocess, self.params.tte, self.params.runtime.seed
-        views = None if random_views else tte
-        return Transform(p.size, p.mean, p.std, p.interpolation, views, random_views, seed, tte.resize, tte.decode)
-
-    def features(self, rows: pd.DataFrame, transform: Transform, what: str) -> StoredFeatures:
-        """Features of rows in the tower without adapters, from the feature store.
-
-        Args:
-            rows: with ``path`` and ``sha256``.
-            transform: the views.
-            what: names the rows in the log.
-
-        Returns:
-            [row, view, pooled].
-        """
-        return self._stored(self.towers.image.pooled, "", rows, transform, what)
-
-    def tokens(self, rows: pd.DataFrame, transforms: Sequence[Transform], blocks: int, what: str) -> StoredFeatures:
-        """Tokens [row, view, token, width] before the image tower's last ``blocks`` blocks, from the feature store.
-
-        Args:
-            rows, what: as in ``features``.
-            transforms: the views of all of these.
-
-        Raises:
-            ConfigError: they need more than the feature store may hold.
-        """
-        tower, size, device = self.towers.image, self.towers.preprocess.size, self.machine.device
-        with torch.no_grad():
-            one = tower.tokens(torch.zeros(1, 3, size, size, device=device), blocks)
-        gigabytes = 2e-9 * one.numel() * rows["sha256"].nunique() * sum(item.views for item in transforms)
-        if gigabytes > self.params.runtime.feature_gigabytes:
-            raise ConfigError(
-                f"the tokens of {len(rows)} {what} images take {gigabytes:.1f} GB, and runtime.feature_gigabytes is"
-                f" {self.params.runtime.feature_gigabytes:g}",
-                "train.adapter.blocks",
-                "raise runtime.feature_gigabytes, lower train.views, or set train.adapter.blocks: 0",
-            )
-        before = f" before {blocks} blocks"
-        function = partial(tower.tokens, blocks=blocks)
-        return join_views([self._stored(function, before, rows, item, f"{what} (tokens of)") for item in transforms])
-
-    def pooled_of_tokens(self, model: CapNet, tokens: Tensor) -> Tensor:
-        """Pooled features [image, pooled] of ``tokens`` [image, token, width] in ``model``."""
-        with self.machine.autocast():
-            stream = tokens.bfloat16() if self.machine.bf16 else tokens  # as the blocks before left it
-            return model.towers.image.pooled_of_tokens(stream, model.blocks_behind_tokens).float()
-
-    def _stored(
-        self, function: Callable[[Tensor], Tensor], before: str, rows: pd.DataFrame, transform: Transform, what: str
-    ) -> StoredFeatures:
-        group, towers, machine, threads = self.process_group, self.towers, self.machine, self.params.runtime.threads
-        weights, concurrent = towers.feature_key + before, towers.image.is_convolutional
-
-        def compute(rows: pd.DataFrame, what: str) -> StoredFeatures:
-            return pooled_features(function, weights, rows, self.root, transform, machine, threads, what, concurrent)
-
-        if group.size == 1:
-            return compute(rows, what)
-        own = compute(rows.iloc[group.share(np.arange(len(rows)))], what)  # in use, so that nobody removes it
-        group.wait()
-        everything = compute(rows, f"{what} (where processes share no state folder)")
-        del own
-        return everything
+    @cached_property
+    def features(self) -> TowerFeatures:
+        """What the towers give for the images of this data set."""
+        return TowerFeatures(self.params, self.towers, self.machine, self.root, self.process_group)
 
     def fit(
         self,
@@ -249,9 +185,9 @@ class Trainer:
     def _images(self, model: CapNet, rows: pd.DataFrame, views: Features | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
         if views is not None:
-            finished = None if model.tower_is_frozen else partial(self.pooled_of_tokens, model)
+            finished = None if model.tower_is_frozen else partial(self.features.pooled_of_tokens, model)
             return CachedFeatures(views, machine.device, runtime.seed, finished)
-        transform = replace(self.transform(random_views=1), reduce=REDUCED)
+        transform = replace(self.features.transform(random_views=1), reduce=REDUCED)
         return DecodedImages(model, rows, self.root, transform, machine, runtime.seed, runtime.threads)
 
     def step(

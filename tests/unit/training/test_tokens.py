@@ -73,7 +73,7 @@ def make_trainer(folder: Path, precision: str = "fp32", **runtime: float) -> Tra
 
 
 def transforms(fitted: Trainer) -> list[trainer.Transform]:
-    return [fitted.transform(), fitted.transform(fitted.params.train.views)]
+    return [fitted.features.transform(), fitted.features.transform(fitted.params.train.views)]
 
 
 class Direct:
@@ -97,7 +97,7 @@ class Direct:
 
 def fit(fitted: Trainer, rows: pd.DataFrame, folder: Path) -> tuple[CapNet, Fit]:
     model = fitted.new_model()
-    views = fitted.tokens(rows, transforms(fitted), model.blocks_behind_tokens, "training")
+    views = fitted.features.tokens(rows, transforms(fitted), model.blocks_behind_tokens, "training")
     return model, fitted.fit(model, rows, views, folder)
 
 
@@ -134,7 +134,7 @@ def test_images_go_through_the_first_blocks_once_whatever_the_epochs(
     assert first.history == second.history
     assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
     views = torch.stack(
-        [fitted.transform().tensor(fitted.root, *row) for row in rows.iloc[:6][["path", "sha256"]].to_numpy()]
+        [fitted.features.transform().tensor(fitted.root, *row) for row in rows.iloc[:6][["path", "sha256"]].to_numpy()]
     )
     whole = fitted.new_model()
     whole.load_trained(first.tensors, "")
@@ -146,7 +146,7 @@ def test_images_go_through_the_first_blocks_once_whatever_the_epochs(
 def test_tokens_that_the_store_may_not_hold_are_refused_with_their_size(rows: pd.DataFrame, tmp_path: Path) -> None:
     fitted = make_trainer(tmp_path, feature_gigabytes=1e-4)
     with pytest.raises(ConfigError, match=r"20 training images take 0\.0 GB.*is 0\.0001") as caught:
-        fitted.tokens(rows, transforms(fitted), 1, "training")
+        fitted.features.tokens(rows, transforms(fitted), 1, "training")
     assert "train.views" in str(caught.value)
     assert not list(state_dir("features").rglob("*.arrow"))
 
