@@ -59,9 +59,9 @@ def split_and_save(params: Params, out: Path, split: Run) -> dict[str, float]:
     from capnet.data.splits.reference import read_split_reference, reference_text
 
     path = reference_file("split.reference", params.split.reference, "reference/split.csv")
-    read_split_reference(str(path))  # another table is not written over
+    before = read_split_reference(str(path))  # another table is not written over
     figures = split(params)
-    replace_file(path, reference_text(read_split(out / "split.parquet")))
+    replace_file(path, reference_text(read_split(out / "split.parquet"), before))
     click.echo(f"split: wrote {path}; commit it, so that test images stay test images when others are added")
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,13 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
             raise ContractError(what, "labels of the split or the manifest", todo)
         matrix[np.repeat(np.arange(len(lists)), lengths), columns] = True
     return matrix
+
+
+def hashed_groups(groups: Iterable[object]) -> list[str]:
+    """Groups as they travel: they may be patients, and only equality matters. "" where there is no group."""
+    return [
+        hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else "" for value in groups
+    ]
 
 
 def unit_codes(groups: Iterable[object]) -> np.ndarray:

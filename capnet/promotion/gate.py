@@ -4,7 +4,6 @@ has seen.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from capnet.contracts import (
     SEEN_COLUMNS,
     Classes,
     check_schema,
+    hashed_groups,
     label_matrix,
     read_gate_rows,
     read_json,
@@ -90,19 +90,14 @@ def gate_scores(split: Path, evaluation: Path, classes: Classes, content_hash: s
     table = read_split(split / "split.parquet")
     rows = table[table["split"] == "test"].reset_index(drop=True)
     test = rows[["sha256", "labels", "unknown"]].assign(
-        group=_hashed(rows["group"]), scores=served_test_scores(evaluation / "predictions.parquet", rows)
+        group=hashed_groups(rows["group"]), scores=served_test_scores(evaluation / "predictions.parquet", rows)
     )
     others = table[table["split"].isin(("train", "val"))]
     items = [{"name": item.name, "bucket": item.bucket, "critical": item.critical} for item in classes.items]
     about = {"schema": SCHEMA, "classes": items} | ({"content_hash": content_hash} if content_hash else {})
-    return GateScores(about, test, others[["sha256"]].assign(group=_hashed(others["group"])).reset_index(drop=True))
-
-
-def _hashed(groups: pd.Series) -> list[str]:
-    """Groups may be patients: only equality matters, so only a hash travels."""
-    return [
-        hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else "" for value in groups
-    ]
+    return GateScores(
+        about, test, others[["sha256"]].assign(group=hashed_groups(others["group"])).reset_index(drop=True)
+    )
 
 
 def write_gate(folder: Path, scores: GateScores) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from scipy.sparse import csr_array
 from capnet.config import Split
 from capnet.contracts import SPLITS, unit_codes
 from capnet.data.splits.long_tail import LongTailedDraw, exponential_curve, long_tailed_draw, reference_curve
-from capnet.data.splits.reference import kept
+from capnet.data.splits.reference import NOTHING, TEST, Reference, kept
 from capnet.data.splits.stratify import stratified_holdout
 from capnet.errors import ConfigError, DataError, Problem
 
@@ -43,7 +42,7 @@ def assign_splits(
     labels: csr_array | np.ndarray,
     settings: Split,
     published: tuple[Sequence[str], Sequence[str]] = ((), ()),
-    reference: Mapping[str, str] = MappingProxyType({}),
+    reference: Reference = NOTHING,
 ) -> Assignment:
     """Give the rows of ``frame`` (manifest columns, ascending image_id) their splits.
 
@@ -51,14 +50,15 @@ def assign_splits(
     groups that have no split. A row given as train may be left out by the Pareto draw or a published list, or become a
     validation row where rows without a split do not suffice; it is never a test row. With no test rows given,
     ``test_share`` of the rows without a split is held out before train is drawn, so test keeps the natural
-    distribution. Where a reference knows images, they stay in or out of test, and new rows fill up the share of all.
+    distribution. Where a reference knows images or groups, they stay in or out of test, and new rows fill up the share
+    of all.
 
     Args:
         frame: manifest columns, ascending image_id.
         labels: known positives, sparse or dense bool [row, class].
         settings: the section ``split``.
         published: image ids of the published train and test list; empty where there is none.
-        reference: train or test, by image id, of an earlier split; not asked where test rows are given or published.
+        reference: images and groups of an earlier split; not asked where test rows are given or published.
 
     Raises:
         DataError: train or test would be empty, or a list contradicts given splits.
@@ -79,12 +79,20 @@ def assign_splits(
         followed = _follow_groups(split, groups)
     test_source = "given" if (split == "test").any() else "share"
     test_source = "published" if listed_test else test_source
-    test_kept = 0
+    test_kept, warnings = 0, list[str]()
     if test_source == "share":
-        old, new = kept(frame["image_id"], groups, split == FREE, reference)
+        old, new = kept(frame, groups, split == FREE, reference)
         test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
         split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
         split[old] = "test"
+        listed = {image for image, name in reference.images.items() if name == TEST}
+        absent = len(listed - position.keys())
+        if 2 * absent > len(listed) and 2 * int(new.sum()) > len(frame):
+            warnings.append(
+                f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
+                " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
+                " without the ending into the column image_id"
+            )
     in_list = set(listed_test)
     test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
 
@@ -105,7 +113,6 @@ def assign_splits(
             val = _from_train(train, given_split, labels, groups, settings)
         elif source == "pool":
             val = _from_pool(train, split, labels, groups, settings)
-    warnings = []
     if not len(val) and source != "none":
         too_large = _too_large(groups[train], settings.validation.share, "split.validation.share")
         why = f" ({too_large})" if too_large and source == "train" else ""

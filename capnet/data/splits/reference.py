@@ -1,82 +1,115 @@
-"""The file in git that says which images are test images already: they stay it when images are added."""
+"""The file in git that says which images and groups are in test already: they stay it when images are added."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from capnet.contracts import csv_text
+from capnet.contracts import csv_text, hashed_groups
 from capnet.errors import ConfigError
 from capnet.inline import text_and_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADER = ("image_id", "split")
+HEADER = ("image_id", "split", "group")
+OLD_HEADER = HEADER[:2]  # of files from before groups were remembered
 TRAIN, TEST = "train", "test"  # train: also the validation rows, which are drawn anew each time
 
 
-def reference_text(table: pd.DataFrame) -> str:
-    """The file's content for a split: image ids in order, each train or test.
+@dataclass(frozen=True)
+class Reference:
+    """train or test, by image id; and the hash of the group that an image was in, by image id, "" for none."""
+
+    images: Mapping[str, str] = field(default_factory=dict)
+    group_of: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """train or test, by hash of the group; test where its images were in both."""
+        ordered = sorted(self.images.items(), key=lambda item: item[1] == TEST)
+        return {group: split for image, split in ordered if (group := self.group_of[image])}
+
+
+NOTHING = Reference()
+
+
+def _short(groups: pd.Series) -> list[str]:
+    """Hashed groups: half of the letters, since the file travels as a setting, and equal ones only share a split."""
+    return [group[:8] for group in hashed_groups(groups)]
+
+
+def reference_text(table: pd.DataFrame, before: Reference) -> str:
+    """The file's content for a split: image ids in order, each train or test, with its hashed group.
 
     Args:
-        table: columns image_id and split.
+        table: columns image_id, split and group.
+        before: what the file holds; images that ``table`` does not have stay in it.
     """
-    rows = ((image, TEST if split == TEST else TRAIN) for image, split in table[list(HEADER)].to_numpy())
-    return csv_text(HEADER, sorted(rows))
+    rows = {image: (image, split, before.group_of[image]) for image, split in before.images.items()}
+    groups = _short(table["group"])
+    for image, split, group in zip(table["image_id"], table["split"], groups, strict=True):
+        rows[image] = (image, TEST if split == TEST else TRAIN, group)
+    return csv_text(HEADER, sorted(rows.values()))
 
 
-def read_split_reference(setting: str) -> dict[str, str]:
-    """Which images are in test already, and which are not.
+def read_split_reference(setting: str) -> Reference:
+    """Which images and groups are in test already, and which are not.
 
     Args:
         setting: ``split.reference``: a path, or the file's content.
 
     Returns:
-        train or test, by image id; nothing where there is no such file.
+        What the file holds; nothing where there is no such file.
 
     Raises:
         ConfigError: it is no such table.
     """
     text, path = text_and_path(setting, "split.reference") if setting else (None, Path())
     if text is None:
-        return {}
+        return NOTHING
     todo = "write it anew with `capnet split --save-reference`"
     try:
         rows = list(csv.reader(io.StringIO(text), strict=True))
     except csv.Error as error:
         raise ConfigError(f"no CSV: {error}", str(path), todo) from None
-    if not rows or tuple(rows[0]) != HEADER:
+    if not rows or tuple(rows[0]) not in (HEADER, OLD_HEADER):
         raise ConfigError(f"its first line is not {','.join(HEADER)}", str(path), todo)
-    found: dict[str, str] = {}
+    images, group_of = dict[str, str](), dict[str, str]()
     for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(HEADER) or row[1] not in (TRAIN, TEST) or row[0] in found:
-            repeated = len(row) == len(HEADER) and row[0] in found
+        if len(row) != len(rows[0]) or row[1] not in (TRAIN, TEST) or row[0] in images:
+            repeated = len(row) == len(rows[0]) and row[0] in images
             what = "an image id that is there already" if repeated else "no id and train or test"
             raise ConfigError(what, f"{path}, line {number}", todo)
-        found[row[0]] = row[1]
-    return found
+        images[row[0]], group_of[row[0]] = row[1], "".join(row[2:])
+    return Reference(images, group_of)
 
 
 def kept(
-    image_ids: pd.Series, groups: np.ndarray, free: np.ndarray, reference: Mapping[str, str]
+    frame: pd.DataFrame, groups: np.ndarray, free: np.ndarray, reference: Reference
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which rows stay in test, and which are new.
 
     Args:
-        image_ids: of all rows.
-        groups: int [row]; a group goes as a whole where one of its images is known, and to test before train.
+        frame: columns image_id and group of all rows.
+        groups: int [row]; a group goes as a whole where one of its images is known, and to test before train. Where
+            none is, it goes where its images were when the reference was written.
         free: bool [row], rows without a given split.
-        reference: train or test, by image id.
+        reference: of an earlier split.
 
     Returns:
         bool [row]: test rows, and rows of which neither they nor their group are known.
     """
-    known = image_ids.map(reference).to_numpy(dtype=object)
-    test = free & np.isin(groups, groups[known == TEST])
-    return test, free & ~test & ~np.isin(groups, groups[known == TRAIN])
+    known = frame["image_id"].map(reference.images).to_numpy(dtype=object)
+    test, train = (np.isin(groups, groups[known == split]) for split in (TEST, TRAIN))
+    remembered = reference.groups
+    former = np.array([remembered.get(group) for group in _short(frame["group"])], dtype=object)
+    replaced = ~test & ~train
+    test, train = test | (replaced & (former == TEST)), train | (replaced & (former == TRAIN))
+    return free & test, free & ~test & ~train

@@ -159,7 +159,7 @@ def test_a_saved_split_is_kept_and_grows(place: Path) -> None:
     add_images(place, 100)
     first = run_split()
     assert run_split("--save-reference") == first
-    assert (place / "reference/split.csv").read_text().startswith("image_id,split\np000,")
+    assert (place / "reference/split.csv").read_text().startswith("image_id,split,group\np000,")
     add_images(place, 140)
     second = run_split()
     assert first < second
@@ -187,4 +187,4 @@ def test_a_pipeline_takes_the_file_along(place: Path) -> None:
     add_images(place, 40)
     test = run_split("--save-reference")
     setting = with_files(parse({"register": {"policy": str(POLICY)}})).split.reference
-    assert {name for name, split in read_split_reference(setting).items() if split == "test"} == test
+    assert {name for name, split in read_split_reference(setting).images.items() if split == "test"} == test

@@ -11,16 +11,16 @@ from unit.data.splits.test_assign import check, table
 
 from capnet.config import Split
 from capnet.data.splits.assign import Assignment, assign_splits
-from capnet.data.splits.reference import read_split_reference, reference_text
+from capnet.data.splits.reference import NOTHING, Reference, read_split_reference, reference_text
 from capnet.errors import ConfigError
 from capnet.inline import TEXT
 
 
-def saved(frame: pd.DataFrame, found: Assignment) -> dict[str, str]:
+def saved(frame: pd.DataFrame, found: Assignment, before: Reference = NOTHING) -> Reference:
     """What the file says of a split, through its text."""
     rows = [(row, name) for name in ("train", "val", "test") for row in getattr(found, name)]
-    ids = [frame["image_id"].iloc[row] for row, _ in rows]
-    text = reference_text(pd.DataFrame({"image_id": ids, "split": [name for _, name in rows]}))
+    table = frame.iloc[[row for row, _ in rows]].assign(split=[name for _, name in rows])
+    text = reference_text(table, before)
     return read_split_reference(TEXT + text)
 
 
@@ -35,10 +35,11 @@ def test_test_images_stay_and_new_ones_fill_up_the_share(groups: int, added: int
     found = assign_splits(everything, labels, Split(), reference=reference)
     rows = check(everything, found)
     test = {everything["image_id"].iloc[row] for row in rows["test"]}
-    assert {name for name, split in reference.items() if split == "test"} <= test
-    assert not {name for name, split in reference.items() if split == "train"} & test
-    known = set(everything["group"][everything["image_id"].isin(reference)].dropna())
-    new = [row not in reference and group not in known for row, group in everything[["image_id", "group"]].to_numpy()]
+    assert {name for name, split in reference.images.items() if split == "test"} <= test
+    assert not {name for name, split in reference.images.items() if split == "train"} & test
+    known = set(everything["group"][everything["image_id"].isin(reference.images)].dropna())
+    listed, pairs = reference.images, everything[["image_id", "group"]].to_numpy()
+    new = [row not in listed and group not in known for row, group in pairs]
     drawn = test & set(everything["image_id"][new])
     lacking = max(0, round(0.2 * 700) - found.test_kept)
     assert len(drawn) == min(lacking, sum(new)) or (groups and len(drawn) <= lacking)
@@ -51,7 +52,7 @@ def test_cameras_that_are_added_one_at_a_time_reach_test() -> None:
     """A camera is one group: larger than a fifth of what is added with it, and yet one that counts."""
     everything, labels = table(400, 4)
     everything["group"] = [f"camera {row // 20}" for row in range(400)]
-    known, reference = 200, {}
+    known, reference = 200, NOTHING
     while known <= 400:
         part = everything.iloc[:known].reset_index(drop=True)
         found = assign_splits(part, labels[:known], Split(), reference=reference)
@@ -73,7 +74,7 @@ def test_labels_may_change_and_images_may_go() -> None:
     reference = saved(everything, assign_splits(everything, labels, Split()))
     left = everything.iloc[:250]
     found = assign_splits(left, ~labels[:250], Split(), reference=reference)
-    test = [name for name in left["image_id"] if reference[name] == "test"]
+    test = [name for name in left["image_id"] if reference.images[name] == "test"]
     assert [left["image_id"].iloc[row] for row in sorted(found.test)] == test
 
 
@@ -84,6 +85,53 @@ def test_a_new_class_gets_test_images_from_the_new() -> None:
     wider[250:, -1] = True
     found = assign_splits(frame, wider, Split(), reference=reference)
     assert wider[found.test, -1].sum() == 10
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_group_stays_where_it_was_when_its_images_are_replaced(left: int) -> None:
+    """A patient whose earlier images are deleted, all or all but one, and who comes back with new ones."""
+    everything, labels = table(400, 6)
+    everything["group"] = [f"patient {row // 10}" for row in range(400)]
+    before = assign_splits(everything, labels, Split())
+    reference = saved(everything, before)
+    later = everything.copy()
+    replaced = [row for row in range(400) if row % 10 >= left]
+    later.loc[replaced, "image_id"] = [f"new {row:03d}" for row in replaced]
+    found = assign_splits(later, labels, Split(), reference=reference)
+    assert sorted(found.test) == sorted(before.test)
+    assert not found.warnings
+
+
+def test_an_image_that_is_known_counts_more_than_the_name_of_its_group() -> None:
+    """Bursts that are numbered anew: what was trained on does not become a test image by its number."""
+    everything, labels = table(200, 7)
+    everything["group"] = [str(row // 5) for row in range(200)]
+    before = assign_splits(everything, labels, Split())
+    again = everything.assign(group=[str((row // 5 + 7) % 40) for row in range(200)])
+    found = assign_splits(again, labels, Split(), reference=saved(everything, before))
+    assert sorted(found.test) == sorted(before.test)
+
+
+def test_a_file_without_groups_is_read_and_gets_them_when_it_is_saved() -> None:
+    old = read_split_reference(f"{TEXT}image_id,split\na,test\nb,train\n")
+    assert (old.images, old.groups) == ({"a": "test", "b": "train"}, {})
+    table = pd.DataFrame({"image_id": ["b", "c"], "split": ["val", "test"], "group": ["Jane Roe", None]})
+    text = reference_text(table, old)
+    assert "Jane Roe" not in text, "a group may be a patient"
+    new = read_split_reference(TEXT + text)
+    assert new.images == {"a": "test", "b": "train", "c": "test"}, "a is gone, and would be known if it came back"
+    assert list(new.groups.values()) == ["train"]
+
+
+def test_renamed_folders_are_named_as_the_cause_of_another_test_set() -> None:
+    everything, labels = table(200, 8)
+    reference = saved(everything, assign_splits(everything, labels, Split()))
+    renamed = everything.assign(image_id=[f"2024/{name}" for name in everything["image_id"]])
+    warnings = assign_splits(renamed, labels, Split(), reference=reference).warnings
+    assert [warning for warning in warnings if "40 of 40 test images of split.reference are not in the data" in warning]
+    assert "image_id" in warnings[0]
+    again = saved(renamed, assign_splits(renamed, labels, Split()), reference)
+    assert not assign_splits(renamed, labels, Split(), reference=again).warnings, "once it is written anew"
 
 
 def test_given_test_rows_are_all_there_is() -> None:
@@ -97,9 +145,10 @@ def test_given_test_rows_are_all_there_is() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("path,labels\na.jpg,fox\n", "first line is not image_id,split"),
-        ("", "first line is not image_id,split"),
+        ("path,labels\na.jpg,fox\n", "first line is not image_id,split,group"),
+        ("", "first line is not image_id,split,group"),
         ("image_id,split\na,test\nb\n", "line 3"),
+        ("image_id,split,group\na,test,\nb,test\n", "line 3"),
         ("image_id,split\na,val\n", "no id and train or test"),
         ("image_id,split\na,test\na,train\n", "an image id that is there already"),
         ('image_id,split\n"a,test\n', "no CSV"),
@@ -116,4 +165,4 @@ def test_another_table_is_refused(tmp_path: Path, text: str, what: str) -> None:
 
 
 def test_no_file_and_no_setting_know_nothing(tmp_path: Path) -> None:
-    assert read_split_reference(str(tmp_path / "none.csv")) == read_split_reference("") == {}
+    assert read_split_reference(str(tmp_path / "none.csv")) == read_split_reference("") == NOTHING
