@@ -29,6 +29,7 @@ from capnet.registry.markdown import LONGEST_TABLE, class_table, code, render, t
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 FEW = 10  # test positives below which an average precision says little; the evaluation gives no interval then
+HALF = 0.5  # precision and recall below which a critical class is called weak
 
 
 def card_texts(
@@ -162,7 +163,7 @@ def views_in_words(views: Mapping[str, Any]) -> str:
 
 def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str]]]:
     """(class, average precision, reasons), the lowest first: never learned, not measured, below half of the mean, few
-    test pictures, borrowed threshold, objective not reached.
+    test pictures, borrowed threshold, objective not reached; of critical classes, low precision and recall.
     """
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
     critical = {item.name for item in candidate.classes.items if item.critical}
@@ -186,6 +187,12 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
         wanted = objectives.get(name, objective)
         if name in unreached and wanted != "f1":
             reasons.append(f"{wanted} is not reached")
+        if name in critical:
+            given, seen = number(row.get("precision")), number(row.get("recall"))
+            if given is not None and given < HALF:
+                reasons.append(f"critical, and most labels that it gives are wrong: precision {percent(given)} %")
+            if seen is not None and seen < HALF:
+                reasons.append(f"critical, and most of its pictures are missed: recall {percent(seen)} %")
         if reasons:
             found.append((name, ap, reasons))
     return sorted(found, key=lambda item: (item[1] is not None, item[1] or 0.0))

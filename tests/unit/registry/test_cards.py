@@ -87,6 +87,13 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         for row in candidate.per_class
     ]
     assert ("cat", 0.2, ["below half of the mean of 50.0 %"]) in weak_classes(replace(candidate, per_class=rows))
+    poor = [dict(row) | {"precision": "0.03", "recall": "0.4", "positives": "40"} for row in candidate.per_class]
+    listed = {name: why for name, _, why in weak_classes(replace(candidate, per_class=poor))}
+    assert listed["cat"] == [
+        "critical, and most labels that it gives are wrong: precision 3.0 %",
+        "critical, and most of its pictures are missed: recall 40.0 %",
+    ]
+    assert "traffic light" not in listed, "it is not critical"
     never = [dict(row) | {"train_count": "0"} for row in candidate.per_class if row["class"] == "épée"]
     wanted = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
     assert weak_classes(wanted)[0][2] == [
