@@ -146,7 +146,7 @@ def check_names(number: str | None, target: str | None) -> None:
 
 def show_verdict(verdict: Verdict) -> None:
     fell = [f"fell most: {'; '.join(verdict.fell)}"] if verdict.fell and verdict.colour != "green" else []
-    for line in (*map(str, verdict.rules), *verdict.asks, *verdict.notes, *fell):
+    for line in dict.fromkeys((*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *fell)):
         click.echo(line)
     click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test images")
 

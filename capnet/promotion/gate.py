@@ -37,6 +37,7 @@ from capnet.promotion.verdict import (
     COVERAGE,
     CRITICAL,
     OTHER_CLASSES,
+    OTHER_LABELS,
     Rows,
     Rule,
     Verdict,
@@ -169,7 +170,7 @@ def gate_verdict(
             ours, before, again = of_shared_classes(candidate, champion, rescore)
             same = gate_verdict(ours, before, policy, again)
         rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
-        return Verdict((*uncovered, *rules), (*notes, note), True, len(own), fell=same.fell)
+        return Verdict((*uncovered, *rules), (note, *notes), True, len(own), fell=same.fell)
 
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
@@ -182,6 +183,7 @@ def gate_verdict(
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
     covered = _coverage(candidate.test[fresh], measured, policy)
+    notes[:0] = _relabelled(candidate.test[fresh], measured)
     rules = [*covered, *fewer_units(candidate.test[fresh], measured.test, policy), *rules]
     if not fresh.any():
         return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0)
@@ -249,6 +251,17 @@ def _coverage(compared: pd.DataFrame, champion: GateScores, policy: Policy) -> l
             policy,
         ),
     ]
+
+
+def _relabelled(compared: pd.DataFrame, champion: GateScores) -> list[str]:
+    """A note on pictures that count as not compared because their labels were changed; none where there are none."""
+    tested, found = _labels(_tested(champion)[0].test), _labels(compared)
+    changed = [key for key, labels in tested.items() if found.get(key, labels) != labels]
+    if not changed:
+        return []
+    if tested.keys() <= found.keys():
+        return [f"{OTHER_LABELS}: {len(changed)} of {len(tested)}"]
+    return [f"{len(changed)} of {len(tested)} test pictures of the champion have other labels now"]
 
 
 def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int]]]:

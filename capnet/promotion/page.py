@@ -38,8 +38,8 @@ START, RULE = "Verdict: ", "\n\n---\n\n"  # the opening of a description starts 
 def verdict_tags(
     version: ModelVersion, champion: ModelVersion | None, verdict: Verdict, policy: Policy
 ) -> dict[str, str]:
-    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason: a long list is
-    cut.
+    """What readers of the champion ask for, as tags; first rules that failed, then what needs a reason and why: a long
+    list is cut.
 
     Args:
         version: that the verdict is on.
@@ -50,10 +50,11 @@ def verdict_tags(
     first = [*verdict.broken, *verdict.likely, *verdict.uncovered]
     lines = [
         *map(str, verdict.broken),
+        *verdict.causes,
         *(f"{ASKS}{why}" for why in (*verdict.likely, *verdict.asks)),
         *map(str, verdict.uncovered),
         *(str(rule) for rule in verdict.rules if rule not in first),
-        *verdict.notes,
+        *(note for note in verdict.notes if note not in verdict.causes),
     ]
     return {
         VERDICT_POLICY: policy_tag(policy),

@@ -150,7 +150,8 @@ def promote(
         )
         raise GateError(problems=[*problems, last])
     open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
-    undecided = [Problem(text) for text in (*open_rules, *verdict.asks, *verdict.notes)]
+    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
+    undecided = [Problem(text) for text in reasons]
     if verdict.needs_reason and not reason.strip():
         why = "nothing compares this version with a champion"
         if verdict.uncovered:

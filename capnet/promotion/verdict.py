@@ -24,6 +24,8 @@ UNSEEN = 0.025  # chance at which a loss may stay unseen: the lower half of what
 REFUSED = 1e-6  # chance at which an equal model may be refused, by all rules of one comparison together
 ONE_GROUP = "all test pictures are of one group, so chance cannot be told from a difference"
 OTHER_CLASSES = "not comparable: the champion knows other classes"
+OTHER_LABELS = "all test pictures of the champion are tested on again, but the labels of some were changed"
+CAUSES = (OTHER_CLASSES, OTHER_LABELS)  # why too little is compared: notes that begin so
 LIKELY = "below what is allowed, but not beyond doubt"
 
 
@@ -81,6 +83,11 @@ class Verdict:
         return [rule for rule in self.rules if rule.name.startswith(COVERAGE) and rule.outcome != "pass"]
 
     @property
+    def causes(self) -> list[str]:
+        """The notes that say why too few of the champion's test pictures are compared, if that is known."""
+        return [note for note in self.notes if note.startswith(CAUSES)] if self.uncovered else []
+
+    @property
     def likely(self) -> list[Rule]:
         """The rules that this version probably breaks, but not beyond doubt."""
         return [rule for rule in self.rules if rule.note == LIKELY]
@@ -94,7 +101,7 @@ class Verdict:
         """What to do where a reason is needed."""
         options = "--reason ..." + (" --yes" if self.colour == "inconclusive" else "")
         todo = f"say in a sentence why this version must serve: `{options}`, it stays in the history"
-        if self.uncovered and not any(note.startswith(OTHER_CLASSES) for note in self.notes):
+        if self.uncovered and not self.causes:
             return f"test on the champion's pictures too and register again, or {todo}"
         return todo
 

@@ -167,6 +167,22 @@ def test_other_classes_cover_nothing() -> None:
     assert "`--reason ... --yes`" in verdict.advice
 
 
+def test_corrected_labels_are_named_as_the_cause_and_not_missing_pictures() -> None:
+    """People correct a tenth of the test labels: the same pictures are all tested on again."""
+    world = World(6, 1000, HARD)
+    champion, candidate = world.scores(world.theirs), world.scores(world.ours)
+    labels = [[0, 1, 2] if row < 100 else old for row, old in enumerate(candidate.test["labels"])]
+    corrected = replace(candidate, test=candidate.test.assign(labels=labels))
+    changed = sum(list(old) != new for old, new in zip(candidate.test["labels"][:100], labels[:100], strict=True))
+    verdict = gate_verdict(corrected, champion, POLICY)
+    all_there = "all test pictures of the champion are tested on again, but the labels of some were changed"
+    assert verdict.causes == [f"{all_there}: {changed} of 1000"]
+    assert verdict.advice.startswith("say in a sentence"), "all of the champion's pictures are there"
+    fewer = gate_verdict(replace(corrected, test=corrected.test.iloc[:900]), champion, POLICY)
+    assert fewer.notes[0] == f"{changed} of 1000 test pictures of the champion have other labels now"
+    assert fewer.advice.startswith("test on the champion's pictures too")
+
+
 def test_the_classes_that_fell_most_are_named_with_both_figures() -> None:
     world = World(9, 400, HARD)
     world.ours[:, 4] = world.ours[::-1, 4]

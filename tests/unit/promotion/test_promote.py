@@ -47,6 +47,22 @@ def test_better_in_the_mean_and_worse_in_the_tail_is_refused_with_rule_and_numbe
     assert moves(client) == [("promoted", "", "1", "green")]
 
 
+def test_a_renamed_class_is_the_first_thing_that_is_named(client: MlflowClient, tmp_path: Path) -> None:
+    scores = champion_scores(client)
+    promote(client, "1")
+    items = [item | {"name": item["name"].upper()} for item in scores.classes["classes"]]
+    renamed = submit(
+        client, replace(scores, classes=scores.classes | {"classes": items, "content_hash": BAD}), tmp_path
+    )
+    with pytest.raises(GateError) as caught:
+        promote(client, renamed)
+    assert str(caught.value).startswith("not comparable: the champion knows other classes (gone: Hund/Welpe, cat")
+    assert str(caught.value).count("the champion knows other classes") == 1
+    first = client.get_model_version("capnet", renamed).tags["verdict_rules"].splitlines()
+    assert first[0].startswith("not comparable: the champion knows other classes")
+    assert "coverage" in first[1]
+
+
 def test_a_refusal_that_no_class_fell_for_says_what_helps(client: MlflowClient) -> None:
     version = client.get_model_version("capnet", "1")
     high, wide = POLICY.model_copy(update={"minimum": Minimum(mAP=0.99)}), POLICY.model_copy(update={"coverage": 0.5})
