@@ -153,11 +153,9 @@ def promote(
     reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
     undecided = [Problem(text) for text in reasons]
     if verdict.needs_reason and not reason.strip():
-        why = "nothing compares this version with a champion"
-        if verdict.uncovered:
-            why = "too few of the champion's test pictures are compared"
-        elif verdict.likely:
-            why = "this version is probably worse than what is allowed"
+        few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
+        worse = "this version is probably worse than what is allowed" if verdict.likely else ""
+        why = " and ".join(filter(None, (worse, few))) or "nothing compares this version with a champion"
         raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
     if verdict.colour == "inconclusive" and not force and not confirm(verdict):
         todo = "look at both reports, then confirm with --yes, or measure on more test pictures"

@@ -196,6 +196,9 @@ def test_a_version_that_is_probably_worse_needs_a_reason(client: MlflowClient, t
     number = submit(client, candidate, tmp_path / "gate")
     with pytest.raises(GateError, match=r"probably worse than what is allowed, which needs --reason"):
         promote(client, number, lambda verdict: True)
+    fewer = replace(candidate, test=candidate.test.iloc[20:])
+    with pytest.raises(GateError, match=r"probably worse than what is allowed and too few of .+ which needs --reason"):
+        promote(client, submit(client, fewer, tmp_path / "fewer"), lambda verdict: True)
     click(client, number)
     with pytest.raises(GateError, match="a verdict that needs a reason: reason needed: inconclusive: mAP"):
         resolve(client, "models:/capnet@champion")
