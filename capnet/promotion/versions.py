@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from capnet.errors import ContractError
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, identity, refusal
 from capnet.tracking.database import sqlite_file
-from capnet.tracking.store import local_path, may_be_gone
+from capnet.tracking.store import local_path, may_be_gone, of_another_store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+
+log = logging.getLogger(__name__)
 
 
 def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -133,25 +136,43 @@ def has_files(client: MlflowClient, version: ModelVersion) -> bool:
 
 
 def require_files(client: MlflowClient, version: ModelVersion) -> None:
-    """Raise ContractError where a version that is to be champion, or to be loaded, has no files."""
+    """Raise ContractError where a version that is to be champion, or to be loaded, has no files; warn where a SQLite
+    store, which keeps absolute paths, was copied, and the files are those of the other store.
+    """
+    location = client.get_model_version_download_uri(version.name, version.version)
+    old, new, rest = _folders(client, location)
     if not has_files(client, version):
-        location = client.get_model_version_download_uri(version.name, version.version)
-        _refuse_moved(client, version, location)
+        _refuse_moved(version, location, old, new, rest)
         raise ContractError(
             f"the store has no files of {identity(version.name, version.version)}: they were deleted",
             location,
             "put them back, or register that model again (`capnet register --check`), or promote another version",
         )
+    database = sqlite_file(client.tracking_uri)
+    if old is not None and database is not None and of_another_store(old, database):
+        log.warning(
+            "the files of %s are read from %s: this store is a copy, and its earlier versions are those of the other."
+            " Keep that folder; what is trained and registered here is kept in %s",
+            identity(version.name, version.version),
+            old,
+            new,
+        )
 
 
-def _refuse_moved(client: MlflowClient, version: ModelVersion, location: str) -> None:
-    """Raise ContractError where a SQLite store, which keeps absolute paths, was moved, and the files with it."""
+def _folders(client: MlflowClient, location: str) -> tuple[Path | None, Path, Path]:
+    """Of a SQLite store: ``mlruns/`` as the store names it, as it is next to the database, and the path below; the
+    first is None for other stores and locations.
+    """
     database, folder = sqlite_file(client.tracking_uri), local_path(location)
     if database is None or folder is None or "mlruns" not in folder.parts:
-        return
+        return None, Path(), Path()
     depth = len(folder.parts) - folder.parts[::-1].index("mlruns")
-    old, new = Path(*folder.parts[:depth]), database.resolve().parent / "mlruns"
-    if (new / Path(*folder.parts[depth:]) / "MLmodel").is_file():
+    return Path(*folder.parts[:depth]), database.resolve().parent / "mlruns", Path(*folder.parts[depth:])
+
+
+def _refuse_moved(version: ModelVersion, location: str, old: Path | None, new: Path, rest: Path) -> None:
+    """Raise ContractError where a SQLite store was moved, and the files with it; folders as in ``_folders``."""
+    if old is not None and (new / rest / "MLmodel").is_file():
         link = f"mkdir -p {quote(str(old.parent))} && ln -s {quote(str(new))} {quote(str(old))}"
         raise ContractError(
             f"the files of {identity(version.name, version.version)} are in {new}, but the store names {old}: the"

@@ -136,7 +136,7 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
     if experiment and home and database:
         artifacts = local_path(experiment.artifact_location)
         foreign = artifacts and not artifacts.is_relative_to(home)
-        if artifacts and foreign and (not artifacts.exists() or _of_another_store(artifacts, database)):
+        if artifacts and foreign and (not artifacts.exists() or of_another_store(artifacts.parent, database)):
             client.rename_experiment(experiment.experiment_id, f"{settings.experiment} (artifacts were in {artifacts})")
             experiment = None
     if experiment:
@@ -152,10 +152,12 @@ def experiment_id(client: MlflowClient, settings: Register) -> str:
         return experiment.experiment_id
 
 
-def _of_another_store(artifacts: Path, database: Path) -> bool:
-    """Whether artifacts lie in ``mlruns/`` next to another database of the same name, of which this one is a copy."""
-    other = artifacts.parent.parent / database.name
-    return artifacts.parent.name == "mlruns" and other.is_file() and not other.samefile(database)
+def of_another_store(folder: Path, database: Path) -> bool:
+    """Whether a folder of artifacts is ``mlruns/`` next to another database of the same name, of which this one is a
+    copy.
+    """
+    other = folder.parent / database.name
+    return folder.name == "mlruns" and other.is_file() and not other.samefile(database)
 
 
 def insist(write: Callable[..., Any], *arguments: Any) -> None:

@@ -233,3 +233,22 @@ def _nothing_half_registered() -> None:
     assert [run.info.status for run in client.search_runs([found])] == ["FAILED"]
     assert client.search_registered_models() == []
     assert client.search_model_versions("") == []
+
+
+def test_whoever_loads_from_a_copy_of_a_store_learns_whose_files_these_are(
+    database: Path,
+    make_outputs: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    register_outputs(make_outputs())
+    (tmp_path / "fetched").mkdir()
+    fetch_version(Register(), "models:/capnet/1", tmp_path / "fetched")
+    assert "this store is a copy" not in caplog.text
+    copy = tmp_path / "copy"
+    shutil.copytree(database.parent, copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy / database.name}")
+    (tmp_path / "again").mkdir()
+    fetch_version(Register(), "models:/capnet/1", tmp_path / "again")
+    assert f"capnet version 1 are read from {database.parent / 'mlruns'}: this store is a copy" in caplog.text
