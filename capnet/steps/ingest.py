@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
-from capnet.data.annotations.corrections import apply_corrections
+from capnet.data.annotations.corrections import apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.rows import Annotations, LeftOut
@@ -53,6 +53,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     folder = DataFolder(root, params.data.links)
     annotations = read_annotations(folder, params)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
+    for name in other_names(folder.names() or (), settings.corrections):
+        log.warning("%s is not read: corrections are in %s, as ingest.corrections says", name, settings.corrections)
     problems, outside = [*annotations.problems, *mistakes], set[int]()
     if settings.images != "listed":
         local_root(params.data, inputs["data"], annotations.rows, strict=False)

@@ -45,6 +45,17 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     return found, where, table.problems
 
 
+def other_names(names: Iterable[str], setting: str) -> list[str]:
+    """Files that look like the corrections and are called otherwise, as browsers and spreadsheets call a second one.
+
+    Args:
+        names: of the files in the data folder.
+        setting: ``ingest.corrections``.
+    """
+    stem = Path(setting).stem.lower()
+    return [name for name in names if name != setting and name.lower().startswith(stem)]
+
+
 def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[Problem]]:
     """Change labels of ``annotations`` to what people corrected.
 
@@ -63,7 +74,9 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
         image, name = key
         if image not in position or name not in numbers:
             what, todo = f"class {name!r}", "correct the name, or remove the row"
-            if image not in position:
+            if image in position:
+                todo += " (a new class is listed in the annotations first: for a table of your own in classes.csv)"
+            else:
                 what = f"image {image!r}"
                 todo += " (an image without any annotation is labelled in the annotations)"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))

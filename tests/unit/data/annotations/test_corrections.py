@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capnet.config import Ingest
-from capnet.data.annotations.corrections import apply_corrections, read_corrections
+from capnet.data.annotations.corrections import apply_corrections, other_names, read_corrections
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv as reader
 from capnet.data.annotations.rows import Annotations
@@ -72,7 +72,13 @@ def test_an_image_without_annotation_is_to_be_labelled_in_the_annotations(
     (tmp_path / "corrections.csv").write_text("path,class,label\nz.jpg,fox,yes\na.jpg,cat,yes\n")
     image, name = apply_corrections(annotations, tmp_path / "corrections.csv")[1]
     assert image.todo.endswith("(an image without any annotation is labelled in the annotations)")
-    assert name.todo == "correct the name, or remove the row"
+    new = "(a new class is listed in the annotations first: for a table of your own in classes.csv)"
+    assert name.todo == f"correct the name, or remove the row {new}"
+
+
+def test_a_second_download_under_another_name_is_not_passed_over_in_silence() -> None:
+    names = ["Corrections.csv", "classes.csv", "corrections (1).csv", "corrections.csv", "images", "labels.csv"]
+    assert other_names(names, "corrections.csv") == ["Corrections.csv", "corrections (1).csv"]
 
 
 @pytest.mark.parametrize("text", ["", "path,labels\na.jpg,fox\n", "path,class,label\na.jpg,fox\n", "\xff\x00"])
