@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from capnet.config import Register
 from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
-from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCED, VERDICT
+from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCED, VERDICT, identity
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
 from capnet.promotion.promote import follow, verdict_on
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
 MODEL_DESCRIPTION = (
     "CapNet: which of the classes are on a picture. Every version is one trained and evaluated model; its page lists"
     " the figures.\n\nLoad one with `mlflow.pyfunc.load_model('models:/{name}@{alias}')`. The alias `{alias}` is the"
@@ -91,13 +93,17 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
 def _inform(
     client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate, policy: Policy
 ) -> None:
-    """Tag the version with its verdict against today's champion: at registration it informs, `capnet promote` asks
-    again.
+    """Tag the version with its verdict against today's champion, and warn of a red one: at registration it informs,
+    `capnet promote` asks again.
     """
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
     rival = rival_of(client, settings.name, str(found.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
     show_verdict(client, found, verdict_tags(found, rival, verdict, policy))
+    if verdict.colour == "red":
+        which, rules = identity(found.name, found.version), "; ".join(map(str, verdict.broken))
+        against = f" against version {rival.version}" if rival else ""
+        log.warning("%s is red%s, so `capnet promote` refuses it: %s", which, against, rules)
 
 
 def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:

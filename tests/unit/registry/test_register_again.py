@@ -15,7 +15,7 @@ import pytest
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from unit.registry.registering import is_registered, new_client, record_of, register_outputs, versions_of
-from unit.stores import Make
+from unit.stores import GOOD, WORSE_TAIL, Make
 
 from capnet.config import Register
 from capnet.errors import ContractError
@@ -35,6 +35,18 @@ def test_the_same_content_is_registered_once_and_gets_its_alias_back(database: P
     assert not is_registered(paths)
     assert register_outputs(paths) == "1"
     assert is_registered(paths)
+
+
+def test_a_model_with_a_worse_tail_is_named_when_it_is_registered(
+    database: Path, make_outputs: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipeline ends well and nobody opens the version's page: its log says what `capnet promote` will say."""
+    register_outputs(make_outputs(skill=GOOD))
+    new_client().set_registered_model_alias("capnet", "champion", "1")
+    assert not [line for line in caplog.messages if "is red" in line]
+    assert register_outputs(make_outputs(tmp_path / "worse", mAP=0.6, skill=WORSE_TAIL)) == "2"
+    (warning,) = [line for line in caplog.messages if "is red" in line]
+    assert warning.startswith("capnet version 2 is red against version 1, so `capnet promote` refuses it: fail: tail ")
 
 
 def test_other_content_is_a_new_version_and_takes_the_alias(database: Path, make_outputs: Make, tmp_path: Path) -> None:
