@@ -41,8 +41,8 @@ NOTHING = Reference()
 
 
 def _short(groups: pd.Series) -> list[str]:
-    """Hashed groups: half of the letters, since the file travels as a setting, and equal ones only share a split."""
-    return [group[:8] for group in hashed_groups(groups)]
+    """Hashed groups, six letters of each: the file travels as a setting, and equal ones only share a split."""
+    return [group[:6] for group in hashed_groups(groups)]
 
 
 def reference_text(table: pd.DataFrame, before: Reference) -> str:
