@@ -239,10 +239,11 @@ def thresholds(
             known_groups(split.rows["group"].tolist()),
         )
 
-    chosen = {name: choose(val, scores) for name, scores in val.scores.items()} if val.labels.any() else {}
-    if held_out is None or not held_out.labels.any():
-        return chosen, "val" if chosen else "none"
-    chosen["capnet"] = choose(held_out, held_out.scores["capnet"])
-    if probe is not None and probe.held_out is not None and len(probe.held_out) == len(held_out.rows):
-        chosen["linear_probe"] = choose(held_out, probe.held_out)
-    return chosen, "val" if held_out.name == "val" else "out_of_fold"
+    rows = {name: (val, scores) for name, scores in val.scores.items()} if val.labels.any() else {}
+    source = "val" if rows else "none"
+    if held_out is not None and held_out.labels.any():
+        source = "val" if held_out.name == "val" else "out_of_fold"
+        rows["capnet"] = held_out, held_out.scores["capnet"]
+        if probe is not None and probe.held_out is not None and len(probe.held_out) == len(held_out.rows):
+            rows["linear_probe"] = held_out, probe.held_out
+    return {name: choose(*those) for name, those in rows.items()}, source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from capnet.config import Evaluate
 from capnet.errors import ContractError
+from capnet.evaluation.thresholds import Thresholds, choose_thresholds
 from tests.unit.steps.made_case import GAIN, Case, make_case
 
 pytestmark = pytest.mark.slow
@@ -83,6 +85,21 @@ def test_after_a_refit_no_choice_uses_scores_of_the_refitted_model() -> None:
     assert found["evaluation"]["linear_probe"]["mAP"] != before["evaluation"]["linear_probe"]["mAP"]
     with pytest.raises(ContractError, match="39 out-of-fold scores for 40 validation rows"):
         case.evaluate(out_of_fold=held_out.iloc[1:])
+
+
+def test_thresholds_of_what_is_served_are_chosen_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case()
+    val = case.table[case.table["split"] == "val"]
+    held_out = val[["image_id", "split", "slice"]].assign(variant="capnet", scores=list(case.val.scores["capnet"]))
+    chosen: list[bytes] = []
+
+    def noted(labels: np.ndarray, known: np.ndarray, scores: np.ndarray, *rest: Any) -> Thresholds:
+        chosen.append(np.ascontiguousarray(scores).tobytes())
+        return choose_thresholds(labels, known, scores, *rest)
+
+    monkeypatch.setattr("capnet.steps.evaluate.choose_thresholds", noted)
+    case.evaluate(out_of_fold=held_out)
+    assert len(chosen) == len(set(chosen)) == len({"capnet", "zero_shot", "zero_shot_single_view", "linear_probe"})
 
 
 def test_out_of_fold_scores_of_training_and_validation_rows_choose_together() -> None:
