@@ -166,6 +166,13 @@ class Split(Section):
     buckets: tuple[Int, Int] = Field((100, 20), description="head from the first count on, tail below the second")
     seed: Int = Field(0, ge=0, description="seed of the draw")
 
+    @field_validator("buckets", mode="before")
+    @classmethod
+    def _two(cls, value: object) -> object:
+        if not isinstance(value, str) and not (isinstance(value, list | tuple) and len(value) == 2):
+            raise ValueError("write two counts, such as [100, 20]: head from the first on, tail below the second")
+        return value
+
     @field_validator("buckets")
     @classmethod
     def _falling(cls, value: tuple[int, int]) -> tuple[int, int]:

@@ -89,6 +89,17 @@ def test_a_value_that_people_write_in_another_way_is_answered_with_the_right_one
     assert [advice in problem.todo for problem in caught.value.problems] == [True]
 
 
+@pytest.mark.parametrize("value", ["[100]", "[]", "[100, 20, 5]", "100", "null", "{head: 100}"])
+def test_buckets_that_are_not_two_counts_are_answered_with_what_to_write(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"split: {{buckets: {value}}}")
+    message = refused(path)
+    assert message.startswith("split.buckets")
+    assert "write two counts, such as [100, 20]: head from the first on, tail below the second" in message
+    assert "Field required" not in message
+    assert "Tuple" not in message
+
+
 def test_a_folder_in_the_place_of_the_settings_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").mkdir()
     message = refused(tmp_path / "params.yaml")
