@@ -49,7 +49,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     problems: list[Problem] = []
     if settings.classes and folder.path(settings.classes).is_file():
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
-    names = listed.names if listed else []
+    names = list(dict.fromkeys(listed.names)) if listed else []  # one that stands twice is a problem already
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
     wide = "labels" not in table.header
     missing = _missing_labels(table, listed, settings) if table.header and wide else []

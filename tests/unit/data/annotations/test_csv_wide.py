@@ -35,6 +35,12 @@ def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) 
     assert problem.what == "column 'fox' appears twice"
 
 
+def test_a_class_that_is_listed_twice_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path, "path,fox,deer\na.jpg,1,1\nb.jpg,0,1\n", "name\nfox\nfox\ndeer\n")
+    (problem,) = problems_of(root)
+    assert (problem.what, problem.where) == ("class 'fox' appears twice", "classes.csv row 3, first in row 2")
+
+
 def test_fifty_sites_seventy_percent_blanks_a_wide_table(tmp_path: Path) -> None:
     """The made set of camera traps as a table: blanks stay, unknowns stay unknown, no site is in two splits."""
     import numpy as np
