@@ -29,9 +29,11 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
             traps = data_format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
-    counts = sum(label_csr(rows[column], len(classes)).sum(axis=0) for column in ("labels", "unknown"))
-    for item, count in zip(classes.items, counts, strict=True):
-        if len(rows) > 1 and count == len(rows):
+    counts = [label_csr(rows[column], len(classes)).sum(axis=0) for column in ("labels", "unknown")]
+    for item, present, unknown in zip(classes.items, *counts, strict=True):
+        if unknown == len(rows):
+            yield f"class {item.name!r} is unknown on every image: it can be neither learned nor measured"
+        elif len(rows) > 1 and present + unknown == len(rows):
             yield f"class {item.name!r} is missing on no image: what images look like without it cannot be learned"
     for column in ("group", "slice"):
         spelt: dict[str, str] = {}

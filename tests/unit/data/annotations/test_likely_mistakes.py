@@ -30,6 +30,7 @@ def warnings_of(root: Path, table: dict[str, str], caplog: pytest.LogCaptureFixt
     [
         ({"a": "fox,", "b": "fox|deer,"}, ["class 'fox' is missing on no image"]),
         ({"a": "fox,", "b": "deer,fox", "c": "fox,"}, ["class 'fox' is missing on no image"]),
+        ({"a": "deer,fox", "b": ",fox"}, ["class 'fox' is unknown on every image: it can be neither learned nor"]),
         ({"a": "fox,", "b": "deer,", "c": ","}, []),
         ({"a": "fox,"}, []),
     ],
