@@ -10,7 +10,6 @@ from typing import Any
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from capnet.commands.options import columns
@@ -47,13 +46,14 @@ def command(evaluation: str) -> None:
     if "capnet" not in metrics:
         where = str(folder / "evaluation.json")
         raise ContractError("no results of the variant capnet", where, "run `capnet evaluate` again")
-    console = Console(highlight=False)
+    plain = partial(Console, highlight=False, markup=False, emoji=False)  # names of classes are no markup
+    console = plain()
     if not console.is_terminal:
-        console = Console(highlight=False, width=columns())
+        console = plain(width=columns())
     tables = {f"Results on {metrics.get('test_rows', 0)} test pictures, in percent": metrics}
     for name, values in metrics.get("slices", {}).items():
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
-        tables[f"Slice {escape(name)}: {pictures} test pictures"] = values
+        tables[f"Slice {name}: {pictures} test pictures"] = values
     room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
     wanted = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
     for title, values in tables.items():
@@ -62,8 +62,8 @@ def command(evaluation: str) -> None:
     if classes.row_count:
         console.print(classes)
     for line in [*notes(metrics), *metrics.get("threshold", {}).get("notes", [])]:
-        console.print(line, markup=False)
-    console.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+        console.print(line)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
@@ -102,7 +102,7 @@ def tail_classes(path: Path) -> Table:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for row in rows[:SHOWN]:
         precisions = (percent(number(row.get(name))) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
-        table.add_row(escape(row["class"]), row["train_count"], row["positives"], *precisions)
+        table.add_row(row["class"], row["train_count"], row["positives"], *precisions)
     if len(rows) > SHOWN:
         table.caption = f"and {len(rows) - SHOWN} more in {path.name}"
     return table
