@@ -14,6 +14,7 @@ from capnet.evaluation.headline import HEADLINE
 from capnet.evaluation.report.words import (
     VARIANT_NAMES,
     blend_in_words,
+    borrowers,
     chosen_on,
     objectives_in_words,
     percent,
@@ -77,7 +78,7 @@ def description(candidate: Candidate) -> str:
         variants=[variant for variant in VARIANTS if variant in candidate.metrics],
         titles=VARIANT_NAMES,
         left_out=[code(name[:80]) for name in candidate.metrics.get("left_out", ())],
-        borrowed=[code(item["name"][:80]) for item in candidate.thresholds["classes"] if item.get("borrowed")],
+        borrowed=[code(name[:80]) for name in borrowers(candidate.thresholds)],
         buckets_in_words=buckets_in_words,
         some=some,
     )
@@ -125,7 +126,7 @@ def model_card(candidate: Candidate, form: str, policy: Policy) -> str:
         ),
         figures=figures("", {VARIANT_NAMES[name]: metrics[name] for name in VARIANTS if name in metrics}),
         slices=figures("slice", slices) if metrics.get("slices") else [],
-        borrowed=sum(bool(item.get("borrowed")) for item in thresholds["classes"]),
+        borrowed=len(borrowers(thresholds)),
         policy=in_words(policy),
         every_class=class_table(["class", "bucket", "train", "test", "AP %", "threshold"], every_class),
         entry=find_backbone(str(shared["backbone"].get("name", ""))),
@@ -168,7 +169,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
     critical = {item.name for item in candidate.classes.items if item.critical}
     objectives = {name: str(candidate.thresholds.get("critical_objective", objective)) for name in critical}
-    borrowed = {item["name"] for item in chosen if item.get("borrowed")}
+    borrowed = set(borrowers(candidate.thresholds))
     unreached = {item["name"] for item in chosen if item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
     found = []

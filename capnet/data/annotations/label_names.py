@@ -80,7 +80,7 @@ def classes_of(
         for alike in spellings.values():
             if len(alike) > 1:
                 what = f"labels {' and '.join(map(repr, alike))} differ only in upper and lower case"
-                todo = f"write one of them everywhere, or list both in {settings.classes}"
+                todo = f"write one of them everywhere, or list each in {settings.classes}"
                 problems.append(Problem(what, where, todo))
     if len(names) > MOST_CLASSES:
         todo = f"is ingest.separator = {settings.separator!r} right?"

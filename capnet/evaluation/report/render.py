@@ -92,7 +92,7 @@ def templates() -> Environment:
     )
     filters = (words.fixed, words.percent, words.points, words.whole)
     environment.filters |= {function.__name__: function for function in filters}
-    functions = (bar_cell, difference_cell, pair_cell, words.difference, words.interval)
+    functions = (bar_cell, counted, difference_cell, pair_cell, words.difference, words.interval)
     environment.globals |= {function.__name__: function for function in functions}
     return environment
 
@@ -101,7 +101,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
     """Everything the template shows besides the thumbnails."""
     config = inputs.config
     tte = inputs.thresholds.get("views") or config.get("tte", {})
-    size = f" of {tte['size']} pixels" if tte.get("size") else ""
+    views, size = tte.get("views", "-"), f" of {tte['size']} pixels" if tte.get("size") else ""
     return {
         "subtitle": _subtitle(inputs),
         "notes": sections.notes(inputs),
@@ -116,8 +116,8 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "zero_shot": comparisons.against_zero_shot(inputs),
         "ensembling": comparisons.ensembling(inputs),
         "views": (
-            f"{tte.get('views', '-')} views{size}, {tte.get('expand', '-')} pixels beyond the crop, average of"
-            f" {tte.get('average', '-')}"
+            f"{views} {'view' if views == 1 else 'views'}{size}, {tte.get('expand', '-')} pixels beyond the crop,"
+            f" average of {tte.get('average', '-')}"
         ),
         "slices": comparisons.slices(inputs),
         "curves": precision_recall(inputs),
@@ -128,7 +128,7 @@ def contents(inputs: Inputs) -> dict[str, Any]:
         "thresholds": {
             "objective": words.objectives_in_words(inputs.thresholds),
             "source": words.chosen_on(inputs.thresholds.get("source"), ""),
-            "borrowed": sum(bool(item.get("borrowed")) for item in inputs.thresholds.get("classes", ())),
+            "borrowed": len(words.borrowers(inputs.thresholds)),
         },
         "bootstrap": _bootstrap(inputs),
         "left_out": list(inputs.metrics.get("left_out", ())),

@@ -15,6 +15,7 @@ from capnet.evaluation.report.words import (
     MEANS,
     as_float,
     blend_in_words,
+    borrowers,
     difference,
     interval,
     percent,
@@ -160,13 +161,14 @@ def class_rows(inputs: Inputs) -> list[Part]:
     """The columns of per_class.csv, ``marks`` and what was ``chosen``, one row a class: for the tables of classes."""
     chosen = {item["name"]: item for item in inputs.thresholds.get("classes", ())}
     critical = {item.name for item in inputs.classes.items if item.critical}
+    borrowed, any_chosen = set(borrowers(inputs.thresholds)), inputs.thresholds.get("source") != "none"
     rows = []
     for row in shown_rows(inputs.per_class):
         threshold = chosen.get(row["class"], {})
         marks = {
             "critical": row["class"] in critical,
-            "borrowed": threshold.get("borrowed", row["borrowed"]),
-            "objective not reached": not threshold.get("reached", True),
+            "borrowed": row["class"] in borrowed,
+            "objective not reached": any_chosen and not threshold.get("reached", True),
         }
         marked = [mark for mark, is_set in marks.items() if is_set]
         rows.append(row | {"chosen": {"threshold": row["threshold"]} | threshold, "marks": marked})

@@ -100,6 +100,12 @@ def chosen_on(source: Any, otherwise: str = "?") -> str:
     }.get(str(source), otherwise)
 
 
+def borrowers(thresholds: Mapping[str, Any]) -> list[str]:
+    """Names of the classes that borrow a pooled threshold; none where no thresholds were chosen."""
+    chosen = thresholds.get("source") != "none"
+    return [str(item["name"]) for item in thresholds.get("classes", ()) if chosen and item.get("borrowed")]
+
+
 def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     """What is served and what the choice gained, in sentences; none where nothing was chosen."""
     weights = blend.get("weights")

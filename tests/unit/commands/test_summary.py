@@ -102,7 +102,9 @@ def test_names_are_shown_as_they_are_written(evaluation: Path) -> None:
     metrics["slices"] = {":dog: [b]slice": metrics["slices"]["[unseen] artwork"]}
     (evaluation / "evaluation.json").write_text(json.dumps(metrics))
     names = [":owl: [/b]class", "end\\"]
-    (evaluation / "per_class.csv").write_text(PER_CLASS + "".join(f"{name},3,tail,0,,,,,,,0.5,True\n" for name in names))
+    (evaluation / "per_class.csv").write_text(
+        PER_CLASS + "".join(f"{name},3,tail,0,,,,,,,0.5,True\n" for name in names)
+    )
     lines = _summary(evaluation).splitlines()
     assert "Slice :dog: [b]slice: ? test pictures" in [line.strip() for line in lines]
     assert [name for name in names if not any(line.split("  ")[1] == name for line in lines if "  " in line)] == []

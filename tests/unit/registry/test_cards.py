@@ -17,7 +17,7 @@ from capnet.contracts import Classes, read_split, write_split
 from capnet.model.backbones.entry import UNKNOWN
 from capnet.promotion.policy import Policy
 from capnet.registry.candidate import read_candidate
-from capnet.registry.cards import DATA_CARD, card_texts, model_card, weak_classes
+from capnet.registry.cards import DATA_CARD, card_texts, description, model_card, weak_classes
 from capnet.registry.data_card import data_card, data_licence
 
 Make = Callable[..., dict[str, Path]]
@@ -177,6 +177,18 @@ def test_what_nobody_said_is_said_to_be_unknown(
     text = card_texts(read_candidate(**make_outputs()), "packed", "", "", "", Policy())[DATA_CARD]
     assert f"Licence of the pictures: {UNKNOWN}" in text
     assert "not under DVC" in text
+
+
+def test_cards_of_a_model_without_chosen_thresholds_say_so(make_outputs: Make) -> None:
+    candidate = read_candidate(**make_outputs())
+    classes = [dict(item, threshold=0.5, borrowed=True, reached=False) for item in candidate.thresholds["classes"]]
+    candidate = replace(candidate, thresholds=dict(candidate.thresholds) | {"source": "none", "classes": classes})
+    for text in (model_card(candidate, "packed", Policy()), description(candidate)):
+        assert "0.5" in text
+        assert "no pictures to choose" in text
+        assert "pooled" not in text
+        assert "chosen on ?" not in text
+    assert not any("threshold" in reason for _, _, reasons in weak_classes(candidate) for reason in reasons)
 
 
 def test_class_names_do_not_become_markup(make_outputs: Make) -> None:

@@ -106,8 +106,27 @@ def test_thresholds_table_marks_critical_classes_and_says_their_objective(tmp_pa
 def test_thresholds_without_pictures_to_choose_on(tmp_path: Path) -> None:
     made = make_run(tmp_path, 6, 40)
     path = made.evaluation / "thresholds.json"
-    contracts.write_json(path, contracts.read_json(path) | {"source": "none"})
-    assert "every class has 0.5" in Page(html_of(made)).text
+    content = contracts.read_json(path)
+    for item in content["classes"]:  # as `no_thresholds` marks them
+        item |= {"threshold": 0.5, "borrowed": True, "reached": False}
+    contracts.write_json(path, content | {"source": "none"})
+    page = Page(html_of(made))
+    assert "every class has 0.5" in page.text
+    assert {cells[2] for cells in page.rows("thresholds").values()} == {""}
+
+
+def test_one_view_and_one_class_are_not_named_in_the_plural(tmp_path: Path) -> None:
+    made = make_run(tmp_path, 1, 40)
+    for path in (made.evaluation / "thresholds.json", made.model / "config.json"):
+        content = contracts.read_json(path)
+        tte = content.get("views", content.get("tte"))
+        tte["views"] = 1
+        contracts.write_json(path, content)
+    text = Page(html_of(made)).text
+    assert "1 view, 24 pixels beyond the crop" in text
+    assert "1 class as a table" in text
+    assert "Thresholds of 1 class" in text
+    assert "1 views" not in text
 
 
 def test_left_out_classes_are_named(run: MadeRun, page: Page) -> None:
