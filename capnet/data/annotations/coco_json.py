@@ -15,6 +15,9 @@ from capnet.errors import DataError
 BUFFER = 1 << 20
 DEEPEST = 64  # levels; COCO has 5
 LONGEST_TEXT = 4 * BUFFER  # bytes; COCO's compressed masks have thousands
+MOST_OBJECT = 16 * BUFFER  # bytes of an image or an annotation: empty lists take 20 times as much memory
+LIST = 2  # level of the list that objects are in
+NUMBER = re.compile(rb"(?<![0-9.eE+-])[0-9.eE+-]{5000}")  # a parser begins again where it waits for the rest of one
 TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -50,25 +53,31 @@ def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
 
 
 def nesting_fault(file: BinaryIO, start: int) -> str:
-    """What is wrong with how deep JSON is nested, or with the length of a text in it; empty where a parser takes it in
-    little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
+    """What is wrong with how deep JSON is nested, or with the length of a text, number or object in it; empty where a
+    parser takes it in little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
     """
     import numpy as np
 
     file.seek(start)
-    depth, rest = 0, b""
+    depth, rest, within = 0, b"", 0
     while part := file.read(BUFFER):
         plain = TEXT.sub(b"", rest + part)
         quote = plain.find(b'"')  # of a text that ends later
         plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
         if len(rest) > LONGEST_TEXT:
             return f"a text of more than {LONGEST_TEXT:,} bytes"
+        if NUMBER.search(plain):
+            return "a number of thousands of digits"
+        within = 0 if depth <= LIST else within + len(part)
         steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
         if len(steps):
             depths = depth + np.cumsum(steps, dtype=np.int64)
             if depths.max() > DEEPEST:
                 return f"nested more than {DEEPEST} levels deep"
+            within = 0 if depths.min() <= LIST else within
             depth = int(depths[-1])
+        if within > MOST_OBJECT:
+            return f"an object of more than {MOST_OBJECT:,} bytes"
     return ""
 
 

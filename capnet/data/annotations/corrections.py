@@ -7,11 +7,12 @@ from pathlib import Path
 
 from capnet.data.annotations.paths import normal_path
 from capnet.data.annotations.rows import Annotations
-from capnet.data.annotations.tables import read_whole_table
-from capnet.errors import Problem
+from capnet.data.annotations.tables import open_table, texts_of
+from capnet.errors import MOST, Problem
 
 COLUMNS = ("path", "class", "label")
 LABELS = ("yes", "no", "unknown")
+MOST_CORRECTIONS = 500_000  # labels; people look at 5,000 in a review at most
 Corrections = dict[tuple[str, str], str]  # yes, no or unknown, by path of the image and name of the class
 
 
@@ -28,8 +29,9 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     where: dict[tuple[str, str], str] = {}
     if not path.exists():
         return found, where, []
-    table, rows = read_whole_table(path, COLUMNS, COLUMNS)
-    for line, row in rows:
+    table = open_table(path, COLUMNS, COLUMNS)
+    for line, cells in table:
+        row = texts_of(table, cells, COLUMNS)
         label = row["label"].lower()
         if not label:
             continue
@@ -42,6 +44,12 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
             table.problems.append(Problem(what, table.where(line), "keep one of the two rows"))
         else:
             found[key], where[key] = label, table.where(line)
+        if len(table.problems) >= MOST:
+            break
+        if len(found) > MOST_CORRECTIONS:
+            what = f"more than {MOST_CORRECTIONS:,} corrections"
+            table.problems.append(Problem(what, table.where(line), "correct the annotations themselves"))
+            break
     return found, where, table.problems
 
 
@@ -80,6 +88,8 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
                 what = f"image {image!r}"
                 todo += " (an image without any annotation is labelled in the annotations)"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
+            if len(problems) >= MOST:
+                break
             continue
         row, c = position[image], numbers[name]
         before = (c in labels[row], c in unknown[row])

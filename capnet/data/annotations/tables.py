@@ -114,13 +114,23 @@ def read_whole_table(
         most: rows that it may have; those beyond are a problem, and are not read.
 
     Returns:
-        The table with all its problems, and of each row its line and its text by column ("" for an empty cell).
+        The table with all its problems, and of each row its line and its text in those of ``columns`` that there are
+        ("" for an empty cell).
     """
     table = open_table(path, columns, required)
-    rows = [(line, ["" if cell is None else str(cell) for cell in cells]) for line, cells in islice(table, most)]
+    rows = [(line, texts_of(table, cells, columns)) for line, cells in islice(table, most)]
     if len(rows) == most and next(iter(table), None) is not None:
         table.problems.append(Problem(f"more than {most:,} rows", str(path), "remove the others"))
-    return table, [(line, dict(zip(table.header, texts, strict=True))) for line, texts in rows]
+    return table, rows
+
+
+def texts_of(table: Table, cells: list[Any], columns: Sequence[str]) -> dict[str, str]:
+    """The text of a row in those of ``columns`` that the table has, "" for an empty cell."""
+    return {
+        name: "" if cell is None else str(cell)
+        for name, cell in zip(table.header, cells, strict=True)
+        if name in columns
+    }
 
 
 def _parquet_rows(table: Table) -> Iterator[tuple[int, list[Any]]]:

@@ -41,6 +41,14 @@ class Settings(Section):
     )
 
 
+class _Tree(ElementTree.TreeBuilder):
+    """Elements alone: a document type can give each attributes that are not in the file, gigabytes of them."""
+
+    def doctype(self, *_: object) -> None:
+        """Refuse it as soon as it begins."""
+        raise ValueError("it has a document type (<!DOCTYPE>), which no annotation of VOC has")
+
+
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
     """Read the training and the test set in the order of their lists; the image id is VOC's, such as 2008_000002.
 
@@ -110,7 +118,7 @@ def _objects(path: Path, index: dict[str, int], difficult: str) -> tuple[set[int
     """
     try:
         with open_plain(path, MOST_XML) as file:
-            root = ElementTree.parse(file).getroot()
+            root = ElementTree.parse(file, ElementTree.XMLParser(target=_Tree())).getroot()
     except FileNotFoundError:
         return Problem("the annotation of an image is missing", str(path), "unpack the archive again")
     except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
