@@ -74,3 +74,28 @@ def test_a_shard_has_a_most_of_entries(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(shards, "MOST_MEMBERS", 20)
     with pytest.raises(OSError, match="more than 20 entries"):
         read_bytes(tmp_path / "b.tar/20.jpg")
+
+
+def test_digits_are_not_searched_from_each_on(tmp_path: Path) -> None:
+    data = block("p", tarfile.XHDTYPE, b"1" * 60_000) + plain("0.jpg")
+    refused(tmp_path / "digits.tar", data * 20, "a header with a number of hundreds of digits")
+
+
+def test_a_shard_that_is_refused_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+
+    def count(tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
+        listed.append(tar)
+        raise tarfile.ReadError("too much")
+
+    monkeypatch.setattr(shards, "_ranges", count)
+    (tmp_path / "x.tar").write_bytes(plain("0.jpg") + bytes(1024))
+    for name in ("0.jpg", "1.jpg"):
+        with pytest.raises(OSError, match="not an uncompressed tar file: too much"):
+            read_bytes(tmp_path / "x.tar" / name)
+    assert len(listed) == 1
+
+
+def test_a_size_below_zero_leads_back_to_no_header(tmp_path: Path) -> None:
+    data = plain("1.jpg") + block("p", tarfile.XHDTYPE, b"14 size=-1536\n") + plain("0.jpg")
+    refused(tmp_path / "x.tar", data, "an entry of -1,536 bytes")
