@@ -4,7 +4,7 @@ the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capnet.config import Params
-from capnet.contracts import read_json, write_json
+from capnet.contracts import read_json, reading, write_json
 from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
-from capnet.errors import ContractError, DataError
+from capnet.errors import ContractError, DataError, some
 from capnet.evaluation.thresholds import limits_of, read_thresholds
 from capnet.serving.drift import Drift
-from capnet.serving.output import SCORE, row_groups
+from capnet.serving.output import FIRST, SCORE, row_groups, schema_of
 from capnet.serving.predict import Source, list_images, predict, remote_images
 
 TABLE = "predictions.parquet"
@@ -52,7 +52,8 @@ def fetch_model(params: Params, address: str, folder: Path) -> str:
 def model_location(folder: Path) -> tuple[Path, str]:
     """Where ``fetch_model`` put the model, and its name."""
     source = read_json(folder / "source.json")
-    return folder / source["folder"], str(source["name"])
+    with reading(folder / "source.json"):
+        return folder / source["folder"], str(source["name"])
 
 
 def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
@@ -113,30 +114,31 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
 
     Raises:
         DataError: no part has an image.
-        ContractError: the parts are of different lists or models.
+        ContractError: a part is damaged, or the parts are of different lists or models.
     """
-    files = [pq.ParquetFile(folder / TABLE) for folder in parts if (folder / TABLE).is_file()]
-    if not files:
+    paths = [folder / TABLE for folder in parts if (folder / TABLE).is_file()]
+    if not paths:
         raise DataError("no part has an image", "predict", "correct --pictures")
-    schema = files[0].schema_arrow
-    if any(file.schema_arrow.names != schema.names for file in files):
+    first, *others = map(_columns, paths)
+    if any(names != first for names in others):
         raise ContractError("the parts name different classes", "predict", "run the whole pipeline again")
+    columns = first[len(FIRST) :]
+    schema = schema_of([name.removeprefix(SCORE) for name in columns])
     out.mkdir(parents=True, exist_ok=True)
     location, _ = model_location(model)
     drift = None
     if (location / "reference.json").is_file():
         limits, _ = limits_of(read_thresholds(location / "thresholds.json"))
         drift = Drift(read_json(location / "reference.json"), limits)
-    columns = [name for name in schema.names if name.startswith(SCORE)]
     images = not_read = 0
     last = ""
     with replacing(out / TABLE) as temporary, row_groups(temporary, schema) as add:
-        for batches in zip_longest(*(file.iter_batches(ROWS) for file in files)):
+        for batches in zip_longest(*(_batches(path, schema) for path in paths)):
             table = pa.Table.from_batches([batch for batch in batches if batch is not None]).sort_by("path")
-            paths = [last, *table["path"].to_pylist()]
-            if any(path >= following for path, following in pairwise(paths)):
+            names = [last, *table["path"].to_pylist()]
+            if any(name >= following for name, following in pairwise(names)):
                 raise ContractError("the parts are not of one list", "predict", "run the whole pipeline again")
-            last = paths[-1]
+            last = names[-1]
             add(table)
             good = table.filter(pc.equal(table["fault"], ""))
             images, not_read = images + len(table), not_read + len(table) - len(good)
@@ -148,3 +150,24 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
         write_json(out / "drift.json", report)
         figures["drifted_classes"] = float(sum(item["drifted"] for item in report["classes"]))
     return figures
+
+
+def _columns(path: Path) -> list[str]:
+    """Names of a part's columns; raises ContractError where ``predict`` has not written it."""
+    with reading(path):
+        names: list[str] = pq.read_schema(path).names
+        if names[: len(FIRST)] != FIRST or not all(name.startswith(SCORE) for name in names[len(FIRST) :]):
+            raise ValueError(f"no table of predictions: its columns are {some(names)}")
+        return names
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a part, some at a time; raises ContractError where it is damaged."""
+    with reading(path), pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(schema):
+            raise ValueError("its columns hold other types than predictions have")
+        for batch in file.iter_batches(ROWS):
+            batch.validate(full=True)
+            if batch["path"].null_count or batch["fault"].null_count:
+                raise ValueError("a path or a fault is empty")
+            yield batch

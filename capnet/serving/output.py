@@ -71,6 +71,12 @@ def row_groups(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
         flush()
 
 
+def schema_of(classes: Sequence[str]) -> pa.Schema:
+    """The columns of the table with their types, for classes of these names."""
+    fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
+    return pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in classes)])
+
+
 @contextmanager
 def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     """The table ``wide`` makes, by row groups.
@@ -83,8 +89,7 @@ def parquet(path: Path, served: Served, model_key: str) -> Iterator[Add]:
     Yields:
         What adds a table with columns path, fault and scores.
     """
-    fields = [("path", pa.string()), ("labels", pa.list_(pa.string())), ("fault", pa.string())]
-    schema = pa.schema([*fields, *((f"{SCORE}{name}", pa.float32()) for name in served.names)])
+    schema = schema_of(served.names)
     with row_groups(path, schema) as add:
         yield lambda frame: add(pa.Table.from_pandas(wide(frame, served), schema, preserve_index=False))
 

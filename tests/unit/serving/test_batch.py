@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -104,3 +105,37 @@ def test_what_does_not_fit_together_is_refused(rows: pd.DataFrame, model: Path, 
     with pytest.raises(DataError, match="no part has an image"):
         merge_parts(model, [tmp_path], tmp_path / "out")
     assert not (tmp_path / "out" / TABLE).exists()
+
+
+DAMAGED: dict[str, Any] = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "nothing": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"path,labels"),
+    "pages": lambda path: path.write_bytes(path.read_bytes().replace(b"camera", b"\xff" * 6)),
+    "no columns": lambda path: pq.write_table(pa.table({}), path),
+    "other columns": lambda path: pq.write_table(pa.table({"a": [1]}), path),
+    "numbers for paths": lambda path: changed(path, "path", lambda column: pa.array(range(len(column)))),
+    "no path": lambda path: changed(path, "path", lambda column: pa.nulls(len(column), pa.string())),
+    "no fault": lambda path: changed(path, "fault", lambda column: pa.nulls(len(column), pa.string())),
+    "words for scores": lambda path: changed(path, "score cat", lambda column: pa.array(["x"] * len(column))),
+}
+
+
+def changed(path: Path, name: str, make: Any) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, make(table[name])), path)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_part_is_named(rows: pd.DataFrame, model: Path, tmp_path: Path, name: str) -> None:
+    folders = [write_part(tmp_path / f"part{n}", rows.iloc[n::2].reset_index(drop=True)) for n in range(2)]
+    DAMAGED[name](folders[1] / TABLE)
+    with pytest.raises(ContractError) as caught:
+        merge_parts(model, folders, tmp_path / "out")
+    assert caught.value.problems[0].where == str(folders[1] / TABLE)
+    assert not (tmp_path / "out" / TABLE).exists()
+    good = write_part(tmp_path / "good", rows)
+    (model / "source.json").write_text("[]")
+    with pytest.raises(ContractError) as caught:
+        merge_parts(model, [good], tmp_path / "out")
+    assert caught.value.problems[0].where == str(model / "source.json")
