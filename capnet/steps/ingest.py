@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAMED = 5  # left-out images named in a warning; left_out.csv has all
+Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
 
@@ -67,23 +68,24 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     listed = {image for ids in lists.values() for image in ids}
     too_many = len(faults) > settings.bad_images * len(rows)
     if too_many:
-        row, first = faults[0]
+        row, fault, first = faults[0]
         more = (
             f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
         )
-        faults[0] = row, replace(first, todo=f"{first.todo} ({more})")
+        faults[0] = row, fault, replace(first, todo=f"{first.todo} ({more})")
     elif faults and len(faults) == len(rows):
         todo = "replace the files by good copies, or correct the paths"
         problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
         too_many = True
-    wrong = [(row, fault) for row, fault in faults if too_many or rows["image_id"].iloc[row] in listed]
+    ids = rows["image_id"].tolist()
+    wrong = [item for item in faults if too_many or ids[item[0]] in listed]
     problems += _by_folder(root, rows, wrong)
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
     _leave_out(manifest / "left_out.csv", rows, faults, annotations.left_out)
     if faults:
-        rows = rows.drop(index=[row for row, _ in faults]).reset_index(drop=True)
+        rows = rows.drop(index=[row for row, *_ in faults]).reset_index(drop=True)
     write_manifest(manifest / "manifest.parquet", rows)
     write_classes(manifest / "classes.json", annotations.classes)
     for name, ids in lists.items():
@@ -121,9 +123,9 @@ def read_annotations(folder: DataFolder, params: Params) -> Annotations:
 
 def _images(
     root: Path, annotations: Annotations, settings: Ingest, outside: set[int]
-) -> tuple[pd.DataFrame, list[tuple[int, Problem]]]:
-    """The rows with width, height and sha256, and per bad image its row and what is wrong with it; no image of the
-    rows ``outside`` is opened.
+) -> tuple[pd.DataFrame, list[Fault]]:
+    """The rows with width, height and sha256, and what is wrong with bad images; no image of the rows ``outside`` is
+    opened.
     """
     import pandas as pd
 
@@ -142,12 +144,12 @@ def _images(
     images = [ImageFile()] * len(rows)
     for row, image in zip(inside, track(read, "reading images", len(inside)), strict=True):
         images[row] = image
-    faults: list[tuple[int, Problem]] = []
-    for row, image in enumerate(images):
+    faults: list[Fault] = []
+    for row, (path, image) in enumerate(zip(rows["path"], images, strict=True)):
         if image.fault:
-            path = str(rows["path"].iloc[row])
             todo = _advice(root, path, image.fault) if len(faults) < SHOWN else ""  # slow: only for what is shown
-            faults.append((row, Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)))
+            problem = Problem(f"image {path!r}: {image.fault}", annotations.where(row), todo)
+            faults.append((row, image.fault, problem))
     for name in ("width", "height", "sha256"):
         rows[name] = [getattr(image, name) for image in images]
     _name_dark([(str(path), image.brightest) for path, image in zip(rows["path"], images, strict=True)])
@@ -173,35 +175,40 @@ def _leads_out(path: str, where: str) -> Problem:
     return Problem(f"image {path!r} is reached through a link that leaves the data folder", where, todo)
 
 
-def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]]) -> list[Problem]:
+def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault]) -> list[Problem]:
     """The faults, those of all images in a folder that is not there as one."""
-    groups: dict[object, list[tuple[int, Problem]]] = {}
-    for row, fault in faults:
-        folder = PurePosixPath(rows["path"].iloc[row]).parent
-        is_gone = fault.what.endswith(": missing") and not (root / folder).is_dir()
-        groups.setdefault(folder if is_gone else row, []).append((row, fault))
+    groups: dict[object, list[tuple[str, Problem]]] = {}
+    is_there: dict[PurePosixPath, bool] = {}
+    paths = rows["path"].tolist()
+    for row, fault, problem in faults:
+        folder = PurePosixPath(paths[row]).parent
+        if folder not in is_there:
+            is_there[folder] = (root / folder).is_dir()
+        is_gone = fault == "missing" and not is_there[folder]
+        groups.setdefault(folder if is_gone else row, []).append((paths[row], problem))
     problems = []
-    for folder_or_row, ((row, fault), *others) in groups.items():
+    for folder_or_row, ((path, problem), *others) in groups.items():
         if others:
-            todo = fault.todo or _advice(root, rows["path"].iloc[row], "missing")
-            fault = replace(fault, what=f"{1 + len(others)} images in {str(folder_or_row)!r} are missing", todo=todo)
-        problems.append(fault)
+            todo = problem.todo or _advice(root, path, "missing")
+            what = f"{1 + len(others)} images in {str(folder_or_row)!r} are missing"
+            problem = replace(problem, what=what, todo=todo)
+        problems.append(problem)
     return problems
 
 
-def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[tuple[int, Problem]], by_format: LeftOut) -> None:
+def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:
     """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first."""
     table = [(image, name, reason) for reason, images in by_format.items() for image, name in images]
     for reason, images in by_format.items():
         log.warning("%d images left out: %s: %s", len(images), reason, some([name for _, name in images], NAMED))
-    for row, fault in faults:
-        name = str(rows["path"].iloc[row])
-        table.append((rows["image_id"].iloc[row], name, fault.what.removeprefix(f"image {name!r}: ")))
+    ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
+    for row, _, problem in faults:
+        table.append((ids[row], paths[row], problem.what.removeprefix(f"image {paths[row]!r}: ")))
     if table:
         replace_file(path, csv_text(("image_id", "path", "reason"), table))
     if not faults:
         return
-    named = "; ".join(fault.what for _, fault in faults[:NAMED])
+    named = "; ".join(problem.what for *_, problem in faults[:NAMED])
     more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
     log.warning("%d of %d images left out: %s%s", len(faults), len(rows), named, more)
 

@@ -6,6 +6,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,13 @@ class Annotations:
     left_out: LeftOut = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
+    @cached_property
+    def _where(self) -> list[Any]:
+        return self.rows["where"].tolist()
+
     def where(self, row: int) -> str:
         """Name of a row for a message."""
-        return self.source.replace("{}", str(self.rows["where"].iloc[row]))
+        return self.source.replace("{}", str(self._where[row]))
 
 
 class RowList:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capnet import errors
 from capnet.contracts import read_manifest
+from capnet.errors import DataError
 from tests.unit.steps import ingested
 from tests.unit.steps.ingested import ingest, picture, refused
 
@@ -149,3 +151,21 @@ def test_a_bad_picture_of_a_published_list_stops_the_ingest(thousands: Path, tmp
 
 def test_the_header_finds_what_is_no_picture_and_not_what_is_cut(thousands: Path, tmp_path: Path) -> None:
     assert ingest(thousands, tmp_path / "manifest", images="header")["left_out"] == 3.0
+
+
+def test_a_missing_picture_costs_no_search_for_credentials(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+
+    def redact(text: str) -> str:
+        searched.append(text)
+        return text
+
+    monkeypatch.setattr(errors, "redact", redact)
+    rows = "".join(f"{folder}/{n}.jpg,red\n" for folder in ("gone", "images") for n in range(1000))
+    (data / "labels.csv").write_text(f"path,labels\n{rows}")
+    with pytest.raises(DataError, match="1000 images in 'gone' are missing") as caught:
+        ingest(data, tmp_path / "manifest")
+    assert 1000 <= len(caught.value.problems) <= 1001
+    assert len(searched) < 500
