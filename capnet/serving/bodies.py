@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from capnet.errors import DataError
@@ -50,7 +50,10 @@ class CheckedBodies:
             return await self._app(scope, receive, send)
         try:
             async with asyncio.timeout(self._limits.seconds):
-                body = await self._body(dict(scope["headers"]), receive)
+                kinds = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"]
+                body = await self._body(kinds or [""], receive)
+                if body is not None:
+                    await asyncio.to_thread(_parse, body)
         except TimeoutError:
             what = f"no whole body within {self._limits.seconds:g} seconds"
             late = Refused(408, what, f"send a smaller one; the limit is {VARIABLE}SECONDS of the server")
@@ -67,13 +70,13 @@ class CheckedBodies:
 
         return await self._app(scope, receive_again, send)
 
-    async def _body(self, headers: MutableMapping[bytes, bytes], receive: Receive) -> bytes | None:
-        """The whole body; None where the client has gone.
+    async def _body(self, kinds: Sequence[str], receive: Receive) -> bytes | None:
+        """The whole body; None where the client has gone. ``kinds``: of its content, one for each header.
 
         Raises:
             Refused: it is not of a kind or size that is handed on.
         """
-        refused = _of_kind(headers.get(b"content-type", b"").decode("latin-1"))
+        refused = next(filter(None, map(_of_kind, kinds)), None)
         chunks: list[bytes] = []
         size, parts = 0, 0
         while True:
@@ -108,6 +111,15 @@ def _of_kind(kind: str) -> Refused | None:
     if kind.partition(";")[0].strip().lower() == JSON:
         return None
     return Refused(415, f"a body of type {kind[:60]!r}", f"send JSON, and the header Content-Type: {JSON}")
+
+
+def _parse(body: bytes) -> None:
+    """Raise Refused where a body is no JSON: MLflow's answer would repeat it, with ten letters for a byte."""
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError) as error:
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise Refused(400, f"a body that does not parse: {what}", "send JSON in UTF-8") from None
 
 
 async def _answer(refused: Refused, send: Send) -> None:

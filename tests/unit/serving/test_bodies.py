@@ -78,12 +78,13 @@ def test_a_body_has_at_most_twice_the_bytes_of_its_images(size: int, status: int
     assert status == 200 or "more than 0.02 million bytes" in server.message
 
 
-@pytest.mark.parametrize("part", [b"{},", b"[],", b"1,", b'{"a":[', b'"",'])
+@pytest.mark.parametrize("part", [b"{},", b"[],", b"1,", b'{"a":[]},', b'"",'])
 def test_a_body_of_very_many_parts_is_refused(part: bytes) -> None:
     marks = sum(part.count(mark) for mark in (b"{", b"[", b","))
-    server = Server([part * (2000 // marks)])
+    most = (2000 - 1) // marks  # the outer list is a part, too
+    server = Server([b"[" + part * most + b"0]"])
     assert server.run() == 200, "2,000 parts are allowed"
-    server = Server([part * (2000 // marks + 1)])
+    server = Server([b"[" + part * (most + 1) + b"0]"])
     assert server.run() == 413
     assert "more than 2000 lists, objects and commas" in server.message
 
@@ -94,6 +95,38 @@ def test_what_is_no_json_is_refused(kind: str | None) -> None:
     assert server.run() == 415
     assert not server.got
     assert "Content-Type: application/json" in server.message
+
+
+@pytest.mark.parametrize("other", ["application/vnd.apache.parquet", "text/csv", "text/html"])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_second_content_type_hides_no_other(other: str, is_first: bool) -> None:
+    """MLflow reads the first of two headers."""
+    server = Server([b"PAR1"])
+    server.scope["headers"].insert(0 if is_first else 1, (b"content-type", other.encode()))
+    assert server.run() == 415
+    assert not server.got
+    assert other in server.message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\xff" * 5000, "can't decode byte 0xff"),
+        ("é".encode() * 2500, "Expecting value"),
+        (GOOD[:-1], "Expecting ',' delimiter"),
+        (b"", "Expecting value"),
+        (b"[" * 1990, ""),
+        (b"9" * 5000, "5000 digits"),
+    ],
+    ids=["no text", "text", "cut", "empty", "deep", "digits"],
+)
+def test_what_does_not_parse_is_refused_in_a_few_words(body: bytes, words: str) -> None:
+    """MLflow's server repeats such a body, ten bytes for each, or answers with status 500."""
+    server = Server([body])
+    assert server.run() == 400
+    assert not server.got
+    assert words in server.message
+    assert len(server.message) < 300
 
 
 def test_a_body_that_does_not_end_is_refused_in_time() -> None:
