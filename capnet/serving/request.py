@@ -195,6 +195,8 @@ def _content(value: Any) -> bytes | None:
     if not isinstance(value, str):
         return None
     text = value.partition(",")[2] if value.startswith("data:") else value
+    if not text.isascii():
+        return None  # to translate it would take seconds, and all threads wait
     plain = text.translate(BASE64)
     padding = "" if "/" in text else "=" * (-len(plain) % 4)  # what has a / and no padding is a path
     try:

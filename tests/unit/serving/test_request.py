@@ -204,6 +204,18 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     assert found.read_bytes() == content
 
 
+def test_a_long_text_that_is_no_base64_takes_no_time(folder: Path) -> None:
+    """All threads wait where a text is translated that is not ASCII: 0.2 s for a million letters."""
+    text = "a" * 20_000_000 + "\U0001f600"
+    started = time.monotonic()
+    assert "neither an image in base64" in refusal(text, folder)
+    assert time.monotonic() - started < 1.5
+    (found,) = request_files(
+        pd.DataFrame({"image": [f"data:image/png;name=ä;base64,{base64.b64encode(png()).decode()}"]}), folder
+    )
+    assert found.read_bytes() == png(), "what stands before the comma may be any text"
+
+
 @pytest.mark.parametrize("extra", [b"", b"\xff", b"\xff\xff"])
 def test_base64_for_addresses_is_read_without_its_padding(folder: Path, extra: bytes) -> None:
     content = png() + bytes(-len(png()) % 3) + extra
