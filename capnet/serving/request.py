@@ -213,8 +213,12 @@ def _file(name: Any, limits: Limits, left: int) -> bytes | None:
     if not limits.root or not isinstance(name, str) or not 0 < len(name) <= LONGEST_PATH:
         return None
     try:
-        root = Path(limits.root).resolve()
-        path = (root / name).resolve()
+        # no link outside the root is followed, also where a name leaves it and comes back: an answer would show it
+        named, root = Path(os.path.abspath(limits.root)), Path(limits.root).resolve()
+        path = Path(os.path.normpath(named / name))
+        if not (path.is_relative_to(named) or path.is_relative_to(root)):
+            return None
+        path = path.resolve()
         if not path.is_relative_to(root):
             return None
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:

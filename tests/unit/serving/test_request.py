@@ -88,6 +88,25 @@ def test_below_a_root_images_are_read_and_all_else_looks_alike(hidden: Path, fol
     assert time.monotonic() - started < 2, "a pipe is not waited for"
 
 
+def test_no_answer_shows_which_links_lie_outside_the_root(hidden: Path, folder: Path) -> None:
+    """A name may leave the root and come back, through a link or through nothing at all."""
+    limits = Limits(root=str(hidden))
+    (hidden.parent / "link").symlink_to(folder)
+    for way in ("link", "gone", "outside.png"):
+        named = [f"../{way}/../the.root/good.png", f"{hidden.parent}/{way}/../the.root/good.png"]
+        assert len(request_files(pd.DataFrame({"image": named}), folder, limits)) == 2, way
+    (hidden.parent / "in").symlink_to(hidden)
+    ways = ["../in/good.png", "../gone/good.png", f"{hidden.parent}/in/good.png", f"{hidden.parent}/gone/good.png"]
+    assert len({refusal(way, folder, limits).replace(repr(way[:60]), "...") for way in ways}) == 1
+
+
+def test_a_root_may_be_a_link(hidden: Path, folder: Path) -> None:
+    root = hidden.parent / "a.link"
+    root.symlink_to(hidden)
+    named = ["good.png", str(root / "good.png"), str(hidden / "below" / "good.png")]
+    assert len(request_files(pd.DataFrame({"image": named}), folder, Limits(root=str(root)))) == 3
+
+
 def test_fifty_requests_that_name_what_blocks_do_not_stop_the_next(hidden: Path, folder: Path) -> None:
     limits, ended = Limits(root=str(hidden)), []
 
