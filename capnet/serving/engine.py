@@ -230,8 +230,11 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
         split: folder of split.parquet, which has the images' paths by sha256.
 
     Returns:
-        Scores float32 [image, class] of rows with a ``sha256``; raises DataError where an image is not in the split.
+        Scores float32 [image, class] of rows with a ``sha256``; raises DataError where an image is not in the split, or
+        its file is another one.
     """
+    from capnet.data.images.decode import Unusable, check_sha256
+    from capnet.data.images.views import unusable
 
     def rescore(rows: pd.DataFrame) -> np.ndarray:
         table = read_split(split / "split.parquet")
@@ -240,6 +243,14 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
         if missing:
             what = f"{len(missing)} test images of the candidate are not in this split, e.g. sha256 {missing[0][:16]}"
             raise DataError(what, str(split), "give the split that the candidate was evaluated on (--split)")
+        problems = []
+        for key in rows["sha256"]:
+            try:
+                check_sha256(root / paths[key], key)
+            except Unusable as error:
+                problems += unusable(root / paths[key], str(error)).problems
+        if problems:
+            raise DataError(problems=problems)
         with TemporaryDirectory() as folder:
             artifacts = download(champion, Path(folder))
             served = load_served(artifacts / "model", artifacts / "thresholds.json", runtime)
