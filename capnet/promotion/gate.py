@@ -29,19 +29,16 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError, some
+from capnet.promotion.covered import covered, fewer_critical, relabelled
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
 from capnet.promotion.shared import class_changes, of_shared_classes
 from capnet.promotion.verdict import (
-    COVERAGE,
     CRITICAL,
     OTHER_CLASSES,
-    OTHER_LABELS,
     Rows,
-    Rule,
     Verdict,
-    coverage,
     minimum,
     non_inferiority,
 )
@@ -164,13 +161,14 @@ def gate_verdict(
         return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
     if champion.names != candidate.names:
         note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
-        uncovered = _coverage(candidate.test[:0], measured, policy)
+        uncovered = covered(candidate.test[:0], _tested(measured)[0].test, measured.classes["classes"], policy)
         same = Verdict()
         if set(candidate.names) & set(champion.names):
             ours, before, again = of_shared_classes(candidate, champion, rescore)
             same = gate_verdict(ours, before, policy, again)
         rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
-        return Verdict((*uncovered, *rules), (note, *notes), True, len(own), fell=same.fell)
+        asks = () if uncovered else (note,)
+        return Verdict((*uncovered, *rules), (note, *notes), True, len(own), asks, same.fell)
 
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
@@ -182,11 +180,14 @@ def gate_verdict(
     if added and rescore is None:
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
-    covered = _coverage(candidate.test[fresh], measured, policy)
-    notes[:0] = _relabelled(candidate.test[fresh], measured)
-    rules = [*covered, *fewer_units(candidate.test[fresh], measured.test, policy), *rules]
+    compared, tested = candidate.test[fresh], _tested(measured)[0].test  # rows that it had not seen by its own groups
+    uncovered = covered(compared, tested, measured.classes["classes"], policy)
+    missing = fewer_critical(compared, tested, measured.classes["classes"], policy)
+    notes[:0] = relabelled(compared, tested)
+    rules = [*uncovered, *missing, *fewer_units(compared, measured.test, policy), *rules]
     if not fresh.any():
-        return Verdict(tuple(rules), (*notes, *doubts, "not comparable: no test picture is left"), True, 0)
+        nothing = "not comparable: no test picture is left"
+        return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
     theirs = _champion_scores(candidate.test[fresh], champion, rescore)
     everything, again = _asked(candidate, champion, fresh), known[fresh]
     times = 2 if again.any() and not again.all() else 1
@@ -227,48 +228,6 @@ def _seen(rows: pd.DataFrame, model: GateScores) -> np.ndarray:
     """bool [row]: was the model trained or chosen on these bytes or their group?"""
     groups = set(model.seen["group"]) - {""}
     return (rows["sha256"].isin(model.seen["sha256"]) | rows["group"].isin(groups)).to_numpy(dtype=bool)
-
-
-def _coverage(compared: pd.DataFrame, champion: GateScores, policy: Policy) -> list[Rule]:
-    """How much of what the champion was tested on is asked again, of rows that it had not seen by its own groups.
-
-    A picture counts where its labels are those that the champion was tested with, a positive of the tail where it still
-    is one.
-    """
-    tested = _labels(_tested(champion)[0].test)
-    found, none = _labels(compared), (frozenset[int](), frozenset[int]())
-    tail = {number for number, item in enumerate(champion.classes["classes"]) if item["bucket"] == "tail"}
-    pictures = sum(found.get(key) == labels for key, labels in tested.items())
-    positives = [len(labels[0] & tail) for labels in tested.values()]
-    kept = [len(labels[0] & tail & found.get(key, none)[0]) for key, labels in tested.items()]
-    return [
-        *coverage(COVERAGE, pictures, len(tested), "test pictures of the champion", policy),
-        *coverage(
-            f"{COVERAGE} of the tail",
-            sum(kept),
-            sum(positives),
-            "tail positives that the champion was tested on",
-            policy,
-        ),
-    ]
-
-
-def _relabelled(compared: pd.DataFrame, champion: GateScores) -> list[str]:
-    """A note on pictures that count as not compared because their labels were changed; none where there are none."""
-    tested, found = _labels(_tested(champion)[0].test), _labels(compared)
-    changed = [key for key, labels in tested.items() if found.get(key, labels) != labels]
-    if not changed:
-        return []
-    if tested.keys() <= found.keys():
-        return [f"{OTHER_LABELS}: {len(changed)} of {len(tested)}"]
-    return [f"{len(changed)} of {len(tested)} test pictures of the champion have other labels now"]
-
-
-def _labels(rows: pd.DataFrame) -> dict[str, tuple[frozenset[int], frozenset[int]]]:
-    """By sha256: the classes that are on a picture, and those of which it is not known."""
-    unknown = [frozenset(map(int, row)) for row in rows["unknown"]]
-    known = [frozenset(map(int, row)) - left_out for row, left_out in zip(rows["labels"], unknown, strict=True)]
-    return dict(zip(rows["sha256"], zip(known, unknown, strict=True), strict=True))
 
 
 def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> Rows:
