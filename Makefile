@@ -22,6 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
+export ORT_DISABLE_TELEMETRY := 1
 # DVC's caches hold pickles: not in /var/tmp, which all users of a machine share
 export DVC_SITE_CACHE_DIR ?= $(CURDIR)/.dvc/tmp/site
 # container images often set it; then every process compiles capnet/, and every process of the tests all tests, anew

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -139,8 +140,9 @@ def export(served: Served, key: str, out: Path, images: Sequence[Path]) -> Measu
 def _need() -> None:
     try:
         import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
+
+        _runtime()
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed", "capnet export", "pip install 'capnet[onnx]'") from None
 
@@ -190,10 +192,17 @@ def write_graph(served: Served, path: Path, described: Mapping[str, Any]) -> Non
     onnx.save(content, str(path))
 
 
-def session(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the processor."""
+def _runtime() -> Any:
+    """ONNX Runtime, which from 1.32 on sends reports to its maker where nothing forbids it."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is imported
     import onnxruntime
 
+    return onnxruntime
+
+
+def session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session on the processor."""
+    onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

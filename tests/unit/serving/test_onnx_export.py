@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,3 +130,26 @@ def test_a_graph_that_scores_otherwise_is_not_written(
     assert list(out.parent.iterdir()) == []
     with pytest.raises(ConfigError, match=r"end it in \.onnx"):
         export(served, "capnet version 1", tmp_path / "model.pt", pictures)
+
+
+SESSION = """
+import sys
+from pathlib import Path
+import onnx
+from onnx import TensorProto, helper
+from capnet.serving.onnx_export import session
+ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "graph", ends[:1], ends[1:])
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), sys.argv[1])
+session(Path(sys.argv[1]), 1)
+"""
+
+
+def test_the_runtime_sends_no_reports_to_its_maker(tmp_path: Path) -> None:
+    """What would send them begins with a file of its own among the temporary ones."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", SESSION, str(tmp_path / "model.onnx")]
+    subprocess.run(command, check=True, env={**environment, "TMPDIR": str(temporary)})
+    assert not list(temporary.iterdir())
