@@ -132,10 +132,10 @@ def log_model(
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=serving.__file__,
-            artifacts={
-                "model": str(model),
-                "thresholds": str((candidate.evaluation / "thresholds.json").resolve()),
-                "reference": str(Path(folder, "reference.json")),
+            artifacts={  # as addresses: in a plain path MLflow takes %41 for A
+                "model": model.as_uri(),
+                "thresholds": (candidate.evaluation / "thresholds.json").resolve().as_uri(),
+                "reference": Path(folder, "reference.json").as_uri(),
             },
             signature=signature,
             input_example=example,

@@ -130,6 +130,18 @@ def test_the_artifact_has_no_pickle_and_the_models_own_files(database: Path, mak
     ).read_bytes()
 
 
+def test_a_folder_with_a_per_cent_sign_in_its_name_is_registered(
+    database: Path, make_outputs: Make, tmp_path: Path
+) -> None:
+    """MLflow takes %41 in a plain path for an A."""
+    paths = make_outputs(tmp_path / "50%41")
+    assert register_outputs(paths) == "1"
+    folder = local_path(new_client().get_model_version_download_uri("capnet", "1"))
+    assert folder is not None
+    thresholds = (paths["evaluation"] / "thresholds.json").read_bytes()
+    assert (folder / "artifacts" / "thresholds.json").read_bytes() == thresholds
+
+
 def _is_pickle(path: Path) -> bool:
     try:
         return sum(1 for _ in pickletools.genops(path.read_bytes())) > 0
