@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from capnet import __version__
 from capnet.commands.options import COLUMNS, in_order, pairs, settings_options
+from capnet.errors import stopped
 from capnet.stages import STAGES, figures_in_words, process_rank, run
 
 COMMANDS = {
@@ -174,14 +174,8 @@ def _stage_command(name: str) -> click.Command:
     return click.command(name, help=text, epilog=epilog)(in_order(*options)(execute))
 
 
-def stopped() -> NoReturn:
-    """End after Ctrl-C."""
-    click.echo("\ncapnet: stopped; the same command again goes on", err=True)
-    sys.exit(1)
-
-
 def entry() -> None:
-    """The console script: turns a CapnetError into its three-part message and exit code."""
+    """The command line: turns a CapnetError into its three-part message and exit code."""
     try:
         from capnet.errors import exits, machine_faults
         from capnet.progress import show_lines

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import NoReturn
 
 from capnet.redaction import redact
 
@@ -179,6 +180,12 @@ def exits(name: str) -> Iterator[None]:
             raise
         sys.stderr.write(f"{name}: {error.heading}\n{error}\n")
         sys.exit(error.exit_code)
+
+
+def stopped() -> NoReturn:
+    """End after Ctrl-C."""
+    sys.stderr.write("\ncapnet: stopped; the same command again goes on\n")
+    sys.exit(1)
 
 
 @contextmanager

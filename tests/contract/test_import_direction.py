@@ -41,6 +41,7 @@ MAY_IMPORT = {  # the foundation and the room itself are always allowed
         "cluster",
     },
     "cli": {"stages", "commands", "registry"},
+    "__main__": {"cli"},
 }
 # Settings ask every reader for its section, so that a format is one file. They find the files by scanning the folder,
 # which the graph of imports does not show; a reader in turn imports no more than settings, contracts and its own room.

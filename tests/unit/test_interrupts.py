@@ -1,0 +1,37 @@
+"""Ctrl-C while the command line is imported, which a run of DVC does for each stage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+IMPORTING = """
+import sys
+from importlib import import_module
+
+interrupted, script = sys.argv[1:]
+sys.argv[1:] = ["preset", "own"]
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == interrupted:
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+module, _, function = script.partition(":")
+getattr(import_module(module), function)()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "capnet.contracts", "capnet.redaction", "capnet.config"])
+def test_an_interrupted_import_ends_with_one_line(repository: Path, module: str) -> None:
+    script = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["scripts"]["capnet"]
+    command = [sys.executable, "-c", IMPORTING, module, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "\ncapnet: stopped; the same command again goes on\n"
