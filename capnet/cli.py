@@ -184,9 +184,9 @@ def entry() -> None:
 
         install()
         use_own_temporary_folder()
-        if process_rank() == 0:
-            show_lines()
         with exits("capnet"), machine_faults():
+            if process_rank() == 0:
+                show_lines()
             main.main(standalone_mode=True)
     except KeyboardInterrupt:  # before or after click
         stopped()

@@ -171,8 +171,14 @@ def figures_in_words(figures: Mapping[str, float]) -> str:
 
 
 def process_rank() -> int:
-    """Number of this process among those that torchrun started; 0 elsewhere."""
-    return int(os.environ.get("RANK", "0"))
+    """Number of this process among those that torchrun started; 0 elsewhere.
+
+    Raises ConfigError where the variable holds something else.
+    """
+    rank = os.environ.get("RANK", "0")
+    if not (rank.isascii() and rank.isdigit()):
+        raise ConfigError(f"{rank!r} is no number of a process", "the variable RANK", "unset it: torchrun sets it")
+    return int(rank)
 
 
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], paths: Mapping[str, str | Path]) -> dict[str, Path]:

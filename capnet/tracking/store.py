@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from capnet.config import Register
-from capnet.errors import CapnetError
+from capnet.errors import CapnetError, ConfigError
 from capnet.progress import quiet
 from capnet.tracking.database import open_file, sqlite_file
 
@@ -92,6 +92,8 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
             from sqlalchemy.exc import SQLAlchemyError
         except ModuleNotFoundError as error:
             raise StoreError(f"could not {doing}: {error}", uri, "pip install 'capnet[registry]'") from error
+        except ValueError as error:
+            raise _wrong_variable(error, doing) from error
         with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
                 with first_contact(), open_file(database, lambda address: _ask(MlflowClient, address, doing)):
@@ -111,8 +113,20 @@ def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
             uri,
             "install the driver of this kind of store in the same environment",
         ) from error
-    client.search_experiments(max_results=1)
+    try:
+        client.search_experiments(max_results=1)
+    except ValueError as error:
+        if not str(error).startswith("Failed to convert"):  # an answer that cannot be read is a ValueError, too
+            raise
+        raise _wrong_variable(error, doing) from error
     return client
+
+
+def _wrong_variable(error: ValueError, doing: str) -> ConfigError:
+    """MLflow reads its variables when it is imported and at every request, and checks none."""
+    names = ", ".join(sorted(name for name in os.environ if name.startswith("MLFLOW_")))
+    todo = "correct or unset the one that holds another kind of value than MLflow's documents name"
+    return ConfigError(f"could not {doing}: {error}", f"the variables {names}", todo)
 
 
 def experiment_id(client: MlflowClient, settings: Register) -> str:

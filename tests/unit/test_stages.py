@@ -1,5 +1,8 @@
 """What `stages.run` says where a stage cannot start."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,15 @@ def test_an_output_takes_no_input_away(tmp_path: Path) -> None:
 def test_names_that_a_stage_does_not_have_are_a_mistake_in_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no output 'foo'\n.*\n.*name just these: manifest"):
         run("ingest", {}, {"data": tmp_path}, {"foo": tmp_path})
+
+
+@pytest.mark.parametrize("rank", ["", "abc", "-1"])
+def test_a_rank_that_is_no_number_is_a_message(rank: str) -> None:
+    command = [sys.executable, "-m", "capnet.cli", "preset", "own"]
+    done = subprocess.run(command, env=os.environ | {"RANK": rank}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[1:] == [
+        f"{rank!r} is no number of a process",
+        "  where: the variable RANK",
+        "  to do: unset it: torchrun sets it",
+    ]

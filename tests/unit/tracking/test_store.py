@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -122,6 +124,21 @@ def test_a_mistyped_address_is_named_and_taken_for_no_folder(
     assert "this is no address of an MLflow store" in message
     assert part in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("MLFLOW_HTTP_REQUEST_TIMEOUT", "abc"), ("MLFLOW_LOGGING_LEVEL", "loud")]
+)
+def test_a_variable_that_mlflow_cannot_read_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    """In a process of its own: MLflow reads some when it is imported."""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", variable: value}
+    command = [sys.executable, "-m", "capnet.cli", "promote", "--params", str(tmp_path / "params.yaml")]
+    (tmp_path / "params.yaml").write_text("register: {}\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert variable in done.stderr
+    assert value in done.stderr.lower()
 
 
 def test_a_short_password_takes_no_letters_out_of_a_message() -> None:
