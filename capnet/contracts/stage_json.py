@@ -76,6 +76,7 @@ class ModelConfig(TypedDict, total=False):
     blend: Blend
     class_fingerprint: str
     weight_hash: str
+    fitted_rows: str
     selected_epoch: Count
     validation_rows: Count
     validation_extra_labels: bool

@@ -206,6 +206,12 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
     return matrix
 
 
+def fitted_rows_hash(table: pd.DataFrame) -> str:
+    """SHA-256 of which images of split.parquet a model is trained on and which it is chosen on, in any order."""
+    rows = table.loc[table["split"] != "test", ["split", "image_id"]]
+    return hashlib.sha256("\n".join(sorted(map(" ".join, rows.to_numpy()))).encode()).hexdigest()
+
+
 def hashed_groups(groups: Iterable[object]) -> list[str]:
     """Groups as they travel: they may be patients, and only equality matters. "" where there is no group."""
     return [

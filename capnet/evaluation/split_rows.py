@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import Classes, label_matrix, read_predictions
+from capnet.contracts import Classes, fitted_rows_hash, label_matrix, read_predictions
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
 
@@ -128,6 +128,22 @@ def held_out_rows(splits: Sequence[SplitRows], out_of_fold: pd.DataFrame) -> Spl
     held_out = SplitRows("+".join(split.name for split in parts), rows, labels, known, {"capnet": scores})
     check_scores(held_out)
     return held_out
+
+
+def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Path) -> None:
+    """What a model was fitted on must not be measured as test rows.
+
+    Args:
+        config: config.json of the model; of one from before it had ``fitted_rows``, nothing is asked.
+        table: rows of split.parquet.
+        path: of config.json.
+
+    Raises:
+        ContractError: the model was trained or chosen on other rows than the training and validation rows of ``table``.
+    """
+    if config.get("fitted_rows", own := fitted_rows_hash(table)) != own:
+        what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
+        raise ContractError(what, str(path), "run `capnet train` again after `capnet split`")
 
 
 def require_positives(test: SplitRows) -> None:

@@ -18,7 +18,6 @@ from capnet.contracts import (
     SPLITS,
     Classes,
     read_classes,
-    read_json,
     read_predictions,
     read_split,
     replace_file,
@@ -26,6 +25,7 @@ from capnet.contracts import (
     write_json,
     write_predictions,
 )
+from capnet.contracts.stage_json import read_model_config
 from capnet.data.sources.root import local_root
 from capnet.data.splits.stratify import stratified_folds
 from capnet.evaluation.baselines import FOLDS, FittedProbe, ProbeRows, fit_linear_probe, read_probe
@@ -41,7 +41,7 @@ from capnet.evaluation.results import (
     per_class,
     predictions,
 )
-from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_positives
+from capnet.evaluation.split_rows import SplitRows, held_out_rows, make_split, require_fitted_rows, require_positives
 from capnet.evaluation.thresholds import Thresholds, choose_thresholds, no_thresholds, thresholds_document
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def evaluate(
     read_classes(model_dir / "classes.json", classes.fingerprint)
     table = read_split(split_dir / "split.parquet")
     rows = {name: table[table["split"] == name].reset_index(drop=True) for name in SPLITS}
+    config = read_model_config(model_dir)
+    require_fitted_rows(config, table, model_dir / "config.json")
     require_positives(make_split(table, "test", classes, {}))  # before minutes of scoring
 
     has_probe = params.evaluate.probe.enabled and not rows["train"].empty
@@ -90,7 +92,7 @@ def evaluate(
     test = scorer.score(rows["test"], root, "test")
     val = None if rows["val"].empty else scorer.score(rows["val"], root, "validation")
     train_features = scorer.frozen(rows["train"], root, "training (test-time views of)") if fits else None
-    path, config = model_dir / "out_of_fold.parquet", read_json(model_dir / "config.json")
+    path = model_dir / "out_of_fold.parquet"
     has_held_out = path.is_file() and (val is None or config.get("refit_rows"))
     out_of_fold, views = read_predictions(path) if has_held_out else None, config["tte"]
 

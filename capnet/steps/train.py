@@ -15,6 +15,7 @@ from torch import Tensor
 from capnet.config import Params, settings_hash
 from capnet.contracts import (
     SCHEMA,
+    fitted_rows_hash,
     read_classes,
     read_graph,
     read_json,
@@ -129,6 +130,7 @@ def _fit(
             frame = held[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
             write_predictions(out / "out_of_fold.parquet", frame)
         config = _config(trainer, result, val, split) | {"refit_rows": len(everything) if refits else 0}
+        config["fitted_rows"] = fitted_rows_hash(pd.concat([rows, val]))
         _write(out, trainer, result, tensors | (probe_tensors or {}), probe, blend, config)
         shutil.rmtree(folder)
     metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}

@@ -199,3 +199,22 @@ def test_the_same_training_is_refused_until_the_first_one_has_ended(made, tiny_b
     run_both(folder, tiny_backbone)
     assert (folder / "model" / "model.safetensors").is_file()
     run_both(folder, tiny_backbone)
+
+
+def test_a_model_is_not_measured_on_rows_that_it_was_trained_on(made, tiny_backbone):
+    folder, frame = made
+    write_inputs(folder, frame)
+    params, _ = run_both(folder, tiny_backbone, out_of_fold=False)
+    inputs = {name: folder / name for name in ("split", "model", "data")}
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    seen, other = next(
+        (one, two)
+        for one in frame.index[frame["split"] == "train"]
+        for two in frame.index[frame["split"] == "test"]
+        if list(frame["labels"][one]) == list(frame["labels"][two])
+    )
+    write_inputs(folder, frame.assign(split=frame["split"].rename({seen: other, other: seen}).sort_index()))
+    with pytest.raises(ContractError, match="trained or chosen on other rows than those of this split"):
+        run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
+    write_inputs(folder, frame[frame.index != other])  # other test rows are no reason
+    run("evaluate", params, inputs, {"evaluation": folder / "evaluation"})
