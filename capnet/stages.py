@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from capnet.contracts.files import remove
 from capnet.contracts.publish import check_target, prepare, publish, temporary_path
-from capnet.errors import ConfigError, ContractError, GateError, machine_faults
+from capnet.errors import ConfigError, ContractError, GateError, Problem, machine_faults
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -37,6 +37,7 @@ class Stage:
         return f"capnet.steps.{self.name}"
 
 
+TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}  # its variables: the least number
 _DATA = {"data": "data"}
 _MANIFEST = {"manifest": "outputs/manifest"}
 _SPLIT = {"split": "outputs/split"}
@@ -173,12 +174,21 @@ def figures_in_words(figures: Mapping[str, float]) -> str:
 def process_rank() -> int:
     """Number of this process among those that torchrun started; 0 elsewhere.
 
-    Raises ConfigError where the variable holds something else.
+    Raises ConfigError where a variable of torchrun holds no such number, or where there are fewer processes.
     """
-    rank = os.environ.get("RANK", "0")
-    if not (rank.isascii() and rank.isdigit()):
-        raise ConfigError(f"{rank!r} is no number of a process", "the variable RANK", "unset it: torchrun sets it")
-    return int(rank)
+    texts = {name: os.environ.get(name, str(least)) for name, least in TORCHRUN.items()}
+    wrong = [
+        Problem(f"{text!r} is no number of a process", f"the variable {name}", "unset it: torchrun sets it")
+        for name, text in texts.items()
+        if not (text.isascii() and text.isdigit() and int(text) >= TORCHRUN[name])
+    ]
+    if wrong:
+        raise ConfigError(problems=wrong)
+    rank, size = int(texts["RANK"]), int(texts["WORLD_SIZE"])
+    if rank >= size:  # such a process would publish nothing, or wait for others that never come
+        what = f"process {rank} of {size}: the first is 0"
+        raise ConfigError(what, "the variables RANK and WORLD_SIZE", "unset them: torchrun sets both")
+    return rank
 
 
 def _paths(stage: Stage, kind: str, expected: Mapping[str, str], paths: Mapping[str, str | Path]) -> dict[str, Path]:

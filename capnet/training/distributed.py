@@ -120,7 +120,7 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         device: that this process computes on; where it is a GPU, torch is given the one of the process.
 
     Raises:
-        ConfigError: there are more processes than GPUs on this machine.
+        ConfigError: there are more processes than GPUs on this machine, or the variables do not say where they meet.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -132,7 +132,11 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
             what = f"process {rank} of this machine has no GPU of its own: torch sees {cards}"
             raise ConfigError(what, "LOCAL_RANK", "start as many processes as there are GPUs (--nproc-per-node)")
         torch.cuda.set_device(rank)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    except ValueError as error:
+        todo = "unset RANK and WORLD_SIZE, or let torchrun set all four"
+        raise ConfigError(f"the processes cannot meet: {error}", "MASTER_ADDR, MASTER_PORT", todo) from error
     try:
         yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from capnet.cli import main
 from capnet.errors import CapnetError, ConfigError, ContractError
-from capnet.stages import run
+from capnet.stages import process_rank, run
 
 
 def test_a_missing_input_names_the_stage_that_writes_it(tmp_path: Path) -> None:
@@ -97,3 +97,24 @@ def test_a_rank_that_is_no_number_is_a_message(rank: str) -> None:
         "  where: the variable RANK",
         "  to do: unset it: torchrun sets it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "what"),
+    [
+        ({"WORLD_SIZE": "abc", "RANK": "0"}, "'abc' is no number of a process\n  where: the variable WORLD_SIZE"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "'0' is no number of a process\n  where: the variable LOCAL_WORLD_SIZE"),
+        ({"LOCAL_RANK": "x"}, "'x' is no number of a process\n  where: the variable LOCAL_RANK"),
+        ({"RANK": "1"}, "process 1 of 1: the first is 0"),  # would compute, publish nothing and end with status 0
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "process 2 of 2: the first is 0"),
+    ],
+)
+def test_variables_of_torchrun_that_do_not_fit_are_named(
+    variables: dict[str, str], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=what):
+        process_rank()

@@ -22,7 +22,7 @@ from capnet.data.images.store import FeatureStore
 from capnet.errors import ConfigError
 from capnet.stages import STAGES, run
 from capnet.training import checkpoint, trainer
-from capnet.training.distributed import ProcessGroup
+from capnet.training.distributed import ProcessGroup, process_group
 from tests.unit.model import tiny
 
 pytestmark = pytest.mark.slow
@@ -200,3 +200,13 @@ def test_a_group_of_one_changes_nothing() -> None:
 def test_more_processes_than_images_in_a_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match="a batch of 2 images for 3 processes"):
         ProcessGroup(0, 3).gather_features(np.arange(2), lambda share: torch.zeros(len(share), 4))
+
+
+@pytest.mark.parametrize(("port", "what"), [(None, "MASTER_PORT"), ("abc", "'abc'")])
+def test_processes_that_cannot_meet_say_so(port: str | None, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"} | ({"MASTER_PORT": port} if port else {})
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"the processes cannot meet: .*{what}"), process_group(torch.device("cpu")):
+        pass
