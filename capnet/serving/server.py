@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING, cast
 
 import click
+
+if TYPE_CHECKING:
+    from capnet.serving.bodies import App
 
 LAST_ANSWERS = 25  # seconds between SIGTERM and the end; Kubernetes kills after 30
 
@@ -24,18 +28,35 @@ def main(model: str, host: str, port: int) -> None:
     # score for nobody are not waited for
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     import uvicorn
-    from mlflow.artifacts import download_artifacts
-    from mlflow.pyfunc.scoring_server import get_cmd
 
+    from capnet.errors import exits, machine_faults
     from capnet.serving.bodies import CheckedBodies
     from capnet.serving.request import read_limits
 
-    limits = read_limits()
-    _, environment = get_cmd(download_artifacts(artifact_uri=model))
-    os.environ.update(environment)
-    from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
+    with exits("server"), machine_faults():
+        limits = read_limits()
+        app = CheckedBodies(_application(model), limits)
 
-    uvicorn.run(CheckedBodies(app, limits), host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
+    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=LAST_ANSWERS)
+
+
+def _application(model: str) -> App:
+    """MLflow's server with the model in it; raises StoreError where MLflow cannot load it."""
+    from mlflow import get_tracking_uri
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc.scoring_server import get_cmd
+
+    from capnet.tracking.store import explain
+
+    try:
+        _, environment = get_cmd(download_artifacts(artifact_uri=model))
+        os.environ.update(environment)
+        from mlflow.pyfunc.scoring_server.app import app  # loads the model that the environment names
+    except MlflowException as error:
+        uri = get_tracking_uri() if model.startswith("models:") else model
+        raise explain(error, uri, f"serve {model}") from error
+    return cast("App", app)
 
 
 if __name__ == "__main__":

@@ -169,10 +169,12 @@ def test_what_is_scored_for_nobody_does_not_delay_the_end(model: str, port: int,
         assert all(isinstance(answer.exception(), OSError) for answer in answers)
 
 
-def failure(model: str) -> str:
+def failure(model: str, status: int = 1, **variables: str) -> str:
     command = [sys.executable, "-m", "capnet.serving.server", "--model", model]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode != 0
+    environment = os.environ | variables
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
     return done.stderr
 
 
@@ -180,4 +182,11 @@ def test_a_model_that_is_nowhere_or_may_not_serve_is_named(model: str, tmp_path:
     assert "No such artifact: 'gone'" in failure(str(tmp_path / "gone"))
     MlflowClient().set_registered_model_alias("capnet", "champion", "1")
     MlflowClient().set_model_version_tag("capnet", "1", "verdict", "red")
-    assert "champion is capnet version 1, which has a red verdict" in failure("models:/capnet@champion")
+    assert "champion is capnet version 1, which has a red verdict" in failure("models:/capnet@champion", 5)
+
+
+def test_limits_that_are_none_end_the_server_before_the_model_is_loaded(tmp_path: Path) -> None:
+    limits = {"CAPNET_SERVE_SECONDS": "abc", "CAPNET_SERVE_AT_ONCE": "0"}
+    text = failure(str(tmp_path / "gone"), 2, **limits)
+    assert "CAPNET_SERVE_SECONDS = 'abc'" in text
+    assert "CAPNET_SERVE_AT_ONCE = '0'" in text
