@@ -22,6 +22,7 @@ from capnet.promotion.versions import (
     champion_of,
     current_number,
     deleted_champions,
+    refuse_moved,
     require_files,
     rival_of,
     version_or_none,
@@ -65,6 +66,7 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
             raise ContractError("they are those of another version of the same run", FOLDER)
         return found
     except (MlflowException, OSError, ContractError) as error:
+        refuse_moved(client, version)
         what = (
             f"{identity(version.name, version.version)} has no scores for the gate:"
             f" {' '.join(str(error).split())[:200]}"

@@ -140,15 +140,14 @@ def require_files(client: MlflowClient, version: ModelVersion) -> None:
     store, which keeps absolute paths, was copied, and the files are those of the other store.
     """
     location = client.get_model_version_download_uri(version.name, version.version)
-    old, new, rest = _folders(client, location)
     if not has_files(client, version):
-        _refuse_moved(version, location, old, new, rest)
+        refuse_moved(client, version)
         raise ContractError(
             f"the store has no files of {identity(version.name, version.version)}: they were deleted",
             location,
             "put them back, or register that model again (`capnet register --check`), or promote another version",
         )
-    database = sqlite_file(client.tracking_uri)
+    database, (old, new, _) = sqlite_file(client.tracking_uri), _folders(client, location)
     if old is not None and database is not None and of_another_store(old, database):
         log.warning(
             "the files of %s are read from %s: this store is a copy, and its earlier versions are those of the other."
@@ -170,9 +169,11 @@ def _folders(client: MlflowClient, location: str) -> tuple[Path | None, Path, Pa
     return Path(*folder.parts[:depth]), database.resolve().parent / "mlruns", Path(*folder.parts[depth:])
 
 
-def _refuse_moved(version: ModelVersion, location: str, old: Path | None, new: Path, rest: Path) -> None:
-    """Raise ContractError where a SQLite store was moved, and the files with it; folders as in ``_folders``."""
-    if old is not None and (new / rest / "MLmodel").is_file():
+def refuse_moved(client: MlflowClient, version: ModelVersion) -> None:
+    """Raise ContractError where a SQLite store was moved, and the files of a version with it."""
+    location = client.get_model_version_download_uri(version.name, version.version)
+    old, new, rest = _folders(client, location)
+    if old is not None and not (old / rest / "MLmodel").is_file() and (new / rest / "MLmodel").is_file():
         link = f"mkdir -p {quote(str(old.parent))} && ln -s {quote(str(new))} {quote(str(old))}"
         raise ContractError(
             f"the files of {identity(version.name, version.version)} are in {new}, but the store names {old}: the"

@@ -19,6 +19,7 @@ from unit.stores import GOOD, WORSE_TAIL, Make
 
 from capnet.config import Register
 from capnet.errors import ContractError
+from capnet.promotion.promote import scores_of
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import find_version, register_version
 from capnet.serving.engine import fetch_version
@@ -191,6 +192,10 @@ def test_a_version_of_a_moved_store_says_where_its_files_are_and_a_link_mends_it
         fetch_version(Register(), "models:/capnet/1", tmp_path / "fetched")
     problem = caught.value.problems[0]
     assert f"are in {new / 'mlruns'}, but the store names {old / 'mlruns'}" in problem.what
+    client = new_client()
+    with pytest.raises(ContractError) as gate:
+        scores_of(client, client.get_model_version("capnet", "1"))
+    assert gate.value.problems[0] == problem
     link = problem.todo.split("`")[1]
     subprocess.run(link, shell=True, check=True)
     (tmp_path / "fetched").mkdir()
