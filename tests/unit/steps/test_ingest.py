@@ -91,6 +91,15 @@ def test_empty_data_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (text,) = refused(tmp_path / "data", tmp_path / "manifest")
     assert "the data folder is empty" in text
+    assert "dvc pull" not in text
+
+
+def test_a_clone_without_its_pictures_is_sent_to_dvc(tmp_path: Path) -> None:
+    (tmp_path / "data.dvc").write_text("outs: []\n")
+    (tmp_path / "outputs").mkdir()
+    (text,) = refused(tmp_path / "data", tmp_path / "outputs" / "manifest")
+    assert "there is no data folder" in text
+    assert f"make data-pull, or dvc pull {tmp_path / 'data.dvc'}" in text
 
 
 @pytest.mark.parametrize(("name", "is_named"), [("Empty", True), ("no finding", True), ("fox", False)])
