@@ -25,7 +25,7 @@ def state_dir(kind: str) -> Path:
     """
     base = Path(os.environ.get("CAPNET_STATE", ".capnet"))
     path = base / kind
-    with machine_faults(path, "the state folder cannot be used"):
+    with machine_faults(path, "the state folder cannot be used (CAPNET_STATE names another)"):
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(parents=True, exist_ok=True)
         check_writable(path)

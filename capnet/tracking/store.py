@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -224,6 +225,8 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             "correct the name, version or alias (`capnet register` makes versions, `capnet promote` makes one the"
             f" champion), or {_elsewhere(doing)}"
         )
+    elif os.strerror(errno.ENOSPC) in reason:  # mlflow copies a model to the temporary folder first
+        todo = "make room where the store is and in the temporary folder, or set TMPDIR to another one; then try again"
     elif not uri.startswith(("http://", "https://")):
         todo = (
             "see that the folder exists, is writable and has room, or set MLFLOW_TRACKING_URI (or"

@@ -168,6 +168,7 @@ def test_a_state_folder_that_is_a_file_is_named_before_the_work(
     with pytest.raises(CapnetError, match="the state folder cannot be used") as caught:
         state_dir("features")
     assert caught.value.problems[0].where == str(tmp_path / "state" / "features")
+    assert "CAPNET_STATE" in caught.value.problems[0].what
     assert (tmp_path / "state").read_text() == "mine"
 
 

@@ -141,6 +141,13 @@ def test_a_variable_that_mlflow_cannot_read_is_named(tmp_path: Path, variable: s
     assert value in done.stderr.lower()
 
 
+def test_a_full_temporary_folder_is_no_reason_for_another_store() -> None:
+    reason = "[Errno 28] No space left on device: '/store/model' -> '/tmp/capnet-process.1/model'"
+    (problem,) = explain(OSError(reason), "sqlite:///mlflow.db", "get the model").problems
+    assert "TMPDIR" in problem.todo
+    assert "MLFLOW_TRACKING_URI" not in problem.todo
+
+
 def test_a_short_password_takes_no_letters_out_of_a_message() -> None:
     reason = "connection to postgresql://me:p@127.0.0.1/x failed, see https://www.example.org/help"
     message = str(explain(OSError(reason), "postgresql://me:p@127.0.0.1/x", "register"))
