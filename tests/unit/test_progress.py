@@ -59,6 +59,7 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
 ) -> None:
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun sets both
     command = [sys.executable, "-c", DRAW, str(tmp_path / "data")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told = [f"drawing: {done} of 4, about 0 s left" for done in (2, 3, 4)]
