@@ -5,13 +5,14 @@ the table in between could have it lead out of the data folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+PART = 2**20  # labels of the rows that are computed with at once
 HEXADECIMAL = re.compile(r"[0-9a-fA-F]*")
 
 
@@ -40,18 +41,36 @@ def check_rows(frame: pd.DataFrame) -> None:
         if isinstance(value, str) and not HEXADECIMAL.fullmatch(value):
             raise ValueError(f"column sha256 has {value[:80]!r}, which is no hash")
     for name in ("labels", "unknown"):
-        values, lengths = flat(frame[name])
-        pairs = np.repeat(np.arange(len(frame)), lengths) << 16 | values
-        if len(np.unique(pairs)) < len(pairs):
-            raise ValueError(f"column {name} has a class twice in one row")
+        for part in parts(np.fromiter(map(len, frame[name]), np.int64, len(frame))):
+            values, lengths = flat(frame[name].iloc[part])
+            pairs = np.sort(np.repeat(np.arange(len(lengths)), lengths) << 16 | values)
+            if (pairs[1:] == pairs[:-1]).any():
+                raise ValueError(f"column {name} has a class twice in one row")
 
 
 def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """All values of a column of lists end to end, int32 [entry], and how many each row has, int64 [row]."""
     import numpy as np
+    import pandas as pd
     import pyarrow as pa
 
+    if not isinstance(getattr(lists, "dtype", None), pd.ArrowDtype):  # pyarrow converts arrays a value at a time
+        rows = [np.asarray(row) for row in lists]
+        values = np.concatenate([np.empty(0), *rows], dtype=np.int32, casting="unsafe")
+        return values, np.fromiter(map(len, rows), np.int64, len(rows))
     array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     lengths = array.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return array.flatten().to_numpy(zero_copy_only=False), lengths
+
+
+def parts(lengths: np.ndarray) -> Iterator[slice]:
+    """Slices of all rows in order, each with about PART labels or one row.
+
+    Args:
+        lengths: int [row], labels of each.
+    """
+    import numpy as np
+
+    starts = np.unique(np.cumsum(lengths) // PART, return_index=True)[1].tolist()
+    return map(slice, starts, [*starts[1:], len(lengths)])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from capnet.data.annotations.paths import normal_path
 from capnet.data.annotations.rows import Annotations
 from capnet.data.annotations.tables import open_table, texts_of
 from capnet.errors import MOST, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("path", "class", "label")
 LABELS = ("yes", "no", "unknown")
@@ -77,7 +81,7 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
     found, where, problems = read_corrections(path)
     rows, numbers = annotations.rows, {name: c for c, name in enumerate(annotations.classes.names)}
     position = {name: row for row, name in enumerate(rows["path"])} if found else {}
-    labels, unknown, changed = rows["labels"].tolist(), rows["unknown"].tolist(), 0
+    of_row: dict[int, dict[int, str]] = {}
     for key, label in found.items():
         image, name = key
         if image not in position or name not in numbers:
@@ -91,15 +95,26 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
             if len(problems) >= MOST:
                 break
             continue
-        row, c = position[image], numbers[name]
-        before = (c in labels[row], c in unknown[row])
-        labels[row] = _with(labels[row], c, label == "yes")
-        unknown[row] = _with(unknown[row], c, label == "unknown")
-        changed += before != (label == "yes", label == "unknown")
+        of_row.setdefault(position[image], {})[numbers[name]] = label
+    return _change(rows, of_row), problems
+
+
+def _change(rows: pd.DataFrame, of_row: Mapping[int, Mapping[int, str]]) -> int:
+    """Write corrected labels, by row and class, into the rows; how many are others now. A row at a time: all of them
+    as sets could fill the memory.
+    """
+    changed = 0
+    columns = {name: rows[name].to_numpy().copy() for name in ("labels", "unknown")} if of_row else {}
+    for row, labels in of_row.items():
+        before = {name: set(map(int, column[row])) for name, column in columns.items()}
+        for name, state in (("labels", "yes"), ("unknown", "unknown")):
+            now = {c for c, label in labels.items() if label == state}
+            columns[name][row] = sorted(before[name] - labels.keys() | now)
+        changed += sum(
+            (c in before["labels"], c in before["unknown"]) != (label == "yes", label == "unknown")
+            for c, label in labels.items()
+        )
     if changed:
-        rows["labels"], rows["unknown"] = labels, unknown
-    return changed, problems
-
-
-def _with(labels: Iterable[int], c: int, present: bool) -> list[int]:
-    return sorted({*labels} | {c}) if present else [label for label in labels if label != c]
+        for name, column in columns.items():
+            rows[name] = column
+    return changed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from capnet.contracts import flat
+from capnet.contracts import flat, parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,11 +50,17 @@ class LabelLists:
         import pandas as pd
         import pyarrow as pa
 
-        found = np.asarray(classes, dtype=np.int64)[np.asarray(self.codes)]
-        keys = np.repeat(np.arange(len(self)), np.diff(self.ends)) << 16 | np.maximum(found, 0)
-        keys = np.unique(keys[found >= 0])  # each label of each row once
-        ends = np.concatenate([[0], np.cumsum(np.bincount(keys >> 16, minlength=len(self)))])
-        lists = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array((keys & 0xFFFF).astype(np.int16)))
+        codes, ends, meanings = np.asarray(self.codes), np.asarray(self.ends), np.asarray(classes, dtype=np.int64)
+        values, lengths = [np.empty(0, np.int16)], [np.empty(0, np.int64)]
+        for part in parts(np.diff(ends)):
+            found = meanings[codes[ends[part.start] : ends[part.stop]]]
+            keys = np.repeat(np.arange(part.stop - part.start), np.diff(ends[part.start : part.stop + 1])) << 16
+            keys = np.sort((keys | np.maximum(found, 0))[found >= 0])
+            keys = keys[np.diff(keys, prepend=-1) > 0]  # each label of each row once; np.unique takes 70 times as long
+            values.append((keys & 0xFFFF).astype(np.int16))
+            lengths.append(np.bincount(keys >> 16, minlength=part.stop - part.start))
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(starts), pa.array(np.concatenate(values)))
         return pd.Series(lists, dtype=pd.ArrowDtype(lists.type))
 
 
@@ -70,8 +76,24 @@ def label_csr(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> csr
     return matrix
 
 
+def class_counts(lists: pd.Series, n_classes: int) -> np.ndarray:
+    """How many rows have each class, int [class]; see label_csr."""
+    import numpy as np
+
+    counts = np.zeros(n_classes, dtype=np.int64)
+    for part in parts(flat(lists)[1]):
+        counts += label_csr(lists.iloc[part], n_classes).sum(axis=0)
+    return counts
+
+
 def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
     """Labels that are there for certain, sparse bool [row, class]: an unknown label is none, even where a reader wrote
     both.
     """
-    return label_csr(frame["labels"], n_classes) > label_csr(frame["unknown"], n_classes)
+    from scipy.sparse import csr_array, vstack
+
+    known = [csr_array((0, n_classes), dtype=bool)]
+    for part in parts(flat(frame["labels"])[1] + flat(frame["unknown"])[1]):
+        labels, unknown = (label_csr(frame[name].iloc[part], n_classes) for name in ("labels", "unknown"))
+        known.append(labels > unknown)
+    return vstack(known, format="csr")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.contracts import Classes
-from capnet.data.annotations.label_lists import label_csr
+from capnet.data.annotations.label_lists import class_counts
 from capnet.data.annotations.label_names import NOTHING
 from capnet.data.images.decode import SUFFIXES
+from capnet.errors import SHOWN, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +31,17 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
             traps = data_format == "camera_traps"
             todo = "name it in ingest.camera_traps.blank" if traps else "give such images no label"
             yield f"class {item.name!r} is learned like any other; if it says that nothing is there, {todo}"
-    counts = [label_csr(rows[column], len(classes)).sum(axis=0) for column in ("labels", "unknown")]
+    counts = [class_counts(rows[column], len(classes)) for column in ("labels", "unknown")]
+    alike = []
     for item, present, unknown in zip(classes.items, *counts, strict=True):
         if unknown == len(rows):
-            yield f"class {item.name!r} is unknown on every image: it can be neither learned nor measured"
+            alike.append(f"class {item.name!r} is unknown on every image: it can be neither learned nor measured")
         elif len(rows) > 1 and present + unknown == len(rows):
-            yield f"class {item.name!r} is missing on no image: what images look like without it cannot be learned"
+            what = "is missing on no image: what images look like without it cannot be learned"
+            alike.append(f"class {item.name!r} {what}")
+    yield from alike[:SHOWN]
+    if len(alike) > SHOWN:
+        yield f"{counted(len(alike) - SHOWN, 'more class', 'more classes')} unknown on every image, or missing on none"
     for column in ("group", "slice"):
         spelt: dict[str, str] = {}
         for value in map(str, rows[column].dropna().unique()):
@@ -47,7 +54,8 @@ def likely_mistakes(rows: pd.DataFrame, classes: Classes, data_format: str) -> I
     contradictions = []
     for _, same in copies.groupby("sha256", sort=False):
         states = {
-            (tuple(labels), tuple(unknown)) for labels, unknown in zip(same["labels"], same["unknown"], strict=True)
+            (array("h", labels).tobytes(), array("h", unknown).tobytes())
+            for labels, unknown in zip(same["labels"], same["unknown"], strict=True)
         }
         if len(states) > 1:
             contradictions.append(list(same["path"])[:2])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from capnet.contracts import SPLITS, Classes, flat
+from capnet.contracts import SPLITS, Classes, flat, parts
 from capnet.data.annotations.label_lists import known_positives, label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
@@ -46,13 +46,14 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ("image_id", "path", "split", "width", "height", "sha256", "group", "sequence")
     table = frame[[name for name in columns if name in frame or name != "sequence"]].reset_index(drop=True)
-    both = label_csr(frame["labels"], WIDEST) + label_csr(frame["unknown"], WIDEST)
     entries = flat(frame["labels"])[1] + flat(frame["unknown"])[1]
-    found = np.diff(both.indptr)
-    both.sort_indices()
-    table["highest_label"] = 0
-    table.loc[found > 0, "highest_label"] = both.indices[both.indptr[1:][found > 0] - 1]
-    table["repeated_labels"] = entries - found
+    highest, distinct = np.zeros(len(frame), dtype=np.int64), np.zeros(len(frame), dtype=np.int64)
+    for part in parts(entries):
+        both = label_csr(frame["labels"].iloc[part], WIDEST) + label_csr(frame["unknown"].iloc[part], WIDEST)
+        both.sort_indices()
+        distinct[part] = found = np.diff(both.indptr)
+        highest[part][found > 0] = both.indices[both.indptr[1:][found > 0] - 1]
+    table["highest_label"], table["repeated_labels"] = highest, entries - distinct
     table["path_fault"] = [path_fault(path) for path in table["path"]]
     table["path_leaves"] = (table["path_fault"] != "").astype(int)
     for name, column in (("picture", "sha256"), ("group", "group"), ("sequence", "sequence")):

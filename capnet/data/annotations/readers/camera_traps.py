@@ -6,6 +6,7 @@ category_id; a category for empty images). The JSON is streamed.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from capnet.config import Ingest
 
 TODO = "put the COCO Camera Traps file there, or correct ingest.camera_traps.file"
+MOST_UNWRITTEN = 50_000_000  # labels that settings say and no annotation, such as 500 classes of 100,000 unsure images
 BURST = ("location", "seq_id")
 
 
@@ -71,6 +73,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     Raises:
         DataError: the file cannot be read, or ``ingest.camera_traps`` names a category that does not exist.
     """
+    import numpy as np
+
     traps = settings.of(Settings)
     path = folder.path(traps.file)
     categories = read_categories(path, TODO)
@@ -89,17 +93,24 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     classes, mistakes = published_classes(folder, list(names.values()), settings)
     rows = RowList("sequence", "width", "height", source=f"{traps.file} image {{}}")
     unseen: list[tuple[str, str]] = []
+    everything, unwritten = np.arange(len(names), dtype=np.int32), 0
     for image, frame in file.frames.items():
         if frame.seen is None:
             unseen.append((image, frame.path))
             continue
         present = sorted(index[number] for number in frame.seen if number in index)
+        is_unsure = bool(frame.seen & unsure)
+        unwritten += len(names) if is_unsure else len(present) if traps.sequence_maximum else 0
+        if unwritten > MOST_UNWRITTEN:
+            what = f"ingest.camera_traps.unsure and sequence_maximum make more than {MOST_UNWRITTEN:,} labels"
+            todo = "leave out the images on which nobody is sure, or the classes that no image shows"
+            raise DataError(f"{what}: images by classes", str(path), todo)
         rows.add(
             frame.path,
             present,
             image,
             image_id=image,
-            unknown=sorted(set(range(len(names))) - set(present)) if frame.seen & unsure else (),
+            unknown=array("i", np.delete(everything, present).tobytes()) if is_unsure else (),
             # a burst without a site stays together, too
             group=frame.location or (f"sequence {frame.sequence}" if frame.sequence else None),
             sequence=frame.sequence,

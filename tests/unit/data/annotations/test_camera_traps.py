@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.bounded import bounded
 from unit.data.native import jpeg, write_json
 
 from capnet.config import Data, Ingest, Params, Split
@@ -205,3 +206,28 @@ def test_utf_8_names_and_spaces(tmp_path: Path) -> None:
     params = Params(data=Data(format="camera_traps"), ingest=settings(images="Bilder alt"))
     run("ingest", params, {"data": root}, {"manifest": tmp_path / "manifest"})
     assert read_manifest(tmp_path / "manifest/manifest.parquet")["path"].tolist() == ["Bilder alt/Füchse 1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("more", "labels"), [({}, 9), ({"unsure": [], "blank": ["empty", "unidentified"], "sequence_maximum": True}, 6)]
+)
+def test_settings_that_make_more_labels_than_memory_holds_are_refused(
+    more: dict[str, Any], labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    categories = [*CATEGORIES, {"id": 4, "name": "badger"}]
+    frames = [seen(0, 1), seen(0, 3), *(seen(number, 9) for number in range(3))]
+    write(tmp_path, [image(number) for number in range(3)], frames, categories)
+    monkeypatch.setattr(camera_traps, "MOST_UNWRITTEN", labels)
+    assert len(read(tmp_path, settings(**more)).rows) == 3
+    monkeypatch.setattr(camera_traps, "MOST_UNWRITTEN", labels - 1)
+    with pytest.raises(DataError, match=f"(?s)more than {labels - 1} labels.*leave out the images"):
+        read(tmp_path, settings(**more))
+
+
+def test_the_most_labels_that_settings_may_make_fit_in_memory(tmp_path: Path) -> None:
+    frames = [{"id": n, "file_name": f"{n}.jpg"} for n in range(600)]
+    categories = [{"id": n, "name": f"class {n}"} for n in range(30_000)]
+    write(tmp_path, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories)
+    found = bounded(lambda: read(tmp_path, settings(unsure=["class 0", "class 1"])))
+    assert found.kind == "done", found
+    assert found.megabytes < 350, "18 million labels took 700 MB"  # 50 million are the most

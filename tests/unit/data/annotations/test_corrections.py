@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,15 @@ def test_another_table_is_refused(annotations: Annotations, tmp_path: Path, text
     assert read_corrections(tmp_path / "corrections.csv")[2]
     assert apply_corrections(annotations, tmp_path / "corrections.csv")[1]
     assert annotations.rows["labels"].tolist() == [[1, 2], [], [2]]
+
+
+def test_many_corrections_of_one_image_take_time_in_proportion(tmp_path: Path) -> None:
+    names = [f"class {n}" for n in range(20_000)]
+    (tmp_path / "classes.csv").write_text("\n".join(["name", *names]))
+    (tmp_path / "labels.csv").write_text("path,labels\na.jpg,\n")
+    annotations = reader.read(DataFolder(tmp_path), Ingest())
+    begin = time.process_time()
+    text = "path,class,label\n" + "".join(f"a.jpg,{name},yes\n" for name in names)
+    assert corrected(annotations, tmp_path, text) == (20_000, [])
+    assert time.process_time() - begin < 3, "20,000 labels, each sorted among all, took 30 seconds"
+    assert list(annotations.rows["labels"][0]) == list(range(20_000))

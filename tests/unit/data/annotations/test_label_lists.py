@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from capnet.contracts import label_matrix
-from capnet.data.annotations.label_lists import LabelLists, known_positives, label_csr
+from capnet.contracts import flat, image_rows, label_matrix, parts
+from capnet.data.annotations.label_lists import LabelLists, class_counts, known_positives, label_csr
 
 
 def random_lists(rows: int, classes: int, seed: int) -> list[list[int]]:
@@ -46,3 +49,33 @@ def test_sparse_labels_equal_the_dense_ones() -> None:
     assert (found.toarray() == (label_matrix(known, 20) & ~label_matrix(unknown, 20))).all()
     assert found.sum(axis=0).tolist() == found.toarray().sum(axis=0).tolist()
     assert found[[5, 5, 7]].toarray().tolist() == found.toarray()[[5, 5, 7]].tolist()
+
+
+@pytest.mark.parametrize("part", [1, 7, 2**20])
+def test_rows_in_parts_are_all_rows_in_order(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_rows, "PART", part)
+    plain = random_lists(200, 20, 4)
+    slices = list(parts(np.array([len(row) for row in plain])))
+    assert [row for each in slices for row in plain[each]] == plain
+    assert all(sum(map(len, plain[each.start + 1 : each.stop])) <= part for each in slices)
+    assert list(parts(np.empty(0, dtype=int))) == []
+    lists = LabelLists()
+    for row in plain:
+        lists.append(row)
+    mapped = lists.mapped(range(20))
+    assert mapped.tolist() == [sorted({*row}) for row in plain]
+    assert class_counts(mapped, 20).tolist() == label_matrix(plain, 20).sum(axis=0).tolist()
+    frame = pd.DataFrame({"labels": mapped, "unknown": pd.Series(random_lists(200, 20, 5), dtype=object)})
+    expected = label_matrix(plain, 20) & ~label_matrix(frame["unknown"], 20)
+    assert (known_positives(frame, 20).toarray() == expected).all()
+
+
+def test_three_million_labels_take_no_seconds() -> None:
+    lists, row = LabelLists(), list(range(30_000))
+    for _ in range(100):
+        lists.append(row)
+    begin = time.process_time()
+    mapped = lists.mapped(row)
+    arrays = pd.Series(list(mapped.to_numpy()), dtype=object)
+    assert flat(arrays)[0].tolist() == flat(mapped)[0].tolist() == 100 * row
+    assert time.process_time() - begin < 2  # np.unique and pyarrow's conversion took 7
