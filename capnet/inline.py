@@ -10,12 +10,14 @@ import zlib
 from pathlib import Path
 
 from capnet.errors import ConfigError
-from capnet.yaml_text import check_size
+from capnet.yaml_text import MOST_LETTERS
 
 TEXT, PACKED = "text:", "zlib:"  # in front of the content; packed where it is long
 SHORT = 4096  # characters up to which it stays readable
 # characters: the system's limit for one argument of a process is 131,072 bytes, and a task's other settings share it
 MOST = 90_000
+MOST_FILE = 4 * MOST_LETTERS  # bytes of a policy
+MOST_TABLE = 2**26  # bytes of a reference: those of a million images are 40 MB; and of what is packed
 
 
 def inlined(path: str) -> str:
@@ -29,9 +31,9 @@ def inlined(path: str) -> str:
     return setting
 
 
-def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
-    """The text of a file, or of the setting ``name`` itself, and what to call that in a message; None where there is no
-    such file. Raises ConfigError for a folder, and ValueError for a file that is too large.
+def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tuple[str | None, Path]:
+    """The text of a file of ``most`` bytes, or of the setting ``name`` itself, and what to call that in a message; None
+    where there is no such file. Raises ConfigError for a folder, and for a file that is too large.
     """
     text = content_of(str(setting))
     if text is not None:
@@ -41,7 +43,9 @@ def text_and_path(setting: str | Path, name: str) -> tuple[str | None, Path]:
         raise ConfigError(f"{name} is a folder", str(path), "name a file in it")
     if not path.is_file():
         return None, path
-    check_size(path)
+    if (size := path.stat().st_size) > most:
+        what = f"{name} is a file of {size:,} bytes, and at most {most:,} are read"
+        raise ConfigError(what, str(path), "name another file, or make this one shorter")
     return path.read_text(encoding="utf-8", errors="replace"), path
 
 
@@ -52,7 +56,11 @@ def content_of(setting: str) -> str | None:
     if not setting.startswith(PACKED):
         return None
     try:
-        return zlib.decompress(base64.b64decode(setting.removeprefix(PACKED), validate=True)).decode()
+        unpacked = zlib.decompressobj()
+        data = unpacked.decompress(base64.b64decode(setting.removeprefix(PACKED), validate=True), MOST_TABLE)
+        if not unpacked.eof:
+            raise zlib.error(f"it is cut, or has more than {MOST_TABLE:,} bytes")
+        return data.decode()
     except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
         raise ConfigError(
             f"a packed file does not unpack: {error}", f"{setting[:20]}...", "name a file, or submit the pipeline again"

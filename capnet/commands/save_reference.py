@@ -11,7 +11,7 @@ import click
 from capnet.config import Params
 from capnet.contracts import read_classes, read_split, replace_file, write_json
 from capnet.errors import ConfigError
-from capnet.inline import TEXT, content_of, text_and_path
+from capnet.inline import MOST_TABLE, TEXT, content_of, text_and_path
 
 Run = Callable[[Params], dict[str, float]]
 
@@ -70,7 +70,7 @@ def reference_file(name: str, setting: str, usual: str) -> Path:
     """The file that the setting ``name`` says, with the ending of the ``usual`` one; raises ConfigError otherwise."""
     if not setting or content_of(setting) is not None:
         raise ConfigError(f"{name} names no file", "params.yaml", f"write a path there, such as {usual}")
-    _, path = text_and_path(setting, name)
+    _, path = text_and_path(setting, name, MOST_TABLE)
     ending = Path(usual).suffix
     if path.suffix != ending:
         what = f"a reference is a {ending[1:].upper()} file, and this name has another ending"

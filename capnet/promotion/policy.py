@@ -66,10 +66,7 @@ def read_policy(setting: str | Path) -> Policy:
     Raises:
         ConfigError: another file is not there, or a key is wrong; names every one.
     """
-    try:
-        text, path = text_and_path(setting, "register.policy")
-    except ValueError as error:
-        raise ConfigError(f"no promotion policy: {error}", str(setting)[:80], "name a policy, or correct it") from None
+    text, path = text_and_path(setting, "register.policy")
     if text is None and path == Path(DEFAULT):
         return Policy()  # outside the repository
     if text is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from capnet.config import parse
 from capnet.contracts import make_classes, write_classes, write_json, write_split
 from capnet.contracts.tables import MANIFEST_COLUMNS
 from capnet.data.checks.drift import drift_counts, read_reference
+from capnet.data.splits.reference import read_split_reference
 from capnet.errors import CapnetError, ConfigError
 from capnet.inline import MOST, content_of, inlined
 from capnet.promotion.policy import read_policy
@@ -121,3 +125,19 @@ def test_damaged_and_endless_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long for a pipeline"):
         inlined(str(tmp_path / "long"))
     assert content_of("C:/a/path.yaml") is None
+    bomb = "zlib:" + base64.b64encode(zlib.compress(bytes(2**26 + 1), 9)).decode()
+    with pytest.raises(ConfigError, match="more than 67,108,864 bytes"):
+        content_of(bomb)
+
+
+@pytest.mark.parametrize("read", [read_policy, read_reference, read_split_reference])
+def test_a_file_of_a_terabyte_is_refused_at_once(read: Callable[[str], object], tmp_path: Path) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match="1,099,511,627,776 bytes"):
+        read(str(tmp_path / "file"))
+
+
+def test_a_reference_nested_deeply_is_refused() -> None:
+    with pytest.raises(CapnetError, match="not valid JSON"):
+        read_reference("text:" + "[" * 100_000)

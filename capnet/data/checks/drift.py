@@ -18,7 +18,7 @@ from capnet.contracts import SCHEMA, SPLITS, Classes, check_schema
 from capnet.data.checks.rules import Rule
 from capnet.data.checks.tables import listed_positives
 from capnet.errors import ContractError
-from capnet.inline import text_and_path
+from capnet.inline import MOST_TABLE, text_and_path
 
 MOST_PAIRS = 1000  # pairs of classes kept per split, most frequent first; the others are one
 CHANCE = 3.0  # standard errors that a figure may move by beyond its limit: small splits move by chance
@@ -73,13 +73,13 @@ def read_reference(setting: str | Path) -> dict[str, Any] | None:
     Raises:
         ContractError: it is damaged or of another version.
     """
-    text, path = text_and_path(setting, "validate.reference")
+    text, path = text_and_path(setting, "validate.reference", MOST_TABLE)
     if text is None:
         return None
     todo = "write it anew with `capnet validate --save-reference`"
     try:
         content: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"not valid JSON: {error}", str(path), todo) from None
     check_schema(content, path)
     try:

@@ -13,13 +13,14 @@ import numpy as np
 
 from capnet.contracts import csv_text, hashed_groups
 from capnet.errors import ConfigError
-from capnet.inline import text_and_path
+from capnet.inline import MOST_TABLE, text_and_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HEADER = ("image_id", "split", "group")
 OLD_HEADER = HEADER[:2]  # of files from before groups were remembered
+MOST_IMAGES = 2_000_000  # they take 700 MB
 TRAIN, TEST = "train", "test"  # train: also the validation rows, which are drawn anew each time
 
 
@@ -71,23 +72,27 @@ def read_split_reference(setting: str) -> Reference:
     Raises:
         ConfigError: it is no such table.
     """
-    text, path = text_and_path(setting, "split.reference") if setting else (None, Path())
+    text, path = text_and_path(setting, "split.reference", MOST_TABLE) if setting else (None, Path())
     if text is None:
         return NOTHING
     todo = "write it anew with `capnet split --save-reference`"
+    images, group_of, names = dict[str, str](), dict[str, str](), {name: name for name in (TRAIN, TEST, "")}
     try:
-        rows = list(csv.reader(io.StringIO(text), strict=True))
+        rows = csv.reader(io.StringIO(text), strict=True)
+        head = next(rows, [])
+        if tuple(head) not in (HEADER, OLD_HEADER):
+            raise ConfigError(f"its first line is not {','.join(HEADER)}", str(path), todo)
+        for number, row in enumerate(rows, start=2):
+            if len(row) != len(head) or row[1] not in (TRAIN, TEST) or row[0] in images or len(images) >= MOST_IMAGES:
+                repeated = len(row) == len(head) and row[0] in images
+                what = "an image id that is there already" if repeated else "no id and train or test"
+                if len(images) >= MOST_IMAGES:
+                    what = f"more than {MOST_IMAGES:,} images"
+                raise ConfigError(what, f"{path}, line {number}", todo)
+            images[row[0]] = names[row[1]]
+            group_of[row[0]] = names.setdefault("".join(row[2:]), "".join(row[2:]))
     except csv.Error as error:
         raise ConfigError(f"no CSV: {error}", str(path), todo) from None
-    if not rows or tuple(rows[0]) not in (HEADER, OLD_HEADER):
-        raise ConfigError(f"its first line is not {','.join(HEADER)}", str(path), todo)
-    images, group_of = dict[str, str](), dict[str, str]()
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(rows[0]) or row[1] not in (TRAIN, TEST) or row[0] in images:
-            repeated = len(row) == len(rows[0]) and row[0] in images
-            what = "an image id that is there already" if repeated else "no id and train or test"
-            raise ConfigError(what, f"{path}, line {number}", todo)
-        images[row[0]], group_of[row[0]] = row[1], "".join(row[2:])
     return Reference(images, group_of)
 
 

@@ -10,6 +10,7 @@ import pytest
 from unit.data.splits.test_assign import check, table
 
 from capnet.config import Split
+from capnet.data.splits import reference
 from capnet.data.splits.assign import Assignment, assign_splits
 from capnet.data.splits.reference import NOTHING, Reference, read_split_reference, reference_text
 from capnet.errors import ConfigError
@@ -166,3 +167,21 @@ def test_another_table_is_refused(tmp_path: Path, text: str, what: str) -> None:
 
 def test_no_file_and_no_setting_know_nothing(tmp_path: Path) -> None:
     assert read_split_reference(str(tmp_path / "none.csv")) == read_split_reference("") == NOTHING
+
+
+def test_a_file_of_200_000_images_is_read(tmp_path: Path) -> None:
+    rows = "".join(f"images/{number:08},train,{number % 99:06x}\n" for number in range(200_000))
+    (tmp_path / "split.csv").write_text(f"image_id,split,group\n{rows}")
+    assert len(read_split_reference(str(tmp_path / "split.csv")).groups) == 99
+
+
+def test_a_file_that_fills_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "split.csv"
+    with open(path, "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match="1,099,511,627,776 bytes"):
+        read_split_reference(str(path))
+    path.write_text("image_id,split\na,train\nb,test\n")
+    monkeypatch.setattr(reference, "MOST_IMAGES", 1)
+    with pytest.raises(ConfigError, match="more than 1 images"):
+        read_split_reference(str(path))
