@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import random
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -100,6 +105,55 @@ def test_a_missing_file_and_a_missing_server_are_named(tmp_path: Path) -> None:
         download(f"{url}/a.tar", tmp_path / "a.tar", MD5)
     with pytest.raises(DataError, match=url):
         download(f"{url}/a.tar", tmp_path / "a.tar", MD5)
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """Answers with headers and bodies that no honest server sends."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        status, headers, body = HOSTILE[self.path[1:]]
+        self.send_response(206 if self.path == "/restarts" and self.headers["Range"] == "bytes=0-" else status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(300 if body else 0):
+                self.wfile.write(body)
+
+
+HOSTILE = {
+    "digits": (206, {"Content-Range": "bytes 0-1/" + "9" * 5000}, b""),
+    "superscript": (206, {"Content-Range": "bytes 0-1/\u00b2"}, b""),
+    "endless": (200, {}, bytes(2**20)),
+    "bomb": (200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(2**20))),
+    "restarts": (416, {"Content-Range": "bytes 0-9/10000"}, b"x"),
+    "later": (503, {"Retry-After": "99999999", "Content-Length": "0"}, b""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_server_is_refused_before_it_fills_the_disk(name: str, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hostile)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url, most = f"http://127.0.0.1:{server.server_port}/{name}", 10 * 2**20
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(download, url, tmp_path / "a.tar", MD5, 10 * 2**20)
+        error = written.exception(timeout=20)
+    server.shutdown()
+    assert isinstance(error, DataError)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= most + downloads.CHUNK
+
+
+def test_no_more_is_written_than_the_file_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(downloads, "md5_file", lambda path: sizes.append(path.stat().st_size) or "")
+    with serving(Manners({"/a.tar": BODY})) as url, pytest.raises(DataError, match="it was removed"):
+        download(f"{url}/a.tar", tmp_path / "a.tar", MD5, 100_000)
+    assert sizes
+    assert max(sizes) <= 100_000 + downloads.CHUNK
 
 
 def made_benchmark() -> tuple[dict[str, bytes], Benchmark]:

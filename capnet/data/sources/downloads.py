@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from capnet.progress import bar
 ATTEMPTS = 6  # counted anew whenever bytes arrive
 LONGEST_WAIT = 30.0  # seconds between two attempts
 LATER = "try again later, or another mirror with --base-url"
+NUMBER = re.compile("[0-9]{1,18}")
 TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two pieces
 
 
@@ -108,10 +110,9 @@ def _fill(url: str, part: Path, size: int) -> None:
                 rest = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
                 with session.get(url, stream=True, timeout=TIMEOUT, headers=rest) as answer:
                     total = _total(answer, have)
-                    if answer.status_code == 416 and have:  # nothing behind these bytes: all there, or another file's
-                        if total not in (have, 0):
-                            part.unlink()
-                            continue
+                    if (
+                        answer.status_code == 416 and have
+                    ):  # nothing behind these bytes: all there, or those of another file
                         return
                     if answer.status_code not in (200, 206):
                         raise DataError(f"the server answers {answer.status_code} {answer.reason}", url, LATER)
@@ -121,6 +122,8 @@ def _fill(url: str, part: Path, size: int) -> None:
                         for chunk in answer.iter_content(CHUNK):
                             file.write(chunk)
                             arrived += len(chunk)
+                            if size and arrived > size:  # another file, perhaps without an end
+                                return
                             advance(arrived // 10**6 - shown)
                             shown = arrived // 10**6
                 if not total or arrived >= total:
@@ -142,8 +145,15 @@ def _session() -> Any:
     from requests.adapters import HTTPAdapter
     from urllib3.util.retry import Retry
 
+    class Patient(Retry):
+        """Waits as long as the server asks, and not for years."""
+
+        def get_retry_after(self, response: Any) -> float | None:
+            asked = super().get_retry_after(response)
+            return None if asked is None else min(asked, LONGEST_WAIT)
+
     later = (429, 500, 502, 503, 504)
-    retry = Retry(total=3, connect=0, read=0, status_forcelist=later, backoff_factor=0.5, raise_on_status=False)
+    retry = Patient(total=3, connect=0, read=0, status_forcelist=later, backoff_factor=0.5, raise_on_status=False)
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
@@ -153,10 +163,10 @@ def _session() -> Any:
 def _total(answer: Any, have: int) -> int:
     """Bytes of the whole file as the answer's headers tell; 0 where they do not."""
     _, _, behind = answer.headers.get("Content-Range", "").partition("/")
-    if behind.isdigit():
+    if NUMBER.fullmatch(behind):
         return int(behind)
     length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() and answer.status_code == 200 else 0
+    return int(length) if NUMBER.fullmatch(length) and answer.status_code == 200 else 0
 
 
 # ---------------------------------------------------------------- a benchmark
