@@ -18,6 +18,7 @@ from typing import Any
 from capnet.errors import ContractError
 
 MOST_TEXT = 32 * 2**20  # bytes of a stage's JSON or CSV: thirty thousand classes have a fifth of that
+MOST_PARTS = 1_000_000  # lists and objects of a stage's JSON: 230 bytes of memory each
 MOST_ROWS = 1_000_000  # of a stage's CSV
 SCHEMA = 1
 AGAIN = "run the stage that writes it again"
@@ -112,9 +113,10 @@ def read_json(path: Path) -> Any:
     check_exists(path)
     with reading(path):
         check_small(path)
-        return json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_no_number, object_pairs_hook=_without_repetition
-        )
+        text = path.read_text(encoding="utf-8")
+        if text.count("{") + text.count("[") > MOST_PARTS:
+            raise ValueError(f"more than {MOST_PARTS:,} lists and objects")
+        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_without_repetition)
 
 
 def check_small(path: Path) -> None:
