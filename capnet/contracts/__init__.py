@@ -24,6 +24,7 @@ from capnet.contracts.files import tree_hash as tree_hash
 from capnet.contracts.files import write_json as write_json
 from capnet.contracts.image_rows import flat as flat
 from capnet.contracts.image_rows import parts as parts
+from capnet.contracts.image_rows import row_lengths as row_lengths
 from capnet.contracts.tables import MANIFEST_COLUMNS as MANIFEST_COLUMNS
 from capnet.contracts.tables import PREDICTION_COLUMNS as PREDICTION_COLUMNS
 from capnet.contracts.tables import SCORED_COLUMNS as SCORED_COLUMNS

@@ -74,3 +74,13 @@ def parts(lengths: np.ndarray) -> Iterator[slice]:
 
     starts = np.unique(np.cumsum(lengths) // PART, return_index=True)[1].tolist()
     return map(slice, starts, [*starts[1:], len(lengths)])
+
+
+def row_lengths(lists: Sequence[Sequence[int]] | pd.Series) -> np.ndarray:
+    """How many values each row of a column of lists has, int64 [row], without a copy of plain ones."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(getattr(lists, "dtype", None), pd.ArrowDtype):
+        return flat(lists)[1]
+    return np.fromiter(map(len, lists), np.int64, len(lists))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from capnet.contracts import flat, parts
+from capnet.contracts import flat, parts, row_lengths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def known_positives(frame: pd.DataFrame, n_classes: int) -> csr_array:
     from scipy.sparse import csr_array, vstack
 
     known = [csr_array((0, n_classes), dtype=bool)]
-    for part in parts(flat(frame["labels"])[1] + flat(frame["unknown"])[1]):
+    for part in parts(row_lengths(frame["labels"]) + row_lengths(frame["unknown"])):
         labels, unknown = (label_csr(frame[name].iloc[part], n_classes) for name in ("labels", "unknown"))
         known.append(labels > unknown)
     return vstack(known, format="csr")

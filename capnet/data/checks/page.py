@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import SPLITS, Classes, flat
+from capnet.contracts import SPLITS, Classes, row_lengths
 from capnet.data.checks.rules import Check
 from capnet.data.checks.tables import listed_positives, positives_by_split
 from capnet.errors import counted
@@ -85,7 +85,7 @@ def _shown(check: Check) -> dict[str, Any]:
 
 def _splits(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
     per_row = listed_positives(frame, len(classes)).sum(axis=1)
-    split, unsure = np.asarray(frame["split"], dtype=object), flat(frame["unknown"])[1]
+    split, unsure = np.asarray(frame["split"], dtype=object), row_lengths(frame["unknown"])
     rows = []
     for name in SPLITS:
         here = split == name

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from capnet.contracts import SPLITS, Classes, flat, parts
+from capnet.contracts import SPLITS, Classes, parts, row_lengths
 from capnet.data.annotations.label_lists import known_positives, label_csr
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.checks.files import OUTSIDE
@@ -46,7 +46,7 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     columns = ("image_id", "path", "split", "width", "height", "sha256", "group", "sequence")
     table = frame[[name for name in columns if name in frame or name != "sequence"]].reset_index(drop=True)
-    entries = flat(frame["labels"])[1] + flat(frame["unknown"])[1]
+    entries = row_lengths(frame["labels"]) + row_lengths(frame["unknown"])
     highest, distinct = np.zeros(len(frame), dtype=np.int64), np.zeros(len(frame), dtype=np.int64)
     for part in parts(entries):
         both = label_csr(frame["labels"].iloc[part], WIDEST) + label_csr(frame["unknown"].iloc[part], WIDEST)
