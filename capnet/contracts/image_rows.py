@@ -56,7 +56,10 @@ def flat(lists: Sequence[Sequence[int]] | pd.Series) -> tuple[np.ndarray, np.nda
 
     if not isinstance(getattr(lists, "dtype", None), pd.ArrowDtype):  # pyarrow converts arrays a value at a time
         rows = [np.asarray(row) for row in lists]
-        values = np.concatenate([np.empty(0), *rows], dtype=np.int32, casting="unsafe")
+        whole = np.concatenate([np.empty(0, np.int32), *filter(len, rows)])
+        values = whole.astype(np.int32, copy=False)
+        if values is not whole and not np.array_equal(values, whole):
+            raise ValueError("a label that is no whole number of 32 bits")
         return values, np.fromiter(map(len, rows), np.int64, len(rows))
     array = pa.chunked_array([pa.array(lists, type=pa.list_(pa.int32()))]).combine_chunks()
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

@@ -23,13 +23,18 @@ def begin(folder: Path, *arguments: str, limit: Callable[[], None] | None = None
     ``limit`` is called first, in the new process. Returns the process's id.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the command begins
+    ready, not_yet = os.pipe()
     child = os.fork()
+    os.close(not_yet if child else ready)
     if child:
+        os.read(ready, 1)  # until the command has a session that a signal can be sent to
+        os.close(ready)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return child
     code, has_begun = 99, False
     try:
         os.setsid()
+        os.close(not_yet)
         os.chdir(folder)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder.parent / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

@@ -110,9 +110,7 @@ def _fill(url: str, part: Path, size: int) -> None:
                 rest = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
                 with session.get(url, stream=True, timeout=TIMEOUT, headers=rest) as answer:
                     total = _total(answer, have)
-                    if (
-                        answer.status_code == 416 and have
-                    ):  # nothing behind these bytes: all there, or those of another file
+                    if answer.status_code == 416 and have:  # nothing behind these bytes: theirs, or another file's
                         return
                     if answer.status_code not in (200, 206):
                         raise DataError(f"the server answers {answer.status_code} {answer.reason}", url, LATER)

@@ -29,6 +29,12 @@ def test_codes_become_ascending_indices_without_repetition() -> None:
     assert lists.rows_of(positions).tolist() == [number for number, row in enumerate(plain) for _ in row]
 
 
+@pytest.mark.parametrize("value", [2**32 + 1, 0.5, -(2**31) - 1])
+def test_what_is_no_index_is_not_rounded_to_one(value: float) -> None:
+    with pytest.raises(ValueError, match="no whole number of 32 bits"):
+        flat([np.array([1, 2]), np.array([]), np.array([value])])
+
+
 def test_no_rows_and_no_labels() -> None:
     assert LabelLists().mapped([]).tolist() == []
     lists = LabelLists()
