@@ -28,6 +28,11 @@ class DataFolder:
     def __str__(self) -> str:
         return str(self._root)
 
+    @property
+    def is_tracked(self) -> bool:
+        """Whether DVC knows it, so that a clone can fetch what is in it."""
+        return Path(f"{self._root}.dvc").is_file()
+
     def path(self, name: str) -> Path:
         """Where a file or folder is that may be read.
 

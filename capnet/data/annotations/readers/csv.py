@@ -94,7 +94,7 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
         f"write {settings.labels} (path, labels) there, correct data.root, or draw the demo pictures: capnet demo-data"
         " --out data"
     )
-    if Path(f"{folder}.dvc").is_file():
+    if folder.is_tracked:
         todo = f"fetch what {folder}.dvc names: make data-pull, or dvc pull {folder}.dvc; or {todo}"
     if str(folder).startswith("~"):
         todo = "write the whole path: only a shell reads ~ as your own folder"
