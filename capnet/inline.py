@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import zlib
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def inlined(path: str) -> str:
 
 def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tuple[str | None, Path]:
     """The text of a file of ``most`` bytes, or of the setting ``name`` itself, and what to call that in a message; None
-    where there is no such file. Raises ConfigError for a folder, and for a file that is too large.
+    where there is no such file. Raises ConfigError for what is no plain file, a link that leads nowhere among it, and
+    for a file that is too large.
     """
     text = content_of(str(setting))
     if text is not None:
@@ -41,8 +43,10 @@ def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tupl
     path = Path(setting)
     if path.is_dir():
         raise ConfigError(f"{name} is a folder", str(path), "name a file in it")
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None, path
+    if not path.is_file():
+        raise ConfigError(f"{name} is no plain file, or a link that leads nowhere", str(path), "name another file")
     if (size := path.stat().st_size) > most:
         what = f"{name} is a file of {size:,} bytes, and at most {most:,} are read"
         raise ConfigError(what, str(path), "name another file, or make this one shorter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,13 @@ def test_a_file_of_a_terabyte_is_refused_at_once(read: Callable[[str], object], 
 def test_a_reference_nested_deeply_is_refused() -> None:
     with pytest.raises(CapnetError, match="not valid JSON"):
         read_reference("text:" + "[" * 100_000)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("read", [read_split_reference, read_reference, read_policy])
+def test_what_is_there_and_no_plain_file_is_not_taken_for_none(
+    make: Callable[[Path], object], read: Callable[[str], object], tmp_path: Path
+) -> None:
+    make(tmp_path / "one.csv")
+    with pytest.raises(ConfigError, match=r"no plain file, or a link that leads nowhere\n.*one\.csv"):
+        read(str(tmp_path / "one.csv"))
