@@ -7,6 +7,7 @@ resized images, and the device cuts the views from them: five views have three t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, main_thread
 from typing import TypeVar
 
 import numpy as np
@@ -120,8 +121,14 @@ def load_batches(
         worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # the global one belongs to the training
     )
+    ended = Event()
     with named_worker_faults():
-        yield from loader
+        batches = iter(loader)  # starts the workers
+        Thread(target=_wake, args=(ended,), daemon=True).start()
+        try:
+            yield from batches
+        finally:
+            ended.set()
 
 
 def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> None:
@@ -161,6 +168,14 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def _wake(ended: Event) -> None:
+    """torch learns by a signal that a worker was killed. Where that comes just before the main thread begins to read
+    the rest of the worker's batch, which will never come, nothing would end the wait: so the signal comes again.
+    """
+    while not ended.wait(1.0):
+        signal.pthread_kill(main_thread().ident or 0, signal.SIGCHLD)
 
 
 def _end_with_parent(worker: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -21,6 +22,7 @@ from capnet.config import Runtime, Tte
 from capnet.data.images.loader import Batch, chunked, load_batches
 from capnet.data.images.stream import stream, without_faults
 from capnet.data.images.transform import Item, Transform
+from capnet.data.images.views import Canvas
 from capnet.errors import CapnetError, DataError
 from capnet.runtime import Machine
 
@@ -208,3 +210,30 @@ def test_workers_end_with_their_parent(folder: tuple[Path, list[Item]], reposito
             return
         time.sleep(0.1)
     pytest.fail("a worker outlives its parent")
+
+
+def test_a_worker_killed_within_a_batch_is_noticed_though_its_signal_was_missed(
+    folder: tuple[Path, list[Item]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main process reads a batch whose rest never comes."""
+    root, items = folder
+    wide = Canvas(np.zeros((1000, 3000, 3), np.uint8), (), 32)
+    monkeypatch.setattr(Transform, "canvas", lambda transform, root, item: wide)  # more than a pipe holds
+    loaded = load_batches(chunked(items, 7), root, TEN, replace(HERE, workers=1), 2, len(items))
+    next(loaded)
+    (worker,) = multiprocessing.active_children()
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        time.sleep(2)  # the next batch has begun to fill the pipe
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    late = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for a worker that is dead"))
+    signal.alarm(20)
+    try:
+        with pytest.raises(CapnetError, match="a process that decodes images was ended"):
+            list(loaded)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, late)
