@@ -141,7 +141,8 @@ def require_fitted_rows(config: Mapping[str, Any], table: pd.DataFrame, path: Pa
     Raises:
         ContractError: the model was trained or chosen on other rows than the training and validation rows of ``table``.
     """
-    if config.get("fitted_rows", own := fitted_rows_hash(table)) != own:
+    own = fitted_rows_hash(table)
+    if config.get("fitted_rows", own) != own:
         what = "the model was trained or chosen on other rows than those of this split, and some may be test rows here"
         raise ContractError(what, str(path), "run `capnet train` again after `capnet split`")
 

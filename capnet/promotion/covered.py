@@ -10,23 +10,29 @@ import pandas as pd
 from capnet.promotion.policy import Policy
 from capnet.promotion.verdict import COVERAGE, OTHER_LABELS, Rule, coverage
 
-Labels = tuple[frozenset[int], frozenset[int]]
+Labels = tuple[frozenset[int], frozenset[int]]  # the classes that are on a picture, and those of which it is not known
+BySha = Mapping[str, Labels]
 NONE: Labels = (frozenset(), frozenset())
 
 
-def covered(
-    compared: pd.DataFrame, tested: pd.DataFrame, classes: Sequence[Mapping[str, Any]], policy: Policy
-) -> list[Rule]:
+def labels_of(rows: pd.DataFrame) -> BySha:
+    """Labels of rows with columns sha256, labels and unknown."""
+    unknown = [frozenset(map(int, row)) for row in rows["unknown"]]
+    known = [frozenset(map(int, row)) - left_out for row, left_out in zip(rows["labels"], unknown, strict=True)]
+    return dict(zip(rows["sha256"], zip(known, unknown, strict=True), strict=True))
+
+
+def covered(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], policy: Policy) -> list[Rule]:
     """Two rules, on the champion's test pictures and on the positives of its tail.
 
     A picture counts where its labels are those that the champion was tested with, a positive where it still is one.
 
     Args:
-        compared, tested: rows of the candidate and of the champion (columns sha256, labels, unknown).
+        now: labels of the candidate's pictures that are compared.
+        before: labels of the pictures that the champion was tested on.
         classes: the champion's, in the order of the labels.
         policy: its coverage is the least share.
     """
-    before, now = _labels(tested), _labels(compared)
     pictures = sum(now.get(key) == labels for key, labels in before.items())
     tail = {number for number, item in enumerate(classes) if item["bucket"] == "tail"}
     kept, positives = _positives(before, now, tail)
@@ -37,15 +43,13 @@ def covered(
     ]
 
 
-def fewer_critical(
-    compared: pd.DataFrame, tested: pd.DataFrame, classes: Sequence[Mapping[str, Any]], policy: Policy
-) -> list[Rule]:
+def fewer_critical(now: BySha, before: BySha, classes: Sequence[Mapping[str, Any]], policy: Policy) -> list[Rule]:
     """A rule for each critical class of the champion of which too few positives are left; none for the others.
 
     Args:
-        compared, tested, classes, policy: as in ``covered``.
+        now, before, classes, policy: as in ``covered``.
     """
-    before, now, rules = _labels(tested), _labels(compared), []
+    rules = list[Rule]()
     for number, item in enumerate(classes):
         if item["critical"]:
             kept, positives = _positives(before, now, {number})
@@ -54,9 +58,8 @@ def fewer_critical(
     return [rule for rule in rules if rule.outcome != "pass"]
 
 
-def relabelled(compared: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
+def relabelled(now: BySha, before: BySha) -> list[str]:
     """A note on pictures that count as not compared because their labels were changed; none where there are none."""
-    before, now = _labels(tested), _labels(compared)
     changed = sum(now.get(key, labels) != labels for key, labels in before.items())
     if not changed:
         return []
@@ -65,14 +68,7 @@ def relabelled(compared: pd.DataFrame, tested: pd.DataFrame) -> list[str]:
     return [f"{changed} of {len(before)} test pictures of the champion have other labels now"]
 
 
-def _positives(before: Mapping[str, Labels], now: Mapping[str, Labels], classes: set[int]) -> tuple[int, int]:
+def _positives(before: BySha, now: BySha, classes: set[int]) -> tuple[int, int]:
     """How many positives of these classes still are, and how many there were."""
     kept = sum(len(labels[0] & classes & now.get(key, NONE)[0]) for key, labels in before.items())
     return kept, sum(len(labels[0] & classes) for labels in before.values())
-
-
-def _labels(rows: pd.DataFrame) -> dict[str, Labels]:
-    """By sha256: the classes that are on a picture, and those of which it is not known."""
-    unknown = [frozenset(map(int, row)) for row in rows["unknown"]]
-    known = [frozenset(map(int, row)) - left_out for row, left_out in zip(rows["labels"], unknown, strict=True)]
-    return dict(zip(rows["sha256"], zip(known, unknown, strict=True), strict=True))

@@ -29,7 +29,7 @@ from capnet.contracts import (
     write_json,
 )
 from capnet.errors import ContractError, some
-from capnet.promotion.covered import covered, fewer_critical, relabelled
+from capnet.promotion.covered import covered, fewer_critical, labels_of, relabelled
 from capnet.promotion.falls import largest_falls
 from capnet.promotion.groups import common_groups, fewer_units, regrouped
 from capnet.promotion.policy import Policy
@@ -159,13 +159,14 @@ def gate_verdict(
     if champion is None or measured is None:
         last = "there is no champion to compare with" if len(own) else "no test picture is left"
         return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
+    before = labels_of(_tested(measured)[0].test)  # of rows that it had not seen by its own groups
     if champion.names != candidate.names:
         note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
-        uncovered = covered(candidate.test[:0], _tested(measured)[0].test, measured.classes["classes"], policy)
+        uncovered = covered({}, before, measured.classes["classes"], policy)
         same = Verdict()
         if set(candidate.names) & set(champion.names):
-            ours, before, again = of_shared_classes(candidate, champion, rescore)
-            same = gate_verdict(ours, before, policy, again)
+            ours, rival, again = of_shared_classes(candidate, champion, rescore)
+            same = gate_verdict(ours, rival, policy, again)
         rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
         asks = () if uncovered else (note,)
         return Verdict((*uncovered, *rules), (note, *notes), True, len(own), asks, same.fell)
@@ -180,11 +181,11 @@ def gate_verdict(
     if added and rescore is None:
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
-    compared, tested = candidate.test[fresh], _tested(measured)[0].test  # rows that it had not seen by its own groups
-    uncovered = covered(compared, tested, measured.classes["classes"], policy)
-    missing = fewer_critical(compared, tested, measured.classes["classes"], policy)
-    notes[:0] = relabelled(compared, tested)
-    rules = [*uncovered, *missing, *fewer_units(compared, measured.test, policy), *rules]
+    now = labels_of(candidate.test[fresh])
+    uncovered = covered(now, before, measured.classes["classes"], policy)
+    missing = fewer_critical(now, before, measured.classes["classes"], policy)
+    notes[:0] = relabelled(now, before)
+    rules = [*uncovered, *missing, *fewer_units(candidate.test[fresh], measured.test, policy), *rules]
     if not fresh.any():
         nothing = "not comparable: no test picture is left"
         return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
