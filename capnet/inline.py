@@ -34,8 +34,8 @@ def inlined(path: str) -> str:
 
 def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tuple[str | None, Path]:
     """The text of a file of ``most`` bytes, or of the setting ``name`` itself, and what to call that in a message; None
-    where there is no such file. Raises ConfigError for what is no plain file, a link that leads nowhere among it, and
-    for a file that is too large.
+    where there is no such file. Raises ConfigError for what is no plain file, a broken link among it, and for a
+    file that is too large.
     """
     text = content_of(str(setting))
     if text is not None:
@@ -46,7 +46,7 @@ def text_and_path(setting: str | Path, name: str, most: int = MOST_FILE) -> tupl
     if not os.path.lexists(path):
         return None, path
     if not path.is_file():
-        raise ConfigError(f"{name} is no plain file, or a link that leads nowhere", str(path), "name another file")
+        raise ConfigError(f"{name} is no plain file, or a broken link", str(path), "name another file")
     if (size := path.stat().st_size) > most:
         what = f"{name} is a file of {size:,} bytes, and at most {most:,} are read"
         raise ConfigError(what, str(path), "name another file, or make this one shorter")

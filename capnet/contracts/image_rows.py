@@ -41,7 +41,7 @@ def check_rows(frame: pd.DataFrame) -> None:
         if isinstance(value, str) and not HEXADECIMAL.fullmatch(value):
             raise ValueError(f"column sha256 has {value[:80]!r}, which is no hash")
     for name in ("labels", "unknown"):
-        for part in parts(np.fromiter(map(len, frame[name]), np.int64, len(frame))):
+        for part in parts(row_lengths(frame[name])):
             values, lengths = flat(frame[name].iloc[part])
             pairs = np.sort(np.repeat(np.arange(len(lengths)), lengths) << 16 | values)
             if (pairs[1:] == pairs[:-1]).any():

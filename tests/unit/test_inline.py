@@ -150,5 +150,5 @@ def test_what_is_there_and_no_plain_file_is_not_taken_for_none(
     make: Callable[[Path], object], read: Callable[[str], object], tmp_path: Path
 ) -> None:
     make(tmp_path / "one.csv")
-    with pytest.raises(ConfigError, match=r"no plain file, or a link that leads nowhere\n.*one\.csv"):
+    with pytest.raises(ConfigError, match=r"no plain file, or a broken link\n.*one\.csv"):
         read(str(tmp_path / "one.csv"))

@@ -81,7 +81,7 @@ def class_counts(lists: pd.Series, n_classes: int) -> np.ndarray:
     import numpy as np
 
     counts = np.zeros(n_classes, dtype=np.int64)
-    for part in parts(flat(lists)[1]):
+    for part in parts(row_lengths(lists)):
         counts += label_csr(lists.iloc[part], n_classes).sum(axis=0)
     return counts
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from capnet.contracts import SPLITS, Classes, flat, parts
+from capnet.contracts import SPLITS, Classes, parts, row_lengths
 from capnet.data.annotations.label_lists import LabelLists, label_csr
 from capnet.data.annotations.paths import TODO, normal_path, without_suffix
 from capnet.errors import MOST, DataError, Problem, Problems
@@ -221,10 +221,11 @@ def _unpaired_surrogates(frame: pd.DataFrame, rows: RowList) -> Iterable[Problem
 
 def _both_states(frame: pd.DataFrame, rows: RowList, classes: Classes) -> Iterable[Problem]:
     if rows.unknown.codes:
-        for part in parts(flat(frame["unknown"])[1]):
+        for part in parts(row_lengths(frame["unknown"])):
+            where = frame["where"].iloc[part]
             labels, unknown = (label_csr(frame[name].iloc[part], len(classes)) for name in ("labels", "unknown"))
             for row, c in zip(*labels.multiply(unknown).nonzero(), strict=True):
-                what, where = f"label {classes.names[c]!r} is both in labels and in unknown", frame["where"].iloc[part]
+                what = f"label {classes.names[c]!r} is both in labels and in unknown"
                 yield Problem(what, rows.name(where.iloc[row]), "keep it in one of the two columns")
 
 

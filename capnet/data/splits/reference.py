@@ -90,7 +90,8 @@ def read_split_reference(setting: str) -> Reference:
                     what = f"more than {MOST_IMAGES:,} images"
                 raise ConfigError(what, f"{path}, line {number}", todo)
             images[row[0]] = names[row[1]]
-            group_of[row[0]] = names.setdefault("".join(row[2:]), "".join(row[2:]))
+            group = "".join(row[2:])
+            group_of[row[0]] = names.setdefault(group, group)
     except csv.Error as error:
         raise ConfigError(f"no CSV: {error}", str(path), todo) from None
     return Reference(images, group_of)
