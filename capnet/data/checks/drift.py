@@ -43,7 +43,7 @@ def drift_counts(frame: pd.DataFrame, classes: Classes) -> dict[str, Any]:
         rows = frame[frame["split"] == name]
         if not len(rows):
             continue
-        matrix = listed_positives(rows, len(classes)).astype(np.int64)
+        matrix = listed_positives(rows, len(classes)).astype(np.int32)
         per_row = matrix.sum(axis=1)
         together = (matrix.T @ matrix).tocoo()
         above = together.row < together.col

@@ -78,7 +78,7 @@ def dragged_in(labels: csr_array | np.ndarray) -> np.ndarray:
     """
     from scipy.sparse import csr_array
 
-    counts = csr_array(labels, dtype=np.int64)
+    counts = csr_array(labels, dtype=np.int32)
     together = (counts.T @ counts).toarray().astype(np.float64)  # [class, class]
     return (together / np.maximum(np.diag(together), 1.0)[:, None]).sum(axis=0)
 

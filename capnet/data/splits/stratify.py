@@ -36,17 +36,17 @@ def stratified_holdout(
     n_units = len(units)
     order = list(range(n_units))
     random.Random(seed).shuffle(order)
-    rank = np.empty(n_units, dtype=np.int64)
+    rank = np.empty(n_units, dtype=np.int32)
     rank[order] = np.arange(n_units)
     unit_of_row = rank[unit_of_row]  # numbers of units in the shuffled order
-    # [unit, class]
-    counts = csr_array((np.ones(n, dtype=np.int64), (unit_of_row, np.arange(n))), shape=(n_units, n)) @ csr_array(
-        labels, dtype=np.int64
+    rows_of_units = csr_array(
+        (np.ones(n, dtype=np.int32), (unit_of_row, np.arange(n, dtype=np.int32))), shape=(n_units, n)
     )
+    counts = rows_of_units @ csr_array(labels, dtype=np.int32)  # [unit, class]
     by_class = csc_array(counts)
     by_class.sort_indices()
     sizes = np.bincount(unit_of_row, minlength=n_units).tolist()
-    totals = np.asarray(counts.sum(axis=0)).tolist()
+    totals = np.asarray(by_class.sum(axis=0)).tolist()
     # times n, so that ties are exact
     due = [[total * (n - size) for total in totals], [total * size for total in totals]]
     room = [n - size, size]
