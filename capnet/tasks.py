@@ -125,7 +125,7 @@ def require_accelerators(count: float) -> None:
         raise ConfigError(what, "accelerator_count", todo)
 
 
-def require_turns(name: str, given: Sequence[float], expected: Sequence[float]) -> None:
+def require_turns(name: str, turns: Sequence[float], expected: Sequence[float]) -> None:
     """Check what a loop of the pipeline goes over.
 
     The page of a run in Kubeflow Pipelines starts it again with any list, and the task after a loop without turns finds
@@ -133,7 +133,7 @@ def require_turns(name: str, given: Sequence[float], expected: Sequence[float]) 
 
     Args:
         name: of the run's parameter.
-        given: one turn of the loop each.
+        turns: one turn of the loop each.
         expected: what belongs to the run.
 
     Raises:
@@ -143,10 +143,10 @@ def require_turns(name: str, given: Sequence[float], expected: Sequence[float]) 
         "start it with python -m pipelines.submit, or change the parameters that belong together alike: seeds,"
         " first_seed and further_seeds; shards and shard_count"
     )
-    if not given:
+    if not turns:
         raise ConfigError(f"{name} is empty, and this pipeline has a loop over it", f"the run's parameter {name}", todo)
-    if list(given) != list(expected):
-        what = f"{name} is {[int(item) for item in given]}, and {[int(item) for item in expected]} belongs to this run"
+    if list(turns) != list(expected):
+        what = f"{name} is {[int(item) for item in turns]}, and {[int(item) for item in expected]} belongs to this run"
         raise ConfigError(what, f"the run's parameter {name}", todo)
 
 

@@ -60,14 +60,14 @@ class AuditError(CapnetError):
 def pinned(constraints: str, installed: Mapping[str, str]) -> dict[str, str]:
     """Version by package: what the constraints pin, and where they give a range what is installed of it."""
     lines = [line.strip() for line in constraints.splitlines() if line.strip() and not line.startswith("#")]
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for line in lines:
         name, _, version = line.partition("==")
         name = canonicalize_name(re.split(r"[<>=!~]", name)[0])
         version = version or installed.get(name, "").partition("+")[0]  # 2.13.0+cpu is 2.13.0 for a database
         if version:
-            found[name] = version
-    return found
+            versions[name] = version
+    return versions
 
 
 def drifted(
@@ -89,10 +89,10 @@ def vulnerable(answer: Mapping[str, Any], pins: Mapping[str, str]) -> list[Probl
         if "skip_reason" in item:
             continue
         asked.add(name)
-        for found in item.get("vulns", ()):
-            known_as = {found["id"], *found.get("aliases", ())}
+        for vulnerability in item.get("vulns", ()):
+            known_as = {vulnerability["id"], *vulnerability.get("aliases", ())}
             if not known_as & ACCEPTED.keys():
-                fixed = ", ".join(found.get("fix_versions", ())) or "none yet"
+                fixed = ", ".join(vulnerability.get("fix_versions", ())) or "none yet"
                 what = f"{name} {item['version']} has {' '.join(sorted(known_as))}"
                 problems.append(Problem(what, "constraints.txt", f"raise it; fixed in: {fixed}"))
     silent = sorted(set(pins) - asked)

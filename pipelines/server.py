@@ -166,8 +166,10 @@ class Server:
     def _pipeline_id(self, name: str) -> str | None:
         """Of a pipeline in this namespace; the client's own get_pipeline_id asks for what all namespaces share."""
         called = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
-        found = self._client.list_pipelines(filter=json.dumps(called), namespace=self.way.namespace or None).pipelines
-        return str(found[0].pipeline_id) if found else None
+        pipelines = self._client.list_pipelines(
+            filter=json.dumps(called), namespace=self.way.namespace or None
+        ).pipelines
+        return str(pipelines[0].pipeline_id) if pipelines else None
 
     def _pages(self, fetch: Callable[..., Any], name: str) -> Iterator[Any]:
         token = ""
@@ -187,7 +189,7 @@ class Server:
         try:
             yield
         except ApiException as error:
-            raise refused(self.way, int(error.status or 0), _said(error.body)) from None
+            raise refused(self.way, int(error.status or 0), _message(error.body)) from None
         except (HTTPError, OSError) as error:
             why = f"the connection broke: {' '.join(str(error).split())[:300]}"
             if "timed out" in str(error):
@@ -195,7 +197,7 @@ class Server:
             raise self.way.fail(why) from None
 
 
-def _said(body: Any) -> str:
+def _message(body: Any) -> str:
     try:
         content = json.loads(body)
         return " ".join(str(content.get("message") or content.get("error") or "").split())[:500]

@@ -91,8 +91,10 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     if held_out.is_file():
         parts.append(held_out_rows([train, val], read_predictions(held_out)))
     elif len(val.rows):
-        found = read_predictions(evaluation / "predictions.parquet")
-        parts.append(held_out_rows([val], found[(found["variant"] == "capnet") & (found["split"] == "val")]))
+        predictions = read_predictions(evaluation / "predictions.parquet")
+        parts.append(
+            held_out_rows([val], predictions[(predictions["variant"] == "capnet") & (predictions["split"] == "val")])
+        )
     if test:
         tested.scores["capnet"] = np.stack(served_test_scores(evaluation / "predictions.parquet", tested.rows))
         check_scores(tested)
@@ -114,7 +116,7 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
             str(rows["path"].iloc[doubt.row]),
             classes.names[doubt.column],
             "",
-            "yes" if doubt.given else "no",
+            "yes" if doubt.labelled else "no",
             f"{doubt.probability:.3f}",
             str(rows["split"].iloc[doubt.row]),
         )

@@ -55,9 +55,9 @@ def command(evaluation: str) -> None:
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
         tables[f"Slice {name}: {pictures} test pictures"] = values
     room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
-    wanted = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
+    widest = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
     for title, values in tables.items():
-        console.print(results(values, title, narrow=wanted > console.width))
+        console.print(results(values, title, narrow=widest > console.width))
     classes = tail_classes(folder / "per_class.csv")
     if classes.row_count:
         console.print(classes)

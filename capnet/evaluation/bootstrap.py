@@ -46,10 +46,10 @@ class Variant:
 
     def decisions(self) -> dict[str, Bools]:
         """Labels given [image, class] at 0.5 (suffix "") and at the chosen thresholds ("_chosen")."""
-        given = {"": self.scores >= np.float32(CUT)}
+        decisions = {"": self.scores >= np.float32(CUT)}
         if self.thresholds is not None:
-            given["_chosen"] = self.scores >= self.thresholds.astype(self.scores.dtype)
-        return given
+            decisions["_chosen"] = self.scores >= self.thresholds.astype(self.scores.dtype)
+        return decisions
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def compare_variants(
     def figures_of(name: str, weights: Floats) -> tuple[Floats, dict[str, Floats]]:
         ap = weighted_average_precision(rankings[name], weights)
         return ap, means(
-            ap, {suffix: count(labels, given, weights, known) for suffix, given in decisions[name].items()}, masks
+            ap, {suffix: count(labels, decided, weights, known) for suffix, decided in decisions[name].items()}, masks
         )
 
     points = {name: figures_of(name, np.ones((len(labels), 1))) for name in variants}

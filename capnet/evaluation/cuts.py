@@ -40,7 +40,7 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
         The cut; a label is given from its threshold on.
     """
     order, last = falling(scores)
-    cuts, given = scores[order][last], np.flatnonzero(last) + 1
+    cuts, predicted = scores[order][last], np.flatnonzero(last) + 1
     name, _, number = objective.partition(">=")
     if name == "recall":
         reached = np.cumsum(_weights(labels, groups)[order])[last]
@@ -52,7 +52,7 @@ def choose_cut(labels: Bools, scores: Floats, objective: str, groups: NDArray[np
         chosen = fine[-1] if len(fine) else np.flatnonzero(shares >= shares.max() - TINY)[-1]
         return Cut(float(cuts[chosen]), bool(len(fine)))
     hit = np.cumsum(labels[order])[last]
-    best = int(np.argmax(2 * hit / (given + hit[-1])))
+    best = int(np.argmax(2 * hit / (predicted + hit[-1])))
     return Cut(_below(cuts, best), True)
 
 
@@ -71,9 +71,9 @@ def _doubted_precision(labels: Bools, groups: NDArray[np.int64] | None) -> Float
     if groups is None:
         return np.asarray(np.cumsum(labels) / (number + 1.0))
     frame = pd.DataFrame({"group": groups, "hit": labels}).groupby("group")["hit"]
-    given, hits = frame.cumcount().to_numpy() + 1.0, frame.cumsum().to_numpy()
-    before = np.divide(hits - labels, given - 1, out=np.zeros(len(labels)), where=given > 1)
-    return np.asarray(np.cumsum(hits / given - before) / (np.cumsum(given == 1) + 1.0))
+    counts, hits = frame.cumcount().to_numpy() + 1.0, frame.cumsum().to_numpy()
+    before = np.divide(hits - labels, counts - 1, out=np.zeros(len(labels)), where=counts > 1)
+    return np.asarray(np.cumsum(hits / counts - before) / (np.cumsum(counts == 1) + 1.0))
 
 
 def hits_to_promise(recall: float, positives: ArrayLike) -> Floats:

@@ -18,7 +18,7 @@ class Doubt:
 
     row: int
     column: int
-    given: bool
+    labelled: bool
     probability: float
 
 
@@ -35,15 +35,15 @@ def doubtful_labels(labels: Bools, known: Bools, probabilities: Floats, most: in
         most: at most so many.
     """
     kinds = []
-    for given, sure in ((False, probabilities), (True, 1 - probabilities)):
-        other = known & (labels != given)  # where the annotations say what is doubted here
+    for labelled, sure in ((False, probabilities), (True, 1 - probabilities)):
+        other = known & (labels != labelled)  # where the annotations say what is doubted here
         enough = other.sum(axis=0) > 0
         average = (sure * other).sum(axis=0) / np.maximum(1, other.sum(axis=0))
-        rows, columns = np.nonzero(known & (labels == given) & enough & (sure >= average))
+        rows, columns = np.nonzero(known & (labels == labelled) & enough & (sure >= average))
         order = np.lexsort((columns, rows, -sure[rows, columns]))
         kinds.append(
             [
-                Doubt(int(rows[i]), int(columns[i]), given, float(probabilities[rows[i], columns[i]]))
+                Doubt(int(rows[i]), int(columns[i]), labelled, float(probabilities[rows[i], columns[i]]))
                 for i in order[:most]
             ]
         )

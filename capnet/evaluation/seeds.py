@@ -56,7 +56,7 @@ def figures_of(first: Sequence[Any], others: Sequence[Any], seeds: Sequence[floa
     Raises:
         ContractError: a seed is missing.
     """
-    runs = [*first, *(run for given in others for run in (given if isinstance(given, list) else [given]))]
+    runs = [*first, *(run for figures in others for run in (figures if isinstance(figures, list) else [figures]))]
     by_seed = {int(run["seed"]): {name: value for name, value in run.items() if name != "seed"} for run in runs}
     if len(runs) != len(seeds) or any(int(seed) not in by_seed for seed in seeds):
         raise ContractError(

@@ -74,16 +74,16 @@ def overriding(name: str, version: str | int) -> str:
     return f"set the tags {OVERRIDE} of that version to a reason and {VERDICT_OF} to {identity(name, version)!r}"
 
 
-def provenance(found: ModelVersion) -> dict[str, Any]:
+def provenance(version: ModelVersion) -> dict[str, Any]:
     """What a version's tag PROVENANCE says; {} without the tag. Raises ContractError where it is no JSON object."""
     try:
-        content = json.loads(found.tags.get(PROVENANCE, "{}"))
+        content = json.loads(version.tags.get(PROVENANCE, "{}"))
     except ValueError:
         content = None
     if not isinstance(content, dict):
         raise ContractError(
-            f"the tag {PROVENANCE} of {identity(found.name, found.version)} is damaged",
-            str(found.source),
+            f"the tag {PROVENANCE} of {identity(version.name, version.version)} is damaged",
+            str(version.source),
             "someone changed it: register the model again",
         )
     return content
@@ -95,44 +95,45 @@ def files_hash(artifacts: Path) -> str:
     return sha256_files({path.relative_to(artifacts).as_posix(): path for path in files})
 
 
-def check_files(found: ModelVersion, artifacts: Path) -> None:
+def check_files(version: ModelVersion, artifacts: Path) -> None:
     """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before FILES was
     written down is taken as it is.
     """
-    registered = provenance(found).get(FILES)
+    registered = provenance(version).get(FILES)
     if registered and not any(artifacts.rglob("*")):
         raise ContractError(
-            f"the store has no files of {identity(found.name, found.version)}: they were deleted",
-            str(found.source),
+            f"the store has no files of {identity(version.name, version.version)}: they were deleted",
+            str(version.source),
             "put them back, or register that model again (`capnet register --check`), or promote another version",
         )
     if registered and registered != files_hash(artifacts):
         raise ContractError(
-            f"the files that arrived are not those of {identity(found.name, found.version)}: they have another sha256",
-            str(found.source),
+            f"the files that arrived are not those of {identity(version.name, version.version)}: they have another"
+            " sha256",
+            str(version.source),
             "try again; if they stay so, the artifact store was changed: register the model again",
         )
 
 
-def check_champion(found: ModelVersion, client: MlflowClient) -> None:
+def check_champion(version: ModelVersion, client: MlflowClient) -> None:
     """Ask whether a version may be read under the alias `champion`; any other version may be read.
 
     Args:
-        found: the version, with its aliases and tags.
+        version: the version, with its aliases and tags.
         client: of its registry.
 
     Raises:
         GateError: it carries the alias without being allowed to.
     """
-    if ALIAS not in found.aliases:
+    if ALIAS not in version.aliases:
         return
-    reason = refusal(found.name, found.version, found.tags, history.events(client, found.name))
+    reason = refusal(version.name, version.version, version.tags, history.events(client, version.name))
     if reason:
         raise GateError(
-            f"{ALIAS} is {identity(found.name, found.version)}, which has {reason}",
-            f"models:/{found.name}@{ALIAS}",
-            f"run `capnet promote --version {found.version}` (`--force --reason ...` where it must be so), `capnet"
-            f" promote --rollback`, or {overriding(found.name, found.version)}",
+            f"{ALIAS} is {identity(version.name, version.version)}, which has {reason}",
+            f"models:/{version.name}@{ALIAS}",
+            f"run `capnet promote --version {version.version}` (`--force --reason ...` where it must be so), `capnet"
+            f" promote --rollback`, or {overriding(version.name, version.version)}",
         )
 
 
@@ -162,6 +163,6 @@ def resolve(client: MlflowClient, uri: str) -> ModelVersion:
             raise ConfigError(f"{number!r} is no version", uri, "write a whole number, or an alias behind @")
     else:
         number = client.get_model_version_by_alias(name, alias or ALIAS).version
-    found = client.get_model_version(name, number)  # with all its aliases
-    check_champion(found, client)
-    return found
+    version = client.get_model_version(name, number)  # with all its aliases
+    check_champion(version, client)
+    return version

@@ -67,8 +67,8 @@ def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
     home = re.fullmatch(r"(.+) version (\d+)", version.tags.get(COPIED_FROM, ""))
     if home is None:
         return ""
-    found = version_or_none(client, home[1], home[2])
-    tags = found.tags if found else {}
+    original = version_or_none(client, home[1], home[2])
+    tags = original.tags if original else {}
     if tags.get(VERDICT) != "red" or tags.get(VERDICT_OF) != home[0]:
         return ""
     return "; ".join(

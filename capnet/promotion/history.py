@@ -171,14 +171,14 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
         return []
     while counting and counting[-1].after == version:
         counting.pop()
-    found: list[str] = []
+    earlier: list[str] = []
     for event in reversed(counting):
         if not event.after:
             continue
-        found.append(event.after)
+        earlier.append(event.after)
         if event.kind in GATED or event.verdict in ("green", "inconclusive"):
-            return found
-    return [*found, ""] if found else []
+            return earlier
+    return [*earlier, ""] if earlier else []
 
 
 def former(events: Sequence[Event], current: str) -> str:

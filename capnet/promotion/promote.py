@@ -58,13 +58,13 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
 
     try:
         with TemporaryDirectory() as folder:
-            found = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
-        theirs = found.classes.get("content_hash")
+            scores = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
+        theirs = scores.classes.get("content_hash")
         if not theirs:
             raise ContractError("they have no content hash, so nothing says whose they are", FOLDER)
         if theirs != version.tags.get("content_hash"):  # two versions of one run that was given from outside
             raise ContractError("they are those of another version of the same run", FOLDER)
-        return found
+        return scores
     except (MlflowException, OSError, ContractError) as error:
         refuse_moved(client, version)
         what = (
@@ -241,8 +241,8 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
 
 def follow(client: MlflowClient, name: str) -> Event | None:
     """Write a move of the alias that was made elsewhere (in the UI) into the history; None where there was none."""
-    found, known = champion_of(client, name), history.events(client, name)
-    current, last = str(found.version) if found else "", history.expected(known)
+    champion, known = champion_of(client, name), history.events(client, name)
+    current, last = str(champion.version) if champion else "", history.expected(known)
     if current == last:
         return None
     begun = [
@@ -256,14 +256,14 @@ def follow(client: MlflowClient, name: str) -> Event | None:
         history.finish(client, name, begun[-1])
         refresh(client, name, last, current)
         return None
-    tags = found.tags if found else {}
-    rules = refusal(name, current, tags, known) if found else ""
+    tags = champion.tags if champion else {}
+    rules = refusal(name, current, tags, known) if champion else ""
     red = tags.get(VERDICT) == "red" and tags.get(VERDICT_OF) == identity(name, current)
     verdict = "" if rules else tags.get(VERDICT, "")  # one that readers refuse is none
     if red:
         verdict = "red"
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
-    event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(found))
+    event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(champion))
     event = history.finish(client, name, event)
     refresh(client, name, last, current)
     return event

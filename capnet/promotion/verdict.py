@@ -270,15 +270,15 @@ def _rule(name: str, value: float, against: float, draws: Floats, margin: float,
         return rule("pass", difference, difference)
     if evidence.units < 2 and evidence.pictures >= MIN_POSITIVES:
         return rule("inconclusive", *NO_INTERVAL, ONE_GROUP)
-    found = f"only {counted(positives, 'positive test picture')}"
+    shortage = f"only {counted(positives, 'positive test picture')}"
     if evidence.grouped:
-        found = f"only {counted(positives, 'positive')} of {counted(evidence.units, 'test group')}"
-        found += ", counted once for each class and group"
+        shortage = f"only {counted(positives, 'positive')} of {counted(evidence.units, 'test group')}"
+        shortage += ", counted once for each class and group"
     if positives < MIN_POSITIVES:
-        return rule("inconclusive", low, high, f"{found}, {MIN_POSITIVES} are needed to decide")
+        return rule("inconclusive", low, high, f"{shortage}, {MIN_POSITIVES} are needed to decide")
     outcome, hidden = by_interval(low, high, margin), unseen(positives)
     if outcome == "pass" and difference - hidden <= -margin:  # draws of few show less than others would
-        note = f"{found}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
+        note = f"{shortage}: a difference of {100 * hidden:.1f} can stay unseen, more are needed"
         return rule("inconclusive", low, high, note)
     if outcome == "fail" and not evidence.beyond_doubt(difference, float(np.nanstd(draws)), margin):
         return rule("inconclusive", low, high, LIKELY)

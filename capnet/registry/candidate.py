@@ -201,11 +201,11 @@ def reference(candidate: Candidate) -> dict[str, Any]:
     if source == "out_of_fold":
         rows = read_predictions(candidate.model / "out_of_fold.parquet")
     else:
-        found = read_predictions(candidate.evaluation / "predictions.parquet")
-        found = found[found["variant"] == "capnet"]
-        rows = found[found["split"] == "val"]
+        predictions = read_predictions(candidate.evaluation / "predictions.parquet")
+        predictions = predictions[predictions["variant"] == "capnet"]
+        rows = predictions[predictions["split"] == "val"]
         if rows.empty:
-            rows, source = found[found["split"] == "test"], "test"
+            rows, source = predictions[predictions["split"] == "test"], "test"
     scores = np.stack(rows["scores"].tolist()).astype(np.float32)
     limits, _ = limits_of(candidate.thresholds)
     return reference_document(candidate.classes.names, rates, scores, limits, source)

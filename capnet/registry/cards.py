@@ -172,7 +172,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     borrowed = set(borrowers(candidate.thresholds))
     unreached = {item["name"] for item in chosen if item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
-    found = []
+    weak = []
     for row in candidate.per_class:
         name, ap, positives, reasons = row["class"], number(row.get("ap")), number(row.get("positives")), []
         if number(row.get("train_count")) == 0:
@@ -185,15 +185,15 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")
-        wanted = objectives.get(name, objective)
-        if name in unreached and wanted != "f1":
-            reasons.append(f"{wanted} is not reached")
+        objective_of_class = objectives.get(name, objective)
+        if name in unreached and objective_of_class != "f1":
+            reasons.append(f"{objective_of_class} is not reached")
         if name in critical:
-            given, seen = number(row.get("precision")), number(row.get("recall"))
-            if given is not None and given < HALF:
-                reasons.append(f"critical, and most labels that it gives are wrong: precision {percent(given)} %")
-            if seen is not None and seen < HALF:
-                reasons.append(f"critical, and most of its pictures are missed: recall {percent(seen)} %")
+            precision, recall = number(row.get("precision")), number(row.get("recall"))
+            if precision is not None and precision < HALF:
+                reasons.append(f"critical, and most labels that it gives are wrong: precision {percent(precision)} %")
+            if recall is not None and recall < HALF:
+                reasons.append(f"critical, and most of its pictures are missed: recall {percent(recall)} %")
         if reasons:
-            found.append((name, ap, reasons))
-    return sorted(found, key=lambda item: (item[1] is not None, item[1] or 0.0))
+            weak.append((name, ap, reasons))
+    return sorted(weak, key=lambda item: (item[1] is not None, item[1] or 0.0))

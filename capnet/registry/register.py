@@ -54,9 +54,9 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
         settings.alias,
     ]:
         return False
-    wanted = str(record.get("content_hash"))
+    expected_hash = str(record.get("content_hash"))
     try:
-        if model.is_dir() and evaluation.is_dir() and content_hash(model, evaluation) != wanted:
+        if model.is_dir() and evaluation.is_dir() and content_hash(model, evaluation) != expected_hash:
             return False
     except FileNotFoundError:
         return False
@@ -64,8 +64,8 @@ def registered(settings: Register, registration: Path, model: Path, evaluation: 
     if database and not database.is_file():
         return False  # asking would make an empty store
     with store(settings, "look up the registered model") as client:
-        found = find_version(client, settings, wanted)
-        return found is not None and settings.alias in found.aliases and VERDICT in found.tags
+        version = find_version(client, settings, expected_hash)
+        return version is not None and settings.alias in version.aliases and VERDICT in version.tags
 
 
 def register_version(settings: Register, candidate: Candidate, report: Path, data_md5: str = "") -> ModelVersion:
@@ -75,46 +75,46 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     """
     policy = read_policy(settings.policy)
     with store(settings, "register the model") as client, bar("register", 5) as advance:
-        found = find_version(client, settings, candidate.content_hash)
-        if found is not None:
-            _complete_twin(client, settings, candidate, found)
-            complete_gate(client, str(found.run_id), candidate)
+        version = find_version(client, settings, candidate.content_hash)
+        if version is not None:
+            _complete_twin(client, settings, candidate, version)
+            complete_gate(client, str(version.run_id), candidate)
         else:
             experiment = experiment_id(client, settings)
             advance(note="run")
-            found = _new_version(client, settings, experiment, candidate, report, data_md5, policy, advance)
-        if settings.alias not in found.aliases:
-            insist(client.set_registered_model_alias, settings.name, settings.alias, found.version)
-        if VERDICT not in found.tags:
-            _inform(client, settings, found, candidate, policy)
-        return client.get_model_version(settings.name, found.version)
+            version = _new_version(client, settings, experiment, candidate, report, data_md5, policy, advance)
+        if settings.alias not in version.aliases:
+            insist(client.set_registered_model_alias, settings.name, settings.alias, version.version)
+        if VERDICT not in version.tags:
+            _inform(client, settings, version, candidate, policy)
+        return client.get_model_version(settings.name, version.version)
 
 
 def _inform(
-    client: MlflowClient, settings: Register, found: ModelVersion, candidate: Candidate, policy: Policy
+    client: MlflowClient, settings: Register, version: ModelVersion, candidate: Candidate, policy: Policy
 ) -> None:
     """Tag the version with its verdict against today's champion, and warn of a red one: at registration it informs,
     `capnet promote` asks again.
     """
     follow(client, settings.name)  # the history must know today's champion: readers ask whom a verdict was against
-    rival = rival_of(client, settings.name, str(found.version))
+    rival = rival_of(client, settings.name, str(version.version))
     verdict = verdict_on(client, candidate.gate, rival, policy)
-    show_verdict(client, found, verdict_tags(found, rival, verdict, policy))
+    show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
     if verdict.colour == "red":
-        which, rules = identity(found.name, found.version), "; ".join(map(str, verdict.broken))
+        which, rules = identity(version.name, version.version), "; ".join(map(str, verdict.broken))
         against = f" against version {rival.version}" if rival else ""
         log.warning("%s is red%s, so `capnet promote` refuses it: %s", which, against, rules)
 
 
-def find_version(client: MlflowClient, settings: Register, wanted: str) -> ModelVersion | None:
+def find_version(client: MlflowClient, settings: Register, expected_hash: str) -> ModelVersion | None:
     """The lowest ready version with this content hash whose files are still there.
 
     Where settings pack the backbone, only one that has it: the same model, but not an artifact that loads everywhere.
     """
-    found = same_content(client, settings.name, wanted)
+    versions = same_content(client, settings.name, expected_hash)
     if settings.pack_backbone:
-        found = [item for item in found if item.tags.get(FORM) == PACKED]
-    for item in found:
+        versions = [item for item in versions if item.tags.get(FORM) == PACKED]
+    for item in versions:
         with may_be_gone():  # another registration takes its duplicate back, or a person tidies up
             if has_files(client, item):
                 return client.get_model_version(settings.name, item.version)
@@ -178,11 +178,11 @@ def _new_version(
     return _lowest(client, settings, created, candidate.content_hash)
 
 
-def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, wanted: str) -> ModelVersion:
+def _lowest(client: MlflowClient, settings: Register, created: ModelVersion, expected_hash: str) -> ModelVersion:
     """The version that stays when two registrations of the same content ran at once: the lower one; the other is taken
     back.
     """
-    first = find_version(client, settings, wanted)
+    first = find_version(client, settings, expected_hash)
     if first is None or int(first.version) >= int(created.version):
         return client.get_model_version(settings.name, created.version)
     insist(client.set_registered_model_alias, settings.name, settings.alias, first.version)
@@ -259,11 +259,11 @@ def _create_version(
         raise
 
 
-def state_record(settings: Register, found: ModelVersion) -> dict[str, Any]:
+def state_record(settings: Register, version: ModelVersion) -> dict[str, Any]:
     """Where this content was registered last: for the state folder, never for an output."""
     return {
-        "name": found.name,
-        "version": int(found.version),
-        "run_id": found.run_id,
+        "name": version.name,
+        "version": int(version.version),
+        "run_id": version.run_id,
         "tracking_uri": redact(tracking_uri(settings)),
     }

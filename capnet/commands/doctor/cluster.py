@@ -14,7 +14,7 @@ from capnet.cluster.kubernetes_api import ClusterError, Kubernetes, NotAllowed, 
 from capnet.cluster.names import GIT_KEYS, MLFLOW_KEYS, NAMESPACE, S3_KEYS, SERVICE_ACCOUNT, on_volume, unseen
 from capnet.commands.doctor import nodes as train_nodes
 from capnet.commands.doctor.findings import Checks, Finding, Needs, wrong
-from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, there
+from capnet.commands.doctor.platform import check_network, check_pull_secret, check_retries, exists
 from capnet.data.sources.root import kind_of
 from capnet.errors import Problem
 
@@ -56,7 +56,7 @@ def cluster_checks(needs: Needs) -> Checks:
 
 def check_namespace(api: Kubernetes, needs: Needs, answer: Finding) -> Iterable[Finding]:
     """The server's version, and whether the namespace exists."""
-    if there(api, f"/api/v1/namespaces/{needs.namespace}") is False:  # None: what is in it may still be seen
+    if exists(api, f"/api/v1/namespaces/{needs.namespace}") is False:  # None: what is in it may still be seen
         todo = "install Kubeflow Pipelines, or name yours: --namespace"
         yield wrong("cluster", f"there is no namespace {needs.namespace}", api.host, todo)
     else:

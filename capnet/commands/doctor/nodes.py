@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from capnet.cluster.kubernetes_api import Kubernetes, NotThere
 from capnet.commands.doctor.findings import Finding, Needs, wrong
-from capnet.commands.doctor.platform import there
+from capnet.commands.doctor.platform import exists
 
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
 RIGHTS = (  # group, resource, verb, name: what task train does with its account
@@ -35,7 +35,7 @@ def check_trainer(api: Kubernetes, needs: Needs) -> Iterable[Finding]:
     path = f"{TRAINER}/clustertrainingruntimes/{name}"
     if kind == "TrainingRuntime":
         path = f"{TRAINER}/namespaces/{needs.namespace}/trainingruntimes/{name}"
-    if there(api, path) is False:
+    if exists(api, path) is False:
         todo = f"install the runtimes of Kubeflow Trainer ({DOCS}), or name an installed one: --training-runtime"
         yield wrong(about, f"there is no training runtime {name}", f"{kind or 'ClusterTrainingRuntime'}s", todo)
         return

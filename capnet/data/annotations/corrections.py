@@ -29,10 +29,10 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     Returns:
         The labels; for each the name of its row; and every mistake.
     """
-    found: Corrections = {}
+    corrections: Corrections = {}
     where: dict[tuple[str, str], str] = {}
     if not path.exists():
-        return found, where, []
+        return corrections, where, []
     table = open_table(path, COLUMNS, COLUMNS)
     for line, cells in table:
         row = texts_of(table, cells, COLUMNS)
@@ -43,18 +43,18 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
         if label not in LABELS:
             todo = f"write {', '.join(LABELS)}, or nothing"
             table.problems.append(Problem(f"label {row['label']!r}", table.where(line), todo))
-        elif found.get(key, label) != label:
-            what = f"{row['class']!r} of {row['path']!r} is {label} here and {found[key]} in {where[key]}"
+        elif corrections.get(key, label) != label:
+            what = f"{row['class']!r} of {row['path']!r} is {label} here and {corrections[key]} in {where[key]}"
             table.problems.append(Problem(what, table.where(line), "keep one of the two rows"))
         else:
-            found[key], where[key] = label, table.where(line)
+            corrections[key], where[key] = label, table.where(line)
         if len(table.problems) >= MOST:
             break
-        if len(found) > MOST_CORRECTIONS:
+        if len(corrections) > MOST_CORRECTIONS:
             what = f"more than {MOST_CORRECTIONS:,} corrections"
             table.problems.append(Problem(what, table.where(line), "correct the annotations themselves"))
             break
-    return found, where, table.problems
+    return corrections, where, table.problems
 
 
 def other_names(names: Iterable[str], setting: str) -> list[str]:
@@ -78,11 +78,11 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
     Returns:
         How many labels are others now, and every mistake of the table.
     """
-    found, where, problems = read_corrections(path)
+    corrections, where, problems = read_corrections(path)
     rows, numbers = annotations.rows, {name: c for c, name in enumerate(annotations.classes.names)}
-    position = {name: row for row, name in enumerate(rows["path"])} if found else {}
+    position = {name: row for row, name in enumerate(rows["path"])} if corrections else {}
     of_row: dict[int, dict[int, str]] = {}
-    for key, label in found.items():
+    for key, label in corrections.items():
         image, name = key
         if image not in position or name not in numbers:
             what, todo = f"class {name!r}", "correct the name, or remove the row"

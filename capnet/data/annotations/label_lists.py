@@ -53,9 +53,9 @@ class LabelLists:
         codes, ends, meanings = np.asarray(self.codes), np.asarray(self.ends), np.asarray(classes, dtype=np.int64)
         values, lengths = [np.empty(0, np.int16)], [np.empty(0, np.int64)]
         for part in parts(np.diff(ends)):
-            found = meanings[codes[ends[part.start] : ends[part.stop]]]
+            indices = meanings[codes[ends[part.start] : ends[part.stop]]]
             keys = np.repeat(np.arange(part.stop - part.start), np.diff(ends[part.start : part.stop + 1])) << 16
-            keys = np.sort((keys | np.maximum(found, 0))[found >= 0])
+            keys = np.sort((keys | np.maximum(indices, 0))[indices >= 0])
             keys = keys[np.diff(keys, prepend=-1) > 0]  # each label of each row once; np.unique takes 70 times as long
             values.append((keys & 0xFFFF).astype(np.int16))
             lengths.append(np.bincount(keys >> 16, minlength=part.stop - part.start))

@@ -145,16 +145,16 @@ def _unseparated(table: Table, names: list[str], settings: Ingest) -> tuple[list
     doubtful: dict[str, None] = {}
     for mark in OTHER_SEPARATORS:
         parts = {name: [part.strip() for part in name.split(mark) if part.strip()] for name in names if mark in name}
-        uses = Counter(part for found in parts.values() for part in set(found))
-        turned = not {found[0] for found in parts.values() if found}.isdisjoint(
-            part for found in parts.values() for part in found[1:]
+        uses = Counter(part for pieces in parts.values() for part in set(pieces))
+        turned = not {pieces[0] for pieces in parts.values() if pieces}.isdisjoint(
+            part for pieces in parts.values() for part in pieces[1:]
         )
         compound = []
-        for name, found in parts.items():
-            elsewhere = [part in known or uses[part] > 1 for part in found]
-            several = len(found) > 1
+        for name, pieces in parts.items():
+            elsewhere = [part in known or uses[part] > 1 for part in pieces]
+            several = len(pieces) > 1
             sure = any(elsewhere) if mark in ";|" else turned and all(elsewhere)
-            if found and ({*found} <= known or (several and (sure or (len(names) == 1 and mark != "/")))):
+            if pieces and ({*pieces} <= known or (several and (sure or (len(names) == 1 and mark != "/")))):
                 compound.append(name)
             elif several:
                 doubtful[name] = None

@@ -176,8 +176,8 @@ def make_rows(
     mistakes = [problem for check in checks for problem in islice(check, MOST)]
     frame = frame[~(frame["path"].duplicated() | frame["image_id"].duplicated())].reset_index(drop=True)
     names = list(_strange_names(classes.names))
-    found = [*problems, *names, *rows.problems, *mistakes]
-    return Annotations(frame, classes, found, rows.source, left_out or {}, warnings)
+    problems = [*problems, *names, *rows.problems, *mistakes]
+    return Annotations(frame, classes, problems, rows.source, left_out or {}, warnings)
 
 
 def _strange_names(names: Sequence[str]) -> Iterable[Problem]:

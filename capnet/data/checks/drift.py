@@ -157,8 +157,8 @@ def _imbalance(before: Mapping[str, Any], after: Mapping[str, Any], limit: float
 
 def _ratio(counts: list[int]) -> tuple[float, float]:
     """Largest over smallest count above 0, and the standard error of its logarithm (counts vary like Poisson's)."""
-    there = [count for count in counts if count]
-    return (max(there) / min(there), math.sqrt(1 / max(there) + 1 / min(there))) if there else (0.0, 0.0)
+    positive = [count for count in counts if count]
+    return (max(positive) / min(positive), math.sqrt(1 / max(positive) + 1 / min(positive))) if positive else (0.0, 0.0)
 
 
 def _cardinality(before: Mapping[str, Any], after: Mapping[str, Any], limit: float) -> tuple[str, float]:

@@ -51,8 +51,8 @@ def image_table(frame: pd.DataFrame) -> pd.DataFrame:
     for part in parts(entries):
         both = label_csr(frame["labels"].iloc[part], WIDEST) + label_csr(frame["unknown"].iloc[part], WIDEST)
         both.sort_indices()
-        distinct[part] = found = np.diff(both.indptr)
-        highest[part][found > 0] = both.indices[both.indptr[1:][found > 0] - 1]
+        distinct[part] = per_row = np.diff(both.indptr)
+        highest[part][per_row > 0] = both.indices[both.indptr[1:][per_row > 0] - 1]
     table["highest_label"], table["repeated_labels"] = highest, entries - distinct
     table["path_fault"] = [path_fault(path) for path in table["path"]]
     table["path_leaves"] = (table["path_fault"] != "").astype(int)

@@ -86,9 +86,9 @@ def _soft_spot() -> Image.Image:
     return spot.filter(ImageFilter.GaussianBlur(5))
 
 
-def _band(bands: Sequence[str], place: Bands, rng: Random) -> str:
+def _band(bands: Sequence[str], bands_at: Bands, rng: Random) -> str:
     """One of ``bands`` that the place has, the first one most often; "" where it has none."""
-    possible = [band for band in bands if band in place]
+    possible = [band for band in bands if band in bands_at]
     if not possible:
         return ""
     return possible[0] if rng.random() < 0.7 else rng.choice(possible)
@@ -103,7 +103,7 @@ def _overlap(first: Box, second: Box) -> float:
     return width * height / min((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
 
 
-def _place(
+def _best_position(
     code: int, band: str, kind: Kind | None, bands_at: Bands, taken: Sequence[Box], rng: Random
 ) -> tuple[Thing, float]:
     """The best of some places for a pictogram, with the largest overlap it has there."""
@@ -132,10 +132,12 @@ def _place(
     return best, least
 
 
-def _candidates(scene: Scene, place: Bands, rng: Random) -> Iterator[Kind]:
+def _candidates(scene: Scene, bands_at: Bands, rng: Random) -> Iterator[Kind]:
     """Classes without end that may stand in the place, most of them at home in the scene, some strangers."""
     home = list(scene.classes)
-    away = [kind.name for kind in KINDS if kind.name not in scene.classes and any(band in place for band in kind.bands)]
+    away = [
+        kind.name for kind in KINDS if kind.name not in scene.classes and any(band in bands_at for band in kind.bands)
+    ]
     while True:
         name = rng.choice(away) if rng.random() < STRANGERS else rng.choices(home, list(scene.classes.values()))[0]
         yield _BY_NAME[name]
@@ -160,7 +162,7 @@ def arrange(seed: int, index: int) -> Arrangement:
         if kind.name in labels or not band or len(labels | shows) > MOST_LABELS:
             continue
         for _ in range(2 if rng.random() < TWINS else 1):
-            thing, overlap = _place(code, band, kind, backdrop.bands, taken, rng)
+            thing, overlap = _best_position(code, band, kind, backdrop.bands, taken, rng)
             if overlap < TOO_CROWDED:
                 things.append(thing)
                 taken.append(thing.box)
@@ -168,7 +170,7 @@ def arrange(seed: int, index: int) -> Arrangement:
         if len(labels) >= n_labels:
             break
     for code in rng.sample(list(scene.bystanders), rng.choices(range(3), BYSTANDER_SHARES)[0]):
-        thing, overlap = _place(code, scene.bystanders[code], None, backdrop.bands, taken, rng)
+        thing, overlap = _best_position(code, scene.bystanders[code], None, backdrop.bands, taken, rng)
         if overlap < CROWDED:
             things.append(thing)
             taken.append(thing.box)

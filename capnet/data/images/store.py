@@ -105,16 +105,16 @@ class FeatureStore:
 
     def read(self, hashes: Sequence[str]) -> StoredFeatures:
         """The features of images none of which is ``missing``; their segments count as used now."""
-        found = self._locate(hashes)
-        assert (found >= 0).all()
+        positions = self._locate(hashes)
+        assert (positions >= 0).all()
         ends = np.cumsum([len(segment.hashes) for segment in self._segments], dtype=np.int64)
-        numbers = np.searchsorted(ends, found, side="right")
+        numbers = np.searchsorted(ends, positions, side="right")
         used, position = np.unique(numbers, return_inverse=True)
         segments = [self._segments[number] for number in used]
         for segment in segments:
             if segment.path.exists():  # else somebody has emptied the state folder; the map is still good
                 os.utime(segment.path)
-        rows = found - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
+        rows = positions - np.array([ends[number] - len(self._segments[number].hashes) for number in numbers], np.int64)
         return StoredFeatures([StoredViews([(item.features, item.mapped) for item in segments], position, rows)])
 
     def _locate(self, hashes: Sequence[str]) -> np.ndarray:
@@ -126,14 +126,14 @@ class FeatureStore:
             mask = np.zeros(len(known), dtype=bool)
             mask[list(self._damaged)] = True
             known = pc.if_else(pa.array(mask), None, known)
-        found = pc.index_in(pa.array(hashes, pa.string()), value_set=known, skip_nulls=True)
-        return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        positions = pc.index_in(pa.array(hashes, pa.string()), value_set=known, skip_nulls=True)
+        return positions.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def _find_damaged(self, found: np.ndarray) -> set[int]:
+    def _find_damaged(self, positions: np.ndarray) -> set[int]:
         damaged, start = set(), 0
         for segment in self._segments:
             end = start + len(segment.hashes)
-            rows = np.unique(found[(found >= start) & (found < end)]) - start
+            rows = np.unique(positions[(positions >= start) & (positions < end)]) - start
             damaged |= {start + row for row in segment.damaged(rows)}
             start = end
         return damaged

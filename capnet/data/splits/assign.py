@@ -184,8 +184,8 @@ def _no_train(
         where = f"split.method = {settings.method}: none of the {left} rows that are left for it has a label"
         todo = "give these rows labels, or set split.method: natural"
     elif test_source == "given":
-        given = {name: int((given_split == name).sum()) for name in ("test", "val")}
-        where = f"column split: {given['test']} of {len(split)} rows are given as test, {given['val']} as val"
+        counts = {name: int((given_split == name).sum()) for name in ("test", "val")}
+        where = f"column split: {counts['test']} of {len(split)} rows are given as test, {counts['val']} as val"
         todo = "give some of them the split 'train', or leave the column empty there"
         if followed:
             where += f"; {followed} others are in their groups (column group), and a group stays together"

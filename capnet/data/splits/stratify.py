@@ -32,13 +32,13 @@ def stratified_holdout(
     n = labels.shape[0]
     if size <= 0:
         return np.zeros(n, dtype=bool)
-    unit_of_row, units = pd.factorize(np.arange(n) if groups is None else np.asarray(groups))
+    numbers, units = pd.factorize(np.arange(n) if groups is None else np.asarray(groups))
     n_units = len(units)
     order = list(range(n_units))
     random.Random(seed).shuffle(order)
     rank = np.empty(n_units, dtype=np.int32)
     rank[order] = np.arange(n_units)
-    unit_of_row = rank[unit_of_row]  # numbers of units in the shuffled order
+    unit_of_row = rank[numbers]  # units are numbered in the shuffled order
     rows_of_units = csr_array(
         (np.ones(n, dtype=np.int32), (unit_of_row, np.arange(n, dtype=np.int32))), shape=(n_units, n)
     )

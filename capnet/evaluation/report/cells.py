@@ -45,7 +45,7 @@ def difference_cell(value: float, low: float, high: float, extent: float) -> Mar
     if not finite(low, high) or low <= 0 <= high:
         shown = "same"
     span = _line("range", x_of(low), x_of(high)) if finite(low, high) else NOTHING
-    return _cell(_zero("50%"), span, tag("circle", cx=x_of(value), cy=8, r=4), look=f" difference {shown}")
+    return _cell(_zero("50%"), span, tag("circle", cx=x_of(value), cy=8, r=4), css_class=f" difference {shown}")
 
 
 def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) -> Markup:
@@ -59,15 +59,15 @@ def pair_cell(first: float, second: float, low: float = 0.0, high: float = 1.0) 
         return NOTHING
     a, b, zero = (percent_x(0.03 + 0.94 * (max(low, min(high, v)) - low) / (high - low)) for v in (first, second, 0.0))
     hollow, filled = tag("circle", class_="hollow", cx=a, cy=8, r=4), tag("circle", cx=b, cy=8, r=4.5)
-    return _cell(_zero(zero), _line("range", a, b), hollow, filled, look=" pair")
+    return _cell(_zero(zero), _line("range", a, b), hollow, filled, css_class=" pair")
 
 
-def _cell(*inside: Markup, look: str = "") -> Markup:
-    return tag("svg", *inside, class_=f"cell{look}", aria_hidden="true")
+def _cell(*inside: Markup, css_class: str = "") -> Markup:
+    return tag("svg", *inside, class_=f"cell{css_class}", aria_hidden="true")
 
 
-def _line(look: str, x1: str, x2: str) -> Markup:
-    return tag("line", class_=look, x1=x1, x2=x2, y1=8, y2=8)
+def _line(css_class: str, x1: str, x2: str) -> Markup:
+    return tag("line", class_=css_class, x1=x1, x2=x2, y1=8, y2=8)
 
 
 def _zero(x: str) -> Markup:

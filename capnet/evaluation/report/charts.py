@@ -105,13 +105,13 @@ def overview(rows: Sequence[Mapping[Any, Any]]) -> Markup:
         sure = finite(low, high)
         doubt = f" ({100 * low:.1f} to {100 * high:.1f})" if sure else f", only {row['positives']} test pictures"
         title = f"{shorten(row['class'], LONG_NAME)}: AP {100 * ap:.1f}{doubt}; {row['train_count']} training pictures"
-        look = f"bar {row['bucket']}" + ("" if sure else " unsure")
+        css_class = f"bar {row['bucket']}" + ("" if sure else " unsure")
         outline = f"M{x + 1} {base}V{number(base - OVERVIEW_AP * ap)}h8V{base}z"
-        bars.append(tag("path", tag("title", title), class_=look, d=outline))
+        bars.append(tag("path", tag("title", title), class_=css_class, d=outline))
         if sure:
             whiskers += f"M{x + 5} {number(base - OVERVIEW_AP * high)}V{number(base - OVERVIEW_AP * low)}"
     lines = {"count": counts, "whisker": whiskers, "axis": f"M0 {base}h{wide}"}
-    bars += [tag("path", class_=look, d=path) for look, path in lines.items()]
+    bars += [tag("path", class_=css_class, d=path) for css_class, path in lines.items()]
     scale = [(f"{100 * share:.0f}", base - share * OVERVIEW_AP + 4) for share in (0, 0.25, 0.5, 0.75, 1)]
     scale.append((str(most), below + OVERVIEW_COUNT))
     ticks = [tag("text", text, class_="tick", x=30, y=y, text_anchor="end") for text, y in scale]
@@ -151,11 +151,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """A line (``kind`` = line) or points (``kind`` = a marker's name); ``look`` is the CSS class."""
+    """A line (``kind`` = line) or points (``kind`` = a marker's name); ``css_class`` styles it."""
 
     x: Sequence[float]
     y: Sequence[float]
-    look: str
+    css_class: str
     kind: str = "line"
     titles: Sequence[str] = field(default_factory=tuple)
     radius: float = 3.6
@@ -241,13 +241,13 @@ def chart(
         points = [(*pixel(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
         if one.kind == "line" and points:
             path = "M" + "L".join(f"{number(a)} {number(b)}" for a, b, _ in points)
-            parts.append(tag("path", class_=f"line {one.look}", d=path))
+            parts.append(tag("path", class_=f"line {one.css_class}", d=path))
         elif points:
             shapes = [marker(one.kind, a, b, one.radius) for a, b, _ in points]
             if len(points) > MANY:
-                parts.append(tag("g", tag("path", d="".join(shapes)), class_=f"points {one.look} many"))
+                parts.append(tag("g", tag("path", d="".join(shapes)), class_=f"points {one.css_class} many"))
                 continue
             titles = [one.titles[index] if one.titles else "" for *_, index in points]
             marks = [tag("path", tag("title", title), d=d) for d, title in zip(shapes, titles, strict=True)]
-            parts.append(tag("g", *marks, class_=f"points {one.look}"))
+            parts.append(tag("g", *marks, class_=f"points {one.css_class}"))
     return tag("svg", *parts, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)

@@ -78,9 +78,9 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
         if bucket not in measured:
             continue
         series = []
-        for key, look in (("raw", "before"), ("calibrated", "after")):
+        for key, css_class in (("raw", "before"), ("calibrated", "after")):
             bins = measured[bucket][key]
-            series.append(_series(bins, f"{bucket} {look}"))
+            series.append(_series(bins, f"{bucket} {css_class}"))
             for few in (False, True):
                 chosen = [item for item in bins if (item["count"] < FEW) == few]
                 titles = [
@@ -88,7 +88,7 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
                     " decisions"
                     for item in chosen
                 ]
-                style = f"{bucket} {look}{' few' if few else ''}"
+                style = f"{bucket} {css_class}{' few' if few else ''}"
                 series.append(_series(chosen, style, MARKER_BUCKETS[bucket], titles))
         label = f"{MEANS[bucket]}: predicted against observed share, before and after calibration"
         chart = charts.chart(
@@ -99,5 +99,7 @@ def reliability_charts(inputs: Inputs) -> list[dict[str, Any]]:
     return result
 
 
-def _series(bins: Sequence[Mapping[str, float]], look: str, kind: str = "line", titles: Sequence[str] = ()) -> Series:
-    return Series([item["mean"] for item in bins], [item["observed"] for item in bins], look, kind, titles)
+def _series(
+    bins: Sequence[Mapping[str, float]], css_class: str, kind: str = "line", titles: Sequence[str] = ()
+) -> Series:
+    return Series([item["mean"] for item in bins], [item["observed"] for item in bins], css_class, kind, titles)

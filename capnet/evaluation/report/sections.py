@@ -187,22 +187,26 @@ def training(inputs: Inputs) -> Part:
     epochs, kept = frame["epoch"].tolist(), as_float(inputs.config.get("selected_epoch"))
     axis = charts.nice_axis(epochs, "epoch", whole=True)
 
-    def lines(y: charts.Axis, looks: Mapping[str, str], label: str) -> str:
+    def lines(y: charts.Axis, css_classes: Mapping[str, str], label: str) -> str:
         """A chart of the columns that have values."""
-        series = [Series(epochs, frame[name].tolist(), look) for name, look in looks.items() if name in measured]
+        series = [
+            Series(epochs, frame[name].tolist(), css_class)
+            for name, css_class in css_classes.items()
+            if name in measured
+        ]
         return charts.chart(axis, y, series, label, vertical=kept, note="kept") if series else ""
 
     measured = set(frame.columns[frame.notna().any()])
     losses = charts.nice_axis(frame["loss"].tolist(), "training loss", from_zero=True)
-    looks = {"val_mAP": "ink", "val_head": "head", "val_medium": "medium", "val_tail": "tail"}
+    css_classes = {"val_mAP": "ink", "val_head": "head", "val_medium": "medium", "val_tail": "tail"}
     return {
         "kept": whole(kept),
         "epochs": len(frame),
         "loss": lines(losses, {"loss": "ink"}, "Training loss over epochs"),
-        "means": lines(share_axis("validation mAP, %"), looks, "Validation mAP over epochs"),
+        "means": lines(share_axis("validation mAP, %"), css_classes, "Validation mAP over epochs"),
         "legend": [
-            {"bucket": look, "text": MEANS[name.removeprefix("val_")]}
-            for name, look in looks.items()
+            {"bucket": css_class, "text": MEANS[name.removeprefix("val_")]}
+            for name, css_class in css_classes.items()
             if name in measured
         ],
     }

@@ -38,7 +38,7 @@ def test_it_is_the_definition_and_unknown_labels_are_not_asked() -> None:
     found = doubtful_labels(labels & known, known, p, 10_000)
     assert {(doubt.row, doubt.column) for doubt in found} == by_definition(labels & known, known, p)
     assert all(known[doubt.row, doubt.column] for doubt in found)
-    assert all(doubt.given == labels[doubt.row, doubt.column] for doubt in found)
+    assert all(doubt.labelled == labels[doubt.row, doubt.column] for doubt in found)
     assert all(doubt.probability == p[doubt.row, doubt.column] for doubt in found)
 
 
@@ -53,7 +53,7 @@ def test_planted_mistakes_come_first_and_both_kinds_take_turns() -> None:
         labels[rng.choice(negatives, number, replace=False), c] = True
     planted = labels != truth
     found = doubtful_labels(labels, np.ones_like(labels), p, 100)
-    assert [doubt.given for doubt in found[:6]] == [False, True] * 3
+    assert [doubt.labelled for doubt in found[:6]] == [False, True] * 3
     assert np.mean([planted[doubt.row, doubt.column] for doubt in found]) > 0.9, "by chance 4 %"
     assert {doubt.column for doubt in found} == {0, 1, 2}, "rare classes have their place"
 

@@ -82,8 +82,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             if not present and not nus.keep_unlabelled:
                 unlabelled.append((image_id, path))
                 continue
-            given = split if divided else None
-            rows.add(path, present, where, image_id=image_id, given_split=given)
+            given_split = split if divided else None
+            rows.add(path, present, where, image_id=image_id, given_split=given_split)
     if not len(rows) and not problems and not rows.problems:
         raise DataError("the lists name no labelled image", str(folder), ASK)
     left_out = {"no concept (ingest.nus_wide.keep_unlabelled)": unlabelled} if unlabelled else {}

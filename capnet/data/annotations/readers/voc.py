@@ -81,8 +81,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
                 continue
             present, unknown = map(sorted, objects)
             path = f"{base}{year}/JPEGImages/{image}.jpg"
-            given = split if voc.train and voc.test else None
-            rows.add(path, present, where, image_id=image, unknown=unknown, given_split=given)
+            given_split = split if voc.train and voc.test else None
+            rows.add(path, present, where, image_id=image, unknown=unknown, given_split=given_split)
     if not listed:
         where = "ingest.voc.train and ingest.voc.test are empty"
         raise DataError("no image set is named", where, "name one, such as VOC2012/trainval")
