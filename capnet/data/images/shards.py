@@ -18,7 +18,8 @@ from pathlib import Path
 MOST_BYTES = 512 * 2**20  # of a picture file
 ENDING = ".tar"
 MOST_HEADER = 2**20  # bytes that tarfile reads at once of an entry that holds a long name, or what else does not fit
-LONG_HEADER, MOST_HEADERS = 2**16, 2**24  # bytes: one that no name needs, and all such of a shard
+LONG_HEADER, MOST_HEADERS = 2**16, 2**24  # bytes: one that no name needs; all such of a shard, all of an entry
+MOST_NAMES = 2**27  # bytes of the names of a shard, which are kept
 DIGITS = re.compile(rb"(?<!\d)\d{256}")  # before 3.11.10, tarfile reads 60,000 in 14 seconds
 MOST_MEMBERS = 1_000_000  # of a shard: they are listed in a minute and 200 MB
 MOST_SHARED = 100  # keys of headers that hold for all entries: each entry gets a copy
@@ -99,10 +100,10 @@ def _range(shard: Path, path: Path) -> tuple[int, int]:
     index = _index(shard, state.st_size, state.st_mtime_ns)
     if isinstance(index, str):
         raise OSError(index)
-    found = index.get(member)
-    if found is None:
+    position = index.get(member)
+    if position is None:
         raise FileNotFoundError(2, f"the shard {shard.name} has no {member}", str(path))
-    return found
+    return position
 
 
 class _Headers(io.BufferedReader):
@@ -110,17 +111,18 @@ class _Headers(io.BufferedReader):
     refused here, because each version of tarfile reads them by other methods.
     """
 
-    long_headers = 0  # bytes
+    long_headers = of_entry = 0  # bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        wanted = -1 if size is None else size
-        if wanted > LONG_HEADER:
-            self.long_headers += wanted
-        if not 0 <= wanted <= MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {wanted:,} bytes")
-        if self.long_headers > MOST_HEADERS:
-            raise tarfile.ReadError(f"long headers of {self.long_headers:,} bytes together")
-        data = super().read(wanted)
+        number = -1 if size is None else size
+        if number > LONG_HEADER:
+            self.long_headers += number
+        self.of_entry += number
+        if not 0 <= number <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {number:,} bytes")
+        if max(self.long_headers, self.of_entry) > MOST_HEADERS:
+            raise tarfile.ReadError(f"long headers of {max(self.long_headers, self.of_entry):,} bytes together")
+        data = super().read(number)
         if DIGITS.search(data):
             raise tarfile.ReadError("a header with a number of hundreds of digits")
         return data
@@ -133,25 +135,30 @@ def _index(shard: Path, size: int, mtime: int) -> Mapping[str, tuple[int, int]] 
     """
     try:
         with _Headers(io.FileIO(shard)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            return _ranges(tar)
+            ranges = _ranges(tar, file)
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # which tarfile takes for the end
+                raise tarfile.ReadError(f"damaged header at byte {tar.offset:,}")
+            return ranges
     # sizes of 10^30, numbers of 5,000 digits, headers of headers of headers
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         return f"not an uncompressed tar file: {error}"
 
 
-def _ranges(tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
+def _ranges(tar: tarfile.TarFile, file: _Headers) -> dict[str, tuple[int, int]]:
     """Start and length by name; a sparse file, which is not stored as it is read, is left out."""
     ranges: dict[str, tuple[int, int]] = {}
-    number = 0
+    number = names = 0
     while (entry := tar.next()) is not None:
         vars(tar)["members"].clear()  # a thousand bytes each
-        number += 1
-        if number > MOST_MEMBERS:
-            raise tarfile.ReadError(f"more than {MOST_MEMBERS:,} entries")
+        file.of_entry = 0
+        number, names = number + 1, names + len(entry.name)
+        if number > MOST_MEMBERS or names > MOST_NAMES:
+            raise tarfile.ReadError(f"more than {MOST_MEMBERS:,} entries, or {MOST_NAMES:,} bytes of names")
         if entry.size < 0:  # the next entry would be an earlier one
             raise tarfile.ReadError(f"an entry of {entry.size:,} bytes")
         if len(tar.pax_headers) > MOST_SHARED:
             raise tarfile.ReadError(f"more than {MOST_SHARED} keys of a header for all entries")
         if entry.isreg() and not entry.issparse():
-            ranges[entry.name] = (entry.offset_data, entry.size)
+            ranges[entry.name.removeprefix("./")] = (entry.offset_data, entry.size)
     return ranges

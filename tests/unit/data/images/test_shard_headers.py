@@ -84,7 +84,7 @@ def test_digits_are_not_searched_from_each_on(tmp_path: Path) -> None:
 def test_a_shard_that_is_refused_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = []
 
-    def count(tar: tarfile.TarFile) -> dict[str, tuple[int, int]]:
+    def count(tar: tarfile.TarFile, _: object) -> dict[str, tuple[int, int]]:
         listed.append(tar)
         raise tarfile.ReadError("too much")
 
@@ -94,6 +94,29 @@ def test_a_shard_that_is_refused_is_listed_once(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(OSError, match="not an uncompressed tar file: too much"):
             read_bytes(tmp_path / "x.tar" / name)
     assert len(listed) == 1
+
+
+def test_a_map_of_a_sparse_file_is_counted(tmp_path: Path) -> None:
+    """It fills blocks behind the header, each of which says whether another follows."""
+    sparse = bytearray(block("0.jpg", tarfile.GNUTYPE_SPARSE, b""))
+    sparse[482], further = 1, (b"00000000001\0" * 42).ljust(504, b"\0") + b"\1".ljust(8, b"\0")
+    sparse[148:156] = b"%06o\0 " % (sum(sparse) - sum(sparse[148:156]) + 8 * 32)
+    refused(tmp_path / "a.tar", bytes(sparse) + further * 50_000, "long headers of")
+
+
+def test_long_names_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MOST_NAMES", 1_000_000)
+    long = (block("x", tarfile.GNUTYPE_LONGNAME, b"%06d" % n + b"n" * 60_000) + plain("0.jpg") for n in range(20))
+    refused(tmp_path / "a.tar", b"".join(long), "more than 1,000,000 entries, or 1,000,000 bytes of names")
+
+
+def test_what_is_behind_a_damaged_header_is_not_called_missing(tmp_path: Path) -> None:
+    refused(tmp_path / "a.tar", plain("1.jpg") + b"x" + plain("0.jpg")[1:], "damaged header at byte 1,024")
+
+
+def test_names_as_tar_writes_those_of_the_folder_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(plain("./1.jpg", "./é/3", "4.jpg") + bytes(1024))
+    assert [read_bytes(tmp_path / "a.tar" / name) for name in ("1.jpg", "é/3", "4.jpg")] == [b"content"] * 3
 
 
 def test_a_size_below_zero_leads_back_to_no_header(tmp_path: Path) -> None:
