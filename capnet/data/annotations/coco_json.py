@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, TypeGuard
 
 from capnet.data.annotations.class_list import MOST_CLASSES
 from capnet.data.annotations.plain_files import open_plain
@@ -39,7 +41,8 @@ def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
     try:
         with open_plain(path) as file:
             start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
-            if fault := nesting_fault(file, start):
+            state = os.fstat(file.fileno())
+            if fault := nesting_fault(path, start, state.st_size, state.st_mtime_ns):
                 raise DataError(fault, str(path), todo)
             file.seek(start)
             for item in ijson.items(file, f"{part}.item", buf_size=BUFFER, use_float=True):
@@ -52,32 +55,35 @@ def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
         raise DataError(f"not valid JSON: {' '.join(str(error).split())[:200]}", str(path), todo) from None
 
 
-def nesting_fault(file: BinaryIO, start: int) -> str:
+@lru_cache(maxsize=4)
+def nesting_fault(path: Path, start: int, size: int, mtime: int) -> str:
     """What is wrong with how deep JSON is nested, or with the length of a text, number or object in it; empty where a
     parser takes it in little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
+    Keyed by size and time of change, because each list of a file is read by itself.
     """
     import numpy as np
 
-    file.seek(start)
     depth, rest, within = 0, b"", 0
-    while part := file.read(BUFFER):
-        plain = TEXT.sub(b"", rest + part)
-        quote = plain.find(b'"')  # of a text that ends later
-        plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
-        if len(rest) > LONGEST_TEXT:
-            return f"a text of more than {LONGEST_TEXT:,} bytes"
-        if NUMBER.search(plain):
-            return "a number of thousands of digits"
-        within = 0 if depth <= LIST else within + len(part)
-        steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
-        if len(steps):
-            depths = depth + np.cumsum(steps, dtype=np.int64)
-            if depths.max() > DEEPEST:
-                return f"nested more than {DEEPEST} levels deep"
-            within = 0 if depths.min() <= LIST else within
-            depth = int(depths[-1])
-        if within > MOST_OBJECT:
-            return f"an object of more than {MOST_OBJECT:,} bytes"
+    with open_plain(path) as file:
+        file.seek(start)
+        while part := file.read(BUFFER):
+            plain = TEXT.sub(b"", rest + part)
+            quote = plain.find(b'"')  # of a text that ends later
+            plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
+            if len(rest) > LONGEST_TEXT:
+                return f"a text of more than {LONGEST_TEXT:,} bytes"
+            if NUMBER.search(plain):
+                return "a number of thousands of digits"
+            within = 0 if depth <= LIST else within + len(part)
+            steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
+            if len(steps):
+                depths = depth + np.cumsum(steps, dtype=np.int64)
+                if depths.max() > DEEPEST:
+                    return f"nested more than {DEEPEST} levels deep"
+                within = 0 if depths.min() <= LIST else within
+                depth = int(depths[-1])
+            if within > MOST_OBJECT:
+                return f"an object of more than {MOST_OBJECT:,} bytes"
     return ""
 
 
