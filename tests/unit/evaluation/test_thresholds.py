@@ -63,6 +63,7 @@ def test_a_class_whose_positives_cannot_promise_the_recall_borrows() -> None:
         assert found.borrowed.tolist() == (positives < least).tolist()
 
 
+@pytest.mark.slow  # draws many data sets
 def test_a_precision_is_kept_on_new_images_also_by_classes_that_are_rare() -> None:
     """What just reaches it on the images that choose does not: the best of many cuts are so by luck in part."""
     rng = np.random.default_rng(0)

@@ -74,6 +74,7 @@ def test_a_class_that_always_scores_alike_is_no_error() -> None:
     assert not any(item["drifted"] for item in report["classes"])
 
 
+@pytest.mark.slow  # draws many batches
 @pytest.mark.parametrize(("rarest", "before", "rows"), [(0.001, 1000, 50), (0.001, 1000, 100), (0.004, 329, 50)])
 def test_rare_classes_of_an_unchanged_batch_are_named_no_more_often_than_chance(rarest, before, rows) -> None:
     """With the normal approximation a third of unchanged batches of 50 had a class that was named."""

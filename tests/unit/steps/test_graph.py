@@ -16,6 +16,7 @@ from tests.unit.steps.small_training import write_inputs
 made = small_training.made
 
 
+@pytest.mark.slow  # loads the weights of a text tower
 @pytest.mark.parametrize("too_long", ["a class name", "the template"])
 def test_texts_that_would_lose_their_end_are_refused_also_without_prompts(made: Any, too_long: str) -> None:
     folder, frame = made

@@ -224,6 +224,7 @@ def test_settings_that_make_more_labels_than_memory_holds_are_refused(
         read(tmp_path, settings(**more))
 
 
+@pytest.mark.slow  # measures memory in a process of its own
 def test_the_most_labels_that_settings_may_make_fit_in_memory(tmp_path: Path) -> None:
     frames = [{"id": n, "file_name": f"{n}.jpg"} for n in range(600)]
     categories = [{"id": n, "name": f"class {n}"} for n in range(30_000)]

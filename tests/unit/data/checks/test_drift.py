@@ -73,6 +73,7 @@ def test_the_same_data_has_not_moved_at_all() -> None:
     )
 
 
+@pytest.mark.slow  # draws many data sets
 @pytest.mark.parametrize("rows", [60, 400, 4000])
 def test_chance_alone_is_no_drift(rows: int) -> None:
     """Two samples of one distribution, ten times over, at every size: no figure is reported."""

@@ -44,6 +44,7 @@ def test_a_header_for_all_entries_is_not_copied_for_each(tmp_path: Path) -> None
     assert read_bytes(tmp_path / "b.tar/0.jpg") == b"content"
 
 
+@pytest.mark.slow  # measures memory in a process of its own
 def test_long_headers_are_counted_together(tmp_path: Path) -> None:
     long = block("x", tarfile.XHDTYPE, records(60_000)) + plain("0.jpg")
     refused(tmp_path / "a.tar", long * 100, "long headers of")
@@ -96,6 +97,7 @@ def test_a_shard_that_is_refused_is_listed_once(tmp_path: Path, monkeypatch: pyt
     assert len(listed) == 1
 
 
+@pytest.mark.slow  # measures memory in a process of its own
 def test_a_map_of_a_sparse_file_is_counted(tmp_path: Path) -> None:
     """It fills blocks behind the header, each of which says whether another follows."""
     sparse = bytearray(block("0.jpg", tarfile.GNUTYPE_SPARSE, b""))
