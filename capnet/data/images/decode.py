@@ -8,7 +8,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,9 +72,6 @@ class _Metered(io.BufferedReader):
             raise Unusable(f"more than {MOST_EXIF} blocks of EXIF data")
         return data
 
-    def __del__(self) -> None:
-        self.close()  # Pillow closes only what it has opened
-
 
 @contextmanager
 def file_faults() -> Iterator[None]:
@@ -107,46 +104,59 @@ def decoder_faults() -> Iterator[None]:
         raise Unusable(f"{'cannot be read' if by_system else 'does not decode'}: {error}") from None
 
 
-def open_image(source: Path | bytes) -> Image.Image:
-    """Open a picture and read its header only; the caller closes it.
+@contextmanager
+def open_image(source: Path | bytes) -> Iterator[Image.Image]:
+    """A picture of which the header alone is read so far; its file is closed at the end.
+
+    Args:
+        source: its path, or its bytes.
 
     Raises:
         Unusable: missing, empty, of another format, too large or too thin to decode safely, with too much that is no
             pixel, or with pixels that have no known range.
     """
-    with decoder_faults():
-        size = source.stat().st_size if isinstance(source, Path) else len(source)
-        if not size:
-            raise Unusable("empty file")
-        if size > MOST_BYTES:
-            raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
-        with _opened(source) as header:
-            if long := long_entry(header):
-                raise Unusable(f"{long}: a file that could fill the memory")
-        file = _Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source))
-        image = Image.open(file, formats=FORMATS)
-        file.are_pixels = True
+    with ExitStack() as opened:
+        with decoder_faults():
+            size = source.stat().st_size if isinstance(source, Path) else len(source)
+            if not size:
+                raise Unusable("empty file")
+            if size > MOST_BYTES:
+                raise Unusable(f"{size:,} bytes: a picture file has at most {MOST_BYTES:,}")
+            with _opened(source) as header:
+                if long := long_entry(header):
+                    raise Unusable(f"{long}: a file that could fill the memory")
+            file = opened.enter_context(_Metered(io.FileIO(source) if isinstance(source, Path) else io.BytesIO(source)))
+            image = opened.enter_context(Image.open(file, formats=FORMATS))
+            file.are_pixels = True
+        if reason := _reason_against(image, source, size):
+            raise Unusable(reason)
+        yield image
+
+
+def _reason_against(image: Image.Image, source: Path | bytes, size: int) -> str:
+    """Why the pixels of a picture, of which the header is read, should not be decoded; "" where nothing speaks
+    against it.
+    """
     width, height = image.size
     is_scanned = _is_scanned(image, source)
     if width * height > MOST_PIXELS and (is_scanned or not _is_reducible(image)):
-        reason = str(_too_many(MOST_PIXELS))
-    elif max(width, height) > MOST_ASPECT * min(width, height):
-        reason = f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
-    elif is_scanned and (scans := _scans(source)) * width * height > MOST_SCANNED:
-        reason = f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
-    elif (covered := _covered(image)) > MOST_COVERED * width * height * len(image.getbands()):
-        reason = f"strips or tiles of {covered:,} pixels for {width} x {height}: a file that could take minutes"
-    elif image.format == "WEBP" and WEBP_PIXEL * width * height + WEBP_BYTE * size > MOST_WEBP:
-        reason = f"a WEBP of {width} x {height} pixels and {size:,} bytes could take more than a gigabyte: save it as"
-        reason += " JPEG or PNG"
-    elif image.mode in RANGELESS:
-        reason = f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
-    elif image.mode not in CONVERTED:
-        reason = f"pixels of mode {image.mode} cannot be turned into RGB"
-    else:
-        return image
-    image.close()
-    raise Unusable(reason)
+        return str(_too_many(MOST_PIXELS))
+    if max(width, height) > MOST_ASPECT * min(width, height):
+        return f"{width} x {height} pixels: the longer side is more than {MOST_ASPECT} times the shorter"
+    if is_scanned and (scans := _scans(source)) * width * height > MOST_SCANNED:
+        return f"{scans} scans of {width} x {height} pixels: a file that could take minutes is not decoded"
+    if (covered := _covered(image)) > MOST_COVERED * width * height * len(image.getbands()):
+        return f"strips or tiles of {covered:,} pixels for {width} x {height}: a file that could take minutes"
+    if image.format == "WEBP" and WEBP_PIXEL * width * height + WEBP_BYTE * size > MOST_WEBP:
+        return (
+            f"a WEBP of {width} x {height} pixels and {size:,} bytes could take more than a gigabyte: save it as JPEG"
+            " or PNG"
+        )
+    if image.mode in RANGELESS:
+        return f"32-bit pixels (mode {image.mode}) without a known range: save it with 8 or 16 bits"
+    if image.mode not in CONVERTED:
+        return f"pixels of mode {image.mode} cannot be turned into RGB"
+    return ""
 
 
 def read_rgb(path: Path, needed: Callable[[tuple[int, int]], tuple[int, int]] | None = None) -> Image.Image:

@@ -178,7 +178,8 @@ def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
 def test_pillow_does_not_warn_of_a_size_that_is_taken(tmp_path: Path, options: list[str], words: str) -> None:
     """Only where the user wants all warnings; in a process of its own, since pytest shows all."""
     Image.new("L", (12_000, 9_000)).save(tmp_path / "large.jpg")
-    code = "import sys, pathlib; from capnet.data.images.decode import open_image as o; o(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; from capnet.data.images import decode\n"
+    code += "with decode.open_image(pathlib.Path(sys.argv[1])): pass"
     command = [sys.executable, *options, "-c", code, str(tmp_path / "large.jpg")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert words in done.stderr
