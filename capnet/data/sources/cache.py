@@ -188,6 +188,8 @@ class Cache:
                     index.commit()
         except (DataError, OSError) as error:
             todo = f"make room on the disk, or remove {self.root}: copies come again"
+            if isinstance(error, FileExistsError | IsADirectoryError | NotADirectoryError):
+                todo = f"rename or remove one of those that are a file and a folder in {source.name}"
             problems = [Problem(f"cannot write a copy: {error}", str(folder), todo)]
             if isinstance(error, DataError):
                 problems = error.problems

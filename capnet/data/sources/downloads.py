@@ -14,7 +14,7 @@ from capnet.data.sources.remote import megabytes, pause
 from capnet.errors import ConfigError, DataError
 from capnet.progress import bar
 
-ATTEMPTS = 6  # counted anew whenever bytes arrive
+ATTEMPTS = 6  # counted anew whenever more is here than ever
 LONGEST_WAIT = 30.0  # seconds between two attempts
 LATER = "try again later, or another mirror with --base-url"
 NUMBER = re.compile("[0-9]{1,18}")
@@ -101,7 +101,7 @@ def _fill(url: str, part: Path, size: int) -> None:
     """Append to ``part`` until the server has no more."""
     import requests
 
-    failed, last = 0, ""
+    failed, most, last = 0, 0, ""
     with _session() as session, bar(f"downloading {url.rsplit('/', 1)[-1]} (MB)", max(1, size // 10**6)) as advance:
         shown = 0
         while failed < ATTEMPTS:
@@ -129,8 +129,8 @@ def _fill(url: str, part: Path, size: int) -> None:
                 last = f"{arrived} of {total} bytes arrived"
             except requests.RequestException as error:
                 last = " ".join(str(error).split())
-            grown = (part.stat().st_size if part.exists() else 0) > have
-            failed = 1 if grown else failed + 1
+            now = part.stat().st_size if part.exists() else 0
+            failed, most = 1 if now > most else failed + 1, max(most, now)
             pause(failed, LONGEST_WAIT)
     kept = megabytes(part.stat().st_size) if part.exists() else "nothing"
     what = f"the download broke off {ATTEMPTS} times without progress: {last}"

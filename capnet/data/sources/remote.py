@@ -1,15 +1,21 @@
-"""Files of a remote data folder: their version, which hold labels, which names are safe; and how long to wait."""
+"""Files of a remote data folder: its address, their version, which hold labels, which names are safe; and how long to
+wait.
+"""
 
 from __future__ import annotations
 
 import random
+import re
 import time
 from dataclasses import dataclass
+
+from capnet.errors import ConfigError
 
 JPEG_2000 = (".jp2", ".j2k", ".jpx")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", *JPEG_2000)
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z")
 OTHERS = (".mp4", ".avi", ".mov", ".npy", ".npz")
+LONGEST_PATH = 3000  # bytes: Linux takes 4,095 with the folder that the copies are in; S3 names have 1,024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,26 @@ def unsafe(path: str) -> str:
         return "it is no relative path"
     if any(part in ("", ".", "..") for part in parts):
         return "it has an empty part, '.' or '..'"
+    if len(path.encode()) > LONGEST_PATH:
+        return f"it is longer than {LONGEST_PATH} bytes"
     return "a part of it is longer than 255 bytes" if any(len(part.encode()) > 255 for part in parts) else ""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX; raises ConfigError without a bucket."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
+    if "@" in bucket:  # to quote it alone could show a password
+        todo = "write s3://BUCKET/PREFIX; credentials come from the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID)"
+        raise ConfigError(f"data.root = {uri!r}: an address of S3 names no user", "params.yaml", todo)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
+        todo = (
+            "write s3://BUCKET/PREFIX; a bucket's name has 3 to 255 letters, digits, dots, hyphens and underscores, and"
+            " begins and ends with a letter or digit"
+        )
+        raise ConfigError(f"data.root = {uri!r}: {bucket!r} can be no bucket's name", "params.yaml", todo)
+    return bucket, prefix.strip("/")
 
 
 def pause(failed: int, longest: float = 20.0) -> None:

@@ -10,19 +10,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from capnet.contracts import md5_file
-from capnet.data.sources.remote import Entry, pause, unsafe
-from capnet.errors import CapnetError, ConfigError, DataError, Problem
+from capnet.data.sources.remote import Entry, pause, split_uri, unsafe
+from capnet.errors import CapnetError, DataError, Problem
 
 CHUNK = 1 << 16  # bytes; what is lost when a connection breaks
-ATTEMPTS = 5  # for one object, counted anew whenever bytes arrive
+ATTEMPTS = 5  # for one object, counted anew whenever more of it is here than ever
 LONGEST_WAIT = 20.0  # seconds between two attempts
+MOST_OBJECTS = 10_000_000  # of one list
+EMPTY_PAGES = 1000  # of a list, beyond its objects: a server that lost its way sends them without end
 PATIENCE = {"connect_timeout": 10, "read_timeout": 60}  # seconds
+LARGEST = 1 << 63  # bytes of an object, and beyond what the index of copies can hold
+LISTS = "is AWS_ENDPOINT_URL that of an S3 server (its ListObjectsV2), without a login page in between?"
 PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of an object that was put in one piece
 SAYS = {
     "env": "environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -48,6 +53,7 @@ REFUSALS = (  # error codes, what they say, what to do
         "ask for s3:ListBucket and s3:GetObject on this bucket, or use other credentials",
     ),
     (("NoSuchBucket", "404"), "there is no such bucket", "correct the bucket's name; is this the right server?"),
+    (("PreconditionFailed",), "the object was replaced while it was fetched", "run the same command again"),
 )
 
 
@@ -62,23 +68,6 @@ class S3Address:
     secret_key: str | None = None
     session_token: str | None = None
     anonymous: bool = False
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and prefix (without slashes at its ends) of s3://BUCKET/PREFIX; raises ConfigError without a bucket."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise ConfigError(f"data.root = {uri!r} names no bucket", "params.yaml", "write s3://BUCKET/PREFIX")
-    if "@" in bucket:  # to quote it alone could show a password
-        todo = "write s3://BUCKET/PREFIX; credentials come from the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID)"
-        raise ConfigError(f"data.root = {uri!r}: an address of S3 names no user", "params.yaml", todo)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", bucket):
-        todo = (
-            "write s3://BUCKET/PREFIX; a bucket's name has 3 to 255 letters, digits, dots, hyphens and underscores, and"
-            " begins and ends with a letter or digit"
-        )
-        raise ConfigError(f"data.root = {uri!r}: {bucket!r} can be no bucket's name", "params.yaml", todo)
-    return bucket, prefix.strip("/")
 
 
 def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[Any, str]:
@@ -122,6 +111,18 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
     return client, f"{where}, profile {session.profile_name}" if "file" in str(credentials.method) else where
 
 
+@cache
+def faults() -> tuple[type[Exception], ...]:
+    """What botocore raises for an answer: it takes numbers, times and checksums in one as they come, and asks again
+    where a redirect leads.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    return BotoCoreError, ClientError, ResponseParserError, HTTPError, ValueError, RecursionError
+
+
 def explain(error: Exception, what: str, client: Any, credentials: str) -> Problem:
     """What S3 answered, in three parts; ``what`` is the address that was asked for, ``credentials`` where they were
     found, as ``connect`` says.
@@ -138,8 +139,10 @@ def explain(error: Exception, what: str, client: Any, credentials: str) -> Probl
     if code:
         what = f"S3 answers {code}: {answer['Error'].get('Message', '')}"
         return Problem(what, where, "see the server's log, or try again")
-    what = f"S3 does not answer: {' '.join(str(error).split())}"
-    return Problem(what, where, "is the server running, and AWS_ENDPOINT_URL right?")
+    from botocore.exceptions import BotoCoreError
+
+    what = "S3 does not answer: " if isinstance(error, BotoCoreError) else "the answer of S3 cannot be read: "
+    return Problem(what + " ".join(str(error).split()), where, "is the server running, and AWS_ENDPOINT_URL right?")
 
 
 @dataclass(frozen=True)
@@ -165,15 +168,14 @@ class S3Source:
 
     def entries(self) -> dict[str, Entry]:
         """Every object below the prefix. Raises DataError where it cannot be listed, is empty, or has odd names."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         client, credentials = self._client
         bucket, prefix = split_uri(self.root)
         start, where = f"{prefix}/" if prefix else "", f"{self.root} at {client.meta.endpoint_url}"
         entries: dict[str, Entry] = {}
         problems: list[Problem] = []
         try:
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+            for number, page in enumerate(pages):
                 for item in _rows(page, where):
                     path = item["Key"][len(start) :]
                     if not path or path.endswith("/"):
@@ -181,8 +183,13 @@ class S3Source:
                     if fault := unsafe(path):
                         what = f"object name {item['Key']!r} cannot be used: {fault}"
                         problems.append(Problem(what, self.root, "rename or remove the object"))
-                    entries[path] = Entry(int(item["Size"]), item["ETag"].strip('"'))
-        except (ClientError, BotoCoreError) as error:
+                    if path in entries:
+                        raise DataError(f"the list of objects has {item['Key']!r} twice", where, LISTS)
+                    entries[path] = Entry(item["Size"], item["ETag"].strip('"'))
+                if len(entries) > MOST_OBJECTS or number > len(entries) + EMPTY_PAGES:
+                    what = f"the list of objects does not end: {len(entries):,} objects in {number + 1:,} answers"
+                    raise DataError(what, where, f"give a prefix with fewer objects; {LISTS}")
+        except faults() as error:
             raise DataError(problems=[explain(error, self.root, client, credentials)]) from None
         if problems:
             raise DataError(problems=problems)
@@ -194,7 +201,7 @@ class S3Source:
         """Write one object to ``target``, going on after what is there; verified by md5 where the ETag is one, else by
         its size. Raises DataError where it cannot be had.
         """
-        failed, last = 0, ""
+        failed, most, last = 0, 0, ""
         while failed < ATTEMPTS:
             have = target.stat().st_size if target.exists() else 0
             plain = True
@@ -206,8 +213,7 @@ class S3Source:
                 if not last:
                     return
                 target.unlink()  # what is wrong is not known, so nothing of it is kept
-                size = 0
-            failed = 1 if size > have else failed + 1
+            failed, most = 1 if size > most else failed + 1, max(most, size)
             pause(failed, LONGEST_WAIT)
         what = f"the object could not be fetched in {ATTEMPTS} attempts: {last}"
         where = f"{self.root}/{path} at {self._client[0].meta.endpoint_url}"
@@ -223,9 +229,6 @@ class S3Source:
         Raises DataError where S3 refuses. botocore repeats a request that gets no answer, but no answer that breaks
         off.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-        from urllib3.exceptions import HTTPError
-
         if not entry.size:
             target.touch()
             return True, ""
@@ -234,27 +237,29 @@ class S3Source:
         key, more = f"{prefix}/{path}" if prefix else path, {"Range": f"bytes={have}-"} if have else {}
         try:
             answer = client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{entry.version}"', **more)
-        except (ClientError, BotoCoreError) as error:
-            problem = explain(error, f"{self.root}/{path}", client, credentials)
-            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "PreconditionFailed":
-                what = "the object was replaced while it was fetched"
-                problem = Problem(what, f"{self.root}/{path}", "run the same command again")
-            raise DataError(problems=[problem]) from None
+        except faults() as error:
+            raise DataError(problems=[explain(error, f"{self.root}/{path}", client, credentials)]) from None
         plain = not str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
         try:
-            with open(target, "ab" if have and "ContentRange" in answer else "wb") as file:
-                for chunk in answer["Body"].iter_chunks(CHUNK):
+            mode = "ab" if have and "ContentRange" in answer else "wb"
+            with open(target, mode) as file, closing(answer["Body"]) as body:
+                for chunk in body.iter_chunks(CHUNK):
                     file.write(chunk)
-        except (BotoCoreError, HTTPError) as error:
+                    if file.tell() > entry.size:
+                        return plain, ""  # another object, perhaps without an end
+        except faults() as error:
             return plain, " ".join(str(error).split())
         return plain, "the answer was too short"
 
 
 def _rows(page: Mapping[str, Any], where: str) -> Sequence[Mapping[str, Any]]:
     rows: Sequence[Mapping[str, Any]] = page.get("Contents", [])
-    if "IsTruncated" not in page or any(not {"Key", "Size", "ETag"} <= row.keys() for row in rows):
-        todo = "is AWS_ENDPOINT_URL that of an S3 server, without a login page in between?"
-        raise DataError("the answer is no list of objects", where, todo)
+    if "IsTruncated" not in page or not all(
+        {"Key", "Size", "ETag"} <= row.keys() and 0 <= row["Size"] < LARGEST for row in rows
+    ):
+        raise DataError("the answer is no list of objects", where, LISTS)
+    if page["IsTruncated"] and not page.get("NextContinuationToken"):
+        raise DataError("the list of objects breaks off: it has more, and does not say where", where, LISTS)
     return rows
 
 
@@ -281,8 +286,6 @@ class Answer:
 
 def probe(address: S3Address, uri: str, path: str = "") -> Answer:
     """Ask for one name below ``uri``, and for the object ``path`` below it; an answer takes seconds at most."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         bucket, prefix = split_uri(uri)
         client, credentials = connect(address, 1, quick=True)
@@ -290,6 +293,6 @@ def probe(address: S3Address, uri: str, path: str = "") -> Answer:
         return Answer(problem=error.problems[0])
     try:
         listing = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{path}" if prefix else path, MaxKeys=1)
-    except (ClientError, BotoCoreError) as error:
+    except faults() as error:
         return Answer(client.meta.endpoint_url, credentials, False, explain(error, uri, client, credentials))
     return Answer(client.meta.endpoint_url, credentials, listing.get("KeyCount", len(listing.get("Contents", []))) > 0)

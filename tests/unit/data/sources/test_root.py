@@ -14,8 +14,9 @@ from capnet.config import Data
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.data.sources import root as roots
 from capnet.data.sources.dvc_versions import DvcSource, recorded_version, repository_url
+from capnet.data.sources.remote import split_uri
 from capnet.data.sources.root import is_remote, kind_of, local_root
-from capnet.data.sources.s3 import S3Source, split_uri
+from capnet.data.sources.s3 import S3Source
 from capnet.errors import ConfigError, DataError
 
 
