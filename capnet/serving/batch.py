@@ -17,10 +17,10 @@ from capnet.config import Params
 from capnet.contracts import read_json, reading, write_json
 from capnet.contracts.files import replacing
 from capnet.data.sources.root import is_remote
-from capnet.errors import ContractError, DataError, some
+from capnet.errors import ContractError, DataError, counted, some
 from capnet.evaluation.thresholds import limits_of, read_thresholds
 from capnet.serving.drift import Drift
-from capnet.serving.output import FIRST, SCORE, row_groups, schema_of
+from capnet.serving.output import FIRST, SCORE, are_scores, row_groups, schema_of
 from capnet.serving.predict import Source, list_images, predict, remote_images
 
 TABLE = "predictions.parquet"
@@ -114,12 +114,17 @@ def merge_parts(model: Path, parts: Sequence[Path], out: Path) -> dict[str, floa
 
     Raises:
         DataError: no part has an image.
-        ContractError: a part is damaged, or the parts are of different lists or models.
+        ContractError: a part is damaged or not whole, or the parts are of different lists or models.
     """
     paths = [folder / TABLE for folder in parts if (folder / TABLE).is_file()]
     if not paths:
         raise DataError("no part has an image", "predict", "correct --pictures")
     first, *others = map(_columns, paths)
+    sizes = {str(folder / TABLE): _rows(folder / TABLE) for folder in parts}
+    if max(sizes.values()) - min(sizes.values()) > 1:
+        least, most = min(sizes, key=sizes.__getitem__), max(sizes.values())
+        what = f"a part has {counted(sizes[least], 'image')} where another has {most:,}: it is not whole"
+        raise ContractError(what, least, "run the whole pipeline again")
     if any(names != first for names in others):
         raise ContractError("the parts name different classes", "predict", "run the whole pipeline again")
     columns = first[len(FIRST) :]
@@ -161,6 +166,14 @@ def _columns(path: Path) -> list[str]:
         return names
 
 
+def _rows(path: Path) -> int:
+    """Images of a part, 0 where it has written nothing."""
+    if not path.is_file():
+        return 0
+    with reading(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of a part, some at a time; raises ContractError where it is damaged."""
     with reading(path), pq.ParquetFile(path) as file:
@@ -170,4 +183,7 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             batch.validate(full=True)
             if batch["path"].null_count or batch["fault"].null_count:
                 raise ValueError("a path or a fault is empty")
+            good = batch.filter(pc.equal(batch["fault"], ""))
+            if wrong := [name for name in schema.names[len(FIRST) :] if not are_scores(good[name])]:
+                raise ValueError(f"{wrong[0]} has values that are no score from 0 to 1")
             yield batch

@@ -193,7 +193,13 @@ def is_part(path: Path, names: Sequence[str], classes: int) -> bool:
     if not is_floats:
         return pa.types.is_null(scores.type) and all(faults)
     expected = [None if fault else classes for fault in faults]
-    return bool(pc.list_value_length(scores).to_pylist() == expected)
+    return bool(pc.list_value_length(scores).to_pylist() == expected) and are_scores(pc.list_flatten(scores))
+
+
+def are_scores(values: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether all of these numbers are there and lie in [0, 1]."""
+    numbers = values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()
+    return bool(((numbers >= 0) & (numbers <= 1)).all())  # no NaN does
 
 
 def is_output(path: Path) -> bool:

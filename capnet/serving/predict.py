@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ import pandas as pd
 from capnet.config import Data
 from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
+from capnet.data.images.shards import file_of
 from capnet.errors import ConfigError, DataError, counted, some
 from capnet.progress import Advance, bar
 from capnet.serving.output import FORMATS, Writer, is_output, is_part
@@ -188,7 +189,8 @@ def predict(
 ) -> Predicted:
     """Score what an interrupted call has not, then write the output, both some images at a time.
 
-    Parts lie in the output's folder until it is written. They are used again only for the same model, root and list.
+    Parts lie in the output's folder until it is written. They are used again only for the same model, root, list and
+    files.
 
     Args:
         served: the model.
@@ -223,10 +225,14 @@ def predict(
 
 
 def _key(identity: str, source: Source, part: int) -> str:
-    """Of the model's content, root and list: cameras number alike."""
+    """Of the model's content, root, list and files: cameras number alike, and cards are put in at the same place."""
     digest = hashlib.sha256(json.dumps([identity, str(source.root.absolute()), part]).encode())
     for name in source.names:
-        digest.update(json.dumps(name).encode())
+        about: list[str | int] = [name]
+        with suppress(OSError, ValueError):  # not there, or no name of a file
+            stat = os.stat(source.root / file_of(name))
+            about += [stat.st_size, stat.st_mtime_ns]
+        digest.update(json.dumps(about).encode())
     return digest.hexdigest()
 
 

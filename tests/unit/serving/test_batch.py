@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -74,8 +75,7 @@ def test_parts_become_the_table_of_the_whole_list(
     monkeypatch.setattr(batch, "ROWS", 4)
     monkeypatch.setattr(output, "GROUP_ROWS", 16)
     folders = [write_part(tmp_path / f"part{n}", rows.iloc[n::parts].reset_index(drop=True)) for n in range(parts)]
-    (tmp_path / "empty").mkdir()
-    figures = merge_parts(model, [*folders, tmp_path / "empty"], tmp_path / "out")
+    figures = merge_parts(model, folders, tmp_path / "out")
     found = pd.read_parquet(tmp_path / "out" / TABLE)
     assert found["path"].tolist() == rows["path"].tolist()
     assert found["fault"].tolist() == rows["fault"].tolist()
@@ -92,6 +92,20 @@ def test_parts_become_the_table_of_the_whole_list(
     drift = Drift(json.loads((model / "reference.json").read_text()), LIMITS)
     drift.add(scores)
     assert json.loads((tmp_path / "out" / "drift.json").read_text()) == json.loads(json.dumps(drift.report()))
+
+
+def test_a_part_without_images_is_one_of_a_short_list_and_else_a_lost_one(
+    rows: pd.DataFrame, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    ones, twos = (
+        [write_part(tmp_path / f"{size} {n}", rows.iloc[n : 2 * size : 2].reset_index(drop=True)) for n in range(2)]
+        for size in (1, 2)
+    )
+    assert merge_parts(model, [*ones, tmp_path / "empty"], tmp_path / "out")["pictures"] == 2
+    with pytest.raises(ContractError, match="a part has 0 images where another has 2: it is not whole") as caught:
+        merge_parts(model, [*twos, tmp_path / "empty"], tmp_path / "out")
+    assert caught.value.problems[0].where == str(tmp_path / "empty" / TABLE)
 
 
 def test_what_does_not_fit_together_is_refused(rows: pd.DataFrame, model: Path, tmp_path: Path) -> None:
@@ -117,6 +131,9 @@ DAMAGED: dict[str, Any] = {
     "numbers for paths": lambda path: changed(path, "path", lambda column: pa.array(range(len(column)))),
     "no path": lambda path: changed(path, "path", lambda column: pa.nulls(len(column), pa.string())),
     "no fault": lambda path: changed(path, "fault", lambda column: pa.nulls(len(column), pa.string())),
+    "a score that is none": lambda path: changed(path, "score cat", lambda column: pa.nulls(len(column), pa.float32())),
+    "a score beyond 1": lambda path: changed(path, "score cat", lambda column: pc.add(column, 1)),
+    "rows that are gone": lambda path: pq.write_table(pq.read_table(path).slice(2), path),
     "words for scores": lambda path: changed(path, "score cat", lambda column: pa.array(["x"] * len(column))),
 }
 

@@ -145,8 +145,9 @@ def test_a_model_in_another_precision_is_another_one(served: Served, tmp_path: P
     assert len(both) == 2
 
 
-def test_parts_of_another_folder_with_the_same_names_are_not_used(
-    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("same_slot", [False, True])
+def test_parts_of_other_images_with_the_same_names_are_not_used(
+    served: Served, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_slot: bool
 ) -> None:
     """Two memory cards of cameras that both number from 1."""
     other = tmp_path / "other"
@@ -158,6 +159,9 @@ def test_parts_of_another_folder_with_the_same_names_are_not_used(
     with pytest.raises(KeyboardInterrupt):
         predict(served, "m", list_images(str(folder / "camera 0")), tmp_path / "out.csv")
     monkeypatch.undo()
+    if same_slot:
+        (folder / "camera 0").rename(tmp_path / "first card")
+        other = other.rename(folder / "camera 0")
     predict(served, "m", list_images(str(other)), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
 
@@ -198,6 +202,8 @@ DAMAGED_PARTS = {
     "other columns": table(a=[1, 2]),
     "other images": table(path=["x", "y"], fault=["", ""], scores=[[0.1] * 4] * 2),
     "scores of other classes": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1], [0.1]]),
+    "scores beyond 1": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [1e30]]),
+    "scores that are none": table(path=["{0}", "{1}"], fault=["", ""], scores=[[0.1] * 4, [0.1] * 3 + [float("nan")]]),
     "scores of text": table(path=["{0}", "{1}"], fault=["", ""], scores=[["x"] * 4] * 2),
     "faults that are numbers": table(path=["{0}", "{1}"], fault=[1, 2], scores=[[0.1] * 4] * 2),
     "a bomb": table(path=["x" * 1000] * 1_000_000, fault=[""] * 1_000_000, scores=[None] * 1_000_000),
