@@ -90,6 +90,7 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
     "an infinity": lambda data: data.replace(b'"schema": 1', b'"schema": 1, "x": -Infinity'),
     "5,000 digits": lambda data: data.replace(b'"schema": 1', b'"schema": 1, "x": ' + b"9" * 5000),
     "nested deep": lambda data: data.replace(b'"schema": 1', b'"x": ' + b"[" * 100_000 + b"]" * 100_000),
+    "half a letter": lambda data: data.replace(b'"schema": 1', b'"schema": 1, "x": "\\ud800"'),
     "no UTF-8": lambda data: data.replace(b'"schema"', b'"\xff": 1, "schema"'),
 }
 
