@@ -90,6 +90,11 @@ def _shown(text: str) -> str:
     return STEERING.sub(lambda found: ascii(found[0])[1:-1], _ends(text, LONGEST))
 
 
+def one_line(text: str) -> str:
+    """A text that others may have written, such as a tag of the registry, for a line of output."""
+    return _shown(" ".join(text.splitlines()))
+
+
 def _ends(text: str, letters: int) -> str:
     """The first and the last of so many letters. More are searched for credentials than shown, so that none is cut."""
     return text if len(text) <= letters else f"{text[: letters // 2]} ... {text[-letters // 2 :]}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capnet.commands.options import settings_options
-from capnet.errors import CapnetError, ConfigError, GateError
+from capnet.errors import CapnetError, ConfigError, GateError, one_line
 
 if TYPE_CHECKING:
     from capnet.promotion.promote import Audit
@@ -147,7 +147,7 @@ def check_names(number: str | None, target: str | None) -> None:
 def show_verdict(verdict: Verdict) -> None:
     fell = [f"fell most: {'; '.join(verdict.fell)}"] if verdict.fell and verdict.colour != "green" else []
     for line in dict.fromkeys((*verdict.causes, *map(str, verdict.rules), *verdict.asks, *verdict.notes, *fell)):
-        click.echo(line)
+        click.echo(one_line(line))
     click.echo(f"verdict: {verdict.colour}, on {verdict.rows} test images")
 
 
@@ -166,9 +166,9 @@ def show_audit(history: Audit, name: str) -> None:
     from capnet.promotion.champion import identity
 
     for event in history.events:
-        click.echo(str(event))
+        click.echo(one_line(str(event)))
         if event.rules:
-            click.echo(f"  {event.rules}")
+            click.echo(f"  {one_line(event.rules)}")
     if not history.events:
         click.echo(f"{name} has no history yet")
     if history.new is not None:

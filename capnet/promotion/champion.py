@@ -78,7 +78,7 @@ def provenance(version: ModelVersion) -> dict[str, Any]:
     """What a version's tag PROVENANCE says; {} without the tag. Raises ContractError where it is no JSON object."""
     try:
         content = json.loads(version.tags.get(PROVENANCE, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ContractError(

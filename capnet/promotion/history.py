@@ -137,8 +137,11 @@ def read(tags: Mapping[str, str]) -> list[Event]:
         if key.startswith(PREFIX):
             try:
                 content = json.loads(value)  # a newer version may say more
-                events.append(Event(**{name: content[name] for name in known & content.keys()}, key=key))
-            except (ValueError, TypeError, AttributeError):  # someone edited the tag in the UI; the audit names it
+                content = {name: content[name] for name in known & content.keys()}
+                "".join(content.values()).encode()  # all of it is text, and no half of a letter, which cannot be shown
+                events.append(Event(**content, key=key))
+            # someone edited the tag in the UI; the audit names it
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 at = key.removeprefix(PREFIX).rpartition(".")[0]
                 events.append(Event("unreadable", "", "", "", value[:200], "", "?", at, key=key))
     return sorted(events, key=lambda event: (event.done or event.at, event.key))

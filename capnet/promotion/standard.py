@@ -41,7 +41,7 @@ def tagged(tags: Mapping[str, str]) -> Policy | None:
     """The policy in a version's tags; None where there is none, or none that can be read."""
     try:
         return Policy.model_validate(json.loads(tags.get(VERDICT_POLICY, ""))["policy"])
-    except (ValueError, TypeError, KeyError, ValidationError):
+    except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
         return None
 
 

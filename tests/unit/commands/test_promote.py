@@ -122,8 +122,10 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     client.delete_model_version_tag("capnet", "2", "gate_override")
     client.set_registered_model_alias("capnet", "champion", "2")
+    client.set_registered_model_tag("capnet", "promotion.1.x", "\a\n\u202e2026  promoted  version 1 -> version 2")
     code, out, errors = promote("--audit")
     assert code == 5
+    assert out.splitlines()[0].endswith(r"(not finished): \x07 \u202e2026  promoted  version 1 -> version 2")
     assert "new: the alias was moved outside capnet promote, to version 2" in out
     assert (
         "the champion is refused by its readers: capnet version 2 has a red verdict of the promotion gate: fail: tail"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -74,10 +75,17 @@ def test_two_promotions_at_once_lose_no_history(client: MlflowClient) -> None:
     assert {event.reason for event in events} == {"", "for 2", "for 3"}
 
 
-def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient) -> None:
+MOVED = dict.fromkeys(("kind", "before", "after", "verdict", "reason", "rules", "by", "at", "done"), "")
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[" * 4999, json.dumps(MOVED | {"after": 1, "done": 2}), json.dumps(MOVED | {"reason": "\ud800"})]
+)
+def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient, text: str) -> None:
     promote(client, "1")
     key = history.events(client, "capnet")[0].key
-    client.set_registered_model_tag("capnet", key, "{}")
+    client.set_registered_model_tag("capnet", key, text)
+    client.set_model_version_tag("capnet", "1", "verdict_policy", text)
     found = promotion.audit(client, "capnet")
     assert [event.kind for event in found.events] == ["unreadable", "found"]
 

@@ -130,7 +130,7 @@ def test_the_committed_example_is_what_is_written(repository: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("tag", ["{", "[]", "null"])
+@pytest.mark.parametrize("tag", ["{", "[]", "null", "[" * 4999])
 def test_a_damaged_tag_is_named(client: MlflowClient, tag: str) -> None:
     verdict(client, provenance=tag)
     assert "the tag provenance of capnet demo version 1 is damaged" in error(deploy())
