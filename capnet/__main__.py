@@ -13,6 +13,10 @@ def entry() -> None:
         from capnet.errors import stopped
 
         stopped()
+    finally:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends what Python does at its end, in silence
 
 
 if __name__ == "__main__":

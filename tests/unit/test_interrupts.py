@@ -1,7 +1,8 @@
-"""Ctrl-C while the command line is imported, which a run of DVC does for each stage."""
+"""Ctrl-C while the command line is imported, which a run of DVC does for each stage, and while Python ends."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -26,6 +27,8 @@ sys.meta_path.insert(0, Interrupt())
 module, _, function = script.partition(":")
 getattr(import_module(module), function)()
 """
+AGAIN = "import atexit, os\natexit.register(os.kill, os.getpid(), 2)\n"
+STOPPED = "\ncapnet: stopped; the same command again goes on\n"
 
 
 @pytest.mark.parametrize("module", ["click", "capnet.contracts", "capnet.redaction", "capnet.config"])
@@ -34,4 +37,7 @@ def test_an_interrupted_import_ends_with_one_line(repository: Path, module: str)
     command = [sys.executable, "-c", IMPORTING, module, script]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "\ncapnet: stopped; the same command again goes on\n"
+    assert done.stderr == STOPPED
+    command[2] = AGAIN + IMPORTING
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", STOPPED)
