@@ -77,22 +77,26 @@ class Problem:
     todo: _Redacted = _Redacted("")
 
     def __str__(self) -> str:
-        lines = [_shown(self.what)]
+        lines = [shown(self.what)]
         if self.where:
-            lines.append(f"  where: {_shown(self.where)}")
+            lines.append(f"  where: {shown(self.where)}")
         if self.todo:
-            lines.append(f"  to do: {_shown(self.todo)}")
+            lines.append(f"  to do: {shown(self.todo)}")
         return "\n".join(lines)
 
 
-def _shown(text: str) -> str:
-    """Part of a message, which may quote a stranger's file: no longer than a page, nothing that steers a terminal."""
+def shown(text: str) -> str:
+    """A text of a stranger's as a message quotes it: no longer than a page, with nothing that steers a terminal.
+
+    Args:
+        text: of any origin, such as the name of a file.
+    """
     return STEERING.sub(lambda found: ascii(found[0])[1:-1], _ends(text, LONGEST))
 
 
 def one_line(text: str) -> str:
     """A text that others may have written, such as a tag of the registry, for a line of output."""
-    return _shown(" ".join(text.splitlines()))
+    return shown(" ".join(text.splitlines()))
 
 
 def _ends(text: str, letters: int) -> str:

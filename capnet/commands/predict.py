@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capnet.commands.options import model_option, settings_options
-from capnet.errors import ContractError, DataError, GateError, some
+from capnet.errors import ContractError, DataError, GateError, shown, some
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -77,7 +77,7 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
         drift = Drift(reference, served.limits) if reference else None
         done = prediction.predict(served, key, source, target, drift)
     for path, fault in done.faults:
-        click.echo(f"not read: {path}: {fault}", err=True)
+        click.echo(shown(f"not read: {path}: {fault}"), err=True)
     click.echo(
         f"predict: {done.images - done.not_read} images labelled by {key}, {done.not_read} not read, in {target}"
     )
@@ -134,7 +134,7 @@ def show_drift(report: Mapping[str, Any], file: Path) -> None:
         rates = (
             f"{100 * item['decided_rate']:.1f} % of the images, {100 * item['reference_rate']:.1f} % in the reference"
         )
-        click.echo(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}")
+        click.echo(shown(f"drift: {item['name']} on {rates}, PSI of its scores {item['psi']:.2f}"))
     how = f", by their rate or by their scores (PSI above {report['psi_limit']:.2f})" if drifted else ""
     click.echo(f"drift: {len(drifted)} of {len(report['classes'])} classes differ from the reference{how}; see {file}")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from capnet.commands.options import columns
 from capnet.contracts import VARIANTS, number, read_csv_rows
 from capnet.contracts.stage_json import read_evaluation
-from capnet.errors import ContractError, some
+from capnet.errors import ContractError, shown, some
 from capnet.evaluation.report.words import interval, percent
 
 COLUMNS = {  # figure of a variant: its heading
@@ -53,7 +53,7 @@ def command(evaluation: str) -> None:
     tables = {f"Results on {metrics.get('test_rows', 0)} test pictures, in percent": metrics}
     for name, values in metrics.get("slices", {}).items():
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
-        tables[f"Slice {name}: {pictures} test pictures"] = values
+        tables[shown(f"Slice {name}: {pictures} test pictures")] = values
     room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
     widest = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
     for title, values in tables.items():
@@ -62,7 +62,7 @@ def command(evaluation: str) -> None:
     if classes.row_count:
         console.print(classes)
     for line in [*notes(metrics), *metrics.get("threshold", {}).get("notes", [])]:
-        console.print(line)
+        console.print(shown(line))
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
@@ -102,7 +102,7 @@ def tail_classes(path: Path) -> Table:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for row in rows[:SHOWN]:
         precisions = (percent(number(row.get(name))) for name in ("ap", "ap_zero_shot", "ap_linear_probe"))
-        table.add_row(row["class"], row["train_count"], row["positives"], *precisions)
+        table.add_row(shown(row["class"]), row["train_count"], row["positives"], *precisions)
     if len(rows) > SHOWN:
         table.caption = f"and {len(rows) - SHOWN} more in {path.name}"
     return table

@@ -99,14 +99,14 @@ def test_slices_tail_classes_and_the_report_follow(evaluation: Path) -> None:
 def test_names_are_shown_as_they_are_written(evaluation: Path) -> None:
     metrics = json.loads((evaluation / "evaluation.json").read_text())
     metrics["left_out"] = [":cat: [red]left"]
-    metrics["slices"] = {":dog: [b]slice": metrics["slices"]["[unseen] artwork"]}
+    metrics["slices"] = {":dog: [b]slice\x1b[2J": metrics["slices"]["[unseen] artwork"]}
     (evaluation / "evaluation.json").write_text(json.dumps(metrics))
     names = [":owl: [/b]class", "end\\"]
     (evaluation / "per_class.csv").write_text(
         PER_CLASS + "".join(f"{name},3,tail,0,,,,,,,0.5,True\n" for name in names)
     )
     lines = _summary(evaluation).splitlines()
-    assert "Slice :dog: [b]slice: ? test pictures" in [line.strip() for line in lines]
+    assert "Slice :dog: [b]slice\\x1b[2J: ? test pictures" in [line.strip() for line in lines]
     assert [name for name in names if not any(line.split("  ")[1] == name for line in lines if "  " in line)] == []
     assert "Without test positives, so in no mean: :cat: [red]left." in lines
 

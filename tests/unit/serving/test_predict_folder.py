@@ -41,18 +41,18 @@ def test_files_with_other_endings_are_counted_and_dangling_links_are_missing(
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     outputs, out = make_outputs()["model"].parent, tmp_path / "out.csv"
     (tmp_path / "none.yaml").write_text("{}\n")
-    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "gone\x1b[31m.jpg").symlink_to("nowhere.jpg")
     (folder / "gone.heic").symlink_to("nowhere.heic")
     done = _predict(folder, out, outputs)
     assert done.exit_code == 0, done.output
     assert done.stderr.splitlines() == [
         "predict: 6 files passed over: 3 .heic, 1 '.\\x1b[31m', 1 .avif, 1 without an ending; images end in .jpg,"
         " .jpeg, .png, .gif, .bmp, .tif, .tiff, .webp",
-        "not read: gone.jpg: missing",
+        "not read: gone\\x1b[31m.jpg: missing",
     ]
     assert pd.read_csv(out, keep_default_na=False)[["path", "fault"]].to_numpy().tolist() == [
         ["a.JPG", ""],
-        ["gone.jpg", "missing"],
+        ["gone\x1b[31m.jpg", "missing"],
     ]
 
 
