@@ -20,7 +20,7 @@ from capnet.config import Data
 from capnet.data.annotations.tables import open_table
 from capnet.data.images.decode import SUFFIXES
 from capnet.data.images.shards import file_of
-from capnet.errors import ConfigError, DataError, counted, some
+from capnet.errors import ConfigError, DataError, Problem, counted, some
 from capnet.progress import Advance, bar
 from capnet.serving.output import FORMATS, Writer, is_output, is_part
 from capnet.serving.parts import parts_of
@@ -146,7 +146,7 @@ def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
 
 
 def _column(path: Path) -> list[str]:
-    table = open_table(path, (), ())
+    table = open_table(path, (), (), either=("path",))
     columns = [name for name in COLUMNS if name in table.header]
     if not columns and not table.problems:
         raise DataError(
@@ -154,7 +154,14 @@ def _column(path: Path) -> list[str]:
             str(path),
             "name the column of images path",
         )
-    names = dict.fromkeys(str(cells[table.header.index(columns[0])]) for _, cells in table)
+    names: dict[str, None] = {}
+    for line, cells in table:
+        cell = cells[table.header.index(columns[0])]
+        if isinstance(cell, list | dict | bytes):
+            what = f"column {columns[0]!r} holds no text: {str(cell)[:70]}"
+            table.problems.append(Problem(what, table.where(line), "write the path of an image"))
+            break
+        names["" if cell is None else str(cell)] = None
     if table.problems:
         raise DataError(problems=table.problems)
     return list(names)

@@ -22,6 +22,7 @@ from capnet.errors import MOST, Problem
 MOST_ROWS = 50_000_000
 MOST_BLANK = 2_000_000  # lines without a cell; a spreadsheet has a million rows
 MOST_UNPACKED = 64 * 2**20  # bytes of memory for cells, whatever the file's size
+LONGEST_CELL = 2**17  # letters, as the csv module has it; memory holds a text several times
 MOST_TIMES = 100  # as much memory as the file has bytes; tables of images that differ take 30 times
 SAVE_AS = "save the file as UTF-8 (in a spreadsheet: CSV UTF-8, comma separated)"
 COMPARED = 1000  # columns whose names are compared with those that have a use
@@ -67,6 +68,11 @@ class Table:
             if left < 0:
                 todo = "write it again; a table of images that differ is not packed so well"
                 self.problems.append(Problem(f"cells of {UNPACKS}", self.where(line), todo))
+                self.is_cut = True
+                return
+            if any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in long):  # in CSV there is none
+                what = f"a cell of more than {LONGEST_CELL:,} letters"
+                self.problems.append(Problem(what, self.where(line), "write it shorter"))
                 self.is_cut = True
                 return
             yield line, cells

@@ -137,13 +137,13 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
 def test_the_verdict_is_printed_once_whoever_answers(
     promote: Promote, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    doubt = Verdict(notes=("a doubt",), doubtful=True, rows=400)
+    doubt = Verdict(notes=("a \x1b[2Jdoubt",), doubtful=True, rows=400)
     monkeypatch.setattr("capnet.promotion.promote.gate_verdict", lambda *_: doubt)
     monkeypatch.setattr("capnet.commands.promote.click.confirm", lambda *_, **__: True)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     assert promote("--version", "1", *arguments) == (
         0,
-        "a doubt\nverdict: inconclusive, on 400 test images\nchampion of capnet: version 1\n",
+        "a \\x1b[2Jdoubt\nverdict: inconclusive, on 400 test images\nchampion of capnet: version 1\n",
         "",
     )
 

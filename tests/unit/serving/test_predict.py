@@ -129,6 +129,23 @@ def test_a_table_that_would_fill_the_memory_is_refused_at_once(tmp_path: Path, k
     assert outcome.seconds < 5
 
 
+def test_paths_of_a_parquet_file_are_texts_that_files_can_have(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    pd.DataFrame({"path": [None, "a.jpg"]}).to_parquet(table)
+    assert list_images(str(table)).names == ["", "a.jpg"]
+    for value, words in (
+        (b"a.jpg", "holds no text: b'a.jpg'"),
+        (["a.jpg"], "holds no text"),
+        ("a" * 2**18, "a cell of"),
+    ):
+        pd.DataFrame({"path": ["b.jpg", value]}, index=[0, 1]).tail(1).to_parquet(table, index=False)
+        with pytest.raises(DataError, match=words):
+            list_images(str(table))
+    (tmp_path / "t.csv").write_text("")
+    with pytest.raises(DataError, match="write the header path and one row each"):
+        list_images(str(tmp_path / "t.csv"))
+
+
 def test_a_table_with_a_row_that_does_not_fit_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,note\na.jpg,x\nb.jpg,y,z\n")
     with pytest.raises(DataError, match=r"list.csv row 3"):
