@@ -5,6 +5,7 @@ people.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,7 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
         DataError: classes.csv cannot be read.
     """
     path = folder.path(settings.classes) if settings.classes else None
-    if path is None or not path.is_file():
+    if path is None or not os.path.lexists(path):
         return make_classes(names), []
     listed, problems = read_classes_csv(path, settings.separator)
     if not listed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
     """
     corrections: Corrections = {}
     where: dict[tuple[str, str], str] = {}
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is a mistake
         return corrections, where, []
     table = open_table(path, COLUMNS, COLUMNS)
     for line, cells in table:

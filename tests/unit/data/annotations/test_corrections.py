@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from capnet.config import Ingest
+from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.corrections import apply_corrections, other_names, read_corrections
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import csv as reader
 from capnet.data.annotations.rows import Annotations
+from capnet.errors import DataError
 
 TABLE = "path,labels,unknown\na.jpg,fox|owl,deer\nb/c.jpg,,\nd.jpg,owl,\n"
 
@@ -75,6 +77,18 @@ def test_an_image_without_annotation_is_to_be_labelled_in_the_annotations(
     assert image.todo.endswith("(an image without any annotation is labelled in the annotations)")
     new = "(a new class is listed in the annotations first: for a table of your own in classes.csv)"
     assert name.todo == f"correct the name, or remove the row {new}"
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_table(annotations: Annotations, tmp_path: Path) -> None:
+    """As those that DVC makes into a cache that was emptied."""
+    (tmp_path / "corrections.csv").symlink_to("nowhere")
+    _, (problem,) = apply_corrections(annotations, tmp_path / "corrections.csv")
+    assert "cannot be read: [Errno 2] No such file or directory" in str(problem)
+    (tmp_path / "classes.csv").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"cannot be read: .*\n.*classes\.csv"):
+        reader.read(DataFolder(tmp_path), Ingest())
+    with pytest.raises(DataError, match=r"cannot be read: .*\n.*classes\.csv"):
+        published_classes(DataFolder(tmp_path), ["deer"], Ingest())
 
 
 def test_a_second_download_under_another_name_is_not_passed_over_in_silence() -> None:
