@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from capnet.contracts import BUCKETS, SPLITS, Classes, label_matrix, read_split
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.plain_files import open_plain
+from capnet.errors import shown
 from capnet.model.backbones.entry import UNKNOWN
 from capnet.registry.candidate import Candidate
 from capnet.registry.markdown import class_table, code, plain, render, table
@@ -90,14 +93,19 @@ def data_licence(stated: str, root: Path) -> str:
         root: the data folder.
 
     Returns:
-        ``stated``, else the text of ATTRIBUTION, LICENSE or COPYING in ``root``; "" without any of them.
+        ``stated``, else the text of ATTRIBUTION, LICENSE or COPYING in ``root``; "" without any of them. A link out of
+        ``root`` is none.
     """
     if stated.strip():
         return stated.strip()
+    folder, texts = DataFolder(root), []
     try:
-        paths = sorted(path for path in root.iterdir() if LICENCES.fullmatch(path.name) and path.is_file())
-        texts = [path.read_text(encoding="utf-8", errors="replace").strip() for path in paths]
+        for name in folder.names() or ():
+            # the card is published: nothing that a link takes from elsewhere, and of a huge file its beginning
+            if LICENCES.fullmatch(name) and not folder.leads_out(name) and (root / name).is_file():
+                with open_plain(root / name) as file:
+                    texts.append(file.read(4 * LONGEST).decode("utf-8", "replace").strip())
     except OSError:
         return ""
-    text = "\n\n".join(text for text in texts if text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    text = "\n\n".join("\n".join(text.splitlines()).expandtabs(4) for text in texts if text)
+    return shown(text[:LONGEST]) + (" ..." if len(text) > LONGEST else "")

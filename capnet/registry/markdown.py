@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from capnet.errors import shown
 from capnet.evaluation.report.words import percent
 
 LONGEST_TABLE = 300  # rows
@@ -27,7 +28,7 @@ def render(page: str, **content: object) -> str:
 
 def code(text: object) -> str:
     """Anything as code on one line, also in a cell of a table: a class name may hold Markdown and HTML."""
-    line = " ".join(str(text).split())[:200].replace("`", "'").replace("|", "\\|")
+    line = shown(" ".join(str(text).split())[:200]).replace("`", "'").replace("|", "\\|")
     return f"`{line or ' '}`"
 
 
@@ -38,7 +39,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 def plain(text: str) -> str:
     """Text that Markdown and HTML leave as it is, on one line."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    line = shown(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#|~!" else sign for sign in line)
 
 

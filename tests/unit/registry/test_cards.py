@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.bounded import bounded
 from markdown_it import MarkdownIt
 
 from capnet.contracts import Classes, read_split, write_split
@@ -21,7 +23,7 @@ from capnet.registry.cards import DATA_CARD, card_texts, description, model_card
 from capnet.registry.data_card import data_card, data_licence
 
 Make = Callable[..., dict[str, Path]]
-HOSTILE = ["a|b", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "`code`\n\n# title"]
+HOSTILE = ["a|b\x1b[2J\u202e", "<img src=x onerror=alert(1)>", "[here](javascript:alert(1))", "`code`\n\n# title"]
 
 
 class Tables(HTMLParser):
@@ -205,7 +207,7 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
         assert not found.tags & {"img", "script"}
         table = found.headed("class", "bucket")
         assert [row[0] for row in table] == [
-            "a|b",
+            "a|b\\x1b[2J\\u202e",
             "<img src=x onerror=alert(1)>",
             "[here](javascript:alert(1))",
             "'code' # title",
@@ -250,3 +252,12 @@ def test_a_data_licence_comes_from_the_setting_or_from_the_folder(tmp_path: Path
     (tmp_path / "labels.csv").write_text("path,labels\n")
     assert data_licence("", tmp_path) == "CC BY 4.0"
     assert data_licence(" CC0 ", tmp_path) == "CC0"
+    (tmp_path / "secret").write_text("password")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "COPYING").symlink_to("../secret")
+    assert data_licence("", folder) == "", "cards are published"
+    (folder / "COPYING.txt").write_bytes(b"one\r\n\ttwo\x1b[2J")
+    os.truncate(folder / "COPYING.txt", 4 * 10**9)
+    assert bounded(lambda: data_licence("", folder)).kind == "done"
+    assert data_licence("", folder).startswith("one\n    two\\x1b[2J\\x00")
