@@ -20,7 +20,7 @@ from PIL import Image
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
 from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
-from capnet.data.images.decode import open_image, to_rgb
+from capnet.data.images.decode import SUFFIXES, open_image, to_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.errors import DataError, Problem
@@ -170,8 +170,8 @@ class _Shards:
             self._tar = tarfile.TarFile(self.out / self._file, "w", format=tarfile.USTAR_FORMAT)
             self.count += 1
             self._filled = 0
-        key = f"{self._samples:09d}"
-        member = f"{key}{suffix.lower() or '.jpg'}"
+        key, ending = f"{self._samples:09d}", suffix.lower()
+        member = f"{key}{ending if ending in SUFFIXES else '.jpg'}"  # .json is that of the labels
         content = json.dumps(label, sort_keys=True, ensure_ascii=False).encode()
         add_member(self._tar, member, image)
         add_member(self._tar, f"{key}.json", content)

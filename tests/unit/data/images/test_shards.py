@@ -43,7 +43,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "data"
     lines = ["path,labels,unknown,group,slice,sequence,image_id,split"]
     for number in range(40):
-        path = f"bilder/ä {number}.{'png' if number % 2 else 'JPG'}"
+        ending = {0: "json", 2: "j" * 150}.get(number, "png" if number % 2 else "JPG")
+        path = f"bilder/ä {number}.{ending}"
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(noise(number))
         labels, unknown = (["red fox|deer", ""], ["deer", "red fox"], ["", ""])[number % 3]
