@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NoReturn
 
-from capnet.redaction import redact
+from capnet.redaction import redact, steers_nothing
 
 SHOWN = 20  # problems printed in full; the rest are counted
 MOST = 100_000  # problems that are looked for: more fill the memory, and nobody reads them
 LONGEST = 4000  # letters of one part of a message
-STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 PROBE = 1 << 20  # bytes; less room than that is none
 MACHINE = {
@@ -91,7 +89,7 @@ def shown(text: str) -> str:
     Args:
         text: of any origin, such as the name of a file.
     """
-    return STEERING.sub(lambda found: ascii(found[0])[1:-1], _ends(text, LONGEST))
+    return steers_nothing(_ends(text, LONGEST))
 
 
 def one_line(text: str) -> str:

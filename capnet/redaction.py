@@ -1,4 +1,6 @@
-"""Credentials out of every text that leaves the program: messages, log lines, tracebacks, tags and cards."""
+"""Credentials out of every text that leaves the program: messages, log lines, tracebacks, tags and cards. And what
+steers a terminal out of those that people see there.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ LEAST = 6  # characters of a variable's value that is hidden wherever it stands
 LONG = 12  # from here on also within a longer word
 NAMES = re.compile(r"(?i)passw|secret|token|api_?key|access_?key|private_?key|credential|connection_?string|_auth$")
 PATHS = re.compile(r"(?i)(_file|_path|_dir|_uri|_url|_endpoint|_env|_name)$")  # a variable that says where, not what
+STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _SCHEME = r"(?i)([a-z][a-z0-9+.-]{0,30}:/{1,2})"  # bounded, or a long word takes minutes; a path has one slash less
 _WORD = r"(?:pass(?:word|wd|phrase)|pwd|[\w-]*(?:secret|session|access|auth|api|refresh|id)[_-](?:key|token)"
 _WORD += r"|[\w-]*secret[_-]access[_-]key|private[_-]token|client[_-]secret|account[_-]?key|sharedaccesskey)"
@@ -69,6 +72,15 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return text
 
 
+def steers_nothing(text: str) -> str:
+    """The text, in which what steers a terminal is written out.
+
+    Args:
+        text: of any origin.
+    """
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def _is_secret(name: str, value: str) -> bool:
     return len(value) >= LEAST and bool(NAMES.search(name)) and not PATHS.search(name) and not value.startswith("/")
 
@@ -85,7 +97,9 @@ def _known(values: tuple[str, ...]) -> re.Pattern[str] | None:
 
 
 def install() -> None:
-    """From now on log records and tracebacks of this process are redacted, whoever writes them."""
+    """From now on log records and tracebacks of this process are redacted, whoever writes them, and log records, which
+    quote names of files, steer no terminal.
+    """
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return
@@ -93,7 +107,7 @@ def install() -> None:
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         made = make(*args, **kwargs)
         try:
-            made.msg, made.args = redact(made.getMessage()), ()
+            made.msg, made.args = steers_nothing(redact(made.getMessage())), ()
         except (TypeError, ValueError, KeyError):  # a wrong format is logging's to report
             made.msg = redact(str(made.msg))
         if made.exc_info and made.exc_info[0] is not None:

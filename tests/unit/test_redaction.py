@@ -61,11 +61,12 @@ def test_a_credential_is_hidden_wherever_a_text_is_made(kind: str, caplog: pytes
         try:
             raise ValueError(text)
         except ValueError:
-            logging.getLogger("of.some.library").exception("it said %s", text)
+            logging.getLogger("of.some.library").exception("it said %s", f"\x1b[2J {text}")
     finally:
         logging.setLogRecordFactory(before)
     assert caplog.text
     assert secret not in caplog.text
+    assert "it said \\x1b[2J" in caplog.text
 
 
 @pytest.mark.parametrize(
