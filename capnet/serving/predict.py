@@ -86,13 +86,16 @@ def list_images(address: str, remote: Data | None = None) -> Source:
 def _below(folder: Path) -> Source:
     """Images of a folder; a link to nothing is one that is missing. Hidden files are none of those passed over."""
     names, others = [], Counter[str]()
-    for path in folder.rglob("*"):
-        if path.is_file() or (path.is_symlink() and not path.exists()):
-            name, ending = path.relative_to(folder), path.suffix.lower()
-            if ending in SUFFIXES:
-                names.append(written(name.as_posix()))
-            elif not any(part.startswith(".") for part in name.parts):
-                others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
+    try:
+        for path in folder.rglob("*"):
+            if path.is_file() or (path.is_symlink() and not path.exists()):
+                name, ending = path.relative_to(folder), path.suffix.lower()
+                if ending in SUFFIXES:
+                    names.append(written(name.as_posix()))
+                elif not any(part.startswith(".") for part in name.parts):
+                    others[(ending if ending.isprintable() else ascii(ending)) or "without an ending"] += 1
+    except (OSError, RecursionError) as error:  # a thousand folders in each other
+        raise DataError(f"it cannot be listed: {error}", str(folder), "name a folder in it, or move it") from None
     return Source(sorted(names), folder, others)
 
 

@@ -81,3 +81,15 @@ def test_a_link_in_a_circle_and_one_to_a_folder(folder: Path) -> None:
     (folder / "folder.jpg").symlink_to(".git")
     os.mkfifo(folder / "pipe.jpg")
     assert list_images(str(folder)).names == ["a.JPG", "circle.jpg"]
+
+
+def test_a_folder_that_is_too_deep_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):  # and their path is longer than the system takes
+        os.mkdir("aaaa")
+        os.chdir("aaaa")
+    with pytest.raises(DataError, match="it cannot be listed"):
+        list_images(str(tmp_path))
+    while not os.path.samefile(".", tmp_path):  # pytest's own removal of old folders would not end it
+        os.chdir("..")
+        os.rmdir("aaaa")
