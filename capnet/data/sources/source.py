@@ -14,11 +14,13 @@ from pathlib import Path
 
 from capnet.config import Data
 from capnet.contracts import SCHEMA, check_schema, read_json, write_json
+from capnet.data.annotations.paths import DataFolder
 from capnet.data.sources.remote import Entry, is_label_file
 from capnet.data.sources.root import kind_of, local_root, open_source
-from capnet.errors import ContractError, DataError
+from capnet.errors import ContractError, DataError, Problem, Problems
 
 NAME = "source.json"
+MOST_LINKED = 10_000  # folders that are reached through links; such that lead to each other multiply
 FILES = "files"  # folder with source.json, for images of a local folder that tasks elsewhere could not reach
 
 
@@ -92,23 +94,40 @@ def _folder(data: Data, folder: Path, volume: str) -> DataSource:
         todo = "correct data.root; on a cluster it is s3://BUCKET/PREFIX, a git address or a folder on a volume"
         raise DataError("there is no such folder", data.root, todo)
     stays = bool(volume) and root.resolve().is_relative_to(Path(volume).resolve())
-    entries: dict[str, Entry] = {}
+    entries, problems = dict[str, Entry](), Problems()
+    inside = DataFolder(root, data.links)
     for name, path in _files(root):
+        if inside.leads_out(name) or not path.exists():
+            what = f"{name!r} is a link that leads nowhere, or out of the data folder"
+            todo = "put the file itself there, or remove the link; data.links: anywhere allows those that lead out"
+            problems.append(Problem(what, str(root), todo))
+        if problems:
+            continue
         if not stays:
             _copy(path, folder / FILES / name, is_label_file(name))
         stat = path.stat()
         entries[name] = Entry(stat.st_size, str(stat.st_mtime_ns) if stays else "")
+    if problems:
+        raise DataError(problems=problems)
     if not entries:
         raise DataError("the folder is empty", data.root, "correct data.root")
     return DataSource(data.root if stays else "", "", data.path, digest(entries), len(entries))
 
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            yield path.relative_to(root).as_posix(), path
+    """Every file by its name; links to folders are followed, those to a folder that they lie in are not."""
+    waiting, linked = [(root, frozenset({os.path.realpath(root)}))], 0
+    while waiting:
+        folder, above = waiting.pop()
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                yield path.relative_to(root).as_posix(), path
+            elif (real := os.path.realpath(path)) not in above:
+                waiting.append((path, above | {real}))
+                linked += path.is_symlink()
+                if linked > MOST_LINKED:
+                    todo = "remove links to folders"
+                    raise DataError(f"links lead to more than {MOST_LINKED:,} folders", str(root), todo)
 
 
 def _copy(path: Path, target: Path, whole: bool) -> None:

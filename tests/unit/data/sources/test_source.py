@@ -11,6 +11,7 @@ import pytest
 
 from capnet.config import Data
 from capnet.contracts import tree_hash
+from capnet.data.sources import source
 from capnet.data.sources.remote import Entry
 from capnet.data.sources.source import DataSource, digest, read_source, write_source
 from capnet.errors import ContractError, DataError
@@ -33,6 +34,35 @@ def test_files_of_a_folder_that_no_volume_holds_travel(pictures: Path, tmp_path:
     assert tree_hash(out / "files") == tree_hash(pictures)
     assert str(tmp_path) not in (out / "source.json").read_text(), "an output holds no absolute path"
     assert read_source(out) == found
+
+
+def test_nothing_that_a_link_takes_from_elsewhere_travels(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "secret").write_text("password")
+    for name, target in (("images/b.jpg", "../../secret"), ("c", ".."), ("d.jpg", "nowhere")):
+        (pictures / name).symlink_to(target)
+    with pytest.raises(DataError) as caught:
+        write_source(Data(root=str(pictures)), tmp_path / "out")
+    assert {problem.what.split(" is a link")[0] for problem in caught.value.problems} >= {"'images/b.jpg'", "'d.jpg'"}
+    assert list((tmp_path / "out").iterdir()) == []
+    for name in ("c", "d.jpg"):
+        (pictures / name).unlink()
+    assert write_source(Data(root=str(pictures), links="anywhere"), tmp_path / "out").files == 3
+
+
+def test_links_to_folders_that_lead_to_each_other_end(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        (pictures / name).symlink_to(".")
+    assert write_source(Data(root=str(pictures)), tmp_path, str(tmp_path)).files == 2
+    for name in "cdefgh":
+        (pictures / name).mkdir()
+        for other in "cdefgh":
+            (pictures / name / other).symlink_to(f"../{other}")
+    monkeypatch.setattr(source, "MOST_LINKED", 100)
+    with pytest.raises(DataError, match="links lead to more than 100 folders"):
+        write_source(Data(root=str(pictures)), tmp_path, str(tmp_path))
 
 
 def test_a_table_that_is_edited_later_does_not_change_the_run(pictures: Path, tmp_path: Path) -> None:
