@@ -128,6 +128,7 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> s
     """A page with small images, which saves corrections.csv by itself."""
     import pandas as pd
 
+    from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
     from capnet.evaluation.report.render import templates
     from capnet.evaluation.report.thumbnails import thumbnail
@@ -135,7 +136,11 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> s
 
     paths = list(dict.fromkeys(row[0] for row in asked))
     root = local_root(params.data, Path(params.data.root), pd.DataFrame({"path": paths}), strict=False)
-    shown = {path: thumbnail(root / path) for path in track(paths, "reading images", len(paths))}
+    folder = DataFolder(root, params.data.links)
+    shown = {
+        path: "" if folder.leads_out(path) else thumbnail(root / path)
+        for path in track(paths, "reading images", len(paths))
+    }
     corrections = [[path, name, label] for (path, name), label in sorted(before.items())]
     rows = [dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]]} for row in asked]
     return templates().get_template("review.html").render(rows=rows, corrections=corrections, name=TABLE)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from capnet.commands.review import doubts
+from capnet.commands.review import doubts, page
+from capnet.config import parse
 from capnet.contracts import read_predictions, read_split, write_predictions
 from capnet.errors import ContractError
 
@@ -29,6 +31,18 @@ def test_scores_of_other_rows_are_refused(make_outputs: Make) -> None:
     write_predictions(path, frame.assign(scores=[one[:-1]] * len(frame)))
     with pytest.raises(ContractError, match="scores of shape"):
         doubts(outputs, {}, 10, test=False)
+
+
+def test_no_image_that_a_link_takes_from_elsewhere_is_on_the_page(tmp_path: Path) -> None:
+    """As a folder that was replaced since the images were validated."""
+    (tmp_path / "data").mkdir()
+    for name in ("private.png", "data/own.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    (tmp_path / "data" / "link.png").symlink_to("../private.png")
+    asked = [(name, "fox", "", "no", "0.900", "train") for name in ("own.png", "link.png")]
+    for links, images in (("inside", 1), ("anywhere", 2)):
+        settings = parse({"data": {"root": str(tmp_path / "data"), "links": links}})
+        assert page(asked, {}, settings).count("<img") == images
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:
