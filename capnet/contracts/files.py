@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from capnet.errors import ContractError
 
@@ -98,8 +98,28 @@ def replace_file(path: Path, data: bytes | str) -> None:
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A CSV table with a header, in the same bytes on every system."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    csv.writer(CsvLines(text), lineterminator=CsvLines.END).writerows([head, *rows])
     return text.getvalue()
+
+
+class CsvLines:
+    """A file whose lines end alike on every system, for csv writers that end them with END: before Python 3.13 they put
+    a cell in quotes for those characters alone, and a file's name may hold a carriage return.
+    """
+
+    END = "\r\n"
+
+    def __init__(self, file: TextIO) -> None:
+        """Remember the file, which is open for text."""
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """Write a row that ends with END.
+
+        Args:
+            row: as a csv writer writes it.
+        """
+        return self._file.write(row.removesuffix(self.END) + "\n")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from capnet.contracts.files import CsvLines
 from capnet.contracts.parquet import DAMAGED
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ def csv(path: Path, served: Served, model_key: str) -> Iterator[Add]:
         What adds a table with columns path, fault and scores.
     """
     with open(path, "w", encoding="utf-8", newline="") as file:
+        lines = cast("TextIO", CsvLines(file))  # pandas only writes
 
         def add(frame: pd.DataFrame) -> None:
             table = wide(frame, served)
             table.assign(labels=["|".join(row) for row in table["labels"]]).to_csv(
-                file, index=False, header=not file.tell(), lineterminator="\n", float_format="%.9g"
+                lines, index=False, header=not file.tell(), lineterminator=CsvLines.END, float_format="%.9g"
             )
 
         yield add

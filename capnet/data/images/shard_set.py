@@ -18,6 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from capnet.contracts import SPLITS, Classes, csv_text, replace_file
+from capnet.contracts.files import CsvLines
 from capnet.data.annotations.class_list import CLASS_COLUMNS
 from capnet.data.annotations.readers.csv import TEXT_COLUMNS
 from capnet.data.images.decode import SUFFIXES, open_image, to_rgb
@@ -74,7 +75,7 @@ def write_shard_set(
     problems: list[Problem] = []
     shards = 0
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(CsvLines(file), lineterminator=CsvLines.END)
         table.writerow(COLUMNS)
         for split in ("", *SPLITS):
             with closing(_Shards(out, split or "all", size)) as writer:

@@ -52,6 +52,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
 
 
 def test_csv_and_megadetector_say_the_same_as_parquet(served: Served, folder: Path, tmp_path: Path) -> None:
+    (folder / "one\rtwo.jpg").write_bytes(b"a carriage return begins a row where it is not in quotes")
     source = list_images(str(folder))
     for name in ("out.parquet", "out.csv", "out.json"):
         predict(served, "capnet version 1", source, tmp_path / name)
