@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 # what nobody has a store without: MLflow makes the first experiment when all tables are there
 CONTENT = ("experiments", "runs", "registered_models", "model_versions")
@@ -21,6 +22,19 @@ def sqlite_file(uri: str) -> Path | None:
     """The database file of a ``sqlite:///`` URI; None for any other store."""
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def new_store(uri: str) -> Any:
+    """MLflow's store with its tables. MLflow pastes the folder of its first experiment, by default the working one,
+    into an SQL statement: a path may have quotes and colons in it, a URI has none.
+
+    Args:
+        uri: ``sqlite:///`` and the file.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    make: Callable[[str, str], Any] = SqlAlchemyStore
+    return make(uri, Path(uri.removeprefix("sqlite:///")).resolve().with_name("mlruns").as_uri())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from capnet.config import Register
 from capnet.errors import CapnetError, ConfigError
 from capnet.progress import quiet
-from capnet.tracking.database import open_file, sqlite_file
+from capnet.tracking.database import new_store, open_file, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -97,7 +97,7 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
             raise _wrong_variable(error, doing) from error
         with quiet({} if "MLFLOW_LOGGING_LEVEL" in os.environ else VOICES):
             try:
-                with first_contact(), open_file(database, lambda address: _ask(MlflowClient, address, doing)):
+                with first_contact(), open_file(database, lambda address: _ask(new_store, address, doing)):
                     client = _ask(MlflowClient, uri, doing)
                 with _environment(TRANSFER):
                     yield client
@@ -105,7 +105,7 @@ def store(settings: Register, doing: str, reads: bool = False) -> Iterator[Mlflo
                 raise explain(error, uri, doing) from error
 
 
-def _ask(make: type[MlflowClient], uri: str, doing: str) -> MlflowClient:
+def _ask(make: Callable[[str], Any], uri: str, doing: str) -> Any:
     try:
         client = make(uri)
     except ImportError as error:  # a database driver that mlflow does not bring along

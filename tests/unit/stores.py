@@ -30,8 +30,10 @@ START = 90.0  # seconds a server may take on a busy machine
 
 @pytest.fixture
 def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the sqlite store will be, in a folder whose name has a space; the working directory is elsewhere."""
-    folder, elsewhere = tmp_path / "my store", tmp_path / "elsewhere"
+    """Where the sqlite store will be, in a folder whose name has a space; the working directory is elsewhere, in one
+    whose name MLflow must not take for SQL.
+    """
+    folder, elsewhere = tmp_path / "my store", tmp_path / """else 'where" :it is"""
     folder.mkdir()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
