@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from importlib import import_module
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capnet.commands.doctor.findings import Checks, Finding, wrong
-from capnet.errors import Problem, some
+from capnet.errors import Problem, counted, some
 
 if TYPE_CHECKING:
     from capnet.config import Data
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # seconds for all checks together, once the libraries are loaded: right after an installation that takes longer
 DEADLINE = 3.5
+COUNTING = 2.0  # of these, for the files of a local folder: a million take longer, and nothing is wrong with them
 SHOWN = 3
 NO_REMOTE = "no DVC remote is set, so images cannot be fetched: make data-remote URL=s3://bucket/dvc names their store"
 
@@ -55,7 +57,15 @@ def check_folder(folder: Path) -> Iterable[Finding]:
             todo = pull or f"{NO_REMOTE}; or {todo}"
         yield wrong("data", f"there is no folder {folder}", "data.root", todo)
         return
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    files, end = dict[str, int](), time.monotonic() + COUNTING
+    for path in folder.rglob("*"):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = path.stat().st_size
+        if time.monotonic() > end:
+            todo = f"`dvc status {folder}.dvc` compares them all" if version else ""
+            what = f"more than {counted(len(files), 'file')} in {folder}, too many to count in {COUNTING:.0f} seconds"
+            yield Finding("data", what, warning=todo)
+            return
     size = sum(files.values())
     content = f"{len(files)} files, {size / 1e6:.1f} MB in {folder}"
     if version is None:

@@ -1,0 +1,27 @@
+"""`capnet doctor` on a folder that takes longer to count than the command may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from capnet.commands.doctor import data
+from capnet.errors import counted
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_folder_with_too_many_files_to_count_is_no_network_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    (folder := tmp_path / "data").mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"x")
+    if recorded:
+        text = "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  size: 3\n  nfiles: 3\n  hash: md5\n  path: data\n"
+        (tmp_path / "data.dvc").write_text(text)
+    monkeypatch.setattr(data, "COUNTING", 0.0)
+    (finding,) = data.check_folder(folder)
+    assert finding.problem is None
+    assert finding.message == f"more than {counted(1, 'file')} in {folder}, too many to count in 0 seconds"
+    assert finding.warning == (f"`dvc status {folder}.dvc` compares them all" if recorded else "")
