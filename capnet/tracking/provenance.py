@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 from capnet.config import settings_hash
 from capnet.contracts import sha256_file
+
+log = logging.getLogger(__name__)
 
 
 def requirements(weights: Sequence[str] = ()) -> list[str]:
@@ -51,7 +54,7 @@ def fingerprints(settings: Mapping[str, Any], split: Path) -> dict[str, str]:
 
 def git_revision() -> str:
     """The commit of the working directory ("-dirty" behind it where tracked files differ), or what CAPNET_GIT_REVISION
-    says; "" without both.
+    says; "" without both, and with a warning where git does not read the repository because another account owns it.
     """
     if named := os.environ.get("CAPNET_GIT_REVISION"):
         return named
@@ -63,6 +66,9 @@ def git_revision() -> str:
             check=True,
             timeout=20,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = " ".join(str(getattr(error, "stderr", "")).split())
+        if "safe.directory" in reason:  # what git advises, in any language
+            log.warning("the commit is not recorded: %s; or set CAPNET_GIT_REVISION", reason)
         return ""
     return result.stdout.strip()
