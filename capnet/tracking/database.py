@@ -70,15 +70,18 @@ def open_file(database: Path | None, make: Callable[[str], object]) -> Iterator[
 
 def _is_only_begun(database: Path) -> bool:
     """Is this a store that somebody began to make and does not make any more?"""
+    seen, since = 0.0, 0.0
     while database.exists():
         changed = database.stat().st_mtime
+        if changed != seen:
+            seen, since = changed, time.monotonic()
         with closing(sqlite3.connect(database, timeout=SETTLED)) as connection:
             tables = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
             if tables and not tables & {*CONTENT, *STEPS}:
                 return False  # of another program
             if any(connection.execute(f"select 1 from {name} limit 1").fetchone() for name in tables & {*CONTENT}):
                 return False
-        if time.time() - changed > SETTLED:
+        if max(time.time() - changed, time.monotonic() - since) > SETTLED:  # the clock may have been set back
             return True
         time.sleep(0.2)
     return False

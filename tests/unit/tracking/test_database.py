@@ -73,6 +73,18 @@ def test_what_an_older_version_left_half_made_is_set_aside(
     assert no_database.with_name("mlflow.db.unfinished").is_file()
 
 
+def test_one_that_is_dated_in_the_future_is_waited_for_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was ahead when the store was begun."""
+    monkeypatch.setattr(files, "SETTLED", 0.5)
+    (path := tmp_path / "mlflow.db").touch()
+    os.utime(path, (time.time() + 3600,) * 2)
+    with open_file(path, made):
+        assert path.stat().st_size
+    assert path.with_name("mlflow.db.unfinished").is_file()
+
+
 def made(uri: str) -> None:
     path = Path(uri.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(path)) as connection:
