@@ -10,8 +10,9 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from capnet.redaction import redact
@@ -63,7 +64,24 @@ class Event:
 
 
 def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return _written(datetime.now(UTC))
+
+
+def _written(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def after(known: Sequence[Event], time: str = "") -> str:
+    """A time (by default now) for a move that follows all others: clocks of two machines differ, or are set back.
+
+    Args:
+        known: the history, read before it was seen that nobody moved the alias since.
+        time: what the clock says.
+    """
+    time, latest = time or now(), max((event.done for event in known if event.counts), default="")
+    with suppress(ValueError, OverflowError):  # someone edited the tag in the UI
+        time = max(time, _written(datetime.fromisoformat(latest) + timedelta(microseconds=1)))
+    return time
 
 
 def person() -> str:

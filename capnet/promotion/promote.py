@@ -184,15 +184,13 @@ def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None
     """
     insist(client.set_registered_model_alias, name, ALIAS, event.after)
     done = history.now()
-    others = [
-        item
-        for item in history.events(client, name)
-        if item.counts and since < item.done < done and item.after != event.after
-    ]
+    known = history.events(client, name)
+    others = [item for item in known if item.counts and since < item.done < done and item.after != event.after]
     if others:  # finished since we looked: that is the champion that we replaced
         event = replace(event, before=others[-1].after)
     now = current_number(client, name)
-    finished = history.finish(client, name, event, done, now if now != event.after else "")
+    overtaken = now if now != event.after else ""
+    finished = history.finish(client, name, event, done if overtaken else history.after(known, done), overtaken)
     refresh(client, name, event.before, event.after)
     return Outcome(name, event.before, event.after, current_number(client, name), verdict, finished)
 
@@ -253,7 +251,7 @@ def follow(client: MlflowClient, name: str) -> Event | None:
     # moved by a promotion that is still at it, or died before it could say so; an older one was not measured against
     # ``last``
     if begun:
-        history.finish(client, name, begun[-1])
+        history.finish(client, name, begun[-1], history.after(known))
         refresh(client, name, last, current)
         return None
     tags = champion.tags if champion else {}
@@ -264,7 +262,7 @@ def follow(client: MlflowClient, name: str) -> Event | None:
         verdict = "red"
     why, key = tags.get(OVERRIDE, "") or "the alias was moved outside capnet promote", history.found_key(known, current)
     event = history.begin(client, name, "found", last, current, verdict, why, rules, key, _policy_of(champion))
-    event = history.finish(client, name, event)
+    event = history.finish(client, name, event, history.after(known))
     refresh(client, name, last, current)
     return event
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,7 +29,12 @@ def test_a_long_reason_in_any_script_fits_into_the_history(client: MlflowClient)
     assert history.events(client, "capnet")[0].reason == "理" * 1500
 
 
-def test_the_way_back_step_by_step(client: MlflowClient) -> None:
+@pytest.mark.parametrize("hours", [0, 1])
+def test_the_way_back_step_by_step(client: MlflowClient, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Also where each move is made on a machine whose clock is behind that of the one before."""
+    if hours:
+        times = (datetime.now(UTC) - number * timedelta(hours=hours) for number in itertools.count())
+        monkeypatch.setattr(history, "now", lambda: next(times).isoformat(timespec="microseconds")[:26] + "Z")
     with pytest.raises(GateError, match="no champion before"):
         promotion.rollback(client, "capnet")
     promote(client, "1")
@@ -38,6 +45,7 @@ def test_the_way_back_step_by_step(client: MlflowClient) -> None:
         promotion.rollback(client, "capnet")
     assert [kind for kind, *_ in moves(client)] == ["promoted", "promoted", "forced", "rolled back", "rolled back"]
     assert champion(client) == "1"
+    assert promotion.audit(client, "capnet").new is None
 
 
 @pytest.mark.parametrize("back", [False, True])
