@@ -141,6 +141,18 @@ def test_a_variable_that_mlflow_cannot_read_is_named(tmp_path: Path, variable: s
     assert value in done.stderr.lower()
 
 
+def test_an_account_without_a_home_has_one_for_mlflow() -> None:
+    """Of a container's user that no list of accounts names; MLflow asks for its home when it is imported."""
+    script = (
+        "import os, pathlib, pwd; os.environ.pop('HOME', None); pwd.getpwuid = {}.__getitem__\n"
+        "from capnet.tracking.store import quiet_environment\n"
+        "with quiet_environment(): print(pathlib.Path.home())\n"
+        "print('HOME' in os.environ)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.split() == ["/", "False"], done.stderr
+
+
 def test_a_full_temporary_folder_is_no_reason_for_another_store() -> None:
     reason = "[Errno 28] No space left on device: '/store/model' -> '/tmp/capnet-process.1/model'"
     (problem,) = explain(OSError(reason), "sqlite:///mlflow.db", "get the model").problems
