@@ -40,7 +40,7 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working directory is not the model's environment
     "GIT_PYTHON_REFRESH": "quiet",
-    "HOME": os.path.expanduser("~").replace("~", "/"),  # an account that has no home can import MLflow, too
+    **({"HOME": "/"} if os.path.expanduser("~") == "~" else {}),  # MLflow cannot be imported without a home
 }
 # the last one logs with a traceback what it raises as well
 VOICES = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "mlflow.store.db.utils": logging.CRITICAL}
