@@ -81,7 +81,8 @@ def storage_address(client: MlflowClient, version: ModelVersion, behind: str) ->
             f"KServe cannot read a folder from {address}",
             identity(version.name, version.version),
             f"give a store of {', '.join(STORES)} or https://ACCOUNT.blob.core.windows.net/CONTAINER: register the"
-            " model at a server whose artifacts are there, or name it with --artifacts",
+            " model at a server whose artifacts are there; --artifacts names the store behind a server that hands them"
+            " through",
         )
     return address
 
