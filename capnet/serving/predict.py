@@ -152,11 +152,8 @@ def _column(path: Path) -> list[str]:
     table = open_table(path, (), (), either=("path",))
     columns = [name for name in COLUMNS if name in table.header]
     if not columns and not table.problems:
-        raise DataError(
-            f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(table.header[:10])}",
-            str(path),
-            "name the column of images path",
-        )
+        what = f"no column {' or '.join(COLUMNS)}; the columns are: {', '.join(table.header[:10])}"
+        raise DataError(what, str(path), "name the column of images path")
     names: dict[str, None] = {}
     for line, cells in table:
         cell = cells[table.header.index(columns[0])]

@@ -5,7 +5,6 @@ people.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,9 +68,9 @@ def published_classes(folder: DataFolder, names: Sequence[str], settings: Ingest
     Raises:
         DataError: classes.csv cannot be read.
     """
-    path = folder.path(settings.classes) if settings.classes else None
-    if path is None or not os.path.lexists(path):
+    if not settings.classes or not folder.has(settings.classes):
         return make_classes(names), []
+    path = folder.path(settings.classes)
     listed, problems = read_classes_csv(path, settings.separator)
     if not listed:
         raise DataError(problems=problems)

@@ -49,6 +49,10 @@ class DataFolder:
             raise DataError(what, str(self._root), "put the file itself there, or set data.links: anywhere")
         return self._root / name
 
+    def has(self, name: str) -> bool:
+        """Whether anything is there, be it a link that leads nowhere; see ``path``."""
+        return os.path.lexists(self.path(name))
+
     def names(self) -> list[str] | None:
         """Names of the files and folders at the top, sorted; None where there is no data folder."""
         return sorted(os.listdir(self._root)) if self._root.is_dir() else None

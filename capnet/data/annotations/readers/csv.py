@@ -11,7 +11,6 @@ has a column of its own with 1, 0, or -1 for unknown. Other columns are left alo
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     path = _find(folder, settings)
     listed: Classes | None = None
     problems: list[Problem] = []
-    if settings.classes and os.path.lexists(folder.path(settings.classes)):
+    if settings.classes and folder.has(settings.classes):
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
     names = list(dict.fromkeys(listed.names)) if listed else []  # one that stands twice is a problem already
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
