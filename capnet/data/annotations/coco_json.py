@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 from capnet.data.annotations.class_list import MOST_CLASSES
 from capnet.data.annotations.plain_files import open_plain
@@ -25,92 +23,109 @@ STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def items(path: Path, part: str, todo: str) -> Iterator[dict[str, Any]]:
-    """The objects of one list of the top-level object, in their order.
+class CocoJson:
+    """A JSON file of lists of objects, of which no parser gets what it would not take in little memory."""
 
-    Args:
-        path: of the JSON file.
-        part: the list's key, such as images.
-        todo: what a user should do about a fault.
+    def __init__(self, path: Path, todo: str) -> None:
+        """Look the file through.
 
-    Raises:
-        DataError: the file cannot be read, or holds something else there.
-    """
-    import ijson
+        Args:
+            path: of the JSON file.
+            todo: what a user should do about a fault.
 
-    try:
-        with open_plain(path) as file:
-            start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
-            state = os.fstat(file.fileno())
-            if fault := nesting_fault(path, start, state.st_size, state.st_mtime_ns):
-                raise DataError(fault, str(path), todo)
-            file.seek(start)
-            for item in ijson.items(file, f"{part}.item", buf_size=BUFFER, use_float=True):
-                if not isinstance(item, dict):
-                    raise DataError(f"{part} holds {str(item)[:60]!r}, which is no object", str(path), todo)
-                yield item
-    except OSError as error:
-        raise DataError(f"cannot read the annotations: {error.strerror}", str(path), todo) from None
-    except (ijson.JSONError, ValueError, OverflowError) as error:
-        raise DataError(f"not valid JSON: {' '.join(str(error).split())[:200]}", str(path), todo) from None
+        Raises:
+            DataError: it cannot be read, or is nested too deep, or a text, number or object in it is too long.
+        """
+        self.path, self._todo = path, todo
+        try:
+            with open_plain(path) as file:
+                self._start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+                fault = _fault(file, self._start)
+        except OSError as error:
+            raise self.error(f"cannot read the annotations: {error.strerror}") from None
+        if fault:
+            raise self.error(fault)
+
+    def error(self, what: str) -> DataError:
+        """What is wrong with the file, for a user."""
+        return DataError(what, str(self.path), self._todo)
+
+    def items(self, part: str) -> Iterator[dict[str, Any]]:
+        """The objects of one list of the top-level object, in their order.
+
+        Args:
+            part: the list's key, such as images.
+
+        Raises:
+            DataError: the file cannot be read, or holds something else there.
+        """
+        import ijson
+
+        try:
+            with open_plain(self.path) as file:
+                file.seek(self._start)
+                for item in ijson.items(file, f"{part}.item", buf_size=BUFFER, use_float=True):
+                    if not isinstance(item, dict):
+                        raise self.error(f"{part} holds {str(item)[:60]!r}, which is no object")
+                    yield item
+        except OSError as error:
+            raise self.error(f"cannot read the annotations: {error.strerror}") from None
+        except (ijson.JSONError, ValueError, OverflowError) as error:
+            raise self.error(f"not valid JSON: {' '.join(str(error).split())[:200]}") from None
 
 
-@lru_cache(maxsize=4)
-def nesting_fault(path: Path, start: int, size: int, mtime: int) -> str:
+def _fault(file: BinaryIO, start: int) -> str:
     """What is wrong with how deep JSON is nested, or with the length of a text, number or object in it; empty where a
     parser takes it in little memory. One that keeps where it is takes gigabytes a hundred thousand levels down.
-    Keyed by size and time of change, because each list of a file is read by itself.
     """
     import numpy as np
 
+    file.seek(start)
     depth, rest, within = 0, b"", 0
-    with open_plain(path) as file:
-        file.seek(start)
-        while part := file.read(BUFFER):
-            plain = TEXT.sub(b"", rest + part)
-            quote = plain.find(b'"')  # of a text that ends later
-            plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
-            if len(rest) > LONGEST_TEXT:
-                return f"a text of more than {LONGEST_TEXT:,} bytes"
-            if NUMBER.search(plain):
-                return "a number of thousands of digits"
-            within = 0 if depth <= LIST else within + len(part)
-            steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
-            if len(steps):
-                depths = depth + np.cumsum(steps, dtype=np.int64)
-                if depths.max() > DEEPEST:
-                    return f"nested more than {DEEPEST} levels deep"
-                within = 0 if depths.min() <= LIST else within
-                depth = int(depths[-1])
-            if within > MOST_OBJECT:
-                return f"an object of more than {MOST_OBJECT:,} bytes"
+    while part := file.read(BUFFER):
+        plain = TEXT.sub(b"", rest + part)
+        quote = plain.find(b'"')  # of a text that ends later
+        plain, rest = (plain, b"") if quote < 0 else (plain[:quote], plain[quote:])
+        if len(rest) > LONGEST_TEXT:
+            return f"a text of more than {LONGEST_TEXT:,} bytes"
+        if NUMBER.search(plain):
+            return "a number of thousands of digits"
+        within = 0 if depth <= LIST else within + len(part)
+        steps = np.frombuffer(plain.translate(STEPS, NO_BRACKETS), dtype=np.int8)
+        if len(steps):
+            depths = depth + np.cumsum(steps, dtype=np.int64)
+            if depths.max() > DEEPEST:
+                return f"nested more than {DEEPEST} levels deep"
+            within = 0 if depths.min() <= LIST else within
+            depth = int(depths[-1])
+        if within > MOST_OBJECT:
+            return f"an object of more than {MOST_OBJECT:,} bytes"
     return ""
 
 
-def read_categories(path: Path, todo: str) -> dict[int, str]:
+def read_categories(file: CocoJson) -> dict[int, str]:
     """Category names by id, in ascending order of the ids.
 
     Args:
-        path: of the JSON file.
-        todo: what a user should do about a fault.
+        file: with a list of categories.
 
     Raises:
         DataError: there are none, or an entry is damaged or repeated.
     """
     categories: dict[int, str] = {}
     names: set[str] = set()
-    for item in items(path, "categories", todo):
+    for item in file.items("categories"):
         number, name = item.get("id"), item.get("name")
         if not is_whole(number) or not 0 <= number < 2**31 or not isinstance(name, str) or not name:
-            raise DataError(f"category {str(item)[:80]} needs an id and a name", str(path), todo)
+            raise file.error(f"category {str(item)[:80]} needs an id and a name")
         if number in categories or name in names:
-            raise DataError(f"category {name!r} (id {number}) appears twice", str(path), todo)
+            raise file.error(f"category {name!r} (id {number}) appears twice")
         categories[number] = name
         names.add(name)
         if len(names) > MOST_CLASSES:
-            raise DataError(f"more than {MOST_CLASSES:,} categories", str(path), todo)
+            raise file.error(f"more than {MOST_CLASSES:,} categories")
     if not categories:
-        raise DataError("there are no categories", str(path), todo)
+        raise file.error("there are no categories")
     return dict(sorted(categories.items()))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
-from capnet.data.annotations.coco_json import is_whole, items, pixels, read_categories
+from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems, counted
@@ -77,10 +77,11 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
 
     traps = settings.of(Settings)
     path = folder.path(traps.file)
-    categories = read_categories(path, TODO)
+    annotations = CocoJson(path, TODO)
+    categories = read_categories(annotations)
     blank, unsure = _not_classes(categories, traps, path)
-    file = _images(path, traps)
-    _annotate(path, file, categories)
+    file = _images(annotations, traps)
+    _annotate(annotations, file, categories)
     _tell_sequences_apart(file)
     warnings = _blank_and_more(file, blank, unsure)
     if traps.sequence_maximum:
@@ -143,14 +144,14 @@ def _not_classes(categories: dict[int, str], traps: Settings, path: Path) -> tup
     return {numbers[name] for name in traps.blank if name in numbers}, {numbers[name] for name in traps.unsure}
 
 
-def _images(annotations: Path, traps: Settings) -> _File:
+def _images(annotations: CocoJson, traps: Settings) -> _File:
     file = _File()
     paths: dict[str, str] = {}
-    for item in items(annotations, "images", TODO):
+    for item in annotations.items("images"):
         number, name = item.get("id"), item.get("file_name")
         if not (isinstance(number, str) or is_whole(number)) or not isinstance(name, str):
             what = f"image {str(item)[:80]} needs an id and a file_name"
-            file.problems.append(Problem(what, annotations.name, TODO))
+            file.problems.append(Problem(what, annotations.path.name, TODO))
             continue
         image = str(number)
         if item.get("corrupt") is True:
@@ -165,7 +166,7 @@ def _images(annotations: Path, traps: Settings) -> _File:
         elif not fault and normal_path(path) in paths:
             fault = f"path {path!r} appears twice, first in image {paths[normal_path(path)]}"
         if fault:
-            file.problems.append(Problem(fault, f"{annotations.name} image {number}", "correct the file"))
+            file.problems.append(Problem(fault, f"{annotations.path.name} image {number}", "correct the file"))
             continue
         paths[normal_path(path)] = image
         location, sequence = (None if item.get(key) in (None, "") else str(item[key]) for key in BURST)
@@ -177,8 +178,8 @@ def _is_name(value: Any) -> bool:
     return value is None or isinstance(value, str) or is_whole(value)
 
 
-def _annotate(path: Path, file: _File, categories: dict[int, str]) -> None:
-    for item in items(path, "annotations", TODO):
+def _annotate(annotations: CocoJson, file: _File, categories: dict[int, str]) -> None:
+    for item in annotations.items("annotations"):
         number, category = item.get("image_id"), item.get("category_id")
         image, unknown = str(number), ""
         if not is_whole(category) or category not in categories:
@@ -192,7 +193,7 @@ def _annotate(path: Path, file: _File, categories: dict[int, str]) -> None:
             unknown = f"image {image}"
         if unknown:
             what = f"annotation {item.get('id')} names {unknown}, which does not exist"
-            file.problems.append(Problem(what, path.name, "correct the file"))
+            file.problems.append(Problem(what, annotations.path.name, "correct the file"))
 
 
 def _blank_and_more(file: _File, blank: set[int], unsure: set[int]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from capnet.data.annotations.class_list import published_classes
-from capnet.data.annotations.coco_json import is_whole, items, pixels, read_categories
+from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, without_suffix
 from capnet.data.annotations.rows import Annotations, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems
@@ -58,14 +58,15 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
         if not file:
             continue
         path = folder.path(file)
-        own = read_categories(path, TODO)
+        annotations = CocoJson(path, TODO)
+        own = read_categories(annotations)
         if categories is not None and own != categories:
             files = f"{coco.train}, {coco.test}"
             raise DataError("train and test have other categories", files, "use files of one data set")
         categories = own
         order = {category: c for c, category in enumerate(categories)}
-        annotated = _images(path, problems)
-        _mark_boxes(path, annotated, categories, coco, problems)
+        annotated = _images(annotations, problems)
+        _mark_boxes(annotations, annotated, categories, coco, problems)
         for number in sorted(annotated):
             name, width, height, present = annotated[number]
             rows.add(
@@ -83,28 +84,28 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     return make_rows(rows, classes, [*mistakes, *problems])
 
 
-def _images(path: Path, problems: list[Problem]) -> Images:
+def _images(file: CocoJson, problems: list[Problem]) -> Images:
     """The images of a file, without categories."""
     images: Images = {}
-    for item in items(path, "images", TODO):
+    for item in file.items("images"):
         number, name = item.get("id"), item.get("file_name")
         if not is_whole(number) or not isinstance(name, str):
-            problems.append(Problem(f"image {str(item)[:80]} needs an id and a file_name", path.name, TODO))
+            problems.append(Problem(f"image {str(item)[:80]} needs an id and a file_name", file.path.name, TODO))
         elif number in images:
-            problems.append(Problem(f"image {number} appears twice", path.name, PUBLISHED))
+            problems.append(Problem(f"image {number} appears twice", file.path.name, PUBLISHED))
         else:
             images[number] = (name, pixels(item.get("width")), pixels(item.get("height")), set())
     if not images and not problems:
-        raise DataError("there are no images", str(path), TODO)
+        raise file.error("there are no images")
     return images
 
 
 def _mark_boxes(
-    path: Path, images: Images, categories: Mapping[int, str], settings: Settings, problems: list[Problem]
+    file: CocoJson, images: Images, categories: Mapping[int, str], settings: Settings, problems: list[Problem]
 ) -> None:
     """Add the category of every annotation that counts to its image."""
     seen = 0
-    for item in items(path, "annotations", TODO):
+    for item in file.items("annotations"):
         number, category = item.get("image_id"), item.get("category_id", -1)
         try:
             seen += 1
@@ -115,14 +116,14 @@ def _mark_boxes(
                 unknown = f"category {category}"
             if unknown:
                 what = f"annotation {item.get('id')} names {unknown}, which does not exist"
-                problems.append(Problem(what, path.name, PUBLISHED))
+                problems.append(Problem(what, file.path.name, PUBLISHED))
             elif counts(item, settings):
                 images[number][3].add(int(category))  # 1.0 is 1, too
         except (TypeError, ValueError):
-            problems.append(Problem(f"annotation {str(item)[:80]} is damaged", path.name, PUBLISHED))
+            problems.append(Problem(f"annotation {str(item)[:80]} is damaged", file.path.name, PUBLISHED))
     if not seen:
         what = "there are no annotations, so nothing says what is on the images"
-        problems.append(Problem(what, str(path), "use instances_*.json; image_info_*.json has no labels"))
+        problems.append(Problem(what, str(file.path), "use instances_*.json; image_info_*.json has no labels"))
 
 
 def counts(annotation: Mapping[str, Any], settings: Settings) -> bool:
