@@ -23,7 +23,7 @@ from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, cosine_similarity
 from capnet.model.towers import Towers
 from capnet.runtime import prepare
-from capnet.steps.held_out import fit_blend, held_out_logits, load_probe, train_probe, validator
+from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
 from capnet.training.scoring import member_logits
 from capnet.training.trainer import Trainer
@@ -138,17 +138,17 @@ class Set:
         last = fit.selected_epoch
         probe = train_probe(trainer, rows["train"], self.crops["train"], rows["val"], self.crops["val"], folds)
         load_probe(model, probe)
+        held_out = HeldOut(rows["val"] if folds is None else everything, folds)
         if folds is None:
-            held, held_rows = member_logits(trainer, model, rows["val"], self.crops["val"], "val"), rows["val"]
+            held_out.logits = member_logits(trainer, model, rows["val"], self.crops["val"], "val")
         else:
             with tempfile.TemporaryDirectory() as folder:
-                held = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
-            held_rows = everything
+                held_out.logits = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
+        blend = held_out.choose_blend(trainer, probe)
         if refits:
-            held["linear_probe"] = held_out_logits(probe, held["capnet"].shape[1])
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:
                 trainer.fit(model, everything, views, Path(folder), what=what, last_epoch=last)
             load_probe(model, probe)
         members = member_logits(trainer, model, rows["test"], self.crops["test"], "test")
-        return Trained(members, held, held_rows, fit_blend(trainer, held_rows, held, folds), last)
+        return Trained(members, held_out.logits, held_out.rows, blend, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from capnet.evaluation.blend import Blend, choose_blend
 from capnet.evaluation.metrics import average_precision, bucket_masks, mean_over
 from capnet.model.adapters import trains_blocks
 from capnet.model.capnet import CapNet
-from capnet.training.scoring import served_scores
+from capnet.training.scoring import combine, served_scores
 from capnet.training.trainer import Trainer, Validate
 
 
@@ -99,35 +100,47 @@ def load_probe(model: CapNet, fitted: FittedProbe) -> dict[str, Tensor]:
     return {f"linear_probe.{name}": tensor for name, tensor in tensors.items()}
 
 
-def held_out_logits(fitted: FittedProbe, views: int) -> Tensor:
-    """The probe's logits [row, view, class] of rows by fits without them: the same in every view: fits see means."""
-    assert fitted.held_out is not None
-    return torch.logit(torch.from_numpy(fitted.held_out).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)
+@dataclass
+class HeldOut:
+    """Rows with logits by models that had not seen them: blend, thresholds and calibration are chosen on these."""
+
+    rows: pd.DataFrame
+    folds: np.ndarray | None  # int [row]; None for validation rows, which one model scored
+    logits: dict[str, Tensor] = field(default_factory=dict)  # [row, view, class] by member; main process only
+
+    def choose_blend(self, trainer: Trainer, probe: FittedProbe) -> Blend:
+        """The blend of the members that ranks these rows best.
+
+        Args:
+            trainer: with the classes and the towers.
+            probe: its own scores of rows that it has seen are not counted where it has some by fits without them.
+
+        Returns:
+            Its weights, and what each member gains.
+        """
+        if probe.held_out is not None:
+            self.logits["linear_probe"] = _logits(probe.held_out, self.logits["capnet"].shape[1])
+        labels = trainer.labels(self.rows)
+        means = {name: logits.double().mean(dim=1).numpy() for name, logits in self.logits.items()}
+        # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
+        preferred: tuple[str, ...] = ("capnet", "class_head")
+        if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
+            preferred += ("linear_probe",)
+        units = unit_codes(self.rows["group"].tolist())
+        where = "val" if self.folds is None else "out_of_fold"
+        return choose_blend(means, labels.targets.numpy(), labels.known.numpy(), units, where, preferred, self.folds)
+
+    def scores(self, weights: Mapping[str, float], average: str) -> pd.DataFrame:
+        """What a blend with ``weights`` would have served for these rows, as a table of predictions.
+
+        Args:
+            weights: of the members.
+            average: of the views, as in ``average_views``.
+        """
+        scores = combine(self.logits, weights, average)
+        return self.rows[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
 
 
-def fit_blend(
-    trainer: Trainer,
-    rows: pd.DataFrame,
-    members: Mapping[str, Tensor],
-    folds: np.ndarray | None,
-) -> Blend:
-    """The blend of the members that ranks held-out rows best.
-
-    Args:
-        trainer: with the classes and the towers.
-        rows: held-out rows.
-        members: their logits [row, view, class] by member.
-        folds: the fold of each row, int [row]; None for validation rows, which one model scored.
-
-    Returns:
-        Its weights, and what each member gains.
-    """
-    labels = trainer.labels(rows)
-    means = {name: logits.double().mean(dim=1).numpy() for name, logits in members.items()}
-    # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
-    preferred: tuple[str, ...] = ("capnet", "class_head")
-    if not trains_blocks(trainer.towers.image, trainer.params.train.adapter):
-        preferred += ("linear_probe",)
-    units = unit_codes(rows["group"].tolist())
-    where = "val" if folds is None else "out_of_fold"
-    return choose_blend(means, labels.targets.numpy(), labels.known.numpy(), units, where, preferred, folds)
+def _logits(scores: np.ndarray, views: int) -> Tensor:
+    """Logits [row, view, class] of scores [row, class]: the same in every view, because the probe sees their mean."""
+    return torch.logit(torch.from_numpy(scores).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)

@@ -6,7 +6,7 @@ import logging
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,11 +36,11 @@ from capnet.model.capnet import CapNet
 from capnet.model.folder import check_graph, save_model
 from capnet.runtime import Machine, prepare
 from capnet.state import state_dir
-from capnet.steps.held_out import fit_blend, held_out_logits, load_probe, train_probe, validator
+from capnet.steps.held_out import HeldOut, load_probe, train_probe, validator
 from capnet.training.checkpoint import lock
 from capnet.training.distributed import ProcessGroup, process_group
 from capnet.training.out_of_fold import folds_of, out_of_fold_logits, trains_in_seconds
-from capnet.training.scoring import combine, member_logits
+from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
 MANY_ON_A_CPU = 3_000  # images times epochs
@@ -86,56 +86,58 @@ def train(
 def _fit(
     trainer: Trainer, rows: pd.DataFrame, val: pd.DataFrame, folder: Path, split: Path, out: Path, log: Log | None
 ) -> dict[str, float]:
-    params, group = trainer.params, trainer.process_group
-    blended, refits = params.train.blend == "held_out", params.train.refit and len(val) > 0
+    is_main, refits = trainer.process_group.is_main_process, trainer.params.train.refit and len(val) > 0
+    fitted = pd.concat([rows, val], ignore_index=True) if refits else rows
     model = trainer.new_model()
     _warn_of_hours(trainer, model, len(rows))
-    plain, views, val_plain = _features(trainer, model, rows, val)
-    result = trainer.fit(
-        model, rows, views, folder / "main", plain, validate=validator(trainer, val, val_plain), log=log
-    )
-    everything = pd.concat([rows, val], ignore_index=True) if refits else rows
-    # choices on all rows are better than on the validation rows
-    in_folds = params.train.out_of_fold and (val.empty or (refits and trains_in_seconds(model)))
-    folds = folds_of(trainer, everything) if in_folds else None
-    held = val if folds is None else everything
-    members: dict[str, Tensor] = {}
-    probe = probe_tensors = None
-    if group.is_main_process:
-        if blended:
-            assert plain is not None
-            probe = train_probe(trainer, rows, plain, val, val_plain, folds)
-            probe_tensors = load_probe(model, probe)
-        if folds is None and len(val) and (blended or refits):
-            members = member_logits(trainer, model, val, val_plain, "validation")
+    features = _features(trainer, model, rows, val)
+    validate = validator(trainer, val, features.validation)
+    result = trainer.fit(model, rows, features.views, folder / "main", features.plain, validate=validate, log=log)
+    last_epoch = result.selected_epoch if refits else None
+
+    folds = _folds(trainer, model, fitted, val)
+    held_out = HeldOut(val if folds is None else fitted, folds)
+    probe, probe_tensors = None, {}
+    if is_main and trainer.params.train.blend == "held_out":
+        assert features.plain is not None
+        probe = train_probe(trainer, rows, features.plain, val, features.validation, folds)
+        probe_tensors = load_probe(model, probe)
+    if is_main and folds is None and len(val) and (refits or probe is not None):
+        held_out.logits = member_logits(trainer, model, val, features.validation, "validation")
     model.release_towers()
-    tensors, last_epoch = result.tensors, result.selected_epoch if refits else None
+
+    tensors = result.tensors
     if refits:
-        plain, views, _ = _features(trainer, model, everything, val.iloc[:0])
+        features = _features(trainer, model, fitted, val.iloc[:0])
+    views, plain = features.views, features.plain
     if folds is not None:
-        members = out_of_fold_logits(trainer, everything, folds, views, plain, folder, last_epoch)
+        held_out.logits = out_of_fold_logits(trainer, fitted, folds, views, plain, folder, last_epoch)
     if refits:
-        again, what = trainer.new_model(), f"refit on {len(everything):,} rows"
-        refit = trainer.fit(again, everything, views, folder / "refit", plain, what=what, last_epoch=last_epoch)
-        again.release_towers()
-        tensors = refit.tensors
-    if group.is_main_process:
-        blend = None
-        if probe is not None:
-            if probe.held_out is not None:
-                members["linear_probe"] = held_out_logits(probe, members["capnet"].shape[1])
-            blend = fit_blend(trainer, held, members, folds)
-        if members and (refits or folds is not None):
-            scores = combine(members, blend.weights if blend else model.weights, params.tte.average)
-            frame = held[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
-            write_predictions(out / "out_of_fold.parquet", frame)
-        config = _config(trainer, result, val, split) | {"refit_rows": len(everything) if refits else 0}
+        model, what = trainer.new_model(), f"refit on {len(fitted):,} rows"
+        tensors = trainer.fit(model, fitted, views, folder / "refit", plain, what=what, last_epoch=last_epoch).tensors
+        model.release_towers()
+
+    if is_main:
+        blend = None if probe is None else held_out.choose_blend(trainer, probe)
+        if refits or folds is not None:
+            scores = held_out.scores(blend.weights if blend else model.weights, trainer.params.tte.average)
+            write_predictions(out / "out_of_fold.parquet", scores)
+        config = _config(trainer, result, val, split) | {"refit_rows": len(fitted) if refits else 0}
         config["fitted_rows"] = fitted_rows_hash(pd.concat([rows, val]))
-        _write(out, trainer, result, tensors | (probe_tensors or {}), probe, blend, config)
+        _write(out, trainer, result, tensors | probe_tensors, probe, blend, config)
         shutil.rmtree(folder)
-    metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     selected = result.history[result.selected_epoch - 1]
+    metrics = {"epoch": float(result.selected_epoch), "loss": result.history[-1]["loss"]}
     return metrics | {name: value for name, value in selected.items() if name == "val_mAP"}
+
+
+def _folds(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> np.ndarray | None:
+    """The fold of each of ``rows``, int [row], where scores out of fold serve better than those of the validation rows:
+    without validation rows, or where all rows can be scored in seconds.
+    """
+    settings = trainer.params.train
+    in_folds = settings.out_of_fold and (val.empty or (settings.refit and trains_in_seconds(model)))
+    return folds_of(trainer, rows) if in_folds else None
 
 
 def _warn_of_hours(trainer: Trainer, model: CapNet, images: int) -> None:
@@ -192,16 +194,19 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
     return state_dir("train") / settings_hash(settings, contents)
 
 
-def _features(
-    trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame
-) -> tuple[StoredFeatures | None, StoredFeatures | None, StoredFeatures | None]:
-    """Features [row, view, pooled] in the tower without adapters: of the training rows under the test-time views, and
-    under all views that a frozen tower is trained on; of the validation rows. None for what nothing needs. Where only a
-    tower's last blocks are trained, the second are the tokens [row, view, token, width] before these.
-    """
+class _Features(NamedTuple):
+    """Of the tower without adapters; None for what nothing needs."""
+
+    plain: StoredFeatures | None  # [row, view, pooled] of the training rows under the test-time views
+    views: StoredFeatures | None  # of them under all views that are trained on; tokens [row, view, token, width] before
+    # a tower's last blocks where only these are trained
+    validation: StoredFeatures | None  # [row, view, pooled] of the validation rows under the test-time views
+
+
+def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> _Features:
     settings, test_time = trainer.params.train, trainer.features.transform()
     frozen, blended = model.tower_is_frozen, settings.blend == "held_out"
-    plain = views = val_plain = None
+    plain = views = validation = None
     if frozen or blended or settings.class_head.enabled or settings.head.start == "data":
         plain = trainer.features.pooled(rows, test_time, "training")
     if frozen and plain is not None:
@@ -211,8 +216,8 @@ def _features(
         transforms = [test_time, trainer.features.transform(settings.views)]
         views = trainer.features.tokens(rows, transforms, model.blocks_behind_tokens, "training")
     if len(val) and (frozen or blended):
-        val_plain = trainer.features.pooled(val, test_time, "validation")
-    return plain, views, val_plain
+        validation = trainer.features.pooled(val, test_time, "validation")
+    return _Features(plain, views, validation)
 
 
 def _write(
