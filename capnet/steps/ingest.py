@@ -65,21 +65,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
-    listed = {image for ids in lists.values() for image in ids}
-    too_many = len(faults) > settings.bad_images * len(rows)
-    if too_many:
-        row, fault, first = faults[0]
-        more = (
-            f"{len(faults)} of {len(rows)} are bad: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
-        )
-        faults[0] = row, fault, replace(first, todo=f"{first.todo} ({more})")
-    elif faults and len(faults) == len(rows):
-        todo = "replace the files by good copies, or correct the paths"
-        problems.append(Problem(f"no image can be used: {len(faults)} of {len(rows)} are bad", str(folder), todo))
-        too_many = True
-    ids = rows["image_id"].tolist()
-    wrong = [item for item in faults if too_many or ids[item[0]] in listed]
-    problems += _by_folder(root, rows, wrong)
+    problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, settings)
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
@@ -173,6 +159,27 @@ def _name_dark(images: Sequence[tuple[str, int | None]]) -> None:
 def _leads_out(path: str, where: str) -> Problem:
     todo = "put the file itself there, or set data.links: anywhere (what lies outside is not versioned with the data)"
     return Problem(f"image {path!r} is reached through a link that leaves the data folder", where, todo)
+
+
+def _too_bad(
+    folder: DataFolder, root: Path, rows: pd.DataFrame, faults: list[Fault], listed: set[str], settings: Ingest
+) -> list[Problem]:
+    """The faults that end the ingest: all, where more are bad than ``ingest.bad_images`` allows or no image is good;
+    else those of images that a published list names.
+    """
+    if not faults:
+        return []
+    few = len(faults) <= settings.bad_images * len(rows)
+    count, more = f"{len(faults)} of {len(rows)} are bad", list[Problem]()
+    if not few:
+        row, fault, first = faults[0]
+        beyond = f"{count}: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
+        faults = [(row, fault, replace(first, todo=f"{first.todo} ({beyond})")), *faults[1:]]
+    elif len(faults) == len(rows):
+        todo = "replace the files by good copies, or correct the paths"
+        more, few = [Problem(f"no image can be used: {count}", str(folder), todo)], False
+    ids = rows["image_id"].tolist()
+    return more + _by_folder(root, rows, [item for item in faults if not few or ids[item[0]] in listed])
 
 
 def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault]) -> list[Problem]:

@@ -12,7 +12,7 @@ from capnet.contracts import Classes
 from capnet.data.checks.drift import drift_counts, drift_rules, drift_table, read_reference
 from capnet.data.checks.expectations import CheckedTable, check_table
 from capnet.data.checks.files import OUTSIDE, see_all
-from capnet.data.checks.rules import Check, class_rules, file_rules, likeness_rules, not_checked, table_rules
+from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, likeness_rules, not_checked, table_rules
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
 # columns that may be empty
@@ -47,27 +47,9 @@ def check_split(
             left_out += not_checked([rule], f"the table has no {unmeasured}: no picture was opened")
         else:
             rules.append(rule)
-    dhashes = settings.near_duplicates != "off"
-    if settings.images == "off":
-        rules_of_files = [*file_rules(settings), *likeness_rules("warning")]
-        left_out += not_checked(rules_of_files, "validate.images is off: no file was opened")
-    else:
-        if links == "inside":
-            add_links(table, root)
-        whole = settings.images == "full"
-        inside = np.flatnonzero(table["path_leaves"] == 0)
-        seen = [OUTSIDE] * len(table)
-        read = see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
-        for row, one in zip(inside, read, strict=True):
-            seen[row] = one
-        add_files(table, seen, whole)
-        rules += file_rules(settings)
-        if dhashes:
-            add_dhashes(table, seen)
-            rules += likeness_rules(settings.near_duplicates)
-        else:
-            left_out += not_checked(likeness_rules("warning"), "validate.near_duplicates is off")
-    judged = [check_table("pictures", table, rules)]
+    of_files, unchecked = _open_files(table, root, settings, links)
+    left_out += unchecked
+    judged = [check_table("pictures", table, [*rules, *of_files])]
     if settings.few_positives == "off":
         left_out += not_checked(class_rules("warning", settings.min_positives), "validate.few_positives is off")
     else:
@@ -75,13 +57,38 @@ def check_split(
         judged.append(check_table("classes", class_table(frame, classes), rules))
     reference = read_reference(settings.reference) if settings.reference and settings.drift.severity != "off" else None
     if reference is None:
-        absent = "validate.reference names no file"
-        if settings.drift.severity == "off":
-            absent = "validate.drift.severity is off"
-        elif settings.reference:
-            absent = f"no file {settings.reference}: `capnet validate --save-reference` writes it"
-        left_out += not_checked(drift_rules("warning"), absent)
+        left_out += not_checked(drift_rules("warning"), _why_no_drift(settings))
     else:
         moved = drift_table(reference, drift_counts(frame, classes), settings.drift)
         judged.append(check_table("drift", moved, drift_rules(settings.drift.severity)))
     return [*(check for one in judged for check in one.checks), *left_out], judged
+
+
+def _open_files(table: pd.DataFrame, root: Path, settings: Validate, links: str) -> tuple[list[Rule], list[Check]]:
+    """Open the images as ``validate.images`` says and add what they are to ``table``; the rules for that, and the
+    checks that are left out.
+    """
+    if settings.images == "off":
+        rules = [*file_rules(settings), *likeness_rules("warning")]
+        return [], not_checked(rules, "validate.images is off: no file was opened")
+    if links == "inside":
+        add_links(table, root)
+    whole, dhashes = settings.images == "full", settings.near_duplicates != "off"
+    inside = np.flatnonzero(table["path_leaves"] == 0)
+    seen = [OUTSIDE] * len(table)
+    read = see_all(table["path"].iloc[inside].tolist(), root, whole, dhashes, settings.processes)
+    for row, one in zip(inside, read, strict=True):
+        seen[row] = one
+    add_files(table, seen, whole)
+    if not dhashes:
+        return file_rules(settings), not_checked(likeness_rules("warning"), "validate.near_duplicates is off")
+    add_dhashes(table, seen)
+    return [*file_rules(settings), *likeness_rules(settings.near_duplicates)], []
+
+
+def _why_no_drift(settings: Validate) -> str:
+    if settings.drift.severity == "off":
+        return "validate.drift.severity is off"
+    if settings.reference:
+        return f"no file {settings.reference}: `capnet validate --save-reference` writes it"
+    return "validate.reference names no file"

@@ -81,18 +81,7 @@ def assign_splits(
     test_source = "published" if listed_test else test_source
     test_kept, warnings = 0, list[str]()
     if test_source == "share":
-        old, new = kept(frame, groups, split == FREE, reference)
-        test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
-        split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
-        split[old] = "test"
-        listed = {image for image, name in reference.images.items() if name == TEST}
-        absent = len(listed - position.keys())
-        if 2 * absent > len(listed) and 2 * int(new.sum()) > len(frame):
-            warnings.append(
-                f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
-                " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
-                " without the ending into the column image_id"
-            )
+        test_kept, warnings = _take_test(split, frame, labels, groups, settings, reference)
     in_list = set(listed_test)
     test = [*listed_test, *(row for row in np.flatnonzero(split == "test").tolist() if row not in in_list)]
 
@@ -123,6 +112,33 @@ def assign_splits(
     held_out_of_given = int((given_split[train[held_out]] == "train").sum())
     rows = (train[~held_out].tolist(), val.tolist(), test)
     return Assignment(*rows, source, test_source, followed, held_out_of_given, test_kept, draw, warnings)
+
+
+def _take_test(
+    split: np.ndarray,
+    frame: pd.DataFrame,
+    labels: csr_array | np.ndarray,
+    groups: np.ndarray,
+    settings: Split,
+    reference: Reference,
+) -> tuple[int, list[str]]:
+    """Mark ``test_share`` of the rows without a split as test rows, those of the reference first; how many of it there
+    are, and warnings.
+    """
+    old, new = kept(frame, groups, split == FREE, reference)
+    test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
+    split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
+    split[old] = "test"
+    listed = {image for image, name in reference.images.items() if name == TEST}
+    absent = len(listed.difference(frame["image_id"]))
+    if 2 * absent <= len(listed) or 2 * int(new.sum()) <= len(frame):
+        return test_kept, []
+    warning = (
+        f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
+        " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
+        " without the ending into the column image_id"
+    )
+    return test_kept, [warning]
 
 
 def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:
