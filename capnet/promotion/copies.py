@@ -52,25 +52,30 @@ def _complete(client: MlflowClient, made: ModelVersion, home: str) -> None:
     refresh(client, name, number)
 
 
-def refused_at_home(client: MlflowClient, version: ModelVersion) -> str:
-    """What a person must know of a copy that no champion here is there to be compared with: the gate refused it where
-    it comes from; "" if not.
+def copied_from(client: MlflowClient, version: ModelVersion) -> str:
+    """The identity of the version that this one is a copy of, "" where it is none.
 
-    A copy made by the UI's button is told by the tags of another version on it; it gets the tag that ours have, before
+    A copy made by the UI's button is known by the tags of another version on it; it gets the tag that ours have, before
     a verdict covers them.
     """
     of = version.tags.get(VERDICT_OF, "")
-    # copied by the UI's button
     if COPIED_FROM not in version.tags and of not in ("", identity(version.name, version.version)):
         client.set_model_version_tag(version.name, version.version, COPIED_FROM, of)
-        version.tags[COPIED_FROM] = of
-    home = re.fullmatch(r"(.+) version (\d+)", version.tags.get(COPIED_FROM, ""))
+        return of
+    return version.tags.get(COPIED_FROM, "")
+
+
+def refused_at_home(client: MlflowClient, original: str) -> str:
+    """What a person must know of a copy of ``original``, an identity, that no champion here is there to be compared
+    with: the gate refused the original where it is; "" if not.
+    """
+    home = re.fullmatch(r"(.+) version (\d+)", original)
     if home is None:
         return ""
-    original = version_or_none(client, home[1], home[2])
-    tags = original.tags if original else {}
-    if tags.get(VERDICT) != "red" or tags.get(VERDICT_OF) != home[0]:
+    version = version_or_none(client, home[1], home[2])
+    tags = version.tags if version else {}
+    if tags.get(VERDICT) != "red" or tags.get(VERDICT_OF) != original:
         return ""
     return "; ".join(
-        [f"{home[0]}, which it is a copy of, has a red verdict", *tags.get(VERDICT_RULES, "").splitlines()[:1]]
+        [f"{original}, which it is a copy of, has a red verdict", *tags.get(VERDICT_RULES, "").splitlines()[:1]]
     )

@@ -150,27 +150,57 @@ def gate_verdict(
         rescore: gives the champion's scores of rows it has none for (columns sha256); without it those are left out
             and a person is asked.
     """
-    measured = champion
+    measured = champion  # by its own groups
     if champion is not None:
         candidate, champion = _grouped(candidate, champion)
     candidate, notes = _tested(candidate)
-    own = np.array(candidate.test["scores"].tolist(), dtype=np.float32)
-    rules = minimum(_rows(candidate, np.ones(len(own), dtype=bool)), own, policy) if len(own) else []
+    count = len(candidate.test)
+    rules = minimum(_rows(candidate, np.ones(count, dtype=bool)), _scores(candidate.test), policy) if count else []
+    alone = Verdict(tuple(rules), tuple(notes), not count, count)
     if champion is None or measured is None:
-        last = "there is no champion to compare with" if len(own) else "no test picture is left"
-        return Verdict(tuple(rules), (*notes, last), not len(own), len(own))
-    before = labels_of(_tested(measured)[0].test)  # of rows that it had not seen by its own groups
-    if champion.names != candidate.names:
-        note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
-        uncovered = covered({}, before, measured.classes["classes"], policy)
-        same = Verdict()
-        if set(candidate.names) & set(champion.names):
-            ours, rival, again = of_shared_classes(candidate, champion, rescore)
-            same = gate_verdict(ours, rival, policy, again)
-        rules += [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
-        asks = () if uncovered else (note,)
-        return Verdict((*uncovered, *rules), (note, *notes), True, len(own), asks, same.fell)
+        last = "there is no champion to compare with" if count else "no test picture is left"
+        return replace(alone, notes=(*notes, last))
+    compare = _compare if champion.names == candidate.names else _compare_critical
+    return compare(alone, candidate, champion, measured, policy, rescore)
 
+
+def _compare_critical(
+    alone: Verdict,
+    candidate: GateScores,
+    champion: GateScores,
+    measured: GateScores,
+    policy: Policy,
+    rescore: Rescore | None,
+) -> Verdict:
+    """The verdict on a candidate ``alone`` and its critical classes that the champion knows: the others differ."""
+    note = f"{OTHER_CLASSES} ({class_changes(champion.names, candidate.names)})"
+    uncovered = covered({}, labels_of(_tested(measured)[0].test), measured.classes["classes"], policy)
+    same = Verdict()
+    if set(candidate.names) & set(champion.names):
+        ours, rival, again = of_shared_classes(candidate, champion, rescore)
+        same = gate_verdict(ours, rival, policy, again)
+    critical = [rule for rule in same.rules if rule.name.startswith(CRITICAL)]
+    asks = () if uncovered else (note,)
+    return Verdict((*uncovered, *alone.rules, *critical), (note, *alone.notes), True, alone.rows, asks, same.fell)
+
+
+def _compare(
+    alone: Verdict,
+    candidate: GateScores,
+    champion: GateScores,
+    measured: GateScores,
+    policy: Policy,
+    rescore: Rescore | None,
+) -> Verdict:
+    """The verdict on a candidate ``alone`` and on the test rows that the champion has not seen.
+
+    Args:
+        alone: without a champion.
+        candidate, champion: with the groups of both models' tables taken together.
+        measured: the champion with its own groups.
+        policy, rescore: as in ``gate_verdict``.
+    """
+    own, notes = _scores(candidate.test), list(alone.notes)
     fresh = ~_seen(candidate.test, champion)
     if not fresh.all():
         left = len(own) - int(fresh.sum())
@@ -181,11 +211,11 @@ def gate_verdict(
     if added and rescore is None:
         doubts.append(f"the champion has no scores for {added} of {int(fresh.sum())} test pictures, which are left out")
         fresh &= known
-    now = labels_of(candidate.test[fresh])
+    now, before = labels_of(candidate.test[fresh]), labels_of(_tested(measured)[0].test)
     uncovered = covered(now, before, measured.classes["classes"], policy)
     missing = fewer_critical(now, before, measured.classes["classes"], policy)
     notes[:0] = relabelled(now, before)
-    rules = [*uncovered, *missing, *fewer_units(candidate.test[fresh], measured.test, policy), *rules]
+    rules = [*uncovered, *missing, *fewer_units(candidate.test[fresh], measured.test, policy), *alone.rules]
     if not fresh.any():
         nothing = "not comparable: no test picture is left"
         return Verdict(tuple(rules), (*notes, *doubts, nothing), True, 0, () if uncovered else (nothing,))
@@ -203,6 +233,11 @@ def gate_verdict(
         doubts.append(f"classes that the champion marks as critical are not marked any more: {some(dropped)}")
     fell = largest_falls(everything, own[fresh], theirs)
     return Verdict(tuple(rules), (*notes, *doubts), bool(doubts), int(fresh.sum()), fell=fell)
+
+
+def _scores(rows: pd.DataFrame) -> np.ndarray:
+    """float32 [picture, class]."""
+    return np.array(rows["scores"].tolist(), dtype=np.float32)
 
 
 def _grouped(*models: GateScores) -> list[GateScores]:

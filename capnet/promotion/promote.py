@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from capnet.errors import ContractError, GateError, Problem
+from capnet.errors import GateError, Problem
 from capnet.promotion import history
 from capnet.promotion.champion import ALIAS, OVERRIDE, VERDICT, VERDICT_OF, identity, refusal
-from capnet.promotion.copies import COPIED_FROM, refused_at_home
-from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
 from capnet.promotion.history import Event
+from capnet.promotion.measure import MakeRescore, measure
 from capnet.promotion.page import refresh, show_verdict, verdict_tags
 from capnet.promotion.policy import Policy
-from capnet.promotion.standard import in_words, loosened, tagged, what_helps
+from capnet.promotion.standard import in_words, tagged, what_helps
 from capnet.promotion.verdict import Verdict
 from capnet.promotion.versions import (
     champion_of,
     current_number,
-    deleted_champions,
-    refuse_moved,
     require_files,
     rival_of,
     version_or_none,
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 Confirm = Callable[[Verdict], bool]
-MakeRescore = Callable[["ModelVersion"], Rescore | None]
 
 
 @dataclass(frozen=True)
@@ -50,52 +44,6 @@ class Outcome:
     now: str
     verdict: Verdict | None
     event: Event | None
-
-
-def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
-    """The gate's scores among the artifacts of the version's run; raises ContractError where they are not there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with TemporaryDirectory() as folder:
-            scores = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
-        theirs = scores.classes.get("content_hash")
-        if not theirs:
-            raise ContractError("they have no content hash, so nothing says whose they are", FOLDER)
-        if theirs != version.tags.get("content_hash"):  # two versions of one run that was given from outside
-            raise ContractError("they are those of another version of the same run", FOLDER)
-        return scores
-    except (MlflowException, OSError, ContractError) as error:
-        refuse_moved(client, version)
-        what = (
-            f"{identity(version.name, version.version)} has no scores for the gate:"
-            f" {' '.join(str(error).split())[:200]}"
-        )
-        raise ContractError(
-            what, f"run {version.run_id}, artifacts {FOLDER}/", "register that model again with this version of capnet"
-        ) from error
-
-
-def verdict_on(
-    client: MlflowClient,
-    candidate: GateScores,
-    champion: ModelVersion | None,
-    policy: Policy,
-    rescore: Rescore | None = None,
-) -> Verdict:
-    """Against ``champion``, and by a ``policy`` that asks for no less than the one it passed; a champion whose scores
-    are gone cannot be compared with, which needs a person and a reason.
-    """
-    if champion is None:
-        return gate_verdict(candidate, None, policy)
-    try:
-        theirs = scores_of(client, champion)
-    except ContractError as error:
-        verdict, why = gate_verdict(candidate, None, policy), f"not comparable: {error.problems[0].what}"
-        verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
-    else:
-        verdict = gate_verdict(candidate, theirs, policy, rescore)
-    return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
 
 
 def _check_force(force: bool, reason: str) -> None:
@@ -133,35 +81,10 @@ def promote(
         return Outcome(name, before, number, number, None, None)
     require_files(client, version)
     rival = rival_of(client, name, number)
-    rescore = make_rescore(rival) if make_rescore and rival else None
-    verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
-    if rival is None:
-        doubt, home = refused_at_home(client, version), version.tags.get(COPIED_FROM, "")
-        copied = f"a copy of {home}, and {name} has no champion to compare it with" if home else ""
-        verdict = replace(verdict, asks=tuple(filter(None, (copied, deleted_champions(client, name, number)))))
-        if doubt:
-            verdict = replace(verdict, notes=(*verdict.notes, doubt), doubtful=True)
+    verdict = measure(client, version, rival, policy, make_rescore)
     show_verdict(client, version, verdict_tags(version, rival, verdict, policy))
-    where = identity(name, number)
-    if verdict.colour == "red" and not force:
-        problems = [Problem(str(rule), where, what_helps(rule, verdict.fell)) for rule in verdict.broken]
-        last = Problem(
-            "the promotion gate refuses this version",
-            where,
-            "`--force --reason ...` promotes it all the same, on the record",
-        )
-        raise GateError(problems=[*problems, last])
-    open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
-    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
-    undecided = [Problem(text) for text in reasons]
-    if verdict.needs_reason and not reason.strip():
-        few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
-        worse = "this version is probably worse than what is allowed" if verdict.likely else ""
-        why = " and ".join(filter(None, (worse, few))) or "nothing compares this version with a champion"
-        raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
-    if verdict.colour == "inconclusive" and not force and not confirm(verdict):
-        todo = "look at both reports, then confirm with --yes, or measure on more test pictures"
-        raise GateError(problems=[*undecided, Problem("the gate cannot decide and nobody confirmed", where, todo)])
+    if not force:
+        _require_consent(verdict, identity(name, number), reason, confirm)
     since = history.now()
     if current_number(client, name) != before:  # someone was faster: what was measured is no longer today's champion
         return promote(client, client.get_model_version(name, number), policy, confirm, force, reason, make_rescore)
@@ -173,6 +96,27 @@ def promote(
     elif OVERRIDE in version.tags:
         client.delete_model_version_tag(name, number, OVERRIDE)  # its reason was for another verdict
     return _move(client, event, name, verdict, since)
+
+
+def _require_consent(verdict: Verdict, where: str, reason: str, confirm: Confirm) -> None:
+    """Raise GateError where the gate refuses, where a ``reason`` is needed and missing, or where it cannot decide and
+    nobody confirms.
+    """
+    if verdict.colour == "red":
+        problems = [Problem(str(rule), where, what_helps(rule, verdict.fell)) for rule in verdict.broken]
+        todo = "`--force --reason ...` promotes it all the same, on the record"
+        raise GateError(problems=[*problems, Problem("the promotion gate refuses this version", where, todo)])
+    open_rules = [str(rule) for rule in verdict.rules if rule.outcome != "pass"]
+    reasons = dict.fromkeys((*verdict.causes, *open_rules, *verdict.asks, *verdict.notes))  # what explains them first
+    undecided = [Problem(text) for text in reasons]
+    if verdict.needs_reason and not reason.strip():
+        few = "too few of the champion's test pictures are compared" if verdict.uncovered else ""
+        worse = "this version is probably worse than what is allowed" if verdict.likely else ""
+        why = " and ".join(filter(None, (worse, few))) or "nothing compares this version with a champion"
+        raise GateError(problems=[*undecided, Problem(f"{why}, which needs --reason", where, verdict.advice)])
+    if verdict.colour == "inconclusive" and not confirm(verdict):
+        todo = "look at both reports, then confirm with --yes, or measure on more test pictures"
+        raise GateError(problems=[*undecided, Problem("the gate cannot decide and nobody confirmed", where, todo)])
 
 
 def _move(client: MlflowClient, event: Event, name: str, verdict: Verdict | None, since: str) -> Outcome:

@@ -14,9 +14,10 @@ from capnet.contracts import SCHEMA, read_json
 from capnet.errors import ContractError
 from capnet.progress import Advance, bar
 from capnet.promotion.champion import FILES, FORM, PACKED, PROVENANCE, REFERENCED, VERDICT, identity
+from capnet.promotion.measure import verdict_on
 from capnet.promotion.page import show_verdict, verdict_tags
 from capnet.promotion.policy import Policy, read_policy
-from capnet.promotion.promote import follow, verdict_on
+from capnet.promotion.promote import follow
 from capnet.promotion.versions import has_files, rival_of, same_content
 from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model

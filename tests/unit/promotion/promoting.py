@@ -7,7 +7,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 from unit.promotion.worse_tables import BAD
 
-from capnet.promotion import history
+from capnet.promotion import history, measure
 from capnet.promotion import promote as promotion
 from capnet.promotion.gate import GateScores, write_gate
 from capnet.promotion.policy import Policy
@@ -42,7 +42,7 @@ def click(client: MlflowClient, number: str, name: str = "capnet") -> None:
 
 def champion_scores(client: MlflowClient) -> GateScores:
     """Those of version 1."""
-    return promotion.scores_of(client, client.get_model_version("capnet", "1"))
+    return measure.scores_of(client, client.get_model_version("capnet", "1"))
 
 
 def submit(client: MlflowClient, scores: GateScores, folder: Path, content_hash: str | None = BAD) -> str:

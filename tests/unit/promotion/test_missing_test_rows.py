@@ -11,7 +11,7 @@ from unit.promotion.made_world import POLICY
 from unit.stores import Make
 
 from capnet.errors import GateError
-from capnet.promotion import history, versions
+from capnet.promotion import history, measure, versions
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import resolve
 from capnet.promotion.gate import GateScores
@@ -27,7 +27,7 @@ def shrunken(client: MlflowClient, make_outputs: Make, tmp_path: Path, monkeypat
     """Version 1 is champion; version 3 was tested on half of its pictures."""
     promote(client, "1")
     third = client.get_model_version("capnet", "3")
-    known = promotion.scores_of
+    known = measure.scores_of
 
     def half(asked: MlflowClient, version: object) -> GateScores:
         found = known(asked, version)  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def shrunken(client: MlflowClient, make_outputs: Make, tmp_path: Path, monkeypat
             else found
         )
 
-    monkeypatch.setattr(promotion, "scores_of", half)
+    monkeypatch.setattr(measure, "scores_of", half)
     return client
 
 

@@ -16,7 +16,7 @@ from unit.promotion.worse_tables import BAD
 
 from capnet.config import Register
 from capnet.errors import ConfigError, ContractError, GateError
-from capnet.promotion import history, page
+from capnet.promotion import history, measure, page
 from capnet.promotion import promote as promotion
 from capnet.promotion.champion import check_files, resolve
 from capnet.promotion.policy import Minimum
@@ -147,7 +147,7 @@ def test_a_good_version_that_was_clicked_is_followed(client: MlflowClient) -> No
     third = client.get_model_version("capnet", "3")
     against = client.get_model_version("capnet", "1")
     # as if it had been registered now
-    verdict = promotion.verdict_on(client, promotion.scores_of(client, third), against, POLICY)
+    verdict = measure.verdict_on(client, measure.scores_of(client, third), against, POLICY)
     page.show_verdict(client, third, page.verdict_tags(third, against, verdict, POLICY))
     client.set_registered_model_alias("capnet", "champion", "3")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"

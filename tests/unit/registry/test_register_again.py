@@ -19,7 +19,7 @@ from unit.stores import GOOD, WORSE_TAIL, Make
 
 from capnet.config import Register
 from capnet.errors import ContractError
-from capnet.promotion.promote import scores_of
+from capnet.promotion.measure import scores_of
 from capnet.registry.candidate import read_candidate
 from capnet.registry.register import find_version, register_version
 from capnet.serving.engine import fetch_version

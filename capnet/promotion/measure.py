@@ -1,0 +1,90 @@
+"""The gate's verdict on a version in a store: its scores and the champion's, from the artifacts of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from capnet.errors import ContractError
+from capnet.promotion.champion import identity
+from capnet.promotion.copies import copied_from, refused_at_home
+from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, read_gate
+from capnet.promotion.policy import Policy
+from capnet.promotion.standard import loosened
+from capnet.promotion.verdict import Verdict
+from capnet.promotion.versions import deleted_champions, refuse_moved
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+MakeRescore = Callable[["ModelVersion"], Rescore | None]
+
+
+def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
+    """The gate's scores among the artifacts of the version's run; raises ContractError where they are not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with TemporaryDirectory() as folder:
+            scores = read_gate(Path(client.download_artifacts(str(version.run_id), FOLDER, folder)))
+        theirs = scores.classes.get("content_hash")
+        if not theirs:
+            raise ContractError("they have no content hash, so nothing says whose they are", FOLDER)
+        if theirs != version.tags.get("content_hash"):  # two versions of one run that was given from outside
+            raise ContractError("they are those of another version of the same run", FOLDER)
+        return scores
+    except (MlflowException, OSError, ContractError) as error:
+        refuse_moved(client, version)
+        what = (
+            f"{identity(version.name, version.version)} has no scores for the gate:"
+            f" {' '.join(str(error).split())[:200]}"
+        )
+        raise ContractError(
+            what, f"run {version.run_id}, artifacts {FOLDER}/", "register that model again with this version of capnet"
+        ) from error
+
+
+def verdict_on(
+    client: MlflowClient,
+    candidate: GateScores,
+    champion: ModelVersion | None,
+    policy: Policy,
+    rescore: Rescore | None = None,
+) -> Verdict:
+    """Against ``champion``, and by a ``policy`` that asks for no less than the one it passed; a champion whose scores
+    are gone cannot be compared with, which needs a person and a reason.
+    """
+    if champion is None:
+        return gate_verdict(candidate, None, policy)
+    try:
+        theirs = scores_of(client, champion)
+    except ContractError as error:
+        verdict, why = gate_verdict(candidate, None, policy), f"not comparable: {error.problems[0].what}"
+        verdict = replace(verdict, notes=(), asks=(why,), doubtful=True)
+    else:
+        verdict = gate_verdict(candidate, theirs, policy, rescore)
+    return replace(verdict, rules=(*loosened(policy, champion.tags), *verdict.rules))
+
+
+def measure(
+    client: MlflowClient,
+    version: ModelVersion,
+    rival: ModelVersion | None,
+    policy: Policy,
+    make_rescore: MakeRescore | None,
+) -> Verdict:
+    """The gate's verdict on ``version``; without a ``rival`` also what speaks against a first champion."""
+    rescore = make_rescore(rival) if make_rescore and rival else None
+    verdict = verdict_on(client, scores_of(client, version), rival, policy, rescore)
+    if rival is not None:
+        return verdict
+    name, original = version.name, copied_from(client, version)
+    copied = f"a copy of {original}, and {name} has no champion to compare it with" if original else ""
+    asks = tuple(filter(None, (copied, deleted_champions(client, name, str(version.version)))))
+    doubt = refused_at_home(client, original)
+    notes = (*verdict.notes, doubt) if doubt else verdict.notes
+    return replace(verdict, asks=asks, notes=notes, doubtful=verdict.doubtful or bool(doubt))
