@@ -24,7 +24,7 @@ DRY = (
     "train.prompt.length=4",
     "evaluate.bootstrap=100",
 )
-COPIES = "pictures_on_one_side"  # the data check that published lists may fail
+COPIES = "pictures_in_one_split"  # the data check that published lists may fail
 WORDS = "DRY RUN, figures mean nothing"
 
 

@@ -94,7 +94,7 @@ def stages(root: Path, params: Params, first: str = "ingest") -> dict[str, dict]
 def test_a_camera_trap_split_passes_and_no_burst_is_torn(traps: Path) -> None:
     checks = stages(traps, parse(SETTINGS))
     assert [name for name, check in checks.items() if not check["success"]] == []
-    assert checks["sequences_on_one_side"]["rows"] == SITES * BURSTS * FRAMES
+    assert checks["sequences_in_one_split"]["rows"] == SITES * BURSTS * FRAMES
     frame = read_split(traps / "split/split.parquet")
     assert frame.groupby("group")["split"].nunique().max() == 1
     assert frame["split"].nunique() > 1
@@ -110,18 +110,18 @@ def test_a_torn_burst_is_found_by_sequence_by_site_and_by_its_looks(traps: Path)
     frame.loc[torn, "split"] = "test" if frame.loc[torn, "split"] == "train" else "train"
     write_split(path, frame)
     checks = stages(traps, params, first="validate")
-    assert {row["path"] for row in checks["sequences_on_one_side"]["offending"]} == {
+    assert {row["path"] for row in checks["sequences_in_one_split"]["offending"]} == {
         f"site 08/IMG_008{n}.JPG" for n in range(3)
     }
-    assert {row["value"] for row in checks["groups_on_one_side"]["offending"]} == {"site 08"}
-    assert {checks[name]["severity"] for name in ("sequences_on_one_side", "groups_on_one_side")} == {"critical"}
+    assert {row["value"] for row in checks["groups_in_one_split"]["offending"]} == {"site 08"}
+    assert {checks[name]["severity"] for name in ("sequences_in_one_split", "groups_in_one_split")} == {"critical"}
     # the data may not know its sequences and sites: then the pictures themselves tell
     write_split(path, frame.drop(columns="sequence").assign(group=None))
     blind = stages(traps, params, first="validate")
-    assert blind["groups_on_one_side"]["success"]
+    assert blind["groups_in_one_split"]["success"]
     alike = {
         row["path"]
-        for name in ("near_duplicates_on_one_side", "bursts_on_one_side")
+        for name in ("near_duplicates_in_one_split", "bursts_in_one_split")
         for row in blind[name]["offending"]
     }
     assert alike == {f"site 08/IMG_008{n}.JPG" for n in range(3)}
@@ -154,7 +154,7 @@ def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) 
     )
     assert [name for name, check in checks.items() if not check["success"] and check["severity"] == "critical"] == []
     # one picture, turned, in CMYK and as it is: they are told to be the same where they lie on two sides
-    assert {row["path"] for row in checks["near_duplicates_on_one_side"]["offending"]} <= {
+    assert {row["path"] for row in checks["near_duplicates_in_one_split"]["offending"]} <= {
         "turned.jpg",
         "cmyk.jpg",
         "Füchse im Schnee 狐.png",

@@ -79,7 +79,7 @@ def test_three_tampered_pictures_are_named_and_no_other(photos: Workplace) -> No
     }
     assert found == {
         "labels_in_classes": {train[40]["path"]},
-        "pictures_on_one_side": {train[5]["path"], twin},
+        "pictures_in_one_split": {train[5]["path"], twin},
         "pictures_present": {train[90]["path"]},
     }
     for name in (train[40]["path"], train[5]["path"], twin, train[90]["path"]):

@@ -16,7 +16,7 @@ from capnet.data.checks.rules import Check, Rule, class_rules, file_rules, liken
 from capnet.data.checks.tables import add_dhashes, add_files, add_links, class_table, image_table
 
 # columns that may be empty
-UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_on_one_side": "sha256"}
+UNMEASURED = {"width_in_limits": "width", "height_in_limits": "height", "pictures_in_one_split": "sha256"}
 
 
 def check_split(

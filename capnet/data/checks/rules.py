@@ -137,7 +137,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             maximum=0,
         ),
         Rule(
-            "pictures_on_one_side",
+            "pictures_in_one_split",
             "sides_of_picture",
             "no picture (by the sha256 of its bytes) is in two splits",
             "the same picture is in two splits",
@@ -146,7 +146,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             maximum=1,
         ),
         Rule(
-            "groups_on_one_side",
+            "groups_in_one_split",
             "sides_of_group",
             "no group (patient, camera site, account) is in two splits",
             "a group is in two splits",
@@ -155,7 +155,7 @@ def table_rules(n_classes: int, settings: Validate) -> list[Rule]:
             maximum=1,
         ),
         Rule(
-            "sequences_on_one_side",
+            "sequences_in_one_split",
             "sides_of_sequence",
             "no sequence (frames that a camera took in one go) is in two splits",
             "a sequence of frames is in two splits",
@@ -208,7 +208,7 @@ def likeness_rules(severity: str) -> list[Rule]:
     )
     return [
         Rule(
-            "near_duplicates_on_one_side",
+            "near_duplicates_in_one_split",
             "look_alikes",
             "no copy of a picture, saved again or scaled, is in another split",
             "pictures that look the same are in two splits",
@@ -219,7 +219,7 @@ def likeness_rules(severity: str) -> list[Rule]:
             linked=True,
         ),
         Rule(
-            "bursts_on_one_side",
+            "bursts_in_one_split",
             "burst_frames",
             "no frame of a burst (files next to each other that show nearly the same) is in another split",
             "frames of a burst are in two splits",

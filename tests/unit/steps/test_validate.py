@@ -164,7 +164,7 @@ def test_near_duplicates_are_as_severe_as_the_setting(inputs: dict[str, Path], t
         image.resize((64, 64), Image.Resampling.BICUBIC).save(inputs["data"] / "images/3.png", compress_level=1)
     run("validate", Params(validate=Validate(near_duplicates="warning")), inputs, {"validation": tmp_path / "warned"})
     assert [
-        c["observed"] for c in read(tmp_path / "warned")["checks"] if c["name"] == "near_duplicates_on_one_side"
+        c["observed"] for c in read(tmp_path / "warned")["checks"] if c["name"] == "near_duplicates_in_one_split"
     ] == [2]
     with pytest.raises(GateError, match="look the same"):
         run(

@@ -58,7 +58,7 @@ def check_split(frame: pd.DataFrame, classes: Classes, root: Path, settings: Val
 
 
 USUALLY_LEFT_OUT = {
-    "sequences_on_one_side": "the data names no sequences",
+    "sequences_in_one_split": "the data names no sequences",
     "no_drift": "no file reference/validation.json: `capnet validate --save-reference` writes it",
 }
 

@@ -47,8 +47,8 @@ def set_cell(column: str, row: int, value: object) -> Callable[[pd.DataFrame], N
         (set_cell("path", 8, "images/../../x.png"), "paths_inside_data", {8}),
         (set_cell("width", 2, 15), "width_in_limits", {2}),
         (set_cell("height", 2, 20001), "height_in_limits", {2}),
-        (set_cell("sha256", 7, f"{6:064x}"), "pictures_on_one_side", {6, 7}),
-        (set_cell("group", 7, "gtrain1"), "groups_on_one_side", {6, 7}),
+        (set_cell("sha256", 7, f"{6:064x}"), "pictures_in_one_split", {6, 7}),
+        (set_cell("group", 7, "gtrain1"), "groups_in_one_split", {6, 7}),
     ],
 )
 def test_one_fault_fails_one_check_and_names_its_rows(
@@ -64,7 +64,7 @@ def test_one_fault_fails_one_check_and_names_its_rows(
     assert set(found) - {name} <= {"enough_positives", *(["pictures_unchanged"] if "limits" in name else [])}
 
 
-def test_copies_on_one_side_are_fine(frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_copies_in_one_split_are_fine(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[6, "sha256"] = frame.loc[3, "sha256"]
     frame.loc[[6, 3], "group"] = "together"
     assert failed(check_split(frame, CLASSES, tmp_path, SETTINGS)) == {}
@@ -88,9 +88,9 @@ def test_blank_pictures_and_a_side_without_rows_are_fine(frame: pd.DataFrame, tm
 def test_a_sequence_across_sides_fails(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["sequence"] = [None, "s1", "s2", "s1", "s3", "s4", None, "s5", None]
     found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert list(found) == ["sequences_on_one_side"]
-    assert found["sequences_on_one_side"].severity == "critical"
-    assert [(row["image_id"], row["value"]) for row in found["sequences_on_one_side"].offending] == [
+    assert list(found) == ["sequences_in_one_split"]
+    assert found["sequences_in_one_split"].severity == "critical"
+    assert [(row["image_id"], row["value"]) for row in found["sequences_in_one_split"].offending] == [
         ("p1", "s1"),
         ("p3", "s1"),
     ]
@@ -105,14 +105,14 @@ def test_what_was_not_measured_is_not_checked(frame: pd.DataFrame, tmp_path: Pat
         **USUALLY_LEFT_OUT,
         **dict.fromkeys(("width_in_limits",), "the table has no width: no picture was opened"),
         **dict.fromkeys(("height_in_limits",), "the table has no height: no picture was opened"),
-        "pictures_on_one_side": "the table has no sha256: no picture was opened",
+        "pictures_in_one_split": "the table has no sha256: no picture was opened",
         **dict.fromkeys(
             (
                 "pictures_present",
                 "pictures_decode",
                 "pictures_unchanged",
-                "near_duplicates_on_one_side",
-                "bursts_on_one_side",
+                "near_duplicates_in_one_split",
+                "bursts_in_one_split",
             ),
             "validate.images is off: no file was opened",
         ),

@@ -38,12 +38,12 @@ def test_a_picture_saved_again_smaller_is_a_near_duplicate(frame: pd.DataFrame, 
         assert found == {}
         assert not_checked(checks) == {
             **USUALLY_LEFT_OUT,
-            "near_duplicates_on_one_side": "validate.near_duplicates is off",
-            "bursts_on_one_side": "validate.near_duplicates is off",
+            "near_duplicates_in_one_split": "validate.near_duplicates is off",
+            "bursts_in_one_split": "validate.near_duplicates is off",
         }
     else:
-        assert list(found) == ["near_duplicates_on_one_side"]
-        check = found["near_duplicates_on_one_side"]
+        assert list(found) == ["near_duplicates_in_one_split"]
+        check = found["near_duplicates_in_one_split"]
         assert check.severity == severity
         assert {row["image_id"]: row["value"] for row in check.offending} == {
             "p0": "images/8.png",
