@@ -25,7 +25,7 @@ from capnet.model.losses import multilabel_loss
 from capnet.model.towers import Towers
 from capnet.progress import bar
 from capnet.runtime import Machine
-from capnet.training.checkpoint import Checkpoint, lock
+from capnet.training.checkpoint import Checkpoint, Progress, lock
 from capnet.training.class_steps import ClassSteps
 from capnet.training.distributed import SINGLE_PROCESS, ProcessGroup
 from capnet.training.images import REDUCED, CachedFeatures, DecodedImages, TrainingImages
@@ -165,14 +165,8 @@ class Trainer:
                         checkpoint.save_if_due(progress)
                     advance(note=f"epoch {epoch} loss {progress.losses[-1]:.4f}" if progress.losses else "")
                 progress.losses += losses.fetch(epoch)
-                row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
-                if validate is not None and (epoch % settings.validate_every == 0 or epoch == last):
-                    row |= group.broadcast(validate(model) if group.is_main_process else {})
-                    if settings.select == "val_map" and row["val_mAP"] > progress.best_value:
-                        progress.best_value, progress.best_epoch = row["val_mAP"], epoch
-                        progress.best = model.trained_tensors()
-                progress.history.append(row)
-                progress.epoch, progress.losses = epoch, []
+                measures = epoch % settings.validate_every == 0 or epoch == last
+                row = self._end_epoch(model, progress, epoch, validate if measures else None)
                 if log is not None and group.is_main_process:
                     log(_logged(row, optimiser), epoch)
                 checkpoint.save_if_due(progress)
@@ -181,6 +175,18 @@ class Trainer:
             model.load_trained(progress.best, str(path))
             return Fit(progress.best, progress.history, progress.best_epoch)
         return Fit(model.trained_tensors(), progress.history, last)
+
+    def _end_epoch(self, model: CapNet, progress: Progress, epoch: int, validate: Validate | None) -> dict[str, float]:
+        """Add the epoch to the history, and keep the model where it is the best so far; returns the epoch's row."""
+        row = {"epoch": float(epoch), "step": float(progress.step), "loss": float(np.mean(progress.losses))}
+        if validate is not None:
+            row |= self.process_group.broadcast(validate(model) if self.process_group.is_main_process else {})
+            if self.params.train.select == "val_map" and row["val_mAP"] > progress.best_value:
+                progress.best_value, progress.best_epoch = row["val_mAP"], epoch
+                progress.best = model.trained_tensors()
+        progress.history.append(row)
+        progress.epoch, progress.losses = epoch, []
+        return row
 
     def _images(self, model: CapNet, rows: pd.DataFrame, views: Features | None) -> TrainingImages:
         runtime, machine = self.params.runtime, self.machine
