@@ -16,7 +16,7 @@ def largest_falls(rows: Rows, candidate: Floats, champion: Floats) -> tuple[str,
 
     Args:
         rows: test rows that both have scores for.
-        candidate, champion: scores [picture, class].
+        candidate, champion: scores [image, class].
     """
     theirs, ours = (100 * average_precision(rows.labels, scores, rows.known) for scores in (champion, candidate))
     positives = (rows.labels & rows.known).sum(axis=0)

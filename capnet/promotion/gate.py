@@ -236,7 +236,7 @@ def _compare(
 
 
 def _scores(rows: pd.DataFrame) -> np.ndarray:
-    """float32 [picture, class]."""
+    """float32 [image, class]."""
     return np.array(rows["scores"].tolist(), dtype=np.float32)
 
 
@@ -276,7 +276,7 @@ def _asked(candidate: GateScores, champion: GateScores, chosen: np.ndarray) -> R
 
 
 def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore | None) -> np.ndarray:
-    """float32 [picture, class] in the order of ``rows``; asks ``rescore`` for those that have none."""
+    """float32 [image, class] in the order of ``rows``; asks ``rescore`` for those that have none."""
     known = dict(zip(champion.test["sha256"], champion.test["scores"], strict=True))
     missing = rows[~rows["sha256"].isin(known.keys())]
     if len(missing) and rescore is not None:

@@ -112,7 +112,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rows:
-    """Test rows that both have scores for: labels and known bool [picture, class], units [picture] drawn together, by
+    """Test rows that both have scores for: labels and known bool [image, class], units [image] drawn together, by
     class bucket and critical.
     """
 
@@ -149,7 +149,7 @@ def coverage(name: str, compared: int, tested: int, what: str, policy: Policy) -
 
 
 def minimum(rows: Rows, scores: Floats, policy: Policy) -> list[Rule]:
-    """The rule on the candidate alone, by its ``scores`` [picture, class]; none where nothing is asked for."""
+    """The rule on the candidate alone, by its ``scores`` [image, class]; none where nothing is asked for."""
     required = policy.minimum.mAP
     if required <= 0:
         return []
@@ -166,7 +166,7 @@ def non_inferiority(rows: Rows, candidate: Floats, champion: Floats, policy: Pol
     """mAP, the mean of the tail (and of the champion's, where it had another) and every critical class, each as a
     paired test on the same draws of pictures (or groups).
 
-    Scores are [picture, class]; ``times``: how often one verdict asks these rules, of different pictures. A critical
+    Scores are [image, class]; ``times``: how often one verdict asks these rules, of different pictures. A critical
     class, and a mean over all its classes, needs MIN_POSITIVES labels to pass or fail: below, the interval is too
     narrow to be believed, so the rule is inconclusive. So is every rule where all pictures are of one group. Only a
     model with the very scores of the other is as good beyond that, whatever chance picks.
@@ -232,9 +232,9 @@ class Evidence:
     @classmethod
     def of(cls, rows: Rows, mask: Bools, questions: int, same: bool = False) -> Evidence:
         """Of the classes in ``mask``, bool [class]."""
-        picture, label = np.nonzero((rows.labels & rows.known)[:, np.asarray(mask)])
+        image, label = np.nonzero((rows.labels & rows.known)[:, np.asarray(mask)])
         together = len(np.unique(rows.units))
-        positives = len(np.unique(rows.units[picture] * np.int64(rows.labels.shape[1]) + label))
+        positives = len(np.unique(rows.units[image] * np.int64(rows.labels.shape[1]) + label))
         return cls(len(label), positives, together, together < len(rows.units), questions, same)
 
     def beyond_doubt(self, difference: float, spread: float, margin: float) -> bool:
