@@ -138,7 +138,7 @@ def test_the_verdict_is_printed_once_whoever_answers(
     promote: Promote, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     doubt = Verdict(notes=("a \x1b[2Jdoubt",), doubtful=True, rows=400)
-    monkeypatch.setattr("capnet.promotion.promote.gate_verdict", lambda *_: doubt)
+    monkeypatch.setattr("capnet.promotion.measure.gate_verdict", lambda *_: doubt)
     monkeypatch.setattr("capnet.commands.promote.click.confirm", lambda *_, **__: True)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     assert promote("--version", "1", *arguments) == (
