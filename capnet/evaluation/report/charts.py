@@ -192,7 +192,7 @@ def nice_axis(values: Iterable[float], title: str, *, from_zero: bool = False, w
 def chart(
     x: Axis,
     y: Axis,
-    series: Iterable[Series],
+    series: Sequence[Series],
     label: str,
     *,
     diagonal: bool = False,
@@ -207,7 +207,7 @@ def chart(
         label: for screen readers.
         diagonal: draw y = x.
         vertical: x of a vertical line; NaN for none.
-        note: written beside that line.
+        note: written beside that line, at its end away from the series.
     """
     wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
@@ -236,7 +236,11 @@ def chart(
         across, _ = pixel(vertical, y.low)
         anchor, shift = ("end", -5) if x.share(vertical) > 0.6 else ("start", 5)
         parts.append(tag("line", class_="kept", x1=across, x2=across, y1=TOP, y2=bottom))
-        parts.append(tag("text", note, class_="tick", x=across + shift, y=TOP + 10, text_anchor=anchor))
+        crossed = [
+            y.share(b) for one in series for a, b in zip(one.x, one.y, strict=True) if a == vertical and finite(b)
+        ]
+        up = bottom - 6 if sum(crossed) > len(crossed) / 2 else TOP + 10
+        parts.append(tag("text", note, class_="tick", x=across + shift, y=up, text_anchor=anchor))
     for one in series:
         points = [(*pixel(a, b), index) for index, (a, b) in enumerate(zip(one.x, one.y, strict=True)) if finite(a, b)]
         if one.kind == "line" and points:

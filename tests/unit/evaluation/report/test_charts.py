@@ -84,6 +84,16 @@ def test_points_lie_where_their_numbers_say() -> None:
     assert points[1][1] == pytest.approx(bottom + (top - bottom) / 4, abs=0.06)
 
 
+@pytest.mark.parametrize(("values", "is_above"), [([0.9, 0.95], False), ([0.9, 0.1], True), ([0.9, NAN], True)])
+def test_a_note_stays_clear_of_the_lines_it_stands_between(values: list[float], is_above: bool) -> None:
+    lines = [Series([0.0, 0.5], values, "ink")]
+    svg = parse(chart(share_axis("x"), share_axis("y"), lines, "a line", vertical=0.5, note="kept"))
+    note = next(element for element in svg.iter("text") if element.text == "kept")
+    line = next(element for element in svg.iter("line") if element.get("class") == "kept")
+    middle = (float(line.get("y1") or "nan") + float(line.get("y2") or "nan")) / 2
+    assert (float(note.get("y") or "nan") < middle) is is_above
+
+
 def test_values_outside_an_axis_stay_inside_the_frame() -> None:
     axis = Axis(0.0, 1.0, (0.0, 1.0), "x")
     assert (axis.share(-5), axis.share(0.25), axis.share(9)) == (0.0, 0.25, 1.0)
