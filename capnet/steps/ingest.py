@@ -65,7 +65,7 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         problems.append(Problem("no image is listed", str(folder), "write a row for each image"))
     rows, faults = _images(root, annotations, settings, outside)
     lists = {name: _id_list(folder, name, rows, settings, problems) for name in LISTS}
-    problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, settings)
+    problems += _too_bad(folder, root, rows, faults, {image for ids in lists.values() for image in ids}, params)
     if problems:
         raise DataError(problems=problems)
     manifest = outputs["manifest"]
@@ -162,40 +162,49 @@ def _leads_out(path: str, where: str) -> Problem:
 
 
 def _too_bad(
-    folder: DataFolder, root: Path, rows: pd.DataFrame, faults: list[Fault], listed: set[str], settings: Ingest
+    folder: DataFolder, root: Path, rows: pd.DataFrame, faults: Sequence[Fault], listed: set[str], params: Params
 ) -> list[Problem]:
     """The faults that end the ingest: all, where more are bad than ``ingest.bad_images`` allows or no image is good;
     else those of images that a published list names.
     """
-    if not faults:
-        return []
-    few = len(faults) <= settings.bad_images * len(rows)
-    count, more = f"{len(faults)} of {len(rows)} are bad", list[Problem]()
-    if not few:
-        row, fault, first = faults[0]
-        beyond = f"{count}: beyond ingest.bad_images = {settings.bad_images:g} none is left out"
-        faults = [(row, fault, replace(first, todo=f"{first.todo} ({beyond})")), *faults[1:]]
-    elif len(faults) == len(rows):
+    settings, count = params.ingest, f"{len(faults)} of {len(rows)} are bad"
+    too_many = len(faults) > settings.bad_images * len(rows)
+    problems: list[Problem] = []
+    if faults and len(faults) == len(rows) and not too_many:
         todo = "replace the files by good copies, or correct the paths"
-        more, few = [Problem(f"no image can be used: {count}", str(folder), todo)], False
+        problems.append(Problem(f"no image can be used: {count}", str(folder), todo))
     ids = rows["image_id"].tolist()
-    return more + _by_folder(root, rows, [item for item in faults if not few or ids[item[0]] in listed])
+    ending = faults if too_many or problems else [item for item in faults if ids[item[0]] in listed]
+    section = dict(settings).get(params.data.format, ())
+    folders = [f"ingest.{params.data.format}.{name}" for name, _ in section if name.endswith("images")]
+    named = _by_folder(root, rows, ending, " or ".join(folders))
+    if too_many:
+        more = f"{count}: more than ingest.bad_images = {settings.bad_images:g}; a higher share leaves them out"
+        named[0] = replace(named[0], todo=f"{named[0].todo} ({more})")
+    return problems + named
 
 
-def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault]) -> list[Problem]:
-    """The faults, those of all images in a folder that is not there as one."""
+def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting: str) -> list[Problem]:
+    """The faults: as one those of all images in a folder that is not there, and those that ``setting`` would find."""
     groups: dict[object, list[tuple[str, Problem]]] = {}
     is_there: dict[PurePosixPath, bool] = {}
     paths = rows["path"].tolist()
+    missing = [paths[row] for row, fault, _ in faults if fault == "missing"] if setting else []
+    below = _below(root, missing[0]) if missing else None
     for row, fault, problem in faults:
         folder = PurePosixPath(paths[row]).parent
         if folder not in is_there:
             is_there[folder] = (root / folder).is_dir()
         is_gone = fault == "missing" and not is_there[folder]
-        groups.setdefault(folder if is_gone else row, []).append((paths[row], problem))
+        is_below = is_gone and below and (below / paths[row]).is_file()
+        groups.setdefault(below if is_below else folder if is_gone else row, []).append((paths[row], problem))
     problems = []
     for folder_or_row, ((path, problem), *others) in groups.items():
-        if others:
+        if below and folder_or_row == below:
+            what = f"{1 + len(others)} images are missing, but are in the folder {below.name!r}"
+            todo = f"set {setting}, so that paths begin with {below.name}/"
+            problem = replace(problem, what=what, todo=todo)
+        elif others:
             todo = problem.todo or _advice(root, path, "missing")
             what = f"{1 + len(others)} images in {str(folder_or_row)!r} are missing"
             problem = replace(problem, what=what, todo=todo)
@@ -231,14 +240,18 @@ def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest
     return ids
 
 
+def _below(root: Path, path: str) -> Path | None:
+    """The first folder of the data folder that has the path in it."""
+    return next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / path).is_file()), None)
+
+
 def _advice(root: Path, path: str, fault: str) -> str:
     if fault != "missing":
         if path.lower().endswith((".heic", ".heif")):
             return "convert it to JPEG or PNG, which other programs read as well, and correct the path"
         return "replace the file by a good copy, or remove its row"
     listed = PurePosixPath(path)
-    below = next((entry for entry in sorted(root.iterdir()) if entry.is_dir() and (entry / listed).is_file()), None)
-    if below:
+    if below := _below(root, path):
         return f"paths are relative to the data folder: write {below.name}/{path}"
     if len(listed.parts) > 1 and (root / PurePosixPath(*listed.parts[1:])).is_file():
         return f"paths are relative to the data folder: write {PurePosixPath(*listed.parts[1:])}"

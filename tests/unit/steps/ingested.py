@@ -28,8 +28,8 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-def ingest(data: Path, out: Path, links: str = "inside", **settings: Any) -> dict[str, float]:
-    params = Params(data=Data.model_validate({"links": links}), ingest=Ingest.model_validate(settings))
+def ingest(data: Path, out: Path, links: str = "inside", kind: str = "csv", **settings: Any) -> dict[str, float]:
+    params = Params(data=Data.model_validate({"links": links, "format": kind}), ingest=Ingest.model_validate(settings))
     return run("ingest", params, {"data": data}, {"manifest": out})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from pathlib import Path
 
@@ -105,10 +106,10 @@ def test_one_bad_picture_does_not_end_an_ingest_of_thousands(
 def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tmp_path: Path) -> None:
     texts = refused(thousands, tmp_path / "manifest", bad_images=0.0)
     assert len(texts) == 4
-    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0 none is left out)" in texts[0]
+    assert "(4 of 3000 are bad: more than ingest.bad_images = 0; a higher share leaves them out)" in texts[0]
     texts = refused(thousands, tmp_path / "manifest", bad_images=3 / 3000)
     assert len(texts) == 4
-    assert "(4 of 3000 are bad: beyond ingest.bad_images = 0.001 none is left out)" in texts[0]
+    assert "(4 of 3000 are bad: more than ingest.bad_images = 0.001; a higher share leaves them out)" in texts[0]
     ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
@@ -121,6 +122,26 @@ def test_images_of_a_folder_that_is_not_there_are_one_mistake(data: Path, tmp_pa
     assert "the data folder has no folder 'camera 1'" in folder
     assert "61 of 64 are bad" in folder
     assert "image 'images/z.jpg': missing" in image
+
+
+@pytest.mark.parametrize(("file", "kind"), [("annotations.json", "camera_traps"), ("mine.json", "coco")])
+def test_images_below_a_folder_that_a_setting_names_are_one_mistake(
+    data: Path, tmp_path: Path, file: str, kind: str
+) -> None:
+    names = [f"camera {number}/{number}.png" for number in range(4)]
+    for name in names:
+        picture(data / "photos" / name)
+    images = [{"id": number, "file_name": name} for number, name in enumerate([*names, "camera 0/gone.png"])]
+    seen = [{"id": n, "image_id": n, "category_id": 1, "area": 9, "bbox": [0, 0, 3, 3]} for n in range(5)]
+    (data / file).write_text(
+        json.dumps({"images": images, "annotations": seen, "categories": [{"id": 1, "name": "fox"}]})
+    )
+    section = {"blank": []} if kind == "camera_traps" else {"train": file, "train_images": "", "test": ""}
+    moved, gone = refused(data, tmp_path / "manifest", kind=kind, **{kind: section})
+    assert "4 images are missing, but are in the folder 'photos'" in moved
+    assert f"set ingest.{kind}." in moved
+    assert "images, so that paths begin with photos/ (5 of 5 are bad" in moved
+    assert "image 'camera 0/gone.png': missing" in gone
 
 
 def test_a_picture_of_a_phone_is_to_be_converted(data: Path, tmp_path: Path) -> None:
@@ -138,7 +159,7 @@ def test_without_a_picture_that_can_be_used_there_is_no_manifest(data: Path, tmp
     assert [f"images/{name}" in text for name, text in zip(("c.jpg", "a.jpg", "b.png"), named, strict=True)] == [
         True
     ] * 3
-    assert "beyond" not in "".join(named)
+    assert "more than" not in "".join(named)
     picture(data / "images/a.jpg")
     assert ingest(data, tmp_path / "manifest", bad_images=1.0)["pictures"] == 1.0
 
