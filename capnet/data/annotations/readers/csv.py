@@ -30,6 +30,7 @@ TEXT_COLUMNS = ("image_id", "split", "group", "slice", "sequence", "sha256")
 LABEL_COLUMNS = ("path", "labels", "unknown", *TEXT_COLUMNS, *SIZES)
 STATES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "true": 1, "false": 0}
 TOGETHER = ("patient", "subject", "camera", "location")  # in names of columns that often are groups
+TABLES = (".csv", ".csv.gz", ".parquet")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _SHA256 = re.compile("[0-9a-fA-F]+")
 
@@ -100,9 +101,13 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
         todo = "write the whole path: only a shell reads ~ as your own folder"
     if not entries:
         raise DataError("there is no data folder" if entries is None else "the data folder is empty", str(folder), todo)
+    entries = [name for name in entries if name not in (settings.classes, settings.corrections)]
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
     similar = next((name for name in entries if close and name.lower() == close[0]), "")
-    hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}" if similar else todo
+    tables = [name for name in entries if name.endswith(TABLES)]
+    hint = f"set ingest.labels: {tables[0]}, or {todo}" if len(tables) == 1 else todo
+    if similar:
+        hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}"
     if similar.lower().endswith(SPREADSHEETS):
         hint = f"save {similar} as {settings.labels} in the spreadsheet program (CSV UTF-8, comma separated)"
     raise DataError(f"the data folder has no {settings.labels}", str(folder), hint)

@@ -143,6 +143,10 @@ def test_missing_folder_empty_folder_and_missing_table_differ(tmp_path: Path) ->
     (tmp_path / "other" / "Labels.csv").write_text("path,labels\n")
     (problem,) = problems_of(tmp_path / "other")
     assert "rename Labels.csv" in problem.todo
+    (tmp_path / "other" / "Labels.csv").rename(tmp_path / "other" / "labels.parquet")
+    (tmp_path / "other" / "classes.csv").write_text("name\ncat\n")
+    (problem,) = problems_of(tmp_path / "other")
+    assert problem.todo.startswith("set ingest.labels: labels.parquet, or write labels.csv")
 
 
 def test_numbers_and_names_are_not_mixed(tmp_path: Path) -> None:
