@@ -27,6 +27,7 @@ COLUMNS = {  # figure of a variant: its heading
     "OF1_chosen": "OF1",
 }
 WIDTH = 200  # in which tables are measured: more than any needs
+NARROWEST = 2
 SHOWN = 40  # classes of a list, at most
 Titled = partial(Table, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
 
@@ -55,9 +56,13 @@ def command(evaluation: str) -> None:
         pictures = metrics.get("slice_info", {}).get(name, {}).get("test_rows", "?")
         tables[shown(f"Slice {name}: {pictures} test pictures")] = values
     room = console.options.update_width(WIDTH)  # rich measures no table as wider than its room
-    widest = max(console.measure(results(values, "", narrow=False), options=room).maximum for values in tables.values())
+    narrow = 0
+    while narrow < NARROWEST and any(
+        console.measure(results(values, "", narrow), options=room).maximum > console.width for values in tables.values()
+    ):
+        narrow += 1
     for title, values in tables.items():
-        console.print(results(values, title, narrow=widest > console.width))
+        console.print(results(values, title, narrow))
     classes = tail_classes(folder / "per_class.csv")
     if classes.row_count:
         console.print(classes)
@@ -66,11 +71,11 @@ def command(evaluation: str) -> None:
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
-    """One row a variant, one column a mean; only columns that some variant has. ``narrow``: intervals under their
-    values.
+def results(metrics: Mapping[str, Any], title: str, narrow: int) -> Table:
+    """One row a variant, one column a mean; only columns that some variant has. ``narrow``: 1 has intervals under their
+    values, 2 also a name in two lines.
     """
-    table = Titled(title=title, pad_edge=False, padding=(0, 0 if narrow else 1))
+    table = Titled(title=title, pad_edge=False, padding=(0, 0 if narrow == NARROWEST else 1))
     present = [variant for variant in VARIANTS if variant in metrics]
     columns = [name for name in COLUMNS if any(name in metrics[variant] for variant in present)]
     table.add_column("variant", overflow="fold")
@@ -78,12 +83,12 @@ def results(metrics: Mapping[str, Any], title: str, narrow: bool) -> Table:
         table.add_column(COLUMNS[name], justify="right", overflow="fold")
     for variant in present:
         style = "bold" if variant == "capnet" else ""
-        name = variant.replace("zero_shot_single", "zero_shot\n_single") if narrow else variant
+        name = variant.replace("zero_shot_single", "zero_shot\n_single") if narrow == NARROWEST else variant
         table.add_row(name, *(cell(metrics[variant], name, narrow) for name in columns), style=style)
     return table
 
 
-def cell(values: Mapping[str, float], name: str, narrow: bool) -> str:
+def cell(values: Mapping[str, float], name: str, narrow: int) -> str:
     """Value and interval in percent, "-" where the mean does not exist."""
     if name not in values:
         return "-"

@@ -136,6 +136,7 @@ def test_a_narrow_terminal_cuts_nothing(evaluation: Path, monkeypatch: pytest.Mo
     assert text.count("58.0-63.5") == 5
     assert text.count("100.0-100.0") == 1
     assert text.count("60.1 (58.0-63.5)") == 0
+    assert ("zero_shot_single_view" in text) is (columns >= 100), "a name in one line where there is room"
 
 
 def test_a_wide_terminal_shows_values_and_intervals_side_by_side(
