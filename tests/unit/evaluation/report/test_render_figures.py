@@ -80,12 +80,14 @@ def test_thresholds_table_marks_borrowed_ones(run: MadeRun, page: Page) -> None:
     assert "count as one" not in page.text
 
 
-def test_a_wanted_recall_says_that_a_group_counts_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("objective", "is_borrowed"), [("recall>=0.9", True), ("precision>=0.8", False)])
+def test_a_wanted_share_says_that_a_group_counts_once(tmp_path: Path, objective: str, is_borrowed: bool) -> None:
     made = make_run(tmp_path, 6, 40)
     path = made.evaluation / "thresholds.json"
     content = contracts.read_json(path)
-    content["classes"][0]["borrowed"] = True
-    contracts.write_json(path, content | {"objective": "recall>=0.9"})
+    for number, item in enumerate(content["classes"]):
+        item["borrowed"] = is_borrowed and number == 0
+    contracts.write_json(path, content | {"objective": objective})
     assert "All positives of one group, such as a camera site, count as one." in Page(html_of(made)).text
 
 
