@@ -105,7 +105,9 @@ def _find(folder: DataFolder, settings: Ingest) -> Path:
     close = difflib.get_close_matches(settings.labels.lower(), [name.lower() for name in entries], n=1, cutoff=0.7)
     similar = next((name for name in entries if close and name.lower() == close[0]), "")
     tables = [name for name in entries if name.endswith(TABLES)]
-    hint = f"set ingest.labels: {tables[0]}, or {todo}" if len(tables) == 1 else todo
+    hint = (
+        f"set ingest.labels: {tables[0]}, or write {settings.labels} (path, labels) there" if len(tables) == 1 else todo
+    )
     if similar:
         hint = f"rename {similar} to {settings.labels}, or set ingest.labels: {similar}"
     if similar.lower().endswith(SPREADSHEETS):
