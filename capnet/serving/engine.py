@@ -172,10 +172,9 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     if chosen and scorer.machine.bf16 != (chosen == "bf16"):
         log.warning(
             "the model's thresholds were chosen on scores in %s, and it works in %s here: labels whose scores are close"
-            " to a threshold may be others; runtime.precision: %s gives the same",
-            chosen,
-            "bf16" if scorer.machine.bf16 else "fp32",
-            chosen,
+            " to a threshold may be others. To have the same, set runtime.precision to %s here (export knows only fp32)"
+            " or to %s in training",
+            *2 * (chosen, "bf16" if scorer.machine.bf16 else "fp32"),
         )
     files = {path.name: path for path in (model / "model.safetensors", model / "config.json", thresholds)}
     return Served(scorer, classes.names, content, f"{sha256_files(files)} {'bf16' if scorer.machine.bf16 else 'fp32'}")
