@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capnet.commands.options import model_option, settings_options
-from capnet.errors import ContractError, DataError, GateError, shown, some
+from capnet.errors import ContractError, DataError, GateError, counted, shown, some
 
 if TYPE_CHECKING:
     from capnet.config import Params
@@ -78,9 +78,8 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
         done = prediction.predict(served, key, source, target, drift)
     for path, fault in done.faults:
         click.echo(shown(f"not read: {path}: {fault}"), err=True)
-    click.echo(
-        f"predict: {done.images - done.not_read} images labelled by {key}, {done.not_read} not read, in {target}"
-    )
+    labelled = counted(done.images - done.not_read, "image")
+    click.echo(f"predict: {labelled} labelled by {key}, {done.not_read} not read, in {target}")
     if done.not_read and done.not_read == done.images:
         raise DataError(
             f"none of the {done.images} images could be read",

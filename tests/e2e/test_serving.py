@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import subprocess
 import time
@@ -94,6 +95,15 @@ def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server:
     assert [[row[key] for key in same] for row in decided] == [[row[key] for key in same] for row in wanted]
     for key in ("score", "probability"):  # where a tensor lies in memory moves its sums by a rounding
         np.testing.assert_allclose([row[key] for row in decided], [row[key] for row in wanted], atol=1e-6)
+
+
+def test_the_python_of_the_document_asks_for_the_labels(server: str, expected: pd.DataFrame, repository: Path) -> None:
+    text = (repository / "mlflow/README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "requests" in block)
+    path, names = expected["path"].iloc[0], dict[str, Any]()
+    exec(code.replace("http://127.0.0.1:5001", server).replace("a.jpg", path), names)
+    rows = ask(server, [{"image": b64(path)}])
+    assert names["labels"] == [row["class"] for row in rows if row["decision"]]
 
 
 @pytest.mark.parametrize(
