@@ -23,7 +23,7 @@ from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
 from capnet.registry.cards import card_links, card_texts, description
-from capnet.registry.run import begun_run, dvc_location, log_data_set, put_tags, run_tags
+from capnet.registry.run import begun_run, dvc_location, end_killed, log_data_set, put_tags, registering, run_tags
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
@@ -75,7 +75,9 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
     Raises StoreError; then no version of this call remains, its run is marked FAILED and the alias is where it was.
     """
     policy = read_policy(settings.policy)
+    label = f"{settings.name}-{candidate.content_hash[:8]}"
     with store(settings, "register the model") as client, bar("register", 5) as advance:
+        before = registering(client, settings, candidate.content_hash, label)
         version = find_version(client, settings, candidate.content_hash)
         if version is not None:
             _complete_twin(client, settings, candidate, version)
@@ -83,7 +85,9 @@ def register_version(settings: Register, candidate: Candidate, report: Path, dat
         else:
             experiment = experiment_id(client, settings)
             advance(note="run")
-            version = _new_version(client, settings, experiment, candidate, report, data_md5, policy, advance)
+            version = _new_version(client, settings, experiment, candidate, label, report, data_md5, policy, advance)
+        # what was at work before this call, and is so after it, was killed
+        end_killed(client, before & registering(client, settings, candidate.content_hash, label))
         if settings.alias not in version.aliases:
             insist(client.set_registered_model_alias, settings.name, settings.alias, version.version)
         if VERDICT not in version.tags:
@@ -130,6 +134,7 @@ def _new_version(
     settings: Register,
     experiment: str,
     candidate: Candidate,
+    label: str,
     report: Path,
     data_md5: str,
     policy: Policy,
@@ -147,7 +152,6 @@ def _new_version(
     text = description(candidate)
     location = dvc_location(Path(".dvc/config"), data_md5)
     cards = card_texts(candidate, form, data_md5, location, settings.data_licence, policy)
-    label = f"{settings.name}-{candidate.content_hash[:8]}"
     notes = {"content_hash": candidate.content_hash, FORM: form, **sources, **run_tags(candidate)}
     notes |= {"mlflow.note.content": text, "mlflow.source.name": "capnet register"}
     with _run(client, settings, experiment, candidate, label, notes) as run_id:

@@ -6,6 +6,7 @@ import configparser
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,40 @@ def _points(client: MlflowClient, run: Run, names: Iterable[str]) -> Iterator[Me
     for name in names:
         if name in run.data.metrics:
             yield from client.get_metric_history(run.info.run_id, name)
+
+
+def registering(client: MlflowClient, settings: Register, content_hash: str, name: str) -> set[str]:
+    """The runs in which registrations of a content are at work, or died without a word.
+
+    Args:
+        client: of the store.
+        settings: the section ``register``, which names the experiment.
+        content_hash: of what they register.
+        name: of such a run; one that was given from outside keeps its own, and is left to whoever opened it.
+
+    Returns:
+        Their ids.
+    """
+    experiment = client.get_experiment_by_name(settings.experiment)
+    query = f"tags.content_hash = '{content_hash}' and attributes.status = 'RUNNING'"
+    runs = client.search_runs([experiment.experiment_id], query) if experiment else []
+    return {str(run.info.run_id) for run in runs if run.info.run_name == name}
+
+
+def end_killed(client: MlflowClient, run_ids: Iterable[str]) -> None:
+    """Mark runs of registrations that died as killed, and what they began to log as failed.
+
+    Args:
+        client: of the store.
+        run_ids: of the runs; one that still lives ends its run itself, and its model, whatever they are marked as.
+    """
+    for run_id in run_ids:
+        with suppress(Exception):  # of another account, or deleted meanwhile
+            experiment = client.get_run(run_id).info.experiment_id
+            for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+                if model.status == "PENDING":
+                    client.finalize_logged_model(model.model_id, "FAILED")
+            client.set_terminated(run_id, "KILLED")
 
 
 def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

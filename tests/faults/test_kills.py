@@ -95,6 +95,8 @@ def check(folder: Path) -> None:
     ready = [item for item in versions(folder) if item[1] == "READY"]
     assert len(ready) == 1
     assert ("challenger", ready[0][0]) in versions(folder)
+    assert ("RUNNING",) not in query(folder, "select status from runs")
+    assert (1,) not in query(folder, "select status from logged_models"), "none is pending"
     assert set(os.listdir(folder)) - unused_journal(folder) <= LEFT | {"mlflow.db.unfinished"}
     assert (folder / "outputs" / "registration.json").is_file()
     assert not leftovers(folder)

@@ -140,6 +140,26 @@ def test_a_registration_after_one_that_failed_completes_its_run(database: Path, 
     check_complete(uri, first.run_id)
 
 
+def test_a_registration_after_one_that_died_ends_its_run(database: Path, make_outputs: Make) -> None:
+    paths = make_outputs(epochs=EPOCHS)
+    settings, uri = settings_of(paths), os.environ["MLFLOW_TRACKING_URI"]
+    first = register(paths, settings)
+    client = MlflowClient(uri)
+    client.delete_model_version(first.name, first.version)
+    client.update_run(first.run_id, "RUNNING")  # what SIGKILL leaves, and the model begun
+    client.finalize_logged_model(first.source.rpartition("/")[2], "PENDING")
+    others = client.create_run(client.create_experiment("others")).info.run_id
+    second = register(paths, settings)
+    check_complete(uri, second.run_id)
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    models = client.search_logged_models([client.get_run(first.run_id).info.experiment_id])
+    assert {model.source_run_id: str(model.status) for model in models} == {
+        first.run_id: "FAILED",
+        second.run_id: "READY",
+    }
+    assert client.get_run(others).info.status == "RUNNING"
+
+
 @pytest.mark.parametrize(
     ("text", "location"),
     [
