@@ -202,13 +202,16 @@ def rivals(events: Sequence[Event], version: str) -> list[str]:
     return [*earlier, ""] if earlier else []
 
 
-def former(events: Sequence[Event], current: str) -> str:
-    """Whom ``current`` replaced: where a rollback leads. Rollbacks do not count, so that two of them go two steps
-    back.
+def former(events: Sequence[Event], current: str) -> list[str]:
+    """The champions before ``current``, the latest first: where rollbacks lead. Each rollback goes on from where the
+    one before led to, so that two of them go two steps back.
     """
-    replaced = [
-        event.before
-        for event in events
-        if event.counts and event.after == current and event.kind != "rolled back" and event.before != current
-    ]
-    return replaced[-1] if replaced else ""
+    line: list[str] = []
+    for event in events:
+        if not event.counts:
+            continue
+        if event.kind == "rolled back" and event.after in line:
+            del line[len(line) - line[::-1].index(event.after) :]
+            continue
+        line += [number for number in (event.before, event.after) if number and line[-1:] != [number]]
+    return [number for number in dict.fromkeys(reversed(line)) if number != current]

@@ -152,11 +152,8 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
     follow(client, name)
     since = history.now()
     current, known = current_number(client, name), history.events(client, name)
-    version, seen, back = None, {current}, history.former(known, current)
-    while back and back not in seen and version is None:  # versions that were deleted are passed over
-        seen.add(back)
-        version = version_or_none(client, name, back)
-        back = back if version else history.former(known, back)
+    former = (version_or_none(client, name, number) for number in history.former(known, current))
+    version = next(filter(None, former), None)  # versions that were deleted are passed over
     if version is None:
         raise GateError(
             f"no champion before {identity(name, current) if current else 'now'} is known",
@@ -164,6 +161,7 @@ def rollback(client: MlflowClient, name: str, force: bool = False, reason: str =
             "promote a version instead",
         )
     require_files(client, version)
+    back = str(version.version)
     why = refusal(name, back, version.tags, known)
     if why and not force:
         raise GateError(

@@ -104,6 +104,9 @@ def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client:
     promote(client, "2", force=True, reason="a test")
     client.delete_model_version("capnet", "2")  # the alias goes with it
     assert promotion.audit(client, "capnet").champion == ""
+    promote(client, "3")  # replaces nobody
+    assert promotion.rollback(client, "capnet").now == "1"
+    promote(client, "3")
     client.delete_model_version("capnet", "3")
     assert promotion.rollback(client, "capnet").now == "1"
     with pytest.raises(GateError, match="no champion before"):
@@ -171,3 +174,27 @@ def event(kind: str, before: str, after: str, number: int, verdict: str = "green
 )
 def test_whom_a_verdict_on_version_seven_must_be_against(events: list[Event], rivals: list[str]) -> None:
     assert history.rivals(events, "7") == rivals
+
+
+@pytest.mark.parametrize(
+    ("moves", "former"),
+    [
+        ("1 3 2", ["3", "1"]),
+        ("1 3 2 back:3", ["1"]),
+        ("1 3 2 back:3 2", ["3", "1"]),
+        ("1 3 back:1", []),
+        ("2 1 3 1", ["3", "2"]),
+        ("2 1 3 1 back:3", ["1", "2"]),  # not to and fro
+        ("2 1 3 1 back:3 back:1", ["2"]),
+        ("1 2 none 3", ["2", "1"]),
+        ("1 2 none", ["2", "1"]),
+        ("1 2 none back:2", ["1"]),
+    ],
+)
+def test_where_a_rollback_leads(moves: str, former: list[str]) -> None:
+    events, before = [], ""
+    for number, move in enumerate(moves.split()):
+        after = move.removeprefix("back:").replace("none", "")
+        events.append(event("rolled back" if "back:" in move else "promoted", before, after, number))
+        before = after
+    assert history.former(events, before) == former
