@@ -178,12 +178,15 @@ def remotes(folder: Path) -> list[Remote]:
 
 
 def listed_files(folder: Path, version: Version) -> list[str] | None:
-    """Names of the files of a version, from DVC's local cache; None where that has not the list."""
+    """Names of the files of a version, from DVC's local cache; None where that has no list that can be read."""
     from dvc.repo import Repo
 
     with _explained(str(folder)), Repo(str(folder)) as repo:
         path = Path(repo.cache.local.oid_to_path(version.md5))
-    return [str(item["relpath"]) for item in json.loads(path.read_text())] if path.is_file() else None
+    try:
+        return [str(item["relpath"]) for item in json.loads(path.read_text())]
+    except (LookupError, OSError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def remote_has(folder: Path, name: str, version: Version) -> bool:

@@ -13,7 +13,7 @@ from unit.data.sources.test_cache import Folder
 from capnet.config import Data
 from capnet.data.images.shards import add_member, read_bytes
 from capnet.data.sources import root as roots
-from capnet.data.sources.dvc_versions import DvcSource, recorded_version, repository_url
+from capnet.data.sources.dvc_versions import DvcSource, Version, listed_files, recorded_version, repository_url
 from capnet.data.sources.remote import split_uri
 from capnet.data.sources.root import is_remote, kind_of, local_root
 from capnet.data.sources.s3 import S3Source
@@ -140,6 +140,18 @@ def test_what_a_dvc_file_says(repository: Path) -> None:
     assert version.md5.endswith(".dir")
     assert version.files > 1
     assert version.object_name == f"files/md5/{version.md5[:2]}/{version.md5[2:]}"
+
+
+def test_a_damaged_list_of_files_is_none(tmp_path: Path) -> None:
+    version = Version("0" * 32 + ".dir", 2, 9)
+    path = tmp_path / ".dvc/cache" / version.object_name
+    path.parent.mkdir(parents=True)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    for text in ("", "[{}]", "[1]", "5", '["a"]', "[" * 100_000, '[{"relpath": "a.j'):
+        path.write_text(text)
+        assert listed_files(tmp_path, version) is None, text[:20]
+    path.write_text('[{"md5": "0", "relpath": "a.jpg"}]')
+    assert listed_files(tmp_path, version) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("uri", ["s3://user:hunter2pass@bucket/x", "s3://AKIAABCDEFGHIJKLMNOP:hunter2pass@bucket/x"])
