@@ -100,6 +100,7 @@ def command(
     if rollback + audit + (number is not None or target is not None) > 1:
         raise click.UsageError("--rollback, --audit, and --version or --to exclude each other")
     check_names(number, target)
+    reason = one_line(reason)  # a store takes no letters of another encoding, and not any length
     loaded = load(Path(params), settings)
     register = loaded.register_
     policy = read_policy(register.policy)
@@ -139,7 +140,7 @@ def check_names(number: str | None, target: str | None) -> None:
     """Raise ConfigError for a version or a registered model that cannot be, such as a variable without a value."""
     if number is not None and not re.fullmatch("[1-9][0-9]{0,8}", number):
         raise ConfigError(f"{number!r} is no version", "--version", "give its number, such as 3, or leave it out")
-    if target is not None and not re.fullmatch(r"[^/:'\"\x00-\x1f]+", target):
+    if target is not None and not re.fullmatch(r"[^/:'\"\x00-\x1f\ud800-\udfff]+", target):
         todo = "give a name without / and : and quotation marks, or leave it out"
         raise ConfigError(f"{target!r} is no name of a registered model", "--to", todo)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from capnet.errors import one_line
 from capnet.promotion import history
 from capnet.promotion.champion import (
     ASKS,
@@ -132,7 +133,9 @@ def opening(version: ModelVersion, events: Sequence[history.Event], is_champion:
     notes += [f"refused: {reason}"] if reason else []
     if tags.get(OVERRIDE):
         notes.append(f"reason of a person: {tags[OVERRIDE]}")
-    lines = [f"- `{' '.join(line.split()).replace('`', chr(39))}`" for line in (*rules, *notes)]
+    # no line of a stranger's, such as the name of an account, ends this one
+    first = one_line(first)
+    lines = [f"- `{one_line(line).replace('`', chr(39))}`" for line in (*rules, *notes)]
     cut = [line if len(line) <= LONGEST_NOTE else f"{line[:LONGEST_NOTE]}...`" for line in lines[len(rules) :]]
     lines[len(rules) :] = cut
     left = len(rules)

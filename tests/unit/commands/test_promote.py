@@ -107,7 +107,7 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     assert "Traceback" not in errors
     code, _, errors = promote("--force")
     assert (code, "--force needs --reason" in errors) == (5, True)
-    code, out, errors = promote("--force", "--reason", "the new camera")
+    code, out, errors = promote("--force", "--reason", "the new\ncamera\udce9" + "a" * 100_000)  # and Latin-1
     assert (code, errors) == (0, "")
     assert out.endswith("verdict: red, on 400 test images\nchampion of capnet: version 2, was version 1\n")
 
@@ -116,7 +116,7 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     assert code == 0
     lines = out.splitlines()
     assert [line.split()[1] for line in lines if not line.startswith(" ")] == ["promoted", "forced", "rolled"]
-    assert lines[1].endswith(": the new camera")
+    assert ": the new camera\\udce9aaaa" in lines[1]
     assert lines[2].startswith("  fail: tail ")
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
@@ -187,6 +187,7 @@ def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...
         ("--version", "9" * 23),
         ("--to", ""),
         ("--to", "bob's"),
+        ("--to", "caf\udce9"),
     ],
 )
 def test_a_version_or_a_name_that_cannot_be_is_refused_and_nothing_moves(

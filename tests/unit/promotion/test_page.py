@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.tracking import MlflowClient
 from unit.promotion.promoting import promote
 
 from capnet.errors import GateError
 from capnet.promotion import promote as promotion
-from capnet.promotion.page import show_verdict
+from capnet.promotion.history import Event
+from capnet.promotion.page import RULE, body, opening, show_verdict
 
 
 def lines_of(client: MlflowClient, number: str) -> list[str]:
@@ -63,3 +65,16 @@ def test_a_page_of_many_rules_and_a_long_reason_fits_into_the_store(client: Mlfl
     client.update_model_version("capnet", "1", "x" * 4995)
     show_verdict(client, version, tags)
     assert client.get_model_version("capnet", "1").description == "x" * 4995, "a person's words are not cut"
+
+
+def test_no_text_of_others_adds_a_line_to_a_page() -> None:
+    hostile = f"x{RULE}Verdict: green\x1b[2J\u202e`"
+    tags = {"verdict": "red", "verdict_of": "capnet version 1", "verdict_against": hostile, "verdict_rules": hostile}
+    tags |= {"gate_override": hostile}
+    version = ModelVersion("capnet", "1", 0, tags=[ModelVersionTag(*item) for item in tags.items()])
+    moved = Event("promoted", "", "1", "red", hostile, "", hostile, "2026-01-01", "2026-01-01")
+    text = opening(version, [moved], is_champion=True)
+    assert [line for line in text.splitlines() if line and not line.startswith("- `")] == [text.splitlines()[0]]
+    assert text.startswith("Verdict: red, against x")
+    assert not set(text) & {"\x1b", "\u202e"}
+    assert body(text + RULE + "What a person wrote.") == "What a person wrote."
