@@ -30,8 +30,9 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
     settings = params.register_
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
     data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
+    state = state_dir("registry")  # before a version is made: whether it can be written to
     registered = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
-    write_json(state_dir("registry") / f"{candidate.content_hash}.json", state_record(settings, registered))
+    write_json(state / f"{candidate.content_hash}.json", state_record(settings, registered))
     record = {
         "schema": SCHEMA,
         "name": settings.name,

@@ -101,3 +101,10 @@ def test_folders_that_do_not_belong_together_are_refused(project: Path) -> None:
     assert (found.returncode, found.stdout) == (4, "")
     assert "made for other classes" in found.stderr
     assert not (project / "mlflow.db").exists()
+
+
+def test_a_state_folder_that_cannot_be_used_is_refused_before_a_version_is_made(project: Path) -> None:
+    found = _again(project, "register", CAPNET_STATE=str(project / "data.dvc"))
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "the state folder cannot be used" in found.stderr
+    assert not (project / "mlflow.db").exists()
