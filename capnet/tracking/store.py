@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -234,7 +235,10 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
             " register.tracking_uri) to another store"
         )
         if "Detected out-of-date database schema" in reason:
-            todo = f"bring the store up to date with `mlflow db upgrade {uri}` after a backup"
+            todo = (
+                f"bring the store up to date with `mlflow db upgrade {quote(uri)}` after a backup; if it cannot locate"
+                " the revision, a newer MLflow made the store: install that one here"
+            )
     elif status in (401, 403):
         todo = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that"

@@ -269,6 +269,16 @@ def test_an_error_of_the_database_is_a_message_and_no_traceback(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_store_of_another_mlflow_says_which_of_the_two_to_upgrade(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("update alembic_version set version_num = 'ffffffffffff'")
+    text = _message(f"sqlite:///{database}", monkeypatch)
+    assert "found version ffffffffffff" in text
+    assert f"`mlflow db upgrade 'sqlite:///{database}'` after a backup; if it cannot locate the revision" in text
+
+
 @pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
 def test_a_database_that_is_kept_nowhere_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
