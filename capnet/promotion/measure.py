@@ -15,7 +15,8 @@ from capnet.promotion.gate import FOLDER, GateScores, Rescore, gate_verdict, rea
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import loosened
 from capnet.promotion.verdict import Verdict
-from capnet.promotion.versions import deleted_champions, refuse_moved
+from capnet.promotion.versions import deleted_champions, has_artifacts, refuse_moved
+from capnet.tracking.store import StoreError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,7 +26,11 @@ MakeRescore = Callable[["ModelVersion"], Rescore | None]
 
 
 def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
-    """The gate's scores among the artifacts of the version's run; raises ContractError where they are not there."""
+    """The gate's scores among the artifacts of the version's run.
+
+    Raises ContractError where they are not there, StoreError where they are and cannot be fetched: a full disk, or a
+    store that fails, is no reason to compare with nobody.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -39,13 +44,12 @@ def scores_of(client: MlflowClient, version: ModelVersion) -> GateScores:
         return scores
     except (MlflowException, OSError, ContractError) as error:
         refuse_moved(client, version)
-        what = (
-            f"{identity(version.name, version.version)} has no scores for the gate:"
-            f" {' '.join(str(error).split())[:200]}"
-        )
-        raise ContractError(
-            what, f"run {version.run_id}, artifacts {FOLDER}/", "register that model again with this version of capnet"
-        ) from error
+        whose, where = identity(version.name, version.version), f"run {version.run_id}, artifacts {FOLDER}/"
+        if not isinstance(error, ContractError) and has_artifacts(client, version, FOLDER):
+            todo = "see that the artifact store answers and that the temporary folder has room, then try again"
+            raise StoreError(f"the scores of {whose} for the gate cannot be fetched", where, todo) from error
+        what = f"{whose} has no scores for the gate: {' '.join(str(error).split())[:200]}"
+        raise ContractError(what, where, "register that model again with this version of capnet") from error
 
 
 def verdict_on(

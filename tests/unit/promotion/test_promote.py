@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,17 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
         place.with_name("lost").rename(place)
     assert moves(client)[-1] == ("promoted", "1", "3", "inconclusive")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
+
+
+def test_scores_that_cannot_be_fetched_are_not_missing(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason opens the way for a champion that is lost, not for a full disk."""
+    promote(client, "1")
+    scores = promotion.scores_of(client, client.get_model_version("capnet", "3"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder"))
+    with pytest.raises(StoreError, match=r"scores of capnet version 1 for the gate cannot be fetched\n.*\n.*has room"):
+        promotion.verdict_on(client, scores, client.get_model_version("capnet", "1"), POLICY)
 
 
 def test_a_version_that_is_probably_worse_needs_a_reason(client: MlflowClient, tmp_path: Path) -> None:
