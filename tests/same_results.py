@@ -29,16 +29,16 @@ def of_pipeline(run: Path) -> dict[str, Path]:
 
 def the_run(runs: Path, pipeline: str = "training") -> Path:
     """The folder of the only run of a pipeline below ``runs``."""
-    found = sorted(runs.glob(f"capnet-{pipeline}-*"))
-    assert len(found) == 1, f"runs of {pipeline}: {[path.name for path in found]}"
-    return found[0]
+    result = sorted(runs.glob(f"capnet-{pipeline}-*"))
+    assert len(result) == 1, f"runs of {pipeline}: {[path.name for path in result]}"
+    return result[0]
 
 
-def assert_same_results(expected: Mapping[str, Path], found: Mapping[str, Path]) -> list[str]:
+def assert_same_results(expected: Mapping[str, Path], result: Mapping[str, Path]) -> list[str]:
     """Split and graph are equal byte for byte, metrics to 1e-6; returns the other files that differ, so that a caller
     may demand none.
     """
-    left, right = contents(expected), contents(found)
+    left, right = contents(expected), contents(result)
     missing = {*EQUAL_BYTES, METRICS} - left.keys()
     assert not missing, f"the expected run wrote no {sorted(missing)}"
     assert sorted(right) == sorted(left), "other files were written"
@@ -48,9 +48,9 @@ def assert_same_results(expected: Mapping[str, Path], found: Mapping[str, Path])
     return unequal
 
 
-def assert_same_metrics(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def assert_same_metrics(expected: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Nested metrics have the same names, words and, to 1e-6, numbers."""
-    left, right = dict(leaves(expected)), dict(leaves(found))
+    left, right = dict(leaves(expected)), dict(leaves(result))
     counted = [name for name, value in left.items() if isinstance(value, int | float)]
     assert {name: value for name, value in right.items() if name not in counted} == {
         name: value for name, value in left.items() if name not in counted

@@ -25,13 +25,13 @@ def figures(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def differences(ours: Any, theirs: Any, tolerance: float) -> list[str]:
     """One line for every figure that only one side has, or that differs by more."""
     left, right = dict(figures(ours)), dict(figures(theirs))
-    found = [f"{name}: only on one side" for name in sorted(left.keys() ^ right.keys())]
+    differing = [f"{name}: only on one side" for name in sorted(left.keys() ^ right.keys())]
     for name in sorted(left.keys() & right.keys()):
         a, b = left[name], right[name]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
         if a != b and not (numbers and abs(a - b) <= tolerance):
-            found.append(f"{name}: {a} here, {b} there")
-    return found
+            differing.append(f"{name}: {a} here, {b} there")
+    return differing
 
 
 def registered(model: str, alias: str) -> Any:
@@ -50,11 +50,15 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("alias")
     parser.add_argument("--tolerance", type=float, default=1e-6)
-    given = parser.parse_args()
-    ours = json.loads(given.file.read_text())
-    found = differences(ours, registered(given.model, given.alias), given.tolerance)
-    print("\n".join(found) if found else f"all {len(list(figures(ours)))} figures agree to {given.tolerance:g}")
-    sys.exit(bool(found))
+    arguments = parser.parse_args()
+    ours = json.loads(arguments.file.read_text())
+    differing = differences(ours, registered(arguments.model, arguments.alias), arguments.tolerance)
+    print(
+        "\n".join(differing)
+        if differing
+        else f"all {len(list(figures(ours)))} figures agree to {arguments.tolerance:g}"
+    )
+    sys.exit(bool(differing))
 
 
 if __name__ == "__main__":

@@ -87,13 +87,15 @@ def stand_in(engine: Engine, folder: Path) -> None:
         f"ENV PIP_CERT={CERTIFICATES}",
     ]
     settings = pip_settings()
-    for option, place in (("find-links", "/opt/wheels"), ("constraint", "/opt/constraints.txt")):
+    for option, location in (("find-links", "/opt/wheels"), ("constraint", "/opt/constraints.txt")):
         if option in settings:
             source = Path(settings[option])
             if source.exists():
                 (shutil.copytree if source.is_dir() else shutil.copy)(source, context / option)
-                lines.append(f"COPY {option} {place}")
-            lines.append(f"ENV PIP_{option.upper().replace('-', '_')}={place if source.exists() else settings[option]}")
+                lines.append(f"COPY {option} {location}")
+            lines.append(
+                f"ENV PIP_{option.upper().replace('-', '_')}={location if source.exists() else settings[option]}"
+            )
     lines += [
         f"ENV PIP_{option.upper().replace('-', '_')}={settings[option]}" for option in PASSED_ON if option in settings
     ]

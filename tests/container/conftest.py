@@ -18,7 +18,7 @@ import pytest
 from container.base_image import Base, base_image
 from container.engine import Engine
 from container.registry import Registry
-from e2e.workplace import Workplace, merge
+from e2e.workspace import Workspace, merge
 from services.mlflow_server import MlflowServer
 from services.s3_server import S3Server
 
@@ -49,7 +49,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def base(engine: Engine, begun: Future[Workplace], tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(engine: Engine, begun: Future[Workspace], tmp_path_factory: pytest.TempPathFactory) -> Base:
     return base_image(engine, tmp_path_factory.mktemp("base"))
 
 
@@ -97,19 +97,19 @@ def built(engine: Engine, base: Base, repository: Path, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Workplace]]:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Workspace]]:
     """`dvc repro` at work while images are built, which mostly waits for the network and the disk."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(reproduce, tmp_path_factory.mktemp("place"))
+        yield pool.submit(reproduce, tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture(scope="session")
-def place(begun: Future[Workplace]) -> Workplace:
+def workspace(begun: Future[Workspace]) -> Workspace:
     """The demo in small, in a folder, after `dvc repro evaluate`: what the containers must reproduce."""
     return begun.result()
 
 
-def reproduce(root: Path) -> Workplace:
+def reproduce(root: Path) -> Workspace:
     data = root / "data"
     (data / "images").mkdir(parents=True)
     rows = write_images(data, 0, range(0, total(), EVERY))
@@ -121,11 +121,11 @@ def reproduce(root: Path) -> Workplace:
             csv.writer(file).writerows(table)
     settings = merge(read("demo").model_dump(mode="json", by_alias=True), SMALL)
     (root / "params.yaml").write_text(render(parse(settings), "the demo in small"))
-    place = Workplace(root)
-    place.versioned()
-    done = place.run("dvc", "repro", "evaluate")
+    workspace = Workspace(root)
+    workspace.versioned()
+    done = workspace.run("dvc", "repro", "evaluate")
     assert done.returncode == 0, done.stdout + done.stderr
-    return place
+    return workspace
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers(place: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("servers")
     s3 = S3Server(folder)
     mlflow = MlflowServer(folder, f"sqlite:///{folder / 'mlflow.db'}", s3, "models")
@@ -150,7 +150,7 @@ def servers(place: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Itera
         client = s3.client()
         for bucket in (BUCKET, "models"):
             client.create_bucket(Bucket=bucket)
-        data = place.root / "data"
+        data = workspace.root / "data"
         for path in data.rglob("*.*"):
             client.upload_file(str(path), BUCKET, f"set/{path.relative_to(data).as_posix()}")
         mlflow.start()
@@ -166,7 +166,7 @@ class Submitter:
 
     built: Built
     servers: Servers
-    place: Workplace
+    workspace: Workspace
     repository: Path
 
     def __call__(self, pipeline: str, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -194,5 +194,5 @@ class Submitter:
 
 
 @pytest.fixture(scope="session")
-def submit(built: Built, servers: Servers, place: Workplace, repository: Path) -> Submitter:
-    return Submitter(built, servers, place, repository)
+def submit(built: Built, servers: Servers, workspace: Workspace, repository: Path) -> Submitter:
+    return Submitter(built, servers, workspace, repository)

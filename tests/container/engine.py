@@ -73,9 +73,9 @@ class Engine:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
-            place = line.split()[1]
-            if place.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "--lazy", place], check=False)
+            mount = line.split()[1]
+            if mount.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "--lazy", mount], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def try_docker(self, *arguments: str | Path, limit: float = 900) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from container.base_image import Base
 from container.conftest import Built
-from e2e.workplace import Workplace
+from e2e.workspace import Workspace
 from same_results import contents
 
 from components.build import tag_of
@@ -30,13 +30,13 @@ def test_every_target_is_built_pushed_and_locked_by_digest(built: Built) -> None
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_an_image_says_of_itself(built: Built, base: Base, target: str) -> None:
-    found = built.engine.inspect(built.tags[target])
-    settings = found["Config"]
+    installed = built.engine.inspect(built.tags[target])
+    settings = installed["Config"]
     assert not settings["Entrypoint"], "Docker appends a task's command to it, Kubernetes replaces it"
     assert settings["User"] == "10001:0"
     assert settings["Labels"]["org.opencontainers.image.revision"] == built.revision
     assert settings["Labels"]["org.opencontainers.image.title"] == f"capnet-{target}"
-    above = (found["Size"] - built.engine.inspect(base.image)["Size"]) / 1e6
+    above = (installed["Size"] - built.engine.inspect(base.image)["Size"]) / 1e6
     print(f"{target}: {above:.0f} MB above the base")
     assert above < LIMITS[target]
 
@@ -68,11 +68,13 @@ def test_versions_are_those_of_constraints_txt(built: Built, repository: Path) -
         .lower()
         .replace("_", "-")
     )
-    found = dict(line.split("==") for line in listed.split() if "==" in line)
+    installed = dict(line.split("==") for line in listed.split() if "==" in line)
     ours = {"pip", "setuptools", "capnet", "torch", "torchvision", "wheel"}  # of the base, ourselves, and a range
-    nvidia = {name for name in found if name.startswith(("nvidia", "triton", "cuda"))}
+    nvidia = {name for name in installed if name.startswith(("nvidia", "triton", "cuda"))}
     assert {
-        name: version for name, version in found.items() if name not in ours | nvidia and pinned.get(name) != version
+        name: version
+        for name, version in installed.items()
+        if name not in ours | nvidia and pinned.get(name) != version
     } == {}
 
 
@@ -100,15 +102,15 @@ def test_the_audit_lists_what_is_in_an_image(built: Built, repository: Path, tmp
 
 @pytest.mark.parametrize("target", ["data", "train"])
 def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(
-    built: Built, place: Workplace, tmp_path: Path, target: str
+    built: Built, workspace: Workspace, tmp_path: Path, target: str
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    shutil.copy(place.root / "params.yaml", work)
+    shutil.copy(workspace.root / "params.yaml", work)
     (work / "data").symlink_to("/data")
     if target == "train":
         for name in ("manifest", "split", "validation"):
-            shutil.copytree(place.root / "outputs" / name, work / "outputs" / name)
+            shutil.copytree(workspace.root / "outputs" / name, work / "outputs" / name)
     for path in (work, *work.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o777)
@@ -120,11 +122,11 @@ def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(
         "--tmpfs",
         "/var/capnet",
         "--volume",
-        f"{place.root}/data:/data:ro",
+        f"{workspace.root}/data:/data:ro",
         "--volume",
         f"{work}:/work",
     ]
-    told = built.engine.docker(
+    output = built.engine.docker(
         *(
             "run",
             "--rm",
@@ -141,9 +143,9 @@ def test_any_user_runs_the_stages_on_a_file_system_that_cannot_be_written(
             script,
         )
     )
-    assert told.startswith("1234567\n")
+    assert output.startswith("1234567\n")
     for name in {"data": ("manifest", "split", "validation"), "train": ("graph", "model")}[target]:
-        assert contents({name: work / "outputs" / name}) == contents({name: place.root / "outputs" / name})
+        assert contents({name: work / "outputs" / name}) == contents({name: workspace.root / "outputs" / name})
 
 
 def test_a_change_of_code_makes_only_the_last_layer_anew(

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 import pytest
 from container.conftest import Built, Servers, Submitter
-from e2e.workplace import Workplace
+from e2e.workspace import Workspace
 from mlflow.tracking import MlflowClient
 from same_results import assert_same_results, of_pipeline, of_shell, the_run
 from services.s3_server import free_ports
@@ -77,8 +77,8 @@ def test_a_failing_task_is_named_and_nothing_after_it_runs(
     assert versions(servers) == []
 
 
-def test_containers_give_what_dvc_repro_gives(run: Path, place: Workplace) -> None:
-    unequal = assert_same_results(of_shell(place.root / "outputs"), of_pipeline(run))
+def test_containers_give_what_dvc_repro_gives(run: Path, workspace: Workspace) -> None:
+    unequal = assert_same_results(of_shell(workspace.root / "outputs"), of_pipeline(run))
     assert set(unequal) <= CALIBRATED, (
         "another C library may round the fit of the calibration differently, and nothing else"
     )
@@ -95,11 +95,11 @@ def test_the_model_is_in_the_mlflow_server(run: Path, servers: Servers, built: B
 
 
 @pytest.fixture(scope="module")
-def champion(run: Path, place: Workplace, submit: Submitter) -> None:
+def champion(run: Path, workspace: Workspace, submit: Submitter) -> None:
     """The registered version, promoted by the command."""
-    command = ["capnet", "promote", "--params", str(place.root / "params.yaml")]
-    environment = {**place.environment(), **submit.servers.environment}
-    done = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    command = ["capnet", "promote", "--params", str(workspace.root / "params.yaml")]
+    environment = {**workspace.environment(), **submit.servers.environment}
+    done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -116,19 +116,19 @@ def test_the_prediction_pipeline_gives_the_scores_of_the_evaluation(
     assert len(table) == len(split)
     expected = evaluated_scores(run)
     scores = table[[name for name in table.columns if name.startswith("score")]]
-    for path, wanted in expected.items():
-        row = next(found for name, found in scores.iterrows() if str(name).endswith(path))
-        assert row.tolist() == pytest.approx(wanted, abs=1e-4)
+    for path, expected_scores in expected.items():
+        row = next(result for name, result in scores.iterrows() if str(name).endswith(path))
+        assert row.tolist() == pytest.approx(expected_scores, abs=1e-4)
 
 
 def evaluated_scores(run: Path) -> dict[str, list[float]]:
     """Served scores of five test pictures, as evaluate wrote them, by path."""
     split = read_split(run / "split" / "split" / "split.parquet").set_index("image_id")
-    found = read_predictions(run / "evaluate" / "evaluation" / "predictions.parquet")
-    found = found[(found["variant"] == "capnet") & (found["split"] == "test")].iloc[:5]
+    table = read_predictions(run / "evaluate" / "evaluation" / "predictions.parquet")
+    table = table[(table["variant"] == "capnet") & (table["split"] == "test")].iloc[:5]
     return {
         str(split.loc[name, "path"]): list(scores)
-        for name, scores in zip(found["image_id"], found["scores"], strict=True)
+        for name, scores in zip(table["image_id"], table["scores"], strict=True)
     }
 
 
@@ -144,7 +144,7 @@ def container(built: Built, image: str, *options: str) -> Iterator[str]:
 
 @pytest.mark.usefixtures("champion")
 def test_the_serve_image_answers_with_the_scores_of_the_evaluation(
-    run: Path, built: Built, servers: Servers, place: Workplace
+    run: Path, built: Built, servers: Servers, workspace: Workspace
 ) -> None:
     (port,) = free_ports(1)
     settings = {
@@ -162,9 +162,9 @@ def test_the_serve_image_answers_with_the_scores_of_the_evaluation(
         "7654321:0",
         *(f"--env={key}={value}" for key, value in settings.items()),
     ]
-    (path, wanted), *_ = evaluated_scores(run).items()
+    (path, expected_scores), *_ = evaluated_scores(run).items()
     body = json.dumps(
-        {"dataframe_records": [{"image": base64.b64encode((place.root / "data" / path).read_bytes()).decode()}]}
+        {"dataframe_records": [{"image": base64.b64encode((workspace.root / "data" / path).read_bytes()).decode()}]}
     ).encode()
     with container(built, built.tags["serve"], *options) as name:
         end = time.monotonic() + 180
@@ -186,4 +186,4 @@ def test_the_serve_image_answers_with_the_scores_of_the_evaluation(
         built.engine.docker("stop", "--time", "30", name)
         code = built.engine.docker("inspect", "--format", "{{.State.ExitCode}}", name).strip()
     assert code == "0", "SIGTERM ends it, and no SIGKILL after 30 s (137)"
-    assert [row["score"] for row in rows] == pytest.approx(wanted, abs=1e-4)
+    assert [row["score"] for row in rows] == pytest.approx(expected_scores, abs=1e-4)

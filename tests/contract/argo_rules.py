@@ -48,8 +48,8 @@ def argument_problems(pod: dict[str, Any]) -> Iterator[str]:
 def template_size(pod: dict[str, Any]) -> int:
     """Bytes of the variable ARGO_TEMPLATE: the pod's patch is text in JSON, and the executor's input text in that."""
     (main,) = pod["spec"]["containers"]
-    given = main["command"][main["command"].index("--executor_input") + 1]
-    own = {"args": [word.replace(given, "{{$}}") for word in main["args"]]}  # the launcher fills it in
+    executor_input = main["command"][main["command"].index("--executor_input") + 1]
+    own = {"args": [word.replace(executor_input, "{{$}}") for word in main["args"]]}  # the launcher fills it in
     return TEMPLATE + len(go_json(go_json({"containers": [main | own]})).encode())
 
 
@@ -91,9 +91,9 @@ def root_problems(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
 def workflow_size(spec: dict[str, Any], platform: dict[str, Any], arguments: Values) -> int:
     """Bytes of the workflow when all its tasks have ended, its nodes packed where it is too large without."""
     declared = kfp_driver.parameters(spec["root"])
-    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
+    values = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
     nodes = {}
-    for where, inputs in kfp_driver.run(spec, spec["root"], Inputs(given, {}, {}), "root"):
+    for where, inputs in kfp_driver.run(spec, spec["root"], Inputs(values, {}, {}), "root"):
         if isinstance(inputs, Refused):
             raise inputs
         for suffix, texts, outputs in templates(spec, platform, where, inputs):

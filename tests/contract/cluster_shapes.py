@@ -59,7 +59,9 @@ def rows(name: str) -> Iterator[tuple[str, ...]]:
     """What each task asks for as it comes, and with a GPU where that makes a difference."""
     spec, platform = compiled(name)
     every = list(runs(name, (1,)))
-    plain, with_gpu = (dict(kfp_pod.pods(spec, platform, given)) for given in (every[0], every[len(every) // 2]))
+    plain, with_gpu = (
+        dict(kfp_pod.pods(spec, platform, arguments)) for arguments in (every[0], every[len(every) // 2])
+    )
     for where, pod in plain.items():
         task = where.rpartition("/")[2]
         yield f"`{task}`", *asked(pod), *around(pod)
@@ -68,9 +70,9 @@ def rows(name: str) -> Iterator[tuple[str, ...]]:
 
 
 def asked(pod: dict[str, Any]) -> tuple[str, ...]:
-    found = pod["spec"]["containers"][0]["resources"]
-    gpus = [f"{value} `{kind}`" for kind, value in found["limits"].items() if "/" in kind and value != "0"]
-    plain = (found["requests"].get("cpu"), found["requests"].get("memory"), found["limits"].get("memory"))
+    result = pod["spec"]["containers"][0]["resources"]
+    gpus = [f"{value} `{kind}`" for kind, value in result["limits"].items() if "/" in kind and value != "0"]
+    plain = (result["requests"].get("cpu"), result["requests"].get("memory"), result["limits"].get("memory"))
     return *(item or "-" for item in plain), " ".join(gpus) or "-"
 
 

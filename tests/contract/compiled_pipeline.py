@@ -25,8 +25,8 @@ def documents(name: str, **options: Any) -> tuple[dict[str, Any], dict[str, Any]
 
 def tasks(spec: dict[str, Any]) -> dict[str, Any]:
     """The tasks inside the exit handler."""
-    found: dict[str, Any] = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
-    return found
+    result: dict[str, Any] = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    return result
 
 
 def containers(spec: dict[str, Any]) -> dict[str, Any]:

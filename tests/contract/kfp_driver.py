@@ -77,28 +77,28 @@ def converted(name: str, declared: str, value: Any) -> Any:
     """``value`` as a parameter of this type gets it (handleParamTypeValidationAndConversion); raises Refused."""
     if declared == "STRING":
         return text(value)
-    found = kind(value)
-    if found == "null":
+    result = kind(value)
+    if result == "null":
         raise Refused(f'got null for input parameter "{name}"')
-    if declared not in TAKES[found]:
-        raise Refused(f'input parameter "{name}" type mismatch: expect {declared}, got {found}')
+    if declared not in TAKES[result]:
+        raise Refused(f'input parameter "{name}" type mismatch: expect {declared}, got {result}')
     return value
 
 
 def items_of(value: Any) -> list[Any]:
     """What a loop iterates over (getItems): a list, or text that is JSON of one."""
-    found = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(found, list):
-        raise Refused(f"value of type {kind(found)} cannot be iterated")
-    return found
+    result = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(result, list):
+        raise Refused(f"value of type {kind(result)} cannot be iterated")
+    return result
 
 
 def parameters(component: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = component.get("inputDefinitions", {}).get("parameters", {})
-    return found
+    result: dict[str, Any] = component.get("inputDefinitions", {}).get("parameters", {})
+    return result
 
 
-def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, there: Values) -> Any:
+def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, known: Values) -> Any:
     """A value of the type that ``producer`` declares; a list of them where it is in a loop (CollectInputs)."""
     if producer not in tasks:
         raise Refused(f"producer task, {producer}, not in tasks")
@@ -106,12 +106,12 @@ def output(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str,
     if "dag" not in component:
         return SAMPLE[component["outputDefinitions"]["parameters"][key]["parameterType"]]
     source = component["dag"]["outputs"]["parameters"][key]["valueFromParameter"]
-    turns = turns_of(spec, tasks, producer, source["producerSubtask"], there)
-    inner = output(spec, component["dag"]["tasks"], source["producerSubtask"], source["outputParameterKey"], there)
+    turns = turns_of(spec, tasks, producer, source["producerSubtask"], known)
+    inner = output(spec, component["dag"]["tasks"], source["producerSubtask"], source["outputParameterKey"], known)
     return [inner] * turns if "parameterIterator" in tasks[producer] else inner
 
 
-def artifacts_of(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, there: Values) -> Any:
+def artifacts_of(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key: str, known: Values) -> Any:
     """What ``producer`` recorded; from a loop all that its turns did (resolveUpstreamArtifacts)."""
     if producer not in tasks:
         raise Refused(f'cannot find producer task "{producer}"')
@@ -122,18 +122,18 @@ def artifacts_of(spec: dict[str, Any], tasks: dict[str, Any], producer: str, key
             raise Refused(f'cannot find output artifact key "{key}" in producer task "{producer}"')
         return [recorded(spec, producer, key, declared[key])]
     (source,) = component["dag"]["outputs"]["artifacts"][key]["artifactSelectors"]
-    turns = turns_of(spec, tasks, producer, source["producerSubtask"], there)
+    turns = turns_of(spec, tasks, producer, source["producerSubtask"], known)
     inner = component["dag"]["tasks"], source["producerSubtask"], source["outputArtifactKey"]
-    return [one for _ in range(turns) for one in artifacts_of(spec, *inner, there)]
+    return [one for _ in range(turns) for one in artifacts_of(spec, *inner, known)]
 
 
-def turns_of(spec: dict[str, Any], tasks: dict[str, Any], loop: str, inner: str, there: Values) -> int:
+def turns_of(spec: dict[str, Any], tasks: dict[str, Any], loop: str, inner: str, known: Values) -> int:
     """How often a DAG ran: a loop over nothing has no task that anything could come from."""
     iterator = tasks[loop].get("parameterIterator")
     if not iterator:
         return 1
     named = iterator["items"].get("inputParameter", "")
-    items = items_of(inputs_of(spec, tasks, loop, there)[named] if named else json.loads(iterator["items"]["raw"]))
+    items = items_of(inputs_of(spec, tasks, loop, known)[named] if named else json.loads(iterator["items"]["raw"]))
     if not items:
         raise Refused(f"subTaskName, {inner}, not in tasks")
     return len(items)
@@ -150,7 +150,7 @@ def recorded(spec: dict[str, Any], task: str, key: str, declared: dict[str, Any]
     }
 
 
-def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any], there: Values) -> Any:
+def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any], known: Values) -> Any:
     """One input before the look at its type (resolveInputParameter); None where the pipeline's parameter is null."""
     if "parameterExpressionSelector" in source:
         raise NotImplementedError("no pipeline here takes a part of a value; add expression.Select before one does")
@@ -162,76 +162,76 @@ def resolved(spec: dict[str, Any], tasks: dict[str, Any], source: dict[str, Any]
             tasks,
             source["taskOutputParameter"]["producerTask"],
             source["taskOutputParameter"]["outputParameterKey"],
-            there,
+            known,
         )
     if "runtimeValue" in source:
         return source["runtimeValue"]["constant"]
-    wanted = source["componentInputParameter"]
-    if wanted not in there:
-        raise Refused(f"parent DAG does not have input parameter {wanted}")
-    return there[wanted]
+    source_name = source["componentInputParameter"]
+    if source_name not in known:
+        raise Refused(f"parent DAG does not have input parameter {source_name}")
+    return known[source_name]
 
 
-def typed(declared: dict[str, Any], given: Values, unset: frozenset[str], without: str) -> dict[str, Any]:
+def typed(declared: dict[str, Any], arguments: Values, unset: frozenset[str], without: str) -> dict[str, Any]:
     """``given`` after the look at its types.
 
     ``unset``: nulls that the driver itself put there. ``without``: the input that a loop takes away.
     """
-    found = dict(given)
+    result = dict(arguments)
     for name, item in declared.items():
         if name == without:
             continue
-        if name not in given:
+        if name not in arguments:
             if not item.get("isOptional") and "defaultValue" not in item:
                 raise Refused(f'neither value nor default value provided for non-optional parameter "{name}"')
             if item.get("isOptional"):
                 continue
         if name not in unset:
-            found[name] = converted(name, item["parameterType"], given.get(name))
-    return found
+            result[name] = converted(name, item["parameterType"], arguments.get(name))
+    return result
 
 
-def inputs_of(spec: dict[str, Any], tasks: dict[str, Any], name: str, there: Values) -> dict[str, Any]:
+def inputs_of(spec: dict[str, Any], tasks: dict[str, Any], name: str, known: Values) -> dict[str, Any]:
     """What the driver of one task finds; ``there`` are the parameters of the DAG that it is in."""
     task = tasks[name]
     component = spec["components"][task["componentRef"]["name"]]
-    declared, given, unset = parameters(component), {}, set()
+    declared, arguments, unset = parameters(component), {}, set()
     sources = task.get("inputs", {}).get("parameters", {})
     if "dag" in component:
         for key, item in declared.items():
             if key not in sources and item.get("isOptional"):
-                given[key] = item.get("defaultValue")
+                arguments[key] = item.get("defaultValue")
                 unset |= {key} if "defaultValue" not in item else set()
     for key, source in sources.items():
-        value = resolved(spec, tasks, source, there)
+        value = resolved(spec, tasks, source, known)
         if value is None and not declared.get(key, {}).get("isOptional"):
             raise Refused(f"parent DAG's input parameter for {key} is null")
         if value is not None:
-            given[key] = value
-    return typed(declared, given, frozenset(unset), task.get("parameterIterator", {}).get("itemInput", ""))
+            arguments[key] = value
+    return typed(declared, arguments, frozenset(unset), task.get("parameterIterator", {}).get("itemInput", ""))
 
 
 def artifacts_into(
-    spec: dict[str, Any], tasks: dict[str, Any], name: str, there: Values, around: Values
+    spec: dict[str, Any], tasks: dict[str, Any], name: str, known: Values, around: Values
 ) -> dict[str, list[dict[str, Any]]]:
     """The artifacts of one task; ``around`` are those of the DAG that it is in (resolveInputArtifact)."""
-    given = {}
+    arguments = {}
     for key, source in tasks[name].get("inputs", {}).get("artifacts", {}).items():
         if "taskOutputArtifact" in source:
-            wanted = source["taskOutputArtifact"]
-            given[key] = artifacts_of(spec, tasks, wanted["producerTask"], wanted["outputArtifactKey"], there)
+            producer = source["taskOutputArtifact"]
+            arguments[key] = artifacts_of(spec, tasks, producer["producerTask"], producer["outputArtifactKey"], known)
         elif source["componentInputArtifact"] not in around:
             raise Refused(f"parent DAG does not have input artifact {source['componentInputArtifact']}")
         else:
-            given[key] = around[source["componentInputArtifact"]]
-    return given
+            arguments[key] = around[source["componentInputArtifact"]]
+    return arguments
 
 
 def refusals(spec: dict[str, Any], arguments: Values) -> Iterator[str]:
     """Every task whose driver would refuse, with its words: empty where the whole pipeline gets its parameters."""
     declared = parameters(spec["root"])
-    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
-    for where, result in run(spec, spec["root"], Inputs(given, {}, {}), "root"):
+    values = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
+    for where, result in run(spec, spec["root"], Inputs(values, {}, {}), "root"):
         if isinstance(result, Refused):
             yield f"{where}: {result}"
 
@@ -243,24 +243,26 @@ def run(spec: dict[str, Any], component: dict[str, Any], around: Inputs, at: str
         where = f"{at}/{name}"
         inner = spec["components"][task["componentRef"]["name"]]
         try:
-            given = inputs_of(spec, tasks, name, around.parameters)
+            arguments = inputs_of(spec, tasks, name, around.parameters)
             artifacts = artifacts_into(spec, tasks, name, around.parameters, around.artifacts)
-            turns = list(iterations(task, inner, given)) if "parameterIterator" in task else [("", given)]
+            turns = list(iterations(task, inner, arguments)) if "parameterIterator" in task else [("", arguments)]
         except Refused as refused:
             yield where, refused
             continue
-        for number, found in turns:
-            inputs = Inputs(found, artifacts, around.parameters)
+        for number, result in turns:
+            inputs = Inputs(result, artifacts, around.parameters)
             yield f"{where}{number}", inputs
             if "dag" in inner:
                 yield from run(spec, inner, inputs, f"{where}{number}")
 
 
-def iterations(task: dict[str, Any], component: dict[str, Any], given: Values) -> Iterator[tuple[str, dict[str, Any]]]:
+def iterations(
+    task: dict[str, Any], component: dict[str, Any], arguments: Values
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each turn of a loop gets: the list goes, its item comes, and the types are looked at once more."""
     loop = task["parameterIterator"]
     listed = loop["items"].get("inputParameter", "")
-    every = given[listed] if listed else json.loads(loop["items"]["raw"])
+    every = arguments[listed] if listed else json.loads(loop["items"]["raw"])
     for number, item in enumerate(items_of(every)):
-        found = {key: value for key, value in given.items() if key != listed} | {loop["itemInput"]: item}
-        yield f"[{number}]", typed(parameters(component), found, frozenset(), listed)
+        result = {key: value for key, value in arguments.items() if key != listed} | {loop["itemInput"]: item}
+        yield f"[{number}]", typed(parameters(component), result, frozenset(), listed)

@@ -88,13 +88,13 @@ def quantity(value: str, inputs: Inputs) -> str:
         return value
     if channel[1] not in inputs.parameters:
         raise Refused("executorInput did not contain container Image input parameter")
-    found = inputs.parameters[channel[1]]
-    return found if isinstance(found, str) else ""
+    result = inputs.parameters[channel[1]]
+    return result if isinstance(result, str) else ""
 
 
 def resources(container: dict[str, Any], inputs: Inputs) -> dict[str, dict[str, str]]:
     asked = container.get("resources", {})
-    found: dict[str, dict[str, str]] = {"requests": {}, "limits": {}}
+    result: dict[str, dict[str, str]] = {"requests": {}, "limits": {}}
     for key, kind, name in (
         ("resourceCpuRequest", "requests", "cpu"),
         ("resourceCpuLimit", "limits", "cpu"),
@@ -102,12 +102,12 @@ def resources(container: dict[str, Any], inputs: Inputs) -> dict[str, dict[str, 
         ("resourceMemoryLimit", "limits", "memory"),
     ):
         if key in asked:
-            found[kind][name] = quantity(asked[key], inputs)
+            result[kind][name] = quantity(asked[key], inputs)
     accelerator = asked.get("accelerator", {})
     kind, count = (quantity(accelerator.get(key, ""), inputs) for key in ("resourceType", "resourceCount"))
     if kind and count:
-        found["limits"][kind] = count
-    return found
+        result["limits"][kind] = count
+    return result
 
 
 def environment(settings: dict[str, Any], scope: Values) -> Iterator[dict[str, Any]]:
@@ -139,19 +139,19 @@ def value_of(source: dict[str, Any], scope: Values) -> Any:
 
 
 def placement(settings: dict[str, Any], scope: Values) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if "nodeSelector" in settings:
         selector = value_of(settings["nodeSelector"]["nodeSelectorJson"], scope)
         if not isinstance(selector, dict) or not all(isinstance(item, str) for item in selector.values()):
             raise Refused("failed to unmarshal k8s Resource json ensure that k8s Resource json correctly adheres")
-        found["nodeSelector"] = selector
+        result["nodeSelector"] = selector
     tolerations = []
     for item in settings.get("tolerations", ()):
         value = value_of(item["tolerationJson"], scope)
         if not isinstance(value, dict | list):
             raise Refused("encountered unexpected toleration proto value, must be either struct or list type")
         tolerations += value if isinstance(value, list) else [value] if value else []
-    return found | ({"tolerations": tolerations} if tolerations else {})
+    return result | ({"tolerations": tolerations} if tolerations else {})
 
 
 def pod(spec: dict[str, Any], platform: dict[str, Any], name: str, inputs: Inputs) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def pod(spec: dict[str, Any], platform: dict[str, Any], name: str, inputs: Input
     settings = platform.get(declared["executorLabel"], {})
     if settings.get("imagePullPolicy", "") not in PULL_POLICIES:
         raise Refused("ImagePullPolicy should be one of 'Always', 'Never' or 'IfNotPresent'")
-    given = marshal(executor_input(spec, name, declared, inputs))
+    arguments = marshal(executor_input(spec, name, declared, inputs))
     own = list(volumes(settings, inputs.scope))
     mounts = {"kfp-launcher": "/kfp-launcher", **SCRATCH}
     user = settings.get("securityContext", {})
@@ -176,9 +176,9 @@ def pod(spec: dict[str, Any], platform: dict[str, Any], name: str, inputs: Input
         "image": container["image"],
         "command": [
             *("/kfp-launcher/launch", "--pipeline_name", spec["pipelineInfo"]["name"]),
-            *("--executor_input", given, "--component_spec", marshal(declared), "--"),
+            *("--executor_input", arguments, "--component_spec", marshal(declared), "--"),
         ],
-        "args": [item.replace("{{$}}", given) for item in (*container["command"], *container.get("args", ()))],
+        "args": [item.replace("{{$}}", arguments) for item in (*container["command"], *container.get("args", ()))],
         "env": [*container.get("env", ()), *environment(settings, inputs.scope)],
         "resources": resources(container, inputs),
         "securityContext": HARDENED | {key: user[key] for key in ("runAsNonRoot", "runAsUser") if key in user},
@@ -220,8 +220,8 @@ def pod(spec: dict[str, Any], platform: dict[str, Any], name: str, inputs: Input
 def pods(spec: dict[str, Any], platform: dict[str, Any], arguments: Values) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every pod that runs one of our images, by where its task is."""
     declared = kfp_driver.parameters(spec["root"])
-    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
-    for where, inputs in kfp_driver.run(spec, spec["root"], Inputs(given, {}, {}), "root"):
+    values = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | dict(arguments)
+    for where, inputs in kfp_driver.run(spec, spec["root"], Inputs(values, {}, {}), "root"):
         if isinstance(inputs, Refused):
             raise inputs
         name = where.rpartition("/")[2]

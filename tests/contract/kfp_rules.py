@@ -126,11 +126,11 @@ def of_task(key: str, task: dict[str, Any], tasks: dict[str, Any], every: dict[s
         yield f"dependency '{one}' not defined"  # argo-workflows v4.0.5, workflow/validate/validate.go: validateDAG
 
 
-def check_parameters(spec: dict[str, Any], given: Mapping[str, Any]) -> None:
+def check_parameters(spec: dict[str, Any], arguments: Mapping[str, Any]) -> None:
     """v2_template.go: validatePipelineJobInputs; raises Refused with the first problem."""
     known = kfp_driver.parameters(spec["root"])
     for name, item in known.items():
-        if name not in given:
+        if name not in arguments:
             if not item.get("isOptional") and "defaultValue" not in item:
                 raise Refused(
                     f"parameter {name} is not optional, yet has neither default value nor user provided value"
@@ -139,9 +139,9 @@ def check_parameters(spec: dict[str, Any], given: Mapping[str, Any]) -> None:
         if item["parameterType"] not in KINDS:
             raise Refused(f"input parameter {name} requires type {item['parameterType']}, which is invalid for root")
         types, called = KINDS[item["parameterType"]]
-        if not isinstance(given[name], types) or (types is not bool and isinstance(given[name], bool)):
+        if not isinstance(arguments[name], types) or (types is not bool and isinstance(arguments[name], bool)):
             raise Refused(f"input parameter {name} requires type {called}, but the parameter value is not")
-    if extra := sorted(given.keys() - known.keys()):
+    if extra := sorted(arguments.keys() - known.keys()):
         raise Refused(f"parameter(s) provided are not required by pipeline: {', '.join(extra)}")
-    for problem in argo_rules.root_problems(spec, given):
+    for problem in argo_rules.root_problems(spec, arguments):
         raise Refused(problem)

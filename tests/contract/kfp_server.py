@@ -51,11 +51,11 @@ class Refused(Exception):
         self.status, self.message = status, message
 
 
-def outcome(version: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def outcome(version: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """How a run ends whose tasks do what they shall: badly where a task does not get its parameters, or no pod."""
-    refused = [text.partition(": ") for text in kfp_driver.refusals(version["spec"], given)]
+    refused = [text.partition(": ") for text in kfp_driver.refusals(version["spec"], arguments)]
     if not refused:
-        for where, pod in kfp_pod.pods(version["spec"], version["platform"], given):
+        for where, pod in kfp_pod.pods(version["spec"], version["platform"], arguments):
             problems = [*kubernetes_rules.problems(pod), *kubernetes_rules.restricted(pod)]
             refused += [(where, ": ", text) for text in (*problems, *argo_rules.argument_problems(pod))]
     details = [
@@ -63,9 +63,9 @@ def outcome(version: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             "task_id": at,
             "display_name": at.rpartition("/")[2],
             "state": "FAILED",
-            "error": {"code": 13, "message": said},
+            "error": {"code": 13, "message": message},
         }
-        for at, _, said in refused
+        for at, _, message in refused
     ]
     return {"state": "FAILED" if refused else "SUCCEEDED", "run_details": {"task_details": details}}
 
@@ -123,8 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/pipelines/upload_version":
             return self._upload(query, body)
         if parts[0] == "pipelines" and len(parts) == 3 and parts[2] == "versions":
-            found = [item for item in state.versions.values() if item["pipeline_id"] == parts[1]]
-            return page({"pipeline_versions": found}, query)
+            result = [item for item in state.versions.values() if item["pipeline_id"] == parts[1]]
+            return page({"pipeline_versions": result}, query)
         if method == "DELETE":
             state.schedules.pop(parts[1])
             return {}
@@ -138,10 +138,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "Not Found")
         store = stores[parts[0]]
         if method == "GET" and len(parts) == 1:
-            found = [item for item in store.values() if matches(item, query)]
+            result = [item for item in store.values() if matches(item, query)]
             if state.namespace and parts[0] in NAMESPACED:  # pipeline_store.go, getPipelinesByNamespace
-                found = [item for item in found if item.get("namespace", "") == query.get("namespace", "")]
-            return page({{"recurringruns": "recurringRuns"}.get(parts[0], parts[0]): found}, query)
+                result = [item for item in result if item.get("namespace", "") == query.get("namespace", "")]
+            return page({{"recurringruns": "recurringRuns"}.get(parts[0], parts[0]): result}, query)
         if method == "GET":
             return self._run(parts[1]) if parts[0] == "runs" else store[parts[1]]
         content = json.loads(body)
@@ -209,10 +209,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "no such run")
         if not self.state.story:
             return self.state.runs[name]
-        told = self.state.story.pop(0) if len(self.state.story) > 1 else self.state.story[0]
-        if "status" in told:
-            raise Refused(int(told["status"]), "not now")
-        return {**self.state.runs[name], **told}
+        state = self.state.story.pop(0) if len(self.state.story) > 1 else self.state.story[0]
+        if "status" in state:
+            raise Refused(int(state["status"]), "not now")
+        return {**self.state.runs[name], **state}
 
 
 def matches(item: dict[str, Any], query: dict[str, str]) -> bool:

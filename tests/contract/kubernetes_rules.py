@@ -82,18 +82,18 @@ def metadata(item: dict[str, Any], name_of: Any = is_subdomain) -> Iterator[str]
 def resources(asked: dict[str, Any], where: str) -> Iterator[str]:
     """core: ValidateContainerResourceRequirements."""
     numbers: dict[str, dict[str, float]] = {"requests": {}, "limits": {}}
-    for kind, found in numbers.items():
+    for kind, result in numbers.items():
         for name, text in asked.get(kind, {}).items():
             if name not in STANDARD and (not is_key(name) or "/" not in name):
                 yield f"{where}.{kind}: {name!r} must be a standard resource for containers"
             try:
-                found[name] = amount(text)
+                result[name] = amount(text)
             except ValueError as error:
                 yield f"{where}.{kind}.{name}: {error}"
                 continue
-            if found[name] < 0:
+            if result[name] < 0:
                 yield f"{where}.{kind}.{name}: must be greater than or equal to 0"
-            if name not in STANDARD and found[name] % 1:
+            if name not in STANDARD and result[name] % 1:
                 yield f"{where}.{kind}.{name}: must be an integer"
     for name, most in numbers["limits"].items():
         if name in numbers["requests"] and numbers["requests"][name] > most:

@@ -71,13 +71,15 @@ class Cluster:
         """RBAC over the roles of the namespace."""
         asked = spec["resourceAttributes"]
         _, _, namespace, account = spec["user"].split(":")
-        place = f"/namespaces/{namespace}/"
+        prefix = f"/namespaces/{namespace}/"
         for path, binding in self.objects.items():
-            if "/rolebindings/" not in path or place not in path:
+            if "/rolebindings/" not in path or prefix not in path:
                 continue
             if not any(item["kind"] == "ServiceAccount" and item["name"] == account for item in binding["subjects"]):
                 continue
-            rules = self.objects.get(f"{GROUPS['roles']}{place}roles/{binding['roleRef']['name']}", {}).get("rules", [])
+            rules = self.objects.get(f"{GROUPS['roles']}{prefix}roles/{binding['roleRef']['name']}", {}).get(
+                "rules", []
+            )
             if any(rule_allows(rule, asked) for rule in rules):
                 return True
         return False
@@ -156,10 +158,10 @@ class Handler(BaseHTTPRequestHandler):
             assert f"/namespaces/{asked['spec']['resourceAttributes']['namespace']}/" in path
             return 200, {**asked, "status": {"allowed": cluster.allowed(asked["spec"])}}
         if path.endswith("/events"):
-            wanted = dict(item.split("=") for item in query["fieldSelector"][0].split(","))
+            fields = dict(item.split("=") for item in query["fieldSelector"][0].split(","))
             return 200, {
                 "items": [
-                    item for item in cluster.events if item["involvedObject"]["name"] == wanted["involvedObject.name"]
+                    item for item in cluster.events if item["involvedObject"]["name"] == fields["involvedObject.name"]
                 ]
             }
         if "/services/ml-pipeline:8888/proxy/" in path:

@@ -19,21 +19,21 @@ from components.build import DockerError
 PINS = {"pillow": "13.0.0", "diskcache": "5.6.3"}
 
 
-def found(*vulns: dict[str, Any], name: str = "pillow") -> dict[str, Any]:
+def result(*vulns: dict[str, Any], name: str = "pillow") -> dict[str, Any]:
     clean = [{"name": item, "version": version, "vulns": []} for item, version in PINS.items() if item != name]
     return {"dependencies": [*clean, {"name": name, "version": PINS[name], "vulns": list(vulns)}]}
 
 
 def test_a_vulnerability_is_a_finding_with_the_version_that_mends_it() -> None:
-    assert vulnerable(found(), PINS) == []
-    (problem,) = vulnerable(found({"id": "PYSEC-1", "aliases": ["CVE-2026-1"], "fix_versions": ["13.0.1"]}), PINS)
+    assert vulnerable(result(), PINS) == []
+    (problem,) = vulnerable(result({"id": "PYSEC-1", "aliases": ["CVE-2026-1"], "fix_versions": ["13.0.1"]}), PINS)
     assert (problem.what, problem.todo) == ("pillow 13.0.0 has CVE-2026-1 PYSEC-1", "raise it; fixed in: 13.0.1")
 
 
 def test_only_what_was_judged_by_name_passes() -> None:
     known = {"id": "GHSA-x", "aliases": ["CVE-2025-69872"], "fix_versions": []}
-    assert vulnerable(found(known, name="diskcache"), PINS) == []
-    assert len(vulnerable(found(known | {"aliases": ["CVE-2026-2"]}, name="diskcache"), PINS)) == 1
+    assert vulnerable(result(known, name="diskcache"), PINS) == []
+    assert len(vulnerable(result(known | {"aliases": ["CVE-2026-2"]}, name="diskcache"), PINS)) == 1
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_database_that_does_not_answer_is_said(tmp_path: Path) -> None:
 
 
 def test_it_asks_about_every_pin(tmp_path: Path) -> None:
-    answer = json.dumps(found())
+    answer = json.dumps(result())
     text = f"open({str(tmp_path / 'asked')!r}, 'w').write(open(sys.argv[2]).read())\nprint({answer!r})"
     assert ask(program(tmp_path, "pip-audit", text), PINS, "pypi") == []
     assert (tmp_path / "asked").read_text() == "diskcache==5.6.3\npillow==13.0.0\n"

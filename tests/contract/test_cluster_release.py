@@ -79,17 +79,17 @@ CODE = ("pipelines/ways.py", "capnet/commands/doctor/cluster.py", "capnet/comman
 def test_the_server_is_named_by_a_release_of_the_server(path: str, repository: Path) -> None:
     text = (repository / path).read_text()
     named = set(re.findall(r"\?ref=(\d[\d.]*\d)|KFP_SERVER(?:=|:-)(\d[\d.]*\d)|default: \"(2\.\d+\.\d+)\"", text))
-    assert {"".join(found) for found in named} == {RELEASE["server"]}
+    assert {"".join(result) for result in named} == {RELEASE["server"]}
     assert "KFP_VERSION" not in text
 
 
 def test_the_servers_release_is_not_taken_for_the_clients(repository: Path) -> None:
     (client,) = re.findall(r"^kfp==(.*)$", (repository / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert client not in RELEASE["servers"], "the tests below would see no difference"
-    stand_ins = ("kubernetes_server.py", "doctor_place.py", "test_doctor_cluster.py")
+    stand_ins = ("kubernetes_server.py", "doctor_command.py", "test_doctor_cluster.py")
     places = (*PLACES, *(f"tests/contract/{name}" for name in stand_ins))
-    told = [path for path in places if client in (repository / path).read_text()]
-    assert told == []
+    naming = [path for path in places if client in (repository / path).read_text()]
+    assert naming == []
 
 
 @pytest.mark.parametrize("path", [*PLACES, *CODE, "deploy/base/service-account.yaml"])

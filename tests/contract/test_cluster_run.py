@@ -54,8 +54,8 @@ class Machine:
         }
         command = ["bash", str(self.folder / "clone" / "tests" / "cluster" / "run")]
         environment = known | environment
-        given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 90}
-        return subprocess.run(command, env=environment, cwd=self.folder, check=False, **given)
+        arguments: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 90}
+        return subprocess.run(command, env=environment, cwd=self.folder, check=False, **arguments)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -112,8 +112,8 @@ def test_it_runs_everything_and_leaves_lock_context_and_nothing_else(machine: Ma
     ]
     assert all("--cpu 500m" in run and "--wait" in run for run in runs)
     for run in runs:
-        given = submit.command.make_context("submit", run.split()).params
-        check_options(given["pipeline"], given)
+        arguments = submit.command.make_context("submit", run.split()).params
+        check_options(arguments["pipeline"], arguments)
     assert (machine.folder / "state" / "settings").read_text() == "runtime:\n  seed: 5\n", "what was not committed too"
     order = ("compare.py", "train.seeds", "promote", "prediction")
     at = [next(number for number, call in enumerate(machine.calls) if words in call) for words in order]
@@ -170,13 +170,13 @@ def test_the_pod_that_is_deleted_is_the_one_of_the_first_seed() -> None:
     from cluster.pods import running
 
     def pod(name: str, stage: str, seed: int, phase: str = "Running", **more: Any) -> dict[str, Any]:
-        given = json.dumps({"inputs": {"parameterValues": {"seed": seed}}})
+        arguments = json.dumps({"inputs": {"parameterValues": {"seed": seed}}})
         words = [
             "argoexec",
             "--",
             "/kfp-launcher/launch",
             "--executor_input",
-            given,
+            arguments,
             "--",
             "sh",
             "-ec",

@@ -26,10 +26,10 @@ MOST = 106_000  # bytes of one argument or variable: a process takes 131,072, an
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_servers_take_the_pipeline_its_parameters_and_every_pod(name: str) -> None:
     spec, platform = compiled(name)
-    for given in runs(name):
-        kfp_rules.check_parameters(spec, given)
-        assert list(kfp_driver.refusals(spec, given)) == []
-        for where, pod in kfp_pod.pods(spec, platform, given):
+    for arguments in runs(name):
+        kfp_rules.check_parameters(spec, arguments)
+        assert list(kfp_driver.refusals(spec, arguments)) == []
+        for where, pod in kfp_pod.pods(spec, platform, arguments):
             assert kubernetes_rules.problems(pod) == [], where
             assert list(kubernetes_rules.restricted(pod)) == [], where
             assert list(argo_rules.tag_problems(" ".join(words(pod)))) == [], where
@@ -56,8 +56,8 @@ def longest(pod: dict[str, Any]) -> int:
 def longest_of(parts: int) -> int:
     """The same of all pods of a prediction in so many parts."""
     spec, platform = compiled("prediction")
-    given = prediction_arguments(PARAMS, "", "", parts, lambda _: "today")
-    return max(longest(pod) for _, pod in kfp_pod.pods(spec, platform, given))
+    arguments = prediction_arguments(PARAMS, "", "", parts, lambda _: "today")
+    return max(longest(pod) for _, pod in kfp_pod.pods(spec, platform, arguments))
 
 
 def test_every_number_of_parts_up_to_the_most_fits_and_the_most_is_the_most() -> None:
@@ -73,24 +73,24 @@ def test_every_number_of_parts_up_to_the_most_fits_and_the_most_is_the_most() ->
 )
 def test_the_longest_file_that_travels_with_a_run_fits(stage: str, section: str, setting: str) -> None:
     spec, platform = compiled("training")
-    given = next(runs("training"))
-    given[stage][section][setting] = PACKED + "x" * (MOST_INLINED - len(PACKED))
-    kfp_rules.check_parameters(spec, given)
-    check_size(given)
-    assert max(longest(pod) for _, pod in kfp_pod.pods(spec, platform, given)) < MOST
+    arguments = next(runs("training"))
+    arguments[stage][section][setting] = PACKED + "x" * (MOST_INLINED - len(PACKED))
+    kfp_rules.check_parameters(spec, arguments)
+    check_size(arguments)
+    assert max(longest(pod) for _, pod in kfp_pod.pods(spec, platform, arguments)) < MOST
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_workflow_is_small_enough_for_argo_when_its_last_task_has_ended(name: str) -> None:
     spec, platform = compiled(name)
-    for given in runs(name, shards=(1, MOST_SHARDS)):
-        assert argo_rules.workflow_size(spec, platform, given) < argo_rules.MOST_WORKFLOW
+    for arguments in runs(name, shards=(1, MOST_SHARDS)):
+        assert argo_rules.workflow_size(spec, platform, arguments) < argo_rules.MOST_WORKFLOW
 
 
 def test_the_workflow_of_a_thousand_parts_would_be_refused() -> None:
     spec, platform = compiled("prediction")
-    given = prediction_arguments(PARAMS, "", "", 1000, lambda _: "today")
-    assert argo_rules.workflow_size(spec, platform, given) > argo_rules.MOST_WORKFLOW
+    arguments = prediction_arguments(PARAMS, "", "", 1000, lambda _: "today")
+    assert argo_rules.workflow_size(spec, platform, arguments) > argo_rules.MOST_WORKFLOW
 
 
 def test_objects_of_deploy_are_taken(repository: Path) -> None:

@@ -24,8 +24,8 @@ def no_server_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def seen(root: str, **given: Any) -> tuple[Any, str, dict[str, Any]]:
-    options = {"pictures": "", "data_volume": False, **given}
+def seen(root: str, **changes: Any) -> tuple[Any, str, dict[str, Any]]:
+    options = {"pictures": "", "data_volume": False, **changes}
     params, pictures = submit._in_containers(
         parse({"data": {"root": root}, "register": {"tracking_uri": SERVER}}, "a test"), options
     )

@@ -45,8 +45,8 @@ def test_the_pipelines_take_these_names_where_nothing_else_is_said() -> None:
     assert {name: spec.Nodes.model_fields[name].default for name in expected if name != "data_claim"} == {
         k: v for k, v in expected.items() if k != "data_claim"
     }
-    given = {parameter.name: parameter.default for parameter in submit.command.params}
-    assert {name: given[name] for name in expected} == expected
+    arguments = {parameter.name: parameter.default for parameter in submit.command.params}
+    assert {name: arguments[name] for name in expected} == expected
     for function in (training, prediction):
         inputs = function(options.Options()).pipeline_spec.root.input_definitions.parameters
         assert {name: inputs[name].default_value.string_value for name in expected} == expected
@@ -78,7 +78,7 @@ def test_claims_are_those_that_the_pipeline_mounts(base: dict[tuple[str, str], d
     claimed = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
     (container,) = pod["containers"]
     assert {claimed[item["name"]]: item["mountPath"] for item in container["volumeMounts"]} == CLAIMS
-    assert all(place in container["command"][-1] for place in CLAIMS.values())
+    assert all(workspace in container["command"][-1] for workspace in CLAIMS.values())
 
 
 def test_the_account_may_do_little(base: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -119,9 +119,9 @@ def test_in_a_profile_tasks_run_as_default_editor_who_has_the_rights_for_several
 
 
 def test_pods_fit_the_restricted_profile(repository: Path) -> None:
-    found = dict(pods(repository))
-    assert set(found) == {"capnet-volumes", "mlflow", "capnet-shell"}
-    for name, pod in found.items():
+    result = dict(pods(repository))
+    assert set(result) == {"capnet-volumes", "mlflow", "capnet-shell"}
+    for name, pod in result.items():
         assert (
             pod["securityContext"] | {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
             == pod["securityContext"]
@@ -145,8 +145,8 @@ def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names
     (container,) = dict(pods(repository))["mlflow"]["containers"]
     program, command, *arguments = container["command"]
     assert (program, command) == ("mlflow", "server")
-    given = server.make_context("server", arguments).params
-    hosts = given["allowed_hosts"].split(",")
+    values = server.make_context("server", arguments).params
+    hosts = values["allowed_hosts"].split(",")
     for host in (
         "mlflow.mlflow:5000",
         "mlflow.mlflow.svc:5000",
@@ -156,8 +156,8 @@ def test_mlflow_starts_with_the_options_of_the_manifest_and_answers_to_its_names
         assert is_allowed_host_header(hosts, host), host
     assert not is_allowed_host_header(hosts, "evil.example.com:5000")
     (store,) = (item["mountPath"] for item in container["volumeMounts"] if item["name"] == "store")
-    assert given["backend_store_uri"].startswith(f"sqlite:///{store}/")
-    assert given["artifacts_destination"].startswith(f"{store}/")
+    assert values["backend_store_uri"].startswith(f"sqlite:///{store}/")
+    assert values["artifacts_destination"].startswith(f"{store}/")
 
 
 def test_no_manifest_holds_a_secret(repository: Path) -> None:
@@ -195,9 +195,9 @@ def test_make_takes_another_lock(repository: Path, tmp_path: Path) -> None:
             f"LOCK={tmp_path}/lock.yaml",
             "REGISTRY=localhost:5000",
         ]
-        found = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
-        assert f'"{tmp_path}/lock.yaml"' in found
-        assert "images.lock.yaml" not in found
+        result = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+        assert f'"{tmp_path}/lock.yaml"' in result
+        assert "images.lock.yaml" not in result
     from components.images import write_lock
 
     digest = "sha256:" + "a" * 64

@@ -20,7 +20,7 @@ base = deployed.base
 
 def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tuple[str, str], dict[str, Any]]) -> None:
     policy = base["NetworkPolicy", "capnet-tasks"]["spec"]
-    wanted = policy["podSelector"]["matchLabels"]
+    selector = policy["podSelector"]["matchLabels"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"] == []
     names = {53, 5353}
@@ -30,12 +30,12 @@ def test_the_network_policy_selects_every_task_and_lets_nothing_in(base: dict[tu
     for name in compiling.GOLDEN_PIPELINES:
         _, platform = yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())
         for task, settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].items():
-            assert wanted.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
+            assert selector.items() <= settings["podMetadata"]["labels"].items(), f"{name}: {task}"
 
 
 def policies(repository: Path) -> list[dict[str, Any]]:
-    found = [item for path in (repository / "deploy").rglob("*.yaml") for item in yaml.safe_load_all(path.read_text())]
-    return [item for item in found if item["kind"].endswith("NetworkPolicy")]
+    result = [item for path in (repository / "deploy").rglob("*.yaml") for item in yaml.safe_load_all(path.read_text())]
+    return [item for item in result if item["kind"].endswith("NetworkPolicy")]
 
 
 def selectors(value: Any) -> Iterator[dict[str, str]]:
@@ -55,14 +55,14 @@ def test_no_policy_selects_what_serves(repository: Path) -> None:
     pkg/controller/v1beta1/inferenceservice/components/predictor.go (utils.Union of the service's labels).
     """
     example = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
-    found = list(selectors(policies(repository)))
+    result = list(selectors(policies(repository)))
     assert len(policies(repository)) == 5
-    assert len(found) >= 6
-    for wanted in found:
-        assert not wanted.items() <= example["metadata"]["labels"].items()
-        assert dict([cluster.LABEL]).items() <= wanted.items() or wanted == {"app.kubernetes.io/name": "mlflow"}
+    assert len(result) >= 6
+    for selector in result:
+        assert not selector.items() <= example["metadata"]["labels"].items()
+        assert dict([cluster.LABEL]).items() <= selector.items() or selector == {"app.kubernetes.io/name": "mlflow"}
     text = inspect.getsource(kserve)
-    assert not any(key in text for wanted in found for key in wanted if key != "app.kubernetes.io/name")
+    assert not any(key in text for selector in result for key in selector if key != "app.kubernetes.io/name")
 
 
 def test_where_cilium_is_tasks_reach_the_kubernetes_api(repository: Path) -> None:
@@ -74,14 +74,14 @@ def test_where_cilium_is_tasks_reach_the_kubernetes_api(repository: Path) -> Non
 
 
 def test_nodes_that_train_together_talk_to_each_other_only(repository: Path) -> None:
-    found = {item["kind"]: item for item in manifests(repository / "deploy" / "nodes")}
-    policy, pods = found["NetworkPolicy"]["spec"], {"matchLabels": dict((cluster.LABEL, cluster.NODE_LABEL))}
+    result = {item["kind"]: item for item in manifests(repository / "deploy" / "nodes")}
+    policy, pods = result["NetworkPolicy"]["spec"], {"matchLabels": dict((cluster.LABEL, cluster.NODE_LABEL))}
     assert policy["podSelector"] == pods
     assert policy["ingress"] == [{"from": [{"podSelector": pods}]}]
     assert policy["egress"] == [{"to": [{"podSelector": pods}]}]
-    assert found["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": cluster.SERVICE_ACCOUNT}]
-    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
-    for rule in found["Role"]["rules"]:
+    assert result["RoleBinding"]["subjects"] == [{"kind": "ServiceAccount", "name": cluster.SERVICE_ACCOUNT}]
+    assert result["RoleBinding"]["roleRef"]["name"] == result["Role"]["metadata"]["name"]
+    for rule in result["Role"]["rules"]:
         assert not any("*" in item for part in ("apiGroups", "resources", "verbs") for item in rule[part])
         assert set(rule["verbs"]) <= {"get", "list"} or rule["resources"] == ["trainjobs"]
 

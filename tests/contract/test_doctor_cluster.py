@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from contract import doctor_place
-from contract.doctor_place import SPACE, VALUE, Place, secret
+from contract import doctor_command
+from contract.doctor_command import SPACE, VALUE, DoctorCommand, secret
 from contract.kubernetes_server import Cluster
 
 from capnet.cluster import names
@@ -22,11 +22,11 @@ from capnet.commands.doctor.findings import Needs
 
 pytestmark = pytest.mark.slow
 
-place = doctor_place.place
+doctor = doctor_command.doctor
 
 
-def test_a_cluster_that_has_everything(place: Place) -> None:
-    output, error = place.run("--accelerator-count", "2")
+def test_a_cluster_that_has_everything(doctor: DoctorCommand) -> None:
+    output, error = doctor.run("--accelerator-count", "2")
     assert error is None
     lines = output.splitlines()
     assert all(line.startswith("ok     ") for line in lines)
@@ -43,10 +43,10 @@ def test_a_cluster_that_has_everything(place: Place) -> None:
         "retries",
         "network",
     ]
-    assert "there is no secret registry-key" in str(place.run("--pull-secret", "registry-key")[1])
+    assert "there is no secret registry-key" in str(doctor.run("--pull-secret", "registry-key")[1])
     assert "give --tolerations" in output
     assert "2.17.0 answers" in output
-    assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in place.cluster.seen), (
+    assert not any(path.startswith("POST") and "subjectaccessreviews" not in path for path in doctor.cluster.seen), (
         "it only looks"
     )
 
@@ -61,7 +61,7 @@ def test_the_rights_it_asks_for_are_those_of_the_role(
     rules = next(item for item in yaml.safe_load_all((repository / path).read_text()) if item["kind"] == "Role")[
         "rules"
     ]
-    given = {
+    arguments = {
         (group, resource, verb, name)
         for rule in rules
         for group in rule["apiGroups"]
@@ -69,7 +69,7 @@ def test_the_rights_it_asks_for_are_those_of_the_role(
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
-    assert given == set(rights)
+    assert arguments == set(rights)
 
 
 def change_secret(name: str, **values: str) -> Callable[[Cluster], None]:
@@ -90,7 +90,7 @@ def without_patch(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "arguments", "said"),
+    ("damage", "arguments", "phrases"),
     [
         (lambda c: c.remove(SPACE, "secrets", names.MLFLOW_SECRET), (), ["there is no secret capnet-mlflow"]),
         (
@@ -145,34 +145,34 @@ def without_patch(cluster: Cluster) -> None:
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_do(
-    place: Place, damage: Callable[[Cluster], Any], arguments: tuple[str, ...], said: list[str]
+    doctor: DoctorCommand, damage: Callable[[Cluster], Any], arguments: tuple[str, ...], phrases: list[str]
 ) -> None:
-    damage(place.cluster)
-    _, error = place.run(*arguments)
+    damage(doctor.cluster)
+    _, error = doctor.run(*arguments)
     assert error is not None
-    for words in said:
+    for words in phrases:
         assert words in str(error)
     assert all(problem.where and problem.todo for problem in error.problems)
     assert error.exit_code == 7
 
 
-def test_a_folder_of_this_machine_is_nothing_for_a_pod_and_one_on_the_volume_is(place: Place) -> None:
-    _, error = place.run(root="data")
+def test_a_folder_of_this_machine_is_nothing_for_a_pod_and_one_on_the_volume_is(doctor: DoctorCommand) -> None:
+    _, error = doctor.run(root="data")
     assert error is not None
     assert "no pod sees it" in str(error)
-    place.cluster.remove(SPACE, "secrets", names.S3_SECRET)  # not needed then
-    output, error = place.run(root="/mnt/data/birds")
+    doctor.cluster.remove(SPACE, "secrets", names.S3_SECRET)  # not needed then
+    output, error = doctor.run(root="/mnt/data/birds")
     assert error is None
     assert "ok     claim capnet-data" in output
-    place.cluster.remove(SPACE, "persistentvolumeclaims", names.DATA_CLAIM)
-    assert "there is no claim capnet-data" in str(place.run(root="/mnt/data/birds")[1])
+    doctor.cluster.remove(SPACE, "persistentvolumeclaims", names.DATA_CLAIM)
+    assert "there is no claim capnet-data" in str(doctor.run(root="/mnt/data/birds")[1])
 
 
-def test_what_several_nodes_need(place: Place, repository: Path) -> None:
-    cluster = place.cluster
-    assert "Kubeflow Trainer is not there" in str(place.run("--nodes", "2")[1])
+def test_what_several_nodes_need(doctor: DoctorCommand, repository: Path) -> None:
+    cluster = doctor.cluster
+    assert "Kubeflow Trainer is not there" in str(doctor.run("--nodes", "2")[1])
     cluster.objects[doctor_nodes.TRAINER] = {"kind": "APIResourceList"}
-    error = str(place.run("--nodes", "2")[1])
+    error = str(doctor.run("--nodes", "2")[1])
     for words in (
         "no training runtime torch-distributed",
         "capnet-state is ReadWriteOnce: several nodes cannot mount it",
@@ -184,77 +184,81 @@ def test_what_several_nodes_need(place: Place, repository: Path) -> None:
     }
     cluster.find(SPACE, "persistentvolumeclaims", names.STATE_CLAIM)["spec"]["accessModes"] = ["ReadWriteMany"]
     cluster.apply(SPACE, *yaml.safe_load_all((repository / "deploy/nodes/role.yaml").read_text()))
-    output, error_left = place.run("--nodes", "2")
+    output, error_left = doctor.run("--nodes", "2")
     assert error_left is None
     assert "ok     training on several nodes: Kubeflow Trainer with runtime torch-distributed" in output
-    error = str(place.run("--nodes", "2", root="/mnt/data/birds")[1])
+    error = str(doctor.run("--nodes", "2", root="/mnt/data/birds")[1])
     assert "capnet-data is ReadWriteOnce: several nodes cannot mount it" in error
-    assert "no training runtime mine" in str(place.run("--nodes", "2", "--training-runtime", "TrainingRuntime/mine")[1])
+    assert "no training runtime mine" in str(
+        doctor.run("--nodes", "2", "--training-runtime", "TrainingRuntime/mine")[1]
+    )
 
 
-def test_a_role_of_the_cloud_stands_in_for_keys(place: Place) -> None:
-    place.cluster.remove(SPACE, "secrets", names.S3_SECRET)
-    account = place.cluster.find(SPACE, "serviceaccounts", names.SERVICE_ACCOUNT)
+def test_a_role_of_the_cloud_stands_in_for_keys(doctor: DoctorCommand) -> None:
+    doctor.cluster.remove(SPACE, "secrets", names.S3_SECRET)
+    account = doctor.cluster.find(SPACE, "serviceaccounts", names.SERVICE_ACCOUNT)
     for other in ("iam.gke.io/gcp-service-account", "azure.workload.identity/client-id"):
         account["metadata"]["annotations"] = {other: "x"}
-        assert "there is no secret" in str(place.run()[1]), "boto3 opens nothing with it"
+        assert "there is no secret" in str(doctor.run()[1]), "boto3 opens nothing with it"
     account["metadata"]["annotations"] = {"eks.amazonaws.com/role-arn": "arn"}
-    assert place.run()[1] is None
+    assert doctor.run()[1] is None
 
 
-def test_a_claim_that_waits_for_its_first_pod_is_well(place: Place) -> None:
-    pending(place.cluster)
-    place.cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {
+def test_a_claim_that_waits_for_its_first_pod_is_well(doctor: DoctorCommand) -> None:
+    pending(doctor.cluster)
+    doctor.cluster.objects["/apis/storage.k8s.io/v1/storageclasses/local"] = {
         "volumeBindingMode": "WaitForFirstConsumer"
     }
-    output, error = place.run()
+    output, error = doctor.run()
     assert error is None
     assert "waits for its first pod" in output
 
 
-def test_what_one_may_not_ask_is_said_and_is_no_fault(place: Place) -> None:
-    place.cluster.forbidden = {"/localsubjectaccessreviews", "/nodes", "/healthz", f"/namespaces/{SPACE}"}
-    output, error = place.run()
+def test_what_one_may_not_ask_is_said_and_is_no_fault(doctor: DoctorCommand) -> None:
+    doctor.cluster.forbidden = {"/localsubjectaccessreviews", "/nodes", "/healthz", f"/namespaces/{SPACE}"}
+    output, error = doctor.run()
     assert error is None
     assert output.count("not checked") == 4
-    place.cluster.forbidden = {"/secrets/capnet-s3"}
-    output, error = place.run()
+    doctor.cluster.forbidden = {"/secrets/capnet-s3"}
+    output, error = doctor.run()
     assert "you may not get" in str(error)
     assert "ok     secret capnet-mlflow" in output, "the other secrets are looked at all the same"
 
 
 def test_a_cluster_that_does_not_know_us_or_is_not_there(
-    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    doctor: DoctorCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    token, place.cluster.token = place.cluster.token, "another"
-    assert "does not know you (401)" in str(place.run()[1])
-    place.cluster.token = token
+    token, doctor.cluster.token = doctor.cluster.token, "another"
+    assert "does not know you (401)" in str(doctor.run()[1])
+    doctor.cluster.token = token
     (tmp_path / "gone").write_text((tmp_path / "kubeconfig").read_text().replace("127.0.0.1:", "127.0.0.1:1#"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
-    assert "cannot be reached" in str(place.run()[1])
+    assert "cannot be reached" in str(doctor.run()[1])
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    assert "no cluster is configured" in str(place.run()[1])
+    assert "no cluster is configured" in str(doctor.run()[1])
     (tmp_path / "broken").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\ncontexts: []\nclusters: []\nusers: []\n"
     )
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "broken"))
-    assert "configuration cannot be used" in str(place.run()[1])
+    assert "configuration cannot be used" in str(doctor.run()[1])
 
 
-def test_a_silent_part_is_told_and_holds_up_nothing_else(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_part_is_told_and_holds_up_nothing_else(
+    doctor: DoctorCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("capnet.cluster.kubernetes_api.SECONDS", 0.5)
-    place.cluster.silent = {"/healthz"}
+    doctor.cluster.silent = {"/healthz"}
     start = time.monotonic()
-    output, error = place.run()
+    output, error = doctor.run()
     assert time.monotonic() - start < 8
     assert "no answer within" in str(error)
     assert "ok     service account" in output
 
 
-def test_in_a_profile_the_account_of_its_runs_is_named(place: Place) -> None:
-    place.cluster.healthz["multi_user"] = True
+def test_in_a_profile_the_account_of_its_runs_is_named(doctor: DoctorCommand) -> None:
+    doctor.cluster.healthz["multi_user"] = True
     needs = Needs("s3://bucket/birds", namespace="birds", kfp_namespace=SPACE)
-    (found,) = doctor_cluster.check_pipelines(Kubernetes(), needs)
-    assert "--service-account default-editor" in found.warning
-    (found,) = doctor_cluster.check_pipelines(Kubernetes(), replace(needs, service_account="default-editor"))
-    assert found.warning == ""
+    (check,) = doctor_cluster.check_pipelines(Kubernetes(), needs)
+    assert "--service-account default-editor" in check.warning
+    (check,) = doctor_cluster.check_pipelines(Kubernetes(), replace(needs, service_account="default-editor"))
+    assert check.warning == ""

@@ -47,19 +47,19 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 def retries(cluster: Cluster, **data: str) -> Finding:
     cluster.objects[CONFIG] = {"kind": "ConfigMap", "data": data}
-    (found,) = platform.check_retries(Kubernetes(), Needs("s3://bucket/birds"))
-    return found
+    (check,) = platform.check_retries(Kubernetes(), Needs("s3://bucket/birds"))
+    return check
 
 
 def strategy(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]
-    return found
+    result: dict[str, Any] = yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]
+    return result
 
 
 def test_the_server_of_2_17_tries_only_vanished_pods_again_and_one_line_changes_that(cluster: Cluster) -> None:
-    found = retries(cluster, workflowDefaults=OF_2_17)
-    assert found.message == "a task is tried again only if its pod vanished, and not after it failed or was evicted"
-    get, sed, apply = found.warning.split(" | ")
+    check = retries(cluster, workflowDefaults=OF_2_17)
+    assert check.message == "a task is tried again only if its pod vanished, and not after it failed or was evicted"
+    get, sed, apply = check.warning.split(" | ")
     assert (get.split()[:3], apply) == (["kubectl", "-n", "kubeflow"], "kubectl apply -f -")
     changed = subprocess.run(["bash", "-c", sed], input=OF_2_17, capture_output=True, text=True, check=True).stdout
     assert strategy(changed) == {"limit": "2", "expression": platform.AGAIN}
@@ -71,18 +71,18 @@ def test_the_server_of_2_17_tries_only_vanished_pods_again_and_one_line_changes_
 
 
 def test_the_server_of_2_16_tries_only_failures_again(cluster: Cluster) -> None:
-    found = retries(cluster, artifactRepository="archiveLogs: true\n")
-    assert found.message == "a task is tried again after it failed or was evicted, and not if its pod vanished"
-    _, _, text = found.warning.partition("workflowDefaults: ")
+    check = retries(cluster, artifactRepository="archiveLogs: true\n")
+    assert check.message == "a task is tried again after it failed or was evicted, and not if its pod vanished"
+    _, _, text = check.warning.partition("workflowDefaults: ")
     assert yaml.safe_load(text)["spec"]["templateDefaults"]["retryStrategy"]["expression"] == platform.AGAIN
     old = yaml.safe_dump({"workflowDefaults": yaml.safe_load(OF_2_17)})
     assert "only if its pod vanished" in retries(cluster, config=old).message, "all in one key, as Argo reads too"
 
 
 def test_a_policy_that_would_run_the_whole_run_again_is_warned_of(cluster: Cluster) -> None:
-    found = retries(cluster, workflowDefaults=OF_2_17.replace("OnError", "Always"))
-    assert "groups of tasks and the whole run too" in found.message
-    assert found.warning
+    check = retries(cluster, workflowDefaults=OF_2_17.replace("OnError", "Always"))
+    assert "groups of tasks and the whole run too" in check.message
+    assert check.warning
 
 
 @pytest.mark.parametrize(
@@ -103,31 +103,31 @@ def test_what_the_remedy_tries_again(status: str, code: str, again: bool) -> Non
 
 
 def test_a_configuration_that_one_may_not_see_is_no_fault(cluster: Cluster) -> None:
-    (found,) = platform.check_retries(Kubernetes(), Needs("data"))
-    assert "cannot be seen" in found.message
+    (check,) = platform.check_retries(Kubernetes(), Needs("data"))
+    assert "cannot be seen" in check.message
     cluster.forbidden = {platform.CONTROLLER}
-    (found,) = platform.check_retries(Kubernetes(), Needs("data"))
-    assert (found.problem, found.warning) == (None, "")
+    (check,) = platform.check_retries(Kubernetes(), Needs("data"))
+    assert (check.problem, check.warning) == (None, "")
 
 
 def test_a_pull_secret_must_be_one_that_nodes_pull_with(cluster: Cluster) -> None:
     needs = Needs("data", pull_secret="registry-key")
-    (found,) = platform.check_pull_secret(Kubernetes(), needs)
-    assert found.problem is not None
-    assert "there is no secret registry-key" in found.problem.what
+    (check,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert check.problem is not None
+    assert "there is no secret registry-key" in check.problem.what
     secret = {"kind": "Secret", "metadata": {"name": "registry-key"}, "type": "Opaque"}
     cluster.apply("kubeflow", secret)
-    (found,) = platform.check_pull_secret(Kubernetes(), needs)
-    assert found.problem is not None
-    assert "no node pulls with it" in found.problem.what
+    (check,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert check.problem is not None
+    assert "no node pulls with it" in check.problem.what
     cluster.apply("kubeflow", {**secret, "type": "kubernetes.io/dockerconfigjson"})
-    (found,) = platform.check_pull_secret(Kubernetes(), needs)
-    assert found.problem is None
+    (check,) = platform.check_pull_secret(Kubernetes(), needs)
+    assert check.problem is None
 
 
 def network(cluster: Cluster) -> Finding:
-    (found,) = platform.check_network(Kubernetes(), Needs("s3://bucket/birds"))
-    return found
+    (check,) = platform.check_network(Kubernetes(), Needs("s3://bucket/birds"))
+    return check
 
 
 def test_dns_and_network_plugin_are_named(cluster: Cluster, repository: Path) -> None:

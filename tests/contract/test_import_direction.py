@@ -72,18 +72,18 @@ def area(module: str) -> str:
 
 def violations(imports: Mapping[str, frozenset[str]]) -> list[str]:
     """Every import that goes against the direction or through another door than its own."""
-    found = []
+    result = []
     for module, names in imports.items():
         room = area(module)
         allowed = FOUNDATION if room in FOUNDATION else FOUNDATION | {room} | MAY_IMPORT[room]
         for name in sorted(names):
             top = name.split(".")[0]
             if top == "capnet" and area(name) not in allowed and not (room == "config" and name.startswith(LOSSES)):
-                found.append(f"{module} imports {name}")
+                result.append(f"{module} imports {name}")
             doors = DOORS.get(top)
             if doors is not None and not any(module == door or module.startswith(f"{door}.") for door in doors):
-                found.append(f"{module} imports {name}")
-    return found
+                result.append(f"{module} imports {name}")
+    return result
 
 
 def test_imports_run_one_way(modules: dict[str, Any]) -> None:
@@ -169,23 +169,23 @@ def test_no_product_file_is_longer_than_300_lines(repository: Path) -> None:
 
 
 def test_the_library_does_not_print(repository: Path) -> None:
-    found = []
+    result = []
     for path in sorted((repository / "capnet").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-                found.append(f"{path.relative_to(repository)}:{node.lineno}")
-    assert found == []
+                result.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert result == []
 
 
 def test_torch_files_are_read_without_pickle(repository: Path) -> None:
-    found = []
+    result = []
     for path in sorted((repository / "capnet").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 arguments = {item.arg: ast.unparse(item.value) for item in node.keywords}
                 if arguments.get("weights_only") != "True":
-                    found.append(f"{path.relative_to(repository)}:{node.lineno}")
-    assert found == []
+                    result.append(f"{path.relative_to(repository)}:{node.lineno}")
+    assert result == []
 
 
 def test_every_third_party_import_is_named_in_pyproject(modules: dict[str, Any], repository: Path) -> None:

@@ -115,11 +115,11 @@ PARAMETERS = [
 def test_wrong_parameters_are_refused(
     golden: tuple[dict[str, Any], dict[str, Any]], change: Change, words: str, source: str
 ) -> None:
-    given = copy.deepcopy(ARGUMENTS)
-    kfp_rules.check_parameters(golden[0], given)
-    change(given)
+    arguments = copy.deepcopy(ARGUMENTS)
+    kfp_rules.check_parameters(golden[0], arguments)
+    change(arguments)
     with pytest.raises(kfp_rules.Refused, match=words):
-        kfp_rules.check_parameters(golden[0], given)
+        kfp_rules.check_parameters(golden[0], arguments)
 
 
 TRAIN = ("platform", "exec-train")

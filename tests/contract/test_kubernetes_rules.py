@@ -14,7 +14,7 @@ from contract import argo_rules, kfp_pod, kserve_rules, kubernetes_rules
 from contract.cluster_shapes import compiled, runs
 from contract.test_kfp_rules import DRIVERS, PARAMETERS, PIPELINES
 from contract.test_trainjob_rules import SCHEMA, WEBHOOK
-from contract.wrong_documents import Change, add, drop, params, put, told
+from contract.wrong_documents import Change, add, assert_named, drop, params, put
 
 pytestmark = pytest.mark.slow
 
@@ -102,8 +102,8 @@ RESTRICTED = [
 def pod() -> dict[str, Any]:
     """The pod of task train, with GPUs."""
     spec, platform = compiled("training")
-    given = next(runs("training")) | {"accelerator_count": "2"}
-    return next(item for where, item in kfp_pod.pods(spec, platform, given) if where.endswith("/train"))
+    arguments = next(runs("training")) | {"accelerator_count": "2"}
+    return next(item for where, item in kfp_pod.pods(spec, platform, arguments) if where.endswith("/train"))
 
 
 @params(PODS)
@@ -111,7 +111,7 @@ def test_a_wrong_pod_is_refused(pod: dict[str, Any], change: Change, words: str,
     wrong = copy.deepcopy(pod)
     assert kubernetes_rules.problems(wrong) == []
     change(wrong)
-    told(kubernetes_rules.problems(wrong), words)
+    assert_named(kubernetes_rules.problems(wrong), words)
 
 
 @params(RESTRICTED)
@@ -119,7 +119,7 @@ def test_pod_security_refuses(pod: dict[str, Any], change: Change, words: str, s
     wrong = copy.deepcopy(pod)
     assert list(kubernetes_rules.restricted(wrong)) == []
     change(wrong)
-    told(list(kubernetes_rules.restricted(wrong)), words)
+    assert_named(list(kubernetes_rules.restricted(wrong)), words)
 
 
 OBJECTS: dict[str, dict[str, Any]] = {
@@ -167,7 +167,7 @@ def test_a_wrong_object_is_refused(change: Change, words: str, source: str) -> N
     wrong = copy.deepcopy(OBJECTS)
     assert [problem for item in wrong.values() for problem in kubernetes_rules.problems(item)] == []
     change(wrong)
-    told([problem for item in wrong.values() for problem in kubernetes_rules.problems(item)], words)
+    assert_named([problem for item in wrong.values() for problem in kubernetes_rules.problems(item)], words)
 
 
 def test_argo_cannot_start_a_process_with_an_argument_that_is_too_long(pod: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ def test_a_wrong_inference_service_is_refused(repository: Any, change: Change, w
     service = yaml.safe_load((repository / "deploy" / "kserve" / "capnet.yaml.example").read_text())
     assert kserve_rules.problems(service) == []
     change(service)
-    told(kserve_rules.problems(service), words)
+    assert_named(kserve_rules.problems(service), words)
 
 
 def test_there_are_enough_wrong_documents() -> None:

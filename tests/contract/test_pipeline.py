@@ -46,8 +46,8 @@ def test_a_component_takes_and_gives_what_its_stage_does(name: str) -> None:
 def test_edges_of_the_pipeline_are_those_of_the_stage_table(compiled: tuple[dict[str, Any], Any], name: str) -> None:
     producers = {output: stage.name for stage in STAGES.values() for output in stage.outputs} | {"data": "fetch"}
     inputs = tasks(compiled[0])[name]["inputs"]
-    found = {key: item["taskOutputArtifact"] for key, item in inputs["artifacts"].items()}
-    assert {key: (item["producerTask"], item["outputArtifactKey"]) for key, item in found.items()} == {
+    result = {key: item["taskOutputArtifact"] for key, item in inputs["artifacts"].items()}
+    assert {key: (item["producerTask"], item["outputArtifactKey"]) for key, item in result.items()} == {
         key: (producers[key], key) for key in STAGES[name].inputs
     }
     assert inputs["parameters"]["params"]["componentInputParameter"].removeprefix("pipelinechannel--") == name
@@ -172,16 +172,16 @@ def test_nothing_is_installed_in_a_pod(compiled: tuple[dict[str, Any], Any]) -> 
 
 def test_lists_of_a_loop_are_looked_at_before_anything_is_prepared(several: tuple[dict[str, Any], Any]) -> None:
     dag = tasks(several[0])
-    given = {key: item["componentInputParameter"] for key, item in dag["plan"]["inputs"]["parameters"].items()}
-    assert given == {name: f"pipelinechannel--{name}" for name in ("seeds", "first_seed", "further_seeds")}
+    arguments = {key: item["componentInputParameter"] for key, item in dag["plan"]["inputs"]["parameters"].items()}
+    assert arguments == {name: f"pipelinechannel--{name}" for name in ("seeds", "first_seed", "further_seeds")}
     after = {"plan"}
     for _ in dag:
         after |= {name for name, task in dag.items() if after & set(task.get("dependentTasks", ()))}
     assert after == set(dag)
     assert not dag["plan"]["cachingOptions"].get("enableCache")
     dag = tasks(documents("prediction")[0])
-    given = {key: item["componentInputParameter"] for key, item in dag["champion"]["inputs"]["parameters"].items()}
-    assert given["shards"] == "pipelinechannel--shards"
+    arguments = {key: item["componentInputParameter"] for key, item in dag["champion"]["inputs"]["parameters"].items()}
+    assert arguments["shards"] == "pipelinechannel--shards"
     (loop,) = [task for name, task in dag.items() if name.startswith("for-loop")]
     assert "champion" in loop["dependentTasks"]
 

@@ -15,7 +15,7 @@ from pipelines.checks import MOST_BYTES, MOST_SHARDS, check_size
 LOCK = ("--lock", str(compiling.GOLDEN_LOCK))
 
 
-def said(*arguments: str) -> str:
+def output(*arguments: str) -> str:
     """What the command says when it refuses."""
     result = CliRunner().invoke(submit.command, list(arguments))
     assert result.exit_code, result.output
@@ -24,18 +24,18 @@ def said(*arguments: str) -> str:
 
 
 def test_what_runs_on_this_machine_is_not_also_only_printed_or_put_off() -> None:
-    assert "--dry-run is for a cluster" in said("training", "--local", "subprocess", "--dry-run")
-    assert "--schedule is for a cluster" in said("training", "--local", "subprocess", "--schedule", "0 3 * * 1")
-    assert "no run starts now" in said("training", *LOCK, "--schedule", "0 3 * * 1", "--wait")
+    assert "--dry-run is for a cluster" in output("training", "--local", "subprocess", "--dry-run")
+    assert "--schedule is for a cluster" in output("training", "--local", "subprocess", "--schedule", "0 3 * * 1")
+    assert "no run starts now" in output("training", *LOCK, "--schedule", "0 3 * * 1", "--wait")
 
 
 def test_a_seed_that_stands_there_twice_is_named() -> None:
-    assert "a seed is named twice" in said("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
+    assert "a seed is named twice" in output("training", *LOCK, "--dry-run", "--set", "train.seeds=[1,0,1]")
 
 
 @pytest.mark.parametrize("option", [("--pictures", "new"), ("--model", "models:/birds/4"), ("--shards", "2")])
 def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str, str]) -> None:
-    assert f"{option[0]} is for prediction" in said("training", *LOCK, "--dry-run", *option)
+    assert f"{option[0]} is for prediction" in output("training", *LOCK, "--dry-run", *option)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_options_of_prediction_are_not_passed_over_in_training(option: tuple[str
     ],
 )
 def test_a_quantity_that_kubernetes_would_refuse_is_refused(option: tuple[str, str]) -> None:
-    text = said("training", *LOCK, "--dry-run", *option)
+    text = output("training", *LOCK, "--dry-run", *option)
     assert f"{option[1]!r} is no quantity of Kubernetes" in text
     assert option[0] in text
 
 
 @pytest.mark.parametrize("where", [LOCK, ("--local", "subprocess")])
 def test_more_parts_than_their_list_has_room_for_are_refused_with_the_number(where: tuple[str, ...]) -> None:
-    text = said("prediction", *where, "--shards", str(MOST_SHARDS + 1))
+    text = output("prediction", *where, "--shards", str(MOST_SHARDS + 1))
     assert f"{MOST_SHARDS + 1} parts" in text
     assert f"at most {MOST_SHARDS}" in text
     result = CliRunner().invoke(submit.command, ["prediction", *LOCK, "--dry-run", "--shards", str(MOST_SHARDS)])
@@ -70,10 +70,10 @@ def test_more_parts_than_their_list_has_room_for_are_refused_with_the_number(whe
     "option", [("--state-claim", "My_Claim"), ("--data-claim", "-a"), ("--data-claim", "a.b"), ("--state-claim", "tmp")]
 )
 def test_a_claim_whose_name_no_volume_of_a_pod_can_have_is_refused(option: tuple[str, str]) -> None:
-    text = said("prediction", *LOCK, "--dry-run", *option)
+    text = output("prediction", *LOCK, "--dry-run", *option)
     assert f"{option[1]!r} can be no claim of a task" in text
     assert option[0] in text
-    assert "mounted twice" in said("training", *LOCK, "--dry-run", "--data-volume", "--data-claim", "capnet-state")
+    assert "mounted twice" in output("training", *LOCK, "--dry-run", "--data-volume", "--data-claim", "capnet-state")
 
 
 def test_parameters_that_are_too_long_together_are_refused_with_the_longest() -> None:
@@ -88,19 +88,19 @@ def test_parameters_that_are_too_long_together_are_refused_with_the_longest() ->
 
 @pytest.mark.parametrize("option", [("--pull-secret", "My_Key"), ("--git-secret", "")])
 def test_a_name_that_no_object_can_have_is_refused(option: tuple[str, str]) -> None:
-    assert f"{option[1]!r} is no name of an object" in said("prediction", *LOCK, "--dry-run", *option)
+    assert f"{option[1]!r} is no name of an object" in output("prediction", *LOCK, "--dry-run", *option)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    text = said("training", *LOCK, "--dry-run", "--memory", "lots", "--s3-secret", "")
+    text = output("training", *LOCK, "--dry-run", "--memory", "lots", "--s3-secret", "")
     assert "'lots'" in text
     assert "--s3-secret" in text
     for name in ("accelerator-count", "processes-per-node", "nodes", "retries"):
-        assert f"'--{name}': -1" in said("training", *LOCK, "--dry-run", f"--{name}", "-1")
+        assert f"'--{name}': -1" in output("training", *LOCK, "--dry-run", f"--{name}", "-1")
     for minutes in ("-1", "0", "nan", "inf"):
-        assert "start-minutes = " in said("training", *LOCK, "--dry-run", "--start-minutes", minutes)
+        assert "start-minutes = " in output("training", *LOCK, "--dry-run", "--start-minutes", minutes)
     for hours in ("0.0001", "nan", "inf"):
-        assert "time-outs" in said("training", *LOCK, "--dry-run", "--hours", hours)
+        assert "time-outs" in output("training", *LOCK, "--dry-run", "--hours", hours)
 
 
 @pytest.mark.parametrize(
@@ -119,5 +119,5 @@ def test_what_kubernetes_takes_is_taken(option: tuple[str, str]) -> None:
 
 
 def test_an_address_without_a_scheme_is_named() -> None:
-    text = said("training", *LOCK, "--host", "localhost:8080", "--data-volume", "--set", "data.root=/mnt/data/birds")
+    text = output("training", *LOCK, "--host", "localhost:8080", "--data-volume", "--set", "data.root=/mnt/data/birds")
     assert "the server's address 'localhost:8080' has no scheme" in text

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contract import submit_place
-from contract.submit_place import Place
+from contract import submit_command
+from contract.submit_command import SubmitCommand
 
 from capnet.errors import ConfigError
 from pipelines import submit
 from pipelines.errors import RunFailed
 
-server = submit_place.server
+server = submit_command.server
 
 
-def test_the_first_version_is_named_by_the_revision_and_a_second_submission_uploads_nothing(server: Place) -> None:
+def test_the_first_version_is_named_by_the_revision_and_a_second_submission_uploads_nothing(
+    server: SubmitCommand,
+) -> None:
     first, second = server.good(), server.good()
     revision = submit.git_revision()
     (version,) = server.state.versions.values()
@@ -31,14 +33,14 @@ def test_the_first_version_is_named_by_the_revision_and_a_second_submission_uplo
     assert f"run: {server.host}/#/runs/details/runs-1" in first
 
 
-def test_an_option_fixed_at_compile_time_is_another_version(server: Place) -> None:
+def test_an_option_fixed_at_compile_time_is_another_version(server: SubmitCommand) -> None:
     for size in ("1Gi", "2Gi", "3Gi", "4Gi", "1Gi"):  # more than a page of the server's list
         server.good("--shared-memory", size)
     assert len(server.state.versions) == 4
     assert len({item["display_name"] for item in server.state.versions.values()}) == 4
 
 
-def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place) -> None:
+def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: SubmitCommand) -> None:
     server.good(
         *(
             "--set",
@@ -64,13 +66,17 @@ def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place)
         ),
     )
     (run,) = server.state.runs.values()
-    given = run["runtime_config"]["parameters"]
+    arguments = run["runtime_config"]["parameters"]
     params = yaml.safe_load((server.repository / "params.yaml").read_text())
-    assert given["ingest"] == {"data": {**params["data"], "root": "/mnt/data/birds"}, "ingest": params["ingest"]}
-    assert given["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
-    assert (given["first_seed"], given["further_seeds"]) == (3, [4])
-    assert (given["accelerator_type"], given["accelerator_count"], given["memory"]) == ("amd.com/gpu", "2", "30Gi")
-    assert (given["node_selector"], given["tolerations"], given["s3_secret"]) == (
+    assert arguments["ingest"] == {"data": {**params["data"], "root": "/mnt/data/birds"}, "ingest": params["ingest"]}
+    assert arguments["train"]["train"] == {**params["train"], "epochs": 7, "seeds": [3, 4]}
+    assert (arguments["first_seed"], arguments["further_seeds"]) == (3, [4])
+    assert (arguments["accelerator_type"], arguments["accelerator_count"], arguments["memory"]) == (
+        "amd.com/gpu",
+        "2",
+        "30Gi",
+    )
+    assert (arguments["node_selector"], arguments["tolerations"], arguments["s3_secret"]) == (
         {"pool": "gpu"},
         [{"key": "gpu", "operator": "Exists"}],
         "mine",
@@ -78,7 +84,7 @@ def test_the_run_has_the_settings_of_params_yaml_and_the_clusters(server: Place)
     assert [item["display_name"] for item in server.state.experiments.values()] == ["birds"]
 
 
-def test_prediction_is_submitted_with_its_parts_and_model(server: Place) -> None:
+def test_prediction_is_submitted_with_its_parts_and_model(server: SubmitCommand) -> None:
     server.good(
         "--pictures",
         "s3://bucket/new",
@@ -91,12 +97,12 @@ def test_prediction_is_submitted_with_its_parts_and_model(server: Place) -> None
         pipeline="prediction",
     )
     (run,) = server.state.runs.values()
-    given = run["runtime_config"]["parameters"]
-    assert given["fetch"]["data"]["root"] == "s3://bucket/new"
-    assert (given["shards"], given["shard_count"], given["model"]) == ([0, 1, 2], 3, "models:/birds/4")
+    arguments = run["runtime_config"]["parameters"]
+    assert arguments["fetch"]["data"]["root"] == "s3://bucket/new"
+    assert (arguments["shards"], arguments["shard_count"], arguments["model"]) == ([0, 1, 2], 3, "models:/birds/4")
 
 
-def test_waiting_shows_progress_and_ends_well(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_shows_progress_and_ends_well(server: SubmitCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     detail = {"display_name": "train", "state": "RUNNING"}
     server.state.story = [
@@ -111,7 +117,7 @@ def test_waiting_shows_progress_and_ends_well(server: Place, monkeypatch: pytest
     assert output.endswith("the run succeeded\n")
 
 
-def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_is_named_with_its_task(server: SubmitCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     failed = {"display_name": "validate", "state": "FAILED", "error": {"code": 5, "message": "12 copies\nacross sides"}}
     server.state.story = [
@@ -129,12 +135,14 @@ def test_a_failed_run_is_named_with_its_task(server: Place, monkeypatch: pytest.
         ("prediction", ("--shards", "2")),
     ],
 )
-def test_no_task_of_a_loop_is_refused_its_parameters(server: Place, pipeline: str, more: tuple[str, ...]) -> None:
+def test_no_task_of_a_loop_is_refused_its_parameters(
+    server: SubmitCommand, pipeline: str, more: tuple[str, ...]
+) -> None:
     assert server.good("--wait", *more, pipeline=pipeline).endswith("the run succeeded\n")
 
 
 def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(
-    server: Place, monkeypatch: pytest.MonkeyPatch
+    server: SubmitCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     turns = [
@@ -149,13 +157,13 @@ def test_one_failed_turn_of_a_loop_is_named_among_those_that_went_well(
     assert result.output.count("train: failed") == 1
 
 
-def test_a_server_that_is_gone_for_good_ends_the_wait(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_for_good_ends_the_wait(server: SubmitCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     server.state.story = [{"status": 503}]
     assert "answers 503" in str(server.run("--wait").exception)
 
 
-def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: Place) -> None:
+def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server: SubmitCommand) -> None:
     for _ in range(2):
         assert "stays as well" not in server.good("--schedule", "0 3 * * 1")
     assert "stays as well: schedule 'capnet-training 0 0 3 * * 1'" in server.good("--schedule", "0 0 4 * * *")
@@ -173,21 +181,23 @@ def test_a_schedule_replaces_the_one_of_the_same_name_and_caches_nothing(server:
 @pytest.mark.parametrize(
     ("arguments", "uncached"), [(["--no-cache"], 9), (["--no-cache-from", "evaluate"], 3), ([], 1)]
 )
-def test_caching_is_switched_off_for_all_or_from_a_stage_on(server: Place, arguments: list[str], uncached: int) -> None:
+def test_caching_is_switched_off_for_all_or_from_a_stage_on(
+    server: SubmitCommand, arguments: list[str], uncached: int
+) -> None:
     server.good(*arguments)
     (version,) = server.state.versions.values()
     dag = version["spec"]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     assert sum(not task["cachingOptions"].get("enableCache") for task in dag.values()) == uncached
 
 
-def test_a_dry_run_prints_the_pipeline_and_asks_no_server(server: Place) -> None:
+def test_a_dry_run_prints_the_pipeline_and_asks_no_server(server: SubmitCommand) -> None:
     spec, platform = yaml.safe_load_all(server.good("--dry-run"))
     assert spec["pipelineInfo"]["name"] == "capnet-training"
     assert platform["platforms"]
     assert server.state.seen == []
 
 
-def test_without_a_lock_the_error_names_the_command(server: Place, tmp_path: Path) -> None:
+def test_without_a_lock_the_error_names_the_command(server: SubmitCommand, tmp_path: Path) -> None:
     result = server.run("--lock", str(tmp_path / "none.yaml"))
     assert isinstance(result.exception, ConfigError)
     assert "make images push" in str(result.exception)
@@ -208,7 +218,7 @@ def test_help_waits_for_no_large_library(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "data.root = data is a folder of this machine, and no pod sees it"),
         (("--data-volume",), "data.root = data is a folder of this machine, and no pod sees it"),
@@ -218,15 +228,15 @@ def test_help_waits_for_no_large_library(repository: Path) -> None:
 )
 @pytest.mark.parametrize("pipeline", ["training", "prediction"])
 def test_pictures_that_no_pod_would_find_are_named_before_anything_is_uploaded(
-    server: Place, pipeline: str, arguments: tuple[str, ...], told: str
+    server: SubmitCommand, pipeline: str, arguments: tuple[str, ...], message: str
 ) -> None:
     error = server.run(*arguments, pipeline=pipeline, pictures=()).exception
     assert isinstance(error, ConfigError)
-    assert told in str(error)
+    assert message in str(error)
     assert not server.state.pipelines
 
 
-def test_pictures_in_s3_and_on_the_volume_are_taken(server: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_in_s3_and_on_the_volume_are_taken(server: SubmitCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     # nobody is there: a machine that does not reach the cluster's store
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -20,20 +20,22 @@ HEAVY = {"train", "evaluate"}
 
 
 def claims(settings: dict[str, Any]) -> dict[str, str]:
-    found = {}
+    result = {}
     for item in settings.get("pvcMount", ()):
-        found[item["mountPath"]] = item["pvcNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
-    return found
+        result[item["mountPath"]] = item["pvcNameParameter"]["componentInputParameter"].removeprefix(
+            "pipelinechannel--"
+        )
+    return result
 
 
 def secrets(settings: dict[str, Any]) -> dict[str, set[str]]:
-    found = {}
+    result = {}
     for item in settings.get("secretAsEnv", ()):
         assert item["optional"], "a key that a secret lacks must not keep the pod from starting"
         name = item["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
-        found[name] = {key["envVar"] for key in item["keyToEnv"]}
+        result[name] = {key["envVar"] for key in item["keyToEnv"]}
         assert all(key["envVar"] == key["secretKey"] for key in item["keyToEnv"])
-    return found
+    return result
 
 
 def base(name: str) -> str:
@@ -41,10 +43,10 @@ def base(name: str) -> str:
 
 
 def test_images_are_digests_and_torch_is_where_it_is_needed(compiled: tuple[dict[str, Any], Any]) -> None:
-    found = {name: item["image"] for name, item in containers(compiled[0]).items()}
-    assert all("@sha256:" in image for image in found.values())
-    assert {name for name, image in found.items() if image == LOCK.train} == {"graph", "train", "evaluate", "register"}
-    assert {name for name, image in found.items() if image == LOCK.data} == {
+    result = {name: item["image"] for name, item in containers(compiled[0]).items()}
+    assert all("@sha256:" in image for image in result.values())
+    assert {name for name, image in result.items() if image == LOCK.train} == {"graph", "train", "evaluate", "register"}
+    assert {name for name, image in result.items() if image == LOCK.data} == {
         "fetch",
         "ingest",
         "split",
@@ -144,7 +146,7 @@ def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None
     assert {key: item["taskOutputArtifact"]["producerTask"] for key, item in task["inputs"]["artifacts"].items()} == {
         key: {"data": "fetch", "validation": "validate"}.get(key, key) for key in STAGES["train"].inputs
     }
-    given = {
+    arguments = {
         name: item.get("componentInputParameter") or item["runtimeValue"]["constant"]
         for name, item in task["inputs"]["parameters"].items()
     }
@@ -156,11 +158,11 @@ def test_on_several_nodes_train_starts_pods_that_get_what_it_would_get() -> None
         "hours": 5.0,
         "start_minutes": 30.0,
     }
-    assert {name: given.pop(name) for name in [*fixed, "runtime"]} == {**fixed, "runtime": "torch-distributed"}
+    assert {name: arguments.pop(name) for name in [*fixed, "runtime"]} == {**fixed, "runtime": "torch-distributed"}
     named = {"params": "train", "seed": "first_seed"}
-    assert given.pop("pull_secret") == "", "no secret unless one is named"
-    assert given == {name: f"pipelinechannel--{named.get(name, name)}" for name in given}
-    assert set(given) | {"pull_secret"} == {"params", "seed", *CLUSTER}
+    assert arguments.pop("pull_secret") == "", "no secret unless one is named"
+    assert arguments == {name: f"pipelinechannel--{named.get(name, name)}" for name in arguments}
+    assert set(arguments) | {"pull_secret"} == {"params", "seed", *CLUSTER}
     container = containers(spec)["train-nodes"]
     assert container["image"] == LOCK.train
     assert "accelerator" not in container["resources"], "it only waits"

@@ -46,8 +46,8 @@ def arguments(kind: str, several: bool) -> Iterator[dict[str, Any]]:
 def test_every_golden_pipeline_gets_parameters_of_its_types(name: str) -> None:
     spec = next(iter(yaml.safe_load_all((compiling.GOLDEN / f"{name}.yaml").read_text())))
     kind, options = compiling.GOLDEN_PIPELINES[name]
-    for given in arguments(kind, options.further_seeds):
-        assert list(kfp_driver.refusals(spec, given)) == []
+    for values in arguments(kind, options.further_seeds):
+        assert list(kfp_driver.refusals(spec, values)) == []
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -55,15 +55,15 @@ def test_so_does_one_of_other_options(name: str) -> None:
     kind, options = OTHERS[name]
     options = replace(options, images=read_lock(compiling.GOLDEN_LOCK) if options.cluster else None)
     spec = next(iter(yaml.safe_load_all(compiling.compile_text(compiling.PIPELINES[kind](options)))))
-    for given in arguments(kind, options.further_seeds):
-        assert list(kfp_driver.refusals(spec, given)) == []
+    for values in arguments(kind, options.further_seeds):
+        assert list(kfp_driver.refusals(spec, values)) == []
 
 
 def test_every_task_of_every_turn_was_looked_at() -> None:
     spec = next(iter(yaml.safe_load_all(compiling.golden("prediction"))))
-    found = tasks(spec, next(arguments("prediction", False)))
-    assert found["root/exit-handler-1/for-loop-2[0]/predict"].parameters["shard"] == 0
-    assert {where.rpartition("/")[2] for where in found} == {
+    result = tasks(spec, next(arguments("prediction", False)))
+    assert result["root/exit-handler-1/for-loop-2[0]/predict"].parameters["shard"] == 0
+    assert {where.rpartition("/")[2] for where in result} == {
         "exit-handler-1",
         "outcome",
         "fetch",
@@ -73,17 +73,17 @@ def test_every_task_of_every_turn_was_looked_at() -> None:
         "merge",
     }
     spec = next(iter(yaml.safe_load_all(compiling.golden("training-on-nodes"))))
-    given = list(arguments("training", True))[1]
-    found = tasks(spec, given)
-    inside = [found[f"root/exit-handler-1/for-loop-2[{turn}]/evaluate-2"] for turn in (0, 1)]
+    values = list(arguments("training", True))[1]
+    result = tasks(spec, values)
+    inside = [result[f"root/exit-handler-1/for-loop-2[{turn}]/evaluate-2"] for turn in (0, 1)]
     assert [task.parameters["seed"] for task in inside] == [1, 2]
-    assert found["root/exit-handler-1/report"].parameters["others"] == [[], []], "a list of what the turns gave"
+    assert result["root/exit-handler-1/report"].parameters["others"] == [[], []], "a list of what the turns gave"
 
 
-def tasks(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def tasks(spec: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     declared = kfp_driver.parameters(spec["root"])
-    given = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | given
-    return dict(kfp_driver.run(spec, spec["root"], kfp_driver.Inputs(given, {}, {}), "root"))
+    values = {key: item["defaultValue"] for key, item in declared.items() if "defaultValue" in item} | values
+    return dict(kfp_driver.run(spec, spec["root"], kfp_driver.Inputs(values, {}, {}), "root"))
 
 
 def test_a_loop_over_nothing_leaves_nothing_to_collect() -> None:
@@ -93,21 +93,21 @@ def test_a_loop_over_nothing_leaves_nothing_to_collect() -> None:
         ("training-seeds-on-volume", {"further_seeds": []}, "report"),
     ):
         spec = next(iter(yaml.safe_load_all(compiling.golden(name))))
-        given = next(arguments(name.partition("-")[0], True))
-        assert list(kfp_driver.refusals(spec, given)) == []
-        (refused,) = kfp_driver.refusals(spec, given | empty)
+        values = next(arguments(name.partition("-")[0], True))
+        assert list(kfp_driver.refusals(spec, values)) == []
+        (refused,) = kfp_driver.refusals(spec, values | empty)
         assert refused.startswith(f"root/exit-handler-1/{last}: subTaskName, ")
         assert refused.endswith(", not in tasks")
 
 
 def test_an_artifact_that_nobody_makes_is_refused() -> None:
     spec = next(iter(yaml.safe_load_all(compiling.golden("training"))))
-    given = next(arguments("training", False))
+    values = next(arguments("training", False))
     dag = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     dag["split"]["inputs"]["artifacts"]["manifest"] = {"componentInputArtifact": "manifest"}
     dag["graph"]["inputs"]["artifacts"]["split"]["taskOutputArtifact"]["producerTask"] = "nobody"
     dag["evaluate"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]["outputArtifactKey"] = "weights"
-    assert list(kfp_driver.refusals(spec, given)) == [
+    assert list(kfp_driver.refusals(spec, values)) == [
         'root/exit-handler-1/evaluate: cannot find output artifact key "weights" in producer task "train"',
         'root/exit-handler-1/graph: cannot find producer task "nobody"',
         "root/exit-handler-1/split: parent DAG does not have input artifact manifest",
@@ -137,7 +137,7 @@ def test_what_the_driver_takes(declared: str, value: Any, expected: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("declared", "value", "found"),
+    ("declared", "value", "result"),
     [
         ("NUMBER_INTEGER", "1", "string"),
         ("NUMBER_DOUBLE", "1", "string"),
@@ -150,8 +150,8 @@ def test_what_the_driver_takes(declared: str, value: Any, expected: Any) -> None
         ("STRUCT", "{}", "string"),
     ],
 )
-def test_what_the_driver_refuses(declared: str, value: Any, found: str) -> None:
-    with pytest.raises(kfp_driver.Refused, match=f'input parameter "x" type mismatch: expect {declared}, got {found}'):
+def test_what_the_driver_refuses(declared: str, value: Any, result: str) -> None:
+    with pytest.raises(kfp_driver.Refused, match=f'input parameter "x" type mismatch: expect {declared}, got {result}'):
         kfp_driver.converted("x", declared, value)
     with pytest.raises(kfp_driver.Refused, match='got null for input parameter "x"'):
         kfp_driver.converted("x", declared, None)
@@ -213,9 +213,9 @@ def test_constants_outputs_and_what_a_loop_collects_have_types_too() -> None:
     tasks["takes"]["inputs"]["parameters"]["seed"] = {"runtimeValue": {"constant": "3"}}
     spec["components"]["comp-number"]["outputDefinitions"]["parameters"]["Output"]["parameterType"] = "STRING"
     spec["components"]["comp-takes-list"]["inputDefinitions"]["parameters"]["seeds"]["parameterType"] = "NUMBER_INTEGER"
-    found = list(kfp_driver.refusals(spec, {"seeds": [1]}))
+    result = list(kfp_driver.refusals(spec, {"seeds": [1]}))
     wrong = 'input parameter "seed" type mismatch: expect NUMBER_INTEGER, got string'
-    assert found == [
+    assert result == [
         f"root/takes: {wrong}",
         f"root/takes-2: {wrong}",
         'root/takes-list: input parameter "seeds" type mismatch: expect NUMBER_INTEGER, got list',

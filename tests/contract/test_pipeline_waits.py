@@ -57,10 +57,10 @@ def test_a_token_that_was_renewed_is_read_again(
 
     monkeypatch.setattr(time, "sleep", sleep)
     state.story = [RUNNING]
-    said: list[str] = []
-    server.wait("r", said.append)
+    messages: list[str] = []
+    server.wait("r", messages.append)
     assert polls == 100
-    assert said == []
+    assert messages == []
 
 
 @pytest.mark.parametrize("status", [401, 500, 502, 503])
@@ -71,10 +71,10 @@ def test_minutes_without_an_answer_are_borne_and_told(
     server = Server(way("in-cluster", host, tmp_path / "token"))
     away = [{"status": status}] * 50  # of ten seconds
     state.story = [RUNNING, *away, RUNNING, *away, {"state": "SUCCEEDED"}]
-    said: list[str] = []
-    server.wait("r", said.append)
-    assert len(said) == 2
-    assert all("asking again" in line and str(status) in line for line in said)
+    messages: list[str] = []
+    server.wait("r", messages.append)
+    assert len(messages) == 2
+    assert all("asking again" in line and str(status) in line for line in messages)
 
 
 def test_a_token_that_nobody_renews_ends_the_wait(

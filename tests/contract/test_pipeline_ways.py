@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from contract import submit_place
-from contract.submit_place import Place
+from contract import submit_command
+from contract.submit_command import SubmitCommand
 
 from capnet.errors import ConfigError
 from pipelines import compiling
@@ -15,11 +15,11 @@ from pipelines.errors import ServerError
 from pipelines.server import Server
 from pipelines.ways import Way, choose, ping
 
-server = submit_place.server
+server = submit_command.server
 
 
 def test_a_token_from_a_file_or_the_environment_lets_in(
-    server: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: SubmitCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.state.token, server.state.namespace = "secret-word", "team"
     path = tmp_path / "token"
@@ -38,7 +38,7 @@ def test_a_token_from_a_file_or_the_environment_lets_in(
     ],
 )
 def test_a_wrong_token_is_said_with_the_way_and_never_shown(
-    server: Place, tmp_path: Path, arguments: list[str], words: list[str]
+    server: SubmitCommand, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     server.state.token = "right"
     path = tmp_path / "token"
@@ -50,26 +50,26 @@ def test_a_wrong_token_is_said_with_the_way_and_never_shown(
     assert "wrong-word" not in repr(choose("token", "http://x", "", str(path), {}))
 
 
-def test_another_namespace_is_refused_by_name(server: Place) -> None:
+def test_another_namespace_is_refused_by_name(server: SubmitCommand) -> None:
     server.state.namespace = "team"
     error = str(server.run("--namespace", "others").exception)
     assert "does not allow it (403)" in error
     assert "namespace others" in error
 
 
-def test_an_address_without_a_pipeline_server_is_said(server: Place) -> None:
+def test_an_address_without_a_pipeline_server_is_said(server: SubmitCommand) -> None:
     server.state.broken["/healthz"] = 404
     error = str(server.run().exception)
     assert "404" in error
     assert "healthz" in error
 
 
-def test_a_login_page_is_said(server: Place) -> None:
+def test_a_login_page_is_said(server: SubmitCommand) -> None:
     server.state.login = True
     assert "login page" in str(server.run().exception)
 
 
-def test_nothing_listens(server: Place) -> None:
+def test_nothing_listens(server: SubmitCommand) -> None:
     start = time.monotonic()
     with pytest.raises(ServerError, match="cannot be reached") as error:
         ping(Way("port-forward", "http://127.0.0.1:9"))
@@ -78,28 +78,28 @@ def test_nothing_listens(server: Place) -> None:
 
 
 @pytest.mark.parametrize("silent", ["/healthz", "/pipelines", "/runs"])
-def test_a_server_that_never_answers_is_left_after_the_time_limit(server: Place, silent: str) -> None:
+def test_a_server_that_never_answers_is_left_after_the_time_limit(server: SubmitCommand, silent: str) -> None:
     server.state.silent.add(silent)
     start = time.monotonic()
 
     def submitted() -> None:
-        found = Server(Way("port-forward", server.host), seconds=0.5)
-        found.start(found.upload("capnet-training", compiling.golden("training"), "v1", ""), "r", "e", {})
+        result = Server(Way("port-forward", server.host), seconds=0.5)
+        result.start(result.upload("capnet-training", compiling.golden("training"), "v1", ""), "r", "e", {})
 
     with pytest.raises(ServerError, match=r"answer|connection"):
         submitted()
     assert time.monotonic() - start < 20
 
 
-def test_what_the_server_says_reaches_the_user(server: Place) -> None:
-    found = Server(Way("port-forward", server.host))
-    version = found.upload("capnet-training", compiling.golden("training"), "v1", "")
+def test_what_the_server_says_reaches_the_user(server: SubmitCommand) -> None:
+    result = Server(Way("port-forward", server.host))
+    version = result.upload("capnet-training", compiling.golden("training"), "v1", "")
     with pytest.raises(
         ServerError, match=r"parameter \w+ is not optional, yet has neither default value nor user provided value"
     ):
-        found.start(version, "r", "e", {"data_version": "v1"})
+        result.start(version, "r", "e", {"data_version": "v1"})
     with pytest.raises(ServerError, match="invalid pipeline"):
-        found.upload(
+        result.upload(
             "capnet-training", compiling.golden("training").replace("executorLabel", "executorLable"), "v2", ""
         )
 

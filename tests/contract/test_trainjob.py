@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import trainjob_place
+from contract import trainjob_task
 from contract.trainer_server import containers
-from contract.trainjob_place import IMAGE, METRICS, NODES, PARAMS, Place, good
+from contract.trainjob_task import IMAGE, METRICS, NODES, PARAMS, Task, good
 
 from capnet.cluster import names
 from capnet.cluster.trainjob_run import train_on_nodes
@@ -20,20 +20,20 @@ from capnet.config import parse
 
 pytestmark = pytest.mark.slow
 
-place = trainjob_place.place
+task = trainjob_task.task
 
 
 def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(
-    place: Place, caplog: pytest.LogCaptureFixture
+    task: Task, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "capnet")
-    place.cluster.logs[0] = "training epoch 1 loss 0.31: 3 of 6, about 2 s left\nan odd line: é"
-    assert place.run() == METRICS
-    assert (place.folder / "out" / "model" / "config.json").is_file()
-    assert place.left == []
-    assert place.cluster.removed == [place.cluster.made[0]["metadata"]["name"]]
-    said = [record.getMessage() for record in caplog.records]
-    name = place.cluster.removed[0]
+    task.cluster.logs[0] = "training epoch 1 loss 0.31: 3 of 6, about 2 s left\nan odd line: é"
+    assert task.run() == METRICS
+    assert (task.folder / "out" / "model" / "config.json").is_file()
+    assert task.left == []
+    assert task.cluster.removed == [task.cluster.made[0]["metadata"]["name"]]
+    messages = [record.getMessage() for record in caplog.records]
+    name = task.cluster.removed[0]
     waits = "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     expected = [
         f"TrainJob {name} of 2 nodes, 1 process each",
@@ -46,10 +46,10 @@ def test_a_training_is_followed_from_its_start_to_its_model_and_nothing_is_left(
         f"TrainJob {name}: complete",
         f"TrainJob {name} is removed",
     ]
-    assert said == expected
+    assert messages == expected
 
 
-def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
+def test_the_trainjob_asks_for_what_the_pipeline_says(task: Task) -> None:
     changes = {
         "accelerator_count": 2,
         "cpu": "8",
@@ -61,8 +61,8 @@ def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
         "data_claim": "capnet-data",
         "hours": 1.5,
     }
-    place.run(**changes)
-    (job,) = place.cluster.made
+    task.run(**changes)
+    (job,) = task.cluster.made
     assert job["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Pod", "name": "run-train-1", "uid": "1234"}
     ]
@@ -94,20 +94,20 @@ def test_the_trainjob_asks_for_what_the_pipeline_says(place: Place) -> None:
     ]["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]
     (node,) = containers(patch)
     mounts = {item["name"]: item["mountPath"] for item in node["volumeMounts"]}
-    assert mounts == {"state": str(place.folder / "state"), "data": "/mnt/data", "shm": "/dev/shm", "tmp": "/tmp"}
+    assert mounts == {"state": str(task.folder / "state"), "data": "/mnt/data", "shm": "/dev/shm", "tmp": "/tmp"}
 
 
-def test_its_pods_are_pods_for_kubernetes_own_models(place: Place) -> None:
+def test_its_pods_are_pods_for_kubernetes_own_models(task: Task) -> None:
     """As Kubeflow Trainer puts them together: template of the runtime, patches, then its trainer section."""
     from kubernetes.client import ApiClient
 
-    place.run(
+    task.run(
         accelerator_count=1,
         node_selector={"gpu": "l4"},
         tolerations=[{"key": "gpu", "operator": "Exists"}],
         data_claim="capnet-data",
     )
-    (job,) = place.cluster.made
+    (job,) = task.cluster.made
     trainer = job["spec"]["trainer"]
     template = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0][
         "template"
@@ -130,12 +130,12 @@ def test_its_pods_are_pods_for_kubernetes_own_models(place: Place) -> None:
     assert labels == dict((names.LABEL, names.NODE_LABEL)) | {"sidecar.istio.io/inject": "false"}
 
 
-def test_inputs_lie_on_the_volume_while_it_trains(place: Place) -> None:
+def test_inputs_lie_on_the_volume_while_it_trains(task: Task) -> None:
     seen: list[dict[str, Any]] = []
-    (place.folder / "data" / "files").mkdir(parents=True)
-    (place.folder / "data" / "files" / "1.png").write_text("picture")
+    (task.folder / "data" / "files").mkdir(parents=True)
+    (task.folder / "data" / "files" / "1.png").write_text("picture")
 
-    def play(job: dict[str, Any], look: int) -> Any:
+    def play(job: dict[str, Any], poll: int) -> Any:
         content = json.loads(Path(job["spec"]["trainer"]["command"][-1], "job.json").read_text())
         seen.append(
             {
@@ -147,17 +147,17 @@ def test_inputs_lie_on_the_volume_while_it_trains(place: Place) -> None:
         seen.append(content)
         return good(job, 9)
 
-    place.cluster.play = play
-    place.run()
+    task.cluster.play = play
+    task.run()
     assert seen[0] == {name: ["file.json"] for name in ("split", "validation", "graph")}
     assert seen[1]["inputs"]["data"] == "s3://bucket/birds"
     assert parse(seen[1]["params"]).runtime.seed == 3
     seen.clear()
     train_on_nodes(
         PARAMS,
-        {**place.inputs, "data": str(place.folder / "data" / "files")},
-        {"model": place.folder / "model"},
+        {**task.inputs, "data": str(task.folder / "data" / "files")},
+        {"model": task.folder / "model"},
         NODES,
-        str(place.folder / "data"),
+        str(task.folder / "data"),
     )
     assert seen[0]["data"] == ["1.png"], "pictures that only this pod has are copied"

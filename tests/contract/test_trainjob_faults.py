@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import trainjob_place
+from contract import trainjob_task
 from contract.trainer_server import SPACE, Trainer, condition, pod
-from contract.trainjob_place import FULL, IMAGE, METRICS, RUNNING, Place, good, steady
+from contract.trainjob_task import FULL, IMAGE, METRICS, RUNNING, Task, good, steady
 
 from capnet.cluster import trainjob_files as files
 from capnet.cluster import trainjob_spec as spec
@@ -22,7 +22,7 @@ from capnet.errors import CapnetError, ConfigError, ContractError, DataError
 
 pytestmark = pytest.mark.slow
 
-place = trainjob_place.place
+task = trainjob_task.task
 
 
 def broken(
@@ -30,10 +30,10 @@ def broken(
 ) -> Callable[[dict[str, Any], int], Any]:
     """Node 1 breaks first; ``write`` is the error that training wrote down."""
 
-    def play(job: dict[str, Any], look: int) -> Any:
+    def play(job: dict[str, Any], poll: int) -> Any:
         name = job["metadata"]["name"]
-        if look < 2:
-            return steady(job, look)
+        if poll < 2:
+            return steady(job, poll)
         if write:
             files.write_error(Path(job["spec"]["trainer"]["command"][-1]), 0, write)
         ends = [
@@ -51,7 +51,7 @@ def broken(
 
 
 def waits(**changes: Any) -> Callable[[dict[str, Any], int], Any]:
-    return lambda job, look: (
+    return lambda job, poll: (
         {},
         [pod(job["metadata"]["name"], 0, "Running", **RUNNING), pod(job["metadata"]["name"], 1, "Pending", **changes)],
     )
@@ -62,7 +62,7 @@ def unroled(cluster: Trainer) -> None:
 
 
 def quota(cluster: Trainer) -> None:
-    cluster.play = lambda job, look: ({}, [])
+    cluster.play = lambda job, poll: ({}, [])
     involved = {"kind": "Job", "name": f"{spec.job_name(spec.Here.from_environment(), 3)}-node-0"}
     cluster.events.append(
         {
@@ -145,7 +145,7 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
             True,
         ),
         (
-            lambda c: setattr(c, "play", lambda job, look: (condition("Failed", "DeadlineExceeded"), [])),
+            lambda c: setattr(c, "play", lambda job, poll: (condition("Failed", "DeadlineExceeded"), [])),
             {},
             ClusterError,
             ["DeadlineExceeded", "--train-hours"],
@@ -173,7 +173,7 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
             True,
         ),
         (
-            lambda c: setattr(c, "play", lambda job, look: (condition("Complete"), [])),
+            lambda c: setattr(c, "play", lambda job, poll: (condition("Complete"), [])),
             {},
             ContractError,
             ["their model is not on the state volume", "ReadWriteMany"],
@@ -182,7 +182,7 @@ PULL = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling i
     ],
 )
 def test_what_goes_wrong_is_named_and_nothing_is_left(
-    place: Place,
+    task: Task,
     monkeypatch: pytest.MonkeyPatch,
     damage: Callable[[Trainer], Any],
     changes: dict[str, Any],
@@ -192,68 +192,68 @@ def test_what_goes_wrong_is_named_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr(follow, "PULL_PATIENCE", 0.1)
     monkeypatch.setattr(files, "SECONDS", 0.0)
-    damage(place.cluster)
+    damage(task.cluster)
     with pytest.raises(kind) as caught:
-        place.run(**changes)
+        task.run(**changes)
     error = caught.value
     for words in messages:
         assert words in str(error)
     assert all(problem.where and problem.todo for problem in error.problems)
-    assert len(place.cluster.made) == made
-    assert place.left == []
-    assert not (place.folder / "out").exists()
+    assert len(task.cluster.made) == made
+    assert task.left == []
+    assert not (task.folder / "out").exists()
 
 
-def test_a_failed_pod_is_quoted(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.cluster.play, place.cluster.logs[1] = broken(exitCode=1, reason="Error"), "Traceback\nRuntimeError: NCCL"
+def test_a_failed_pod_is_quoted(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    task.cluster.play, task.cluster.logs[1] = broken(exitCode=1, reason="Error"), "Traceback\nRuntimeError: NCCL"
     with pytest.raises(CapnetError, match="node 1 of 2 failed: Error, exit code 1"):
-        place.run()
+        task.run()
     assert "node 1: RuntimeError: NCCL" in [record.getMessage() for record in caplog.records]
 
 
-def test_an_api_that_is_away_for_a_while_stops_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_api_that_is_away_for_a_while_stops_nothing(task: Task, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "capnet")
 
-    def play(job: dict[str, Any], look: int) -> Any:
-        if look == 2:
-            place.cluster.silence = 8
-        return good(job, look)
+    def play(job: dict[str, Any], poll: int) -> Any:
+        if poll == 2:
+            task.cluster.silence = 8
+        return good(job, poll)
 
-    place.cluster.play = play
-    assert place.run() == METRICS
-    assert place.cluster.silence == 0
+    task.cluster.play = play
+    assert task.run() == METRICS
+    assert task.cluster.silence == 0
     messages = [record.getMessage() for record in caplog.records]
     assert sum("goes on asking" in line for line in messages) == 1
     assert "the cluster answers again" in messages
-    assert place.left == []
+    assert task.left == []
 
 
-def test_an_api_that_stays_away_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_stays_away_is_an_error(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "PATIENCE", 0.1)
     monkeypatch.setattr(jobs, "GONE_SECONDS", 0.1)
 
-    def play(job: dict[str, Any], look: int) -> Any:
-        place.cluster.silence = 10**6
-        return steady(job, look)
+    def play(job: dict[str, Any], poll: int) -> Any:
+        task.cluster.silence = 10**6
+        return steady(job, poll)
 
-    place.cluster.play = play
+    task.cluster.play = play
     with pytest.raises(ClusterError, match=r"503|cannot be reached"):
-        place.run()
-    assert len(place.left) == 2, (
+        task.run()
+    assert len(task.left) == 2, (
         "the nodes may still write: their folder stays, and Kubernetes removes the TrainJob with the pod that owns it"
     )
 
 
-def test_one_that_somebody_removes_is_missed(place: Place) -> None:
-    def play(job: dict[str, Any], look: int) -> Any:
-        if look == 2:
+def test_one_that_somebody_removes_is_missed(task: Task) -> None:
+    def play(job: dict[str, Any], poll: int) -> Any:
+        if poll == 2:
             job["metadata"]["deletionTimestamp"] = "now"
-        return steady(job, look)
+        return steady(job, poll)
 
-    place.cluster.play = play
+    task.cluster.play = play
     with pytest.raises(jobs.Gone, match="removed while it trained"):
-        place.run()
-    assert place.left == []
+        task.run()
+    assert task.left == []
 
 
 def test_a_node_that_ends_late_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,8 @@ OTHERS = {
 
 
 def ours(runtime: str = "torch-distributed", nodes: int = 2, **more: Any) -> dict[str, Any]:
-    given = Nodes.model_validate({"nodes": nodes, "image": IMAGE, "runtime": runtime, **more})
-    return copy.deepcopy(train_job("capnet-0123456789-s3", Path("/var/capnet/nodes/x"), given, HERE, 2))
+    arguments = Nodes.model_validate({"nodes": nodes, "image": IMAGE, "runtime": runtime, **more})
+    return copy.deepcopy(train_job("capnet-0123456789-s3", Path("/var/capnet/nodes/x"), arguments, HERE, 2))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def into(*keys: Any, **changes: Any) -> Callable[[dict[str, Any]], None]:
     """Changes of what lies at ``keys`` below spec."""
 
     def change(job: dict[str, Any]) -> None:
-        found = job["spec"]
+        result = job["spec"]
         for key in keys:
-            found = found.setdefault(key, {}) if isinstance(found, dict) else found[key]
-        found |= changes
+            result = result.setdefault(key, {}) if isinstance(result, dict) else result[key]
+        result |= changes
 
     return change
 
@@ -125,14 +125,14 @@ SCHEMA: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "change"), SCHEMA, ids=range(len(SCHEMA)))
-def test_the_schema_refuses(said: str, change: Callable[[dict[str, Any]], None]) -> None:
+@pytest.mark.parametrize(("message", "change"), SCHEMA, ids=range(len(SCHEMA)))
+def test_the_schema_refuses(message: str, change: Callable[[dict[str, Any]], None]) -> None:
     job = ours()
     change(job)
     cluster = Trainer(runtimes=OTHERS)
     status, answer = cluster.create(job)
     assert status == 422
-    assert said in answer
+    assert message in answer
     assert cluster.made == []
 
 
@@ -192,15 +192,15 @@ WEBHOOK: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "change"), WEBHOOK, ids=range(len(WEBHOOK)))
-def test_the_webhook_refuses(said: str, change: Callable[[dict[str, Any]], None]) -> None:
+@pytest.mark.parametrize(("message", "change"), WEBHOOK, ids=range(len(WEBHOOK)))
+def test_the_webhook_refuses(message: str, change: Callable[[dict[str, Any]], None]) -> None:
     job = ours()
     change(job)
     cluster = Trainer(runtimes=OTHERS)
     status, answer = cluster.create(job)
     assert status == 403
     assert answer.startswith(REFUSAL)
-    assert said in answer
+    assert message in answer
     assert cluster.made == []
 
 

@@ -54,7 +54,7 @@ class Machines:
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def play(self, job: dict[str, Any], look: int) -> Moment:
+    def play(self, job: dict[str, Any], poll: int) -> Moment:
         if not self.processes:
             self.start(job)
         codes = [process.poll() for process in self.processes]
@@ -77,13 +77,13 @@ class Machines:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         trainer = job["spec"]["trainer"]
-        given = {item["name"]: item["value"] for item in trainer["env"] if "value" in item}
+        variables = {item["name"]: item["value"] for item in trainer["env"] if "value" in item}
         for node in range(trainer["numNodes"]):
             environment = {
                 "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
                 "CUDA_VISIBLE_DEVICES": "",
                 "HOME": str(self.folder),
-                **given,
+                **variables,
             }
             environment |= {
                 "PET_NNODES": str(trainer["numNodes"]),
@@ -168,7 +168,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Machines, Trainer]]:
+def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Machines, Trainer]]:
     """A cluster with as many machines as are asked for."""
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     machines = Machines(tmp_path)
@@ -201,7 +201,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mac
 
 def component(small: Path, folder: Path, **changes: Any) -> dict[str, float]:
     """The component as KFP calls it."""
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         name: SimpleNamespace(path=str(small / name)) for name in ("split", "validation", "graph", "data")
     }
     metrics: dict[str, float] = {}
@@ -230,7 +230,7 @@ def component(small: Path, folder: Path, **changes: Any) -> dict[str, float]:
     options |= {name: name.replace("_", "-") for name in ("s3_secret", "mlflow_secret", "git_secret")} | changes
     out = SimpleNamespace(path=str(folder / "out" / "model"))
     log = SimpleNamespace(log_metric=metrics.__setitem__)
-    train_nodes.python_func(**given, params=sections(small), seed=0, **options, model=out, metrics=log)
+    train_nodes.python_func(**arguments, params=sections(small), seed=0, **options, model=out, metrics=log)
     return metrics
 
 
@@ -238,17 +238,17 @@ def logs(folder: Path) -> str:
     return "".join(path.read_text() for path in sorted(folder.glob("node*.log")))
 
 
-def test_two_nodes_train_the_model_of_one_process(small: Path, place: tuple[Machines, Trainer]) -> None:
-    machines, cluster = place
+def test_two_nodes_train_the_model_of_one_process(small: Path, nodes: tuple[Machines, Trainer]) -> None:
+    machines, cluster = nodes
     folder = machines.folder
     metrics = component(small, folder)
     assert [process.returncode for process in machines.processes] == [0, 0], logs(folder)
-    found, expected = (
+    result, expected = (
         read_tensors(path / "model.safetensors")[0] for path in (folder / "out" / "model", small / "one")
     )
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(result[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     assert sorted(path.name for path in (folder / "out" / "model").iterdir()) == sorted(
         path.name for path in (small / "one").iterdir()
     )
@@ -261,9 +261,9 @@ def test_two_nodes_train_the_model_of_one_process(small: Path, place: tuple[Mach
 
 
 def test_what_a_node_raises_ends_the_task_with_the_same_words_and_exit_code(
-    small: Path, place: tuple[Machines, Trainer], caplog: pytest.LogCaptureFixture
+    small: Path, nodes: tuple[Machines, Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    machines, cluster = place
+    machines, cluster = nodes
     folder = machines.folder
     with pytest.raises(SystemExit) as caught:
         component(small, folder, accelerator_count=1)

@@ -37,9 +37,9 @@ def test_compose_listens_on_this_machine_and_keeps_its_stores_apart(repository: 
 
 
 def test_only_pods_of_the_pipelines_reach_the_server_in_a_cluster(repository: Path) -> None:
-    found = documents(repository / "deploy" / "mlflow" / "server.yaml")
-    (policy,) = [item["spec"] for item in found if item["kind"] == "NetworkPolicy"]
-    (pods,) = [item["spec"]["template"]["metadata"]["labels"] for item in found if item["kind"] == "Deployment"]
+    by_name = documents(repository / "deploy" / "mlflow" / "server.yaml")
+    (policy,) = [item["spec"] for item in by_name if item["kind"] == "NetworkPolicy"]
+    (pods,) = [item["spec"]["template"]["metadata"]["labels"] for item in by_name if item["kind"] == "Deployment"]
     assert policy["podSelector"]["matchLabels"].items() <= pods.items()
     assert (sorted(policy["policyTypes"]), policy["egress"]) == (["Egress", "Ingress"], [])
     (rule,) = policy["ingress"]
@@ -52,7 +52,7 @@ def test_only_pods_of_the_pipelines_reach_the_server_in_a_cluster(repository: Pa
         "In",
         ["kubeflow"],
     ), "a label of a pod is anybody's to set, in a namespace of one's own"
-    (service,) = [item["spec"] for item in found if item["kind"] == "Service"]
+    (service,) = [item["spec"] for item in by_name if item["kind"] == "Service"]
     assert service.get("type", "ClusterIP") == "ClusterIP"
 
 

@@ -68,12 +68,12 @@ def _unfit(job: dict[str, Any]) -> Iterator[str]:
     if spec.get("managedBy", MANAGED_BY[0]) not in MANAGED_BY:  # CRD, TrainJobSpec
         yield f"spec.managedBy must be {' or '.join(MANAGED_BY)} if set"
     # CRD, DatasetInitializer and ModelInitializer; the scheme 2.3
-    for kind, given in (spec.get("initializer") or {}).items():
-        address = given.get("storageUri", "")
+    for kind, initializer in (spec.get("initializer") or {}).items():
+        address = initializer.get("storageUri", "")
         yield from length(f"spec.initializer.{kind}.storageUri", address, 0, 2048)
         if address and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://.+", address):
             yield f"spec.initializer.{kind}.storageUri may be empty, or it must be a valid URI (scheme://...)"
-        yield from listed(f"spec.initializer.{kind}.env", given.get("env", ()), 128)
+        yield from listed(f"spec.initializer.{kind}.env", initializer.get("env", ()), 128)
     yield from _trainer(spec.get("trainer") or {})
     patches = spec.get("runtimePatches", ())
     yield from listed("spec.runtimePatches", patches, 16, "manager")  # CRD, TrainJobSpec
@@ -213,9 +213,9 @@ def _policy(spec: dict[str, Any], runtime: Runtime) -> Iterator[str]:
     (flux-installer, envInjection, Volcano's queue and priority class).
     """
     trainer = spec.get("trainer") or {}
-    given = {item["name"] for item in trainer.get("env", ())} & RESERVED.get(runtime.policy, set())
-    if given:
-        yield invalid("trainer.env", f"must not have reserved envs, invalid envs configured: {sorted(given)}")
+    reserved = {item["name"] for item in trainer.get("env", ())} & RESERVED.get(runtime.policy, set())
+    if reserved:
+        yield invalid("trainer.env", f"must not have reserved envs, invalid envs configured: {sorted(reserved)}")
     if runtime.policy == "torch" and trainer.get("command") == ["tune", "run"]:  # torchtune.go, validateTorchTune
         parts = spec["runtimeRef"]["name"].split("-")  # getModelFromRuntimeRef
         model = f"{parts[1].replace('.', '_')}/{parts[2].upper()}" if len(parts) == 3 else ""
@@ -233,8 +233,8 @@ def _policy(spec: dict[str, Any], runtime: Runtime) -> Iterator[str]:
 
 
 def jobs_of(patch: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = inside(patch, "trainingRuntimeSpec", "template", "spec").get("replicatedJobs") or []
-    return found
+    result: list[dict[str, Any]] = inside(patch, "trainingRuntimeSpec", "template", "spec").get("replicatedJobs") or []
+    return result
 
 
 def pods_of(job: dict[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class Trainer(Cluster):
         if "timestamps" in query:
             stamped = [f"2026-01-01T00:00:{number:02}.000000000+08:00 {line}" for number, line in enumerate(lines)]
             lines = [line for line in stamped if f"{line[:19]}+08:00" >= query.get("sinceTime", [""])[0]]
-            assert all(given.endswith("+08:00") for given in query.get("sinceTime", ())), (
+            assert all(since.endswith("+08:00") for since in query.get("sinceTime", ())), (
                 "a time zone east of ours would hide lines for hours"
             )
         return "\n".join(lines[-int(query["tailLines"][0]) :] if "tailLines" in query else lines)

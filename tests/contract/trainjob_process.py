@@ -10,8 +10,8 @@ from capnet.cluster.trainjob_run import train_on_nodes
 from capnet.tasks import task
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
+    arguments = json.loads(sys.argv[1])
     follow.EVERY = jobs.AGAIN = 0.02
     logging.basicConfig(format="%(message)s")
     with task({"runtime": {"threads": 2}, "train": {"batch_size": 64}}, seed=3) as prepared:
-        train_on_nodes(prepared.params, given["inputs"], {"model": given["model"]}, given["nodes"])
+        train_on_nodes(prepared.params, arguments["inputs"], {"model": arguments["model"]}, arguments["nodes"])

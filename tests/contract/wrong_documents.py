@@ -45,5 +45,5 @@ def params(cases: list[tuple[Change, str, str]]) -> Any:
     return pytest.mark.parametrize(("change", "words", "source"), cases, ids=ids)
 
 
-def told(items: Iterable[str], words: str) -> None:
+def assert_named(items: Iterable[str], words: str) -> None:
     assert any(words in item for item in items), words

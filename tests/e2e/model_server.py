@@ -14,14 +14,14 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from e2e.workplace import Workplace
+from e2e.workspace import Workspace
 
 
 class serving:
     """The server's process, its address and its log; stopped with all its children at the end."""
 
-    def __init__(self, place: Workplace, port: int, model: str = "models:/capnet@champion") -> None:
-        self.log = place.root / f"serve {port}.log"
+    def __init__(self, workspace: Workspace, port: int, model: str = "models:/capnet@champion") -> None:
+        self.log = workspace.root / f"serve {port}.log"
         command = [
             "mlflow",
             "models",
@@ -35,14 +35,14 @@ class serving:
             "--workers",
             "1",
         ]
-        environment = place.environment() | {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{place.root / 'mlflow.db'}",
+        environment = workspace.environment() | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{workspace.root / 'mlflow.db'}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "CAPNET_SERVE_ROOT": str(place.root / "data"),
+            "CAPNET_SERVE_ROOT": str(workspace.root / "data"),
         }
         with open(self.log, "wb") as file:
             self.process = subprocess.Popen(
-                command, cwd=place.root, env=environment, stdout=file, stderr=file, start_new_session=True
+                command, cwd=workspace.root, env=environment, stdout=file, stderr=file, start_new_session=True
             )
         self.address = f"http://127.0.0.1:{port}"
 
@@ -73,8 +73,8 @@ def wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
 def ask(address: str, records: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
     body = json.dumps({"dataframe_records": records, **more}).encode()
     with urlopen(Request(f"{address}/invocations", body, {"Content-Type": "application/json"}), timeout=120) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["predictions"]
-        return found
+        result: list[dict[str, Any]] = json.load(answer)["predictions"]
+        return result
 
 
 def b64(path: str) -> str:

@@ -15,17 +15,17 @@ SECOND = {**FIRST, "labels.csv": b"path,labels\na.jpg,owl\n", "c.jpg": b"c"}
 @pytest.fixture(scope="module")
 def original(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Versions v1 and v2, pushed to a folder; v1 is checked out. Tests work on copies."""
-    place = Clone(tmp_path_factory.mktemp("original") / "clone")
-    place.start(repository)
-    place.make(f"data-remote URL={place.root.parent / 'store'}")
+    workspace = Clone(tmp_path_factory.mktemp("original") / "clone")
+    workspace.start(repository)
+    workspace.make(f"data-remote URL={workspace.root.parent / 'store'}")
     for tag, files in (("v1", FIRST), ("v2", SECOND)):
-        place.write(files)
-        place.do("dvc add -q data")
-        place.make("data-push")
-        place.do(f"git add -A && git commit -qm {tag} && git tag {tag}")
-    place.make("data-version REV=v1")
-    place.do("git commit -qm back")
-    return place
+        workspace.write(files)
+        workspace.do("dvc add -q data")
+        workspace.make("data-push")
+        workspace.do(f"git add -A && git commit -qm {tag} && git tag {tag}")
+    workspace.make("data-version REV=v1")
+    workspace.do("git commit -qm back")
+    return workspace
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def clone(original: Clone, tmp_path: Path) -> Clone:
     return Clone(Path(shutil.copytree(original.root, tmp_path / "clone", symlinks=True)))
 
 
-def content(place: Clone) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (place.root / "data").iterdir()}
+def content(workspace: Clone) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (workspace.root / "data").iterdir()}
 
 
 def test_a_switch_brings_pictures_and_data_dvc(clone: Clone) -> None:
@@ -53,18 +53,18 @@ def test_a_switch_that_fails_leaves_data_dvc_and_the_index(clone: Clone, fault: 
     else:
         clone.do("dvc remote modify --local store url /nowhere && rm -rf .dvc/cache")
     before, pictures = (clone.root / "data.dvc").read_bytes(), content(clone)
-    told = clone.run(make_line("data-version REV=v2"))
-    assert told.returncode != 0
-    assert "data.dvc stays as it was" in told.stderr
+    result = clone.run(make_line("data-version REV=v2"))
+    assert result.returncode != 0
+    assert "data.dvc stays as it was" in result.stderr
     assert (clone.root / "data.dvc").read_bytes() == before
     assert content(clone) == pictures
     assert clone.do("git status --short") == ""
 
 
 def test_a_revision_that_is_not_there_changes_nothing(clone: Clone) -> None:
-    told = clone.run(make_line("data-version REV=v9"))
-    assert told.returncode != 0
-    assert "v9" in told.stderr
+    result = clone.run(make_line("data-version REV=v9"))
+    assert result.returncode != 0
+    assert "v9" in result.stderr
     assert clone.do("git status --short") == ""
 
 
@@ -73,9 +73,9 @@ def test_without_a_remote_make_says_how_to_set_one(clone: Clone, target: str) ->
     clone.do("dvc remote remove store")
     if target != "data-push":
         clone.forget_files()
-    told = clone.run(make_line(target))
-    assert told.returncode != 0
-    assert "make data-remote URL=" in told.stderr
+    result = clone.run(make_line(target))
+    assert result.returncode != 0
+    assert "make data-remote URL=" in result.stderr
 
 
 def test_the_doctor_advises_a_pull_that_works(clone: Clone) -> None:
@@ -93,9 +93,9 @@ def test_without_a_remote_the_doctor_advises_none(clone: Clone) -> None:
     clone.do("dvc remote remove store")
     (clone.root / "data/b.jpg").unlink()
     for _ in range(2):
-        told = clone.run("capnet doctor")
-        assert told.returncode == 3
-        assert "dvc pull" not in told.stderr
-        assert "no DVC remote is set" in told.stderr
-        assert "make data-remote URL=" in told.stderr
+        result = clone.run("capnet doctor")
+        assert result.returncode == 3
+        assert "dvc pull" not in result.stderr
+        assert "no DVC remote is set" in result.stderr
+        assert "make data-remote URL=" in result.stderr
         clone.forget_files()

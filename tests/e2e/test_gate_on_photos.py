@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e.workplace import Workplace, merge
+from e2e.workspace import Workspace, merge
 
 from capnet.commands.preset import read, render
 from capnet.config import parse
@@ -18,10 +18,10 @@ CRITICAL = {"runtime": {"threads": 1}, "validate": {"near_duplicates": "critical
 
 
 @pytest.fixture
-def photos(shared: Path, tmp_path: Path) -> Workplace:
+def photos(shared: Path, tmp_path: Path) -> Workspace:
     """310 photos as a folder of one's own, after split; near-duplicates are critical, every byte is looked at."""
-    place = Workplace(tmp_path)
-    data, source = place.root / "data", shared / "data" / "coco_mini"
+    workspace = Workspace(tmp_path)
+    data, source = workspace.root / "data", shared / "data" / "coco_mini"
     data.mkdir()
     for folder in ("train2017", "val2017"):
         shutil.copytree(source / folder, data / folder)
@@ -29,7 +29,7 @@ def photos(shared: Path, tmp_path: Path) -> Workplace:
         names = [row["name"] for row in csv.DictReader(file)]
     (data / "classes.csv").write_text("\n".join(["name", *names]) + "\n")
     with open(source / "images.csv", newline="") as file:
-        place.labels(
+        workspace.labels(
             [
                 {
                     "path": f"{row['split']}/{row['image']}.jpg",
@@ -40,11 +40,11 @@ def photos(shared: Path, tmp_path: Path) -> Workplace:
             ]
         )
     preset = read("coco-mini").model_dump(mode="json", by_alias=True)
-    (place.root / "params.yaml").write_text(render(parse(merge(preset, CRITICAL)), "preset coco-mini, strict"))
-    return place
+    (workspace.root / "params.yaml").write_text(render(parse(merge(preset, CRITICAL)), "preset coco-mini, strict"))
+    return workspace
 
 
-def test_the_gate_passes_as_they_are(photos: Workplace) -> None:
+def test_the_gate_passes_as_they_are(photos: Workspace) -> None:
     photos.stages(last="split")
     result = photos.run("capnet", "validate")
     assert result.returncode == 0, result.stderr
@@ -53,7 +53,7 @@ def test_the_gate_passes_as_they_are(photos: Workplace) -> None:
     assert failed == {"enough_positives"}, "a few hundred photos of eighty classes are few, and nothing else is wrong"
 
 
-def test_three_tampered_pictures_are_named_and_no_other(photos: Workplace) -> None:
+def test_three_tampered_pictures_are_named_and_no_other(photos: Workspace) -> None:
     with open(photos.root / "data/labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     train = [row for row in rows if row["split"] == "train"]
@@ -72,12 +72,12 @@ def test_three_tampered_pictures_are_named_and_no_other(photos: Workplace) -> No
     assert result.returncode == 5
     assert "Traceback" not in result.stderr
     content = json.loads((photos.root / "outputs/validation/validation.json").read_text())
-    found = {
+    actual = {
         check["name"]: {item["path"] for item in check["offending"]}
         for check in content["checks"]
         if not check["success"] and check["severity"] == "critical"
     }
-    assert found == {
+    assert actual == {
         "labels_in_classes": {train[40]["path"]},
         "pictures_in_one_split": {train[5]["path"], twin},
         "pictures_present": {train[90]["path"]},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from e2e.workplace import Workplace, refuse, small_place
+from e2e.workspace import Workspace, refuse, small_workspace
 
 from capnet.contracts import (
     label_matrix,
@@ -25,11 +25,11 @@ from capnet.contracts import (
 from capnet.stages import STAGES
 
 
-def outputs(place: Workplace) -> list[Path]:
-    return sorted(path for path in (place.root / "outputs").rglob("*") if path.is_file())
+def outputs(workspace: Workspace) -> list[Path]:
+    return sorted(path for path in (workspace.root / "outputs").rglob("*") if path.is_file())
 
 
-def test_every_output_reads_back(finished: Workplace) -> None:
+def test_every_output_reads_back(finished: Workspace) -> None:
     folder = finished.root / "outputs"
     for stage in STAGES.values():
         for path in stage.outputs.values():
@@ -48,7 +48,7 @@ def test_every_output_reads_back(finished: Workplace) -> None:
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
 
 
-def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workplace) -> None:
+def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workspace) -> None:
     from sklearn.metrics import average_precision_score
 
     folder = finished.root / "outputs"
@@ -68,7 +68,7 @@ def test_metrics_equal_scikit_learn_on_the_saved_scores(finished: Workplace) -> 
         assert metrics[variant]["mAP"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_thresholds_come_from_out_of_fold_scores(finished: Workplace) -> None:
+def test_thresholds_come_from_out_of_fold_scores(finished: Workspace) -> None:
     folder = finished.root / "outputs"
     thresholds = json.loads((folder / "evaluation" / "thresholds.json").read_text())
     assert thresholds["source"] == "out_of_fold"
@@ -80,22 +80,22 @@ def test_thresholds_come_from_out_of_fold_scores(finished: Workplace) -> None:
     )
 
 
-def test_the_last_epoch_is_kept_without_validation_rows(finished: Workplace) -> None:
+def test_the_last_epoch_is_kept_without_validation_rows(finished: Workspace) -> None:
     config = json.loads((finished.root / "outputs" / "model" / "config.json").read_text())
     assert (config["selected_epoch"], config["validation_rows"]) in {(2, 0), (3, 0)}
 
 
-def test_outputs_name_no_machine_place_or_time(finished: Workplace) -> None:
+def test_outputs_name_no_machine_place_or_time(finished: Workspace) -> None:
     places = [str(finished.root).encode(), str(Path.home()).encode() + b"/"]
-    told = re.compile(rb"\b%s\b|20\d\d-\d\d-\d\d[T ]\d\d:\d\d" % re.escape(socket.gethostname()).encode())
+    machine_or_time = re.compile(rb"\b%s\b|20\d\d-\d\d-\d\d[T ]\d\d:\d\d" % re.escape(socket.gethostname()).encode())
     for path in outputs(finished):
         content, name = path.read_bytes(), path.relative_to(finished.root)
-        assert not [place for place in places if place in content], f"{name} holds a place of this machine"
+        assert not [workspace for workspace in places if workspace in content], f"{name} holds a place of this machine"
         if path.suffix not in {".safetensors", ".parquet"}:  # in raw numbers a short host name turns up by chance
-            assert not told.search(content), f"{name} holds {told.search(content)}"
+            assert not machine_or_time.search(content), f"{name} holds {machine_or_time.search(content)}"
 
 
-def test_the_report_needs_no_network_and_shows_no_picture(finished: Workplace) -> None:
+def test_the_report_needs_no_network_and_shows_no_picture(finished: Workspace) -> None:
     text = (finished.root / "outputs" / "evaluation" / "report.html").read_text()
     assert len(text.encode()) < 2e6
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(\s*["']?https?:""", text)
@@ -104,7 +104,7 @@ def test_the_report_needs_no_network_and_shows_no_picture(finished: Workplace) -
         assert name in text
 
 
-def test_corrections_of_a_review_are_in_the_next_ingest(finished: Workplace, tmp_path: Path) -> None:
+def test_corrections_of_a_review_are_in_the_next_ingest(finished: Workspace, tmp_path: Path) -> None:
     output = finished.capnet("review", "--out", str(tmp_path / "review"), "--most", "6")
     rows = list(csv.DictReader((tmp_path / "review" / "corrections.csv").open()))
     assert output.startswith(f"review: {len(rows)} labels to look at, 0 corrected before")
@@ -113,35 +113,35 @@ def test_corrections_of_a_review_are_in_the_next_ingest(finished: Workplace, tmp
     assert page.count("data:image/jpeg;base64,") == page.count("<li data-path") == len(rows) > 0
 
     (tmp_path / "next").mkdir()
-    place = small_place(tmp_path / "next")
-    place.capnet("ingest")
-    before = read_manifest(place.root / "outputs" / "manifest" / "manifest.parquet")
-    names = read_classes(place.root / "outputs" / "manifest" / "classes.json").names
+    workspace = small_workspace(tmp_path / "next")
+    workspace.capnet("ingest")
+    before = read_manifest(workspace.root / "outputs" / "manifest" / "manifest.parquet")
+    names = read_classes(workspace.root / "outputs" / "manifest" / "classes.json").names
     for row in rows:
         row["label"] = "no" if row["given"] == "yes" else "yes"
-    with (place.root / "data" / "corrections.csv").open("w", newline="") as file:
+    with (workspace.root / "data" / "corrections.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    assert f"corrected {len(rows)}" in place.capnet("ingest")
-    after = read_manifest(place.root / "outputs" / "manifest" / "manifest.parquet")
+    assert f"corrected {len(rows)}" in workspace.capnet("ingest")
+    after = read_manifest(workspace.root / "outputs" / "manifest" / "manifest.parquet")
     expected = {path: set(labels) for path, labels in zip(before["path"], before["labels"], strict=True)}
     for row in rows:
         expected[row["path"]] ^= {names.index(row["class"])}
     assert {path: set(labels) for path, labels in zip(after["path"], after["labels"], strict=True)} == expected
 
 
-def test_register_is_idempotent(finished: Workplace, tmp_path: Path) -> None:
+def test_register_is_idempotent(finished: Workspace, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    place = Workplace(tmp_path)
+    workspace = Workspace(tmp_path)
     for name in ("data", "outputs"):
         shutil.copytree(finished.root / name, tmp_path / name)
     shutil.copy(finished.root / "params.yaml", tmp_path)
-    place.capnet("register")
+    workspace.capnet("register")
     before = (tmp_path / "outputs" / "registration.json").read_bytes()
-    place.capnet("register")
-    place.capnet("register", "--check")
+    workspace.capnet("register")
+    workspace.capnet("register", "--check")
     assert (tmp_path / "outputs" / "registration.json").read_bytes() == before
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (model,) = client.search_registered_models()
@@ -149,27 +149,27 @@ def test_register_is_idempotent(finished: Workplace, tmp_path: Path) -> None:
     assert int(client.get_model_version_by_alias(model.name, "challenger").version) == 1
 
 
-def test_check_registers_again_where_the_store_is_new(finished: Workplace, tmp_path: Path) -> None:
+def test_check_registers_again_where_the_store_is_new(finished: Workspace, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    place = Workplace(tmp_path)
+    workspace = Workspace(tmp_path)
     shutil.copytree(finished.root / "outputs", tmp_path / "outputs")
     shutil.copy(finished.root / "params.yaml", tmp_path)
-    place.capnet("register", "--check")
+    workspace.capnet("register", "--check")
     (model,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_registered_models()
     assert "challenger" in model.aliases
 
 
-def test_labels_that_are_renamed_later_are_a_contract_error(finished: Workplace, tmp_path: Path) -> None:
+def test_labels_that_are_renamed_later_are_a_contract_error(finished: Workspace, tmp_path: Path) -> None:
     shutil.copytree(finished.root, tmp_path / "copy")
-    place = Workplace(tmp_path / "copy")
-    labels = (place.root / "data" / "labels.csv").read_text()
-    (place.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
-    place.stages(last="split")
-    refuse(place, "train", code=4, words=("other classes",))
+    workspace = Workspace(tmp_path / "copy")
+    labels = (workspace.root / "data" / "labels.csv").read_text()
+    (workspace.root / "data" / "labels.csv").write_text(labels.replace("lemon", "apple"))
+    workspace.stages(last="split")
+    refuse(workspace, "train", code=4, words=("other classes",))
 
 
-def test_summary_names_the_variants_and_the_report(finished: Workplace) -> None:
+def test_summary_names_the_variants_and_the_report(finished: Workspace) -> None:
     text = finished.capnet("summary")
     for word in ("capnet", "zero_shot", "linear_probe", "report.html"):
         assert word in text.replace("-", "_").replace(" ", "_").lower(), text

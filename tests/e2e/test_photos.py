@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from e2e.workplace import Workplace, merge
+from e2e.workspace import Workspace, merge
 
 from capnet.commands.preset import read, render
 from capnet.config import parse
@@ -30,10 +30,10 @@ SHORTER = {
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The photos after all seven stages of preset coco-mini, with fewer epochs and larger learning rates."""
-    place = Workplace(tmp_path_factory.mktemp("photos"))
-    data, source = place.root / "data", shared / "data" / "coco_mini"
+    workspace = Workspace(tmp_path_factory.mktemp("photos"))
+    data, source = workspace.root / "data", shared / "data" / "coco_mini"
     data.mkdir()
     with open(source / "class_counts.csv", newline="") as file:
         names = [row["name"] for row in csv.DictReader(file)]
@@ -48,14 +48,14 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
             )
     for folder in ("train2017", "val2017"):
         (data / folder).symlink_to(source / folder)
-    place.labels(rows)
+    workspace.labels(rows)
     preset = read("coco-mini").model_dump(mode="json", by_alias=True)
-    (place.root / "params.yaml").write_text(render(parse(merge(preset, SHORTER)), "preset coco-mini, shortened"))
-    place.stages()
-    return place
+    (workspace.root / "params.yaml").write_text(render(parse(merge(preset, SHORTER)), "preset coco-mini, shortened"))
+    workspace.stages()
+    return workspace
 
 
-def test_the_split_is_the_given_one(photos: Workplace, shared: Path) -> None:
+def test_the_split_is_the_given_one(photos: Workspace, shared: Path) -> None:
     split = read_split(photos.root / "outputs" / "split" / "split.parquet")
     assert split["split"].value_counts().to_dict() == {"train": 205, "test": 105}
     with open(shared / "data" / "coco_mini" / "class_counts.csv", newline="") as file:
@@ -67,7 +67,7 @@ def test_the_split_is_the_given_one(photos: Workplace, shared: Path) -> None:
     ]
 
 
-def test_zero_shot_sees_what_is_in_photos(photos: Workplace) -> None:
+def test_zero_shot_sees_what_is_in_photos(photos: Workspace) -> None:
     """An untrained tower or mixed-up class names give 7 to 8 % here; this backbone was measured at 53.5 % with five
     crops.
     """
@@ -75,13 +75,13 @@ def test_zero_shot_sees_what_is_in_photos(photos: Workplace) -> None:
     assert metrics["zero_shot"]["mAP"] == pytest.approx(0.535, abs=0.02)
 
 
-def test_training_helps_where_there_are_pictures(photos: Workplace) -> None:
+def test_training_helps_where_there_are_pictures(photos: Workspace) -> None:
     metrics = json.loads((photos.root / "outputs" / "evaluation" / "evaluation.json").read_text())
     assert metrics["capnet"]["head"] > metrics["zero_shot"]["head"] + 0.05
     assert metrics["capnet"]["mAP"] > metrics["zero_shot"]["mAP"] - 0.02
 
 
-def test_buckets_are_the_means_of_their_classes(photos: Workplace) -> None:
+def test_buckets_are_the_means_of_their_classes(photos: Workspace) -> None:
     from sklearn.metrics import average_precision_score
 
     folder = photos.root / "outputs"
@@ -102,6 +102,6 @@ def test_buckets_are_the_means_of_their_classes(photos: Workplace) -> None:
     assert metrics["left_out"] == [item.name for c, item in enumerate(classes.items) if c not in precision]
 
 
-def test_the_report_shows_no_photo(photos: Workplace) -> None:
+def test_the_report_shows_no_photo(photos: Workspace) -> None:
     assert "data:image/jpeg" not in (photos.root / "outputs" / "evaluation" / "report.html").read_text()
     assert yaml.safe_load((photos.root / "params.yaml").read_text())["evaluate"]["report"]["thumbnails"] is False

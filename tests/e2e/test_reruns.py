@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from e2e.warm import PRINTED
-from e2e.workplace import QUICK, STORE, Workplace, merge
+from e2e.workspace import QUICK, STORE, Workspace, merge
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -23,16 +23,16 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def copy(finished: Workplace, tmp_path: Path) -> Workplace:
+def copy(finished: Workspace, tmp_path: Path) -> Workspace:
     """The finished run in another folder, without its model store, and of its state only the backbone that it put
     together.
     """
     left_out = ("features", "train", *STORE, *PRINTED)
     shutil.copytree(finished.root, tmp_path / "copy", ignore=shutil.ignore_patterns(*left_out))
-    return Workplace(tmp_path / "copy")
+    return Workspace(tmp_path / "copy")
 
 
-def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(copy: Workplace) -> None:
+def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(copy: Workspace) -> None:
     copy.settings(merge(QUICK, {"train": {"epochs": 30}}))
     copy.capnet("train")
     expected = hashes(copy.root / "outputs" / "model")
@@ -47,11 +47,11 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
             stderr=subprocess.DEVNULL,
         )
         known = checkpoints(copy)
-        places = {place for place, _ in known}
+        places = {path for path, _ in known}
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             now = checkpoints(copy)
-            if now != known and ("fold" not in moment or {place for place, _ in now} - places):
+            if now != known and ("fold" not in moment or {path for path, _ in now} - places):
                 break
             time.sleep(0.01)
         assert process.poll() is None, f"training ended before its {moment}"
@@ -64,17 +64,17 @@ def test_training_killed_midway_ends_with_the_weights_of_an_uninterrupted_run(co
     assert hashes(copy.root / "outputs" / "model") == expected
 
 
-def checkpoints(place: Workplace) -> set[tuple[str, int]]:
+def checkpoints(workspace: Workspace) -> set[tuple[str, int]]:
     """Place and time of every file that training keeps to resume from."""
-    files = (place.root / ".capnet" / "train").rglob("*.safetensors")
+    files = (workspace.root / ".capnet" / "train").rglob("*.safetensors")
     return {
-        (path.relative_to(place.root).as_posix(), path.stat().st_mtime_ns)
+        (path.relative_to(workspace.root).as_posix(), path.stat().st_mtime_ns)
         for path in files
         if not path.name.startswith(".")
     }
 
 
-def test_dvc_repeats_all_stages_bit_for_bit_in_another_folder(copy: Workplace) -> None:
+def test_dvc_repeats_all_stages_bit_for_bit_in_another_folder(copy: Workspace) -> None:
     copy.versioned()
     committed = copy.run("dvc", "commit", "-q", "-f")
     assert committed.returncode == 0, committed.stderr

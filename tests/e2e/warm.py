@@ -2,7 +2,7 @@
 command.
 
 Each command is a process of its own with its own folder, environment and output, and ends by the console script's own
-entry. What `dvc repro`, pipelines and `Workplace.run` start are ordinary processes; tests compare the bytes of both.
+entry. What `dvc repro`, pipelines and `Workspace.run` start are ordinary processes; tests compare the bytes of both.
 """
 
 from __future__ import annotations

@@ -68,12 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not strikes:
             self._write(self.server.origin(self.command, self.path, headers, body))
         elif isinstance(fault.how, int):
-            said, kind = f"you sent {self.headers.get('Authorization', '')}", "text/plain"
+            output, kind = f"you sent {self.headers.get('Authorization', '')}", "text/plain"
             if fault.code:
-                said, kind = f"<Error><Code>{fault.code}</Code><Message>{said}</Message></Error>", "application/xml"
+                output, kind = f"<Error><Code>{fault.code}</Code><Message>{output}</Message></Error>", "application/xml"
             elif fault.how == 500:  # as MLflow does; 401 and 503 come from what is in front of it
-                said, kind = f'{{"error_code": "INTERNAL_ERROR", "message": "{said}"}}', "application/json"
-            self._write(Answer(fault.how, said.encode(), kind))
+                output, kind = f'{{"error_code": "INTERNAL_ERROR", "message": "{output}"}}', "application/json"
+            self._write(Answer(fault.how, output.encode(), kind))
         elif fault.how == "page":
             self._write(Answer(200, PAGE, "text/html"))
         elif fault.how == "noise":
@@ -159,7 +159,7 @@ def forwarded(target: str) -> Origin:
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        more = {"Content-Disposition": found} if (found := answer.getheader("Content-Disposition")) else {}
+        more = {"Content-Disposition": result} if (result := answer.getheader("Content-Disposition")) else {}
         return Answer(answer.status, content, answer.getheader("Content-Type") or "application/json", more)
 
     return ask

@@ -71,7 +71,7 @@ def end(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def said(folder: Path) -> str:
+def output_of(folder: Path) -> str:
     """What the last command in ``folder`` wrote to its standard error."""
     return (folder.parent / "err").read_text()
 
@@ -79,14 +79,14 @@ def said(folder: Path) -> str:
 def survivors(child: int, seconds: float = 5.0) -> list[tuple[int, str]]:
     """Id and name of the processes that a command which has ended started, and that run on after ``seconds``."""
     until = time.monotonic() + seconds
-    while (found := of_session(child)) and time.monotonic() < until:
+    while (result := of_session(child)) and time.monotonic() < until:
         time.sleep(0.05)
-    return found
+    return result
 
 
 def of_session(child: int) -> list[tuple[int, str]]:
     """Id and name of a command's process and of those that it started, as long as they run."""
-    found = []
+    result = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             head, _, rest = path.read_text().rpartition(") ")
@@ -96,5 +96,5 @@ def of_session(child: int) -> list[tuple[int, str]]:
         state, _, _, session = rest.split()[:4]
         if int(session) == child and (state != "Z" or threads > 1):  # others of its threads may still end
             number, _, name = head.partition(" (")
-            found.append((int(number), name))
-    return found
+            result.append((int(number), name))
+    return result

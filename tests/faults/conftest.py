@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from e2e.warm import PRINTED
-from e2e.workplace import QUICK, STORE, Workplace, merge, small_place, small_rows
-from faults.command import begin, end, said
+from e2e.workspace import QUICK, STORE, Workspace, merge, small_rows, small_workspace
+from faults.command import begin, end, output_of
 from made_once import made_once
 from unit.conftest import TINY
 
@@ -35,16 +35,16 @@ def imported() -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """All stages but register, run once."""
-    made = made_once(tmp_path_factory, "finished", lambda folder: small_place(folder).stages())
+    made = made_once(tmp_path_factory, "finished", lambda folder: small_workspace(folder).stages())
     left_out = shutil.ignore_patterns("registration.json", *STORE, *PRINTED)
-    return Workplace(Path(shutil.copytree(made, tmp_path_factory.mktemp("faults") / "place", ignore=left_out)))
+    return Workspace(Path(shutil.copytree(made, tmp_path_factory.mktemp("faults") / "workspace", ignore=left_out)))
 
 
 @pytest.fixture
-def place(finished: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "place"
+def workspace(finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "workspace"
     shutil.copytree(finished.root, folder)
     monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -70,19 +70,19 @@ def tiny_finished(imported: None, tmp_path_factory: pytest.TempPathFactory) -> P
 
     made = made_once(tmp_path_factory, "tiny", _tiny)
     open_clip.add_model_config(made / "tiny-random-clip.json")
-    return made / "place"
+    return made / "workspace"
 
 
 def _tiny(folder: Path) -> None:
     import open_clip
 
-    root = folder / "place"
+    root = folder / "workspace"
     (root / "data").mkdir(parents=True)
     (folder / "tiny-random-clip.json").write_text(json.dumps(TINY))
     open_clip.add_model_config(folder / "tiny-random-clip.json")  # and for the forks of this process
-    place = Workplace(root)
-    place.labels(small_rows(root / "data", 64))
-    place.settings(TINY_SETTINGS)
+    workspace = Workspace(root)
+    workspace.labels(small_rows(root / "data", 64))
+    workspace.settings(TINY_SETTINGS)
     (root / "new").mkdir()
     for number in range(600):
         shutil.copy(root / f"data/images/{number % 64:03}.jpg", root / f"new/{number:03}.jpg")
@@ -90,13 +90,13 @@ def _tiny(folder: Path) -> None:
         patch.setenv("CAPNET_STATE", str(root / ".capnet"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for stage in STAGES:
-            assert end(begin(root, stage)) == 0, said(root)
+            assert end(begin(root, stage)) == 0, output_of(root)
 
 
 @pytest.fixture
-def tiny_place(tiny_finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tiny_workspace(tiny_finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that run, and an empty folder for temporary files beside it."""
-    folder, temporary = tmp_path / "place", tmp_path / "temporary"
+    folder, temporary = tmp_path / "workspace", tmp_path / "temporary"
     shutil.copytree(tiny_finished, folder)
     temporary.mkdir()
     monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))

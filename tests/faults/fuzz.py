@@ -95,14 +95,14 @@ TARGETS: dict[str, Target] = {
 
 def seeds(name: str, folder: Path) -> None:
     """What a fuzzer starts from: valid files and those of the corpus."""
-    found = [content for content in TEXTS.values() if len(content) < 10_000]
+    result = [content for content in TEXTS.values() if len(content) < 10_000]
     if name in ("image", "request"):
-        found = [whole(kind, (9, 7)) for kind in KINDS]
+        result = [whole(kind, (9, 7)) for kind in KINDS]
     elif name in ("coco", "camera_traps", "classes", "evaluation"):
-        found.append(coco_file({}))
+        result.append(coco_file({}))
     elif name in ("parquet", "split", "predictions"):
-        found.append(parquet(path=["a.jpg"], labels=["cat"]))
-    for number, content in enumerate(found):
+        result.append(parquet(path=["a.jpg"], labels=["cat"]))
+    for number, content in enumerate(result):
         (folder / str(number)).write_bytes(content)
     row = dict.fromkeys(MANIFEST_COLUMNS, "a") | {"labels": [0], "unknown": [1], "width": 3, "height": 2}
     if name == "split":

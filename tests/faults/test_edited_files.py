@@ -81,22 +81,22 @@ def test_any_value_of_a_stages_json_is_read_or_refused(outputs: Path, file: str)
     if file.startswith("validation"):
         path.write_text('{"schema": 1, "checks": [{"name": "a", "success": true, "severity": "critical"}]}')
     content, failed = json.loads(path.read_text()), []
-    for place in list(leaves(content))[1:]:
-        if len(place) > 3:
+    for keys in list(leaves(content))[1:]:
+        if len(keys) > 3:
             continue
         for value in VALUES:
-            path.write_text(json.dumps(edited(content, place, value)))
+            path.write_text(json.dumps(edited(content, keys, value)))
             try:
                 write_pages(outputs)
             except CapnetError:
                 pass
             except Exception as error:
-                failed.append((place, value, repr(error)))
+                failed.append((keys, value, repr(error)))
     assert not failed, failed[:10]
 
 
 @pytest.mark.parametrize(
-    ("file", "place", "value"),
+    ("file", "keys", "value"),
     [
         ("evaluation/thresholds.json", ("classes", 0, "threshold"), 1.5),
         ("evaluation/thresholds.json", ("classes", 0, "threshold"), True),
@@ -112,10 +112,10 @@ def test_any_value_of_a_stages_json_is_read_or_refused(outputs: Path, file: str)
     ],
 )
 def test_an_edit_that_would_change_results_is_refused(
-    outputs: Path, file: str, place: tuple[Any, ...], value: Any
+    outputs: Path, file: str, keys: tuple[Any, ...], value: Any
 ) -> None:
     path = outputs / file
-    path.write_text(json.dumps(edited(json.loads(path.read_text()), place, value)))
+    path.write_text(json.dumps(edited(json.loads(path.read_text()), keys, value)))
     with pytest.raises(ContractError) as caught:
         write_pages(outputs)
     assert str(path) in str(caught.value)

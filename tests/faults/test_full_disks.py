@@ -16,20 +16,20 @@ ROOMS = (64, 1200, 2000, 4000)  # kB that are free
 
 
 @pytest.fixture
-def disk(place: Path) -> Iterator[Callable[[str, int], None]]:
+def disk(workspace: Path) -> Iterator[Callable[[str, int], None]]:
     """Mounts a disk of some kB in the place of a folder, with its content; the place is as before at the end."""
     mounted: list[Path] = []
 
     def mount(name: str, kilobytes: int) -> None:
-        folder = place / name
-        shutil.move(folder, place / "kept")
+        folder = workspace / name
+        shutil.move(folder, workspace / "kept")
         folder.mkdir()
-        used = sum(path.stat().st_size + 4096 for path in (place / "kept").rglob("*")) // 1024
+        used = sum(path.stat().st_size + 4096 for path in (workspace / "kept").rglob("*")) // 1024
         size = f"size={used + kilobytes}k"
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
         mounted.append(folder)
-        shutil.copytree(place / "kept", folder, dirs_exist_ok=True)
-        shutil.rmtree(place / "kept")
+        shutil.copytree(workspace / "kept", folder, dirs_exist_ok=True)
+        shutil.rmtree(workspace / "kept")
 
     yield mount
     for folder in mounted:
@@ -39,8 +39,8 @@ def disk(place: Path) -> Iterator[Callable[[str, int], None]]:
 @pytest.mark.parametrize("room", ROOMS)
 @pytest.mark.parametrize("folder", ["outputs", ".capnet"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_full_disks(place: Path, disk: Callable[[str, int], None], stage: str, folder: str, room: int) -> None:
-    before = hashes(place / "outputs")
-    forget(place)
+def test_full_disks(workspace: Path, disk: Callable[[str, int], None], stage: str, folder: str, room: int) -> None:
+    before = hashes(workspace / "outputs")
+    forget(workspace)
     disk(folder, room)
-    fails_well(place, stage, None, before)
+    fails_well(workspace, stage, None, before)

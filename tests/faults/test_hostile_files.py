@@ -87,13 +87,13 @@ def part(cases: Iterable[T], start: int = 0) -> list[T]:
     return list(cases)[start % SHARE :: SHARE]
 
 
-def faults(found: dict[str, Outcome]) -> list[str]:
-    peak = max(item.megabytes for item in found.values()), max(item.seconds for item in found.values())
-    print(f"{len(found)} cases, at most {peak[0]} MB and {peak[1]:.1f} s")
-    wrong = [f"{name}: {item}" for name, item in found.items() if not (item.is_bounded and item.has_three_parts)]
+def faults(result: dict[str, Outcome]) -> list[str]:
+    peak = max(item.megabytes for item in result.values()), max(item.seconds for item in result.values())
+    print(f"{len(result)} cases, at most {peak[0]} MB and {peak[1]:.1f} s")
+    wrong = [f"{name}: {item}" for name, item in result.items() if not (item.is_bounded and item.has_three_parts)]
     wrong += [
         f"{name}: a stranger's text of {len(item.text)} letters"
-        for name, item in found.items()
+        for name, item in result.items()
         if "root:x:" in item.text
     ]
     left = [path.name for path in Path().iterdir()]
@@ -102,23 +102,23 @@ def faults(found: dict[str, Outcome]) -> list[str]:
 
 @pytest.mark.parametrize(("reader", "file"), SLOTS)
 def test_any_content_in_the_place_of_an_annotation(root: Path, reader: str, file: str) -> None:
-    path, found = root / file, {}
+    path, result = root / file, {}
     for name, content in part(TEXTS.items(), SLOTS.index((reader, file))):
         path.write_bytes(content)
-        found[name] = read(reader, root)
-    assert not faults(found)
+        result[name] = read(reader, root)
+    assert not faults(result)
 
 
 @pytest.mark.parametrize(("reader", "file"), SLOTS)
 def test_no_file_in_the_place_of_an_annotation(root: Path, reader: str, file: str) -> None:
-    path, found = root / file, {}
+    path, result = root / file, {}
     for name, make in part(places(root, file), SLOTS.index((reader, file))):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
         make()
-        found[name] = read(reader, root)
-    assert not faults(found)
+        result[name] = read(reader, root)
+    assert not faults(result)
 
 
 CASES: dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, bytes]]]]] = {
@@ -133,16 +133,16 @@ CASES: dict[str, tuple[str, str, Callable[[], Iterator[tuple[str, bytes]]]]] = {
 @pytest.mark.parametrize("kind", CASES)
 def test_any_value_in_a_valid_file(root: Path, kind: str) -> None:
     reader, file, make = CASES[kind]
-    found = {}
+    result = {}
     for name, content in part(make()):
         (root / file).write_bytes(content)
-        found[name] = read(reader, root)
-    assert not faults(found)
-    assert len([item for item in found.values() if item.kind == "refused"]) >= len(found) / 4
+        result[name] = read(reader, root)
+    assert not faults(result)
+    assert len([item for item in result.values() if item.kind == "refused"]) >= len(result) / 4
 
 
 def test_lists_of_ids(root: Path) -> None:
-    found = {}
+    result = {}
 
     def call() -> None:
         _, problems = read_id_list(root / "list.txt", ["a"], "ingest.train_list")
@@ -151,12 +151,12 @@ def test_lists_of_ids(root: Path) -> None:
 
     for name, content in part(TEXTS.items()):
         (root / "list.txt").write_bytes(content)
-        found[name] = bounded(call)
+        result[name] = bounded(call)
     for name, make in part(places(root, "other.txt")):
         (root / "list.txt").unlink(missing_ok=True)
         make()
         (root / "other.txt").rename(root / "list.txt")
-        found[name] = bounded(call)
+        result[name] = bounded(call)
         if (root / "list.txt").is_dir():
             (root / "list.txt").rmdir()
-    assert not faults(found)
+    assert not faults(result)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.command import begin, end, said, survivors
+from faults.command import begin, end, output_of, survivors
 from faults.test_stage_kills import SIGNALS as MOST_SIGNALS
 from faults.test_stage_kills import killed, leftovers, seconds
 from unit.conftest import _make as make_outputs
@@ -50,8 +50,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder, temporary = tmp_path / "place", tmp_path / "temporary"
+def workspace(outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder, temporary = tmp_path / "workspace", tmp_path / "temporary"
     folder.mkdir()
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -66,8 +66,8 @@ def versions(folder: Path) -> list[tuple[Any, ...]]:
     """Version and status of every one, and the aliases; the file is sound."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
         assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
-        found = connection.execute("select version, status from model_versions where name = 'capnet'").fetchall()
-        return found + connection.execute("select alias, version from registered_model_aliases").fetchall()
+        result = connection.execute("select version, status from model_versions where name = 'capnet'").fetchall()
+        return result + connection.execute("select alias, version from registered_model_aliases").fetchall()
 
 
 def unused_journal(folder: Path) -> set[str]:
@@ -90,8 +90,8 @@ def unused_journal(folder: Path) -> set[str]:
 def check(folder: Path) -> None:
     """One more call ends well."""
     code = end(begin(folder, "register"))
-    assert code == 0, said(folder)
-    assert "Traceback" not in said(folder)
+    assert code == 0, output_of(folder)
+    assert "Traceback" not in output_of(folder)
     ready = [item for item in versions(folder) if item[1] == "READY"]
     assert len(ready) == 1
     assert ("challenger", ready[0][0]) in versions(folder)
@@ -105,7 +105,7 @@ def check(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def duration(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, float]:
     """Seconds that a call takes, without and with a store."""
-    folder = tmp_path_factory.mktemp("timed") / "place"
+    folder = tmp_path_factory.mktemp("timed") / "workspace"
     folder.mkdir()
     shutil.copytree(outputs, folder / "outputs")
     (folder / "params.yaml").write_text("data: {root: data}\n")
@@ -116,7 +116,7 @@ def duration(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bo
             shutil.rmtree(folder / "outputs")
             shutil.copytree(outputs, folder / "outputs")
         started = time.monotonic()
-        assert end(begin(folder, "register")) == 0, said(folder)
+        assert end(begin(folder, "register")) == 0, output_of(folder)
         took[has_store] = time.monotonic() - started
     return took
 
@@ -124,7 +124,7 @@ def duration(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bo
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
 @pytest.mark.parametrize("has_store", [False, True], ids=["no store", "a store"])
 def test_register_killed_at_random_moments(
-    place: Path,
+    workspace: Path,
     duration: dict[bool, float],
     empty_database: Path,
     number: int,
@@ -132,26 +132,26 @@ def test_register_killed_at_random_moments(
 ) -> None:
     generator = random.Random(number + 100 * has_store)
     for kill in range(KILLS if has_store else max(1, KILLS // 5)):
-        for path in place.glob("mlflow.db*"):
+        for path in workspace.glob("mlflow.db*"):
             path.unlink()
-        shutil.rmtree(place / "mlruns", ignore_errors=True)
-        (place / "outputs" / "registration.json").unlink(missing_ok=True)
+        shutil.rmtree(workspace / "mlruns", ignore_errors=True)
+        (workspace / "outputs" / "registration.json").unlink(missing_ok=True)
         if has_store:
-            shutil.copy(empty_database, place / "mlflow.db")
-        child = begin(place, "register")
+            shutil.copy(empty_database, workspace / "mlflow.db")
+        child = begin(workspace, "register")
         time.sleep(generator.uniform(0, duration[has_store]))
         os.kill(child, number)
         code = end(child)
-        assert code in (0, 1, 130, -number), (kill, code, said(place))
+        assert code in (0, 1, 130, -number), (kill, code, output_of(workspace))
         assert not survivors(child)
-        assert "Traceback" not in said(place), (kill, said(place))
-        check(place)
+        assert "Traceback" not in output_of(workspace), (kill, output_of(workspace))
+        check(workspace)
 
 
 @pytest.fixture
 def champion(imported: None, three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of settings, and a store with three versions, the first of which is the champion."""
-    folder, temporary = tmp_path / "place", tmp_path / "temporary"
+    folder, temporary = tmp_path / "workspace", tmp_path / "temporary"
     folder.mkdir()
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -164,7 +164,7 @@ def champion(imported: None, three_versions: Path, tmp_path: Path, monkeypatch: 
 
 
 def succeed(folder: Path, *arguments: str) -> None:
-    assert end(begin(folder, *arguments)) == 0, said(folder)
+    assert end(begin(folder, *arguments)) == 0, output_of(folder)
     assert not leftovers(folder)
 
 

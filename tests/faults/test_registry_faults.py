@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.workplace import Workplace, draw
+from e2e.workspace import Workspace, draw
 from faults.bad_servers import BadServer, Fault, forwarded, no_names, serving
-from faults.command import begin, end, said
+from faults.command import begin, end, output_of
 from faults.test_service_faults import EACH, SECRET, TOKEN, check_refusal
 from unit.conftest import _make as make_outputs
 from unit.stores import _serving as mlflow_serving
@@ -60,22 +60,22 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 
     folder = tmp_path_factory.mktemp("mlflow")
     with mlflow_serving(folder / "server", empty_database) as address, serving(forwarded(address)) as server:
-        (folder / "place").mkdir()
-        make_outputs(folder / "place/outputs")
-        Workplace(folder / "place").settings({"register": {"name": "stored", "tracking_uri": address}})
-        assert end(begin(folder / "place", "register")) == 0, said(folder / "place")
+        (folder / "workspace").mkdir()
+        make_outputs(folder / "workspace/outputs")
+        Workspace(folder / "workspace").settings({"register": {"name": "stored", "tracking_uri": address}})
+        assert end(begin(folder / "workspace", "register")) == 0, output_of(folder / "workspace")
         yield server
 
 
 @pytest.fixture
 def registry(mlflow: BadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with outputs and an image, and the environment of a user of that server."""
-    folder = tmp_path / "place"
+    folder = tmp_path / "workspace"
     folder.mkdir()
     make_outputs(folder / "outputs")
     draw(folder / "a.jpg", ["lemon"], random.Random(1))
     name = re.sub(r"\W+", " ", tmp_path.name)
-    Workplace(folder).settings({"register": {"name": name, "experiment": name}})
+    Workspace(folder).settings({"register": {"name": name, "experiment": name}})
     usual = {"TRACKING_URI": f"http://me:{TOKEN}@127.0.0.1:{mlflow.port}", "TRACKING_PASSWORD": SECRET}
     usual |= {"TRACKING_USERNAME": "me", "HTTP_REQUEST_TIMEOUT": "1", "HTTP_REQUEST_MAX_RETRIES": "1"}
     for key, value in usual.items():
@@ -107,7 +107,7 @@ def test_a_registry_that_fails_later(registry: Path, mlflow: BadServer, command:
     check_refusal(registry, end(begin(registry, *COMMANDS[command])), expected, words)
     assert not (registry / RESULTS[command]).exists()
     mlflow.fault = Fault()
-    assert end(begin(registry, *COMMANDS[command])) == 0, said(registry)
+    assert end(begin(registry, *COMMANDS[command])) == 0, output_of(registry)
     assert (registry / RESULTS[command]).is_file()
     if command == "register":
         assert "register: version 1 " in (registry.parent / "out").read_text(), "the failed call left no version"

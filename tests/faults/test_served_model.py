@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from e2e.model_server import serving, wait
-from e2e.workplace import Workplace, draw
-from faults.command import begin, end, said
+from e2e.workspace import Workspace, draw
+from faults.command import begin, end, output_of
 from faults.hostile_requests import JSON, base64_of, bodies, records
 from unit.conftest import _make as make_outputs
 
@@ -38,18 +38,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A small model, registered, with the first images of a user."""
-    place = Workplace(tmp_path_factory.mktemp("served") / "place")
-    place.root.mkdir()
-    make_outputs(place.root / "outputs")
+    workspace = Workspace(tmp_path_factory.mktemp("served") / "workspace")
+    workspace.root.mkdir()
+    make_outputs(workspace.root / "outputs")
     for number in range(8):
-        draw(place.root / f"data/{number}.jpg", ["lemon"], random.Random(number))
-    place.settings({"register": {"pack_backbone": True}})  # no other process knows the small backbone
+        draw(workspace.root / f"data/{number}.jpg", ["lemon"], random.Random(number))
+    workspace.settings({"register": {"pack_backbone": True}})  # no other process knows the small backbone
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert end(begin(place.root, "register")) == 0, said(place.root)
-    return place
+        assert end(begin(workspace.root, "register")) == 0, output_of(workspace.root)
+    return workspace
 
 
 class Server:
@@ -83,20 +83,22 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(place: Workplace) -> Iterator[Server]:
+def server(workspace: Workspace) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with serving(place, port, "models:/capnet/1") as (process, address, log):
+    with serving(workspace, port, "models:/capnet/1") as (process, address, log):
         wait(process, address, log)
         yield Server(address, process.pid)
 
 
 @pytest.fixture(scope="module")
-def expected(place: Workplace) -> list[tuple[bytes, np.ndarray]]:
+def expected(workspace: Workspace) -> list[tuple[bytes, np.ndarray]]:
     """Good requests, and the scores of the model itself."""
-    served: Served = load_served(place.root / "outputs/model", place.root / "outputs/evaluation/thresholds.json")
-    paths = sorted((place.root / "data").iterdir())
+    served: Served = load_served(
+        workspace.root / "outputs/model", workspace.root / "outputs/evaluation/thresholds.json"
+    )
+    paths = sorted((workspace.root / "data").iterdir())
     scores = served.scores(paths)
     return [(records({"image": base64_of(path.read_bytes())}), row) for path, row in zip(paths, scores, strict=True)]
 
@@ -107,8 +109,8 @@ def test_good_requests_among_hostile_ones(server: Server, expected: list[tuple[b
     def good(number: int) -> None:
         body, scores = expected[number % len(expected)]
         status, answer = server.ask(body)
-        found = [row["score"] for row in json.loads(answer)["predictions"]] if status == 200 else []
-        if status != 200 or not np.allclose(found, scores, atol=1e-5):
+        result = [row["score"] for row in json.loads(answer)["predictions"]] if status == 200 else []
+        if status != 200 or not np.allclose(result, scores, atol=1e-5):
             wrong.append((number, status, answer[:300]))
 
     def hostile(case: tuple[str, str | None, bytes]) -> None:

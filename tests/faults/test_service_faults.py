@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.workplace import Workplace, draw
+from e2e.workspace import Workspace, draw
 from faults.bad_servers import BadServer, Fault, no_names, objects, serving
-from faults.command import begin, end, said
+from faults.command import begin, end, output_of
 
 pytestmark = pytest.mark.slow
 EACH = 1 if os.environ.get("FAULTS") == "all" else 4  # the short run takes one kind of so many
@@ -110,17 +110,17 @@ def s3(images: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "place"
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "workspace"
     folder.mkdir()
-    Workplace(folder).settings({"data": {"root": "s3://pictures/set", "connections": 2}})
+    Workspace(folder).settings({"data": {"root": "s3://pictures/set", "connections": 2}})
     monkeypatch.setenv("CAPNET_STATE", str(folder / ".capnet"))
     return folder
 
 
 def check_refusal(folder: Path, code: int, expected: int, words: str) -> None:
     """Exit code, three parts, no traceback and no credential in what the last command wrote."""
-    text = said(folder)
+    text = output_of(folder)
     assert code == expected, text
     assert re.search(words, text), text
     assert "Traceback" not in text
@@ -132,19 +132,19 @@ def check_refusal(folder: Path, code: int, expected: int, words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(S3_FAULTS)[::EACH])
-def test_images_from_a_bad_s3(place: Path, s3: BadServer, images: dict[str, bytes], kind: str) -> None:
+def test_images_from_a_bad_s3(workspace: Path, s3: BadServer, images: dict[str, bytes], kind: str) -> None:
     s3.fault, expected, words = S3_FAULTS[kind]
-    code = end(begin(place, "ingest"))
-    copies = place / ".capnet/remote/s3/pictures/set"
+    code = end(begin(workspace, "ingest"))
+    copies = workspace / ".capnet/remote/s3/pictures/set"
     here = {f"set/{path.relative_to(copies)}": path.read_bytes() for path in copies.rglob("*.*")}
     if expected:
-        check_refusal(place, code, expected, words)
-        assert not list((place / "outputs").rglob("*")), "nothing is half-written"
+        check_refusal(workspace, code, expected, words)
+        assert not list((workspace / "outputs").rglob("*")), "nothing is half-written"
         assert here.items() <= images.items(), "no half or wrong image under its name"
         s3.fault = Fault()
-        code = end(begin(place, "ingest"))
-    assert code == 0, said(place)
-    assert (place / "outputs/manifest/manifest.parquet").is_file()
+        code = end(begin(workspace, "ingest"))
+    assert code == 0, output_of(workspace)
+    assert (workspace / "outputs/manifest/manifest.parquet").is_file()
     assert {f"set/{path.relative_to(copies)}": path.read_bytes() for path in copies.rglob("*.*")} == images
 
 
@@ -153,18 +153,18 @@ def test_images_from_a_bad_s3(place: Path, s3: BadServer, images: dict[str, byte
     ["http://127.0.0.1:9", "http://s3.example.org", "no-address"],
     ids=["nobody listens", "no DNS", "no address"],
 )
-def test_no_s3_at_all(place: Path, s3: BadServer, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def test_no_s3_at_all(workspace: Path, s3: BadServer, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    check_refusal(place, end(begin(place, "fetch", limit=no_names)), 3, "AWS_ENDPOINT_URL")
+    check_refusal(workspace, end(begin(workspace, "fetch", limit=no_names)), 3, "AWS_ENDPOINT_URL")
 
 
 @pytest.fixture
-def dvc(s3: BadServer, images: dict[str, bytes], place: Path, monkeypatch: pytest.MonkeyPatch) -> BadServer:
+def dvc(s3: BadServer, images: dict[str, bytes], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> BadServer:
     """The images in a git repository with DVC, their content in its remote on S3; the settings name the repository."""
     import dvc_s3  # noqa: F401
 
-    origin, program = place.parent / "origin", f"{Path(sys.executable).parent}/dvc"
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(place.parent / "site"))
+    origin, program = workspace.parent / "origin", f"{Path(sys.executable).parent}/dvc"
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(workspace.parent / "site"))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     for name, content in images.items():
         path = origin / "data" / name.removeprefix("set/")
@@ -182,24 +182,24 @@ def dvc(s3: BadServer, images: dict[str, bytes], place: Path, monkeypatch: pytes
     ):
         subprocess.run(command, cwd=origin, check=True, capture_output=True)
     cache = origin / ".dvc/cache/files/md5"
-    found = [path for path in cache.rglob("*") if path.is_file()]
-    stored = {f"dvc/files/md5/{path.relative_to(cache)}": path.read_bytes() for path in found}
+    result = [path for path in cache.rglob("*") if path.is_file()]
+    stored = {f"dvc/files/md5/{path.relative_to(cache)}": path.read_bytes() for path in result}
     s3.origin = objects("pictures", stored)
     for folder in (cache.parents[1], origin / "data"):
         shutil.rmtree(folder)
-    Workplace(place).settings({"data": {"root": f"git+file://{origin}", "connections": 2}})
+    Workspace(workspace).settings({"data": {"root": f"git+file://{origin}", "connections": 2}})
     return s3
 
 
 @pytest.mark.parametrize("kind", list(DVC_FAULTS)[::EACH])
-def test_images_from_a_bad_dvc_remote(place: Path, dvc: BadServer, images: dict[str, bytes], kind: str) -> None:
+def test_images_from_a_bad_dvc_remote(workspace: Path, dvc: BadServer, images: dict[str, bytes], kind: str) -> None:
     dvc.fault, expected, words = DVC_FAULTS[kind]
-    code = end(begin(place, "ingest"))
+    code = end(begin(workspace, "ingest"))
     if expected:
-        check_refusal(place, code, expected, words)
-        assert not list((place / "outputs").rglob("*")), "nothing is half-written"
+        check_refusal(workspace, code, expected, words)
+        assert not list((workspace / "outputs").rglob("*")), "nothing is half-written"
         dvc.fault = Fault()
-        code = end(begin(place, "ingest"))
-    assert code == 0, said(place)
-    here = {path.read_bytes() for path in (place / ".capnet/remote").rglob("*.jpg")}
+        code = end(begin(workspace, "ingest"))
+    assert code == 0, output_of(workspace)
+    here = {path.read_bytes() for path in (workspace / ".capnet/remote").rglob("*.jpg")}
     assert here == {content for name, content in images.items() if name.endswith(".jpg")}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from e2e.test_reruns import hashes
-from faults.command import begin, end, said, survivors
+from faults.command import begin, end, output_of, survivors
 from faults.test_stages import OUTPUTS, forget
 
 pytestmark = pytest.mark.slow
@@ -36,8 +36,8 @@ def killed(folder: Path, number: signal.Signals, after: float, *arguments: str) 
     time.sleep(after)
     (os.killpg if number == signal.SIGINT else os.kill)(child, number)
     code = end(child)
-    assert code in (0, 1, 130, -number), (code, said(folder))
-    assert "Traceback" not in said(folder), said(folder)
+    assert code in (0, 1, 130, -number), (code, output_of(folder))
+    assert "Traceback" not in output_of(folder), output_of(folder)
     assert not survivors(child)
     assert not [name for name in os.listdir("/dev/shm") if f"_{child}_" in name]
     return code
@@ -46,7 +46,7 @@ def killed(folder: Path, number: signal.Signals, after: float, *arguments: str) 
 def seconds(folder: Path, *arguments: str) -> float:
     """What a command takes that is not killed."""
     started = time.monotonic()
-    assert end(begin(folder, *arguments)) == 0, said(folder)
+    assert end(begin(folder, *arguments)) == 0, output_of(folder)
     return time.monotonic() - started
 
 
@@ -59,37 +59,37 @@ def leftovers(folder: Path) -> list[str]:
 
 def again(folder: Path, before: dict[str, str], results: Callable[[], dict[str, str]], *arguments: str) -> None:
     """The command once more ends well, with the bytes of an unkilled run, and nothing is left over."""
-    assert end(begin(folder, *arguments)) == 0, said(folder)
+    assert end(begin(folder, *arguments)) == 0, output_of(folder)
     assert results() == before
     assert not leftovers(folder)
 
 
 @pytest.mark.parametrize("stage", OUTPUTS)
-def test_a_stage_killed_at_random_moments(tiny_place: Path, stage: str) -> None:
-    generator, output = random.Random(stage), tiny_place / "outputs" / OUTPUTS[stage]
-    before, whole, names = hashes(tiny_place / "outputs"), hashes(output), set(os.listdir(tiny_place))
-    forget(tiny_place)
-    took = seconds(tiny_place, stage)
+def test_a_stage_killed_at_random_moments(tiny_workspace: Path, stage: str) -> None:
+    generator, output = random.Random(stage), tiny_workspace / "outputs" / OUTPUTS[stage]
+    before, whole, names = hashes(tiny_workspace / "outputs"), hashes(output), set(os.listdir(tiny_workspace))
+    forget(tiny_workspace)
+    took = seconds(tiny_workspace, stage)
     for number in range(KILLS):
-        forget(tiny_place)
+        forget(tiny_workspace)
         if number % 2:
             shutil.rmtree(output)
-        killed(tiny_place, SIGNALS[number // 2 % 4], generator.uniform(0, took), stage)
+        killed(tiny_workspace, SIGNALS[number // 2 % 4], generator.uniform(0, took), stage)
         assert hashes(output) in ({}, whole), number
-        again(tiny_place, before, lambda: hashes(tiny_place / "outputs"), stage)
-        assert set(os.listdir(tiny_place)) == names
+        again(tiny_workspace, before, lambda: hashes(tiny_workspace / "outputs"), stage)
+        assert set(os.listdir(tiny_workspace)) == names
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_predict_killed_at_random_moments(tiny_place: Path, model: str) -> None:
-    generator, out = random.Random(model), tiny_place / "labels"
+def test_predict_killed_at_random_moments(tiny_workspace: Path, model: str) -> None:
+    generator, out = random.Random(model), tiny_workspace / "labels"
     for kind in FORMATS if IS_LONG else FORMATS[:1]:
         command = ("predict", "--model", model, "--input", "new", "--out", f"labels/scores.{kind}")
-        took, before = seconds(tiny_place, *command), hashes(out)
+        took, before = seconds(tiny_workspace, *command), hashes(out)
         for number in range(-(-KILLS // 3)):
             if number % 2:
                 shutil.rmtree(out)
-            killed(tiny_place, SIGNALS[number // 2 % 4], generator.uniform(0, took), *command)
+            killed(tiny_workspace, SIGNALS[number // 2 % 4], generator.uniform(0, took), *command)
             assert not out.is_dir() or hashes(out).get(f"scores.{kind}") in (None, before[f"scores.{kind}"])
-            again(tiny_place, before, lambda: hashes(out), *command)
+            again(tiny_workspace, before, lambda: hashes(out), *command)
         shutil.rmtree(out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from e2e.test_reruns import hashes
-from faults.command import begin, end, said
+from faults.command import begin, end, output_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,55 +30,55 @@ OUTPUTS = {
 }
 
 
-def forget(place: Path) -> None:
+def forget(workspace: Path) -> None:
     """Nothing is known of an earlier training; the backbone that was put together stays."""
     for name in ("train", "features"):
-        shutil.rmtree(place / ".capnet" / name, ignore_errors=True)
+        shutil.rmtree(workspace / ".capnet" / name, ignore_errors=True)
 
 
-def fails_well(place: Path, stage: str, limit: Callable[[], None] | None, before: dict[str, str]) -> bool:
+def fails_well(workspace: Path, stage: str, limit: Callable[[], None] | None, before: dict[str, str]) -> bool:
     """Run a stage that may fail: then with a message, and its old output is there. Says whether it failed."""
-    forget(place)
-    code = end(begin(place, stage, limit=limit))
-    text = said(place)
+    forget(workspace)
+    code = end(begin(workspace, stage, limit=limit))
+    text = output_of(workspace)
     assert "Traceback" not in text, text
     if code:
         assert "capnet: " in text
         assert "where: " in text
         assert "to do: " in text
-    assert hashes(place / "outputs") == before, (stage, code, text)
-    assert not [path for path in (place / "outputs").rglob(".*") if path.name != ".gitignore"], text
+    assert hashes(workspace / "outputs") == before, (stage, code, text)
+    assert not [path for path in (workspace / "outputs").rglob(".*") if path.name != ".gitignore"], text
     return code != 0
 
 
 @pytest.mark.parametrize("stage", TRIED)
-def test_files_that_may_not_grow(place: Path, stage: str) -> None:
-    before, failed = hashes(place / "outputs"), 0
+def test_files_that_may_not_grow(workspace: Path, stage: str) -> None:
+    before, failed = hashes(workspace / "outputs"), 0
     for size in SIZES:
         failed += fails_well(
-            place, stage, lambda size=size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), before
+            workspace, stage, lambda size=size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), before
         )
     assert failed
-    assert not fails_well(place, stage, None, before)
+    assert not fails_well(workspace, stage, None, before)
 
 
 @pytest.mark.parametrize("stage", TRIED)
-def test_outputs_and_state_in_whose_place_is_something_else(place: Path, stage: str) -> None:
-    before = hashes(place / "outputs")
-    shutil.move(place / ".capnet", place / "kept")
-    (place / ".capnet").write_text("mine")
-    fails_well(place, stage, None, before)
-    assert (place / ".capnet").read_text() == "mine"
-    (place / ".capnet").unlink()
-    shutil.move(place / "kept", place / ".capnet")
-    shutil.move(place / "outputs", place / "kept")
-    (place / "outputs").write_text("mine")
-    output = place / "outputs" / OUTPUTS[stage]
-    inputs = [f"--input={name}={place / 'kept' / folder}" for name, folder in _inputs(stage)]
-    code = end(begin(place, stage, *inputs, f"--output={OUTPUTS[stage]}={output}"))
-    assert code == 1, said(place)
-    assert "no output can be written here" in said(place)
-    assert (place / "outputs").read_text() == "mine"
+def test_outputs_and_state_in_whose_place_is_something_else(workspace: Path, stage: str) -> None:
+    before = hashes(workspace / "outputs")
+    shutil.move(workspace / ".capnet", workspace / "kept")
+    (workspace / ".capnet").write_text("mine")
+    fails_well(workspace, stage, None, before)
+    assert (workspace / ".capnet").read_text() == "mine"
+    (workspace / ".capnet").unlink()
+    shutil.move(workspace / "kept", workspace / ".capnet")
+    shutil.move(workspace / "outputs", workspace / "kept")
+    (workspace / "outputs").write_text("mine")
+    output = workspace / "outputs" / OUTPUTS[stage]
+    inputs = [f"--input={name}={workspace / 'kept' / folder}" for name, folder in _inputs(stage)]
+    code = end(begin(workspace, stage, *inputs, f"--output={OUTPUTS[stage]}={output}"))
+    assert code == 1, output_of(workspace)
+    assert "no output can be written here" in output_of(workspace)
+    assert (workspace / "outputs").read_text() == "mine"
 
 
 def _inputs(stage: str) -> list[tuple[str, str]]:
@@ -88,10 +88,10 @@ def _inputs(stage: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("stage", TRIED)
-def test_too_little_memory(place: Path, stage: str) -> None:
-    before = hashes(place / "outputs")
+def test_too_little_memory(workspace: Path, stage: str) -> None:
+    before = hashes(workspace / "outputs")
     with open("/proc/self/statm") as file:
         has = int(file.read().split()[0]) * resource.getpagesize()
     for more in (30, 100, 250) if IS_LONG else (60,):
         limit = has + more * 10**6
-        fails_well(place, stage, lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)), before)
+        fails_well(workspace, stage, lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)), before)

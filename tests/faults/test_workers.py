@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from e2e.test_reruns import hashes
-from faults.command import begin, end, of_session, said, survivors
+from faults.command import begin, end, of_session, output_of, survivors
 from faults.test_stage_kills import leftovers
 from faults.test_stages import forget
 
@@ -39,27 +39,27 @@ def small_shared_memory(size: str) -> None:
 
 
 @pytest.fixture(params=COMMANDS)
-def command(request: pytest.FixtureRequest, tiny_place: Path) -> str:
+def command(request: pytest.FixtureRequest, tiny_workspace: Path) -> str:
     """The name of one whose results are there."""
-    forget(tiny_place)
-    assert end(begin(tiny_place, *COMMANDS[request.param])) == 0, said(tiny_place)
+    forget(tiny_workspace)
+    assert end(begin(tiny_workspace, *COMMANDS[request.param])) == 0, output_of(tiny_workspace)
     return str(request.param)
 
 
-def test_a_worker_that_is_killed_ends_the_command_with_a_reason(tiny_place: Path, command: str) -> None:
-    results, generator, failed = tiny_place / RESULTS[command], random.Random(command), 0
+def test_a_worker_that_is_killed_ends_the_command_with_a_reason(tiny_workspace: Path, command: str) -> None:
+    results, generator, failed = tiny_workspace / RESULTS[command], random.Random(command), 0
     before = hashes(results)
     for _ in range(KILLS):
-        forget(tiny_place)
+        forget(tiny_workspace)
         if command == "predict":
             shutil.rmtree(results)
-        child = begin(tiny_place, *COMMANDS[command])
+        child = begin(tiny_workspace, *COMMANDS[command])
         while not (workers := [number for number, _ in of_session(child) if number != child]):
             assert os.waitpid(child, os.WNOHANG) == (0, 0), "no process decoded images"
             time.sleep(0.002)
         time.sleep(generator.uniform(0, 0.1))
         os.kill(generator.choice(workers), signal.SIGKILL)
-        code, text = end(child), said(tiny_place)
+        code, text = end(child), output_of(tiny_workspace)
         assert code in (0, 1), text
         assert "Traceback" not in TORCHS_LOG.sub("", text), text
         if code:
@@ -69,19 +69,19 @@ def test_a_worker_that_is_killed_ends_the_command_with_a_reason(tiny_place: Path
             assert "to do: " in text
             assert command == "predict" or hashes(results) == before
         assert not survivors(child)
-        assert end(begin(tiny_place, *COMMANDS[command])) == 0, said(tiny_place)
+        assert end(begin(tiny_workspace, *COMMANDS[command])) == 0, output_of(tiny_workspace)
         assert hashes(results) == before
-        assert not leftovers(tiny_place)
+        assert not leftovers(tiny_workspace)
     print(f"{command}: {failed} of {KILLS} ended")
     assert failed
 
 
 @pytest.mark.parametrize("size", ["64m", "64k"])
-def test_pixels_need_no_shared_memory(tiny_place: Path, command: str, size: str) -> None:
-    results = tiny_place / RESULTS[command]
+def test_pixels_need_no_shared_memory(tiny_workspace: Path, command: str, size: str) -> None:
+    results = tiny_workspace / RESULTS[command]
     before = hashes(results)
-    forget(tiny_place)
+    forget(tiny_workspace)
     shutil.rmtree(results / "model" if command == "train" else results)
-    child = begin(tiny_place, *COMMANDS[command], limit=lambda: small_shared_memory(size))
-    assert end(child) == 0, said(tiny_place)
+    child = begin(tiny_workspace, *COMMANDS[command], limit=lambda: small_shared_memory(size))
+    assert end(child) == 0, output_of(tiny_workspace)
     assert hashes(results) == before

@@ -34,16 +34,16 @@ def serving(manners: Manners) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range", "")
-            manners.requests.append((self.path, wanted))
+            byte_range = self.headers.get("Range", "")
+            manners.requests.append((self.path, byte_range))
             body = manners.files.get(self.path)
             if manners.errors > 0:
                 manners.errors -= 1
                 self.answer(503, b"", {})
             elif body is None:
                 self.answer(404, b"", {})
-            elif manners.ranges and wanted:
-                first = int(wanted.removeprefix("bytes=").rstrip("-"))
+            elif manners.ranges and byte_range:
+                first = int(byte_range.removeprefix("bytes=").rstrip("-"))
                 if first >= len(body):
                     self.answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
                 else:

@@ -102,36 +102,36 @@ class Browser:
     def text(self) -> str:
         return str(self.ask("document.body ? document.body.innerText : ''") or "")
 
-    def wait(self, *wanted: str) -> str:
+    def wait(self, *texts: str) -> str:
         """Text of the page once all of ``wanted`` are on it."""
         end = time.monotonic() + PATIENCE
         while True:
             text = self.text()
-            if all(item in text for item in wanted):
+            if all(item in text for item in texts):
                 return text
             assert time.monotonic() < end, (
-                f"{[item for item in wanted if item not in text]} did not appear on: {text[:3000]}"
+                f"{[item for item in texts if item not in text]} did not appear on: {text[:3000]}"
             )
             time.sleep(0.3)
 
-    def place(self, selector: str, pattern: str = "") -> tuple[float, float]:
+    def position(self, selector: str, pattern: str = "") -> tuple[float, float]:
         """Centre of the smallest visible element that matches; ``pattern`` is a regular expression on its text or
         label.
         """
         script = FIND % (f"new RegExp({json.dumps(pattern)})" if pattern else "null", json.dumps(selector))
         end = time.monotonic() + PATIENCE
         while True:
-            found = self.ask(script)
-            if found:
-                return float(found[0]), float(found[1])
+            result = self.ask(script)
+            if result:
+                return float(result[0]), float(result[1])
             assert time.monotonic() < end, f"no {selector} {pattern!r} on: {self.text()[:2000]}"
             time.sleep(0.3)
 
     def click(self, selector: str, pattern: str = "") -> None:
         """With the mouse, where the element is."""
-        x, y = self.place(selector, pattern)
+        x, y = self.position(selector, pattern)
         time.sleep(0.3)  # until scrolling and animations are over
-        x, y = self.place(selector, pattern)
+        x, y = self.position(selector, pattern)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.tell("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -32,12 +32,12 @@ def tracking(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     server.client().create_bucket(Bucket=BUCKET)
     postgres = Postgres()
     postgres.start()
-    found = MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.uri, server, BUCKET)
+    mlflow = MlflowServer(tmp_path_factory.mktemp("mlflow"), postgres.uri, server, BUCKET)
     try:
-        found.start()
-        yield found
+        mlflow.start()
+        yield mlflow
     finally:
-        found.stop()
+        mlflow.stop()
         postgres.stop()
 
 

@@ -58,8 +58,8 @@ def faults(value: Any, kind: str, models: types.ModuleType, where: str = "") -> 
     names = {json_name: name for name, json_name in model.attribute_map.items()}
     if not isinstance(value, dict):
         return [f"{where}: {value!r} is no {kind}"]
-    found = [f"{where}: no field {key}" for key in value if key not in names]
-    return found + [
+    result = [f"{where}: no field {key}" for key in value if key not in names]
+    return result + [
         fault
         for key in value
         if key in names

@@ -16,9 +16,9 @@ USER, PASSWORD, DATABASE = "mlflow", "secret of the tests", "mlflow"
 
 def programs() -> Path:
     """The newest installed version's folder."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    assert found, "PostgreSQL is not installed: apt-get install postgresql"
-    return found[-1].parent
+    result = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    assert result, "PostgreSQL is not installed: apt-get install postgresql"
+    return result[-1].parent
 
 
 @dataclass

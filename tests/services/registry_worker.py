@@ -51,7 +51,7 @@ def promote(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def look(task: dict[str, Any]) -> dict[str, Any]:
+def poll(task: dict[str, Any]) -> dict[str, Any]:
     """Open the store: the first time everything behind it is imported and connected."""
     with store(Register(), "look") as client:
         client.search_registered_models()
@@ -63,7 +63,7 @@ def work() -> None:
         task = json.loads(line)
         os.environ["MLFLOW_TRACKING_URI"] = task["uri"]
         try:
-            answer = {"register": register, "promote": promote, "look": look}[task["do"]](task)
+            answer = {"register": register, "promote": promote, "look": poll}[task["do"]](task)
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

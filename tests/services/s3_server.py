@@ -33,10 +33,10 @@ def free_ports(number: int) -> list[int]:
 
 def weed() -> str:
     """The program, from the environment that runs the tests."""
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.is_file() else shutil.which("weed")
-    assert found, "SeaweedFS is not installed: run these tests by `make test-services`"
-    return found
+    neighbour = Path(sys.executable).parent / "weed"
+    result = str(neighbour) if neighbour.is_file() else shutil.which("weed")
+    assert result, "SeaweedFS is not installed: run these tests by `make test-services`"
+    return result
 
 
 @dataclass

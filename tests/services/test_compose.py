@@ -60,8 +60,8 @@ def services() -> dict[str, Any]:
     """The services as compose reads them, with passwords set."""
     done = compose(SECRETS | NAMED)
     assert done.returncode == 0, f"{done.stderr} (Debian: apt-get install docker-cli docker-compose)"
-    found: dict[str, Any] = json.loads(done.stdout)["services"]
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)["services"]
+    return result
 
 
 @dataclass
@@ -140,10 +140,10 @@ def running(services: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         health = swapped(services["store"]["healthcheck"]["test"], {"localhost:8333": f"127.0.0.1:{ports[0]}"})
         until(lambda: requests.get(health[-1], timeout=2).ok, processes[-1], log)
 
-        place = {"database:5432": f"127.0.0.1:{database.port}"}
-        (folder / "auth.ini").write_text("\n".join(swapped((FOLDER / "auth.ini").read_text().splitlines(), place)))
+        addresses = {"database:5432": f"127.0.0.1:{database.port}"}
+        (folder / "auth.ini").write_text("\n".join(swapped((FOLDER / "auth.ini").read_text().splitlines(), addresses)))
         server = services["mlflow"]
-        changes = place | {
+        changes = addresses | {
             "--host=0.0.0.0": "--host=127.0.0.1",
             "--port=5000": f"--port={port}",
             "localhost:5000": f"localhost:{port}",
@@ -171,8 +171,8 @@ def running(services: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("missing", sorted(SECRETS))
 @pytest.mark.parametrize("value", ["", None])
 def test_it_does_not_start_without_a_password(missing: str, value: str | None) -> None:
-    given = {name: text for name, text in SECRETS.items() if name != missing}
-    done = compose(given if value is None else given | {missing: value})
+    arguments = {name: text for name, text in SECRETS.items() if name != missing}
+    done = compose(arguments if value is None else arguments | {missing: value})
     assert done.returncode != 0
     assert f"required variable {missing} is missing a value: write it into mlflow/.env" in done.stderr
 

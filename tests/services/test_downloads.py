@@ -37,7 +37,7 @@ def test_a_download_goes_on_where_it_broke(tmp_path: Path) -> None:
     with serving(manners) as url:
         download(f"{url}/a.tar", tmp_path / "a.tar", MD5)
     assert (tmp_path / "a.tar").read_bytes() == BODY
-    starts = [int(wanted.removeprefix("bytes=").removesuffix("-")) for _, wanted in manners.requests]
+    starts = [int(byte_range.removeprefix("bytes=").removesuffix("-")) for _, byte_range in manners.requests]
     assert starts == sorted(set(starts)), "each attempt goes on behind the one before"
     assert len(BODY) <= manners.sent <= len(BODY) + 4 * downloads.CHUNK, "what came is kept but for the last piece"
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
@@ -186,8 +186,8 @@ def test_a_benchmark_is_fetched_extracted_and_then_there(tmp_path: Path, monkeyp
     assert "one.tar: 2 files" in first.output
     assert second.output.count("already there") == 2
     assert len(manners.requests) == asked
-    found = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data" / "VOCdevkit").rglob("*.*")}
-    assert found == {
+    result = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data" / "VOCdevkit").rglob("*.*")}
+    assert result == {
         f"VOCdevkit/VOC2007/{name}" for name in ("Annotations/1.xml", "Annotations/2.xml", "JPEGImages/1.jpg")
     }
     assert not list((tmp_path / "data" / ".downloads").glob("*.tar")), "archives go once they are extracted"

@@ -36,19 +36,19 @@ def two_versions() -> tuple[dict[str, bytes], dict[str, bytes]]:
 @pytest.fixture(scope="module")
 def original(server: S3Server, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """Two data versions, tagged v1 and v2, pushed to S3; the newer one is checked out. Tests work on copies."""
-    place = Clone(tmp_path_factory.mktemp("original") / "clone")
-    place.start(repository)
+    workspace = Clone(tmp_path_factory.mktemp("original") / "clone")
+    workspace.start(repository)
     server.client().create_bucket(Bucket="versions")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
-        place.make(f"data-remote URL=s3://versions/dvc ENDPOINT={server.endpoint}")
+        workspace.make(f"data-remote URL=s3://versions/dvc ENDPOINT={server.endpoint}")
         for tag, files in zip(("v1", "v2"), two_versions(), strict=True):
-            place.write(files)
-            place.do("dvc add -q data")
-            place.make("data-push")
-            place.do(f"git add -A && git commit -qm {tag} && git tag {tag}")
-    return place
+            workspace.write(files)
+            workspace.do("dvc add -q data")
+            workspace.make("data-push")
+            workspace.do(f"git add -A && git commit -qm {tag} && git tag {tag}")
+    return workspace
 
 
 @pytest.fixture
@@ -71,13 +71,13 @@ def seconds(clone: Clone) -> float:
 def test_push_remove_pull_and_switch_by_git(clone: Clone) -> None:
     first, second = two_versions()
     clone.forget_files()
-    told = doctor(clone)
-    assert told.returncode == 3
-    assert "there is no folder data" in told.stderr
-    assert "dvc pull data.dvc" in told.stderr
-    assert "answers at http://127.0.0.1" in told.stdout
-    assert "it has this data version" in told.stdout
-    assert "environment variables AWS_ACCESS_KEY_ID" in told.stdout
+    result = doctor(clone)
+    assert result.returncode == 3
+    assert "there is no folder data" in result.stderr
+    assert "dvc pull data.dvc" in result.stderr
+    assert "answers at http://127.0.0.1" in result.stdout
+    assert "it has this data version" in result.stdout
+    assert "environment variables AWS_ACCESS_KEY_ID" in result.stdout
     clone.make("data-pull")
     assert tree(clone.root / "data") == second
     assert doctor(clone).returncode == 0
@@ -86,32 +86,32 @@ def test_push_remove_pull_and_switch_by_git(clone: Clone) -> None:
     clone.make("data-version REV=v2")
     assert tree(clone.root / "data") == second
     (clone.root / "data" / "images" / "new.jpg").unlink()
-    told = doctor(clone)
-    assert told.returncode == 3
-    assert "missing are images/new.jpg" in told.stderr
+    result = doctor(clone)
+    assert result.returncode == 3
+    assert "missing are images/new.jpg" in result.stderr
 
 
 def test_a_version_that_was_never_pushed_is_told(clone: Clone) -> None:
     (clone.root / "data" / "images" / "extra.jpg").write_bytes(b"x")
     clone.do("dvc add -q data")
-    told = doctor(clone)
-    assert told.returncode == 3
-    assert "lacks this data version" in told.stderr
-    assert "dvc push" in told.stderr
+    result = doctor(clone)
+    assert result.returncode == 3
+    assert "lacks this data version" in result.stderr
+    assert "dvc push" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "refuses the credentials (SignatureDoesNotMatch)"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials for S3 were found"),
         ({"AWS_PROFILE": "nobody"}, "nobody"),
     ],
 )
-def test_the_doctor_names_wrong_credentials(clone: Clone, change: Mapping[str, str], said: str) -> None:
-    told = doctor(clone, change)
-    assert told.returncode == 3
-    assert said in told.stderr
+def test_the_doctor_names_wrong_credentials(clone: Clone, change: Mapping[str, str], message: str) -> None:
+    result = doctor(clone, change)
+    assert result.returncode == 3
+    assert message in result.stderr
 
 
 def test_the_doctor_does_not_wait_for_a_server_that_is_gone_or_silent(clone: Clone) -> None:

@@ -40,8 +40,8 @@ def capnet(
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:
             entry()
-        said = capfd.readouterr()
-        return int(caught.value.code or 0), said.out + said.err
+        output = capfd.readouterr()
+        return int(caught.value.code or 0), output.out + output.err
 
     return run
 
@@ -88,41 +88,41 @@ def test_refused_forced_clicked_and_audited(capnet: Capnet, tracking: MlflowServ
     client = MlflowClient(tracking.address)
     assert capnet("promote", "--version", "1")[0] == 0
 
-    code, said = capnet("promote")  # the challenger
+    code, output = capnet("promote")  # the challenger
     assert code == 5
-    assert f"champion of {NAME}: not moved" in said
-    (rule,) = [line for line in said.splitlines() if line.startswith("fail: ")]
+    assert f"champion of {NAME}: not moved" in output
+    (rule,) = [line for line in output.splitlines() if line.startswith("fail: ")]
     assert rule.startswith("fail: tail ")
     assert rule.endswith(", may be 3.0 lower")
     value, against = (float(word) for word in rule.removeprefix("fail: tail ").split(": ")[0].split(" against "))
     assert against - value > 3.0
-    assert "`--force --reason ...` promotes it all the same, on the record" in said
+    assert "`--force --reason ...` promotes it all the same, on the record" in output
 
     client.set_registered_model_alias(NAME, "champion", "2")  # what a click in the UI sends
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.jpg").write_bytes(b"never opened")
-    code, said = capnet("predict", "--input", "pictures", "--out", "labels.csv")
+    code, output = capnet("predict", "--input", "pictures", "--out", "labels.csv")
     assert (code, Path("labels.csv").exists()) == (5, False)
-    assert f"champion is {NAME} version 2, which has a red verdict of the promotion gate: {rule}" in said
-    code, said = serve(tracking.address, tmp_path)
+    assert f"champion is {NAME} version 2, which has a red verdict of the promotion gate: {rule}" in output
+    code, output = serve(tracking.address, tmp_path)
     assert code != 0
-    assert f"champion is {NAME} version 2, which has a red verdict of the promotion gate: {rule}" in said
-    code, said = capnet("promote", "--audit")
+    assert f"champion is {NAME} version 2, which has a red verdict of the promotion gate: {rule}" in output
+    code, output = capnet("promote", "--audit")
     assert code == 5
-    assert "new: the alias was moved outside capnet promote, to version 2" in said
+    assert "new: the alias was moved outside capnet promote, to version 2" in output
     assert (
         f"the champion is refused by its readers: {NAME} version 2 has a red verdict of the promotion gate: {rule}"
-        in said
+        in output
     )
 
     assert capnet("promote", "--rollback") == (0, f"champion of {NAME}: version 1 again, was version 2\n")
     assert capnet("promote", "--audit")[0] == 0
-    code, said = capnet("promote", "--version", "2", "--force")
-    assert (code, "--force needs --reason" in said) == (5, True)
+    code, output = capnet("promote", "--version", "2", "--force")
+    assert (code, "--force needs --reason" in output) == (5, True)
     assert capnet("promote", "--version", "2", "--force", "--reason", "the tail is not sold any more")[0] == 0
-    code, said = capnet("promote", "--audit")
+    code, output = capnet("promote", "--audit")
     assert code == 0
-    lines = said.splitlines()
+    lines = output.splitlines()
     assert [line.split()[1] for line in lines if not line.startswith(" ")] == ["promoted", "found", "rolled", "forced"]
     (forced,) = [number for number, line in enumerate(lines) if "forced" in line]
     assert lines[forced].endswith(": the tail is not sold any more")

@@ -45,10 +45,10 @@ def test_kustomize_builds_what_kubernetes_knows(folder: str, repository: Path, t
     for version in VERSIONS:
         result = tool("kubernetes-validate", "--strict", "-k", version, str(path), cwd=tmp_path)
         assert result.returncode == 0, result.stdout + result.stderr
-    found = list(yaml.safe_load_all(text))
-    (namespace,) = {item["metadata"].get("namespace") for item in found if item["kind"] != "Namespace"}
+    actual = list(yaml.safe_load_all(text))
+    (namespace,) = {item["metadata"].get("namespace") for item in actual if item["kind"] != "Namespace"}
     assert namespace
-    for item in found:
+    for item in actual:
         for subject in item.get("subjects", ()):
             assert subject["namespace"] == namespace
         template = item.get("spec", {}).get("template", {}).get("spec") or (
@@ -60,24 +60,24 @@ def test_kustomize_builds_what_kubernetes_knows(folder: str, repository: Path, t
 
 
 def test_the_profile_changes_what_it_says(repository: Path) -> None:
-    found: dict[tuple[str, str], Any] = {
+    result: dict[tuple[str, str], Any] = {
         (item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[1]))
     }
     for name in ("capnet-state", "capnet-data"):
-        claim = found["PersistentVolumeClaim", name]["spec"]
+        claim = result["PersistentVolumeClaim", name]["spec"]
         assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], "shared-files")
-    assert found["ServiceAccount", "capnet-pipeline"]["imagePullSecrets"] == [{"name": "registry-key"}]
-    subjects = {item["name"] for item in found["RoleBinding", "capnet-nodes"]["subjects"]}
+    assert result["ServiceAccount", "capnet-pipeline"]["imagePullSecrets"] == [{"name": "registry-key"}]
+    subjects = {item["name"] for item in result["RoleBinding", "capnet-nodes"]["subjects"]}
     assert subjects == {"capnet-pipeline", "default-editor"}
 
 
 def test_several_nodes_share_the_state_volume_and_the_account_may_start_them(repository: Path) -> None:
-    found: dict[tuple[str, str], Any] = {
+    result: dict[tuple[str, str], Any] = {
         (item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(built(repository, FOLDERS[2]))
     }
-    assert found["PersistentVolumeClaim", "capnet-state"]["spec"]["accessModes"] == ["ReadWriteMany"]
-    assert found["PersistentVolumeClaim", "capnet-data"]["spec"]["accessModes"] == ["ReadWriteOnce"]
-    assert {name for kind, name in found if kind in ("Role", "NetworkPolicy")} == {
+    assert result["PersistentVolumeClaim", "capnet-state"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert result["PersistentVolumeClaim", "capnet-data"]["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert {name for kind, name in result if kind in ("Role", "NetworkPolicy")} == {
         "capnet-pipeline",
         "capnet-nodes",
         "capnet-tasks",
@@ -100,10 +100,10 @@ def test_filled_templates_become_the_three_secrets(repository: Path, tmp_path: P
         path.with_suffix("").write_text(
             "\n".join(line if line.startswith("# ") else f"{line.removeprefix('#')}value" for line in lines)
         )
-    found = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
+    result = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
     from capnet.cluster import names as cluster
 
-    keys = {item["metadata"]["name"]: set(item["data"]) for item in found}
+    keys = {item["metadata"]["name"]: set(item["data"]) for item in result}
     assert keys == {
         cluster.S3_SECRET: set(cluster.S3_KEYS),
         cluster.MLFLOW_SECRET: set(cluster.MLFLOW_KEYS),
@@ -116,8 +116,8 @@ def test_untouched_templates_become_empty_secrets(repository: Path, tmp_path: Pa
     shutil.copytree(repository / "deploy" / "secrets", folder, ignore=shutil.ignore_patterns("*.env"))
     for path in folder.glob("*.env.example"):
         path.rename(path.with_suffix(""))
-    found = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
-    assert [item.get("data") or {} for item in found] == [{}] * 3, (
+    result = list(yaml.safe_load_all(tool("kubectl", "kustomize", str(folder), cwd=tmp_path).stdout))
+    assert [item.get("data") or {} for item in result] == [{}] * 3, (
         "an empty value would hide what the pod has from elsewhere"
     )
 

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import requests
 import yaml
-from e2e.workplace import Workplace, small_place
+from e2e.workspace import Workspace, small_workspace
 from mlflow.tracking import MlflowClient
 from services.browser import Browser, keep
 from services.conftest import BUCKET
@@ -35,7 +35,7 @@ from capnet.contracts import read_classes, read_predictions, read_split
 SERVE_IMAGE = f"registry.example.org/capnet-serve@sha256:{'0' * 64}"
 
 
-class Remote(Workplace):
+class Remote(Workspace):
     """A user's machine that knows the server's address and nothing else of it."""
 
     def environment(self) -> dict[str, str]:
@@ -45,18 +45,18 @@ class Remote(Workplace):
 
 
 @pytest.fixture(scope="module")
-def place(tracking: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Remote:
+def workspace(tracking: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Remote:
     """30 pictures after all stages; two versions are registered, the second after one epoch."""
-    found = Remote(small_place(tmp_path_factory.mktemp("place")).root)
-    (found.root / "address").write_text(tracking.address)
-    found.stages()
-    found.capnet("train", "--set", "train.epochs=1")
-    found.stages("evaluate")
-    return found
+    result = Remote(small_workspace(tmp_path_factory.mktemp("workspace")).root)
+    (result.root / "address").write_text(tracking.address)
+    result.stages()
+    result.capnet("train", "--set", "train.epochs=1")
+    result.stages("evaluate")
+    return result
 
 
 @pytest.fixture(scope="module")
-def client(tracking: MlflowServer, place: Remote) -> MlflowClient:
+def client(tracking: MlflowServer, workspace: Remote) -> MlflowClient:
     return MlflowClient(tracking.address)
 
 
@@ -67,11 +67,11 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 def test_the_run_and_the_version_are_complete(
-    client: MlflowClient, place: Remote, server: S3Server, tmp_path: Path
+    client: MlflowClient, workspace: Remote, server: S3Server, tmp_path: Path
 ) -> None:
     version = client.get_model_version("capnet", "1")
     run = client.get_run(version.run_id)
-    classes = read_classes(place.root / "outputs/split/classes.json")
+    classes = read_classes(workspace.root / "outputs/split/classes.json")
     for kind in ("ap", "support", "threshold"):
         assert {f"{kind}/{item.slug}" for item in classes.items} <= run.data.metrics.keys()
     assert {
@@ -116,14 +116,14 @@ def test_the_run_and_the_version_are_complete(
     assert [column.name for column in info.signature.inputs] == ["image"]
 
 
-def test_the_same_is_registered_once(place: Remote, client: MlflowClient) -> None:
-    assert place.capnet("register").startswith("register: version 2 ")
-    assert "has this model version" in place.capnet("register", "--check")
+def test_the_same_is_registered_once(workspace: Remote, client: MlflowClient) -> None:
+    assert workspace.capnet("register").startswith("register: version 2 ")
+    assert "has this model version" in workspace.capnet("register", "--check")
     assert len(client.search_model_versions("name = 'capnet'")) == 2
 
 
 def test_what_people_see_and_click_has_effect(
-    browser: Browser, client: MlflowClient, tracking: MlflowServer, place: Remote
+    browser: Browser, client: MlflowClient, tracking: MlflowServer, workspace: Remote
 ) -> None:
     version = client.get_model_version("capnet", "1")
     run = client.get_run(version.run_id)
@@ -142,7 +142,7 @@ def test_what_people_see_and_click_has_effect(
     digits = len(shown[1].partition(".")[2])
     assert digits >= 5, shown[1]
     assert float(shown[1]) == pytest.approx(precisions[longest], abs=0.5001 * 10.0**-digits)
-    browser.place("*", "^ap/lemon$")
+    browser.position("*", "^ap/lemon$")
     keep(browser, "mlflow-run.jpg")
 
     browser.open(
@@ -156,56 +156,56 @@ def test_what_people_see_and_click_has_effect(
     text = browser.wait(
         "verdict_of", f"capnet version {champion}", "verdict_against", "no champion", "Model card and data card"
     )
-    browser.place("*", "^verdict$")
+    browser.position("*", "^verdict$")
     keep(browser, "mlflow-verdict.jpg")
     browser.click("button[data-component-id*=modelversionviewaliaseditor]")
     browser.click("[role=dialog] input")
     browser.type("champion")
     browser.wait("champion")
     browser.press("Enter", 13)
-    browser.place("[role=dialog] *", r"^@\s*champion$")
+    browser.position("[role=dialog] *", r"^@\s*champion$")
     keep(browser, "mlflow-alias.jpg")
     browser.click("[role=dialog] button", "^Save")
     until(lambda: str(client.get_registered_model("capnet").aliases.get("champion")) == champion)
 
-    text = place.capnet("predict", "--input", "data/images", "--out", "found.parquet")
+    text = workspace.capnet("predict", "--input", "data/images", "--out", "found.parquet")
     assert f"30 images labelled by capnet version {champion} (" in text
-    assert len(pd.read_parquet(place.root / "found.parquet")) == 30
-    assert "new: the alias was moved outside capnet promote, to version 2" in place.capnet("promote", "--audit")
+    assert len(pd.read_parquet(workspace.root / "found.parquet")) == 30
+    assert "new: the alias was moved outside capnet promote, to version 2" in workspace.capnet("promote", "--audit")
 
     client.set_model_version_tag("capnet", champion, "verdict", "red")
-    refused = place.run("capnet", "predict", "--input", "data/images", "--out", "refused.parquet")
-    assert (refused.returncode, (place.root / "refused.parquet").exists()) == (5, False)
+    refused = workspace.run("capnet", "predict", "--input", "data/images", "--out", "refused.parquet")
+    assert (refused.returncode, (workspace.root / "refused.parquet").exists()) == (5, False)
     assert f"champion is capnet version {champion}, which has a red verdict" in refused.stderr
-    audit = place.run("capnet", "promote", "--audit")
+    audit = workspace.run("capnet", "promote", "--audit")
     assert (audit.returncode, "the champion is refused by its readers: capnet version 2" in audit.stderr) == (5, True)
 
-    back = place.run("capnet", "promote", "--version", "1", "--yes", "--reason", "the other one is red")
+    back = workspace.run("capnet", "promote", "--version", "1", "--yes", "--reason", "the other one is red")
     assert back.returncode in (0, 5), back.stderr  # six test pictures: what the gate says is not the point here
     client.set_model_version_tag("capnet", champion, "verdict", "green")
 
 
-def test_versions_are_compared_and_copied_on_this_store_too(client: MlflowClient, place: Remote) -> None:
+def test_versions_are_compared_and_copied_on_this_store_too(client: MlflowClient, workspace: Remote) -> None:
     client.set_registered_model_alias("capnet", "champion", "1")
-    moved = place.run("capnet", "promote", "--version", "2", "--force", "--reason", "a rehearsal")
+    moved = workspace.run("capnet", "promote", "--version", "2", "--force", "--reason", "a rehearsal")
     assert moved.returncode == 0, moved.stderr
     assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 1"
-    assert place.capnet("promote", "--to", "capnet-production", "--version", "2", "--reason", "a rehearsal").endswith(
-        "champion of capnet-production: version 1\n"
-    )
-    assert place.capnet(
+    assert workspace.capnet(
+        "promote", "--to", "capnet-production", "--version", "2", "--reason", "a rehearsal"
+    ).endswith("champion of capnet-production: version 1\n")
+    assert workspace.capnet(
         "predict", "--model", "models:/capnet-production@champion", "--input", "data/images", "--out", "p.json"
     ).startswith("predict: 30 ")
-    assert len(json.loads((place.root / "p.json").read_text())["images"]) == 30
-    assert place.capnet("promote", "--rollback").startswith("champion of capnet: version 1 again")
+    assert len(json.loads((workspace.root / "p.json").read_text())["images"]) == 30
+    assert workspace.capnet("promote", "--rollback").startswith("champion of capnet: version 1 again")
 
 
-def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) -> None:
-    for path in sorted((place.root / "data/images").iterdir())[:5]:
+def test_predict_reads_an_s3_prefix(workspace: Remote, bucket: str, s3: S3Server) -> None:
+    for path in sorted((workspace.root / "data/images").iterdir())[:5]:
         s3.client().put_object(Bucket=bucket, Key=f"camera 7/{path.name}", Body=path.read_bytes())
     s3.client().put_object(Bucket=bucket, Key="camera 7/notes.txt", Body=b"no picture")
     s3.client().put_object(Bucket=bucket, Key="camera 7/zz.jpg", Body=b"no picture")
-    environment = place.environment() | s3.environment()
+    environment = workspace.environment() | s3.environment()
     command = [
         "capnet",
         "predict",
@@ -216,38 +216,40 @@ def test_predict_reads_an_s3_prefix(place: Remote, bucket: str, s3: S3Server) ->
         "--out",
         "s3.parquet",
     ]
-    done = subprocess.run(command, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("predict: 5 images labelled by capnet version 1 ("), done.stdout
-    found = pd.read_parquet(place.root / "s3.parquet").set_index("path")
-    assert found["fault"]["zz.jpg"]
-    place.capnet("predict", "--model", "models:/capnet/1", "--input", "data/images", "--out", "local.parquet")
-    local = pd.read_parquet(place.root / "local.parquet").set_index("path")
-    names = [name for name in found.index if name != "zz.jpg"]
+    result = pd.read_parquet(workspace.root / "s3.parquet").set_index("path")
+    assert result["fault"]["zz.jpg"]
+    workspace.capnet("predict", "--model", "models:/capnet/1", "--input", "data/images", "--out", "local.parquet")
+    local = pd.read_parquet(workspace.root / "local.parquet").set_index("path")
+    names = [name for name in result.index if name != "zz.jpg"]
     columns = [name for name in local if name.startswith("score ")]
-    pd.testing.assert_frame_equal(found.loc[names, columns], local.loc[names, columns])
+    pd.testing.assert_frame_equal(result.loc[names, columns], local.loc[names, columns])
 
 
-def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, server: S3Server, tmp_path: Path) -> None:
-    assert place.capnet("register", "--set", "register.pack_backbone=true", "--set", "register.name=packed").startswith(
-        "register: version 1 "
-    )
-    refused = place.run(
+def test_what_is_deployed_gives_the_scores_of_the_evaluation(
+    workspace: Remote, server: S3Server, tmp_path: Path
+) -> None:
+    assert workspace.capnet(
+        "register", "--set", "register.pack_backbone=true", "--set", "register.name=packed"
+    ).startswith("register: version 1 ")
+    refused = workspace.run(
         "capnet", "deploy", "--artifacts", f"s3://{BUCKET}", "--image", SERVE_IMAGE, "--set", "register.name=packed"
     )
     assert refused.returncode != 0, "nobody is champion yet"
     settings = ("--set", "register.name=packed", "--image", SERVE_IMAGE, "--model", "models:/packed/1")
-    proxied = place.run("capnet", "deploy", *settings)
+    proxied = workspace.run("capnet", "deploy", *settings)
     assert "come through the MLflow server" in proxied.stderr
-    assert place.capnet("deploy", *settings, "--artifacts", f"s3://{BUCKET}").startswith(
+    assert workspace.capnet("deploy", *settings, "--artifacts", f"s3://{BUCKET}").startswith(
         f"deploy: packed version 1 from s3://{BUCKET}/"
     )
-    manifest = yaml.safe_load((place.root / "deploy/kserve/packed.yaml").read_text())
+    manifest = yaml.safe_load((workspace.root / "deploy/kserve/packed.yaml").read_text())
     assert faults(manifest, "V1beta1InferenceService", kserve_models()) == []
 
     (container,) = manifest["spec"]["predictor"]["containers"]
-    given = {item["name"]: item["value"] for item in container["env"]}
-    fetch(server, given.pop("STORAGE_URI"), tmp_path / "models")
+    arguments = {item["name"]: item["value"] for item in container["env"]}
+    fetch(server, arguments.pop("STORAGE_URI"), tmp_path / "models")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -256,15 +258,15 @@ def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, serv
         words = [word.replace(old, new) for word in words]
     environment = (
         {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"}
-        | given
+        | arguments
         | {"HOME": str(tmp_path)}
     )
-    split = read_split(place.root / "outputs/split/split.parquet").set_index("image_id")
-    found = read_predictions(place.root / "outputs/evaluation/predictions.parquet")
-    found = found[(found["variant"] == "capnet") & (found["split"] == "test")]
+    split = read_split(workspace.root / "outputs/split/split.parquet").set_index("image_id")
+    table = read_predictions(workspace.root / "outputs/evaluation/predictions.parquet")
+    table = table[(table["variant"] == "capnet") & (table["split"] == "test")]
     pictures = [
-        base64.b64encode((place.root / "data" / split.loc[name, "path"]).read_bytes()).decode()
-        for name in found["image_id"]
+        base64.b64encode((workspace.root / "data" / split.loc[name, "path"]).read_bytes()).decode()
+        for name in table["image_id"]
     ]
     with serving(words, environment | {"CAPNET_STATE": str(tmp_path / "state")}, tmp_path, port) as address:
         body = json.dumps({"dataframe_records": [{"image": picture} for picture in pictures]})
@@ -272,20 +274,20 @@ def test_what_is_deployed_gives_the_scores_of_the_evaluation(place: Remote, serv
             f"{address}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120
         )
     assert answer.ok, answer.text
-    scores = np.array([row["score"] for row in answer.json()["predictions"]]).reshape(len(found), -1)
-    np.testing.assert_allclose(scores, np.stack(found["scores"].tolist()), atol=1e-5)
+    scores = np.array([row["score"] for row in answer.json()["predictions"]]).reshape(len(table), -1)
+    np.testing.assert_allclose(scores, np.stack(table["scores"].tolist()), atol=1e-5)
 
 
 def test_a_training_without_its_server_is_complete_after_registration(
-    tracking: MlflowServer, client: MlflowClient, place: Remote
+    tracking: MlflowServer, client: MlflowClient, workspace: Remote
 ) -> None:
     tracking.stop()
     begin = time.monotonic()
-    text = place.capnet("train", "--set", "train.epochs=2", "--set", "runtime.seed=7")
+    text = workspace.capnet("train", "--set", "train.epochs=2", "--set", "runtime.seed=7")
     assert text.startswith("train: epoch 2")
     assert time.monotonic() - begin < 120
     tracking.start()
-    place.stages("evaluate", "register")
+    workspace.stages("evaluate", "register")
     experiment = client.get_experiment_by_name("capnet")
     assert experiment is not None
     newest = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]

@@ -33,6 +33,6 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
         while not (tmp_path / "saved" / "corrections.csv").is_file():
             assert time.monotonic() < end
             time.sleep(0.2)
-    found, _, problems = read_corrections(tmp_path / "saved" / "corrections.csv")
+    result, _, problems = read_corrections(tmp_path / "saved" / "corrections.csv")
     assert problems == []
-    assert found == before | {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no"}
+    assert result == before | {(names[1], "fox <b>1</b>"): "yes", (names[2], "fox <b>2</b>"): "no"}

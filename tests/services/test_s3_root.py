@@ -47,13 +47,13 @@ def test_only_what_is_asked_for_is_fetched(s3: S3Server, bucket: str) -> None:
         {f"set/{key}": body for key, body in (pictures | labels).items()} | {"other/labels.csv": b"not ours"},
     )
     settings = Data(root=f"s3://{bucket}/set/")
-    given = Path(settings.root)
-    root = local_root(settings, given)
+    location = Path(settings.root)
+    root = local_root(settings, location)
     assert tree(root) == labels
     some = dict(list(pictures.items())[3:9])
-    assert local_root(settings, given, table(some)) == root
+    assert local_root(settings, location, table(some)) == root
     assert tree(root) == labels | some
-    local_root(settings, given, pd.DataFrame({"path": list(pictures)}))
+    local_root(settings, location, pd.DataFrame({"path": list(pictures)}))
     assert tree(root) == labels | pictures
 
 
@@ -116,12 +116,12 @@ def test_pictures_that_are_gone_or_changed_since_ingest_are_named(s3: S3Server, 
     rows = table(pictures)
     upload(s3, bucket, {**pictures, "images/001.jpg": b"another picture"})
     s3.client().delete_object(Bucket=bucket, Key="images/004.jpg")
-    given, settings = Path(f"s3://{bucket}"), Data(root=f"s3://{bucket}")
+    location, settings = Path(f"s3://{bucket}"), Data(root=f"s3://{bucket}")
     with pytest.raises(DataError, match=r"images/004.jpg' is not there any more"):
-        local_root(settings, given, rows)
+        local_root(settings, location, rows)
     with pytest.raises(DataError, match=r"images/001.jpg' is not the one that ingest saw"):
-        local_root(settings, given, rows.drop(index=4))
-    assert len(tree(local_root(settings, given, rows, strict=False))) == 5
+        local_root(settings, location, rows.drop(index=4))
+    assert len(tree(local_root(settings, location, rows, strict=False))) == 5
 
 
 def test_what_is_here_with_the_right_content_needs_no_server(
@@ -129,13 +129,13 @@ def test_what_is_here_with_the_right_content_needs_no_server(
 ) -> None:
     pictures = made(5)
     upload(s3, bucket, pictures)
-    given, settings = Path(f"s3://{bucket}"), Data(root=f"s3://{bucket}")
-    local_root(settings, given, table(pictures))
+    location, settings = Path(f"s3://{bucket}"), Data(root=f"s3://{bucket}")
+    local_root(settings, location, table(pictures))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    assert tree(local_root(settings, given, table(pictures))) == pictures
-    (local_root(settings, given, table(pictures)) / "images" / "002.jpg").write_bytes(b"cut")
+    assert tree(local_root(settings, location, table(pictures))) == pictures
+    (local_root(settings, location, table(pictures)) / "images" / "002.jpg").write_bytes(b"cut")
     with pytest.raises(DataError, match="does not answer"):
-        local_root(settings, given, table(pictures))
+        local_root(settings, location, table(pictures))
 
 
 def test_odd_names_come_through(s3: S3Server, bucket: str) -> None:
@@ -148,13 +148,13 @@ def test_a_server_that_dies_in_mid_download_and_comes_back(s3: S3Server, bucket:
     pictures = made(200, size=300_000)
     upload(s3, bucket, pictures)
     settings = Data(root=f"s3://{bucket}", connections=4)
-    given = Path(settings.root)
+    location = Path(settings.root)
     copies = state_dir("remote") / "s3" / bucket / "images"
     failure: list[Exception] = []
 
     def fetch() -> None:
         try:
-            local_root(settings, given, table(pictures))
+            local_root(settings, location, table(pictures))
         except DataError as error:
             failure.append(error)
 
@@ -172,7 +172,7 @@ def test_a_server_that_dies_in_mid_download_and_comes_back(s3: S3Server, bucket:
     assert all(pictures[name] == body for name, body in here.items()), "no half file under its name"
     before = {path: path.stat().st_mtime_ns for path in copies.iterdir()}
     s3.start()
-    assert tree(local_root(settings, given, table(pictures))) == pictures
+    assert tree(local_root(settings, location, table(pictures))) == pictures
     kept = [path for path, time in before.items() if path.stat().st_mtime_ns == time]
     assert len(kept) >= len(before) - settings.connections, "what was there is not fetched again"
 

@@ -103,19 +103,19 @@ def _tables(paths: dict[str, Path], n_classes: int, skill: float | Sequence[floa
 
     from capnet.contracts import write_predictions, write_split
 
-    rng, sides = np.random.default_rng(5), ["train"] * 20 + ["val"] * 10 + ["test"] * 400
-    labels = rng.random((len(sides), n_classes)) < np.geomspace(0.5, 0.1, n_classes)
+    rng, splits = np.random.default_rng(5), ["train"] * 20 + ["val"] * 10 + ["test"] * 400
+    labels = rng.random((len(splits), n_classes)) < np.geomspace(0.5, 0.1, n_classes)
     rows = {
-        "image_id": [f"p{number}" for number in range(len(sides))],
+        "image_id": [f"p{number}" for number in range(len(splits))],
         "labels": [np.flatnonzero(row) for row in labels],
-        "split": sides,
+        "split": splits,
     }
     rows |= {
-        "path": [f"images/{number}.jpg" for number in range(len(sides))],
-        "sha256": [hashlib.sha256(f"{n}".encode()).hexdigest() for n in range(len(sides))],
+        "path": [f"images/{number}.jpg" for number in range(len(splits))],
+        "sha256": [hashlib.sha256(f"{n}".encode()).hexdigest() for n in range(len(splits))],
     }
     frame = pd.DataFrame(rows).assign(
-        width=10, height=10, group="", slice="", given_split="", unknown=[[]] * len(sides)
+        width=10, height=10, group="", slice="", given_split="", unknown=[[]] * len(splits)
     )
     write_split(paths["split"] / "split.parquet", frame)
     logits = labels * np.asarray(skill) + rng.standard_normal(labels.shape) - 2

@@ -15,10 +15,10 @@ WITH_GAMMA = [name for name, kind in LOSSES.items() if "gamma" in kind.model_fie
 
 
 def refused(path: Path, *overrides: str) -> str:
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as caught:
         load(path, overrides)
-    assert all(problem.what and problem.where and problem.todo for problem in found.value.problems)
-    return str(found.value)
+    assert all(problem.what and problem.where and problem.todo for problem in caught.value.problems)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(

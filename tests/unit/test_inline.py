@@ -66,12 +66,12 @@ def test_a_pod_compares_with_the_reference_that_lies_in_git(tmp_path: Path, monk
     for folder, params in ((clone, settings), (pod, parse(arrived(sent)))):
         monkeypatch.chdir(folder)
         run("validate", params, {"split": "outputs/split", "data": "data"}, {"validation": "outputs/validation"})
-    here, there = (
+    here, elsewhere = (
         {path.name: path.read_bytes() for path in (folder / "outputs/validation").rglob("*.*")}
         for folder in (clone, pod)
     )
-    assert here == there
-    (drift,) = (check for check in json.loads(there["validation.json"])["checks"] if check["name"] == "no_drift")
+    assert here == elsewhere
+    (drift,) = (check for check in json.loads(elsewhere["validation.json"])["checks"] if check["name"] == "no_drift")
     assert not drift["success"]
 
 
@@ -91,7 +91,7 @@ def test_a_pod_judges_by_the_policy_that_lies_in_git(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "told"),
+    ("path", "content", "message"),
     [
         ("mlflow/promotion.yaml", "minimum: {mAP: 5}", "minimum.mAP = 5"),
         ("reference/validation.json", '{"schema": 1}', "not a reference"),
@@ -99,12 +99,12 @@ def test_a_pod_judges_by_the_policy_that_lies_in_git(tmp_path: Path, monkeypatch
     ],
 )
 def test_a_file_that_cannot_be_used_is_told_before_anything_is_submitted(
-    path: str, content: str, told: str, tmp_path: Path, monkeypatch: Any
+    path: str, content: str, message: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(path).parent.mkdir()
     Path(path).write_text(content)
-    with pytest.raises(CapnetError, match=told):
+    with pytest.raises(CapnetError, match=message):
         stage_arguments(parse({}))
 
 

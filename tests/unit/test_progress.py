@@ -30,8 +30,10 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
         for _ in range(60):
             Clock.now += 1.0
             advance(note="epoch 3")
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (430, 460)]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        f"training epoch 3: {done} of 1000, about {(1000 - done) / 60:.0f} min left" for done in (430, 460)
+    ]
 
 
 def test_short_work_is_silent(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,8 +64,8 @@ def test_the_command_line_shows_each_line_once_and_of_the_first_process_only(
     monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun sets both
     command = [sys.executable, "-c", DRAW, str(tmp_path / "data")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    told = [f"drawing: {done} of 4, about 0 s left" for done in (2, 3, 4)]
-    assert done.stderr.splitlines() == (told if rank == "0" else [])
+    messages = [f"drawing: {done} of 4, about 0 s left" for done in (2, 3, 4)]
+    assert done.stderr.splitlines() == (messages if rank == "0" else [])
 
 
 def test_a_bar_of_one_step_leaves_no_line_on_a_terminal() -> None:

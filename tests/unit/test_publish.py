@@ -146,15 +146,15 @@ def test_what_the_machine_refuses_has_three_parts(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "what", "todo"),
+    ("text", "what", "todo"),
     [
         ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0", "Tried to allocate 2.00 GiB", "train.prompt.chunk"),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "GPU has not enough", "larger"),
         ("CUDA error: no kernel image is available for execution on the device", "no kernels", "runtime.device: cpu"),
     ],
 )
-def test_what_a_gpu_says_is_told_with_what_helps_there(said: str, what: str, todo: str) -> None:
-    fault = str(machine_fault(RuntimeError(said)))
+def test_what_a_gpu_says_is_told_with_what_helps_there(text: str, what: str, todo: str) -> None:
+    fault = str(machine_fault(RuntimeError(text)))
     assert what in fault
     assert todo in fault.partition("to do: ")[2]
     assert "runtime.workers" not in fault

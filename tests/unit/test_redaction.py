@@ -172,18 +172,18 @@ def test_no_planted_credential_comes_out(tmp_path: Path, make_outputs: Make) -> 
     (project / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: data\n")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CAPNET_"))}
     environment = clean | PLANTED | {"CAPNET_STATE": str(project / "state"), "GIT_TERMINAL_PROMPT": "0"}
-    said = {}
+    leaks = {}
     for command in COMMANDS:
         done = run(command, project, environment)
-        said[" ".join(command)] = done.stdout + done.stderr
+        leaks[" ".join(command)] = done.stdout + done.stderr
         assert done.returncode == 0 or done.stderr, command
-    assert "clone" in said[" ".join(COMMANDS[0])]
-    assert "Traceback" in said[" ".join(COMMANDS[5])]
+    assert "clone" in leaks[" ".join(COMMANDS[0])]
+    assert "Traceback" in leaks[" ".join(COMMANDS[5])]
     with sqlite3.connect(project / "mlflow.db") as store:
-        said["the store"] = "\n".join(store.iterdump())
-    assert "registered_models" in said["the store"]
+        leaks["the store"] = "\n".join(store.iterdump())
+    assert "registered_models" in leaks["the store"]
     for path in project.rglob("*"):
         if path.is_file() and path.parent.name != ".dvc":
-            said[str(path)] = path.read_bytes().decode(errors="replace")
-    assert any("data_card.md" in name for name in said)
-    assert {name: text[max(0, text.index(W) - 80) :][:200] for name, text in said.items() if W in text} == {}
+            leaks[str(path)] = path.read_bytes().decode(errors="replace")
+    assert any("data_card.md" in name for name in leaks)
+    assert {name: text[max(0, text.index(W) - 80) :][:200] for name, text in leaks.items() if W in text} == {}

@@ -30,9 +30,9 @@ def test_a_setting_that_the_stage_does_not_read_is_named(
 
 def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("mine")
-    with pytest.raises(CapnetError) as found:
+    with pytest.raises(CapnetError) as caught:
         run("ingest", {}, {"data": tmp_path}, {"manifest": tmp_path / "outputs" / "manifest"})
-    problem = found.value.problems[0]
+    problem = caught.value.problems[0]
     assert problem.where == str(tmp_path / "outputs")
     assert problem.what
     assert problem.todo
@@ -45,31 +45,31 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path: Path) -> No
 def test_an_output_replaces_nothing_that_no_earlier_run_has_written(
     output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "place"
+    workspace = tmp_path / "workspace"
     for name in ("data/images/a.jpg", "data/labels.csv", "mine/thesis.txt", "outputs/split/split.parquet", "list.txt"):
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text("mine")
-    monkeypatch.chdir(place)
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text("mine")
+    monkeypatch.chdir(workspace)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CapnetError) as found:
+    with pytest.raises(CapnetError) as caught:
         run("ingest", {}, {"data": "data"}, {"manifest": output})
-    assert all(problem.what and problem.where and problem.todo for problem in found.value.problems)
+    assert all(problem.what and problem.where and problem.todo for problem in caught.value.problems)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("there", ["file", "folder"])
-def test_a_file_is_replaced_only_by_one_of_its_kind(there: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_is_replaced_only_by_one_of_its_kind(kind: str, tmp_path: Path) -> None:
     inputs = {key: tmp_path / key for key in ("split", "validation", "model", "evaluation")}
     for path in inputs.values():
         path.mkdir()
     mine = tmp_path / "params.yaml"
-    if there == "folder":
+    if kind == "folder":
         mine.mkdir()
     else:
         mine.write_text("mine")
     with pytest.raises(ConfigError, match=r"what is there is none|the place of another file"):
         run("register", {}, inputs, {"registration": mine})
-    assert mine.is_dir() if there == "folder" else mine.read_text() == "mine"
+    assert mine.is_dir() if kind == "folder" else mine.read_text() == "mine"
 
 
 def test_an_output_takes_no_input_away(tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ def test_the_source_decides_which_pictures_are_read(tmp_path: Path) -> None:
         "files": 1,
     }
     (tmp_path / "source.json").write_text(json.dumps(source))
-    found, root = located(settings, tmp_path)
-    assert (found.data.revision, root) == ("abc", "git+https://example.com/x.git")
+    result, root = located(settings, tmp_path)
+    assert (result.data.revision, root) == ("abc", "git+https://example.com/x.git")
     (tmp_path / "source.json").write_text(json.dumps({**source, "root": ""}))
-    found, root = located(settings, tmp_path)
-    assert (found, root) == (settings, str(tmp_path / "files"))
+    result, root = located(settings, tmp_path)
+    assert (result, root) == (settings, str(tmp_path / "files"))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "said"),
+    ("values", "expected", "message"),
     [
         ([], [1, 2], "further_seeds is empty"),
         ([], [], "further_seeds is empty"),
@@ -119,8 +119,8 @@ def test_a_run_that_went_well_is_no_error_in_the_words_of_any_server(
     ],
 )
 def test_a_loop_over_a_list_that_does_not_belong_to_the_run_is_refused(
-    given: list[float], expected: list[int], said: str
+    values: list[float], expected: list[int], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        require_turns("further_seeds", given, expected)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        require_turns("further_seeds", values, expected)
     require_turns("further_seeds", [1.0, 2.0], [1, 2])

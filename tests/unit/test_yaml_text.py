@@ -63,8 +63,8 @@ def test_hostile_settings_are_refused_with_the_file_in_bounded_memory(name: str,
 @pytest.mark.parametrize("name", HOSTILE)
 def test_and_on_the_command_line(name: str) -> None:
     started = time.monotonic()
-    found = CliRunner().invoke(main, ["ingest", "--params", "no.yaml", "--set", f"data.root={HOSTILE[name]}"])
-    assert isinstance(found.exception, ConfigError)
+    result = CliRunner().invoke(main, ["ingest", "--params", "no.yaml", "--set", f"data.root={HOSTILE[name]}"])
+    assert isinstance(result.exception, ConfigError)
     assert time.monotonic() - started < 20
 
 

@@ -37,7 +37,7 @@ from tests.unit.model import tiny
 
 
 def dcg(order: tuple[int, ...], gains: np.ndarray, k: int) -> float:
-    return float(sum(gains[column] / np.log2(place + 2) for place, column in enumerate(order[:k])))
+    return float(sum(gains[column] / np.log2(workspace + 2) for workspace, column in enumerate(order[:k])))
 
 
 def orders(scores: np.ndarray) -> list[tuple[int, ...]]:
@@ -69,12 +69,12 @@ def test_strict_spearman_is_scipys_mean_over_all_orders_of_ties(seed: int) -> No
     rng = np.random.default_rng(seed)
     scores, truth = rng.integers(0, 3, (4, 6)).astype(float), rng.integers(0, 4, (4, 6)).astype(float)
     for row in range(len(scores)):
-        found = []
+        result = []
         for order in orders(scores[row]):
             untied = np.empty(6)
             untied[list(order)] = np.arange(6, 0, -1)
-            found.append(spearmanr(untied, truth[row]).statistic)
-        assert strict_spearman(scores[row][None], truth[row][None])[0] == pytest.approx(np.mean(found))
+            result.append(spearmanr(untied, truth[row]).statistic)
+        assert strict_spearman(scores[row][None], truth[row][None])[0] == pytest.approx(np.mean(result))
 
 
 def test_strict_spearman_without_ties_is_scipys_and_of_equal_scores_0() -> None:
@@ -104,19 +104,19 @@ def test_measures_are_scipys_on_the_rows_that_can_be_judged() -> None:
     train[:, 3] = False  # nobody trained on it
     truth[:, 5] = False  # nobody can tell
     text = rng.random((24, 24))
-    found = measure(text, Sample(train, truth), 20.0)
+    result = measure(text, Sample(train, truth), 20.0)
     true = np.zeros((24, 24))
     for i, j in itertools.product(range(24), repeat=2):
         true[i, j] = (truth[:, i] & truth[:, j]).sum() / max(truth[:, i].sum(), 1)
     graphs = sources(text, train, 20.0)
     for name in ("text", "counted", "blend", "frequency"):
-        values = found["spearman"][name]
+        values = result["spearman"][name]
         assert np.isnan(values[[3, 5]]).all()
         for i in np.flatnonzero(~np.isnan(values)):
             assert values[i] == pytest.approx(brute_spearman(graphs[name][i], true[i], i))
-    assert (truth.sum(axis=0)[np.isnan(found["spearman"]["text"])] < 10).sum() >= 1
-    assert np.nanmax(np.abs(found["spearman"]["uniform"])) == 0
-    assert abs(np.nanmean(found["strict"]["permuted"])) < 0.1
+    assert (truth.sum(axis=0)[np.isnan(result["spearman"]["text"])] < 10).sum() >= 1
+    assert np.nanmax(np.abs(result["spearman"]["uniform"])) == 0
+    assert abs(np.nanmean(result["strict"]["permuted"])) < 0.1
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -130,14 +130,14 @@ def test_the_text_graph_wins_in_the_tail_where_it_is_right_and_loses_where_it_is
         sample, half = halved(scenes(rng, 6000, kinds), nothing, Curve("exponential", 60, 20), seed)
         lists.append(measure(text, sample, 20.0, half))
         images.append(sample.train.sum(axis=0))
-    found = Measured.of(lists, images)
-    tail = found.bucket("tail")
+    result = Measured.of(lists, images)
+    tail = result.bucket("tail")
     assert tail.any(axis=1).all()
     for kind in MEASURES:
-        apart = difference(found, kind, "text", "counted", tail)
+        apart = difference(result, kind, "text", "counted", tail)
         low, high = apart.over_classes
         assert low > 0 if knows else high < 0
-        assert mean(found.values[kind]["large sample"], tail).value > mean(found.values[kind]["counted"], tail).value
+        assert mean(result.values[kind]["large sample"], tail).value > mean(result.values[kind]["counted"], tail).value
 
 
 def test_mixed_up_names_are_what_a_text_graph_that_knows_nothing_reaches() -> None:
@@ -145,8 +145,8 @@ def test_mixed_up_names_are_what_a_text_graph_that_knows_nothing_reaches() -> No
     sample = Sample(scenes(rng, 150, 4), scenes(rng, 3000, 4))
     tail = (sample.train.sum(axis=0) > 0) & (sample.train.sum(axis=0) < 20)
     for text, knows in ((counted(scenes(rng, 20000, 4)), True), (rng.random((24, 24)), False)):
-        found = by_chance(text, sample, 200)
-        for kind, (own, mixed) in found.items():
+        result = by_chance(text, sample, 200)
+        for kind, (own, mixed) in result.items():
             measured = measure(text, sample, 20.0)[kind]["text"]
             assert own == pytest.approx(measured[tail].mean())
             low, high = np.quantile(mixed, [0.005, 0.995])
@@ -169,10 +169,10 @@ def test_halves_share_no_image_and_the_long_tail_comes_from_one() -> None:
 def test_means_leave_unknown_entries_out_and_intervals_need_classes() -> None:
     values = np.array([[1.0, 3.0, np.nan, 9.0], [2.0, np.nan, np.nan, 9.0]])
     chosen = np.array([[True, True, True, False]] * 2)
-    found = mean(values, chosen)
-    assert found.value == pytest.approx(np.mean([2.0, 2.0]))
-    assert found.classes == pytest.approx(1.5)
-    assert np.isnan(found.over_classes).all()
+    result = mean(values, chosen)
+    assert result.value == pytest.approx(np.mean([2.0, 2.0]))
+    assert result.classes == pytest.approx(1.5)
+    assert np.isnan(result.over_classes).all()
     many = np.random.default_rng(0).normal(0.3, 0.1, (4, 200))
     low, high = mean(many, np.ones_like(many, dtype=bool)).over_classes
     assert low < many.mean() < high
@@ -268,14 +268,14 @@ def test_results_are_scikit_learns_and_equal_scores_differ_by_nothing() -> None:
     data = Set("made", Path(), rows, make_classes(list("abcde")), labels, np.arange(60), np.arange(60, 120))
     good = [labels[60:] + rng.normal(0, 0.5, (60, 5)) for _ in range(2)]
     bad = [rng.random((60, 5)) for _ in range(2)]
-    found = compare(data, {"bad": bad, "good": good, "same": bad}, draws=200)
+    result = compare(data, {"bad": bad, "good": good, "same": bad}, draws=200)
     counts = labels[:60].sum(axis=0)
     for name, classes in (("mAP", counts > 0), ("tail", counts < 20)):
         chosen = np.flatnonzero(classes)
         expected = np.mean([average_precision_score(labels[60:, c], s[:, c]) for c in chosen for s in good])
-        assert found["good"][name][0] == pytest.approx(expected)
-    assert bounds(found["good"]["mAP"], found["bad"]["mAP"])[1] > 0
-    assert bounds(found["same"]["mAP"], found["bad"]["mAP"]) == [0.0, 0.0, 0.0]
+        assert result["good"][name][0] == pytest.approx(expected)
+    assert bounds(result["good"]["mAP"], result["bad"]["mAP"])[1] > 0
+    assert bounds(result["same"]["mAP"], result["bad"]["mAP"]) == [0.0, 0.0, 0.0]
 
 
 def test_wrong_command_lines_and_missing_lists_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

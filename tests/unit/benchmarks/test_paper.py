@@ -178,8 +178,8 @@ def test_weights_that_no_hash_vouches_for_are_tried_before_the_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_file({"vision_model.post_layernorm.weight": torch.zeros(4)}, tmp_path / "model.safetensors")
-    given = ["--check", "--weights", f"RN50={tmp_path / 'model.safetensors'}"]
-    assert paper.main(["coco-lt", "--dry-run", *given]) == 2
+    command_line = ["--check", "--weights", f"RN50={tmp_path / 'model.safetensors'}"]
+    assert paper.main(["coco-lt", "--dry-run", *command_line]) == 2
     out, error = capsys.readouterr()
     assert "check weights: stopped" in out
     assert "Hugging Face's layout" in error
@@ -202,8 +202,8 @@ def test_a_wrong_weight_file_or_command_line_ends_at_once(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "RN50.pt").write_bytes(b"not the published file")
-    given = [item.format(file=tmp_path / "RN50.pt") for item in arguments]
-    assert paper.main(["voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *given]) == 2
+    command_line = [item.format(file=tmp_path / "RN50.pt") for item in arguments]
+    assert paper.main(["voc-lt", "--data", str(tmp_path), "--out", str(tmp_path / "out"), *command_line]) == 2
     assert words in capsys.readouterr().err
 
 

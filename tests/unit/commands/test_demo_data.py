@@ -154,7 +154,7 @@ def test_every_class_can_be_measured_on_each_side_and_slice(drawn: Drawn) -> Non
     assert all(len(names) == 44 for names in counts.values())
     assert min(counts["train", ""].values()) >= 50
     assert min(counts["val", ""].values()) >= 5
-    assert min(min(names.values()) for side, names in counts.items() if side[0] == "test") >= 6
+    assert min(min(names.values()) for split, names in counts.items() if split[0] == "test") >= 6
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -247,16 +247,16 @@ def test_an_interrupted_run_leaves_no_half_set(tmp_path: Path, number: signal.Si
         # a shell's background job hands down an ignored SIGINT
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    beside = tmp_path / ".data.drawing"
+    neighbour = tmp_path / ".data.drawing"
     deadline = time.monotonic() + 60
-    while not list(beside.glob("images/*.jpg")) and time.monotonic() < deadline:
+    while not list(neighbour.glob("images/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, number)  # as a terminal does: all processes of the run
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors
     assert not (tmp_path / "data").exists()
-    assert beside.exists() == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
+    assert neighbour.exists() == (number == signal.SIGKILL)  # nobody can tidy up after SIGKILL; the next run does
     with all_or_nothing(tmp_path / "data", "demo pictures") as folder:
         assert list(folder.iterdir()) == []
         (folder / "labels.csv").write_text("whole")

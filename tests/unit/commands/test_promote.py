@@ -172,8 +172,8 @@ def test_the_question_names_what_probably_got_worse(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_what_cannot_be_done_is_said(promote: Promote, arguments: tuple[str, ...], code: int, text: str) -> None:
-    found, out, errors = promote(*arguments)
-    assert (found, out) == (code, "")
+    result, out, errors = promote(*arguments)
+    assert (result, out) == (code, "")
     assert text in errors
     assert "Traceback" not in errors
 

@@ -28,7 +28,7 @@ COLUMNS = [*MANIFEST_COLUMNS, "split"]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     split(tmp_path, labels=[[0], [0, 1]])
     settings = {"validate": {"images": "off", "min_positives": 0, "drift": {"severity": "critical"}}}
@@ -72,57 +72,57 @@ def drift(root: Path) -> dict:
     return check
 
 
-def test_later_runs_are_compared_with_it(place: Path) -> None:
+def test_later_runs_are_compared_with_it(workspace: Path) -> None:
     validate()
-    assert "no file reference/validation.json" in drift(place)["why"]
+    assert "no file reference/validation.json" in drift(workspace)["why"]
     assert "wrote reference/validation.json; commit it" in validate("--save-reference")
-    written = (place / "reference/validation.json").read_bytes()
-    assert (drift(place)["why"], drift(place)["success"]) == ("", True)
+    written = (workspace / "reference/validation.json").read_bytes()
+    assert (drift(workspace)["why"], drift(workspace)["success"]) == ("", True)
     validate()
-    split(place, labels=[[0, 1], [0, 1]])
+    split(workspace, labels=[[0, 1], [0, 1]])
     with pytest.raises(GateError, match=r"label cardinality \(test\): 1\.667 labels a picture, now 2\.000"):
         validate()
-    assert (place / "reference/validation.json").read_bytes() == written
+    assert (workspace / "reference/validation.json").read_bytes() == written
     validate("--save-reference")  # the change is meant
     validate()
-    assert (place / "reference/validation.json").read_bytes() != written
+    assert (workspace / "reference/validation.json").read_bytes() != written
 
 
-def test_a_refused_split_leaves_no_reference(place: Path) -> None:
-    split(place, labels=[[0], [1]], width=3)
+def test_a_refused_split_leaves_no_reference(workspace: Path) -> None:
+    split(workspace, labels=[[0], [1]], width=3)
     with pytest.raises(GateError, match="width_in_limits"):
         validate("--save-reference")
-    assert not (place / "reference/validation.json").exists()
-    split(place, labels=[[0], [0, 1]])
+    assert not (workspace / "reference/validation.json").exists()
+    split(workspace, labels=[[0], [0, 1]])
     validate("--save-reference")
-    before = (place / "reference/validation.json").read_bytes()
-    split(place, labels=[[0], [1]], width=3)
+    before = (workspace / "reference/validation.json").read_bytes()
+    split(workspace, labels=[[0], [1]], width=3)
     with pytest.raises(GateError):
         validate("--save-reference")
-    assert (place / "reference/validation.json").read_bytes() == before
+    assert (workspace / "reference/validation.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("of a library")])
-def test_a_stage_that_was_stopped_leaves_no_reference(place: Path, stop: BaseException) -> None:
+def test_a_stage_that_was_stopped_leaves_no_reference(workspace: Path, stop: BaseException) -> None:
     def stopped(params: Params) -> dict[str, float]:
         raise stop
 
     with pytest.raises(type(stop)):
-        validate_and_save(load(place / "params.yaml", []), place / "outputs/split", stopped)
-    assert not (place / "reference").exists()
+        validate_and_save(load(workspace / "params.yaml", []), workspace / "outputs/split", stopped)
+    assert not (workspace / "reference").exists()
 
 
-def test_a_setting_without_a_name_is_refused(place: Path) -> None:
+def test_a_setting_without_a_name_is_refused(workspace: Path) -> None:
     with pytest.raises(ConfigError, match=r"validate\.reference names no file"):
         validate("--save-reference", "--set", 'validate.reference=""')
 
 
-def test_only_json_is_overwritten_and_a_folder_is_no_reference(place: Path) -> None:
-    (place / "labels.csv").write_text("mine")
+def test_only_json_is_overwritten_and_a_folder_is_no_reference(workspace: Path) -> None:
+    (workspace / "labels.csv").write_text("mine")
     with pytest.raises(ConfigError, match="another ending"):
         validate("--save-reference", "--set", "validate.reference=labels.csv")
-    assert (place / "labels.csv").read_text() == "mine"
-    (place / "folder").mkdir()
+    assert (workspace / "labels.csv").read_text() == "mine"
+    (workspace / "folder").mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         validate("--set", "validate.reference=folder")
 
@@ -155,24 +155,24 @@ def run_split(*options: str) -> set[str]:
     return set(frame["image_id"][frame["split"] == "test"])
 
 
-def test_a_saved_split_is_kept_and_grows(place: Path) -> None:
-    add_images(place, 100)
+def test_a_saved_split_is_kept_and_grows(workspace: Path) -> None:
+    add_images(workspace, 100)
     first = run_split()
     assert run_split("--save-reference") == first
-    assert (place / "reference/split.csv").read_text().startswith("image_id,split,group\np000,")
-    add_images(place, 140)
+    assert (workspace / "reference/split.csv").read_text().startswith("image_id,split,group\np000,")
+    add_images(workspace, 140)
     second = run_split()
     assert first < second
     assert len(second) == 20 + 8
     assert run_split("--save-reference") == second
-    add_images(place, 141)
+    add_images(workspace, 141)
     assert run_split() == second
     assert run_split("--set", 'split.reference=""') != second
 
 
-def test_a_table_of_ones_own_is_not_written_over(place: Path) -> None:
-    add_images(place, 40)
-    (place / "labels.csv").write_text("path,labels\na.jpg,fox\n")
+def test_a_table_of_ones_own_is_not_written_over(workspace: Path) -> None:
+    add_images(workspace, 40)
+    (workspace / "labels.csv").write_text("path,labels\na.jpg,fox\n")
     with pytest.raises(ConfigError, match="first line"):
         CliRunner().invoke(
             main,
@@ -180,11 +180,11 @@ def test_a_table_of_ones_own_is_not_written_over(place: Path) -> None:
             catch_exceptions=False,
             standalone_mode=False,
         )
-    assert (place / "labels.csv").read_text() == "path,labels\na.jpg,fox\n"
+    assert (workspace / "labels.csv").read_text() == "path,labels\na.jpg,fox\n"
 
 
-def test_a_pipeline_takes_the_file_along(place: Path) -> None:
-    add_images(place, 40)
+def test_a_pipeline_takes_the_file_along(workspace: Path) -> None:
+    add_images(workspace, 40)
     test = run_split("--save-reference")
     setting = with_files(parse({"register": {"policy": str(POLICY)}})).split.reference
     assert {name for name, split in read_split_reference(setting).images.items() if split == "test"} == test

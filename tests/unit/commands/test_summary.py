@@ -24,12 +24,12 @@ owl,3,tail,0,,,,,,,0.5,True
 
 
 def _values(value: float) -> dict[str, float]:
-    found = {}
+    result = {}
     for name in ("CF1", "OF1"):  # at 0.5, which nobody serves with
-        found |= {name: value / 2, f"{name}_low": value / 2 - 0.01, f"{name}_high": value / 2 + 0.01}
+        result |= {name: value / 2, f"{name}_low": value / 2 - 0.01, f"{name}_high": value / 2 + 0.01}
     for name in ("mAP", "head", "tail", "CF1_chosen", "OF1_chosen"):
-        found |= {name: value, f"{name}_low": value - 0.021, f"{name}_high": value + 0.034}
-    return found
+        result |= {name: value, f"{name}_low": value - 0.021, f"{name}_high": value + 0.034}
+    return result
 
 
 @pytest.fixture

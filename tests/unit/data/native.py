@@ -58,11 +58,11 @@ def box(image: int, category: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def write_nus_wide(root: Path, side: str, rows: Mapping[str, Sequence[int]]) -> None:
+def write_nus_wide(root: Path, split: str, rows: Mapping[str, Sequence[int]]) -> None:
     """The official layout: image list with backslashes, one file a concept."""
     (root / "ImageList").mkdir(parents=True, exist_ok=True)
     (root / "Groundtruth/TrainTestLabels").mkdir(parents=True, exist_ok=True)
-    (root / "ImageList" / f"{side}Imagelist.txt").write_text("".join(name.replace("/", "\\") + "\n" for name in rows))
+    (root / "ImageList" / f"{split}Imagelist.txt").write_text("".join(name.replace("/", "\\") + "\n" for name in rows))
     for c, concept in enumerate(nus_wide.CLASSES):
         marks = "".join(f"{int(c in present)}\n" for present in rows.values())
-        (root / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{side}.txt").write_text(marks)
+        (root / "Groundtruth/TrainTestLabels" / f"Labels_{concept}_{split}.txt").write_text(marks)

@@ -32,13 +32,13 @@ def _average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _means(ap: np.ndarray, buckets: list[str], spread: float) -> dict[str, float]:
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     for name in ("mAP", "head", "medium", "tail"):
         members = np.array([name in ("mAP", bucket) for bucket in buckets]) & np.isfinite(ap)
         if members.any():
             value = float(ap[members].mean())
-            found |= {name: value, f"{name}_low": value - spread, f"{name}_high": value + spread}
-    return found
+            result |= {name: value, f"{name}_low": value - spread, f"{name}_high": value + spread}
+    return result
 
 
 def reliability(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, buckets: list[str]) -> dict:

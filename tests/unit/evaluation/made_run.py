@@ -191,12 +191,12 @@ def make_run(
     return MadeRun(evaluation, model, split, data, names, labels, unknown, train_labels, adjacency, scores, buckets)
 
 
-def _rows(side: str, labels: np.ndarray, unknown: np.ndarray, slices: bool) -> pd.DataFrame:
+def _rows(split: str, labels: np.ndarray, unknown: np.ndarray, slices: bool) -> pd.DataFrame:
     count = len(labels)
     return pd.DataFrame(
         {
-            "image_id": [f"{side}-{i:05d}" for i in range(count)],
-            "path": [f"images/{side}-{i:05d}.jpg" for i in range(count)],
+            "image_id": [f"{split}-{i:05d}" for i in range(count)],
+            "path": [f"images/{split}-{i:05d}.jpg" for i in range(count)],
             "labels": [np.flatnonzero(row).tolist() for row in labels],
             "unknown": [np.flatnonzero(row).tolist() for row in unknown],
             "width": 320,
@@ -205,7 +205,7 @@ def _rows(side: str, labels: np.ndarray, unknown: np.ndarray, slices: bool) -> p
             "group": None,
             "slice": [("known artwork" if i % 2 else "unseen artwork") if slices else None for i in range(count)],
             "given_split": None,
-            "split": side,
+            "split": split,
         }
     )
 

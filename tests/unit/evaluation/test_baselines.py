@@ -78,12 +78,12 @@ def test_the_fit_is_scikit_learns(shape: tuple[int, int]) -> None:
 def test_the_fitted_probe_is_that_fit_on_all_of_its_rows() -> None:
     features, labels = _data(90, 40, seed=2, noise=2.0)
     known = np.random.default_rng(4).random(labels.shape) > 0.2
-    found = fit_linear_probe(ProbeRows(features, labels & known, known))
-    assert found.held_out is None
+    probe = fit_linear_probe(ProbeRows(features, labels & known, known))
+    assert probe.held_out is None
     centre = features.mean(axis=(0, 1), dtype=np.float64)
-    np.testing.assert_allclose(found.probe.centre, centre, rtol=1e-6)
+    np.testing.assert_allclose(probe.probe.centre, centre, rtol=1e-6)
     new = _data(50, 40, seed=7)[0]
-    _close_up_to_a_factor(probe_logits(found.probe, new), _expected(features, labels, known, new, centre))
+    _close_up_to_a_factor(probe_logits(probe.probe, new), _expected(features, labels, known, new, centre))
 
 
 def test_a_refit_has_scores_of_the_validation_rows_by_a_fit_without_them() -> None:
@@ -91,7 +91,7 @@ def test_a_refit_has_scores_of_the_validation_rows_by_a_fit_without_them() -> No
     known, val_known = (
         np.random.default_rng(seed).random(item.shape) > 0.2 for seed, item in ((4, labels), (5, val_labels))
     )
-    found = fit_linear_probe(
+    probe = fit_linear_probe(
         ProbeRows(features, labels & known, known), ProbeRows(val_features, val_labels & val_known, val_known)
     )
     both, targets, seen = (
@@ -99,10 +99,10 @@ def test_a_refit_has_scores_of_the_validation_rows_by_a_fit_without_them() -> No
     )
     centre = both.mean(axis=(0, 1), dtype=np.float64)
     new = _data(50, 40, seed=7)[0]
-    _close_up_to_a_factor(probe_logits(found.probe, new), _expected(both, targets, seen, new, centre))
-    assert found.held_out is not None
+    _close_up_to_a_factor(probe_logits(probe.probe, new), _expected(both, targets, seen, new, centre))
+    assert probe.held_out is not None
     before = fit_linear_probe(ProbeRows(features, labels & known, known)).probe
-    np.testing.assert_array_equal(found.held_out, probe_scores(before, val_features))
+    np.testing.assert_array_equal(probe.held_out, probe_scores(before, val_features))
 
 
 def test_out_of_fold_scores_are_those_of_scikit_learn_without_the_fold() -> None:
@@ -111,11 +111,11 @@ def test_out_of_fold_scores_are_those_of_scikit_learn_without_the_fold() -> None
     labels, folds = labels & known, np.random.default_rng(8).integers(3, size=len(labels))
     plain = fit_linear_probe(ProbeRows(features, labels, known))
     parts = (ProbeRows(features[rows], labels[rows], known[rows]) for rows in (slice(0, 80), slice(80, None)))
-    found = fit_linear_probe(*parts, folds)
-    np.testing.assert_allclose(found.probe.weight, plain.probe.weight, rtol=1e-5, atol=1e-7)
-    assert found.held_out is not None
+    probe = fit_linear_probe(*parts, folds)
+    np.testing.assert_allclose(probe.probe.weight, plain.probe.weight, rtol=1e-5, atol=1e-7)
+    assert probe.held_out is not None
     centre = features.mean(axis=(0, 1), dtype=np.float64)
-    logits = logit(found.held_out.astype(np.float64))
+    logits = logit(probe.held_out.astype(np.float64))
     for fold in range(3):
         inside, outside = folds != fold, folds == fold
         expected = _expected(features[inside], labels[inside], known[inside], features[outside], centre)
@@ -130,9 +130,9 @@ def test_copies_in_one_group_do_not_make_held_out_scores_look_good() -> None:
     every = np.ones_like(labels)
     reached = []
     for units in (np.arange(180), groups):
-        found = fit_linear_probe(ProbeRows(features, labels, every), folds=stratified_folds(labels, units, 3, 0))
-        assert found.held_out is not None
-        reached.append(float(mean_over(average_precision(labels, found.held_out))))
+        probe = fit_linear_probe(ProbeRows(features, labels, every), folds=stratified_folds(labels, units, 3, 0))
+        assert probe.held_out is not None
+        reached.append(float(mean_over(average_precision(labels, probe.held_out))))
     assert reached[0] > 0.7, "labels are noise, and the copies of a row are known"
     assert reached[1] < 0.5
 
@@ -174,9 +174,9 @@ def test_classes_without_positives_or_without_negatives_get_a_constant() -> None
     known = np.ones_like(labels)
     known[:, 3] = False
     folds = np.arange(60) % 3
-    found = fit_linear_probe(ProbeRows(features, labels & known, known), folds=folds)
-    assert found.held_out is not None
-    for scores in (probe_scores(found.probe, features), found.held_out[folds == 0]):
+    probe = fit_linear_probe(ProbeRows(features, labels & known, known), folds=folds)
+    assert probe.held_out is not None
+    for scores in (probe_scores(probe.probe, features), probe.held_out[folds == 0]):
         assert np.ptp(scores[:, 0]) > 0.1
         assert (np.ptp(scores[:, 1:], axis=0) == 0).all()
         assert scores[0, 1] < 0.05
@@ -200,9 +200,9 @@ def test_float32_scores_keep_the_ranks_of_the_logits(monkeypatch: pytest.MonkeyP
     features, labels = _data(300, 40, seed=5, noise=0.1)
     new, new_labels = _data(400, 40, seed=6, noise=0.1)
     every = np.ones_like(labels)
-    found = fit_linear_probe(ProbeRows(features, labels, every)).probe
-    plain = fit_probe(directions(features, found.centre), found.centre, labels, every)
-    logits, scores = probe_logits(plain, new), probe_scores(found, new)
+    probe = fit_linear_probe(ProbeRows(features, labels, every)).probe
+    plain = fit_probe(directions(features, probe.centre), probe.centre, labels, every)
+    logits, scores = probe_logits(plain, new), probe_scores(probe, new)
     assert np.abs(logits).max() > 40
     assert (expit(logits).astype(np.float32) == 1).sum() > 10, "a plain float32 sigmoid makes equal scores"
     np.testing.assert_array_equal(logits > 0, scores > 0.5)
@@ -217,17 +217,17 @@ def test_held_out_scores_know_nothing_of_their_own_labels() -> None:
     """
     rng = np.random.default_rng(8)
     features, labels = rng.normal(size=(150, VIEWS, 400)).astype(np.float32), rng.random((150, 6)) < 0.3
-    found = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)), folds=np.arange(150) % 3)
-    assert found.held_out is not None
-    assert float(mean_over(average_precision(labels, probe_scores(found.probe, features)))) > 0.99
-    assert float(mean_over(average_precision(labels, found.held_out))) < 0.42
+    probe = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)), folds=np.arange(150) % 3)
+    assert probe.held_out is not None
+    assert float(mean_over(average_precision(labels, probe_scores(probe.probe, features)))) > 0.99
+    assert float(mean_over(average_precision(labels, probe.held_out))) < 0.42
 
 
 def test_a_constant_feature_does_no_harm() -> None:
     features, labels = _data(60, 20)
     features[..., 3], features[..., 4] = 0.1, 0.0
-    found = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)))
-    assert np.isfinite(probe_scores(found.probe, features)).all()
+    probe = fit_linear_probe(ProbeRows(features, labels, np.ones_like(labels)))
+    assert np.isfinite(probe_scores(probe.probe, features)).all()
 
 
 def test_its_file_gives_it_back_and_damage_is_named(tmp_path: Path) -> None:
@@ -236,11 +236,11 @@ def test_its_file_gives_it_back_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "probe.safetensors"
     assert read_probe(path) is None
     write_probe(path, fitted)
-    found = read_probe(path)
-    assert found is not None
+    result = read_probe(path)
+    assert result is not None
     for name in ("centre", "weight", "bias"):
-        np.testing.assert_array_equal(getattr(found.probe, name), getattr(fitted.probe, name))
-    np.testing.assert_array_equal(found.held_out, fitted.held_out)
+        np.testing.assert_array_equal(getattr(result.probe, name), getattr(fitted.probe, name))
+    np.testing.assert_array_equal(result.held_out, fitted.held_out)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ContractError, match=r"probe\.safetensors"):
         read_probe(path)

@@ -41,8 +41,8 @@ def usual(labels, members, preferred=MEMBERS[:3]):
 
 
 def test_a_member_behind_the_probe_weighs_less_and_none_weighs_more():
-    found = preferred_weights({"capnet": 0.5, "class_head": 0.7, "linear_probe": 0.6})
-    assert found == pytest.approx({"capnet": 0.1554, "class_head": 0.4223, "linear_probe": 0.4223}, abs=1e-4)
+    result = preferred_weights({"capnet": 0.5, "class_head": 0.7, "linear_probe": 0.6})
+    assert result == pytest.approx({"capnet": 0.1554, "class_head": 0.4223, "linear_probe": 0.4223}, abs=1e-4)
     assert preferred_weights({"capnet": 0.5, "class_head": 0.7}) == {"capnet": 0.5, "class_head": 0.5}
     nothing = dict.fromkeys(MEMBERS[:3], float("nan"))
     assert preferred_weights(nothing) == dict.fromkeys(MEMBERS[:3], 1 / 3)
@@ -52,16 +52,16 @@ def test_a_member_behind_the_probe_weighs_less_and_none_weighs_more():
 def test_what_is_chosen_is_never_below_what_a_hurried_user_has_on_held_out_rows(seed):
     members, labels = made(seed, noise=tuple(np.random.default_rng(seed).permutation([1.0, 1.5, 2.0, 4.0])))
     known = np.random.default_rng(seed + 100).random(labels.shape) > 0.2
-    found = choose_blend(members, labels & known, known, np.arange(len(labels)), "val")
-    value = mean_ap(labels, mix(members, found.weights), known)
+    blend = choose_blend(members, labels & known, known, np.arange(len(labels)), "val")
+    value = mean_ap(labels, mix(members, blend.weights), known)
     for name, logits in members.items():
         alone = mean_ap(labels, logits, known)
         if name in ("linear_probe", "zero_shot"):
             assert value >= alone - 1e-9
-        assert found.gains[name]["high"] >= 0, "a trained part is not shown to be better"
-        assert found.gains[name]["gain"] == pytest.approx(value - alone, abs=1e-6)
-        assert found.gains[name]["low"] <= found.gains[name]["gain"] <= found.gains[name]["high"]
-    assert sum(found.weights.values()) == pytest.approx(1.0)
+        assert blend.gains[name]["high"] >= 0, "a trained part is not shown to be better"
+        assert blend.gains[name]["gain"] == pytest.approx(value - alone, abs=1e-6)
+        assert blend.gains[name]["low"] <= blend.gains[name]["gain"] <= blend.gains[name]["high"]
+    assert sum(blend.weights.values()) == pytest.approx(1.0)
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_the_preferred_mean_is_left_for_the_probe_or_zero_shot_where_these_are_b
         members, labels = made(seed, noise=noise)
         if baseline in preferred:
             members["class_head"] = members["capnet"] = 5 * members["capnet"]  # alike, and surer than the probe
-        found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
+        blend = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val", preferred)
         weights = usual(labels, members, preferred)
         mean = mean_ap(labels, mix(members, weights))
         ahead = {name for name in members if mean_ap(labels, members[name]) > mean}
@@ -85,10 +85,10 @@ def test_the_preferred_mean_is_left_for_the_probe_or_zero_shot_where_these_are_b
             mean_logits = mix(members, weights)
             best = max(mean_ap(labels, (1 - share) * mean_logits + share * members[name]) for name, share in shares)
             assert ahead == baselines, "a trained part may be ahead by more than chance"
-            assert mean_ap(labels, mix(members, found.weights)) == pytest.approx(best, abs=1e-6)
-            assert baselines & set(found.weights)
+            assert mean_ap(labels, mix(members, blend.weights)) == pytest.approx(best, abs=1e-6)
+            assert baselines & set(blend.weights)
         elif not ahead:
-            assert found.weights == pytest.approx(weights)
+            assert blend.weights == pytest.approx(weights)
             kept += 1
     assert 0 < kept < 10, "both must happen"
 
@@ -115,8 +115,8 @@ def test_a_trained_part_alone_is_served_only_where_it_is_better_by_more_than_cha
         low = shown_better(labels, members["class_head"], mean) if ahead else -1.0
         if abs(low) < 0.02:
             continue  # two bootstraps may differ
-        found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
-        kept = found.weights == pytest.approx(weights)
+        blend = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
+        kept = blend.weights == pytest.approx(weights)
         assert kept == (low < 0), seed
         happened.add((ahead, kept))
     assert happened == {(False, True), (True, True), (True, False)}
@@ -136,12 +136,12 @@ def test_a_lead_of_the_probe_lets_no_trained_part_be_served_alone():
         }
         mean = mix(members, usual(labels, members))
         probe = mean_ap(labels, members["linear_probe"])
-        found = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
-        if probe <= mean_ap(labels, mean) or max(found.candidates, key=found.candidates.get) != "1.00 class_head":
+        blend = choose_blend(members, labels, np.ones_like(labels), np.arange(len(labels)), "val")
+        if probe <= mean_ap(labels, mean) or max(blend.candidates, key=blend.candidates.get) != "1.00 class_head":
             continue
         if shown_better(labels, members["class_head"], mean) < -0.005:  # two bootstraps may differ
-            assert "linear_probe" in found.weights
-            assert mean_ap(labels, mix(members, found.weights)) >= probe - 1e-9
+            assert "linear_probe" in blend.weights
+            assert mean_ap(labels, mix(members, blend.weights)) >= probe - 1e-9
             happened += 1
     assert happened
 
@@ -169,10 +169,10 @@ def test_unknown_entries_have_no_say():
 def test_without_any_positive_the_preferred_candidate_is_taken():
     members, labels = made(4)
     nothing = np.zeros_like(labels)
-    found = choose_blend(members, nothing, np.ones_like(labels), np.arange(len(labels)), "out_of_fold")
-    assert found.weights == dict.fromkeys(MEMBERS[:3], 1 / 3)
-    assert found.gains == {}
-    assert found.chosen_on == "out_of_fold"
+    blend = choose_blend(members, nothing, np.ones_like(labels), np.arange(len(labels)), "out_of_fold")
+    assert blend.weights == dict.fromkeys(MEMBERS[:3], 1 / 3)
+    assert blend.gains == {}
+    assert blend.chosen_on == "out_of_fold"
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -213,10 +213,10 @@ def test_scores_of_several_models_are_ranked_fold_by_fold():
         )
         for c in range(labels.shape[1])
     ]
-    for found in (first, second):
-        assert found.candidates["1.00 capnet"] == pytest.approx(np.mean(by_class), abs=1e-9)
-        assert all(item["low"] <= item["gain"] <= item["high"] for item in found.gains.values())
-        assert found.gains["capnet"]["gain"] >= 0
+    for result in (first, second):
+        assert result.candidates["1.00 capnet"] == pytest.approx(np.mean(by_class), abs=1e-9)
+        assert all(item["low"] <= item["gain"] <= item["high"] for item in result.gains.values())
+        assert result.gains["capnet"]["gain"] >= 0
     assert second.weights == {"capnet": 1.0}
     together = choose_blend(shifted, labels, known, units, "val")
     assert together.candidates["1.00 capnet"] < first.candidates["1.00 capnet"] - 0.2

@@ -43,7 +43,7 @@ def test_pictures_of_a_group_are_drawn_together() -> None:
 def _plain_loop(made: Made, thresholds: np.ndarray, draws: int) -> dict[str, np.ndarray]:
     """Every mean of every draw, one scikit-learn call at a time."""
     rng, n = np.random.default_rng(0), len(made.labels)
-    found: dict[str, list[float]] = {
+    result: dict[str, list[float]] = {
         name: [] for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen", "class0")
     }
     for _ in range(draws):
@@ -58,16 +58,16 @@ def _plain_loop(made: Made, thresholds: np.ndarray, draws: int) -> dict[str, np.
             if y.any():
                 ap[c] = average_precision_score(y, s)
                 f1[0, c], f1[1, c] = f1_score(y, s >= 0.5), f1_score(y, s >= thresholds[c])
-        found["mAP"].append(np.nanmean(ap))
-        found["head"].append(ap[0])
-        found["medium"].append(ap[1])
-        found["tail"].append(np.nanmean(ap[2:]) if not np.isnan(ap[2:]).all() else np.nan)
+        result["mAP"].append(np.nanmean(ap))
+        result["head"].append(ap[0])
+        result["medium"].append(ap[1])
+        result["tail"].append(np.nanmean(ap[2:]) if not np.isnan(ap[2:]).all() else np.nan)
         for k, suffix in enumerate(("", "_chosen")):
-            found[f"CF1{suffix}"].append(np.nanmean(f1[k]))
-            y, given = np.concatenate(pairs[k], axis=1)
-            found[f"OF1{suffix}"].append(f1_score(y, given))
-        found["class0"].append(ap[0])
-    return {name: np.array(values) for name, values in found.items()}
+            result[f"CF1{suffix}"].append(np.nanmean(f1[k]))
+            y, decided = np.concatenate(pairs[k], axis=1)
+            result[f"OF1{suffix}"].append(f1_score(y, decided))
+        result["class0"].append(ap[0])
+    return {name: np.array(values) for name, values in result.items()}
 
 
 def _moved(sample: np.ndarray, point: float) -> tuple[float, float]:
@@ -83,38 +83,38 @@ def test_compare_is_the_plain_loop() -> None:
     assert one.labels[:, 3].sum() in (1, 2, 3), "the rarest class must lose its positives in some draws"
     cuts = np.array([0.4, 0.3, 0.5, 0.2], dtype=np.float32)
     variants = {"capnet": Variant(one.scores, cuts), "zero_shot": Variant(other.scores, cuts)}
-    found = compare_variants(one.labels, one.known, variants, BUCKETS, _units(45), 60)
+    compared = compare_variants(one.labels, one.known, variants, BUCKETS, _units(45), 60)
     first, second = _plain_loop(one, cuts, 60), _plain_loop(other, cuts, 60)
     for name in ("mAP", "head", "medium", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
-        values, difference = found.values["capnet"], found.differences["capnet-zero_shot"]
+        values, difference = compared.values["capnet"], compared.differences["capnet-zero_shot"]
         assert (values[f"{name}_low"], values[f"{name}_high"]) == pytest.approx(
             _moved(first[name], values[name]), abs=1e-5
         )
-        expected = _moved(first[name] - second[name], values[name] - found.values["zero_shot"][name])
+        expected = _moved(first[name] - second[name], values[name] - compared.values["zero_shot"][name])
         assert (difference[f"{name}_low"], difference[f"{name}_high"]) == pytest.approx(expected, abs=1e-5)
-        assert difference[name] == pytest.approx(values[name] - found.values["zero_shot"][name], abs=1e-12)
-    assert (found.ap_low[0], found.ap_high[0]) == pytest.approx(
-        _moved(first["class0"], found.ap["capnet"][0]), abs=1e-5
+        assert difference[name] == pytest.approx(values[name] - compared.values["zero_shot"][name], abs=1e-12)
+    assert (compared.ap_low[0], compared.ap_high[0]) == pytest.approx(
+        _moved(first["class0"], compared.ap["capnet"][0]), abs=1e-5
     )
-    assert found.values["capnet"]["mAP"] == pytest.approx(np.mean(found.ap["capnet"]), abs=1e-12)
+    assert compared.values["capnet"]["mAP"] == pytest.approx(np.mean(compared.ap["capnet"]), abs=1e-12)
 
 
 def test_a_class_interval_needs_ten_positives() -> None:
     made = make(60, 4, seed=2)
     labels = made.labels.copy()
     labels[:, 0], labels[:, 1] = np.arange(60) < MIN_POSITIVES, np.arange(60) < MIN_POSITIVES - 1
-    found = compare_variants(labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(60), 100)
-    assert found.ap_low[0] < found.ap["capnet"][0] < found.ap_high[0]
-    assert np.isnan(found.ap_low[1])
-    assert np.isnan(found.ap_high[1])
+    compared = compare_variants(labels, made.known, {"capnet": Variant(made.scores)}, BUCKETS, _units(60), 100)
+    assert compared.ap_low[0] < compared.ap["capnet"][0] < compared.ap_high[0]
+    assert np.isnan(compared.ap_low[1])
+    assert np.isnan(compared.ap_high[1])
 
 
 def test_equal_variants_differ_by_nothing() -> None:
     made = make(60, 4, seed=3)
     same = Variant(made.scores, np.full(4, 0.3, dtype=np.float32))
-    found = compare_variants(made.labels, made.known, {"capnet": same, "zero_shot": same}, BUCKETS, _units(60), 100)
-    assert set(found.differences["capnet-zero_shot"].values()) == {0.0}
-    assert found.values["capnet"] == found.values["zero_shot"]
+    compared = compare_variants(made.labels, made.known, {"capnet": same, "zero_shot": same}, BUCKETS, _units(60), 100)
+    assert set(compared.differences["capnet-zero_shot"].values()) == {0.0}
+    assert compared.values["capnet"] == compared.values["zero_shot"]
 
 
 def test_groups_of_copies_give_the_interval_of_the_originals() -> None:
@@ -136,12 +136,12 @@ def test_pictures_of_one_group_have_figures_and_no_intervals() -> None:
     made = make(60, 4, seed=3)
     variants = {"capnet": Variant(made.scores), "zero_shot": Variant(1 - made.scores)}
     apart = compare_variants(made.labels, made.known, variants, BUCKETS, _units(60), 100)
-    found = compare_variants(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
-    assert found.values["capnet"] == {
+    compared = compare_variants(made.labels, made.known, variants, BUCKETS, unit_codes(["site"] * 60), 100)
+    assert compared.values["capnet"] == {
         name: value for name, value in apart.values["capnet"].items() if not name.endswith(("_low", "_high"))
     }
-    assert found.differences["capnet-zero_shot"].keys() == found.values["capnet"].keys()
-    assert np.isnan(found.ap_low).all()
+    assert compared.differences["capnet-zero_shot"].keys() == compared.values["capnet"].keys()
+    assert np.isnan(compared.ap_low).all()
     assert np.isfinite(apart.ap_low).any()
 
 
@@ -149,12 +149,12 @@ def test_what_cannot_be_measured_is_left_out_and_never_nan() -> None:
     made = make(50, 3, seed=5)
     labels = made.labels.copy()
     labels[:, 2] = False
-    found = compare_variants(
+    compared = compare_variants(
         labels, made.known, {"capnet": Variant(made.scores)}, ["medium", "medium", "tail"], _units(50), 100
     )
-    assert not {"head", "tail", "tail_low", "CF1_chosen"} & set(found.values["capnet"])
-    assert np.isfinite(list(found.values["capnet"].values())).all()
-    assert np.isnan(found.ap["capnet"][2])
+    assert not {"head", "tail", "tail_low", "CF1_chosen"} & set(compared.values["capnet"])
+    assert np.isfinite(list(compared.values["capnet"].values())).all()
+    assert np.isnan(compared.ap["capnet"][2])
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -162,7 +162,7 @@ def test_what_is_left_without_one_picture_is_the_least_of_all(grouped: bool) -> 
     one, other = make(60, 4, seed=1, rarest=0.03), make(60, 4, seed=2, gain=0.2)
     units = np.arange(60) // 3 if grouped else _units(60)
     variants = {"capnet": Variant(one.scores), "zero_shot": Variant(other.scores)}
-    found = compare_variants(one.labels, one.known, variants, BUCKETS, units, 20).differences["capnet-zero_shot"]
+    compared = compare_variants(one.labels, one.known, variants, BUCKETS, units, 20).differences["capnet-zero_shot"]
     expected = []
     for unit in np.unique(units):
         rows, gaps = units != unit, []
@@ -174,8 +174,8 @@ def test_what_is_left_without_one_picture_is_the_least_of_all(grouped: bool) -> 
                     average_precision_score(y, one.scores[kept, c]) - average_precision_score(y, other.scores[kept, c])
                 )
         expected.append(np.mean(gaps))
-    assert found["mAP"] > 0
-    assert found["mAP_without_one"] == pytest.approx(min(expected), abs=1e-6)
+    assert compared["mAP"] > 0
+    assert compared["mAP_without_one"] == pytest.approx(min(expected), abs=1e-6)
 
 
 def test_a_picture_that_is_all_positives_of_a_tail_leaves_nothing() -> None:
@@ -188,26 +188,26 @@ def test_a_picture_that_is_all_positives_of_a_tail_leaves_nothing() -> None:
     first, second = scores.copy(), scores.copy()
     first[39, 2:], second[39, 2:] = 0.9, np.sort(scores[:39, 2:], axis=0)[-2:].mean(axis=0)
     variants = {"capnet": Variant(first), "zero_shot": Variant(second)}
-    found = compare_variants(labels, np.ones_like(labels), variants, BUCKETS, _units(40), 200).differences[
+    compared = compare_variants(labels, np.ones_like(labels), variants, BUCKETS, _units(40), 200).differences[
         "capnet-zero_shot"
     ]
-    assert found["tail"] == 0.5
-    assert found["tail_low"] > 0, "no bootstrap knows what that picture may have hidden"
-    assert found["tail_without_one"] == 0
-    assert found["mAP_without_one"] == pytest.approx(0, abs=1e-6)
-    assert difference(found, "tail")["kind"] == "same"
-    assert "hangs on one picture or group, without which it is 0.0" in difference(found, "tail")["sentence"]
+    assert compared["tail"] == 0.5
+    assert compared["tail_low"] > 0, "no bootstrap knows what that picture may have hidden"
+    assert compared["tail_without_one"] == 0
+    assert compared["mAP_without_one"] == pytest.approx(0, abs=1e-6)
+    assert difference(compared, "tail")["kind"] == "same"
+    assert "hangs on one picture or group, without which it is 0.0" in difference(compared, "tail")["sentence"]
 
 
 def test_one_positive_alone_still_has_finite_means() -> None:
     labels = np.zeros((30, 2), dtype=bool)
     labels[4, 1] = True
     scores = np.random.default_rng(0).random((30, 2)).astype(np.float32)
-    found = compare_variants(
+    compared = compare_variants(
         labels, np.ones_like(labels), {"capnet": Variant(scores)}, ["head", "tail"], _units(30), 100
     )
-    assert np.isfinite(list(found.values["capnet"].values())).all()
-    assert "head" not in found.values["capnet"]
+    assert np.isfinite(list(compared.values["capnet"].values())).all()
+    assert "head" not in compared.values["capnet"]
 
 
 def test_an_interval_stays_inside_its_bounds() -> None:

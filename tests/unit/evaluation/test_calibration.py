@@ -22,9 +22,9 @@ def _simulated(pictures: int, shifts: np.ndarray, temperature: float, seed: int 
 def test_the_true_temperature_and_shifts_are_found() -> None:
     shifts = np.array([-2.0, -1.0, 0.5, 1.0])
     labels, scores = _simulated(20000, shifts, 0.4)
-    found = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
-    assert found.temperature == pytest.approx(0.4, rel=0.03)
-    np.testing.assert_allclose(found.shift, shifts, atol=0.1)
+    calibration = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
+    assert calibration.temperature == pytest.approx(0.4, rel=0.03)
+    np.testing.assert_allclose(calibration.shift, shifts, atol=0.1)
 
 
 def test_classes_of_other_temperatures_are_found_and_rare_ones_lean_on_the_others() -> None:
@@ -34,20 +34,20 @@ def test_classes_of_other_temperatures_are_found_and_rare_ones_lean_on_the_other
     labels, temperature = rng.random(truth.shape) < expit(truth), np.array([1.0, 1.0, 0.4, 0.4])
     scores, known = expit(truth * temperature).astype(np.float32), np.ones_like(labels)
     known[12:, 3] = False
-    found = fit_calibration(labels & known, known, scores, prior=1.0)
-    np.testing.assert_allclose(found.temperature[:3], temperature[:3], rtol=0.1)
-    assert found.temperature[2] < found.temperature[3] < found.temperature[0]
-    fine = np.abs(calibrate(found, scores) - expit(truth))[:, :3].mean(axis=0)
+    calibration = fit_calibration(labels & known, known, scores, prior=1.0)
+    np.testing.assert_allclose(calibration.temperature[:3], temperature[:3], rtol=0.1)
+    assert calibration.temperature[2] < calibration.temperature[3] < calibration.temperature[0]
+    fine = np.abs(calibrate(calibration, scores) - expit(truth))[:, :3].mean(axis=0)
     assert (fine < 0.01).all()
 
 
 def test_one_class_is_platt_scaling() -> None:
     """With one class the shared shift has no prior, so the fit is an unpenalised logistic regression on the logit."""
     labels, scores = _simulated(300, np.array([0.7]), 0.5, seed=1)
-    found = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
+    calibration = fit_calibration(labels, np.ones_like(labels), scores, prior=1.0)
     model = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(logit(scores.astype(np.float64)), labels[:, 0])
-    assert 1 / found.temperature == pytest.approx(model.coef_[0, 0], rel=1e-3)
-    assert found.shift[0] == pytest.approx(model.intercept_[0], abs=1e-3)
+    assert 1 / calibration.temperature == pytest.approx(model.coef_[0, 0], rel=1e-3)
+    assert calibration.shift[0] == pytest.approx(model.intercept_[0], abs=1e-3)
 
 
 def test_rare_classes_lean_on_the_others() -> None:
@@ -65,17 +65,17 @@ def test_classes_without_positives_or_without_known_rows_stay_finite() -> None:
     made = make(60, 5, seed=3)
     labels, known = made.labels.copy(), made.known.copy()
     labels[:, 1], known[:, 2], labels[:, 2] = False, False, False
-    found = fit_calibration(labels, known, made.scores, prior=1.0)
-    assert np.isfinite(found.shift).all()
-    others = found.shift[[0, 3, 4]]
-    assert found.shift[1] < others.min()
-    assert others.min() < found.shift[2] < others.max()  # nothing known: the shared shift
+    calibration = fit_calibration(labels, known, made.scores, prior=1.0)
+    assert np.isfinite(calibration.shift).all()
+    others = calibration.shift[[0, 3, 4]]
+    assert calibration.shift[1] < others.min()
+    assert others.min() < calibration.shift[2] < others.max()  # nothing known: the shared shift
 
 
 def test_scores_that_separate_perfectly_and_scores_of_0_and_1() -> None:
     labels = np.arange(40)[:, None] % 4 == np.arange(3)
-    found = fit_calibration(labels, np.ones_like(labels), labels.astype(np.float32), prior=1.0)
-    probabilities = calibrate(found, labels.astype(np.float32))
+    calibration = fit_calibration(labels, np.ones_like(labels), labels.astype(np.float32), prior=1.0)
+    probabilities = calibrate(calibration, labels.astype(np.float32))
     assert np.isfinite(probabilities).all()
     assert (probabilities[labels] > 0.99).all()
     assert (probabilities[~labels] < 0.01).all()
@@ -84,8 +84,8 @@ def test_scores_that_separate_perfectly_and_scores_of_0_and_1() -> None:
 def test_nothing_to_fit_gives_the_identity() -> None:
     scores = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(4, 3)
     for labels, known in ((False, True), (True, True), (True, False)):
-        found = fit_calibration(np.full((4, 3), labels), np.full((4, 3), known), scores, prior=1.0)
-        np.testing.assert_allclose(calibrate(found, scores), scores, atol=1e-7)
+        calibration = fit_calibration(np.full((4, 3), labels), np.full((4, 3), known), scores, prior=1.0)
+        np.testing.assert_allclose(calibrate(calibration, scores), scores, atol=1e-7)
 
 
 def test_unknown_entries_have_no_effect() -> None:
@@ -112,9 +112,9 @@ def test_calibration_lowers_the_brier_score_of_other_rows() -> None:
     shifts = np.linspace(-2, 2, 8)
     labels, scores = _simulated(2400, shifts, 0.3, seed=6)
     known = np.ones_like(labels)
-    found = fit_calibration(labels[:400], known[:400], scores[:400], prior=1.0)
+    calibration = fit_calibration(labels[:400], known[:400], scores[:400], prior=1.0)
     before, after = (
-        brier(labels[400:], known[400:], values) for values in (scores[400:], calibrate(found, scores[400:]))
+        brier(labels[400:], known[400:], values) for values in (scores[400:], calibrate(calibration, scores[400:]))
     )
     assert after < before - 0.02
     assert before == pytest.approx(

@@ -42,9 +42,9 @@ def scenes(rng: np.random.Generator, pictures: int, classes: int) -> tuple[np.nd
 def test_cooccurrence_equals_counting_with_unknown_labels_left_out() -> None:
     labels, unknown = scenes(np.random.default_rng(0), 60, 7)
     labels[:, 3] = False
-    found = cooccurrence(labels, unknown)
-    np.testing.assert_allclose(found, brute_cooccurrence(labels, unknown), atol=1e-12)
-    assert not found[3].any(), "a class without pictures has no companions"
+    result = cooccurrence(labels, unknown)
+    np.testing.assert_allclose(result, brute_cooccurrence(labels, unknown), atol=1e-12)
+    assert not result[3].any(), "a class without pictures has no companions"
     unknown_positive = unknown.copy()
     unknown_positive[:, 0] = True
     assert not cooccurrence(labels, unknown_positive)[0].any(), (
@@ -80,7 +80,7 @@ def test_premise_equals_brute_force_over_usable_rows() -> None:
     adjacency = np.abs(rng.normal(size=(classes, classes)))
     adjacency[adjacency < 0.3] = 0.0
     buckets = np.array(["head"] * 4 + ["medium"] * 6 + ["tail"] * 8)
-    found = check_premise(adjacency, train, test, buckets)
+    premise = check_premise(adjacency, train, test, buckets)
 
     target, counts = brute_cooccurrence(*test), brute_cooccurrence(*train)
     expected: dict[str, list[tuple[float, float]]] = {name: [] for name in ("all", "head", "medium", "tail")}
@@ -92,13 +92,13 @@ def test_premise_equals_brute_force_over_usable_rows() -> None:
         own = 0.0 if len(set(counts[i, others])) == 1 else spearmanr(counts[i, others], target[i, others]).statistic
         for name in ("all", buckets[i]):
             expected[name].append((graph, own))
-    assert set(found) == set(expected)
+    assert set(premise) == set(expected)
     for name, pairs in expected.items():
-        assert found[name].classes == len(pairs)
-        assert found[name].graph == pytest.approx(np.mean([a for a, _ in pairs]), abs=1e-12)
-        assert found[name].counts == pytest.approx(np.mean([b for _, b in pairs]), abs=1e-12)
-        assert found[name].difference == pytest.approx(found[name].graph - found[name].counts, abs=1e-12)
-    assert found["medium"].left_out == 1
+        assert premise[name].classes == len(pairs)
+        assert premise[name].graph == pytest.approx(np.mean([a for a, _ in pairs]), abs=1e-12)
+        assert premise[name].counts == pytest.approx(np.mean([b for _, b in pairs]), abs=1e-12)
+        assert premise[name].difference == pytest.approx(premise[name].graph - premise[name].counts, abs=1e-12)
+    assert premise["medium"].left_out == 1
 
 
 def test_the_diagonal_of_the_graph_has_no_effect() -> None:
@@ -128,11 +128,11 @@ def test_verdict_names_the_better_source_or_says_that_it_cannot() -> None:
 
 def test_premise_without_any_usable_row_is_unknown() -> None:
     nothing = (np.zeros((5, 3), dtype=bool), np.zeros((5, 3), dtype=bool))
-    found = check_premise(np.eye(3), nothing, nothing, np.array(["tail"] * 3))["tail"]
-    assert (found.classes, found.left_out, found.verdict) == (0, 3, "unknown")
+    premise = check_premise(np.eye(3), nothing, nothing, np.array(["tail"] * 3))["tail"]
+    assert (premise.classes, premise.left_out, premise.verdict) == (0, 3, "unknown")
 
 
 def test_strongest_neighbours_are_sorted_without_the_class_itself_and_without_zeros() -> None:
     matrix = np.array([[9.0, 0.2, 0.5, 0.0], [0.1, 9.0, 0.1, 0.1], [0.0, 0.0, 9.0, 0.0], [3.0, 2.0, 1.0, 0.0]])
-    found = strongest_neighbours(matrix, 2)
-    assert found == [[(2, 0.5), (1, 0.2)], [(0, 0.1), (2, 0.1)], [], [(0, 3.0), (1, 2.0)]]
+    neighbours = strongest_neighbours(matrix, 2)
+    assert neighbours == [[(2, 0.5), (1, 0.2)], [(0, 0.1), (2, 0.1)], [], [(0, 3.0), (1, 2.0)]]

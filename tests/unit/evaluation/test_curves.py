@@ -29,8 +29,8 @@ def test_reliability_is_scikit_learns_calibration_curve() -> None:
     rng = np.random.default_rng(3)
     probabilities = np.concatenate([rng.beta(0.5, 2, 400), [0.0, 1.0]])
     labels = rng.random(402) < probabilities
-    found = reliability(labels, probabilities)
+    result = reliability(labels, probabilities)
     observed, mean = calibration_curve(labels, probabilities, n_bins=10)
-    np.testing.assert_allclose([item["observed"] for item in found], observed)
-    np.testing.assert_allclose([item["mean"] for item in found], mean)
-    assert sum(item["count"] for item in found) == 402
+    np.testing.assert_allclose([item["observed"] for item in result], observed)
+    np.testing.assert_allclose([item["mean"] for item in result], mean)
+    assert sum(item["count"] for item in result) == 402

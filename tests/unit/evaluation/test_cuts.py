@@ -26,18 +26,18 @@ def test_f1_cut_is_the_best_there_is(levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [0, 5])
-@pytest.mark.parametrize("wanted", [0.3, 0.8, 1.0])
-def test_recall_cut_is_the_highest_that_promises_it(levels: int, wanted: float) -> None:
+@pytest.mark.parametrize("target", [0.3, 0.8, 1.0])
+def test_recall_cut_is_the_highest_that_promises_it(levels: int, target: float) -> None:
     outcomes = set()
     for labels, scores in _cases(levels):
-        cut, positives = choose_cut(labels, scores, f"recall>={wanted}"), int(labels.sum())
+        cut, positives = choose_cut(labels, scores, f"recall>={target}"), int(labels.sum())
         hits = {value: int((labels & (scores >= value)).sum()) for value in np.unique(scores)}
-        promising = [value for value, hit in hits.items() if hit >= wanted * (positives + 1) - 1e-9]
+        promising = [value for value, hit in hits.items() if hit >= target * (positives + 1) - 1e-9]
         assert cut.threshold == max(promising, default=scores[labels].min())
         assert cut.reached == bool(promising)
-        assert recall_score(labels, scores >= np.float32(cut.threshold)) >= wanted - 1e-9
+        assert recall_score(labels, scores >= np.float32(cut.threshold)) >= target - 1e-9
         outcomes.add(cut.reached)
-    assert (True in outcomes) == (wanted < 1)
+    assert (True in outcomes) == (target < 1)
 
 
 @pytest.mark.parametrize("positives", [9, 13, 19, 25])
@@ -89,25 +89,25 @@ def test_copies_of_an_image_in_one_group_do_not_vouch_for_each_other() -> None:
     assert np.abs(apart[::2] - apart[1::2]).max() > 1e-3
 
 
-def doubted(labels: np.ndarray, given: np.ndarray, groups: np.ndarray) -> float:
+def doubted(labels: np.ndarray, marked: np.ndarray, groups: np.ndarray) -> float:
     """Mean precision of the groups that are given a label, and of one more in which it is wrong."""
-    means = [labels[given & (groups == group)].mean() for group in np.unique(groups[given])]
+    means = [labels[marked & (groups == group)].mean() for group in np.unique(groups[marked])]
     return sum(means) / (len(means) + 1)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("levels", [0, 5])
-@pytest.mark.parametrize("wanted", [0.2, 0.5, 0.75])
+@pytest.mark.parametrize("target", [0.2, 0.5, 0.75])
 def test_precision_cut_is_the_lowest_that_reaches_it_with_one_wrong_label_more(
-    levels: int, wanted: float, grouped: bool
+    levels: int, target: float, grouped: bool
 ) -> None:
     outcomes, rng = set(), np.random.default_rng(0)
     for labels, scores in _cases(levels):
         groups = rng.integers(0, max(2, 2 * len(labels) // 3), size=len(labels))
-        cut = choose_cut(labels, scores, f"precision>={wanted}", groups if grouped else None)
+        cut = choose_cut(labels, scores, f"precision>={target}", groups if grouped else None)
         units = groups if grouped else np.arange(len(labels))
         shares = {value: doubted(labels, scores >= value, units) for value in np.unique(scores)}
-        reaching = [value for value, share in shares.items() if share >= wanted - 1e-9]
+        reaching = [value for value, share in shares.items() if share >= target - 1e-9]
         outcomes.add(cut.reached)
         assert cut.reached == bool(reaching)
         if reaching:
@@ -115,7 +115,7 @@ def test_precision_cut_is_the_lowest_that_reaches_it_with_one_wrong_label_more(
         else:
             best = max(shares.values())
             assert cut.threshold == min(value for value, share in shares.items() if share > best - 1e-9), "the lowest"
-    if wanted == 0.75:
+    if target == 0.75:
         assert outcomes == {True, False}, "both outcomes must be tried"
 
 

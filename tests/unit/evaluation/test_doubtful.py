@@ -17,29 +17,29 @@ def made(images: int = 600, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_definition(labels: np.ndarray, known: np.ndarray, p: np.ndarray) -> set[tuple[int, int]]:
-    found = set()
+    result = set()
     for c in range(labels.shape[1]):
-        there = [p[i, c] for i in range(len(labels)) if known[i, c] and labels[i, c]]
+        present = [p[i, c] for i in range(len(labels)) if known[i, c] and labels[i, c]]
         absent = [1 - p[i, c] for i in range(len(labels)) if known[i, c] and not labels[i, c]]
         for i in range(len(labels)):
             if not known[i, c]:
                 continue
-            if not labels[i, c] and there and p[i, c] >= np.mean(there):
-                found.add((i, c))
+            if not labels[i, c] and present and p[i, c] >= np.mean(present):
+                result.add((i, c))
             if labels[i, c] and absent and 1 - p[i, c] >= np.mean(absent):
-                found.add((i, c))
-    return found
+                result.add((i, c))
+    return result
 
 
 def test_it_is_the_definition_and_unknown_labels_are_not_asked() -> None:
     truth, p = made()
     rng = np.random.default_rng(1)
     labels, known = truth ^ (rng.random(truth.shape) < 0.03), rng.random(truth.shape) < 0.9
-    found = doubtful_labels(labels & known, known, p, 10_000)
-    assert {(doubt.row, doubt.column) for doubt in found} == by_definition(labels & known, known, p)
-    assert all(known[doubt.row, doubt.column] for doubt in found)
-    assert all(doubt.labelled == labels[doubt.row, doubt.column] for doubt in found)
-    assert all(doubt.probability == p[doubt.row, doubt.column] for doubt in found)
+    doubts = doubtful_labels(labels & known, known, p, 10_000)
+    assert {(doubt.row, doubt.column) for doubt in doubts} == by_definition(labels & known, known, p)
+    assert all(known[doubt.row, doubt.column] for doubt in doubts)
+    assert all(doubt.labelled == labels[doubt.row, doubt.column] for doubt in doubts)
+    assert all(doubt.probability == p[doubt.row, doubt.column] for doubt in doubts)
 
 
 def test_planted_mistakes_come_first_and_both_kinds_take_turns() -> None:
@@ -52,10 +52,10 @@ def test_planted_mistakes_come_first_and_both_kinds_take_turns() -> None:
         labels[rng.choice(positives, number, replace=False), c] = False
         labels[rng.choice(negatives, number, replace=False), c] = True
     planted = labels != truth
-    found = doubtful_labels(labels, np.ones_like(labels), p, 100)
-    assert [doubt.labelled for doubt in found[:6]] == [False, True] * 3
-    assert np.mean([planted[doubt.row, doubt.column] for doubt in found]) > 0.9, "by chance 4 %"
-    assert {doubt.column for doubt in found} == {0, 1, 2}, "rare classes have their place"
+    doubts = doubtful_labels(labels, np.ones_like(labels), p, 100)
+    assert [doubt.labelled for doubt in doubts[:6]] == [False, True] * 3
+    assert np.mean([planted[doubt.row, doubt.column] for doubt in doubts]) > 0.9, "by chance 4 %"
+    assert {doubt.column for doubt in doubts} == {0, 1, 2}, "rare classes have their place"
 
 
 def test_a_class_without_positives_or_without_negatives_raises_no_doubt() -> None:

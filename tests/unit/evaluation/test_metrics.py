@@ -49,23 +49,23 @@ def reference(shared: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
 def test_ap_is_scikit_learns(levels: int, unknown: float) -> None:
     made = make(80, 9, levels=levels, unknown=unknown)
-    found = average_precision(made.labels, made.scores, made.known)
+    ap = average_precision(made.labels, made.scores, made.known)
     for c in range(9):
         rows = made.known[:, c]
-        assert found[c] == pytest.approx(average_precision_score(made.labels[rows, c], made.scores[rows, c]), abs=1e-12)
+        assert ap[c] == pytest.approx(average_precision_score(made.labels[rows, c], made.scores[rows, c]), abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [0, 4])
 def test_weighted_ap_is_that_of_repeated_rows(levels: int) -> None:
     made = make(70, 6, seed=1, levels=levels, unknown=0.2, rarest=0.2)
     weights = np.random.default_rng(2).integers(0, 4, (70, 8)).astype(np.float32)
-    found = weighted_average_precision(rank(made.labels, made.scores, made.known), weights)
+    ap = weighted_average_precision(rank(made.labels, made.scores, made.known), weights)
     for draw in range(8):
         times = weights[:, draw].astype(int)
         for c in range(6):
             rows = np.repeat(np.arange(70), times)
             rows = rows[made.known[rows, c]]
-            assert found[c, draw] == pytest.approx(
+            assert ap[c, draw] == pytest.approx(
                 average_precision_score(made.labels[rows, c], made.scores[rows, c]), abs=1e-6
             )
 
@@ -73,10 +73,10 @@ def test_weighted_ap_is_that_of_repeated_rows(levels: int) -> None:
 def test_weighted_ap_takes_any_weights() -> None:
     made = make(50, 4, seed=3, levels=6, rarest=0.2)
     weights = np.random.default_rng(4).random((50, 3))
-    found = weighted_average_precision(rank(made.labels, made.scores), weights)
+    ap = weighted_average_precision(rank(made.labels, made.scores), weights)
     for draw in range(3):
         for c in range(4):
-            assert found[c, draw] == pytest.approx(
+            assert ap[c, draw] == pytest.approx(
                 average_precision_score(made.labels[:, c], made.scores[:, c], sample_weight=weights[:, draw]), abs=1e-12
             )
 
@@ -84,11 +84,11 @@ def test_weighted_ap_takes_any_weights() -> None:
 def test_ap_at_the_edges() -> None:
     labels = np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0]], dtype=bool)
     scores = np.array([[0.5, 0.1, 0.2, 0.1], [0.5, 0.3, 0.4, 0.2], [0.5, 0.2, 0.9, 0.3], [0.5, 0.2, 0.1, 0.4]])
-    found = average_precision(labels, scores)
-    assert found[0] == pytest.approx(0.5)  # all scores equal: the share of positives
-    assert np.isnan(found[1])  # no positive
-    assert found[2] == pytest.approx(1.0)  # nothing but positives
-    assert found[3] == pytest.approx(1 / 3)
+    ap = average_precision(labels, scores)
+    assert ap[0] == pytest.approx(0.5)  # all scores equal: the share of positives
+    assert np.isnan(ap[1])  # no positive
+    assert ap[2] == pytest.approx(1.0)  # nothing but positives
+    assert ap[3] == pytest.approx(1 / 3)
     nobody = average_precision(labels, scores, np.zeros_like(labels))
     assert np.isnan(nobody).all()
 
@@ -96,9 +96,9 @@ def test_ap_at_the_edges() -> None:
 def test_a_draw_without_positives_is_nan_and_not_zero() -> None:
     labels = np.array([[True], [False], [False]])
     weights = np.array([[0.0, 1.0], [2.0, 1.0], [1.0, 1.0]])
-    found = weighted_average_precision(rank(labels, np.array([[0.9], [0.5], [0.1]])), weights)
-    assert np.isnan(found[0, 0])
-    assert found[0, 1] == 1.0
+    ap = weighted_average_precision(rank(labels, np.array([[0.9], [0.5], [0.1]])), weights)
+    assert np.isnan(ap[0, 0])
+    assert ap[0, 1] == 1.0
 
 
 def test_unknown_entries_have_no_effect() -> None:
@@ -138,11 +138,11 @@ def test_f1_of_a_class_without_positives_is_left_out_of_cf1_but_its_errors_count
     labels = np.array([[1, 0], [0, 0]], dtype=bool)
     predicted = np.array([[1, 1], [0, 0]], dtype=bool)
     counts = count(labels, predicted, np.ones((2, 1)))
-    found = means(np.array([[1.0], [np.nan]]), {"": counts}, bucket_masks(["head", "tail"]))
-    assert found["CF1"][0] == 1.0
-    assert found["OF1"][0] == pytest.approx(2 / 3)
-    assert np.isnan(found["tail"][0])
-    assert found["mAP"][0] == 1.0
+    result = means(np.array([[1.0], [np.nan]]), {"": counts}, bucket_masks(["head", "tail"]))
+    assert result["CF1"][0] == 1.0
+    assert result["OF1"][0] == pytest.approx(2 / 3)
+    assert np.isnan(result["tail"][0])
+    assert result["mAP"][0] == 1.0
     assert precision(count(labels, np.zeros_like(predicted), np.ones((2, 1))))[0, 0] == 0.0
 
 
@@ -156,26 +156,26 @@ def test_mean_leaves_nan_out_and_buckets_without_classes_have_no_name() -> None:
 def test_reference_ap(reference: dict[str, Any]) -> None:
     expected, masks = reference["expected"], bucket_masks(reference["buckets"])
     assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items() if name != "mAP"} == reference["groups"]
-    found = average_precision(reference["labels"], reference["logits"])
-    np.testing.assert_allclose(found, expected["ap_per_class"], atol=1e-12)
+    ap = average_precision(reference["labels"], reference["logits"])
+    np.testing.assert_allclose(ap, expected["ap_per_class"], atol=1e-12)
     distinct = np.array([len(set(column)) == len(column) for column in reference["logits"].T])
     assert distinct.sum() >= 6, "the SCPNet-style AP depends on the order of equal scores"
     np.testing.assert_allclose(
-        100 * found[distinct], np.multiply(100, expected["scpnet_style_ap_per_class"])[distinct], atol=1e-5
+        100 * ap[distinct], np.multiply(100, expected["scpnet_style_ap_per_class"])[distinct], atol=1e-5
     )
-    assert float(mean_over(found)) == pytest.approx(expected["map_total"], abs=1e-12)
-    assert 100 * float(mean_over(found)) == pytest.approx(expected["scpnet_style_map_percent"], abs=0.05)
+    assert float(mean_over(ap)) == pytest.approx(expected["map_total"], abs=1e-12)
+    assert 100 * float(mean_over(ap)) == pytest.approx(expected["scpnet_style_map_percent"], abs=0.05)
     for name, value in expected["map_groups"].items():
-        assert float(mean_over(found, masks[name])) == pytest.approx(value, abs=1e-12)
+        assert float(mean_over(ap, masks[name])) == pytest.approx(value, abs=1e-12)
 
 
 def test_reference_ap_on_a_softmax_over_classes(reference: dict[str, Any]) -> None:
     expected, masks = reference["expected"], bucket_masks(reference["buckets"])
-    found = average_precision(reference["labels"], softmax(reference["logits"], axis=1))
-    np.testing.assert_allclose(found, expected["softmax_over_classes_ap_per_class"], atol=1e-12)
-    assert float(mean_over(found)) == pytest.approx(expected["softmax_over_classes_map"], abs=1e-12)
+    ap = average_precision(reference["labels"], softmax(reference["logits"], axis=1))
+    np.testing.assert_allclose(ap, expected["softmax_over_classes_ap_per_class"], atol=1e-12)
+    assert float(mean_over(ap)) == pytest.approx(expected["softmax_over_classes_map"], abs=1e-12)
     for name, value in expected["softmax_over_classes_map_groups"].items():
-        assert float(mean_over(found, masks[name])) == pytest.approx(value, abs=1e-12)
+        assert float(mean_over(ap, masks[name])) == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -44,95 +44,97 @@ def test_rare_classes_borrow_the_cut_that_promises_the_recall_to_rare_classes() 
         return labels, expit(gain * labels - 3 + rng.normal(size=labels.shape)).astype(np.float32)
 
     labels, scores = draw(400)
-    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
-    assert not found.borrowed[:2].any()
-    assert found.borrowed[2:].sum() > 10
+    thresholds = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
+    assert not thresholds.borrowed[:2].any()
+    assert thresholds.borrowed[2:].sum() > 10
     new, later = draw(4000)
-    rare = found.borrowed
-    kept = recall_score(new[:, rare].ravel(), (later >= found.threshold)[:, rare].ravel())
+    rare = thresholds.borrowed
+    kept = recall_score(new[:, rare].ravel(), (later >= thresholds.threshold)[:, rare].ravel())
     assert 0.86 < kept < 0.98
-    assert recall_score(new[:, :2].ravel(), (later >= found.threshold)[:, :2].ravel()) > 0.88
+    assert recall_score(new[:, :2].ravel(), (later >= thresholds.threshold)[:, :2].ravel()) > 0.88
 
 
 def test_a_class_whose_positives_cannot_promise_the_recall_borrows() -> None:
     made = make(400, 6, seed=1, rarest=0.01)
     positives = made.labels.sum(axis=0)
     assert ((positives >= 5) & (positives < 19)).any()
-    for wanted, least in ((0.9, 9), (0.95, 19)):
-        found = choose_thresholds(made.labels, made.known, made.scores, f"recall>={wanted}", 5, 1.0)
-        assert found.borrowed.tolist() == (positives < least).tolist()
+    for target, least in ((0.9, 9), (0.95, 19)):
+        thresholds = choose_thresholds(made.labels, made.known, made.scores, f"recall>={target}", 5, 1.0)
+        assert thresholds.borrowed.tolist() == (positives < least).tolist()
 
 
 @pytest.mark.slow  # draws many data sets
 def test_a_precision_is_kept_on_new_images_also_by_classes_that_are_rare() -> None:
     """What just reaches it on the images that choose does not: the best of many cuts are so by luck in part."""
     rng = np.random.default_rng(0)
-    frequent, wanted = np.arange(40) < 2, 0.8
+    frequent, target = np.arange(40) < 2, 0.8
 
     def draw(images: int) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.random((images, 40)) < np.where(frequent, 0.3, 0.02)
         return labels, expit(2.5 * labels - 3 + rng.normal(size=labels.shape)).astype(np.float32)
 
-    right, given = np.zeros((2, 2)), np.zeros((2, 2))
+    right, marked = np.zeros((2, 2)), np.zeros((2, 2))
     for _ in range(8):
         labels, scores = draw(300)
-        found = choose_thresholds(labels, np.ones_like(labels), scores, f"precision>={wanted}", 5, 1.0)
-        assert found.reached[labels.any(axis=0)].all()
-        naive = found.threshold.copy()
+        thresholds = choose_thresholds(labels, np.ones_like(labels), scores, f"precision>={target}", 5, 1.0)
+        assert thresholds.reached[labels.any(axis=0)].all()
+        naive = thresholds.threshold.copy()
         for c in np.flatnonzero(labels.sum(axis=0) >= 5):
-            reaching = [cut for cut in scores[:, c] if labels[scores[:, c] >= cut, c].mean() >= wanted]
+            reaching = [cut for cut in scores[:, c] if labels[scores[:, c] >= cut, c].mean() >= target]
             naive[c] = min(reaching, default=naive[c])
         new, later = draw(1000)
-        for i, threshold in enumerate((found.threshold, naive)):
+        for i, threshold in enumerate((thresholds.threshold, naive)):
             for j, classes in enumerate((frequent, ~frequent)):
                 marks = (later >= threshold)[:, classes]
                 right[i, j] += (marks & new[:, classes]).sum()
-                given[i, j] += marks.sum()
-    kept = right / given
-    assert (kept[0] > wanted - 0.02).all()
-    assert kept[1, 1] < wanted - 0.04
+                marked[i, j] += marks.sum()
+    kept = right / marked
+    assert (kept[0] > target - 0.02).all()
+    assert kept[1, 1] < target - 0.04
 
 
 def test_classes_with_enough_positives_choose_for_themselves_and_others_borrow() -> None:
     made = make(200, 6, seed=1, unknown=0.1, rarest=0.005)
     positives = made.labels.sum(axis=0)
-    found = choose_thresholds(made.labels, made.known, made.scores, "f1", 8, 1.0)
-    assert found.positives.tolist() == positives.tolist()
-    assert found.borrowed.tolist() == (positives < 8).tolist()
-    assert 0 < found.borrowed.sum() < 6
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "f1", 8, 1.0)
+    assert thresholds.positives.tolist() == positives.tolist()
+    assert thresholds.borrowed.tolist() == (positives < 8).tolist()
+    assert 0 < thresholds.borrowed.sum() < 6
     for c in range(6):
         rows = made.known[:, c]
-        if not found.borrowed[c]:
-            assert found.threshold[c] == np.float32(
+        if not thresholds.borrowed[c]:
+            assert thresholds.threshold[c] == np.float32(
                 choose_cut(made.labels[rows, c], made.scores[rows, c], "f1").threshold
             )
         if made.labels[:, c].any():
-            given = made.scores[rows, c] >= found.threshold[c]
-            assert found.recall[c] == pytest.approx(recall_score(made.labels[rows, c], given))
-            assert found.precision[c] == pytest.approx(precision_score(made.labels[rows, c], given, zero_division=0))
+            marked = made.scores[rows, c] >= thresholds.threshold[c]
+            assert thresholds.recall[c] == pytest.approx(recall_score(made.labels[rows, c], marked))
+            assert thresholds.precision[c] == pytest.approx(
+                precision_score(made.labels[rows, c], marked, zero_division=0)
+            )
 
 
 def test_a_borrowed_threshold_has_the_pooled_probability_in_every_class() -> None:
     made = make(200, 5, seed=2)
-    found = choose_thresholds(made.labels, made.known, made.scores, "f1", 10**6, 1.0)
-    assert found.borrowed.all()
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "f1", 10**6, 1.0)
+    assert thresholds.borrowed.all()
     np.testing.assert_allclose(
-        calibrate(found.calibration, found.threshold[None])[0], found.pooled_probability["f1"], atol=1e-5
+        calibrate(thresholds.calibration, thresholds.threshold[None])[0], thresholds.pooled_probability["f1"], atol=1e-5
     )
-    assert np.ptp(found.threshold) > 0.01, "classes of other frequency need other scores"
-    probabilities = calibrate(found.calibration, made.scores)
+    assert np.ptp(thresholds.threshold) > 0.01, "classes of other frequency need other scores"
+    probabilities = calibrate(thresholds.calibration, made.scores)
     pooled = {
         cut: f1_score(made.labels.ravel(), probabilities.ravel() >= cut)
         for cut in np.quantile(probabilities, np.linspace(0, 1, 101))
     }
-    assert f1_score(made.labels, made.scores >= found.threshold, average="micro") >= max(pooled.values()) - 1e-9
+    assert f1_score(made.labels, made.scores >= thresholds.threshold, average="micro") >= max(pooled.values()) - 1e-9
 
 
 def test_pooled_recall_is_reached() -> None:
     made = make(200, 5, seed=3)
-    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 10**6, 1.0)
-    assert recall_score(made.labels, made.scores >= found.threshold, average="micro") >= 0.9 - 0.01
-    assert found.reached.all()
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.9", 10**6, 1.0)
+    assert recall_score(made.labels, made.scores >= thresholds.threshold, average="micro") >= 0.9 - 0.01
+    assert thresholds.reached.all()
 
 
 @pytest.mark.parametrize("objective", ["recall>=0.9", "precision>=0.1"])
@@ -141,18 +143,18 @@ def test_nothing_is_promised_for_a_class_without_a_positive(objective: str) -> N
     made.labels[:, 4] = False
     made.labels[1:, 3] = False
     made.labels[0, 3] = True
-    found = choose_thresholds(made.labels, made.known, made.scores, objective, 10**6, 1.0)
-    assert found.reached.tolist() == [True, True, True, True, False]
-    assert found.borrowed.all()
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, objective, 10**6, 1.0)
+    assert thresholds.reached.tolist() == [True, True, True, True, False]
+    assert thresholds.borrowed.all()
     assert choose_thresholds(made.labels, made.known, made.scores, "f1", 5, 1.0).reached.all(), "f1 promises nothing"
 
 
 def test_a_precision_out_of_reach_is_marked() -> None:
     rng = np.random.default_rng(4)
     labels, scores = rng.random((300, 3)) < 0.2, rng.random((300, 3)).round(1).astype(np.float32)
-    found = choose_thresholds(labels, np.ones_like(labels), scores, "precision>=0.99", 5, 1.0)
-    assert not found.reached.any()
-    assert found.borrowed.all(), "no class reaches it by itself"
+    thresholds = choose_thresholds(labels, np.ones_like(labels), scores, "precision>=0.99", 5, 1.0)
+    assert not thresholds.reached.any()
+    assert thresholds.borrowed.all(), "no class reaches it by itself"
 
 
 def test_unknown_entries_have_no_effect() -> None:
@@ -168,10 +170,10 @@ def test_unknown_entries_have_no_effect() -> None:
 
 def test_no_positive_at_all_gives_one_half_everywhere() -> None:
     made = make(30, 3, seed=6)
-    found = choose_thresholds(np.zeros_like(made.labels), made.known, made.scores, "f1", 5, 1.0)
-    assert (found.threshold == 0.5).all()
-    assert found.borrowed.all()
-    assert found.pooled_probability == {}
+    thresholds = choose_thresholds(np.zeros_like(made.labels), made.known, made.scores, "f1", 5, 1.0)
+    assert (thresholds.threshold == 0.5).all()
+    assert thresholds.borrowed.all()
+    assert thresholds.pooled_probability == {}
 
 
 def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
@@ -180,10 +182,10 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
         make_classes(["b", "a", "d", "c"]),
         {"views": 5, "expand": 24, "average": "logits"},
     )
-    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.8", 5, 1.0)
-    content = thresholds_document(found, classes, Threshold(objective="recall>=0.8"), views, "val")
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "recall>=0.8", 5, 1.0)
+    content = thresholds_document(thresholds, classes, Threshold(objective="recall>=0.8"), views, "val")
     assert [item["name"] for item in content["classes"]] == ["b", "a", "d", "c"]
-    assert [np.float32(item["threshold"]) for item in content["classes"]] == found.threshold.tolist()
+    assert [np.float32(item["threshold"]) for item in content["classes"]] == thresholds.threshold.tolist()
     assert (content["views"], content["source"], content["objective"], content["schema"]) == (
         views,
         "val",
@@ -193,7 +195,7 @@ def test_the_document_has_numbers_in_class_order_and_no_nan() -> None:
     assert content["class_fingerprint"] == classes.fingerprint
     assert len(content["calibration"]["shift"]) == 4
     assert "critical_objective" not in content
-    assert content["pooled_probability"] == found.pooled_probability["recall>=0.8"]
+    assert content["pooled_probability"] == thresholds.pooled_probability["recall>=0.8"]
     nothing = thresholds_document(no_thresholds(4), classes, Threshold(critical_objective="f1"), views, "none")
     assert {item["precision"] for item in nothing["classes"]} == {None}
     assert (nothing["critical_objective"], nothing["pooled_probability"]) == ("f1", 0.5)
@@ -203,38 +205,38 @@ def test_each_class_has_the_threshold_of_its_own_objective_and_borrows_from_clas
     made = make(400, 8, seed=1, rarest=0.01)
     asked = np.array(["f1", "recall>=0.9"])[np.arange(8) % 2]
     every = {
-        wanted: choose_thresholds(made.labels, made.known, made.scores, wanted, 12, 1.0) for wanted in np.unique(asked)
+        target: choose_thresholds(made.labels, made.known, made.scores, target, 12, 1.0) for target in np.unique(asked)
     }
-    found = choose_thresholds(made.labels, made.known, made.scores, asked.tolist(), 12, 1.0)
-    for c, wanted in enumerate(asked):
-        assert found.borrowed[c] == every[wanted].borrowed[c]
-        if not found.borrowed[c]:
-            assert found.threshold[c] == every[wanted].threshold[c]
-    assert 0 < found.borrowed.sum() < 8
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, asked.tolist(), 12, 1.0)
+    for c, target in enumerate(asked):
+        assert thresholds.borrowed[c] == every[target].borrowed[c]
+        if not thresholds.borrowed[c]:
+            assert thresholds.threshold[c] == every[target].threshold[c]
+    assert 0 < thresholds.borrowed.sum() < 8
     # what borrowers share is chosen on classes of their objective alone: the others' labels change nothing
     other = made.labels.copy()
     other[:, asked == "f1"] = False
     other[:30, asked == "f1"] = True
-    lent = found.borrowed & (asked != "f1")
+    lent = thresholds.borrowed & (asked != "f1")
     assert lent.any()
     again = choose_thresholds(other, made.known, made.scores, asked.tolist(), 12, 1.0)
-    np.testing.assert_array_equal(again.borrowed[asked != "f1"], found.borrowed[asked != "f1"])
+    np.testing.assert_array_equal(again.borrowed[asked != "f1"], thresholds.borrowed[asked != "f1"])
 
 
 def test_an_objective_whose_classes_have_no_positive_is_not_reached() -> None:
     made = make(200, 4, seed=2)
     labels = made.labels.copy()
     labels[:, 3] = False
-    found = choose_thresholds(labels, made.known, made.scores, ["f1", "f1", "f1", "recall>=0.9"], 5, 1.0)
-    assert found.borrowed.tolist() == [False, False, False, True]
-    assert found.reached.tolist() == [True, True, True, False]
-    assert np.isfinite(found.threshold).all()
+    thresholds = choose_thresholds(labels, made.known, made.scores, ["f1", "f1", "f1", "recall>=0.9"], 5, 1.0)
+    assert thresholds.borrowed.tolist() == [False, False, False, True]
+    assert thresholds.reached.tolist() == [True, True, True, False]
+    assert np.isfinite(thresholds.threshold).all()
 
 
 def test_a_recall_next_to_nothing_is_chosen_too() -> None:
     made = make(100, 4, seed=8)
-    found = choose_thresholds(made.labels, made.known, made.scores, "recall>=1e-9", 5, 1.0)
-    assert np.isfinite(found.threshold).all()
+    thresholds = choose_thresholds(made.labels, made.known, made.scores, "recall>=1e-9", 5, 1.0)
+    assert np.isfinite(thresholds.threshold).all()
 
 
 @pytest.mark.parametrize("rare", [1, 3, 8])
@@ -245,10 +247,10 @@ def test_a_rare_class_is_not_marked_by_what_frequent_ones_reach(rare: int) -> No
     labels[:, -1] = False
     labels[rng.choice(400, rare, replace=False), -1] = True
     scores = expit(3.0 * labels - 3.0 + rng.normal(size=labels.shape)).astype(np.float32)
-    found = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
-    assert found.reached[:-1].all()
-    assert found.borrowed[-1]
-    assert not found.reached[-1]
+    thresholds = choose_thresholds(labels, np.ones_like(labels), scores, "recall>=0.9", 5, 1.0)
+    assert thresholds.reached[:-1].all()
+    assert thresholds.borrowed[-1]
+    assert not thresholds.reached[-1]
 
 
 @pytest.mark.parametrize("height", [0.0, -14.0])

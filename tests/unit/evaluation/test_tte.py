@@ -53,7 +53,7 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
     model, tte = scorer.loaded.model, scorer.loaded.tte
     assert not model.tower_is_frozen
     monkeypatch.setattr(ImageTower, "pooled", count_passes)
-    found = [scorer.score(part, tmp_path, "test").scores for part in (rows[:9], rows[9:].reset_index(drop=True))]
+    result = [scorer.score(part, tmp_path, "test").scores for part in (rows[:9], rows[9:].reset_index(drop=True))]
     assert len(encoded) == 1
     views = [9 * tte.views, 4 * tte.views]
     assert sum(passes) == 2 * sum(views)  # with adapters and without
@@ -72,7 +72,7 @@ def test_a_trained_tower_scores_many_images_at_once_and_encodes_its_classes_once
             "single_view": served[centre],
             "zero_shot_single_view": zero_shot[centre],
         }
-        part, row = (found[0], number) if number < 9 else (found[1], number - 9)
+        part, row = (result[0], number) if number < 9 else (result[1], number - 9)
         for name, logits in expected.items():
             np.testing.assert_allclose(part[name][row], logits.sigmoid().numpy(), atol=2e-6, err_msg=name)
 

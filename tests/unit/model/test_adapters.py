@@ -32,11 +32,11 @@ def test_module_and_gradient_match_the_reference(reference):
     case = reference["adaptformer_module"]
     module = AdaptFormer(case["in_dim"], case["bottleneck_dim"]).double()
     module.load_state_dict({name: doubles(value) for name, value in case["params"].items()})
-    given = doubles(case["input"]).requires_grad_()
-    output = module(given)
+    tokens = doubles(case["input"]).requires_grad_()
+    output = module(tokens)
     output.sum().backward()
     np.testing.assert_allclose(output.detach(), case["output"], atol=1e-12)
-    np.testing.assert_allclose(given.grad, case["grad_of_sum_wrt_input"], atol=1e-12)
+    np.testing.assert_allclose(tokens.grad, case["grad_of_sum_wrt_input"], atol=1e-12)
 
 
 def test_a_clip_vit_with_adapters_matches_the_reference(reference):
@@ -88,8 +88,8 @@ def test_threads_share_neither_the_stream_of_their_images_nor_whether_adapters_a
     together = Barrier(3)
     vit.transformer.resblocks[0].ln_2.register_forward_pre_hook(lambda *arguments: print(together.wait(20)))
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda case: features(*case), cases))
-    assert all(map(torch.equal, found, expected))
+        result = list(pool.map(lambda case: features(*case), cases))
+    assert all(map(torch.equal, result, expected))
 
 
 def test_adapter_is_exactly_zero_at_the_start_and_learns():

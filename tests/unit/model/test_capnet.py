@@ -30,18 +30,18 @@ def images(towers, count=3):
 def test_before_training_every_part_leaves_zero_shot_unchanged(name, make_towers):
     towers = make_towers(name)
     model = build(towers, prompt={"phrase": "a photo of a"})
-    given = images(towers)
+    pixels = images(towers)
     with torch.no_grad():
-        v = torch.nn.functional.normalize(towers.image.project(towers.image.pooled(given)), dim=-1)
+        v = torch.nn.functional.normalize(towers.image.project(towers.image.pooled(pixels)), dim=-1)
         t = torch.nn.functional.normalize(towers.text([f"a photo of a {name}." for name in NAMES]), dim=-1)
-        assert torch.allclose(model(given), 10.0 * v @ t.T - 3.0, atol=1e-4)
+        assert torch.allclose(model(pixels), 10.0 * v @ t.T - 3.0, atol=1e-4)
 
 
 def test_zero_shot_ranks_as_plain_cosine_even_with_the_centring_projector(lit):
     model = build(lit)
-    given = images(lit, 6)
+    pixels = images(lit, 6)
     with torch.no_grad():
-        pooled = model.pooled(given)
+        pooled = model.pooled(pixels)
         _, zero_shot = model.score(pooled, model.class_features(), pooled)
         cosine = (
             torch.nn.functional.normalize(lit.image.project(pooled), dim=-1)

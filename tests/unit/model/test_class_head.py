@@ -38,10 +38,10 @@ def test_logits_are_the_written_formula():
     weight = rng.normal(size=(3, 6)).astype(np.float32)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
-        found = head(torch.from_numpy(x), torch.from_numpy(cosines)).numpy()
+        result = head(torch.from_numpy(x), torch.from_numpy(cosines)).numpy()
     flat = train.reshape(-1, 6)
     expected = 4.0 * cosines - 1.0 + (x - flat.mean(axis=0)) / flat.std(axis=0) @ weight.T
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_feature_that_never_changes_does_no_harm():
@@ -85,14 +85,14 @@ def test_only_the_heads_matrix_has_its_weight_decay(lit):
         optimiser={"weight_decay": 0.5, "lr_class_head": 0.02, "lr_head": 0.03},
     )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {
+    result = {
         names[id(group["params"][0])]: (group["lr"], group["weight_decay"])
         for group in make_optimiser(model, model.settings).param_groups
     }
-    assert found["class_head.weight"] == (0.02, 3.0)
-    assert found["class_head.logit_scale"] == found["class_head.logit_bias"] == (0.03, 0.0)
-    assert found["gcn.weights.0"][1] == 0.5
-    assert not {"class_head.mean", "class_head.spread"} & set(found)
+    assert result["class_head.weight"] == (0.02, 3.0)
+    assert result["class_head.logit_scale"] == result["class_head.logit_bias"] == (0.03, 0.0)
+    assert result["gcn.weights.0"][1] == 0.5
+    assert not {"class_head.mean", "class_head.spread"} & set(result)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"db_focal_lmpt"}))

@@ -37,10 +37,10 @@ def test_settings_of_another_version_are_a_contract_error(
         "weight_hash": "0",
     } | change
     write_json(tmp_path / "config.json", {name: value for name, value in config.items() if value is not ...})
-    with pytest.raises(ContractError, match=words) as found:
+    with pytest.raises(ContractError, match=words) as caught:
         load_model(tmp_path, prepare(Runtime(threads=1)))
-    assert found.value.problems[0].where == str(tmp_path / "config.json")
-    assert found.value.problems[0].todo
+    assert caught.value.problems[0].where == str(tmp_path / "config.json")
+    assert caught.value.problems[0].todo
 
 
 def test_settings_that_were_renamed_are_read_but_a_wrong_one_is_not() -> None:

@@ -40,8 +40,8 @@ def test_gcn_forward_matches_the_reference(reference):
     gcn = LabelGcn(
         torch.tensor(case["adjacency"], dtype=torch.float64), features.shape[1], weights[0].shape[1]
     ).double()
-    for own, given in zip(gcn.weights, weights, strict=True):
-        own.data.copy_(given)
+    for own, reference_weight in zip(gcn.weights, weights, strict=True):
+        own.data.copy_(reference_weight)
     np.testing.assert_allclose(gcn(features).detach(), case["gcn_output"], atol=1e-12)
     np.testing.assert_allclose((features + gcn(features)).detach(), case["residual_output"], atol=1e-12)
 

@@ -201,10 +201,10 @@ def test_a_loss_takes_one_file(tmp_path, monkeypatch, repository):
     program = recipe.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "made_up.py").write_text(program.replace('"hinge"', '"made_up"'))
     monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
-    found = losses.discover()
-    assert found.keys() - LOSSES.keys() == {"made_up"}
+    result = losses.discover()
+    assert result.keys() - LOSSES.keys() == {"made_up"}
     logits, targets = torch.tensor([[2.0, 0.5]]), torch.tensor([[1, 0]])
-    assert multilabel_loss(logits, targets, torch.ones(2), 1, found["made_up"](margin=2.0)) == pytest.approx(1.25)
+    assert multilabel_loss(logits, targets, torch.ones(2), 1, result["made_up"](margin=2.0)) == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize("name", LOSSES)

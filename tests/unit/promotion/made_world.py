@@ -65,13 +65,13 @@ class World:
         return self._precision(self.ours) - self._precision(self.theirs)
 
     def _precision(self, scores: Array) -> Array:
-        found = np.zeros(self.labels.shape)
-        for c, given in enumerate(self.labels.T):
+        result = np.zeros(self.labels.shape)
+        for c, positive in enumerate(self.labels.T):
             order = np.argsort(-scores[:, c], kind="stable")
-            found[order, c] = (
-                given[order] * np.cumsum(given[order]) / np.arange(1, len(order) + 1) / max(1, given.sum())
+            result[order, c] = (
+                positive[order] * np.cumsum(positive[order]) / np.arange(1, len(order) + 1) / max(1, positive.sum())
             )
-        return found.sum(axis=1)
+        return result.sum(axis=1)
 
 
 def outcomes(verdict: Verdict) -> dict[str, str]:

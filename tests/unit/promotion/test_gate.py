@@ -42,18 +42,18 @@ def test_the_files_hold_test_rows_and_what_was_seen_without_names_of_groups(make
     )
     write_split(paths["split"] / "split.parquet", table)
     write_gate(tmp_path / "gate", _scores(paths))
-    found = read_gate(tmp_path / "gate")
+    scores = read_gate(tmp_path / "gate")
     predictions = read_predictions(paths["evaluation"] / "predictions.parquet")
     test = table[table["split"] == "test"]
-    assert found.test["sha256"].tolist() == test["sha256"].tolist()
+    assert scores.test["sha256"].tolist() == test["sha256"].tolist()
     np.testing.assert_array_equal(
-        np.stack(found.test["scores"]), np.stack(predictions[predictions["split"] == "test"]["scores"])
+        np.stack(scores.test["scores"]), np.stack(predictions[predictions["split"] == "test"]["scores"])
     )
-    assert [list(row) for row in found.test["labels"]] == [list(row) for row in test["labels"]]
-    assert found.seen["sha256"].tolist() == table[table["split"] != "test"]["sha256"].tolist()
-    assert found.test["group"].nunique() == test["group"].nunique()
+    assert [list(row) for row in scores.test["labels"]] == [list(row) for row in test["labels"]]
+    assert scores.seen["sha256"].tolist() == table[table["split"] != "test"]["sha256"].tolist()
+    assert scores.test["group"].nunique() == test["group"].nunique()
     assert not any(b"patient" in path.read_bytes() for path in (tmp_path / "gate").iterdir())
-    assert [item["critical"] for item in found.classes["classes"]] == [False, True, False, False]
+    assert [item["critical"] for item in scores.classes["classes"]] == [False, True, False, False]
 
 
 def test_a_test_row_without_scores_is_refused(make_outputs: Make) -> None:

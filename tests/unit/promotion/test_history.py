@@ -58,10 +58,10 @@ def test_who_is_promoted_between_the_last_look_and_the_own_event_is_the_one_repl
         promote(client, "2", force=True, reason="for a day")
     begin, ours = history.begin, "1" if back else "2"
 
-    def late(client: MlflowClient, *given: Any, **named: Any) -> history.Event:
+    def late(client: MlflowClient, *arguments: Any, **named: Any) -> history.Event:
         monkeypatch.undo()
         assert promote(client, "3", force=True, reason="faster").now == "3"
-        return begin(client, *given, **named)
+        return begin(client, *arguments, **named)
 
     monkeypatch.setattr(history, "begin", late)
     done = promotion.rollback(client, "capnet") if back else promote(client, "2", force=True, reason="slower")
@@ -94,8 +94,8 @@ def test_an_edited_history_is_shown_and_not_believed(client: MlflowClient, text:
     key = history.events(client, "capnet")[0].key
     client.set_registered_model_tag("capnet", key, text)
     client.set_model_version_tag("capnet", "1", "verdict_policy", text)
-    found = promotion.audit(client, "capnet")
-    assert [event.kind for event in found.events] == ["unreadable", "found"]
+    audited = promotion.audit(client, "capnet")
+    assert [event.kind for event in audited.events] == ["unreadable", "found"]
 
 
 def test_the_way_back_passes_over_deleted_versions_and_stops_at_red_ones(client: MlflowClient) -> None:

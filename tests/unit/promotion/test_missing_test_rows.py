@@ -30,11 +30,11 @@ def shrunken(client: MlflowClient, make_outputs: Make, tmp_path: Path, monkeypat
     known = measure.scores_of
 
     def half(asked: MlflowClient, version: object) -> GateScores:
-        found = known(asked, version)  # type: ignore[arg-type]
+        result = known(asked, version)  # type: ignore[arg-type]
         return (
-            replace(found, test=found.test.iloc[::2].reset_index(drop=True))
+            replace(result, test=result.test.iloc[::2].reset_index(drop=True))
             if getattr(version, "version", "") == third.version
-            else found
+            else result
         )
 
     monkeypatch.setattr(measure, "scores_of", half)

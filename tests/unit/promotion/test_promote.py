@@ -110,9 +110,9 @@ def test_a_red_champion_that_was_clicked_is_refused_by_readers_and_named_by_the_
         resolve(client, "models:/capnet/2")
     with pytest.raises(Exception, match=r"red verdict.*fail: tail"):
         mlflow.pyfunc.load_model("models:/capnet@champion")  # what serving does
-    found = promotion.audit(client, "capnet")
-    assert (found.champion, found.new and found.new.kind) == ("2", "found")
-    assert found.refused.startswith("a red verdict")
+    audited = promotion.audit(client, "capnet")
+    assert (audited.champion, audited.new and audited.new.kind) == ("2", "found")
+    assert audited.refused.startswith("a red verdict")
     assert moves(client)[-1] == ("found", "1", "2", "red")
     assert promotion.audit(client, "capnet").new is None, "recorded once"
     assert promotion.rollback(client, "capnet").now == "1"
@@ -169,8 +169,8 @@ def test_promoting_the_champion_again_changes_nothing(client: MlflowClient) -> N
 def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path) -> None:
     promote(client, "1")
     run = client.get_model_version("capnet", "1").run_id
-    (place,) = three_versions.parent.glob(f"mlruns/**/{run}/artifacts/gate")
-    place.rename(place.with_name("lost"))
+    (workspace,) = three_versions.parent.glob(f"mlruns/**/{run}/artifacts/gate")
+    workspace.rename(workspace.with_name("lost"))
     asked: list[Verdict] = []
     try:
         with pytest.raises(GateError, match="needs --reason"):
@@ -181,7 +181,7 @@ def test_an_inconclusive_verdict_asks(client: MlflowClient, three_versions: Path
         assert champion(client) == "1"
         assert promote(client, "3", lambda verdict: True, reason="the old scores are lost").now == "3"
     finally:
-        place.with_name("lost").rename(place)
+        workspace.with_name("lost").rename(workspace)
     assert moves(client)[-1] == ("promoted", "1", "3", "inconclusive")
     assert str(resolve(client, "models:/capnet@champion").version) == "3"
 

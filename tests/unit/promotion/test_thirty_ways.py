@@ -142,7 +142,7 @@ def test_an_event_of_a_newer_version_is_read(client: MlflowClient) -> None:
     client.set_registered_model_tag("capnet", event.key, json.dumps(content | {"of": "tomorrow"}))
     assert history.events(client, "capnet") == [event]
     client.set_registered_model_tag("capnet", event.key, "[]")
-    assert [found.kind for found in history.events(client, "capnet")] == ["unreadable"]
+    assert [result.kind for result in history.events(client, "capnet")] == ["unreadable"]
 
 
 # ---------------------------------------------------------------- the registry
@@ -248,9 +248,9 @@ def test_registrations_at_once_leave_one_version(
     paths, everyone = make_outputs(), Barrier(3)
     candidate, make = read_candidate(**paths), register._create_version
 
-    def together(*given: Any) -> Any:
+    def together(*arguments: Any) -> Any:
         everyone.wait(timeout=120)
-        return make(*given)
+        return make(*arguments)
 
     monkeypatch.setattr(register, "_create_version", together)
     with ThreadPoolExecutor(3) as pool:

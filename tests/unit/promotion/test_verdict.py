@@ -62,11 +62,11 @@ def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
     rng = np.random.default_rng(3)
     labels = rng.random((60, 3)) < [0.5, 0.3, 0.3]
     ours, theirs = (rng.random((60, 3)).astype(np.float32) + 0.3 * labels for _ in range(2))
-    found = {
+    result = {
         rule.name: rule
         for rule in non_inferiority(rows(labels, critical=(2,)), ours, theirs, Policy(draws=200, seed=7))
     }
-    assert set(found) == {"mAP", "tail", "critical class class 2"}
+    assert set(result) == {"mAP", "tail", "critical class class 2"}
 
     def differences(weights: Floats) -> list[float]:
         ap = [
@@ -80,12 +80,12 @@ def test_rules_agree_with_scikit_learn_on_the_same_draws() -> None:
     picked = generator.integers(0, 60, (200, 60))
     samples = np.array([differences(np.bincount(row, minlength=60).astype(float)) for row in picked])
     points = differences(np.ones(60))
-    for column, name in enumerate(found):
+    for column, name in enumerate(result):
         low, high = np.quantile(samples[:, column], [0.025, 0.975]) + points[column] - samples[:, column].mean()
-        assert (found[name].difference, found[name].low, found[name].high) == pytest.approx(
+        assert (result[name].difference, result[name].low, result[name].high) == pytest.approx(
             (points[column], low, high), abs=1e-6
         )
-        assert found[name].difference == pytest.approx(found[name].value - found[name].against)
+        assert result[name].difference == pytest.approx(result[name].value - result[name].against)
 
 
 def weaker(worse_by: float) -> float:
@@ -110,15 +110,15 @@ def test_twenty_worse_and_twenty_equal_candidates() -> None:
     skill = weaker(2 * POLICY.may_fall.mAP)
     colours: dict[str, list[str]] = {"worse": [], "equal": []}
     for seed in range(20):
-        for kind, given in (("worse", skill), ("equal", 2.5)):
+        for kind, own_skill in (("worse", skill), ("equal", 2.5)):
             labels, shared, one, other = draw(np.random.default_rng([seed, len(kind), ord(kind[0])]), ROWS)
-            found = non_inferiority(
+            rules = non_inferiority(
                 rows(labels, critical=(5, 35)),
-                score(labels, shared, one, given),
+                score(labels, shared, one, own_skill),
                 score(labels, shared, other, 2.5),
                 POLICY,
             )
-            colours[kind].append(Verdict(tuple(found)).colour)
+            colours[kind].append(Verdict(tuple(rules)).colour)
     assert colours["worse"].count("green") <= 1, colours
     assert "red" not in colours["equal"], colours
     assert "red" in colours["worse"], "a gate that never refuses would pass this test"
@@ -127,20 +127,20 @@ def test_twenty_worse_and_twenty_equal_candidates() -> None:
 def test_better_in_the_mean_but_worse_in_the_tail_fails_by_the_tail_alone() -> None:
     labels, shared, one, other = draw(np.random.default_rng(1), ROWS)
     skill = np.where(np.array(BUCKETS) == "tail", 2.0, 4.5)
-    found = {
+    result = {
         rule.name: rule
         for rule in non_inferiority(
             rows(labels), score(labels, shared, one, skill), score(labels, shared, other, 2.5), POLICY
         )
     }
-    assert found["mAP"].outcome == "pass"
-    assert found["mAP"].difference > 0
-    assert found["tail"].outcome == "fail"
-    verdict = Verdict(tuple(found.values()))
+    assert result["mAP"].outcome == "pass"
+    assert result["mAP"].difference > 0
+    assert result["tail"].outcome == "fail"
+    verdict = Verdict(tuple(result.values()))
     assert verdict.colour == "red"
     assert [rule.name for rule in verdict.broken] == ["tail"]
-    assert f"{100 * found['tail'].difference:+.1f}" in str(found["tail"])
-    assert "may be 3.0 lower" in str(found["tail"])
+    assert f"{100 * result['tail'].difference:+.1f}" in str(result["tail"])
+    assert "may be 3.0 lower" in str(result["tail"])
 
 
 def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
@@ -148,16 +148,16 @@ def test_a_critical_class_with_few_positives_is_left_to_a_person() -> None:
     labels[:, 39] = False
     labels[:9, 39] = True
     labels[:, 38] = False
-    found = {
+    result = {
         rule.name: rule
         for rule in non_inferiority(
             rows(labels, critical=(38, 39)), score(labels, shared, one, 0.0), score(labels, shared, other, 5.0), POLICY
         )
         if "critical" in rule.name
     }
-    assert {rule.outcome for rule in found.values()} == {"inconclusive"}
-    assert found["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
-    assert found["critical class class 38"].note == "no positive test picture"
+    assert {rule.outcome for rule in result.values()} == {"inconclusive"}
+    assert result["critical class class 39"].note == "only 9 positive test pictures, 10 are needed to decide"
+    assert result["critical class class 38"].note == "no positive test picture"
     same = non_inferiority(
         rows(labels, critical=(39,)), score(labels, shared, one, 2.0), score(labels, shared, one, 2.0), POLICY
     )
@@ -176,13 +176,13 @@ def test_one_group_decides_nothing(skill: float) -> None:
     labels, shared, one, other = draw(np.random.default_rng(2), 400)
     together = replace(rows(labels, critical=(0,)), units=np.zeros(400, dtype=np.int64))
     ours, theirs = score(labels, shared, one, skill), score(labels, shared, other, 2.5)
-    found = [
+    result = [
         *non_inferiority(together, ours, theirs, POLICY),
         *minimum(together, ours, Policy(draws=200, minimum=Minimum(mAP=0.5))),
     ]
-    assert [rule.outcome for rule in found] == ["inconclusive"] * 4
-    assert "one group" in str(found[0])
-    assert "nan" not in str(found[0])
+    assert [rule.outcome for rule in result] == ["inconclusive"] * 4
+    assert "one group" in str(result[0])
+    assert "nan" not in str(result[0])
     assert [rule.outcome for rule in non_inferiority(together, ours, ours, POLICY)] == ["pass"] * 3, (
         "a model is never worse than itself"
     )
@@ -194,15 +194,15 @@ def test_a_tail_with_few_positives_is_left_to_a_person() -> None:
     for positives, outcome in ((9, "inconclusive"), (10, "fail")):
         labels[:, tail] = False
         labels[np.arange(positives), np.flatnonzero(tail)[np.arange(positives) % 3]] = True
-        found = {
+        result = {
             rule.name: rule
             for rule in non_inferiority(
                 rows(labels), score(labels, shared, one, 0.0), score(labels, shared, other, 8.0), POLICY
             )
         }
-        assert (found["tail"].outcome, found["mAP"].outcome) == (outcome, "fail")
-        assert found["tail"].high < -POLICY.may_fall.tail
-        assert found["tail"].note == (
+        assert (result["tail"].outcome, result["mAP"].outcome) == (outcome, "fail")
+        assert result["tail"].high < -POLICY.may_fall.tail
+        assert result["tail"].note == (
             "only 9 positive test pictures, 10 are needed to decide" if positives == 9 else ""
         )
 
@@ -222,18 +222,18 @@ def test_unknown_labels_and_groups_count() -> None:
     half = {
         rule.name: rule for rule in non_inferiority(replace(plain, labels=labels & known, known=known), *scores, POLICY)
     }["mAP"]
-    there = [c for c in range(CLASSES) if labels[200:, c].any()]
-    expected = [np.mean([average_precision_score(labels[200:, c], part[200:, c]) for c in there]) for part in scores]
+    present = [c for c in range(CLASSES) if labels[200:, c].any()]
+    expected = [np.mean([average_precision_score(labels[200:, c], part[200:, c]) for c in present]) for part in scores]
     assert (half.value, half.against) == pytest.approx(tuple(expected), abs=1e-6)
 
 
-@pytest.mark.parametrize(("wanted", "outcome"), [(0.3, "pass"), (0.9, "fail"), (0.0, None)])
-def test_the_minimum_is_asked_of_the_candidate_alone(wanted: float, outcome: str | None) -> None:
+@pytest.mark.parametrize(("least", "outcome"), [(0.3, "pass"), (0.9, "fail"), (0.0, None)])
+def test_the_minimum_is_asked_of_the_candidate_alone(least: float, outcome: str | None) -> None:
     labels, shared, one, _ = draw(np.random.default_rng(1), ROWS)
-    found = minimum(rows(labels), score(labels, shared, one, 2.5), Policy(draws=200, minimum=Minimum(mAP=wanted)))
-    assert [rule.outcome for rule in found] == ([outcome] if outcome else [])
-    if found:
-        assert found[0].value == pytest.approx(mean_ap(labels, score(labels, shared, one, 2.5)), abs=1e-6)
+    rules = minimum(rows(labels), score(labels, shared, one, 2.5), Policy(draws=200, minimum=Minimum(mAP=least)))
+    assert [rule.outcome for rule in rules] == ([outcome] if outcome else [])
+    if rules:
+        assert rules[0].value == pytest.approx(mean_ap(labels, score(labels, shared, one, 2.5)), abs=1e-6)
 
 
 def test_coverage_says_the_limit_and_no_difference() -> None:

@@ -55,13 +55,13 @@ def test_what_is_registered_is_measured_against_the_champion_of_the_day(
     promote(client, "1")
     click(client, "3")
     paths = make_outputs(mAP=0.9, skill=2.5)
-    found = register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
-    assert found.tags["verdict_against"] == "capnet version 1", (
+    registered = register_version(Register(), read_candidate(**paths), paths["evaluation"] / "report.html")
+    assert registered.tags["verdict_against"] == "capnet version 1", (
         "readers refuse version 3, so version 1 is the last champion that served"
     )
     assert [event.after for event in history.events(client, "capnet")] == ["1", "3"]
-    click(client, str(found.version))
-    assert resolve(client, CHAMPION).version == found.version
+    click(client, str(registered.version))
+    assert resolve(client, CHAMPION).version == registered.version
 
 
 def test_a_bad_model_that_was_clicked_is_no_measure_for_the_next(client: MlflowClient) -> None:
@@ -177,30 +177,31 @@ def test_a_red_champion_is_not_loaded_by_its_place_from_the_usual_store_either(
     with pytest.raises(GateError):
         promote(client, "2")
     click(client, "2")
-    place = str(
+    workspace = str(
         shutil.copytree(
             str(client.get_model_version_download_uri("capnet", "2")).removeprefix("file://"), tmp_path / "copied"
         )
     )
-    (Path(place) / "registered_model_meta").unlink(missing_ok=True)
+    (Path(workspace) / "registered_model_meta").unlink(missing_ok=True)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     usual = tmp_path / "usual"
     usual.mkdir()
     monkeypatch.chdir(usual)
-    assert mlflow.pyfunc.load_model(place) is not None
+    assert mlflow.pyfunc.load_model(workspace) is not None
     assert not list(usual.iterdir()), "asking makes no store"
     shutil.copy(no_database, usual / "mlflow.db")
     with pytest.raises(Exception, match="champion is capnet version 2, which has a red verdict"):
-        mlflow.pyfunc.load_model(place)
+        mlflow.pyfunc.load_model(workspace)
 
 
 def test_scores_of_another_version_of_the_same_run_are_not_believed(
     database: Path, make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    place = (database.parent / "there").as_uri()
+    workspace = (database.parent / "there").as_uri()
     monkeypatch.setenv(
-        "MLFLOW_RUN_ID", client.create_run(client.create_experiment("pipeline", artifact_location=place)).info.run_id
+        "MLFLOW_RUN_ID",
+        client.create_run(client.create_experiment("pipeline", artifact_location=workspace)).info.run_id,
     )
     for number, skill in enumerate((1.0, 3.0)):
         paths = make_outputs(tmp_path / str(number), mAP=0.5 + number / 10, skill=skill)
@@ -251,8 +252,8 @@ def test_settings_of_a_candidate_do_not_choose_the_tail_that_it_is_asked_about(
 def test_a_refused_champion_does_not_hide_behind_a_missing_registry(
     client: MlflowClient, three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = str(client.get_model_version_download_uri("capnet", "1"))
-    copied = Path(shutil.copytree(place.removeprefix("file://"), tmp_path / "copied"))
+    workspace = str(client.get_model_version_download_uri("capnet", "1"))
+    copied = Path(shutil.copytree(workspace.removeprefix("file://"), tmp_path / "copied"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     (copied / "registered_model_meta").unlink(missing_ok=True)
     assert mlflow.pyfunc.load_model(str(copied)) is not None, "plain files: there is nobody to ask"

@@ -18,10 +18,10 @@ SETTINGS = Register()
 def register_outputs(paths: dict[str, Path], settings: Register = SETTINGS, data_md5: str = "") -> str:
     """Register as the stage does, registration.json included; the version number as text."""
     candidate = read_candidate(**paths)
-    found = register_version(settings, candidate, paths["evaluation"] / "report.html", data_md5)
+    result = register_version(settings, candidate, paths["evaluation"] / "report.html", data_md5)
     record = {"schema": 1, "name": settings.name, "alias": settings.alias, "content_hash": candidate.content_hash}
     record_of(paths).write_text(json.dumps(record))
-    return str(found.version)
+    return str(result.version)
 
 
 def record_of(paths: dict[str, Path]) -> Path:

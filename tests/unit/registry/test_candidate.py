@@ -58,34 +58,34 @@ def test_content_hash_sees_every_file_and_name_but_not_the_report_or_the_place(
 def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:
     paths = make_outputs(mAP=0.5)
     candidate = read_candidate(**paths)
-    found = figures(candidate)
-    assert found["mAP"] == 0.5
-    assert found["tail_low"] == pytest.approx(0.35)
-    assert found["zero_shot/head"] == pytest.approx(0.4)
-    assert found["gain_high"] == 0.25
-    assert found["slice-unseen-artwork/mAP"] == pytest.approx(0.4)
-    assert found["CF1"] == 0.45, "at the chosen thresholds"
-    flat = {name for name in found if "/" not in name}
+    values = figures(candidate)
+    assert values["mAP"] == 0.5
+    assert values["tail_low"] == pytest.approx(0.35)
+    assert values["zero_shot/head"] == pytest.approx(0.4)
+    assert values["gain_high"] == 0.25
+    assert values["slice-unseen-artwork/mAP"] == pytest.approx(0.4)
+    assert values["CF1"] == 0.45, "at the chosen thresholds"
+    flat = {name for name in values if "/" not in name}
     assert flat == {"CF1", "OF1", "gain", "gain_high", "gain_low", "head", "mAP", "mAP_high", "mAP_low"} | {
         "medium",
         "tail",
         "tail_high",
         "tail_low",
     }
-    assert not [name for name in found if "-zero_shot" in name or name.startswith("single_view")]
-    assert {name: value for name, value in found.items() if name.startswith("ap/")} == {
+    assert not [name for name in values if "-zero_shot" in name or name.startswith("single_view")]
+    assert {name: value for name, value in values.items() if name.startswith("ap/")} == {
         "ap/traffic-light": 0.25,
         "ap/cat": 0.375,
         "ap/hund-welpe": 0.5,  # the fourth class has no AP and is left out
     }
-    assert [found[f"support/{slug}"] for slug in ("traffic-light", "cat", "hund-welpe", "epee")] == [9.0] * 4
-    assert not [name for name in found if name.startswith("recall/")], "what the table lacks is left out"
+    assert [values[f"support/{slug}"] for slug in ("traffic-light", "cat", "hund-welpe", "epee")] == [9.0] * 4
+    assert not [name for name in values if name.startswith("recall/")], "what the table lacks is left out"
     assert candidate.headline == pytest.approx({"mAP": 0.5, "head": 0.6, "medium": 0.5, "tail": 0.4})
 
 
 def test_curves_leave_out_what_was_not_measured(make_outputs: Make) -> None:
-    found = list(curves(read_candidate(**make_outputs(epochs=2))))
-    assert found == [("train/loss", 1.0, 1), ("train/loss", 0.5, 2), ("val/mAP", pytest.approx(0.2), 2)]
+    result = list(curves(read_candidate(**make_outputs(epochs=2))))
+    assert result == [("train/loss", 1.0, 1), ("train/loss", 0.5, 2), ("val/mAP", pytest.approx(0.2), 2)]
 
 
 def test_flat_params_name_every_setting() -> None:

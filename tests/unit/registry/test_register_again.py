@@ -79,8 +79,8 @@ def test_versions_deleted_behind_the_search_are_passed_over(
     """Two registrations at once: the other one takes its duplicate back just after this one's search has found it."""
 
     class Behind(MlflowClient):
-        def search_model_versions(self, *given: Any, **named: Any) -> Any:
-            page = super().search_model_versions(*given, **named)
+        def search_model_versions(self, *arguments: Any, **named: Any) -> Any:
+            page = super().search_model_versions(*arguments, **named)
             for version in deleted:
                 self.delete_model_version("capnet", version)
             return page
@@ -91,8 +91,8 @@ def test_versions_deleted_behind_the_search_are_passed_over(
     client.create_model_version(
         "capnet", first.source, run_id=first.run_id, tags={"content_hash": candidate.content_hash}
     )
-    found = find_version(client, Register(), candidate.content_hash)
-    assert (None if found is None else str(found.version)) == expected
+    result = find_version(client, Register(), candidate.content_hash)
+    assert (None if result is None else str(result.version)) == expected
 
 
 def test_another_name_or_alias_or_edited_outputs_are_not_registered(database: Path, make_outputs: Make) -> None:
@@ -169,10 +169,10 @@ def test_a_moved_store_keeps_working_and_writes_nothing_to_the_old_place(
     assert is_registered(paths)
     assert not old.exists()
     client = new_client()
-    place = local_path(client.get_model_version_download_uri("capnet", "2"))
-    assert place is not None
-    assert place.is_relative_to(new / "mlruns")
-    assert (place / "MLmodel").is_file()
+    workspace = local_path(client.get_model_version_download_uri("capnet", "2"))
+    assert workspace is not None
+    assert workspace.is_relative_to(new / "mlruns")
+    assert (workspace / "MLmodel").is_file()
     assert {item.name for item in client.search_experiments()} >= {
         "capnet",
         f"capnet (artifacts were in {old / 'mlruns' / 'capnet'})",
@@ -246,8 +246,8 @@ def test_an_error_while_setting_the_alias_leaves_a_failed_run_and_no_version(
 
 def _nothing_half_registered() -> None:
     client = new_client()
-    found = client.get_experiment_by_name("capnet").experiment_id
-    assert [run.info.status for run in client.search_runs([found])] == ["FAILED"]
+    result = client.get_experiment_by_name("capnet").experiment_id
+    assert [run.info.status for run in client.search_runs([result])] == ["FAILED"]
     assert client.search_registered_models() == []
     assert client.search_model_versions("") == []
 

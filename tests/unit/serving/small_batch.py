@@ -24,12 +24,12 @@ def served(make_outputs: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def folder(tmp_path: Path) -> Path:
     """Seven pictures in two folders, one of them damaged, and a file that is none."""
     random = np.random.default_rng(0)
-    place = tmp_path / "pictures"
+    workspace = tmp_path / "pictures"
     for number in range(7):
-        path = place / f"camera {number % 2}" / f"é{number}.JPG"
+        path = workspace / f"camera {number % 2}" / f"é{number}.JPG"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path, format="JPEG")
-    broken = place / "camera 1" / "é3.JPG"
+    broken = workspace / "camera 1" / "é3.JPG"
     broken.write_bytes(broken.read_bytes()[:500])
-    (place / "notes.txt").write_text("x")
-    return place
+    (workspace / "notes.txt").write_text("x")
+    return workspace

@@ -76,13 +76,13 @@ def test_parts_become_the_table_of_the_whole_list(
     monkeypatch.setattr(output, "GROUP_ROWS", 16)
     folders = [write_part(tmp_path / f"part{n}", rows.iloc[n::parts].reset_index(drop=True)) for n in range(parts)]
     figures = merge_parts(model, folders, tmp_path / "out")
-    found = pd.read_parquet(tmp_path / "out" / TABLE)
-    assert found["path"].tolist() == rows["path"].tolist()
-    assert found["fault"].tolist() == rows["fault"].tolist()
+    table = pd.read_parquet(tmp_path / "out" / TABLE)
+    assert table["path"].tolist() == rows["path"].tolist()
+    assert table["fault"].tolist() == rows["fault"].tolist()
     good = rows["fault"] == ""
     scores = np.stack(rows["scores"][good])
-    np.testing.assert_array_equal(found[good][["score cat", "score dog"]].to_numpy(), scores)
-    assert [list(item) for item in found["labels"][good]] == [
+    np.testing.assert_array_equal(table[good][["score cat", "score dog"]].to_numpy(), scores)
+    assert [list(item) for item in table["labels"][good]] == [
         [name for name, score, limit in zip(NAMES, row, LIMITS, strict=True) if score >= limit] for row in scores
     ]
     assert (figures["pictures"], figures["not_read"]) == (IMAGES, IMAGES - len(scores))

@@ -45,9 +45,9 @@ def test_equal_batches_are_silent_in_forty_trials() -> None:
 def test_a_class_whose_scores_moved_is_named_alone(shift: float) -> None:
     report = drift_report(_reference(), _scores(7, 400, shift), LIMITS)
     assert [item["name"] for item in report["classes"] if item["drifted"]] == ["c4"]
-    found = report["classes"][4]
-    assert found["decided_rate"] == pytest.approx(float((_scores(7, 400, shift)[:, 4] >= 0.7).mean()))
-    assert (found["z"] > 0) == (shift > 0)
+    result = report["classes"][4]
+    assert result["decided_rate"] == pytest.approx(float((_scores(7, 400, shift)[:, 4] >= 0.7).mean()))
+    assert (result["z"] > 0) == (shift > 0)
 
 
 def test_psi_is_the_textbook_sum() -> None:

@@ -28,17 +28,17 @@ def client(database: Path) -> MlflowClient:
     """A store with version 1 of `capnet demo`, as registered at a server with S3, without a verdict; it is the
     champion.
     """
-    found = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    found.create_registered_model("capnet demo")
+    result = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    result.create_registered_model("capnet demo")
     tags = {
         "content_hash": "0123456789abcdef" * 4,
         "backbone": "packed",
         "provenance": json.dumps({"git_revision": "1" * 40}),
     }
-    found.create_model_version("capnet demo", SOURCE, tags=tags)
-    found.set_registered_model_alias("capnet demo", "champion", "1")
+    result.create_model_version("capnet demo", SOURCE, tags=tags)
+    result.set_registered_model_alias("capnet demo", "champion", "1")
     Path("params.yaml").write_text("register: {name: capnet demo}\n")
-    return found
+    return result
 
 
 def verdict(client: MlflowClient, **tags: str) -> None:
@@ -67,8 +67,8 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
         f"deploy: capnet demo version 1 from {SOURCE}, in {path}\n"
         f"next: kubectl apply --filename {account} --filename {path}\n"
     )
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
-    assert found["metadata"]["annotations"] == {
+    actual: dict[str, Any] = yaml.safe_load(path.read_text())
+    assert actual["metadata"]["annotations"] == {
         "capnet/model": "capnet demo version 1",
         "capnet/content-hash": "0123456789abcdef" * 4,
         "capnet/verdict": "green",
@@ -76,13 +76,13 @@ def test_the_manifest_names_version_content_and_address(client: MlflowClient) ->
         "capnet/backbone": "packed",
         "capnet/git-revision": "1" * 40,
     }
-    labels = found["metadata"]["labels"]
+    labels = actual["metadata"]["labels"]
     assert (labels["app.kubernetes.io/version"], labels["capnet/model"], labels["capnet/content"]) == (
         "1",
         "capnet-demo",
         "0123456789abcdef",
     )
-    (container,) = found["spec"]["predictor"]["containers"]
+    (container,) = actual["spec"]["predictor"]["containers"]
     assert (container["name"], container["image"]) == ("kserve-container", IMAGE)
     assert {"name": "STORAGE_URI", "value": SOURCE} in container["env"]
     assert "--model=/mnt/models" in container["args"]
@@ -149,9 +149,9 @@ def test_a_version_that_the_gate_refuses_is_not_deployed(client: MlflowClient) -
     verdict(client, verdict="red", gate_override="the cameras changed\nkind: Secret")
     result = deploy("--model", "models:/capnet demo/1", "--out", "-")
     assert result.exit_code == 0, result.exception
-    (found,) = yaml.safe_load_all(result.stdout)
-    assert found["metadata"]["annotations"]["capnet/gate-override"] == "the cameras changed\nkind: Secret"
-    assert found["metadata"]["annotations"]["capnet/verdict"] == "red"
+    (actual,) = yaml.safe_load_all(result.stdout)
+    assert actual["metadata"]["annotations"]["capnet/gate-override"] == "the cameras changed\nkind: Secret"
+    assert actual["metadata"]["annotations"]["capnet/verdict"] == "red"
 
 
 def test_the_account_goes_where_the_service_goes(client: MlflowClient) -> None:
@@ -181,7 +181,7 @@ def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("source", "behind", "wanted"),
+    ("source", "behind", "expected"),
     [
         ("s3://models/1/m", "", "s3://models/1/m"),
         ("gs://models/1/m", "s3://ignored", "gs://models/1/m"),
@@ -191,9 +191,9 @@ def test_an_unpacked_version_is_deployed_with_a_note(client: MlflowClient) -> No
         ("mlflow-artifacts://mlflow.example.org:5000/1/models/m-1", "s3://mlflow", "s3://mlflow/1/models/m-1"),
     ],
 )
-def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, wanted: str) -> None:
+def test_where_kserve_fetches(client: MlflowClient, source: str, behind: str, expected: str) -> None:
     version = client.create_model_version("capnet demo", source)
-    assert storage_address(client, version, behind) == wanted
+    assert storage_address(client, version, behind) == expected
 
 
 def test_addresses_that_kserve_cannot_read(client: MlflowClient) -> None:

@@ -31,8 +31,8 @@ Make = Callable[..., dict[str, Path]]
 def pictures(tmp_path: Path) -> list[Path]:
     random = np.random.default_rng(0)
     places = [tmp_path / f"{number}.png" for number in range(3)]
-    for place, size in zip(places, ((50, 40), (64, 64), (33, 90)), strict=True):
-        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(place)
+    for workspace, size in zip(places, ((50, 40), (64, 64), (33, 90)), strict=True):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(workspace)
     return places
 
 
@@ -71,9 +71,9 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
     entry, views = about["input"], about["views"]
     side, session = entry["shape"][-1], onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert (views["views"], views["average"], views["resize"]) == (5, "logits", "short")
-    found = []
-    for place in pictures:
-        picture = Image.open(place).convert("RGB")
+    result = []
+    for workspace in pictures:
+        picture = Image.open(workspace).convert("RGB")
         scale = (side + views["expand"]) / min(picture.size)
         picture = picture.resize(
             (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
@@ -85,11 +85,11 @@ def test_a_program_that_reads_only_the_two_files_gets_the_served_scores(
         )
         values = ((crops - np.array(entry["mean"])) / np.array(entry["std"])).transpose(0, 3, 1, 2).astype(np.float32)
         logits = session.run([about["output"]["name"]], {entry["name"]: values})[0]
-        found.append(1 / (1 + np.exp(-logits.mean(axis=0))))
+        result.append(1 / (1 + np.exp(-logits.mean(axis=0))))
     expected = served.scores(pictures)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
     assert [item["name"] for item in about["classes"]] == served.names
-    assert (np.stack(found) >= [item["threshold"] for item in about["classes"]]).tolist() == (
+    assert (np.stack(result) >= [item["threshold"] for item in about["classes"]]).tolist() == (
         expected >= served.limits
     ).tolist()
 
@@ -103,9 +103,9 @@ def test_at_most_a_hundred_images_of_all_parts_are_compared_and_those_that_canno
     many = [tmp_path / f"many {number}.png" for number in range(250)]
     for path in many:
         path.symlink_to(pictures[0])
-    found = onnx_export.sample(many)
-    assert len(found) == len(set(found)) == 100
-    assert found[-1] in many[150:]
+    result = onnx_export.sample(many)
+    assert len(result) == len(set(result)) == 100
+    assert result[-1] in many[150:]
     with pytest.raises(DataError, match="no image to compare on"):
         onnx_export.sample([broken])
 

@@ -73,14 +73,14 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(
     version = register_version(PACKED, candidate, paths["evaluation"] / "report.html")
     assert version.tags["backbone"] == "packed"
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    place = local_path(client.get_model_version_download_uri("capnet", "1"))
-    assert place is not None
+    workspace = local_path(client.get_model_version_download_uri("capnet", "1"))
+    assert workspace is not None
     weights.unlink()
     with pytest.raises(DataError, match=r"clip\.pt is missing"):
         load_model(paths["model"], prepare(Runtime()))
 
     # another process knows neither the model's name nor its architecture, as on a machine that only got the folder
-    copied = shutil.copytree(place, tmp_path / "elsewhere" / "model")
+    copied = shutil.copytree(workspace, tmp_path / "elsewhere" / "model")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")} | {
         "CAPNET_STATE": str(tmp_path / "other state"),
         "CAPNET_SERVE_ROOT": str(tmp_path),
@@ -90,9 +90,9 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected.ravel(), atol=1e-5)
 
-    files = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
+    files = {path: path.stat().st_size for path in workspace.rglob("*") if path.is_file()}
     assert not [path for path in files if _pickled(path)]
-    with safe_open(place / "artifacts/model" / PACKED_FILE, "pt") as file:
+    with safe_open(workspace / "artifacts/model" / PACKED_FILE, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     assert {name.partition(".")[0] for name in tensors} == {"image", "classes"}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -100,7 +100,7 @@ def test_a_packed_version_loads_without_its_weight_file_and_without_a_network(
     trained = sum(
         path.stat().st_size for path in (paths["model"] / name for name in ("model.safetensors", "graph.safetensors"))
     )
-    assert files[place / "artifacts/model" / PACKED_FILE] < size + 20_000, "the tensors and their names"
+    assert files[workspace / "artifacts/model" / PACKED_FILE] < size + 20_000, "the tensors and their names"
     assert rest < trained + 60_000, "beside the backbone: trained tensors, graph, and texts"
 
 
@@ -135,9 +135,9 @@ def test_a_store_without_the_packed_form_lacks_the_version(database: Path, make_
     assert (str(first.version), str(second.version), first.tags["content_hash"]) == ("2", "2", candidate.content_hash)
     assert registered(PACKED, record, paths["model"], paths["evaluation"])
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    found = find_version(client, Register(), candidate.content_hash)
-    assert found is not None
-    assert str(found.version) == "1", "who asks for no packed one is content with either"
+    version = find_version(client, Register(), candidate.content_hash)
+    assert version is not None
+    assert str(version.version) == "1", "who asks for no packed one is content with either"
     for number in ("1", "2", "2"):
         copied = copy(client, client.get_model_version("capnet", number), "production")
         assert copied.tags["backbone"] == client.get_model_version("capnet", number).tags["backbone"]

@@ -34,10 +34,10 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
     source = list_images(str(folder))
     assert source.names == [f"camera 0/é{n}.JPG" for n in (0, 2, 4, 6)] + [f"camera 1/é{n}.JPG" for n in (1, 3, 5)]
     predict(served, "capnet version 1", source, tmp_path / "out.parquet", part=3)
-    found = pd.read_parquet(tmp_path / "out.parquet")
-    assert found["path"].tolist() == source.names
-    good = found[found["fault"] == ""]
-    assert found[found["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert table["path"].tolist() == source.names
+    good = table[table["fault"] == ""]
+    assert table[table["fault"] != ""]["path"].tolist() == ["camera 1/é3.JPG"]
     hashes = [hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in good["path"]]
     rows = pd.DataFrame({"path": good["path"], "sha256": hashes})
     expected = Scorer(tmp_path / "outputs" / "model", Runtime()).score(rows, folder, "test").scores["capnet"]
@@ -47,7 +47,7 @@ def test_all_pictures_are_scored_as_in_an_evaluation_and_the_broken_one_is_named
         assert list(labels) == [
             name for name, score, limit in zip(served.names, row, served.limits, strict=True) if score >= limit
         ]
-    assert found[found["fault"] != ""][columns].isna().all(axis=None)
+    assert table[table["fault"] != ""][columns].isna().all(axis=None)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
 
 
@@ -107,14 +107,14 @@ def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "t.csv").write_text("name\nx\n")
     (tmp_path / "t.parquet").write_text("x")
-    for place, text in (
+    for workspace, text in (
         ("empty", "no images"),
         ("nowhere", "neither a folder nor a file"),
         ("t.csv", "no column path"),
         ("t.parquet", "not a Parquet file"),
     ):
         with pytest.raises(DataError, match=text):
-            list_images(str(tmp_path / place))
+            list_images(str(tmp_path / workspace))
     with pytest.raises(ConfigError, match="unknown kind of output"):
         prediction.format_of(Path("out.xlsx"))
 
@@ -154,12 +154,12 @@ def test_a_table_with_a_row_that_does_not_fit_names_the_row(tmp_path: Path) -> N
 
 
 def test_a_name_that_is_no_utf8_is_one_image_that_cannot_be_read(served: Served, tmp_path: Path) -> None:
-    place = tmp_path / "pictures"
-    place.mkdir()
-    Image.new("RGB", (40, 50)).save(place / "a.jpg")
-    os.link(place / "a.jpg", os.fsencode(place) + b"/\xff.jpg")
+    workspace = tmp_path / "pictures"
+    workspace.mkdir()
+    Image.new("RGB", (40, 50)).save(workspace / "a.jpg")
+    os.link(workspace / "a.jpg", os.fsencode(workspace) + b"/\xff.jpg")
     for name in ("out.parquet", "out.csv", "out.json"):
-        done = predict(served, "capnet version 1", list_images(str(place)), tmp_path / name)
+        done = predict(served, "capnet version 1", list_images(str(workspace)), tmp_path / name)
         assert (done.images, done.not_read) == (2, 1)
         assert done.faults[0][0] == "\\xff.jpg"
 

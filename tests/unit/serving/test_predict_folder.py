@@ -20,13 +20,13 @@ Make = Callable[..., dict[str, Path]]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "pictures"
-    (place / ".git").mkdir(parents=True)
-    Image.new("RGB", (40, 50)).save(place / "a.JPG", format="JPEG")
+    workspace = tmp_path / "pictures"
+    (workspace / ".git").mkdir(parents=True)
+    Image.new("RGB", (40, 50)).save(workspace / "a.JPG", format="JPEG")
     for name in ("b.heic", "c.HEIC", "d.avif", "README", ".DS_Store", ".git/config", "e.\x1b[31m"):
-        (place / name).write_bytes(b"x")
-    (place / "folder.jp2").mkdir()
-    return place
+        (workspace / name).write_bytes(b"x")
+    (workspace / "folder.jp2").mkdir()
+    return workspace
 
 
 def _predict(folder: Path, out: Path, outputs: Path) -> Result:

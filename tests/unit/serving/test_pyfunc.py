@@ -79,34 +79,34 @@ def test_the_registered_model_gives_the_scores_of_the_evaluation(
     assert np.abs(expected - scored.scores["zero_shot"]).max() > 0.01
 
     loaded: Any = mlflow.pyfunc.load_model("models:/capnet@challenger")
-    found = loaded.predict(pd.DataFrame({"image": [str(path) for path in pictures]}))
+    result = loaded.predict(pd.DataFrame({"image": [str(path) for path in pictures]}))
 
     thresholds = read_json(paths["evaluation"] / "thresholds.json")
     names = [item["name"] for item in thresholds["classes"]]
-    assert list(found.columns) == ["picture", "class", "score", "probability", "threshold", "decision"]
-    assert found["picture"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert found["class"].tolist() == names * 3
+    assert list(result.columns) == ["picture", "class", "score", "probability", "threshold", "decision"]
+    assert result["picture"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert result["class"].tolist() == names * 3
     # the evaluation sends other batches through the tower
-    np.testing.assert_allclose(found["score"], expected.ravel(), atol=1e-6)
+    np.testing.assert_allclose(result["score"], expected.ravel(), atol=1e-6)
     limits = [item["threshold"] for item in thresholds["classes"]] * 3
-    assert found["threshold"].tolist() == limits
-    assert found["decision"].tolist() == [score >= limit for score, limit in zip(found["score"], limits, strict=True)]
-    logits = np.log(found["score"] / (1 - found["score"]))
+    assert result["threshold"].tolist() == limits
+    assert result["decision"].tolist() == [score >= limit for score, limit in zip(result["score"], limits, strict=True)]
+    logits = np.log(result["score"] / (1 - result["score"]))
     temperature, shift = (np.tile(thresholds["calibration"][name], 3) for name in ("temperature", "shift"))
     shifted = logits / temperature + shift
-    np.testing.assert_allclose(found["probability"], 1 / (1 + np.exp(-shifted)), atol=1e-6)
+    np.testing.assert_allclose(result["probability"], 1 / (1 + np.exp(-shifted)), atol=1e-6)
 
     state = tmp_path / "state"
     kept = sorted(state.rglob("*"))
     mixed = pd.DataFrame(
         {"image": [_base64(pictures[0]), f"data:image/jpeg;base64,{_base64(pictures[1])}", pictures[2].read_bytes()]}
     )
-    pd.testing.assert_frame_equal(loaded.predict(mixed), found)
+    pd.testing.assert_frame_equal(loaded.predict(mixed), result)
     decided = loaded.predict(mixed, params={"decided_only": True})
-    pd.testing.assert_frame_equal(decided, found[found["decision"]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(decided, result[result["decision"]].reset_index(drop=True))
     assert sorted(state.rglob("*")) == kept, "nothing of a served picture is kept"
     pd.testing.assert_frame_equal(
-        loaded.predict({"image": [base64.encodebytes(path.read_bytes()).decode() for path in pictures]}), found
+        loaded.predict({"image": [base64.encodebytes(path.read_bytes()).decode() for path in pictures]}), result
     )
     assert loaded.predict(mixed.iloc[:0]).empty
     assert loaded.predict(loaded.input_example)["class"].tolist() == names
@@ -182,10 +182,10 @@ def test_a_table_without_pictures_or_without_the_column(tmp_path: Path) -> None:
 def test_content_reaches_the_decoder_byte_by_byte(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(buffer, format="PNG")
-    found = request_files(
+    files = request_files(
         pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode(), buffer.getvalue()]}), tmp_path
     )
-    assert [path.read_bytes() for path in found] == [buffer.getvalue()] * 2
+    assert [path.read_bytes() for path in files] == [buffer.getvalue()] * 2
 
 
 def test_a_model_of_the_registry_does_not_serve_where_nobody_can_be_asked(
@@ -253,6 +253,6 @@ def test_so_many_requests_are_scored_at_once_and_no_more(
     model._served = Mock(scores=counted, decisions=served.decisions)
     table = pd.DataFrame({"image": [pictures[0].read_bytes()]})
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: model.predict(Mock(), table), range(8)))
-    assert len(found) == 8
+        result = list(pool.map(lambda _: model.predict(Mock(), table), range(8)))
+    assert len(result) == 8
     assert max(most) == 2

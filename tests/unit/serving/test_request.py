@@ -70,18 +70,18 @@ def test_without_a_root_no_path_is_opened_and_no_answer_tells_what_is_there(
     hidden: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(hidden)
-    said = {refusal(path, folder).replace(repr(path[:60]), "...") for path in everything(hidden)}
-    assert len(said) == 1, said
-    assert "neither an image in base64 nor a file below CAPNET_SERVE_ROOT" in said.pop()
+    refusals = {refusal(path, folder).replace(repr(path[:60]), "...") for path in everything(hidden)}
+    assert len(refusals) == 1, refusals
+    assert "neither an image in base64 nor a file below CAPNET_SERVE_ROOT" in refusals.pop()
     assert list(folder.iterdir()) == []
 
 
 def test_below_a_root_images_are_read_and_all_else_looks_alike(hidden: Path, folder: Path) -> None:
     limits = Limits(root=str(hidden))
     named = ["good.png", "below/good.png", str(hidden / "good.png")]
-    found = request_files(pd.DataFrame({"image": named}), folder, limits)
-    assert [path.read_bytes() for path in found] == [png()] * 3
-    assert all(path.parent == folder for path in found), "later steps see a copy, which nobody can swap"
+    files = request_files(pd.DataFrame({"image": named}), folder, limits)
+    assert [path.read_bytes() for path in files] == [png()] * 3
+    assert all(path.parent == folder for path in files), "later steps see a copy, which nobody can swap"
     refused = [path for path in everything(hidden) if "good" not in path]
     started = time.monotonic()
     assert len({refusal(path, folder, limits).replace(repr(path[:60]), "...") for path in refused}) == 1
@@ -219,8 +219,8 @@ def test_base64_for_addresses_is_read_as_well(folder: Path) -> None:
     content = png() + bytes(-len(png()) % 3) + b"\xfb\xef\xbe\xff\xff\xff"  # no decoder reads what follows an image
     text = base64.urlsafe_b64encode(content).decode()
     assert {"-", "_"} <= set(text)
-    (found,) = request_files(pd.DataFrame({"image": [text]}), folder)
-    assert found.read_bytes() == content
+    (file,) = request_files(pd.DataFrame({"image": [text]}), folder)
+    assert file.read_bytes() == content
 
 
 def test_a_long_text_that_is_no_base64_takes_no_time(folder: Path) -> None:
@@ -229,10 +229,10 @@ def test_a_long_text_that_is_no_base64_takes_no_time(folder: Path) -> None:
     started = time.monotonic()
     assert "neither an image in base64" in refusal(text, folder)
     assert time.monotonic() - started < 1.5
-    (found,) = request_files(
+    (file,) = request_files(
         pd.DataFrame({"image": [f"data:image/png;name=ä;base64,{base64.b64encode(png()).decode()}"]}), folder
     )
-    assert found.read_bytes() == png(), "what stands before the comma may be any text"
+    assert file.read_bytes() == png(), "what stands before the comma may be any text"
 
 
 @pytest.mark.parametrize("extra", [b"", b"\xff", b"\xff\xff"])
@@ -240,8 +240,8 @@ def test_base64_for_addresses_is_read_without_its_padding(folder: Path, extra: b
     content = png() + bytes(-len(png()) % 3) + extra
     text = base64.urlsafe_b64encode(content).decode().rstrip("=")
     for value in (text, f"data:image/png;base64,{text}"):
-        (found,) = request_files(pd.DataFrame({"image": [value]}), folder)
-        assert found.read_bytes() == content
+        (file,) = request_files(pd.DataFrame({"image": [value]}), folder)
+        assert file.read_bytes() == content
 
 
 def test_requests_wait_for_their_turn_until_their_time_is_over() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from e2e.workplace import draw
+from e2e.workspace import draw
 from unit.stores import Make
 
 from capnet.config import Runtime

@@ -39,11 +39,11 @@ class Case:
             self.table, self.classes, self.val, self.test, self.train_features, config, out_of_fold, VIEWS
         )
 
-    def labels(self, side: str) -> np.ndarray:
-        return label_matrix(self.table[self.table["split"] == side]["labels"], len(self.classes))
+    def labels(self, split: str) -> np.ndarray:
+        return label_matrix(self.table[self.table["split"] == split]["labels"], len(self.classes))
 
-    def known(self, side: str) -> np.ndarray:
-        return ~label_matrix(self.table[self.table["split"] == side]["unknown"], len(self.classes))
+    def known(self, split: str) -> np.ndarray:
+        return ~label_matrix(self.table[self.table["split"] == split]["unknown"], len(self.classes))
 
 
 def make_case(
@@ -60,9 +60,9 @@ def make_case(
     total = sum(sizes)
     labels = rng.random((total, n_classes)) < np.geomspace(0.4, 0.06, n_classes)
     unknowns = rng.random(labels.shape) < unknown
-    side = np.array([name for name, size in zip(("train", "val", "test"), sizes, strict=True) for _ in range(size)])
+    split = np.array([name for name, size in zip(("train", "val", "test"), sizes, strict=True) for _ in range(size)])
     order = rng.permutation(total)  # sides are mixed in the table
-    side = side[order]
+    split = split[order]
     table = pd.DataFrame(
         {
             "image_id": [f"p{row:05d}" for row in range(total)],
@@ -71,10 +71,10 @@ def make_case(
             "unknown": [np.flatnonzero(row) for row in unknowns],
             "group": None,
             "slice": [slices[row % len(slices)] for row in range(total)],
-            "split": side,
+            "split": split,
         }
     )
-    train = labels[side == "train"] & ~unknowns[side == "train"]
+    train = labels[split == "train"] & ~unknowns[split == "train"]
     classes = make_classes(names or [f"class {c}" for c in range(n_classes)]).with_counts(
         train.sum(axis=0).tolist(), buckets
     )
@@ -84,7 +84,7 @@ def make_case(
     noise = rng.normal(size=labels.shape)
 
     def scored(name: str) -> Scored:
-        rows = side == name
+        rows = split == name
         return Scored(
             {
                 variant: expit(gain * labels[rows] + noise[rows] - 2).astype(np.float32)
@@ -93,9 +93,9 @@ def make_case(
             features[rows],
         )
 
-    return Case(table, classes, scored("val") if sizes[1] else None, scored("test"), features[side == "train"])
+    return Case(table, classes, scored("val") if sizes[1] else None, scored("test"), features[split == "train"])
 
 
-def stored(found: dict[str, Any], variant: str, side: str) -> np.ndarray:
-    frame = found["predictions"]
-    return np.stack(frame[(frame["variant"] == variant) & (frame["split"] == side)]["scores"].tolist())
+def stored(result: dict[str, Any], variant: str, split: str) -> np.ndarray:
+    frame = result["predictions"]
+    return np.stack(frame[(frame["variant"] == variant) & (frame["split"] == split)]["scores"].tolist())

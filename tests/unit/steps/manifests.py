@@ -22,7 +22,7 @@ def manifest(
     n_classes: int,
     *,
     unknown: Sequence[Sequence[int]] | None = None,
-    given: Sequence[str | None] | None = None,
+    splits: Sequence[str | None] | None = None,
     ids: Sequence[str] | None = None,
     order: np.ndarray | None = None,
 ) -> Path:
@@ -39,7 +39,7 @@ def manifest(
             "sha256": [hashlib.sha256(image.encode()).hexdigest() for image in ids],
             "group": pd.Series([None] * n, dtype=object),
             "slice": pd.Series([None] * n, dtype=object),
-            "given_split": pd.Series(list(given) if given is not None else [None] * n, dtype=object),
+            "given_split": pd.Series(list(splits) if splits is not None else [None] * n, dtype=object),
         }
     )
     folder.mkdir(parents=True)

@@ -25,15 +25,15 @@ pytestmark = pytest.mark.slow
 
 def test_metrics_are_those_of_the_stored_predictions() -> None:
     case = make_case(unknown=0.1)
-    found = case.evaluate()
+    results = case.evaluate()
     labels, known = case.labels("test"), case.known("test")
     buckets = np.array([item.bucket for item in case.classes.items])
-    assert set(found["predictions"]["variant"]) == {*GAIN, "linear_probe"}
+    assert set(results["predictions"]["variant"]) == {*GAIN, "linear_probe"}
     for variant in (*GAIN, "linear_probe"):
-        scores = stored(found, variant, "test")
+        scores = stored(results, variant, "test")
         columns = [(labels[known[:, c], c], scores[known[:, c], c]) for c in range(6)]
         ap = np.array([average_precision_score(*pair) for pair in columns])
-        values = found["evaluation"][variant]
+        values = results["evaluation"][variant]
         assert values["mAP"] == pytest.approx(ap.mean(), abs=1e-9)
         for bucket in ("head", "medium", "tail"):
             assert values[bucket] == pytest.approx(ap[buckets == bucket].mean(), abs=1e-9)
@@ -44,12 +44,14 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
         for name in ("mAP", "head", "tail", "CF1", "OF1", "CF1_chosen", "OF1_chosen"):
             assert 0 <= values[f"{name}_low"] <= values[name] <= values[f"{name}_high"] <= 1
         assert 0.02 < values["mAP_high"] - values["mAP_low"] < 0.4
-    cuts = np.array([item["threshold"] for item in found["thresholds"]["classes"]], dtype=np.float32)
-    given = stored(found, "capnet", "test") >= cuts
-    assert found["evaluation"]["capnet"]["OF1_chosen"] == pytest.approx(f1_score(labels[known], given[known]), abs=1e-9)
-    difference = found["evaluation"]["differences"]["capnet-linear_probe"]
+    cuts = np.array([item["threshold"] for item in results["thresholds"]["classes"]], dtype=np.float32)
+    decided = stored(results, "capnet", "test") >= cuts
+    assert results["evaluation"]["capnet"]["OF1_chosen"] == pytest.approx(
+        f1_score(labels[known], decided[known]), abs=1e-9
+    )
+    difference = results["evaluation"]["differences"]["capnet-linear_probe"]
     assert difference["mAP"] == pytest.approx(
-        found["evaluation"]["capnet"]["mAP"] - found["evaluation"]["linear_probe"]["mAP"], abs=1e-9
+        results["evaluation"]["capnet"]["mAP"] - results["evaluation"]["linear_probe"]["mAP"], abs=1e-9
     )
     assert difference["mAP_low"] < difference["mAP"] < difference["mAP_high"]
 
@@ -57,19 +59,19 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
 def test_scores_stay_with_their_pictures() -> None:
     case = make_case()
     frame = case.evaluate()["predictions"]
-    for side, scored in (("val", case.val), ("test", case.test)):
+    for split, scored in (("val", case.val), ("test", case.test)):
         assert scored is not None
-        rows = frame[(frame["variant"] == "capnet") & (frame["split"] == side)]
-        assert rows["image_id"].tolist() == case.table[case.table["split"] == side]["image_id"].tolist()
+        rows = frame[(frame["variant"] == "capnet") & (frame["split"] == split)]
+        assert rows["image_id"].tolist() == case.table[case.table["split"] == split]["image_id"].tolist()
         np.testing.assert_array_equal(np.stack(rows["scores"].tolist()), scored.scores["capnet"])
 
 
 def test_per_class_table_is_sorted_and_right() -> None:
     case = make_case(unknown=0.1, names=["plain", "nan", 'quo"te', "com,ma", "é", "None"])
-    found = case.evaluate()
-    frame = found["per_class"]
+    results = case.evaluate()
+    frame = results["per_class"]
     assert frame["train_count"].tolist() == sorted(case.classes.train_counts.tolist(), reverse=True)
-    labels, known, scores = case.labels("test"), case.known("test"), stored(found, "capnet", "test")
+    labels, known, scores = case.labels("test"), case.known("test"), stored(results, "capnet", "test")
     for row in frame.to_dict("records"):
         c = case.classes.names.index(row["class"])
         y, s = labels[known[:, c], c], scores[known[:, c], c]
@@ -77,8 +79,8 @@ def test_per_class_table_is_sorted_and_right() -> None:
         assert row["ap"] == pytest.approx(average_precision_score(y, s), abs=1e-9)
         assert row["f1"] == pytest.approx(f1_score(y, s >= np.float32(row["threshold"]), zero_division=0), abs=1e-9)
         assert np.isfinite(row["ap_low"]) == (y.sum() >= 10)
-        assert row["threshold"] == pytest.approx(found["thresholds"]["classes"][c]["threshold"], abs=1e-9)
-        assert row["borrowed"] == found["thresholds"]["classes"][c]["borrowed"]
+        assert row["threshold"] == pytest.approx(results["thresholds"]["classes"][c]["threshold"], abs=1e-9)
+        assert row["borrowed"] == results["thresholds"]["classes"][c]["borrowed"]
 
 
 def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -> None:
@@ -107,15 +109,15 @@ def test_written_files_are_equal_for_equal_input_and_read_back(tmp_path: Path) -
 
 def test_calibration_is_measured_on_the_test_rows() -> None:
     case = make_case(unknown=0.1, sizes=(60, 300, 300))
-    found = case.evaluate()
-    labels, known, scores = case.labels("test"), case.known("test"), stored(found, "capnet", "test")
-    buckets = found["evaluation"]["calibration"]["buckets"]
+    results = case.evaluate()
+    labels, known, scores = case.labels("test"), case.known("test"), stored(results, "capnet", "test")
+    buckets = results["evaluation"]["calibration"]["buckets"]
     assert list(buckets) == ["all", "head", "medium", "tail"]
     assert buckets["all"]["brier_raw"] == pytest.approx(
         brier_score_loss(labels[known], scores[known].astype(float)), abs=1e-9
     )
     assert buckets["all"]["brier_calibrated"] < buckets["all"]["brier_raw"] - 0.005
-    fitted = found["thresholds"]["calibration"]
+    fitted = results["thresholds"]["calibration"]
     logits = np.log(scores.astype(float) / (1 - scores.astype(float)))
     probabilities = expit(logits / fitted["temperature"] + np.array(fitted["shift"]))
     assert buckets["all"]["brier_calibrated"] == pytest.approx(
@@ -125,10 +127,10 @@ def test_calibration_is_measured_on_the_test_rows() -> None:
 
 
 def test_the_probe_can_be_left_out() -> None:
-    found = make_case().evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": {"enabled": False}}))
-    assert "linear_probe" not in found["evaluation"]
-    assert "capnet-linear_probe" not in found["evaluation"]["differences"]
-    assert found["per_class"]["ap_linear_probe"].isna().all()
+    results = make_case().evaluate(Evaluate.model_validate({"bootstrap": 100, "probe": {"enabled": False}}))
+    assert "linear_probe" not in results["evaluation"]
+    assert "capnet-linear_probe" not in results["evaluation"]["differences"]
+    assert results["per_class"]["ap_linear_probe"].isna().all()
 
 
 def test_the_whole_stage_with_a_tiny_model(
@@ -142,7 +144,7 @@ def test_the_whole_stage_with_a_tiny_model(
     for number in range(36):
         path = data / "images" / f"{number}.png"
         Image.fromarray(rng.integers(0, 255, (44, 52, 3), dtype=np.uint8)).save(path)
-        side = ("train", "val", "test")[number % 3]
+        split = ("train", "val", "test")[number % 3]
         labels = sorted({number % 4, (number // 3) % 4})
         content = {
             "image_id": str(number),
@@ -159,7 +161,7 @@ def test_the_whole_stage_with_a_tiny_model(
                 "group": None,
                 "slice": "ab"[number // 18],
                 "given_split": None,
-                "split": side,
+                "split": split,
             }
         )
     write_split(paths["split"] / "split.parquet", pd.DataFrame(rows))

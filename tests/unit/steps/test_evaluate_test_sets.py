@@ -20,14 +20,14 @@ pytestmark = pytest.mark.slow
 
 def test_slices_are_measured_apart_and_only_where_there_are_several() -> None:
     case = make_case(sizes=(60, 40, 120), slices=("known", "unseen", None))
-    found = case.evaluate()
-    assert list(found["evaluation"]["slices"]) == ["known", "no slice", "unseen"]
+    results = case.evaluate()
+    assert list(results["evaluation"]["slices"]) == ["known", "no slice", "unseen"]
     test = case.table[case.table["split"] == "test"].reset_index(drop=True)
     rows = (test["slice"] == "unseen").to_numpy()
-    labels, scores = case.labels("test")[rows], stored(found, "zero_shot", "test")[rows]
+    labels, scores = case.labels("test")[rows], stored(results, "zero_shot", "test")[rows]
     ap = [average_precision_score(labels[:, c], scores[:, c]) for c in range(6) if labels[:, c].any()]
-    assert found["evaluation"]["slices"]["unseen"]["zero_shot"]["mAP"] == pytest.approx(np.mean(ap), abs=1e-9)
-    info = found["evaluation"]["slice_info"]["unseen"]
+    assert results["evaluation"]["slices"]["unseen"]["zero_shot"]["mAP"] == pytest.approx(np.mean(ap), abs=1e-9)
+    info = results["evaluation"]["slice_info"]["unseen"]
     assert info["test_rows"] == rows.sum()
     assert "mAP_low" in info["differences"]["capnet-zero_shot"]
     assert make_case(slices=("only",)).evaluate()["evaluation"]["slices"] == {}
@@ -39,9 +39,9 @@ def test_a_slice_without_positives_has_its_rows_counted_and_no_measures() -> Non
     case.table["labels"] = [
         np.array([], dtype=int) if b else labels for b, labels in zip(blank, case.table["labels"], strict=True)
     ]
-    found = case.evaluate()["evaluation"]
-    assert list(found["slices"]) == ["a"]
-    assert found["slice_info"]["b"]["left_out"] == case.classes.names
+    results = case.evaluate()["evaluation"]
+    assert list(results["slices"]) == ["a"]
+    assert results["slice_info"]["b"]["left_out"] == case.classes.names
 
 
 def test_groups_widen_the_intervals() -> None:
@@ -61,21 +61,21 @@ def test_classes_without_test_positives_are_named_and_in_no_mean() -> None:
     case.table["labels"] = [
         labels[labels != 2] if t else labels for t, labels in zip(test, case.table["labels"], strict=True)
     ]
-    found = case.evaluate()
-    assert found["evaluation"]["left_out"] == ["class 2"]
-    row = found["per_class"].set_index("class").loc["class 2"]
+    results = case.evaluate()
+    assert results["evaluation"]["left_out"] == ["class 2"]
+    row = results["per_class"].set_index("class").loc["class 2"]
     assert np.isnan(row["ap"])
     assert np.isnan(row["f1"])
-    assert found["evaluation"]["capnet"]["mAP"] == pytest.approx(found["per_class"]["ap"].mean(), abs=1e-9)
+    assert results["evaluation"]["capnet"]["mAP"] == pytest.approx(results["per_class"]["ap"].mean(), abs=1e-9)
 
 
 def test_unknown_test_entries_have_no_effect() -> None:
     case = make_case(unknown=0.2)
     before = case.evaluate()
-    for side, scored in (("test", case.test), ("val", case.val)):
+    for split, scored in (("test", case.test), ("val", case.val)):
         assert scored is not None
         for scores in scored.scores.values():
-            scores[~case.known(side)] = 0.987
+            scores[~case.known(split)] = 0.987
     case.table["labels"] = [
         np.union1d(labels, unknown) for labels, unknown in zip(case.table["labels"], case.table["unknown"], strict=True)
     ]
@@ -132,11 +132,11 @@ def test_no_test_rows_are_refused() -> None:
 
 
 def test_an_empty_bucket_is_left_out(tmp_path: Path) -> None:
-    found = make_case(buckets=(1000, 1)).evaluate()
-    assert not {"head", "tail"} & set(found["evaluation"]["capnet"])
-    assert found["evaluation"]["capnet"]["medium"] == found["evaluation"]["capnet"]["mAP"]
-    assert list(found["evaluation"]["calibration"]["buckets"]) == ["all", "medium"]
-    write_results(tmp_path, found)  # refuses NaN
+    results = make_case(buckets=(1000, 1)).evaluate()
+    assert not {"head", "tail"} & set(results["evaluation"]["capnet"])
+    assert results["evaluation"]["capnet"]["medium"] == results["evaluation"]["capnet"]["mAP"]
+    assert list(results["evaluation"]["calibration"]["buckets"]) == ["all", "medium"]
+    write_results(tmp_path, results)  # refuses NaN
 
 
 def test_three_classes(tmp_path: Path) -> None:
@@ -145,6 +145,6 @@ def test_three_classes(tmp_path: Path) -> None:
 
 def test_a_thousand_classes(tmp_path: Path) -> None:
     case = make_case(1000, (40, 30, 60), seed=3)
-    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100}))
-    write_results(tmp_path, found)
-    assert len(found["thresholds"]["classes"]) == 1000
+    results = case.evaluate(Evaluate.model_validate({"bootstrap": 100}))
+    write_results(tmp_path, results)
+    assert len(results["thresholds"]["classes"]) == 1000

@@ -32,24 +32,24 @@ def _out_of_fold(case: Case) -> pd.DataFrame:
 def test_without_validation_rows_thresholds_come_from_out_of_fold_scores() -> None:
     case = make_case(sizes=(80, 0, 60))
     held_out = _out_of_fold(case)
-    found = case.evaluate(out_of_fold=held_out)
-    assert found["thresholds"]["source"] == "out_of_fold"
-    assert found["thresholds"]["classes"][0]["positives"] == case.labels("train")[:, 0].sum()
+    results = case.evaluate(out_of_fold=held_out)
+    assert results["thresholds"]["source"] == "out_of_fold"
+    assert results["thresholds"]["classes"][0]["positives"] == case.labels("train")[:, 0].sum()
     scores = np.stack(held_out.iloc[::-1]["scores"].tolist())
-    cut = np.float32(found["thresholds"]["classes"][0]["threshold"])
+    cut = np.float32(results["thresholds"]["classes"][0]["threshold"])
     best = max(f1_score(case.labels("train")[:, 0], scores[:, 0] >= value) for value in scores[:, 0])
     assert f1_score(case.labels("train")[:, 0], scores[:, 0] >= cut) == pytest.approx(best)
-    has = {variant for variant in (*GAIN, "linear_probe") if "CF1_chosen" in found["evaluation"][variant]}
+    has = {variant for variant in (*GAIN, "linear_probe") if "CF1_chosen" in results["evaluation"][variant]}
     assert has == {"capnet", "linear_probe"}
-    assert set(found["predictions"]["split"]) == {"test"}
+    assert set(results["predictions"]["split"]) == {"test"}
 
 
 def test_without_any_rows_to_choose_on_the_thresholds_are_one_half_and_say_so() -> None:
-    found = make_case(sizes=(80, 0, 60)).evaluate()
-    assert found["thresholds"]["source"] == found["evaluation"]["threshold"]["source"] == "none"
-    assert {item["threshold"] for item in found["thresholds"]["classes"]} == {0.5}
-    assert "CF1_chosen" not in found["evaluation"]["capnet"]
-    assert "calibration" not in found["evaluation"]
+    results = make_case(sizes=(80, 0, 60)).evaluate()
+    assert results["thresholds"]["source"] == results["evaluation"]["threshold"]["source"] == "none"
+    assert {item["threshold"] for item in results["thresholds"]["classes"]} == {0.5}
+    assert "CF1_chosen" not in results["evaluation"]["capnet"]
+    assert "calibration" not in results["evaluation"]
 
 
 def test_out_of_fold_scores_of_other_rows_are_refused() -> None:
@@ -70,10 +70,10 @@ def test_after_a_refit_no_choice_uses_scores_of_the_refitted_model() -> None:
     ).iloc[::-1]
     for name in ("capnet", "single_view"):
         case.val.scores[name] = np.where(case.labels("val"), 0.99, 0.01).astype(np.float32)
-    found = case.evaluate(out_of_fold=held_out)
-    assert found["thresholds"] == before["thresholds"]
-    assert found["evaluation"]["calibration"] == before["evaluation"]["calibration"]
-    predictions = found["predictions"]
+    results = case.evaluate(out_of_fold=held_out)
+    assert results["thresholds"] == before["thresholds"]
+    assert results["evaluation"]["calibration"] == before["evaluation"]["calibration"]
+    predictions = results["predictions"]
     predictions = predictions[predictions["split"] == "val"].set_index("variant")["scores"]
     assert set(predictions.index) == {"capnet", "zero_shot", "zero_shot_single_view", "linear_probe"}
     for name, scores in honest.items():
@@ -81,8 +81,8 @@ def test_after_a_refit_no_choice_uses_scores_of_the_refitted_model() -> None:
     old = before["predictions"]
     old = old[(old["split"] == "val") & (old["variant"] == "linear_probe")]["scores"]
     np.testing.assert_array_equal(np.stack(predictions.loc["linear_probe"]), np.stack(old))
-    assert found["evaluation"]["probe"]["train_rows"] == before["evaluation"]["probe"]["train_rows"] + len(val)
-    assert found["evaluation"]["linear_probe"]["mAP"] != before["evaluation"]["linear_probe"]["mAP"]
+    assert results["evaluation"]["probe"]["train_rows"] == before["evaluation"]["probe"]["train_rows"] + len(val)
+    assert results["evaluation"]["linear_probe"]["mAP"] != before["evaluation"]["linear_probe"]["mAP"]
     with pytest.raises(ContractError, match="39 out-of-fold scores for 40 validation rows"):
         case.evaluate(out_of_fold=held_out.iloc[1:])
 
@@ -108,16 +108,16 @@ def test_out_of_fold_scores_of_training_and_validation_rows_choose_together() ->
     labels = np.concatenate([case.labels("train"), case.labels("val")])
     scores = expit(2 * labels + np.random.default_rng(2).normal(size=labels.shape) - 1.5).astype(np.float32)
     held_out = pd.concat(rows)[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
-    found = case.evaluate(out_of_fold=held_out.iloc[::-1])
-    assert found["thresholds"]["source"] == "out_of_fold"
-    assert [item["positives"] for item in found["thresholds"]["classes"]] == labels.sum(axis=0).tolist()
-    cut = np.float32(found["thresholds"]["classes"][0]["threshold"])
+    results = case.evaluate(out_of_fold=held_out.iloc[::-1])
+    assert results["thresholds"]["source"] == "out_of_fold"
+    assert [item["positives"] for item in results["thresholds"]["classes"]] == labels.sum(axis=0).tolist()
+    cut = np.float32(results["thresholds"]["classes"][0]["threshold"])
     best = max(f1_score(labels[:, 0], scores[:, 0] >= value) for value in scores[:, 0])
     assert f1_score(labels[:, 0], scores[:, 0] >= cut) == pytest.approx(best)
-    predictions = found["predictions"]
+    predictions = results["predictions"]
     served = predictions[(predictions["split"] == "val") & (predictions["variant"] == "capnet")]["scores"]
     np.testing.assert_array_equal(np.stack(served), scores[-len(rows[1]) :])
-    assert {"CF1_chosen"} <= set(found["evaluation"]["zero_shot"]), "validation rows choose for what is not trained"
+    assert {"CF1_chosen"} <= set(results["evaluation"]["zero_shot"]), "validation rows choose for what is not trained"
     with pytest.raises(ContractError, match="99 out-of-fold scores for 100 training and validation rows"):
         case.evaluate(out_of_fold=held_out.iloc[1:])
 
@@ -126,12 +126,12 @@ def test_out_of_fold_scores_of_training_and_validation_rows_choose_together() ->
 def test_other_objectives(objective: str) -> None:
     config = Evaluate.model_validate({"bootstrap": 100, "threshold": {"objective": objective}})
     case = make_case(sizes=(60, 200, 80))
-    found = case.evaluate(config)["thresholds"]
-    assert found["objective"] == objective
-    measure, wanted = objective.split(">=")
-    own = [item for item in found["classes"] if not item["borrowed"] and item["reached"]]
+    results = case.evaluate(config)["thresholds"]
+    assert results["objective"] == objective
+    measure, target = objective.split(">=")
+    own = [item for item in results["classes"] if not item["borrowed"] and item["reached"]]
     assert len(own) >= 3
-    assert all(item[measure] >= float(wanted) - 1e-9 for item in own)
+    assert all(item[measure] >= float(target) - 1e-9 for item in own)
 
 
 def test_critical_classes_have_an_objective_of_their_own() -> None:
@@ -140,17 +140,17 @@ def test_critical_classes_have_an_objective_of_their_own() -> None:
     case = replace(case, classes=replace(case.classes, items=items))
     critical = {item.name for item in items if item.critical}
     settings = {"objective": "precision>=0.8", "critical_objective": "recall>=0.9"}
-    found = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": settings}))["thresholds"]
-    assert {name: found[name] for name in settings} == settings
+    results = case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": settings}))["thresholds"]
+    assert {name: results[name] for name in settings} == settings
     alone = {
-        wanted: case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": {"objective": wanted}}))
-        for wanted in settings.values()
+        target: case.evaluate(Evaluate.model_validate({"bootstrap": 100, "threshold": {"objective": target}}))
+        for target in settings.values()
     }
-    for number, item in enumerate(found["classes"]):
-        wanted = settings["critical_objective" if item["name"] in critical else "objective"]
-        assert item.pop("objective", settings["objective"]) == wanted
+    for number, item in enumerate(results["classes"]):
+        target = settings["critical_objective" if item["name"] in critical else "objective"]
+        assert item.pop("objective", settings["objective"]) == target
         if not item["borrowed"]:
-            assert item == alone[wanted]["thresholds"]["classes"][number]
+            assert item == alone[target]["thresholds"]["classes"][number]
 
 
 def test_a_recall_is_promised_for_images_of_other_groups() -> None:

@@ -55,7 +55,7 @@ def test_broken_pictures_and_wrong_labels_are_reported_together(data: Path, tmp_
         file.write(
             "images/text.jpg,cat,\nimages/gone.jpg,cat,\nb.png,cat,\nimages/A.jpeg,cat,\nimages,cat,\nimages/x.jpg,cat\n"
         )
-    found = refused(data, tmp_path / "manifest")
+    result = refused(data, tmp_path / "manifest")
     expected = [
         ("cells", "row 10"),
         ("'images/c.jpg': does not decode", "row 2"),
@@ -66,24 +66,24 @@ def test_broken_pictures_and_wrong_labels_are_reported_together(data: Path, tmp_
         ("'images/A.jpeg': missing", "did you mean 'images/a.jpg'"),
         ("'images': cannot be read", "row 9"),
     ]
-    assert len(found) == len(expected)
-    for text, (what, part) in zip(found, expected, strict=True):
+    assert len(result) == len(expected)
+    for text, (what, part) in zip(result, expected, strict=True):
         assert what in text
         assert part in text
 
 
-@pytest.mark.parametrize(("written", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize(("written", "form"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_advice_for_paths_that_look_right(
-    data: Path, tmp_path: Path, written: Literal["NFC", "NFD"], there: Literal["NFC", "NFD"]
+    data: Path, tmp_path: Path, written: Literal["NFC", "NFD"], form: Literal["NFC", "NFD"]
 ) -> None:
     """A name with accents copied from a Mac, and a path that begins with the data folder's own name."""
     name = "K\u00e4se.jpg"
-    (data / "images/a.jpg").rename(data / "images" / unicodedata.normalize(there, name))
+    (data / "images/a.jpg").rename(data / "images" / unicodedata.normalize(form, name))
     (data / "labels.csv").write_text(
         f"path,labels\nimages/{unicodedata.normalize(written, name)},dog\ndata/images/c.jpg,cat\n"
     )
     accents, folder = refused(data, tmp_path / "manifest")
-    assert f"write the name in {there}" in accents
+    assert f"write the name in {form}" in accents
     assert "relative to the data folder: write images/c.jpg" in folder
 
 

@@ -29,8 +29,8 @@ def test_links_may_lead_inside_the_data_folder_and_not_out_of_it(data: Path, tmp
     (data / "loop").symlink_to(data / "loop")
     rows = "near.jpg,cat\nphotos/c.jpg,cat\nfile.png,cat\naway/x.png,cat\ngone.png,cat\nloop/x.png,cat\n"
     (data / "labels.csv").write_text("path,labels\n" + rows)
-    found = refused(data, tmp_path / "manifest")
-    links = [text for text in found if "leaves the data folder" in text]
+    result = refused(data, tmp_path / "manifest")
+    links = [text for text in result if "leaves the data folder" in text]
     assert [text.splitlines()[1] for text in links] == [
         "  where: labels.csv row 4",
         "  where: labels.csv row 5",
@@ -74,9 +74,9 @@ def test_hostile_paths_are_all_refused_with_their_rows(data: Path, tmp_path: Pat
     (data / "labels.csv").write_text(
         "path,labels\n" + "".join(f"{path},cat\n" for path in hostile) + "images/a.jpg,cat\n"
     )
-    found = refused(data, tmp_path / "manifest")
-    assert len(found) == len(hostile)
-    assert all(f"labels.csv row {number}" in text for number, text in enumerate(found, start=2))
+    result = refused(data, tmp_path / "manifest")
+    assert len(result) == len(hostile)
+    assert all(f"labels.csv row {number}" in text for number, text in enumerate(result, start=2))
 
 
 @pytest.mark.parametrize(

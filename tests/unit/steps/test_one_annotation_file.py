@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.workplace import merge
+from e2e.workspace import merge
 from unit.data.native import box, jpeg, write_json
 
 from capnet.commands.preset import read
@@ -51,17 +51,17 @@ def ids(data: Path, out: Path, *settings: dict[str, Any]) -> dict[str, list[str]
 
 
 def test_test_and_validation_are_drawn(data: Path, tmp_path: Path, documented: list[dict[str, Any]]) -> None:
-    found = ids(data, tmp_path, documented[0])
-    assert len(found["test"]) == 8, "split.test_share"
-    assert sorted(found["train"] + found["val"] + found["test"]) == [f"photo_{number:04}" for number in range(40)]
+    result = ids(data, tmp_path, documented[0])
+    assert len(result["test"]) == 8, "split.test_share"
+    assert sorted(result["train"] + result["val"] + result["test"]) == [f"photo_{number:04}" for number in range(40)]
 
 
 def test_lists_divide_it(data: Path, tmp_path: Path, documented: list[dict[str, Any]]) -> None:
     listed = [f"photo_{number:04}" for number in range(40)]
     (data / "train.txt").write_text("\n".join(listed[:25]))
     (data / "test.txt").write_text("\n".join(listed[30:]))
-    found = ids(data, tmp_path, *documented, {"split": {"validation": {"source": "none"}}})
-    assert found == {"train": listed[:25], "val": [], "test": listed[30:]}
+    result = ids(data, tmp_path, *documented, {"split": {"validation": {"source": "none"}}})
+    assert result == {"train": listed[:25], "val": [], "test": listed[30:]}
 
 
 def test_no_test_rows_are_told_in_words_that_fit_the_format(

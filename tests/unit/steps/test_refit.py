@@ -46,9 +46,9 @@ def tensors_of(folder):
 
 
 def held_out(folder):
-    found = read_predictions(folder / "model" / "out_of_fold.parquet")
-    assert set(found["split"]) == {"val"}
-    return found["image_id"].tolist(), np.stack(found["scores"])
+    table = read_predictions(folder / "model" / "out_of_fold.parquet")
+    assert set(table["split"]) == {"val"}
+    return table["image_id"].tolist(), np.stack(table["scores"])
 
 
 def evaluated(folder, params):
@@ -104,7 +104,7 @@ def test_the_probe_is_scikit_learns_on_all_rows(made, backbone):
     logits = features @ tensors["linear_probe.weight"].double().numpy().T + tensors["linear_probe.bias"].numpy()
     for c in range(3):
         known = np.array([c not in unknown for unknown in rows["unknown"]])
-        labels = np.array([c in given for given in rows["labels"]])[known]
+        labels = np.array([c in positives for positives in rows["labels"]])[known]
         fitted = LogisticRegression(C=settings["c"], tol=1e-9, max_iter=10000).fit(features[known], labels)
         assert np.corrcoef(logits[:, c], fitted.decision_function(features))[0, 1] > 0.999
 
@@ -118,7 +118,7 @@ def test_thresholds_and_calibration_are_those_of_the_model_that_had_not_seen_the
     before = evaluated(folder, params)
     scores = read_predictions(folder / "evaluation" / "predictions.parquet")
     params, _ = run_both(folder, backbone, **settings, refit=True)
-    after, found = evaluated(folder, params), read_predictions(folder / "evaluation" / "predictions.parquet")
+    after, result = evaluated(folder, params), read_predictions(folder / "evaluation" / "predictions.parquet")
     assert after["thresholds"]["source"] == "val"
     for one, other in zip(before["thresholds"]["classes"], after["thresholds"]["classes"], strict=True):
         assert one == pytest.approx(other, abs=1e-5)
@@ -129,9 +129,9 @@ def test_thresholds_and_calibration_are_those_of_the_model_that_had_not_seen_the
         return np.stack(table[(table["split"] == split) & (table["variant"] == variant)]["scores"])
 
     for variant in ("capnet", "linear_probe"):
-        np.testing.assert_allclose(of(found, "val", variant), of(scores, "val", variant), atol=1e-5)
-        assert np.abs(of(found, "test", variant) - of(scores, "test", variant)).max() > 1e-4
-    assert "single_view" not in set(found[found["split"] == "val"]["variant"])
+        np.testing.assert_allclose(of(result, "val", variant), of(scores, "val", variant), atol=1e-5)
+        assert np.abs(of(result, "test", variant) - of(scores, "test", variant)).max() > 1e-4
+    assert "single_view" not in set(result[result["split"] == "val"]["variant"])
     assert f"{ROWS} training and validation pictures" in (folder / "evaluation" / "report.html").read_text()
 
 
@@ -161,17 +161,17 @@ def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_t
     settings["adapter"] = {"in_blocks": False}
     write_inputs(folder, frame)
     params, _ = run_both(folder, tower, **settings, refit=True)
-    found, results = read_predictions(folder / "model" / "out_of_fold.parquet"), evaluated(folder, params)
+    result, results = read_predictions(folder / "model" / "out_of_fold.parquet"), evaluated(folder, params)
     assert "adapter.down_proj.weight" in tensors_of(folder)
     rows = frame[frame["split"] != "test"].reset_index(drop=True)
-    assert found["image_id"].tolist() == rows["image_id"].tolist()
-    assert found["split"].tolist() == rows["split"].tolist()
+    assert result["image_id"].tolist() == rows["image_id"].tolist()
+    assert result["split"].tolist() == rows["split"].tolist()
     labels, unknown = (label_matrix(rows[column], 3) for column in ("labels", "unknown"))
     assert [item["positives"] for item in results["thresholds"]["classes"]] == (labels & ~unknown).sum(axis=0).tolist()
     assert results["thresholds"]["source"] == results["evaluation"]["threshold"]["source"] == "out_of_fold"
     written = read_predictions(folder / "evaluation" / "predictions.parquet")
     served = written[(written["split"] == "val") & (written["variant"] == "capnet")]["scores"]
-    np.testing.assert_array_equal(np.stack(served), np.stack(found["scores"])[found["split"] == "val"])
+    np.testing.assert_array_equal(np.stack(served), np.stack(result["scores"])[result["split"] == "val"])
     if blend == "held_out":
         return
     folds = stratified_folds(labels & ~unknown, np.arange(len(rows)), 2, 0)
@@ -182,7 +182,7 @@ def test_a_frozen_towers_choices_are_made_on_all_rows_scored_by_models_without_t
         evaluated(folder, params)
         other = read_predictions(folder / "evaluation" / "predictions.parquet")
         scores = np.stack(other[(other["split"] == "test") & (other["variant"] == "capnet")]["scores"])
-        np.testing.assert_allclose(np.stack(found["scores"])[folds == fold], scores, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.stack(result["scores"])[folds == fold], scores, rtol=1e-4, atol=1e-5)
 
 
 def test_with_prompts_the_validation_rows_choose_because_folds_would_take_long(made, tmp_path):
@@ -242,6 +242,6 @@ def test_without_validation_rows_there_is_nothing_to_refit(made, backbone):
     run_both(folder, backbone, **FULL)
     first = model_of(folder)
     run_both(folder, backbone, **FULL, refit=True)
-    found = model_of(folder)
-    assert {name for name in first if first[name] != found[name]} == {"config.json"}
-    assert json.loads(found["config.json"])["refit_rows"] == 0
+    result = model_of(folder)
+    assert {name for name in first if first[name] != result[name]} == {"config.json"}
+    assert json.loads(result["config.json"])["refit_rows"] == 0

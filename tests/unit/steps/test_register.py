@@ -78,18 +78,18 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
 def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
     before, begin = tree_hash(project), time.monotonic()
     for arguments in (("register",), ("register", "--check")):
-        found = _again(
+        result = _again(
             project,
             *arguments,
             MLFLOW_TRACKING_URI="http://someone:hunter2@127.0.0.1:9",
             CAPNET_STATE=str(project.parent / "state"),
         )
-        assert (found.returncode, found.stdout) == (1, "")
-        assert found.stderr.startswith(
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith(
             "capnet: MLflow error\ncould not register the model: [Errno 111] Connection refused\n"
         )
-        assert "where: http://someone:***@127.0.0.1:9\n  to do: see that the MLflow server runs" in found.stderr
-        assert "Traceback" not in found.stderr
+        assert "where: http://someone:***@127.0.0.1:9\n  to do: see that the MLflow server runs" in result.stderr
+        assert "Traceback" not in result.stderr
     assert tree_hash(project) == before
     assert time.monotonic() - begin < 60
 
@@ -97,14 +97,14 @@ def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project
 def test_folders_that_do_not_belong_together_are_refused(project: Path) -> None:
     path = project / "outputs" / "evaluation" / "thresholds.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"class_fingerprint": "of other classes"}))
-    found = _again(project, "register")
-    assert (found.returncode, found.stdout) == (4, "")
-    assert "made for other classes" in found.stderr
+    result = _again(project, "register")
+    assert (result.returncode, result.stdout) == (4, "")
+    assert "made for other classes" in result.stderr
     assert not (project / "mlflow.db").exists()
 
 
 def test_a_state_folder_that_cannot_be_used_is_refused_before_a_version_is_made(project: Path) -> None:
-    found = _again(project, "register", CAPNET_STATE=str(project / "data.dvc"))
-    assert (found.returncode, found.stdout) == (1, "")
-    assert "the state folder cannot be used" in found.stderr
+    result = _again(project, "register", CAPNET_STATE=str(project / "data.dvc"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "the state folder cannot be used" in result.stderr
     assert not (project / "mlflow.db").exists()

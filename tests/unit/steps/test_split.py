@@ -55,8 +55,8 @@ def test_an_unknown_label_counts_nowhere(tmp_path: Path) -> None:
     frame, _ = split(manifest(tmp_path / "manifest", labels, 2, unknown=unknown), tmp_path / "split")
     known = sum(
         1
-        for image, side in zip(frame["image_id"], frame["split"], strict=True)
-        if side == "train" and int(image[1:]) >= 30
+        for image, part in zip(frame["image_id"], frame["split"], strict=True)
+        if part == "train" and int(image[1:]) >= 30
     )
     assert read_classes(tmp_path / "split/classes.json").train_counts.tolist() == [
         (frame["split"] == "train").sum(),
@@ -116,11 +116,11 @@ def test_a_class_that_is_only_unknown_can_be_taken_out_without_a_list_of_classes
 
 def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = [[0], [1], [2]] * 20 + [[0]] * 10 + [[0, 1]] * 10
-    given = ["train"] * 60 + ["val"] * 10 + ["test"] * 10
-    source = manifest(tmp_path / "manifest", labels, 3, given=given)
+    given_split = ["train"] * 60 + ["val"] * 10 + ["test"] * 10
+    source = manifest(tmp_path / "manifest", labels, 3, splits=given_split)
     with caplog.at_level(logging.WARNING, logger="capnet"):
         frame, decisions = split(source, tmp_path / "split", require_positives=RequirePositives(train=5, val=1, test=2))
-    assert frame["split"].tolist() == given
+    assert frame["split"].tolist() == given_split
     assert decisions["without_positives"] == {"train": [], "val": ["class 1", "class 2"], "test": ["class 2"]}
     assert decisions["warnings"] == [
         "fewer than 1 known positives in the given val rows: class 1: 0, class 2: 0",
@@ -135,12 +135,12 @@ def test_given_and_published_sides_only_warn(tmp_path: Path, caplog: pytest.LogC
 
 def test_the_demo_case_draws_only_from_the_pool(tmp_path: Path) -> None:
     labels = random_labels(1200, 10, 3)
-    given = ["train"] * 800 + ["val"] * 100 + ["test"] * 300
-    source = manifest(tmp_path / "manifest", labels, 10, given=given)
+    given_split = ["train"] * 800 + ["val"] * 100 + ["test"] * 300
+    source = manifest(tmp_path / "manifest", labels, 10, splits=given_split)
     frame, decisions = split(source, tmp_path / "split", method="pareto", pareto=Pareto(max=150, min=4))
-    side = dict(zip(frame["image_id"], frame["split"], strict=True))
-    for number, name in enumerate(given):
-        assert side.get(f"p{number:06d}") in ((name,) if name != "train" else ("train", None))
+    part = dict(zip(frame["image_id"], frame["split"], strict=True))
+    for number, name in enumerate(given_split):
+        assert part.get(f"p{number:06d}") in ((name,) if name != "train" else ("train", None))
     assert decisions["validation_source"] == "given"
     assert decisions["extra_labels"] is True
     assert decisions["rows"]["left_over"] == 800 - decisions["rows"]["train"] > 0

@@ -20,15 +20,15 @@ from tests.unit.steps.manifests import manifest, split
 def test_voc_lt_comes_out_of_the_stage(shared: Path, tmp_path: Path) -> None:
     ids: list[str] = []
     labels: list[list[int]] = []
-    given: list[str] = []
-    for name, side in (("voc2012_trainval", "train"), ("voc2007_test", "test")):
+    splits: list[str] = []
+    for name, part in (("voc2012_trainval", "train"), ("voc2007_test", "test")):
         with open(shared / f"data/labels/{name}.csv") as file:
             for row in csv.DictReader(file):
                 ids.append(row["image"])
                 labels.append([int(c) for c in row["labels"].split()])
-                given.append(side)
+                splits.append(part)
     order = np.random.default_rng(0).permutation(len(ids))  # the manifest's order must not matter
-    source = manifest(tmp_path / "manifest", labels, 20, given=given, ids=ids, order=order)
+    source = manifest(tmp_path / "manifest", labels, 20, splits=splits, ids=ids, order=order)
     frame, decisions = split(
         source,
         tmp_path / "split",
@@ -94,17 +94,17 @@ def test_coco_lt_published_list_gives_its_counts_and_groups(shared: Path, tmp_pa
     ids: list[str] = []
     labels: list[list[int]] = []
     lists: dict[str, list[str]] = {"train": [], "test": []}
-    for name, side in (("coco_lt_train", "train"), ("coco2017_val", "test")):
+    for name, part in (("coco_lt_train", "train"), ("coco2017_val", "test")):
         with open(shared / f"data/labels/{name}.csv") as file:
             for row in csv.DictReader(file):
                 ids.append(row["image"])
                 labels.append([int(c) for c in row["labels"].split()])
-                lists[side].append(row["image"])
+                lists[part].append(row["image"])
     ids += [f"{number:012d}" for number in range(1, 100)]  # rows of train2017 that the list leaves out
     labels += [[number % 80] for number in range(1, 100)]
     source = manifest(tmp_path / "manifest", labels, 80, ids=ids)
-    for side, listed in lists.items():
-        write_id_list(source, side, listed)
+    for part, listed in lists.items():
+        write_id_list(source, part, listed)
     frame, decisions = split(
         source, tmp_path / "split", method="published", validation=Validation(source="none"), benchmark="coco-lt"
     )

@@ -111,7 +111,7 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
     else:
         scores = np.stack(read_predictions(folder / "model" / "out_of_fold.parquet")["scores"])
     folds = np.zeros(len(held)) if validated else stratified_folds(labels, unit_codes(held["group"]), 2, 0)
-    found = [
+    result = [
         np.mean(
             [
                 average_precision_score((labels & ~unknown)[rows, c], scores[rows, c])
@@ -122,8 +122,8 @@ def test_what_is_served_is_the_blend_that_ranks_held_out_rows_best(validated, ma
         for c in range(3)
     ]
     served = " + ".join(f"{weight:.2f} {name}" for name, weight in chosen["weights"].items())
-    assert candidates[served] == pytest.approx(np.mean(found), abs=1e-6)
-    assert np.mean(found) >= max(candidates[f"1.00 {name}"] for name in chosen["gains"]) - 1e-6
+    assert candidates[served] == pytest.approx(np.mean(result), abs=1e-6)
+    assert np.mean(result) >= max(candidates[f"1.00 {name}"] for name in chosen["gains"]) - 1e-6
     run_both(folder, tiny_backbone, **FULL, epochs=3)
     assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == first
 

@@ -31,9 +31,9 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         path = data / f"images/{number}.png"
         cells = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(cells).resize((64, 64), Image.Resampling.BICUBIC).save(path)
-        side = ("train", "train", "val", "test")[number % 4]
+        part = ("train", "train", "val", "test")[number % 4]
         rows.append(
-            (f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, side)
+            (f"p{number}", f"images/{number}.png", [number % 2], [], 64, 64, sha256_file(path), None, None, None, part)
         )
     columns = [*MANIFEST_COLUMNS, "split"]
     write_split(split / "split.parquet", pd.DataFrame(rows, columns=columns))
@@ -75,14 +75,14 @@ def test_a_critical_failure_stops_after_writing(inputs: dict[str, Path], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("left", "told"), [([], "no train and no test"), (["train", "val"], "no test"), (["test"], "no train")]
+    ("left", "message"), [([], "no train and no test"), (["train", "val"], "no test"), (["test"], "no train")]
 )
 def test_a_split_without_rows_to_train_on_or_to_measure_with_is_refused(
-    inputs: dict[str, Path], tmp_path: Path, left: list[str], told: str
+    inputs: dict[str, Path], tmp_path: Path, left: list[str], message: str
 ) -> None:
     frame = read_split(inputs["split"] / "split.parquet")
     write_split(inputs["split"] / "split.parquet", frame[frame["split"].isin(left)])
-    with pytest.raises(DataError, match=f"the split has {told} rows"):
+    with pytest.raises(DataError, match=f"the split has {message} rows"):
         run("validate", Params(), inputs, {"validation": tmp_path / "validation"})
     assert not (tmp_path / "validation").exists()
 

@@ -97,17 +97,17 @@ def test_a_given_run_is_adopted_and_left_open(
     proxy: Unreliable, server: str, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(server)
-    given = client.create_run(client.create_experiment(f"of a pipeline {uuid.uuid4()}")).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    arguments = client.create_run(client.create_experiment(f"of a pipeline {uuid.uuid4()}")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", arguments)
     paths = make_outputs(epochs=EPOCHS)
     settings = settings_of(paths)
     train(paths, settings)
-    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
-    assert client.get_run(given).info.status == "RUNNING"
+    assert len(client.get_metric_history(arguments, "train/loss")) == EPOCHS
+    assert client.get_run(arguments).info.status == "RUNNING"
     version = register(paths, settings)
-    assert version.run_id == given
-    assert client.get_run(given).info.status == "RUNNING"
-    assert len(client.get_metric_history(given, "train/loss")) == EPOCHS
+    assert version.run_id == arguments
+    assert client.get_run(arguments).info.status == "RUNNING"
+    assert len(client.get_metric_history(arguments, "train/loss")) == EPOCHS
     assert runs_of(server, settings) == []
 
 

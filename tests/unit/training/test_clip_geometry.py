@@ -98,7 +98,7 @@ def folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Set]]:
     """Of each preset, the photos with the plain tower and with CLIP's geometry; features of the tower are the same."""
-    found: dict[str, dict[str, Set]] = {}
+    result: dict[str, dict[str, Set]] = {}
     plain = ablation_sets.towers_of
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPNET_STATE", str(tmp_path_factory.mktemp("state")))
@@ -117,17 +117,17 @@ def sets(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
                 "train.prompt.enabled=false",
             ]
             base = override(read(preset).model_dump(mode="json", by_alias=True), more)
-            found[preset] = {}
+            result[preset] = {}
             for geometry in ("plain", "clip"):
                 patch.setattr(
                     ablation_sets,
                     "towers_of",
                     plain if geometry == "plain" else lambda *arguments: clip_like(plain(*arguments)),
                 )
-                found[preset][geometry] = Set("coco-mini", folder, base)
+                result[preset][geometry] = Set("coco-mini", folder, base)
             # features in front of the geometry are the same
-            assert torch.equal(found[preset]["plain"].crops["train"], found[preset]["clip"].crops["train"])
-    return found
+            assert torch.equal(result[preset]["plain"].crops["train"], result[preset]["clip"].crops["train"])
+    return result
 
 
 def test_the_geometry_is_that_of_clip_and_zero_shot_ranks_as_before(sets: dict[str, dict[str, Set]]) -> None:

@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """33 pictures, of which 21 are for training, so that shares are unequal; settings for a small ViT with adapters in
     its blocks.
     """
@@ -111,7 +111,7 @@ def work(rank: int, size: int, port: int, folder: Path, stage: str, stop: int, s
     checkpoint.SAVE_EVERY_SECONDS = 0.0
     if stop:
         steps, loss = count(1), trainer.multilabel_loss
-        trainer.multilabel_loss = lambda *given: os._exit(9) if next(steps) == stop else loss(*given)
+        trainer.multilabel_loss = lambda *arguments: os._exit(9) if next(steps) == stop else loss(*arguments)
     fill, computed = FeatureStore.fill, folder / f"computed {rank} {state}"
 
     def noted_fill(store: FeatureStore, hashes: list[str], features: Iterable[np.ndarray]) -> None:
@@ -148,13 +148,13 @@ def together(size: int, folder: Path, stage: str, stop: int = 0, state: str = "s
 
 
 def same_as_one(folder: Path) -> None:
-    found, expected = (
+    result, expected = (
         read_tensors(path / "model.safetensors")[0] for path in (folder / "outputs" / "model", folder / "one")
     )
-    assert found.keys() == expected.keys()
-    assert any(name.startswith("block_adapters.") for name in found)
+    assert result.keys() == expected.keys()
+    assert any(name.startswith("block_adapters.") for name in result)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(result[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     histories = [pd.read_csv(path / "history.csv") for path in (folder / "outputs" / "model", folder / "one")]
     np.testing.assert_allclose(histories[0], histories[1], atol=1e-5)
     assert sorted(path.name for path in (folder / "outputs" / "model").iterdir()) == sorted(
@@ -164,26 +164,26 @@ def same_as_one(folder: Path) -> None:
     assert not list((folder / "state" / "train").iterdir())
 
 
-def test_two_processes_give_what_one_gives_and_one_of_them_writes(place: Path) -> None:
-    together(2, place, "train")
-    same_as_one(place)
+def test_two_processes_give_what_one_gives_and_one_of_them_writes(workspace: Path) -> None:
+    together(2, workspace, "train")
+    same_as_one(workspace)
 
 
-def test_two_processes_go_on_where_two_stopped(place: Path) -> None:
-    together(2, place, "train", stop=5)
-    assert list((place / "state" / "train").rglob("checkpoint.safetensors"))
-    together(2, place, "train")
-    same_as_one(place)
+def test_two_processes_go_on_where_two_stopped(workspace: Path) -> None:
+    together(2, workspace, "train", stop=5)
+    assert list((workspace / "state" / "train").rglob("checkpoint.safetensors"))
+    together(2, workspace, "train")
+    same_as_one(workspace)
 
 
 @pytest.mark.parametrize(("state", "by_each"), [("new", [14, 13]), ("new{rank}", [27, 27])])
-def test_processes_share_the_work_of_computing_features(place: Path, state: str, by_each: list[int]) -> None:
+def test_processes_share_the_work_of_computing_features(workspace: Path, state: str, by_each: list[int]) -> None:
     """21 training and 6 validation pictures; where each process has a state folder of its own it needs all."""
-    together(2, place, "train", state=state)
-    computed = [(place / f"computed {rank} {state}").read_text().split() for rank in range(2)]
+    together(2, workspace, "train", state=state)
+    computed = [(workspace / f"computed {rank} {state}").read_text().split() for rank in range(2)]
     assert [len(hashes) for hashes in computed] == by_each
     assert len(set(computed[0]) | set(computed[1])) == 27
-    same_as_one(place)
+    same_as_one(workspace)
 
 
 def test_a_group_of_one_changes_nothing() -> None:

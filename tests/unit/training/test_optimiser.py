@@ -17,7 +17,7 @@ def test_weight_decay_is_on_matrices_only_and_each_part_has_its_rate(lit, tmp_pa
     heads = {"enabled": True, "weight_decay": 0.7}
     fitted = trainer_of(lit, tmp_path, optimiser=rates | {"weight_decay": 0.5}, class_head=heads, blend="held_out")
     model = fitted.new_model()
-    found = {
+    result = {
         name: (group["lr"], group["weight_decay"])
         for name, group in zip(
             [name for name, parameter in model.named_parameters() if parameter.requires_grad],
@@ -25,15 +25,15 @@ def test_weight_decay_is_on_matrices_only_and_each_part_has_its_rate(lit, tmp_pa
             strict=True,
         )
     }
-    assert "adapter.mean" not in found
-    assert found["prompt.context"] == (0.1, 0.0)
-    assert found["gcn.weights.0"] == (0.2, 0.5)
-    assert found["adapter.down_proj.weight"] == (0.3, 0.5)
-    assert found["adapter.down_proj.bias"] == (0.3, 0.0)
-    assert found["logit_scale"] == found["logit_bias"] == (0.4, 0.0)
-    assert found["class_head.weight"] == (0.6, 0.7)
-    assert found["class_head.logit_scale"] == (0.4, 0.0)
-    assert "linear_probe.weight" not in found
+    assert "adapter.mean" not in result
+    assert result["prompt.context"] == (0.1, 0.0)
+    assert result["gcn.weights.0"] == (0.2, 0.5)
+    assert result["adapter.down_proj.weight"] == (0.3, 0.5)
+    assert result["adapter.down_proj.bias"] == (0.3, 0.0)
+    assert result["logit_scale"] == result["logit_bias"] == (0.4, 0.0)
+    assert result["class_head.weight"] == (0.6, 0.7)
+    assert result["class_head.logit_scale"] == (0.4, 0.0)
+    assert "linear_probe.weight" not in result
 
 
 def test_the_schedule_rises_then_falls_and_goes_on_where_it_stopped():
@@ -56,10 +56,10 @@ def test_the_schedule_rises_then_falls_and_goes_on_where_it_stopped():
 def test_the_batches_of_an_epoch_are_of_nearly_one_size(sampler):
     settings = Train(sampler=sampler, batch_size=8)
     targets = np.ones((27, 2), dtype=bool)
-    found = batches(targets, settings, 0, 1)
-    assert sorted(len(batch) for batch in found) == [6, 7, 7, 7]
+    result = batches(targets, settings, 0, 1)
+    assert sorted(len(batch) for batch in result) == [6, 7, 7, 7]
     expected = shuffled(27, 0, 1) if sampler == "shuffle" else class_aware(targets, 0, 1)
-    np.testing.assert_array_equal(np.concatenate(found), expected)
+    np.testing.assert_array_equal(np.concatenate(result), expected)
 
 
 def test_class_aware_sampling_evens_out_classes_and_is_a_function_of_the_epoch():

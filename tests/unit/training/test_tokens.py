@@ -35,7 +35,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """20 images in the folder data/ of ``tmp_path``, whose labels are the colours in them; a state folder."""
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     tiny.register("tiny-clip", tmp_path / "configs")
-    rng, found = np.random.default_rng(0), []
+    rng, result = np.random.default_rng(0), []
     (tmp_path / "data").mkdir()
     for number in range(20):
         labels = np.flatnonzero(rng.random(3) < 0.5)
@@ -46,8 +46,8 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
         path = tmp_path / "data" / f"{number}.png"
         Image.fromarray(pixels).save(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.append({"image_id": str(number), "path": path.name, "labels": labels, "unknown": [], "sha256": sha256})
-    return pd.DataFrame(found)
+        result.append({"image_id": str(number), "path": path.name, "labels": labels, "unknown": [], "sha256": sha256})
+    return pd.DataFrame(result)
 
 
 def make_trainer(folder: Path, precision: str = "fp32", **runtime: float) -> Trainer:

@@ -32,9 +32,9 @@ def problems_of(root: Path, settings: Ingest | None = None) -> list[Problem]:
 
 
 def accept(root: Path, settings: Ingest | None = None) -> Annotations:
-    found = read(root, settings or Ingest())
-    assert found.problems == []
-    return found
+    result = read(root, settings or Ingest())
+    assert result.problems == []
+    return result
 
 
 def wide(root: Path, table: str, classes: str = "name\nfox\ndeer\nbird\n") -> Path:

@@ -63,7 +63,7 @@ def settings(**more: Any) -> Ingest:
 
 def test_location_is_the_group_and_sequences_are_kept(tmp_path: Path) -> None:
     images = [image(0), image(1, location=None), image(2, location="", seq_id=None), image(3, width=64, height=48)]
-    found = read(
+    result = read(
         write(
             tmp_path,
             images,
@@ -71,9 +71,9 @@ def test_location_is_the_group_and_sequences_are_kept(tmp_path: Path) -> None:
         ),
         settings(),
     )
-    assert found.problems == []
-    assert found.classes.names == ["red fox", "roe deer"]
-    rows = found.rows
+    assert result.problems == []
+    assert result.classes.names == ["red fox", "roe deer"]
+    rows = result.rows
     assert rows["image_id"].tolist() == ["id-0", "id-1", "id-2", "id-3"]
     assert rows["labels"].tolist() == [[0, 1], [], [0], [1]]
     assert rows["unknown"].tolist() == [[], [], [], [0]]
@@ -84,10 +84,10 @@ def test_location_is_the_group_and_sequences_are_kept(tmp_path: Path) -> None:
 
 def test_what_nobody_looked_at_and_corrupt_files_are_left_out_and_counted(tmp_path: Path) -> None:
     images = [image(0), image(1), image(2, corrupt=True), image(3)]
-    found = read(write(tmp_path, images, [seen(0, 1), seen(2, 1), seen(3, 0)]), settings())
-    assert found.problems == []
-    assert found.rows["image_id"].tolist() == ["id-0", "id-3"]
-    assert {reason: [name for name, _ in images] for reason, images in found.left_out.items()} == {
+    result = read(write(tmp_path, images, [seen(0, 1), seen(2, 1), seen(3, 0)]), settings())
+    assert result.problems == []
+    assert result.rows["image_id"].tolist() == ["id-0", "id-3"]
+    assert {reason: [name for name, _ in images] for reason, images in result.left_out.items()} == {
         "no annotation, so nobody looked": ["id-1"],
         "marked corrupt in the annotations": ["id-2"],
     }
@@ -95,10 +95,10 @@ def test_what_nobody_looked_at_and_corrupt_files_are_left_out_and_counted(tmp_pa
 
 def test_an_image_that_is_blank_and_labelled_is_named(tmp_path: Path) -> None:
     both = [seen(0, 0), seen(0, 1), seen(1, 0), seen(2, 1)]
-    found = read(write(tmp_path, [image(number) for number in range(3)], both), settings())
-    (warning,) = found.warnings
+    result = read(write(tmp_path, [image(number) for number in range(3)], both), settings())
+    (warning,) = result.warnings
     assert warning.startswith("1 image annotated as blank and as something else")
-    assert found.rows["path"][0] in warning
+    assert result.rows["path"][0] in warning
 
 
 def test_the_maximum_over_a_sequence_is_a_setting(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_the_usual_blank_category_is_known_however_it_is_spelt_and_a_class_is_ne
     root = write(
         tmp_path, [image(0), image(1)], [seen(0, 0), seen(1, 1)], [{"id": 0, "name": "Empty"}, {"id": 1, "name": "fox"}]
     )
-    found = read(root, Ingest())
-    assert (found.classes.names, found.rows["labels"].tolist()) == (["fox"], [[], [0]])
+    result = read(root, Ingest())
+    assert (result.classes.names, result.rows["labels"].tolist()) == (["fox"], [[], [0]])
     with pytest.raises(DataError, match="so there are no classes"):
         read(write(tmp_path, [image(0)], [seen(0, 0)], CATEGORIES[:1]), Ingest())
 
@@ -162,8 +162,8 @@ def test_fifty_sites_with_seventy_percent_blanks_share_no_site_between_sides(tmp
     assert set(frame["split"]) == {"train", "val", "test"}
     blank = frame["labels"].map(len) == 0
     assert 0.65 < blank.mean() < 0.75
-    for side in ("train", "test"):
-        assert 0.5 < blank[frame["split"] == side].mean() < 0.9
+    for split in ("train", "test"):
+        assert 0.5 < blank[frame["split"] == split].mean() < 0.9
     assert frame["sequence"].notna().all()
     assert read_manifest(tmp_path / "manifest/manifest.parquet")["width"].eq(64).all()
 
@@ -177,8 +177,8 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         image(3, file_name=4),
         {"file_name": "a.jpg"},
     ]
-    found = read(write(tmp_path, images, [seen(0, 1), seen(0, 77), seen(99, 1)]), settings())
-    assert [problem.what.split("{")[0] for problem in found.problems] == [
+    result = read(write(tmp_path, images, [seen(0, 1), seen(0, 77), seen(99, 1)]), settings())
+    assert [problem.what.split("{")[0] for problem in result.problems] == [
         "image id-0 appears twice",
         "path 'site/0.jpg' appears twice, first in image id-0",
         "path '/etc/passwd' is absolute",
@@ -231,6 +231,6 @@ def test_the_most_labels_that_settings_may_make_fit_in_memory(tmp_path: Path) ->
     write(tmp_path, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories[:2])
     read(tmp_path, settings(unsure=["class 0"]))  # imports what is large, so that it is not measured
     write(tmp_path, frames, [{"image_id": n, "category_id": n % 2} for n in range(600)], categories)
-    found = bounded(lambda: read(tmp_path, settings(unsure=["class 0", "class 1"])))
-    assert found.kind == "done", found
-    assert found.megabytes < 350, "18 million labels took 700 MB"  # 50 million are the most
+    result = bounded(lambda: read(tmp_path, settings(unsure=["class 0", "class 1"])))
+    assert result.kind == "done", result
+    assert result.megabytes < 350, "18 million labels took 700 MB"  # 50 million are the most

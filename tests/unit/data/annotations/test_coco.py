@@ -40,18 +40,18 @@ def write(
 def test_rows_come_in_the_order_of_ids_and_classes_in_that_of_categories(tmp_path: Path) -> None:
     settings = write(tmp_path, IMAGES, [box(25, 90), box(25, 1), box(25, 90)])
     write(tmp_path, [{"id": 7, "file_name": "000000000007.jpg"}], [box(7, 18)], name="test")
-    found = read(tmp_path, settings.model_copy(update={"coco": Coco(train="train.json", test="test.json")}))
-    assert found.problems == []
-    assert found.classes.names == ["person", "dog", "toothbrush"]
-    assert found.rows["image_id"].tolist() == ["000000000009", "000000000025", "000000000007"]
-    assert found.rows["path"].tolist() == [
+    result = read(tmp_path, settings.model_copy(update={"coco": Coco(train="train.json", test="test.json")}))
+    assert result.problems == []
+    assert result.classes.names == ["person", "dog", "toothbrush"]
+    assert result.rows["image_id"].tolist() == ["000000000009", "000000000025", "000000000007"]
+    assert result.rows["path"].tolist() == [
         "train2017/000000000009.jpg",
         "train2017/000000000025.jpg",
         "val2017/000000000007.jpg",
     ]
-    assert found.rows["labels"].tolist() == [[], [0, 2], [1]]
-    assert found.rows["given_split"].tolist() == ["train", "train", "test"]
-    assert found.rows["width"].iloc[:2].tolist() == [480, 640]
+    assert result.rows["labels"].tolist() == [[], [0, 2], [1]]
+    assert result.rows["given_split"].tolist() == ["train", "train", "test"]
+    assert result.rows["width"].iloc[:2].tolist() == [480, 640]
 
 
 @pytest.mark.parametrize("named", ["train", "test"])
@@ -94,10 +94,10 @@ def test_real_labels_come_back(shared: Path, tmp_path: Path) -> None:
     settings = write(
         tmp_path, images, boxes, [{"id": number, "name": name} for number, name in zip(ids, names, strict=True)]
     )
-    found = read(tmp_path, settings)
-    assert found.classes.names == names
-    assert dict(zip(found.rows["image_id"], found.rows["labels"], strict=True)) == rows
-    assert (found.rows["labels"].map(len) == 0).sum() == 48
+    result = read(tmp_path, settings)
+    assert result.classes.names == names
+    assert dict(zip(result.rows["image_id"], result.rows["labels"], strict=True)) == rows
+    assert (result.rows["labels"].map(len) == 0).sum() == 48
 
 
 def test_every_mistake_is_named(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
         {"id": 3, "file_name": "a/000000000025.jpg"},
     ]
     boxes = [box(77, 1), box(9, 5), box(9, 1, bbox=[1, 2]), box(9, 1, area="big"), {"image_id": [], "category_id": 1}]
-    found = read(tmp_path, write(tmp_path, images, boxes))
-    text = "\n".join(f"{problem.what} | {problem.where}" for problem in found.problems)
+    result = read(tmp_path, write(tmp_path, images, boxes))
+    text = "\n".join(f"{problem.what} | {problem.where}" for problem in result.problems)
     for part in (
         "image 9 appears twice",
         "needs an id and a file_name",
@@ -121,7 +121,7 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     ):
         assert part in text
     assert text.count("is damaged") == 3
-    assert len(found.problems) == 9
+    assert len(result.problems) == 9
 
 
 def test_byte_order_marks_whole_floats_and_files_without_annotations(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ TABLE = "path,labels,unknown\na.jpg,fox|owl,deer\nb/c.jpg,,\nd.jpg,owl,\n"
 @pytest.fixture
 def annotations(tmp_path: Path) -> Annotations:
     (tmp_path / "labels.csv").write_text(TABLE)
-    found = reader.read(DataFolder(tmp_path), Ingest())
-    assert found.classes.names == ["deer", "fox", "owl"]
-    return found
+    result = reader.read(DataFolder(tmp_path), Ingest())
+    assert result.classes.names == ["deer", "fox", "owl"]
+    return result
 
 
 def corrected(annotations: Annotations, folder: Path, text: str) -> tuple[int, list[str]]:

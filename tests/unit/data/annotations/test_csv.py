@@ -29,9 +29,9 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
         './images//b.png,"cat | cat|",,,val,,,"x, y"\n'
         "images/c.jpg,,dog|bird,,,g1,night,\n"
     )
-    found = accept(write(tmp_path, table))
-    assert found.classes.names == ["bird", "cat", "dog"]
-    rows = found.rows
+    result = accept(write(tmp_path, table))
+    assert result.classes.names == ["bird", "cat", "dog"]
+    rows = result.rows
     assert rows["path"].tolist() == ["images/a.jpg", "images/b.png", "images/c.jpg"]
     assert rows["image_id"].tolist() == ["A", "images/b", "images/c"]
     assert rows["labels"].tolist() == [[1, 2], [1], []]
@@ -42,7 +42,7 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
         ("slice", ["day", None, "night"]),
     ):
         assert [None if value != value else value for value in rows[name]] == values
-    assert [found.where(row) for row in range(3)] == ["labels.csv row 2", "labels.csv row 3", "labels.csv row 4"]
+    assert [result.where(row) for row in range(3)] == ["labels.csv row 2", "labels.csv row 3", "labels.csv row 4"]
 
 
 def test_classes_csv_gives_order_prompts_and_critical(tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def test_classes_csv_gives_order_prompts_and_critical(tmp_path: Path) -> None:
 
 def test_indices_need_classes_csv_and_names_that_are_no_numbers(tmp_path: Path) -> None:
     root = write(tmp_path / "indices", "path,labels,unknown\na.jpg,2 0,1\nb.jpg,,\n", "name\nx\ny\nz\n")
-    found = accept(root, Ingest(separator=" "))
-    assert found.rows["labels"].tolist() == [[0, 2], []]
-    assert found.rows["unknown"].tolist() == [[1], []]
+    result = accept(root, Ingest(separator=" "))
+    assert result.rows["labels"].tolist() == [[0, 2], []]
+    assert result.rows["unknown"].tolist() == [[1], []]
     digits = write(tmp_path / "digits", "path,labels\na.jpg,7\nb.jpg,3\n", "name\n7\n3\n")
     assert accept(digits).rows["labels"].tolist() == [[0], [1]]
     mixed = write(tmp_path / "mixed", "path,labels\na.jpg,0\nb.jpg,y\n", "name\nx\ny\n")
@@ -69,17 +69,17 @@ def test_indices_need_classes_csv_and_names_that_are_no_numbers(tmp_path: Path) 
 
 
 def test_a_byte_order_mark_windows_lines_and_umlauts_are_read(tmp_path: Path) -> None:
-    found = accept(write(tmp_path, "\ufeffpath,labels\r\nbilder/k\u00e4se.jpg,K\u00e4se\r\n".encode()))
-    assert found.classes.names == ["K\u00e4se"]
-    assert found.rows["image_id"].tolist() == ["bilder/k\u00e4se"]
+    result = accept(write(tmp_path, "\ufeffpath,labels\r\nbilder/k\u00e4se.jpg,K\u00e4se\r\n".encode()))
+    assert result.classes.names == ["K\u00e4se"]
+    assert result.rows["image_id"].tolist() == ["bilder/k\u00e4se"]
 
 
 def test_a_thousand_classes_and_many_rows(tmp_path: Path) -> None:
     names = [f"thing {n:04d}" for n in range(1000)]
     lines = [f"images/{n}.jpg,{names[n % 1000]}|{names[(7 * n) % 1000]}" for n in range(5000)]
-    found = accept(write(tmp_path, "path,labels\n" + "\n".join(lines) + "\n"))
-    assert found.classes.names == names
-    assert all(row == sorted({n % 1000, (7 * n) % 1000}) for n, row in enumerate(found.rows["labels"]))
+    result = accept(write(tmp_path, "path,labels\n" + "\n".join(lines) + "\n"))
+    assert result.classes.names == names
+    assert all(row == sorted({n % 1000, (7 * n) % 1000}) for n, row in enumerate(result.rows["labels"]))
 
 
 def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_parquet_with_lists_names_and_numbers(tmp_path: Path) -> None:
     )
     frame.to_parquet(tmp_path / "labels.parquet")
     settings = Ingest(labels="labels.parquet")
-    found = accept(tmp_path, settings)
-    assert found.rows["labels"].tolist() == [[0, 1], [], []]
-    assert found.rows["group"].tolist() == ["7", "7", "8"]
-    assert found.where(2) == "labels.parquet row 3"
+    result = accept(tmp_path, settings)
+    assert result.rows["labels"].tolist() == [[0, 1], [], []]
+    assert result.rows["group"].tolist() == ["7", "7", "8"]
+    assert result.where(2) == "labels.parquet row 3"
     frame.assign(labels=[[1, 0], [0], []]).to_parquet(tmp_path / "labels.parquet")
     assert accept(tmp_path, settings).rows["labels"].tolist() == [[0, 1], [0], []]
     frame.assign(labels=["deer|fox", "", None]).to_parquet(tmp_path / "labels.parquet")
@@ -133,12 +133,12 @@ def test_gzipped_tables_and_damaged_ones(tmp_path: Path) -> None:
 
 
 def test_sizes_and_hashes_of_the_table(tmp_path: Path) -> None:
-    found = read(
+    result = read(
         write(tmp_path, "path,labels,width,height,sha256\na.jpg,x,640,480,ab\nb.jpg,x,,,\nc.jpg,x,-1,9.5,\n"), Ingest()
     )
-    assert [problem.what for problem in found.problems] == ["width = '-1'", "height = '9.5'"]
-    assert found.rows["width"].isna().tolist() == [False, True, True]
-    assert found.rows["sha256"].iloc[0] == "ab"
+    assert [problem.what for problem in result.problems] == ["width = '-1'", "height = '9.5'"]
+    assert result.rows["width"].isna().tolist() == [False, True, True]
+    assert result.rows["sha256"].iloc[0] == "ab"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from capnet.errors import DataError
 
 def test_an_index_beyond_the_classes_is_a_problem_and_not_a_wrap_around(tmp_path: Path) -> None:
     root = write(tmp_path, "path,labels\na.jpg,0\nb.jpg,3\nc.jpg,-1\n", "name\nx\ny\nz\n")
-    found = problems_of(root)
-    assert {problem.what for problem in found} >= {
+    problems = problems_of(root)
+    assert {problem.what for problem in problems} >= {
         "label '3' is not in classes.csv",
         "label '-1' is not in classes.csv",
     }
@@ -40,8 +40,8 @@ def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
         "f.jpg,dog,,\n"
         "g.jpg,wolpertinger,dgo,,\n"
     )
-    found = problems_of(write(tmp_path, table, "name\ndog\ncat\n"))
-    text = {problem.what: f"{problem.where} {problem.todo}" for problem in found}
+    problems = problems_of(write(tmp_path, table, "name\ndog\ncat\n"))
+    text = {problem.what: f"{problem.where} {problem.todo}" for problem in problems}
     expected = {
         "4 cells, the header has 5": "row 13",
         "label 'dgo' is not in classes.csv": "did you mean 'dog'",
@@ -59,8 +59,8 @@ def test_every_mistake_is_reported_at_once_with_its_row(tmp_path: Path) -> None:
     assert set(text) == set(expected)
     for what, part in expected.items():
         assert part in text[what], what
-    assert "labels.csv row 2, column labels" in {problem.where for problem in found}
-    assert "labels.csv row 14, column unknown" in {problem.where for problem in found}
+    assert "labels.csv row 2, column labels" in {problem.where for problem in problems}
+    assert "labels.csv row 14, column unknown" in {problem.where for problem in problems}
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_a_split_is_suggested_only_where_it_is_nearly_written(tmp_path: Path, sp
 
 
 def test_paths_outside_the_data_folder_are_not_handed_on(tmp_path: Path) -> None:
-    found = read(write(tmp_path, "path,labels\n../x.jpg,a\nimages/../../x.jpg,a\n/x.jpg,a\nok.jpg,a\n"), Ingest())
-    assert len(found.problems) == 3
-    assert found.rows["path"].tolist() == ["ok.jpg"]
+    result = read(write(tmp_path, "path,labels\n../x.jpg,a\nimages/../../x.jpg,a\n/x.jpg,a\nok.jpg,a\n"), Ingest())
+    assert len(result.problems) == 3
+    assert result.rows["path"].tolist() == ["ok.jpg"]
 
 
 @pytest.mark.parametrize(

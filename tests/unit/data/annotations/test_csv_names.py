@@ -47,9 +47,9 @@ def test_labels_that_another_separator_divides_into_labels_are_no_class_of_their
 
 def test_a_mark_in_a_name_alone_is_no_separator(tmp_path: Path) -> None:
     table = 'path,labels\na.jpg,"dog, small|cat"\nb.jpg,dog|cow/ox\n'
-    found = accept(write(tmp_path, table))
-    assert found.classes.names == ["cat", "cow/ox", "dog", "dog, small"]
-    (warning,) = found.warnings
+    result = accept(write(tmp_path, table))
+    assert result.classes.names == ["cat", "cow/ox", "dog", "dog, small"]
+    (warning,) = result.warnings
     assert warning.startswith(
         "2 of 4 classes look like several labels: 'dog, small', 'cow/ox'; ingest.separator is '|'"
     )

@@ -12,18 +12,18 @@ from capnet.config import Ingest
 def test_one_column_a_class_with_unknowns(tmp_path: Path) -> None:
     table = "path,patient,fox,bird,deer,group\na.jpg,p1,1,0,-1,g\nb.jpg,p2,0.0,,1.0,g\nc.jpg,p3,-1.0,True,false,\n"
     root = wide(tmp_path, table)
-    found = accept(root)
-    assert found.classes.names == ["fox", "deer", "bird"]
-    assert found.rows["labels"].tolist() == [[0], [1], [2]]
-    assert found.rows["unknown"].tolist() == [[1], [2], [0]]
+    result = accept(root)
+    assert result.classes.names == ["fox", "deer", "bird"]
+    assert result.rows["labels"].tolist() == [[0], [1], [2]]
+    assert result.rows["unknown"].tolist() == [[1], [2], [0]]
     negative = accept(root, Ingest(empty_cell="negative"))
-    assert negative.rows["labels"].tolist() == found.rows["labels"].tolist()
+    assert negative.rows["labels"].tolist() == result.rows["labels"].tolist()
     assert negative.rows["unknown"].tolist() == [[1], [], [0]]
 
 
 def test_a_wide_table_reports_strange_cells_and_missing_columns(tmp_path: Path) -> None:
-    found = problems_of(wide(tmp_path / "cells", "path,fox,deer,bird\na.jpg,2,0,0\nb.jpg,0,yes,1\n"))
-    assert [(problem.what, problem.where) for problem in found] == [
+    problems = problems_of(wide(tmp_path / "cells", "path,fox,deer,bird\na.jpg,2,0,0\nb.jpg,0,yes,1\n"))
+    assert [(problem.what, problem.where) for problem in problems] == [
         ("'2' in the column of a class", "labels.csv row 2, column fox"),
         ("'yes' in the column of a class", "labels.csv row 3, column deer"),
     ]

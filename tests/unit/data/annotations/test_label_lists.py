@@ -51,10 +51,10 @@ def test_sparse_labels_equal_the_dense_ones() -> None:
     frame = pd.DataFrame({"labels": pd.Series(known, dtype=object), "unknown": pd.Series(unknown, dtype=object)})
     both = label_matrix(known, 20) & label_matrix(unknown, 20)
     assert both.any()
-    found = known_positives(frame, 20)
-    assert (found.toarray() == (label_matrix(known, 20) & ~label_matrix(unknown, 20))).all()
-    assert found.sum(axis=0).tolist() == found.toarray().sum(axis=0).tolist()
-    assert found[[5, 5, 7]].toarray().tolist() == found.toarray()[[5, 5, 7]].tolist()
+    result = known_positives(frame, 20)
+    assert (result.toarray() == (label_matrix(known, 20) & ~label_matrix(unknown, 20))).all()
+    assert result.sum(axis=0).tolist() == result.toarray().sum(axis=0).tolist()
+    assert result[[5, 5, 7]].toarray().tolist() == result.toarray()[[5, 5, 7]].tolist()
 
 
 @pytest.mark.parametrize("part", [1, 7, 2**20])

@@ -36,24 +36,24 @@ def warnings_of(root: Path, table: dict[str, str], caplog: pytest.LogCaptureFixt
     ],
 )
 def test_a_class_that_no_image_is_without_is_named(tmp_path, caplog, table, expected) -> None:
-    found = warnings_of(tmp_path / "set", table, caplog)
-    assert len(found) == len(expected)
-    assert all(text.startswith(words) for text, words in zip(found, expected, strict=True))
+    result = warnings_of(tmp_path / "set", table, caplog)
+    assert len(result) == len(expected)
+    assert all(text.startswith(words) for text, words in zip(result, expected, strict=True))
 
 
 def test_equal_images_with_other_labels_are_named_and_those_with_equal_ones_not(tmp_path, caplog) -> None:
     table = {"a1": "fox,", "a2": "fox,", "b1": "fox|deer,", "b2": "deer,", "c1": "deer,", "c2": "deer,fox", "d": ","}
-    (found,) = warnings_of(tmp_path / "set", table, caplog)
-    assert found.startswith("'images/b1.png' and 'images/b2.png' are the same image and have different labels")
-    assert "and 1 more such images" in found
+    (result,) = warnings_of(tmp_path / "set", table, caplog)
+    assert result.startswith("'images/b1.png' and 'images/b2.png' are the same image and have different labels")
+    assert "and 1 more such images" in result
 
 
 def test_images_beside_the_listed_ones_are_counted_and_other_files_not(tmp_path, caplog) -> None:
-    (found,) = warnings_of(tmp_path / "one", {"a": "fox,", "b": "deer,"}, caplog, z=1)
-    assert found.startswith("'images/z.png' has no row and is not used")
+    (result,) = warnings_of(tmp_path / "one", {"a": "fox,", "b": "deer,"}, caplog, z=1)
+    assert result.startswith("'images/z.png' has no row and is not used")
     caplog.clear()
-    (found,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1)
-    assert found.startswith("2 images, 'images/y.png' first, have no row")
+    (result,) = warnings_of(tmp_path / "two", {"a": "fox,", "b": "deer,"}, caplog, z=1, y=1)
+    assert result.startswith("2 images, 'images/y.png' first, have no row")
 
 
 @pytest.mark.parametrize(

@@ -39,17 +39,17 @@ def test_the_concepts_are_the_published_81(shared: Path) -> None:
 
 
 def test_official_lists(tmp_path: Path) -> None:
-    found = read(tmp_path, official(tmp_path))
-    assert found.problems == []
-    assert found.rows["image_id"].tolist() == ["actor/0001_11", "zoo/0001_33", "zoo/0009_99"]
-    assert found.rows["path"].tolist() == [
+    result = read(tmp_path, official(tmp_path))
+    assert result.problems == []
+    assert result.rows["image_id"].tolist() == ["actor/0001_11", "zoo/0001_33", "zoo/0009_99"]
+    assert result.rows["path"].tolist() == [
         "Flickr/actor/0001_11.jpg",
         "Flickr/zoo/0001_33.jpg",
         "Flickr/zoo/0009_99.jpg",
     ]
-    assert found.rows["labels"].tolist() == [[0, 43], [80], [1]]
-    assert found.rows["given_split"].tolist() == ["train", "train", "test"]
-    assert found.left_out == {
+    assert result.rows["labels"].tolist() == [[0, 43], [80], [1]]
+    assert result.rows["given_split"].tolist() == ["train", "train", "test"]
+    assert result.left_out == {
         "no concept (ingest.nus_wide.keep_unlabelled)": [("zoo/0002_22", "Flickr/zoo/0002_22.jpg")]
     }
     kept = read(tmp_path, official(tmp_path, keep_unlabelled=True, images=""))
@@ -66,11 +66,11 @@ def test_the_real_test_labels_are_read_within_ten_seconds(shared: Path, tmp_path
     lines = "".join(f"made_{number}_m.jpg,{rng.integers(81)}\n" for number in range(3000))
     (tmp_path / "nus_train.csv").write_text("image,labels\n" + lines)
     start = time.perf_counter()
-    found = read(tmp_path, Ingest(nus_wide=NusWide(lists="clean", clean_test="nus_test.csv.gz")))
+    result = read(tmp_path, Ingest(nus_wide=NusWide(lists="clean", clean_test="nus_test.csv.gz")))
     assert time.perf_counter() - start < 10
-    assert found.problems == []
-    test = found.rows[found.rows["given_split"] == "test"]
-    assert (len(test), len(found.rows), len(found.classes)) == (50720, 53720, 81)
+    assert result.problems == []
+    test = result.rows[result.rows["given_split"] == "test"]
+    assert (len(test), len(result.rows), len(result.classes)) == (50720, 53720, 81)
     with gzip.open(shared / "data/labels/nuswide81_test.csv.gz", "rt") as file:
         expected = {
             row["image"].removesuffix(".jpg"): [int(c) for c in row["labels"].split()] for row in csv.DictReader(file)
@@ -109,13 +109,13 @@ def test_an_empty_list_is_refused_and_windows_lines_are_read(tmp_path: Path) -> 
 def test_mistakes_in_clean_lists_are_named(tmp_path: Path) -> None:
     (tmp_path / "nus_test.csv").write_text("image,labels\na.jpg,0 81\nb.jpg,sky|cat\n../c.jpg,1\na.jpg,1\n")
     settings = Ingest(nus_wide=NusWide(lists="clean", clean_train=""))
-    found = read(tmp_path, settings)
-    assert [(problem.what, problem.where.split(",")[0]) for problem in found.problems] == [
+    result = read(tmp_path, settings)
+    assert [(problem.what, problem.where.split(",")[0]) for problem in result.problems] == [
         ("'81' is none of the 81 concepts", "nus_test.csv row 2"),
         ("path 'Flickr/../c.jpg' leaves the data folder", "nus_test.csv row 4"),
         ("path 'Flickr/a.jpg' appears twice", "nus_test.csv row 5"),
     ]
-    assert [[CLASSES[c] for c in row] for row in found.rows["labels"]] == [["airport"], ["cat", "sky"]]
-    assert found.rows["given_split"].tolist() == [None, None], "one list alone is no division"
+    assert [[CLASSES[c] for c in row] for row in result.rows["labels"]] == [["airport"], ["cat", "sky"]]
+    assert result.rows["given_split"].tolist() == [None, None], "one list alone is no division"
     with pytest.raises(DataError, match="a clean list of NUS-WIDE is missing"):
         read(tmp_path, Ingest(nus_wide=NusWide(lists="clean")))

@@ -170,35 +170,35 @@ READER = CONTRIBUTING.partition("## Add a reader")[2].partition("```python\n")[2
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stranger")
 
 
 @pytest.fixture(scope="module")
-def stranger(workplace: Path) -> Any:
+def stranger(workspace: Path) -> Any:
     """A copy of the package with one more file; runs ``capnet`` of it."""
     package = Path(str(import_module("capnet").__file__)).parent
-    shutil.copytree(package, workplace / "capnet")  # with its bytecode, which lines.py, written often, never gets
-    (workplace / "data").mkdir()
-    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
+    shutil.copytree(package, workspace / "capnet")  # with its bytecode, which lines.py, written often, never gets
+    (workspace / "data").mkdir()
+    (workspace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
 
     def capnet(reader: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        (workplace / "capnet/data/annotations/readers/lines.py").write_text(reader)
+        (workspace / "capnet/data/annotations/readers/lines.py").write_text(reader)
         command = [sys.executable, "-m", "capnet.cli", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(workplace), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
+        environment = os.environ | {"PYTHONPATH": str(workspace), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
 
-    (workplace / "params.yaml").write_text("data: {format: lines}\ningest: {images: listed}\n")
+    (workspace / "params.yaml").write_text("data: {format: lines}\ningest: {images: listed}\n")
     return capnet
 
 
-def test_one_file_adds_a_format_with_its_section(stranger: Any, workplace: Path) -> None:
+def test_one_file_adds_a_format_with_its_section(stranger: Any, workspace: Path) -> None:
     assert "file: list.txt" in stranger(READER, "preset", "own").stdout
     result = stranger(READER, "ingest")
     assert result.returncode == 0, result.stderr
     import pandas as pd
 
-    rows = pd.read_parquet(workplace / "outputs/manifest/manifest.parquet")
+    rows = pd.read_parquet(workspace / "outputs/manifest/manifest.parquet")
     assert rows["path"].tolist() == ["a.jpg", "b.jpg"]
     assert [list(labels) for labels in rows["labels"]] == [[0], [0, 1]]
 
@@ -232,12 +232,12 @@ def test_malformed_rows_of_the_new_reader_are_refused(stranger: Any, change: tup
     assert words in result.stderr
 
 
-def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: Any, workplace: Path) -> None:
-    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cow\n")
+def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: Any, workspace: Path) -> None:
+    (workspace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cow\n")
     result = stranger(READER, "ingest")
-    (workplace / "data/list.txt").unlink()
+    (workspace / "data/list.txt").unlink()
     missing = stranger(READER, "ingest")
-    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
+    (workspace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
     assert result.returncode == missing.returncode == DataError.exit_code
     assert "no class 'cow'" in result.stderr
     assert "list.txt line 2" in result.stderr
@@ -247,11 +247,11 @@ def test_the_recipe_names_a_mistake_of_the_user_and_what_is_missing(stranger: An
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "no image is listed"), (b"a.jpg\tcaf\xe9\n", "cannot be read")])
 def test_a_list_that_is_empty_or_no_utf_8_is_refused(
-    stranger: Any, workplace: Path, content: bytes, words: str
+    stranger: Any, workspace: Path, content: bytes, words: str
 ) -> None:
-    (workplace / "data/list.txt").write_bytes(content)
+    (workspace / "data/list.txt").write_bytes(content)
     result = stranger(READER, "ingest")
-    (workplace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
+    (workspace / "data/list.txt").write_text("a.jpg\tcat\nb.jpg\tdog cat\n")
     assert result.returncode == DataError.exit_code, result.stderr
     assert words in result.stderr
     assert "Traceback" not in result.stderr

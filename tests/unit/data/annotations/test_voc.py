@@ -84,12 +84,12 @@ ONLY_TRAIN = Voc(test="")
 def test_difficult_objects_count_are_unknown_or_do_not_count(
     kit: Path, difficult: str, labels: list[str], unknown: list[str]
 ) -> None:
-    found = read(kit, Ingest(voc=Voc.model_validate({"test": "", "difficult": difficult})))
-    assert found.problems == []
-    row = found.rows.iloc[0]
+    result = read(kit, Ingest(voc=Voc.model_validate({"test": "", "difficult": difficult})))
+    assert result.problems == []
+    row = result.rows.iloc[0]
     assert [CLASSES[c] for c in row["labels"]] == labels
     assert [CLASSES[c] for c in row["unknown"]] == unknown
-    assert found.rows["given_split"].tolist() == [None, None], "one set alone is no division"
+    assert result.rows["given_split"].tolist() == [None, None], "one set alone is no division"
 
 
 def test_two_image_sets_are_given_splits(kit: Path) -> None:
@@ -113,15 +113,15 @@ def test_every_damaged_annotation_is_named(kit: Path) -> None:
     listing.write_text("2008_000001\n2008_000002\n../../etc/passwd\n2008_000003\n2008_000001\n2008_000004 1\n\n")
     (kit / "VOC2012/Annotations/2008_000002.xml").write_text("<annotation><object>")
     (kit / "VOC2012/Annotations/2008_000004.xml").write_text(voc_xml("x", [voc_object("unicorn")]))
-    found = read(kit, Ingest(voc=ONLY_TRAIN))
-    assert [(problem.what.split(":")[0], Path(problem.where.split(",")[0]).name) for problem in found.problems] == [
+    result = read(kit, Ingest(voc=ONLY_TRAIN))
+    assert [(problem.what.split(":")[0], Path(problem.where.split(",")[0]).name) for problem in result.problems] == [
         ("not an annotation", "2008_000002.xml"),
         ("image id '../../etc/passwd' is no file name", "trainval.txt line 3"),
         ("the annotation of an image is missing", "2008_000003.xml"),
         ("object 'unicorn' is none of the 20 classes", "2008_000004.xml"),
         ("path 'VOC2012/JPEGImages/2008_000001.jpg' appears twice", "trainval.txt line 5"),
     ]
-    assert found.rows["image_id"].tolist() == ["2008_000001"]
+    assert result.rows["image_id"].tolist() == ["2008_000001"]
 
 
 def test_an_image_set_with_a_byte_order_mark_and_windows_lines(kit: Path) -> None:

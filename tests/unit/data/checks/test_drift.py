@@ -18,7 +18,7 @@ CLASSES = make_classes([f"c{c}" for c in range(12)])
 
 
 def sample(
-    rng: np.random.Generator, rows: int, side: str = "train", factor: float = 1.0, swap: bool = False
+    rng: np.random.Generator, rows: int, split: str = "train", factor: float = 1.0, swap: bool = False
 ) -> pd.DataFrame:
     """Long-tailed labels in two scenes (even and odd classes go together); ``swap`` mixes the scenes up."""
     share = 0.6 / np.arange(1, 13)
@@ -27,7 +27,7 @@ def sample(
         scene = rng.integers(2)
         chance = share * factor * np.where(np.arange(12) // (1 if not swap else 6) % 2 == scene, 1.6, 0.2)
         labels.append(np.flatnonzero(rng.random(12) < chance).tolist())
-    return pd.DataFrame({"labels": labels, "unknown": [[]] * rows, "split": side})
+    return pd.DataFrame({"labels": labels, "unknown": [[]] * rows, "split": split})
 
 
 def without(frame: pd.DataFrame, c: int) -> list[list[int]]:
@@ -50,20 +50,20 @@ def test_counts_equal_a_direct_count() -> None:
     frame.at[3, "labels"] = [0, 2, 5]
     frame.at[4, "labels"] = [1, 99]  # another check's matter; below 0 is refused where the table is read
     frame.loc[150:, "split"] = "test"
-    found = drift_counts(frame, CLASSES)
-    for side, rows in (("train", range(150)), ("test", range(150, 200))):
+    result = drift_counts(frame, CLASSES)
+    for split, rows in (("train", range(150)), ("test", range(150, 200))):
         sets = [
             {label for label in frame["labels"][row] if 0 <= label < 12} - set(frame["unknown"][row]) for row in rows
         ]
-        assert found["sides"][side]["rows"] == len(sets)
-        assert found["sides"][side]["labels"] == sum(map(len, sets))
-        assert found["sides"][side]["squares"] == sum(len(row) ** 2 for row in sets)
-        assert list(found["sides"][side]["positives"].values()) == [sum(c in row for row in sets) for c in range(12)]
+        assert result["sides"][split]["rows"] == len(sets)
+        assert result["sides"][split]["labels"] == sum(map(len, sets))
+        assert result["sides"][split]["squares"] == sum(len(row) ** 2 for row in sets)
+        assert list(result["sides"][split]["positives"].values()) == [sum(c in row for row in sets) for c in range(12)]
         pairs = {f"c{a}{BETWEEN}c{b}": sum({a, b} <= row for row in sets) for a in range(12) for b in range(a + 1, 12)}
-        assert found["sides"][side]["pairs"] == {name: count for name, count in pairs.items() if count}
-        assert found["sides"][side]["all_pairs"] == sum(pairs.values())
-        assert found["sides"][side]["pair_squares"] == sum((len(row) * (len(row) - 1) // 2) ** 2 for row in sets)
-    assert json.loads(json.dumps(found)) == found
+        assert result["sides"][split]["pairs"] == {name: count for name, count in pairs.items() if count}
+        assert result["sides"][split]["all_pairs"] == sum(pairs.values())
+        assert result["sides"][split]["pair_squares"] == sum((len(row) * (len(row) - 1) // 2) ** 2 for row in sets)
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_the_same_data_has_not_moved_at_all() -> None:
@@ -78,8 +78,8 @@ def test_the_same_data_has_not_moved_at_all() -> None:
 def test_chance_alone_is_no_drift(rows: int) -> None:
     """Two samples of one distribution, ten times over, at every size: no figure is reported."""
     rng = np.random.default_rng(rows)
-    found = [moved(sample(rng, rows * 2), sample(rng, rows)) for _ in range(10)]
-    assert set().union(*found) == set()
+    result = [moved(sample(rng, rows * 2), sample(rng, rows)) for _ in range(10)]
+    assert set().union(*result) == set()
 
 
 @pytest.mark.parametrize("rows", [1000, 4000])
@@ -106,9 +106,9 @@ def test_classes_and_sides_that_come_and_go_are_named() -> None:
     table = drift_table(
         drift_counts(both, make_classes(["old", *CLASSES.names[1:]])), drift_counts(frame, CLASSES), Drift()
     )
-    told = {row["figure"]: row["value"] for _, row in table.iterrows() if row["excess"] > 0}
-    assert told["classes"] == "gone: old; new: c0"
-    assert told["rows"] == "100, now 0"
+    figures = {row["figure"]: row["value"] for _, row in table.iterrows() if row["excess"] > 0}
+    assert figures["classes"] == "gone: old; new: c0"
+    assert figures["rows"] == "100, now 0"
 
 
 def test_the_pair_that_moved_most_is_named() -> None:
@@ -139,8 +139,8 @@ def test_a_thousand_classes_make_a_short_file() -> None:
             "split": "train",
         }
     )
-    found = drift_counts(frame, classes)
-    assert len(found["sides"]["train"]["pairs"]) == 1000
+    result = drift_counts(frame, classes)
+    assert len(result["sides"]["train"]["pairs"]) == 1000
     other = pd.DataFrame(
         {
             "labels": [rng.choice(1000, 5, replace=False).tolist() for _ in range(5000)],
@@ -148,7 +148,7 @@ def test_a_thousand_classes_make_a_short_file() -> None:
             "split": "train",
         }
     )
-    table = drift_table(found, drift_counts(other, classes), Drift())
+    table = drift_table(result, drift_counts(other, classes), Drift())
     assert (table["excess"] <= 0).all()
 
 

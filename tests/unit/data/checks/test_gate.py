@@ -55,13 +55,13 @@ def test_one_fault_fails_one_check_and_names_its_rows(
     frame: pd.DataFrame, tmp_path: Path, change: Callable[[pd.DataFrame], None], name: str, offenders: set[int]
 ) -> None:
     change(frame)
-    found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"near_duplicates": "off"})))
-    assert name in found
-    assert {row["image_id"] for row in found[name].offending} == set(frame["image_id"].iloc[sorted(offenders)])
-    assert found[name].observed == len(offenders)
-    assert found[name].severity == "critical"
+    result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"near_duplicates": "off"})))
+    assert name in result
+    assert {row["image_id"] for row in result[name].offending} == set(frame["image_id"].iloc[sorted(offenders)])
+    assert result[name].observed == len(offenders)
+    assert result[name].severity == "critical"
     # a size that the table has wrong is also another one than the file's
-    assert set(found) - {name} <= {"enough_positives", *(["pictures_unchanged"] if "limits" in name else [])}
+    assert set(result) - {name} <= {"enough_positives", *(["pictures_unchanged"] if "limits" in name else [])}
 
 
 def test_copies_in_one_split_are_fine(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_copies_in_one_split_are_fine(frame: pd.DataFrame, tmp_path: Path) -> No
 def test_too_few_positives_warn_with_class_and_side(frame: pd.DataFrame, tmp_path: Path) -> None:
     for row in (2, 8):  # the only two test rows with class 0
         frame.at[row, "labels"] = [1]
-    found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert found["enough_positives"].severity == "warning"
-    assert found["enough_positives"].offending == [{"class": "cat", "split": "test", "value": 0}]
+    result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
+    assert result["enough_positives"].severity == "warning"
+    assert result["enough_positives"].offending == [{"class": "cat", "split": "test", "value": 0}]
 
 
 def test_blank_pictures_and_a_side_without_rows_are_fine(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_blank_pictures_and_a_side_without_rows_are_fine(frame: pd.DataFrame, tm
 
 def test_a_sequence_across_sides_fails(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["sequence"] = [None, "s1", "s2", "s1", "s3", "s4", None, "s5", None]
-    found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert list(found) == ["sequences_in_one_split"]
-    assert found["sequences_in_one_split"].severity == "critical"
-    assert [(row["image_id"], row["value"]) for row in found["sequences_in_one_split"].offending] == [
+    result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
+    assert list(result) == ["sequences_in_one_split"]
+    assert result["sequences_in_one_split"].severity == "critical"
+    assert [(row["image_id"], row["value"]) for row in result["sequences_in_one_split"].offending] == [
         ("p1", "s1"),
         ("p3", "s1"),
     ]
@@ -130,9 +130,9 @@ def test_drift_against_a_reference(frame: pd.DataFrame, tmp_path: Path) -> None:
     write_json(path, drift_counts(frame, CLASSES))
     checks = check_split(frame, CLASSES, tmp_path, settings)
     assert {check.name: check.status for check in checks}["no_drift"] == "passed"
-    found = failed(check_split(frame, make_classes(["cat", "dog", "wolf"]), tmp_path, settings))
-    assert [row["value"] for row in found["no_drift"].offending] == ["gone: bird; new: wolf"]
-    assert found["no_drift"].severity == "warning"
+    result = failed(check_split(frame, make_classes(["cat", "dog", "wolf"]), tmp_path, settings))
+    assert [row["value"] for row in result["no_drift"].offending] == ["gone: bird; new: wolf"]
+    assert result["no_drift"].severity == "warning"
     off = settings.model_copy(update={"drift": Drift(severity="off")})
     assert not_checked(check_split(frame, CLASSES, tmp_path, off))["no_drift"] == "validate.drift.severity is off"
     nowhere = settings.model_copy(update={"reference": ""})

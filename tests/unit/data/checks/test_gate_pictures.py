@@ -20,9 +20,9 @@ frame = good_split.frame
 
 def test_a_missing_file_fails(frame: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "images/4.png").unlink()
-    found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
-    assert list(found) == ["pictures_present"]
-    assert found["pictures_present"].offending == [
+    result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
+    assert list(result) == ["pictures_present"]
+    assert result["pictures_present"].offending == [
         {"image_id": "p4", "path": "images/4.png", "split": "val", "value": "images/4.png"}
     ]
 
@@ -33,17 +33,17 @@ def test_a_picture_saved_again_smaller_is_a_near_duplicate(frame: pd.DataFrame, 
         image.resize((80, 80), Image.Resampling.BICUBIC).save(tmp_path / "images/8.png")
     frame.loc[8, ["width", "height"]] = 80
     checks = check_split(frame, CLASSES, tmp_path, Validate(min_positives=1, near_duplicates=severity))
-    found = failed(checks)
+    result = failed(checks)
     if severity == "off":
-        assert found == {}
+        assert result == {}
         assert not_checked(checks) == {
             **USUALLY_LEFT_OUT,
             "near_duplicates_in_one_split": "validate.near_duplicates is off",
             "bursts_in_one_split": "validate.near_duplicates is off",
         }
     else:
-        assert list(found) == ["near_duplicates_in_one_split"]
-        check = found["near_duplicates_in_one_split"]
+        assert list(result) == ["near_duplicates_in_one_split"]
+        check = result["near_duplicates_in_one_split"]
         assert check.severity == severity
         assert {row["image_id"]: row["value"] for row in check.offending} == {
             "p0": "images/8.png",
@@ -67,9 +67,9 @@ def test_links_out_of_the_data_folder_fail_and_are_not_opened(frame: pd.DataFram
     (root / "images/5.png").rename(root / "real.png")
     (root / "images/5.png").symlink_to("../real.png")
     checks = check_split(frame, CLASSES, root, SETTINGS)
-    found = failed(checks)
-    assert list(found) == ["paths_inside_data"]
-    assert [(row["path"], row["value"]) for row in found["paths_inside_data"].offending] == [
+    result = failed(checks)
+    assert list(result) == ["paths_inside_data"]
+    assert [(row["path"], row["value"]) for row in result["paths_inside_data"].offending] == [
         ("images/4.png", "a link leads out of the data folder")
     ]
     assert failed(findings_of(frame, CLASSES, root, SETTINGS, links="anywhere")[0]) == {}
@@ -98,9 +98,9 @@ def test_damage_behind_the_header_needs_the_full_look(frame: pd.DataFrame, tmp_p
     quick = SETTINGS.model_copy(update={"near_duplicates": "off"})
     assert failed(check_split(frame, CLASSES, tmp_path, quick)) == {}
     frame["sha256"] = [sha256_file(tmp_path / path) for path in frame["path"]]
-    found = failed(check_split(frame, CLASSES, tmp_path, quick.model_copy(update={"images": "full"})))
-    assert list(found) == ["pictures_decode"]
-    assert "truncated" in found["pictures_decode"].offending[0]["value"]
+    result = failed(check_split(frame, CLASSES, tmp_path, quick.model_copy(update={"images": "full"})))
+    assert list(result) == ["pictures_decode"]
+    assert "truncated" in result["pictures_decode"].offending[0]["value"]
 
 
 def test_pictures_in_a_shard_are_looked_at(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -110,6 +110,6 @@ def test_pictures_in_a_shard_are_looked_at(frame: pd.DataFrame, tmp_path: Path) 
     frame["path"] = [f"shard.tar/{number}.png" for number in range(9)]
     for pictures in ("header", "full"):
         frame["sha256"] = [sha256_file(tmp_path / f"images/{number}.png") for number in range(9)]
-        found = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": pictures})))
-        assert list(found) == ["pictures_present"] or list(found) == ["pictures_decode"]
-        assert [row["path"] for check in found.values() for row in check.offending] == ["shard.tar/8.png"]
+        result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS.model_copy(update={"images": pictures})))
+        assert list(result) == ["pictures_present"] or list(result) == ["pictures_decode"]
+        assert [row["path"] for check in result.values() for row in check.offending] == ["shard.tar/8.png"]

@@ -72,11 +72,11 @@ class Text(HTMLParser):
 
 
 def test_a_reader_sees_what_was_found() -> None:
-    found = Text(
+    result = Text(
         page([PASSED, WARNED, FAILED, SKIPPED], frame(), make_classes(["cat", "dog", "sea lion"]), ["pictures.html"])
     )
-    text = found.text()
-    assert found.open == []
+    text = result.text()
+    assert result.open == []
     assert "Refused: 1 critical check failed. 1 check passed, 1 warning, 1 not checked." in text
     assert text.index("It is bad") < text.index("Few")  # critical first
     assert EVIL in text
@@ -99,9 +99,9 @@ def test_the_split_in_figures() -> None:
 
 def test_the_page_stands_alone_and_cannot_run_anything() -> None:
     html = page([FAILED], frame(), make_classes(["<script>alert(1)</script>", "b", "c"]), ["pictures.html"])
-    found = Text(html)
-    assert not {"script", "link", "img", "iframe"} & set(found.tags)
-    assert all(address in ("validation.json", "data_docs/pictures.html") for address in found.addresses)
+    result = Text(html)
+    assert not {"script", "link", "img", "iframe"} & set(result.tags)
+    assert all(address in ("validation.json", "data_docs/pictures.html") for address in result.addresses)
     assert "://" not in html
     assert "default-src 'none'" in html
 

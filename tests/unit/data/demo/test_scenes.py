@@ -120,9 +120,9 @@ def test_unseen_artwork_is_in_its_slice_and_nowhere_else(arrangements: dict[int,
     held_back = {code for kind in catalogue.KINDS for code in kind.unseen}
     seen = Counter()
     for index, arrangement in arrangements.items():
-        side, part = split_and_slice(index)
+        split, part = split_and_slice(index)
         drawings = {thing.code for thing in arrangement.things} - BYSTANDERS
-        seen[side, part] += 1
+        seen[split, part] += 1
         if part == catalogue.UNSEEN:
             assert drawings <= held_back
         else:

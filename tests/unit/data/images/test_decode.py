@@ -161,16 +161,16 @@ def refusals(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("kind", ["PPM", "JPEG2000", "ICO", "PCX", "EPS", "PDF"])
 def test_other_formats_are_refused(tmp_path: Path, kind: str) -> None:
     arrow((64, 64)).save(tmp_path / "a.png", kind)
-    for said in refusals(tmp_path / "a.png"):
-        assert "not a picture (JPEG, PNG, GIF, BMP, TIFF, WEBP are read)" in said
+    for refusal in refusals(tmp_path / "a.png"):
+        assert "not a picture (JPEG, PNG, GIF, BMP, TIFF, WEBP are read)" in refusal
 
 
 def test_a_decompression_bomb_is_refused_at_its_header(tmp_path: Path) -> None:
     bomb(tmp_path / "bomb.png", 60_000)
     assert (tmp_path / "bomb.png").stat().st_size < 4_000_000
     started = time.perf_counter()
-    for said in refusals(tmp_path / "bomb.png"):
-        assert "178,956,970 pixels" in said
+    for refusal in refusals(tmp_path / "bomb.png"):
+        assert "178,956,970 pixels" in refusal
     assert time.perf_counter() - started < 1
 
 
@@ -198,8 +198,8 @@ def test_files_without_pixels_are_refused_with_a_reason(tmp_path: Path) -> None:
         ("folder.jpg", "cannot be read: .*directory"),
         ("gone.jpg", "missing"),
     ):
-        for said in refusals(tmp_path / name):
-            assert re.search(reason, said), (name, said)
+        for refusal in refusals(tmp_path / name):
+            assert re.search(reason, refusal), (name, refusal)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ def test_files_without_pixels_are_refused_with_a_reason(tmp_path: Path) -> None:
 )
 def test_pixels_without_a_meaning_are_refused(tmp_path: Path, mode: str, reason: str) -> None:
     Image.new(mode, (20, 20)).save(tmp_path / "a.tif")
-    for said in refusals(tmp_path / "a.tif"):
-        assert reason in said
+    for refusal in refusals(tmp_path / "a.tif"):
+        assert reason in refusal
 
 
 def test_every_cut_of_a_file_is_a_picture_or_a_reason(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_every_cut_of_a_file_is_a_picture_or_a_reason(tmp_path: Path) -> None:
         whole = (tmp_path / "whole").read_bytes()
         for _ in range(60):
             data = bytearray(whole[: rng.integers(1, len(whole))] if rng.random() < 0.5 else whole)
-            for place in rng.integers(0, len(data), rng.integers(0, 4)):
-                data[place] = rng.integers(256)
+            for workspace in rng.integers(0, len(data), rng.integers(0, 4)):
+                data[workspace] = rng.integers(256)
             with contextlib.suppress(Unusable), open_image(bytes(data)) as image:
                 assert to_rgb(image).mode == "RGB"

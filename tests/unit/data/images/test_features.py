@@ -49,13 +49,13 @@ def compute(tower, pictures, transform=LOOK, weights="w"):
 
 def test_features_are_those_of_each_view_in_order(pictures):
     rows, root = pictures
-    found = compute(Tower(), pictures)
-    assert found.shape == (7, 5, 3)
+    result = compute(Tower(), pictures)
+    assert result.shape == (7, 5, 3)
     for number, (path, sha256) in enumerate(zip(rows["path"], rows["sha256"], strict=True)):
-        assert torch.equal(found[number], LOOK.tensor(root, path, sha256).mean(dim=(2, 3)).half().float())
+        assert torch.equal(result[number], LOOK.tensor(root, path, sha256).mean(dim=(2, 3)).half().float())
     machine = prepare(Runtime(precision="fp32"))
     parts = list(stream.stream(Tower(), LOOK.items(rows), root, LOOK, machine, 2, len(rows)))
-    assert torch.equal(torch.cat([part.features for part in parts]).half().float(), found)
+    assert torch.equal(torch.cat([part.features for part in parts]).half().float(), result)
 
 
 def test_the_cache_answers_until_pictures_weights_or_views_change(pictures):
@@ -107,11 +107,11 @@ def test_a_damaged_store_is_made_again(pictures, tmp_path, damage):
 def test_random_views_depend_on_seed_and_content_not_on_order(pictures):
     rows, root = pictures
     transform = Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=5)
-    found = compute(Tower(), pictures, transform)
+    result = compute(Tower(), pictures, transform)
     backwards = compute(Tower(), (rows.iloc[::-1], root), transform)
-    assert torch.allclose(found, backwards.flip(0))
+    assert torch.allclose(result, backwards.flip(0))
     other = compute(Tower(), pictures, Transform(16, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=3, seed=6))
-    assert not torch.allclose(found, other)
+    assert not torch.allclose(result, other)
 
 
 def test_only_new_images_are_computed_and_seeds_share_test_time_views(pictures):
@@ -163,7 +163,7 @@ def test_batches_side_by_side_give_the_bits_of_one_after_the_other(pictures, mon
     second = pooled_features(tower, "of another folder", rows, root, LOOK, machine, 2, "test", concurrent=True)[:]
     assert torch.equal(first, second)
     assert {(threads, grad) for _, threads, grad, _ in seen} == {(1, False)}
-    assert len({place for place, *_ in seen}) == 2
+    assert len({workspace for workspace, *_ in seen}) == 2
     assert sorted(size for *_, size in seen) == [3] + [4] * 8
     assert torch.get_num_threads() == 2
 

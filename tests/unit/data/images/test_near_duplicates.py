@@ -71,7 +71,7 @@ def made_looks(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray
 def test_look_alikes_equal_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
     words, contents = made_looks(rng, 300)
-    sides = rng.choice(np.array(["train", "val", "test"], dtype=object), 300, p=[0.8, 0.1, 0.1])
+    splits = rng.choice(np.array(["train", "val", "test"], dtype=object), 300, p=[0.8, 0.1, 0.1])
     expected = []
     for i in range(300):
         near = [
@@ -79,22 +79,22 @@ def test_look_alikes_equal_brute_force(seed: int) -> None:
             for j in range(300)
             if words[i, 0]
             and words[j, 0]
-            and sides[i] != sides[j]
+            and splits[i] != splits[j]
             and contents[i] != contents[j]
             and (int(words[i, 0]) ^ int(words[j, 0])).bit_count() <= COARSE_DISTANCE
             and sum((int(a) ^ int(b)).bit_count() for a, b in zip(words[i, 1:], words[j, 1:], strict=True))
             <= FINE_DISTANCE
         ]
         expected.append(near[0] if near else -1)
-    assert near_duplicates(words, sides, contents).tolist() == expected
+    assert near_duplicates(words, splits, contents).tolist() == expected
     assert 10 < sum(row >= 0 for row in expected) < 290
 
 
 def test_many_equal_looks_cost_little() -> None:
     """A camera that sees the same empty scene a hundred thousand times."""
     words = np.full((100_000, 5), 0x0F0F0F0F0F0F0F0F, dtype=np.uint64)
-    sides = np.array(["train"] * 99_999 + ["test"], dtype=object)
-    assert near_duplicates(words, sides, np.arange(100_000)).tolist() == [99_999] * 99_999 + [0]
+    splits = np.array(["train"] * 99_999 + ["test"], dtype=object)
+    assert near_duplicates(words, splits, np.arange(100_000)).tolist() == [99_999] * 99_999 + [0]
 
 
 def test_many_near_dhashes_cost_little() -> None:
@@ -164,11 +164,11 @@ def test_copies_of_photos_are_found(photos: list[Image.Image], tmp_path: Path, n
     dhashes = [save(image, tmp_path / "a.jpg", 95) for image in photos] + [
         save(change(image), tmp_path / "b.jpg", 65) for image in photos
     ]
-    sides = np.repeat(np.array(["train", "test"], dtype=object), len(photos))
-    found = near_duplicates(as_words(dhashes), sides, np.arange(len(dhashes)))
+    splits = np.repeat(np.array(["train", "test"], dtype=object), len(photos))
+    twins = near_duplicates(as_words(dhashes), splits, np.arange(len(dhashes)))
     partner = np.concatenate([np.arange(len(photos)) + len(photos), np.arange(len(photos))])
-    assert set(found[found != partner]) <= {-1}, "another photo was taken for a copy"
-    assert (found == partner).mean() >= share
+    assert set(twins[twins != partner]) <= {-1}, "another photo was taken for a copy"
+    assert (twins == partner).mean() >= share
 
 
 def frames(photo: Image.Image, animal: Image.Image, rng: np.random.Generator) -> list[Image.Image]:
@@ -192,27 +192,27 @@ def test_bursts_across_sides_are_found_and_strangers_are_not(photos: list[Image.
     the test side, too.
     """
     rng = np.random.default_rng(0)
-    dhashes, sides, paths, burst = [], [], [], []
+    dhashes, splits, paths, burst = [], [], [], []
     for number, photo in enumerate(photos[:60]):
         shots = [*frames(photo, photos[(number * 7 + 3) % len(photos)], rng), photos[-1 - number % 40]]
-        for shot, side in zip(shots, ("train", "train", "test", "test"), strict=True):
+        for shot, split in zip(shots, ("train", "train", "test", "test"), strict=True):
             dhashes.append(save(shot, tmp_path / "a.jpg"))
-            sides.append(side)
+            splits.append(split)
             paths.append(f"site/IMG_{len(paths)}.JPG")
             burst.append(number if shot is not shots[-1] else -1)
-    found = burst_frames(as_words(dhashes), np.array(sides, dtype=object), np.arange(len(dhashes)), paths)
+    twins = burst_frames(as_words(dhashes), np.array(splits, dtype=object), np.arange(len(dhashes)), paths)
     burst_of = np.array(burst)
-    hits = found >= 0
-    assert (burst_of[hits] == burst_of[found[hits]]).all(), "a stranger was taken for a frame"
+    hits = twins >= 0
+    assert (burst_of[hits] == burst_of[twins[hits]]).all(), "a stranger was taken for a frame"
     assert not hits[burst_of < 0].any()
     assert len(set(burst_of[hits])) / 60 >= 0.95
 
 
 def test_only_neighbours_by_name_are_frames_of_a_burst() -> None:
     words = np.tile(np.arange(1, 6, dtype=np.uint64) * 0x0F0F0F0F0F, (20, 1))
-    sides = np.array(["test"] + ["train"] * 19, dtype=object)
-    found = burst_frames(words, sides, np.arange(20), [f"a{number}" for number in range(20)])
-    assert found.tolist() == [1, *[0] * NEIGHBOURS, *[-1] * (19 - NEIGHBOURS)]
+    splits = np.array(["test"] + ["train"] * 19, dtype=object)
+    twins = burst_frames(words, splits, np.arange(20), [f"a{number}" for number in range(20)])
+    assert twins.tolist() == [1, *[0] * NEIGHBOURS, *[-1] * (19 - NEIGHBOURS)]
 
 
 def test_names_are_sorted_as_people_do() -> None:

@@ -38,7 +38,7 @@ def noise(seed: int) -> bytes:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Forty pictures after ingest and split, with settings in params.yaml; the working folder."""
     root = tmp_path / "data"
     lines = ["path,labels,unknown,group,slice,sequence,image_id,split"]
@@ -77,12 +77,12 @@ def shard(*options: str) -> str:
 LISTED = {"data": Data(root="shards-of-data"), "ingest": Ingest(images="listed")}
 
 
-def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Path) -> None:
+def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(workspace: Path) -> None:
     params = Params(split=Split.model_validate({"validation": {"source": "none"}}))
     assert "40 images in 2 shards" in shard()  # rows with a given side, and rows without
-    stages(params.model_copy(update=LISTED), place / "shards-of-data", place / "again")
+    stages(params.model_copy(update=LISTED), workspace / "shards-of-data", workspace / "again")
     before, after = (
-        read_split(place / name / "split/split.parquet").set_index("image_id") for name in ("outputs", "again")
+        read_split(workspace / name / "split/split.parquet").set_index("image_id") for name in ("outputs", "again")
     )
     for name in ("split", "width", "height", "sha256", "group", "slice", "sequence"):
         assert before[name].to_dict() == after[name].to_dict(), name
@@ -90,96 +90,107 @@ def test_a_folder_of_shards_gives_the_same_split_and_the_same_tensors(place: Pat
         assert {image: list(row) for image, row in before[name].items()} == {
             image: list(row) for image, row in after[name].items()
         }
-    assert read_classes(place / "outputs/split/classes.json") == read_classes(place / "again/split/classes.json")
+    assert read_classes(workspace / "outputs/split/classes.json") == read_classes(
+        workspace / "again/split/classes.json"
+    )
     transform = Transform(32, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=2)
     tensors = [
         [transform.tensor(root, path, sha256) for path, sha256 in zip(rows["path"], rows["sha256"], strict=True)]
-        for rows, root in ((before, place / "data"), (after.loc[before.index], place / "shards-of-data"))
+        for rows, root in ((before, workspace / "data"), (after.loc[before.index], workspace / "shards-of-data"))
     ]
     assert all(torch.equal(one, other) for one, other in zip(*tensors, strict=True))
 
 
-def test_ingest_decodes_pictures_in_shards(place: Path) -> None:
+def test_ingest_decodes_pictures_in_shards(workspace: Path) -> None:
     shard()
     params = Params(data=Data(root="shards-of-data"))
-    run("ingest", params, {"data": place / "shards-of-data"}, {"manifest": place / "decoded"})
-    run("ingest", params.model_copy(update=LISTED), {"data": place / "shards-of-data"}, {"manifest": place / "listed"})
-    assert (place / "decoded/manifest.parquet").read_bytes() == (place / "listed/manifest.parquet").read_bytes()
-    (tar,) = (place / "shards-of-data/shards").glob("test-*.tar")
+    run("ingest", params, {"data": workspace / "shards-of-data"}, {"manifest": workspace / "decoded"})
+    run(
+        "ingest",
+        params.model_copy(update=LISTED),
+        {"data": workspace / "shards-of-data"},
+        {"manifest": workspace / "listed"},
+    )
+    assert (workspace / "decoded/manifest.parquet").read_bytes() == (workspace / "listed/manifest.parquet").read_bytes()
+    (tar,) = (workspace / "shards-of-data/shards").glob("test-*.tar")
     tar.write_bytes(tar.read_bytes()[:3000])
     with pytest.raises(DataError) as caught:
-        run("ingest", params, {"data": place / "shards-of-data"}, {"manifest": place / "cut"})
+        run("ingest", params, {"data": workspace / "shards-of-data"}, {"manifest": workspace / "cut"})
     assert {str(problem).split(".tar/")[0] for problem in caught.value.problems} == {"image 'shards/test-000000"}
 
 
-def test_webdataset_reads_them(place: Path) -> None:
+def test_webdataset_reads_them(workspace: Path) -> None:
     import webdataset
 
     shard("--size", "1")
-    shards = sorted(str(path) for path in (place / "shards-of-data/shards").glob("*.tar"))
+    shards = sorted(str(path) for path in (workspace / "shards-of-data/shards").glob("*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
-    manifest = read_manifest(place / "outputs/manifest/manifest.parquet").set_index("image_id")
+    manifest = read_manifest(workspace / "outputs/manifest/manifest.parquet").set_index("image_id")
     assert len(samples) == 40
     for sample in samples:
         label = json.loads(sample["json"])
         row = manifest.loc[label["image_id"]]
         picture = sample["png"] if "png" in sample else sample["jpg"]
-        assert picture == (place / "data" / row["path"]).read_bytes()
+        assert picture == (workspace / "data" / row["path"]).read_bytes()
         assert [["red fox", "deer"].index(name) for name in label["labels"]] == list(row["labels"])
         assert label["group"] == row["group"]
 
 
-def test_a_split_is_sharded_by_side_and_small_shards_follow_each_other(place: Path) -> None:
+def test_a_split_is_sharded_by_side_and_small_shards_follow_each_other(workspace: Path) -> None:
     from capnet.data.images.shard_set import write_shard_set
 
     shard("--split", "outputs/split")
-    names = sorted(path.name for path in (place / "shards-of-data/shards").iterdir())
+    names = sorted(path.name for path in (workspace / "shards-of-data/shards").iterdir())
     assert names == ["test-000000.tar", "train-000000.tar"]
     rows, classes = (
-        read_split(place / "outputs/split/split.parquet"),
-        read_classes(place / "outputs/split/classes.json"),
+        read_split(workspace / "outputs/split/split.parquet"),
+        read_classes(workspace / "outputs/split/classes.json"),
     )
     for name in ("one", "two"):
-        (place / name).mkdir()
+        (workspace / name).mkdir()
         assert (
-            write_shard_set(place / name, rows, classes, place / "data", 20_000, "|", lambda steps=1, *, note="": None)
+            write_shard_set(
+                workspace / name, rows, classes, workspace / "data", 20_000, "|", lambda steps=1, *, note="": None
+            )
             > 4
         )
-    for path in (place / "one").rglob("*"):
+    for path in (workspace / "one").rglob("*"):
         if path.is_file():
-            assert path.read_bytes() == (place / "two" / path.relative_to(place / "one")).read_bytes()
-    table = (place / "one/labels.csv").read_text().splitlines()
+            assert path.read_bytes() == (workspace / "two" / path.relative_to(workspace / "one")).read_bytes()
+    table = (workspace / "one/labels.csv").read_text().splitlines()
     assert len(table) == 41
     assert len({line.split(",")[0] for line in table}) == 41
     stages(
         Params(ingest=Ingest(images="listed"), split=Split.model_validate({"validation": {"source": "none"}})),
-        place / "one",
-        place / "from-one",
+        workspace / "one",
+        workspace / "from-one",
     )
-    again = read_split(place / "from-one/split/split.parquet")
+    again = read_split(workspace / "from-one/split/split.parquet")
     assert again.set_index("image_id")["split"].to_dict() == rows.set_index("image_id")["split"].to_dict()
 
 
-def test_large_images_are_stored_smaller_and_their_rows_say_so(place: Path) -> None:
+def test_large_images_are_stored_smaller_and_their_rows_say_so(workspace: Path) -> None:
     from capnet.data.images.shard_set import write_shard_set
 
     rows, classes = (
-        read_split(place / "outputs/split/split.parquet"),
-        read_classes(place / "outputs/split/classes.json"),
+        read_split(workspace / "outputs/split/split.parquet"),
+        read_classes(workspace / "outputs/split/classes.json"),
     )
     photo = Image.linear_gradient("L").resize((140, 90)).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
-    path = place / "data" / rows["path"].iloc[3]
+    path = workspace / "data" / rows["path"].iloc[3]
     photo.save(path, format="JPEG", quality=95, exif=exif)
     rows.loc[3, "sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (place / "small").mkdir()
-    write_shard_set(place / "small", rows, classes, place / "data", 10**9, "|", lambda steps=1, *, note="": None, 60)
-    table = pd.read_csv(place / "small/labels.csv").set_index("image_id")
+    (workspace / "small").mkdir()
+    write_shard_set(
+        workspace / "small", rows, classes, workspace / "data", 10**9, "|", lambda steps=1, *, note="": None, 60
+    )
+    table = pd.read_csv(workspace / "small/labels.csv").set_index("image_id")
     for row in rows.itertuples():
-        data, stored = read_bytes(place / "small" / table["path"][row.image_id]), table.loc[row.image_id]
+        data, stored = read_bytes(workspace / "small" / table["path"][row.image_id]), table.loc[row.image_id]
         assert stored["sha256"] == hashlib.sha256(data).hexdigest()
-        original = (place / "data" / row.path).read_bytes()
+        original = (workspace / "data" / row.path).read_bytes()
         with Image.open(io.BytesIO(data)) as image, Image.open(io.BytesIO(original)) as before:
             assert image.size == (stored["width"], stored["height"])
             if min(before.size) <= 60:
@@ -187,31 +198,31 @@ def test_large_images_are_stored_smaller_and_their_rows_say_so(place: Path) -> N
             else:
                 assert min(image.size) == 60
                 assert stored["path"].endswith(".jpg")
-    with Image.open(io.BytesIO(read_bytes(place / "small" / table["path"][rows["image_id"].iloc[3]]))) as image:
+    with Image.open(io.BytesIO(read_bytes(workspace / "small" / table["path"][rows["image_id"].iloc[3]]))) as image:
         assert image.size == (60, 93)
         upright = photo.transpose(Image.Transpose.ROTATE_270).resize(image.size, Image.Resampling.BICUBIC)
         assert np.abs(np.asarray(image).astype(int) - np.asarray(upright)).max() < 6
 
 
-def test_changed_and_missing_pictures_are_named_and_nothing_is_left(place: Path) -> None:
-    (place / "data/bilder/ä 3.png").write_bytes(noise(99))
-    (place / "data/bilder/ä 4.JPG").unlink()
+def test_changed_and_missing_pictures_are_named_and_nothing_is_left(workspace: Path) -> None:
+    (workspace / "data/bilder/ä 3.png").write_bytes(noise(99))
+    (workspace / "data/bilder/ä 4.JPG").unlink()
     with pytest.raises(DataError) as caught:
         shard()
     assert {problem.what.split(":")[0] for problem in caught.value.problems} == {
         "image 'bilder/ä 3.png' is not the one that was ingested",
         "image 'bilder/ä 4.JPG' cannot be read",
     }
-    assert not (place / "shards-of-data").exists()
-    (place / "shards-of-data").mkdir()
-    (place / "shards-of-data/mine.txt").write_text("keep")
+    assert not (workspace / "shards-of-data").exists()
+    (workspace / "shards-of-data").mkdir()
+    (workspace / "shards-of-data/mine.txt").write_text("keep")
     with pytest.raises(DataError, match="never overwrite"):
         shard()
 
 
-def test_a_separator_within_a_class_name_is_refused(place: Path) -> None:
-    text = (place / "params.yaml").read_text()
-    (place / "params.yaml").write_text(text.replace("separator: '|'", "separator: ' '"))
+def test_a_separator_within_a_class_name_is_refused(workspace: Path) -> None:
+    text = (workspace / "params.yaml").read_text()
+    (workspace / "params.yaml").write_text(text.replace("separator: '|'", "separator: ' '"))
     with pytest.raises(DataError, match="'red fox' contains the separator"):
         shard()
 

@@ -47,9 +47,9 @@ def expected(numbers):
 
 def holds(numbers, key="key"):
     """Whether the store has exactly what was put in."""
-    found = FeatureStore(key, 5)
-    assert found.missing(names(*numbers)) == []
-    return torch.equal(found.read(names(*numbers))[:], expected(numbers))
+    stored = FeatureStore(key, 5)
+    assert stored.missing(names(*numbers)) == []
+    return torch.equal(stored.read(names(*numbers))[:], expected(numbers))
 
 
 def segments(key="key"):
@@ -122,10 +122,10 @@ def test_a_row_with_another_bit_is_missing_and_made_again(where):
     assert data.count(needle) == 1
     data[data.index(needle) + len(needle) - 1] ^= 1
     path.write_bytes(data)
-    found = FeatureStore("key", 5)
-    assert found.missing(names(*range(6))) == [3]
-    found.fill(names(3), [row(3)])
-    assert torch.equal(found.read(names(*range(6)))[:], expected(range(6)))
+    stored = FeatureStore("key", 5)
+    assert stored.missing(names(*range(6))) == [3]
+    stored.fill(names(3), [row(3)])
+    assert torch.equal(stored.read(names(*range(6)))[:], expected(range(6)))
     assert holds([5, 3, 1])  # a new process passes over the damaged row as well
 
 
@@ -220,9 +220,9 @@ def test_what_an_older_version_left_counts_and_goes():
 
 def test_reading_goes_on_when_somebody_empties_the_state_folder(tmp_path):
     fill(range(4))
-    found = FeatureStore("key", 5).read(names(*range(4)))
+    stored = FeatureStore("key", 5).read(names(*range(4)))
     shutil.rmtree(tmp_path / "state")
-    assert torch.equal(found[:], expected(range(4)))
+    assert torch.equal(stored[:], expected(range(4)))
     fill(range(4))
     assert holds(range(4))
 
@@ -237,9 +237,9 @@ def test_a_process_holds_few_of_the_pages_it_has_read(monkeypatch):
     large = np.ones((64, 1, 2**19), dtype=np.float16)  # a megabyte an image
     FeatureStore("key", 1).fill(names(*range(64)), large)
     before = resident()
-    found = FeatureStore("key", 1)
-    assert found.missing(names(*range(64))) == []
-    features = found.read(names(*range(64)))
+    stored = FeatureStore("key", 1)
+    assert stored.missing(names(*range(64))) == []
+    features = stored.read(names(*range(64)))
     most = 0
     for image in np.random.default_rng(0).permutation(64):
         features[int(image) : int(image) + 1]

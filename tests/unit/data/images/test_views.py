@@ -105,8 +105,8 @@ def test_threads_keep_the_order_and_pass_errors_on():
 def quarters(width, height):
     """Red, green, blue and white quarters."""
     image = Image.new("RGB", (width, height), (255, 255, 255))
-    for colour, place in (((255, 0, 0), (0, 0)), ((0, 255, 0), (width // 2, 0)), ((0, 0, 255), (0, height // 2))):
-        image.paste(colour, (*place, place[0] + width // 2, place[1] + height // 2))
+    for colour, workspace in (((255, 0, 0), (0, 0)), ((0, 255, 0), (width // 2, 0)), ((0, 0, 255), (0, height // 2))):
+        image.paste(colour, (*workspace, workspace[0] + width // 2, workspace[1] + height // 2))
     return image
 
 

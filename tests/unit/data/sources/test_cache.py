@@ -210,8 +210,8 @@ def test_a_file_where_a_folder_is_needed_is_a_message(tmp_path: Path, remote: Fo
         here.bring(remote, asked(1))
 
 
-def _bring(root: str, place: str, numbers: tuple[int, ...]) -> None:
-    Cache(Path(place), 10**9, 3).bring(Folder(Path(root)), asked(*numbers))
+def _bring(root: str, workspace: str, numbers: tuple[int, ...]) -> None:
+    Cache(Path(workspace), 10**9, 3).bring(Folder(Path(root)), asked(*numbers))
 
 
 class Snapshot(Folder):

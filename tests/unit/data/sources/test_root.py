@@ -53,9 +53,9 @@ def test_of_pictures_in_shards_their_shards_are_copied_once(tmp_path: Path, monk
     monkeypatch.setattr(roots, "open_source", lambda settings: remote)
     monkeypatch.setenv("CAPNET_STATE", str(tmp_path / "state"))
     settings, table = Data(root="s3://bucket/x"), pd.DataFrame(rows, columns=["path", "sha256"])
-    place = local_root(settings, Path(settings.root), table)
+    workspace = local_root(settings, Path(settings.root), table)
     assert sorted(remote.fetched) == ["a.tar", "b.tar", "plain.jpg"]
-    assert [hashlib.sha256(read_bytes(place / path)).hexdigest() for path, _ in rows] == [
+    assert [hashlib.sha256(read_bytes(workspace / path)).hexdigest() for path, _ in rows] == [
         content for _, content in rows
     ]
     table.loc[6, "sha256"] = "0" * 64

@@ -29,11 +29,11 @@ def pictures(tmp_path: Path) -> Path:
 def test_files_of_a_folder_that_no_volume_holds_travel(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    found = write_source(Data(root=str(pictures)), out)
-    assert (found.root, found.files) == ("", 2)
+    result = write_source(Data(root=str(pictures)), out)
+    assert (result.root, result.files) == ("", 2)
     assert tree_hash(out / "files") == tree_hash(pictures)
     assert str(tmp_path) not in (out / "source.json").read_text(), "an output holds no absolute path"
-    assert read_source(out) == found
+    assert read_source(out) == result
 
 
 def test_nothing_that_a_link_takes_from_elsewhere_travels(pictures: Path, tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_a_table_that_is_edited_later_does_not_change_the_run(pictures: Path, tm
 def test_files_on_a_volume_stay(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    found = write_source(Data(root=str(pictures)), out, str(tmp_path))
-    assert found.root == str(pictures)
+    result = write_source(Data(root=str(pictures)), out, str(tmp_path))
+    assert result.root == str(pictures)
     assert [path.name for path in out.iterdir()] == ["source.json"]
     (pictures / "images" / "a.jpg").write_bytes(b"another picture")
-    assert write_source(Data(root=str(pictures)), out, str(tmp_path)).digest != found.digest
+    assert write_source(Data(root=str(pictures)), out, str(tmp_path)).digest != result.digest
 
 
 def test_a_folder_beside_the_volume_is_not_on_it(pictures: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_branch_becomes_the_commit_that_it_is_now(tmp_path: Path) -> None:
     run("git", "init", "-q", "-b", "main")
     run(dvc, "init", "-q")
     run(dvc, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
-    commits, found = [], []
+    commits, result = [], []
     for text in ("path,labels\na.jpg,x\n", "path,labels\na.jpg,y\n"):
         (repository / "data" / "labels.csv").write_text(text)
         run(dvc, "add", "-q", "data")
@@ -143,12 +143,12 @@ def test_a_branch_becomes_the_commit_that_it_is_now(tmp_path: Path) -> None:
         commits.append(run("git", "rev-parse", "HEAD"))
         out = tmp_path / f"out{len(commits)}"
         out.mkdir()
-        found.append(write_source(Data(root=f"git+file://{repository}", revision="main"), out))
-    assert [item.revision for item in found] == commits
-    assert found[0].digest != found[1].digest
-    assert found[0].settings(Data(root="elsewhere", revision="main")).revision == commits[0]
+        result.append(write_source(Data(root=f"git+file://{repository}", revision="main"), out))
+    assert [item.revision for item in result] == commits
+    assert result[0].digest != result[1].digest
+    assert result[0].settings(Data(root="elsewhere", revision="main")).revision == commits[0]
 
 
 def test_settings_keep_what_the_source_does_not_say() -> None:
-    given = Data(root="s3://bucket/x", anonymous=True, format="voc")
-    assert DataSource("s3://bucket/x", "", "data", "d", 1).settings(given) == given
+    settings = Data(root="s3://bucket/x", anonymous=True, format="voc")
+    assert DataSource("s3://bucket/x", "", "data", "d", 1).settings(settings) == settings

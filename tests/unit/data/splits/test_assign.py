@@ -16,7 +16,7 @@ from capnet.errors import ConfigError, DataError
 
 
 def table(
-    n_rows: int, seed: int, *, groups: int = 0, given: tuple[str, ...] = (), given_share: float = 0.0
+    n_rows: int, seed: int, *, groups: int = 0, given_splits: tuple[str, ...] = (), given_share: float = 0.0
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """A pool with long-tailed labels, 30 % blanks; ``given`` sides are handed to whole groups."""
     rng = np.random.default_rng(seed)
@@ -24,77 +24,81 @@ def table(
     labels[rng.random(n_rows) < 0.3] = False
     names = [f"g{n}" if groups and rng.random() < 0.8 else None for n in rng.integers(0, max(groups, 1), n_rows)]
     of_group = {
-        name: rng.choice(given) if given and rng.random() < given_share else None
+        name: rng.choice(given_splits) if given_splits and rng.random() < given_share else None
         for name in sorted({name for name in names if name})
     }
-    sides = [
-        of_group[name] if name else (rng.choice(given) if given and rng.random() < given_share else None)
+    assignment = [
+        of_group[name] if name else (rng.choice(given_splits) if given_splits and rng.random() < given_share else None)
         for name in names
     ]
     for row in range(n_rows):  # some rows of a given group come without a side
         if names[row] and rng.random() < 0.3:
-            sides[row] = None
+            assignment[row] = None
     ids = [f"p{n:05d}" for n in range(n_rows)]
     return pd.DataFrame(
-        {"image_id": ids, "group": pd.Series(names, dtype=object), "given_split": pd.Series(sides, dtype=object)}
+        {"image_id": ids, "group": pd.Series(names, dtype=object), "given_split": pd.Series(assignment, dtype=object)}
     ), labels
 
 
-def check(frame: pd.DataFrame, sides: Assignment) -> dict[str, set[int]]:
+def check(frame: pd.DataFrame, assignment: Assignment) -> dict[str, set[int]]:
     """What must hold for every split."""
-    rows = {"train": set(sides.train), "val": set(sides.val), "test": set(sides.test)}
-    assert sum(len(side) for side in rows.values()) == len(sides.train) + len(sides.val) + len(sides.test)
+    rows = {"train": set(assignment.train), "val": set(assignment.val), "test": set(assignment.test)}
+    assert sum(len(split) for split in rows.values()) == len(assignment.train) + len(assignment.val) + len(
+        assignment.test
+    )
     for first, second in itertools.combinations(rows.values(), 2):
         assert not first & second
-    place = {row: name for name, side in rows.items() for row in side}
+    split_of = {row: name for name, split in rows.items() for row in split}
     groups: dict[str, set[str]] = {}
-    for row, (group, given) in enumerate(zip(frame["group"], frame["given_split"], strict=True)):
-        if isinstance(group, str) and row in place:
-            groups.setdefault(group, set()).add(place[row])
-        if given in ("val", "test"):
-            assert place[row] == given
-        if given == "train":
-            assert place.get(row) != "test"
+    for row, (group, given_splits) in enumerate(zip(frame["group"], frame["given_split"], strict=True)):
+        if isinstance(group, str) and row in split_of:
+            groups.setdefault(group, set()).add(split_of[row])
+        if given_splits in ("val", "test"):
+            assert split_of[row] == given_splits
+        if given_splits == "train":
+            assert split_of.get(row) != "test"
     assert all(len(on) == 1 for on in groups.values())
     return rows
 
 
 CASES = [
-    (method, source, groups, given)
+    (method, source, groups, given_splits)
     for method in ("natural", "pareto")
     for source in ("train", "pool", "none")
     for groups in (0, 60)
-    for given in ((), ("train",), ("train", "test"), ("val", "test"), ("train", "val", "test"))
+    for given_splits in ((), ("train",), ("train", "test"), ("val", "test"), ("train", "val", "test"))
     if not (method == "natural" and source == "pool")
 ]
 
 
-@pytest.mark.parametrize(("method", "source", "groups", "given"), CASES)
-def test_every_combination_keeps_the_promises(method: str, source: str, groups: int, given: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("method", "source", "groups", "given_splits"), CASES)
+def test_every_combination_keeps_the_promises(
+    method: str, source: str, groups: int, given_splits: tuple[str, ...]
+) -> None:
     for seed, share in itertools.product(range(3), (0.3, 0.6)):
-        frame, labels = table(600, seed, groups=groups, given=given, given_share=share)
+        frame, labels = table(600, seed, groups=groups, given_splits=given_splits, given_share=share)
         settings = Split(
             method=method,
             pareto=Pareto(max=80, min=2),
             validation=Validation(source=source, share=0.25, cap=0.2),
             seed=seed,
         )
-        sides = assign_splits(frame, labels, settings)
-        rows = check(frame, sides)
-        assert assign_splits(frame, labels, settings) == sides
+        assignment = assign_splits(frame, labels, settings)
+        rows = check(frame, assignment)
+        assert assign_splits(frame, labels, settings) == assignment
         given_rows = {name: set(np.flatnonzero((frame["given_split"] == name).to_numpy())) for name in ("val", "test")}
         if method == "natural":
             assert sum(map(len, rows.values())) == len(frame)
         if given_rows["test"]:
-            assert sides.test_source == "given"
+            assert assignment.test_source == "given"
             followers = rows["test"] - given_rows["test"]
             assert all(
                 frame["group"].iloc[row] in set(frame["group"].iloc[sorted(given_rows["test"])]) for row in followers
             )
         else:
-            assert sides.test_source == "share"
+            assert assignment.test_source == "share"
         if given_rows["val"]:
-            assert sides.validation_source == "given"
+            assert assignment.validation_source == "given"
         elif source == "pool":
             assert len(rows["val"]) <= int(0.2 * len(rows["train"]))
             assert len(rows["val"]) > 0
@@ -102,33 +106,33 @@ def test_every_combination_keeps_the_promises(method: str, source: str, groups: 
             pool = len(rows["train"]) + len(rows["val"])
             assert 0.1 * pool < len(rows["val"]) <= 0.25 * pool + 1
         else:
-            assert sides.validation_source == "none"
+            assert assignment.validation_source == "none"
             assert not rows["val"]
 
 
 def test_the_pareto_list_is_drawn_without_the_test_rows_and_keeps_its_order() -> None:
     frame, labels = table(800, 5)
     settings = Split(method="pareto", pareto=Pareto(max=60, min=2), validation=Validation(source="none"))
-    sides = assign_splits(frame, labels, settings)
-    assert len(sides.test) == round(0.2 * 800)
-    pool = np.setdiff1d(np.arange(800), sides.test)
-    assert sides.draw is not None
-    assert sides.train == pool[sides.draw.rows].tolist()
+    assignment = assign_splits(frame, labels, settings)
+    assert len(assignment.test) == round(0.2 * 800)
+    pool = np.setdiff1d(np.arange(800), assignment.test)
+    assert assignment.draw is not None
+    assert assignment.train == pool[assignment.draw.rows].tolist()
     with_val = assign_splits(frame, labels, settings.model_copy(update={"validation": Validation(source="train")}))
     kept = set(with_val.train)
-    assert with_val.train == [row for row in sides.train if row in kept]
-    assert set(with_val.val) == set(sides.train) - kept
+    assert with_val.train == [row for row in assignment.train if row in kept]
+    assert set(with_val.val) == set(assignment.train) - kept
 
 
 def test_rows_given_as_train_are_held_out_only_where_others_do_not_suffice() -> None:
     frame, labels = table(400, 1)
     frame["given_split"] = ["test"] * 100 + ["train"] * 200 + [None] * 100
-    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
-    assert sides.held_out_of_given == 0
-    assert set(sides.val) <= set(range(300, 400))
+    assignment = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
+    assert assignment.held_out_of_given == 0
+    assert set(assignment.val) <= set(range(300, 400))
     frame["given_split"] = ["test"] * 100 + ["train"] * 300
-    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
-    assert sides.held_out_of_given == len(sides.val) == 60
+    assignment = assign_splits(frame, labels, Split(validation=Validation(share=0.2)))
+    assert assignment.held_out_of_given == len(assignment.val) == 60
 
 
 def test_published_lists_keep_their_order_and_given_rows_stay() -> None:
@@ -136,11 +140,11 @@ def test_published_lists_keep_their_order_and_given_rows_stay() -> None:
     frame["given_split"] = ["val"] * 5 + ["test"] + ["train"] * 4 + [None] * 40
     ids = frame["image_id"].tolist()
     train, test = [ids[row] for row in (30, 12, 44, 7)], [ids[row] for row in (20, 11)]
-    sides = assign_splits(frame, labels, Split(method="published"), (train, test))
-    assert sides.train == [30, 12, 44, 7]
-    assert sides.test == [20, 11, 5]
-    assert sides.val == [0, 1, 2, 3, 4]
-    assert (sides.test_source, sides.validation_source) == ("published", "given")
+    assignment = assign_splits(frame, labels, Split(method="published"), (train, test))
+    assert assignment.train == [30, 12, 44, 7]
+    assert assignment.test == [20, 11, 5]
+    assert assignment.val == [0, 1, 2, 3, 4]
+    assert (assignment.test_source, assignment.validation_source) == ("published", "given")
     with pytest.raises(DataError) as caught:
         assign_splits(frame, labels, Split(method="published"), ([ids[5], ids[30], ids[0]], [ids[30], ids[8]]))
     assert [problem.what for problem in caught.value.problems] == [
@@ -158,13 +162,13 @@ def test_published_with_groups_shares_none_between_sides(source: str) -> None:
         codes = unit_codes(frame["group"])
         chosen = np.isin(codes, np.unique(codes)[::3])
         train = frame["image_id"][chosen].sample(frac=0.7, random_state=seed).tolist()
-        sides = assign_splits(
+        assignment = assign_splits(
             frame, labels, Split(method="published", validation=Validation(source=source)), (train, [])
         )
-        check(frame, sides)
-        assert sides.test_source == "share"
-        assert sides.validation_source == source
-        assert set(sides.train) <= set(np.flatnonzero(chosen))
+        check(frame, assignment)
+        assert assignment.test_source == "share"
+        assert assignment.validation_source == source
+        assert set(assignment.train) <= set(np.flatnonzero(chosen))
 
 
 def test_impossible_settings_say_what_to_do() -> None:
@@ -187,10 +191,10 @@ def test_no_rows_for_train_names_what_took_them() -> None:
             assign_splits(frame, labels, Split(**settings))
         return str(caught.value)
 
-    given = refused(frame.assign(given_split="test"), labels)
-    assert "column split: 100 of 100 rows are given as test, 0 as val" in given
-    assert "the split 'train'" in given
-    assert "test_share" not in given
+    given_splits = refused(frame.assign(given_split="test"), labels)
+    assert "column split: 100 of 100 rows are given as test, 0 as val" in given_splits
+    assert "the split 'train'" in given_splits
+    assert "test_share" not in given_splits
     by_group = frame.assign(group=[f"g{row % 10}" for row in range(100)])
     by_group["given_split"] = ["test"] * 10 + [None] * 90
     pulled = refused(by_group, labels)
@@ -219,20 +223,22 @@ def test_groups_that_are_all_too_large_are_named_with_a_share_that_works(
         match=f"the smallest group has {60 // sites} of 60 rows: raise split.test_share from {share} to {raised},",
     ):
         assign_splits(frame, labels, Split(test_share=share))
-    sides = assign_splits(frame, labels, Split(test_share=raised))
-    assert len(sides.test) == 60 // sites
-    check(frame, sides)
+    assignment = assign_splits(frame, labels, Split(test_share=raised))
+    assert len(assignment.test) == 60 // sites
+    check(frame, assignment)
 
 
 def test_no_validation_because_of_large_groups_says_which_share_works() -> None:
     frame, labels = table(60, 0)
     frame["group"] = [f"site {row % 5}" for row in range(60)]
-    sides = assign_splits(frame, labels, Split())
-    assert not sides.val
-    assert "the smallest group has 12 of 48 rows: raise split.validation.share from 0.2 to 0.25" in sides.warnings[0]
-    sides = assign_splits(frame, labels, Split(validation=Validation(share=0.25)))
-    assert len(sides.val) == 12
-    assert sides.warnings == []
+    assignment = assign_splits(frame, labels, Split())
+    assert not assignment.val
+    assert (
+        "the smallest group has 12 of 48 rows: raise split.validation.share from 0.2 to 0.25" in assignment.warnings[0]
+    )
+    assignment = assign_splits(frame, labels, Split(validation=Validation(share=0.25)))
+    assert len(assignment.val) == 12
+    assert assignment.warnings == []
     alone = frame.iloc[:3].assign(group=None)
     assert "group" not in assign_splits(alone, labels[:3], Split()).warnings[0]
 

@@ -17,9 +17,9 @@ from capnet.errors import ConfigError
 from capnet.inline import TEXT
 
 
-def saved(frame: pd.DataFrame, found: Assignment, before: Reference = NOTHING) -> Reference:
+def saved(frame: pd.DataFrame, result: Assignment, before: Reference = NOTHING) -> Reference:
     """What the file says of a split, through its text."""
-    rows = [(row, name) for name in ("train", "val", "test") for row in getattr(found, name)]
+    rows = [(row, name) for name in ("train", "val", "test") for row in getattr(result, name)]
     table = frame.iloc[[row for row, _ in rows]].assign(split=[name for _, name in rows])
     text = reference_text(table, before)
     return read_split_reference(TEXT + text)
@@ -33,8 +33,8 @@ def test_test_images_stay_and_new_ones_fill_up_the_share(groups: int, added: int
     old = np.sort(rng.permutation(700)[: 700 - added])
     before = assign_splits(everything.iloc[old].reset_index(drop=True), labels[old], Split())
     reference = saved(everything.iloc[old].reset_index(drop=True), before)
-    found = assign_splits(everything, labels, Split(), reference=reference)
-    rows = check(everything, found)
+    assignment = assign_splits(everything, labels, Split(), reference=reference)
+    rows = check(everything, assignment)
     test = {everything["image_id"].iloc[row] for row in rows["test"]}
     assert {name for name, split in reference.images.items() if split == "test"} <= test
     assert not {name for name, split in reference.images.items() if split == "train"} & test
@@ -42,11 +42,11 @@ def test_test_images_stay_and_new_ones_fill_up_the_share(groups: int, added: int
     listed, pairs = reference.images, everything[["image_id", "group"]].to_numpy()
     new = [row not in listed and group not in known for row, group in pairs]
     drawn = test & set(everything["image_id"][new])
-    lacking = max(0, round(0.2 * 700) - found.test_kept)
+    lacking = max(0, round(0.2 * 700) - assignment.test_kept)
     assert len(drawn) == min(lacking, sum(new)) or (groups and len(drawn) <= lacking)
-    assert found.test_kept == len(test) - len(drawn)
+    assert assignment.test_kept == len(test) - len(drawn)
     if not added:
-        assert (found.train, found.val, found.test) == (before.train, before.val, sorted(before.test))
+        assert (assignment.train, assignment.val, assignment.test) == (before.train, before.val, sorted(before.test))
 
 
 def test_cameras_that_are_added_one_at_a_time_reach_test() -> None:
@@ -56,11 +56,11 @@ def test_cameras_that_are_added_one_at_a_time_reach_test() -> None:
     known, reference = 200, NOTHING
     while known <= 400:
         part = everything.iloc[:known].reset_index(drop=True)
-        found = assign_splits(part, labels[:known], Split(), reference=reference)
-        reference = saved(part, found)
-        assert abs(len(found.test) - 0.2 * known) < 20
+        assignment = assign_splits(part, labels[:known], Split(), reference=reference)
+        reference = saved(part, assignment)
+        assert abs(len(assignment.test) - 0.2 * known) < 20
         known += 20
-    assert {everything["group"].iloc[row] for row in found.test} & {f"camera {number}" for number in range(10, 20)}
+    assert {everything["group"].iloc[row] for row in assignment.test} & {f"camera {number}" for number in range(10, 20)}
 
 
 def test_without_it_one_more_image_draws_another_test_set() -> None:
@@ -74,9 +74,9 @@ def test_labels_may_change_and_images_may_go() -> None:
     everything, labels = table(300, 2)
     reference = saved(everything, assign_splits(everything, labels, Split()))
     left = everything.iloc[:250]
-    found = assign_splits(left, ~labels[:250], Split(), reference=reference)
+    assignment = assign_splits(left, ~labels[:250], Split(), reference=reference)
     test = [name for name in left["image_id"] if reference.images[name] == "test"]
-    assert [left["image_id"].iloc[row] for row in sorted(found.test)] == test
+    assert [left["image_id"].iloc[row] for row in sorted(assignment.test)] == test
 
 
 def test_a_new_class_gets_test_images_from_the_new() -> None:
@@ -84,8 +84,8 @@ def test_a_new_class_gets_test_images_from_the_new() -> None:
     reference = saved(frame.iloc[:250], assign_splits(frame.iloc[:250], labels[:250], Split()))
     wider = np.hstack([labels, np.zeros((300, 1), dtype=bool)])
     wider[250:, -1] = True
-    found = assign_splits(frame, wider, Split(), reference=reference)
-    assert wider[found.test, -1].sum() == 10
+    assignment = assign_splits(frame, wider, Split(), reference=reference)
+    assert wider[assignment.test, -1].sum() == 10
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -98,9 +98,9 @@ def test_a_group_stays_where_it_was_when_its_images_are_replaced(left: int) -> N
     later = everything.copy()
     replaced = [row for row in range(400) if row % 10 >= left]
     later.loc[replaced, "image_id"] = [f"new {row:03d}" for row in replaced]
-    found = assign_splits(later, labels, Split(), reference=reference)
-    assert sorted(found.test) == sorted(before.test)
-    assert not found.warnings
+    assignment = assign_splits(later, labels, Split(), reference=reference)
+    assert sorted(assignment.test) == sorted(before.test)
+    assert not assignment.warnings
 
 
 def test_an_image_that_is_known_counts_more_than_the_name_of_its_group() -> None:
@@ -109,8 +109,8 @@ def test_an_image_that_is_known_counts_more_than_the_name_of_its_group() -> None
     everything["group"] = [str(row // 5) for row in range(200)]
     before = assign_splits(everything, labels, Split())
     again = everything.assign(group=[str((row // 5 + 7) % 40) for row in range(200)])
-    found = assign_splits(again, labels, Split(), reference=saved(everything, before))
-    assert sorted(found.test) == sorted(before.test)
+    assignment = assign_splits(again, labels, Split(), reference=saved(everything, before))
+    assert sorted(assignment.test) == sorted(before.test)
 
 
 def test_a_file_without_groups_is_read_and_gets_them_when_it_is_saved() -> None:
@@ -139,8 +139,8 @@ def test_given_test_rows_are_all_there_is() -> None:
     frame, labels = table(100, 5)
     reference = saved(frame, assign_splits(frame, labels, Split()))
     frame["given_split"] = ["test"] * 10 + [None] * 90
-    found = assign_splits(frame, labels, Split(), reference=reference)
-    assert (found.test, found.test_kept) == (list(range(10)), 0)
+    assignment = assign_splits(frame, labels, Split(), reference=reference)
+    assert (assignment.test, assignment.test_kept) == (list(range(10)), 0)
 
 
 @pytest.mark.parametrize(

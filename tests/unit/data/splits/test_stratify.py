@@ -28,12 +28,12 @@ def test_size_is_exact_and_labels_keep_their_shares_better_than_chance(
     n_rows: int, n_classes: int, blank: float, share: float
 ) -> None:
     labels = long_tailed(n_rows, n_classes, n_rows, blank)
-    wanted = round(share * n_rows)
-    held_out = stratified_holdout(labels, wanted, seed=0)
-    assert held_out.sum() == wanted
+    size = round(share * n_rows)
+    held_out = stratified_holdout(labels, size, seed=0)
+    assert held_out.sum() == size
     if n_rows > 100:
         rng = np.random.default_rng(0)
-        chance = [error(labels, rng.permutation(n_rows) < wanted, share) for _ in range(20)]
+        chance = [error(labels, rng.permutation(n_rows) < size, share) for _ in range(20)]
         assert error(labels, held_out, share) < 0.6 * np.mean(chance)
         blanks = ~labels.any(axis=1)
         assert abs((held_out & blanks).sum() - share * blanks.sum()) <= 0.1 * n_rows
@@ -91,8 +91,10 @@ def test_sparse_labels_give_the_same_rows() -> None:
 
     labels = long_tailed(500, 30, 3, blank=0.3)
     groups = np.random.default_rng(3).integers(0, 120, 500)
-    for given in (None, groups):
-        assert (stratified_holdout(csr_array(labels), 100, 2, given) == stratified_holdout(labels, 100, 2, given)).all()
+    for optional in (None, groups):
+        assert (
+            stratified_holdout(csr_array(labels), 100, 2, optional) == stratified_holdout(labels, 100, 2, optional)
+        ).all()
 
 
 @pytest.mark.parametrize("sizes", [(10, 15, 15, 20), (2, 9, 24, 25), (20, 20, 12, 8)])

@@ -48,9 +48,9 @@ def parse(svg: str) -> ElementTree.Element:
 )
 def test_axes_hold_their_values_on_few_round_ticks(values: list[float], options: dict[str, bool]) -> None:
     axis = nice_axis(values, "x", **options)
-    found = [value for value in values if math.isfinite(value)]
+    result = [value for value in values if math.isfinite(value)]
     assert axis.low < axis.high
-    assert all(axis.low <= value <= axis.high for value in found)
+    assert all(axis.low <= value <= axis.high for value in result)
     assert 2 <= len(axis.ticks) <= 8
     assert axis.ticks[0] == axis.low
     assert axis.ticks[-1] == axis.high

@@ -22,14 +22,14 @@ def loaded_addresses(html: str) -> list[str]:
     """Everything that a browser would fetch: src, href, srcset, url(), @import; data URIs and anchors are inside the
     file.
     """
-    found = [
+    result = [
         value or ""
         for _, values in Page(html).tags
         for key, value in values.items()
         if key in ("src", "href", "srcset", "xlink:href", "action", "data", "poster")
     ]
-    found += re.findall(r"url\(\s*['\"]?([^)'\"]*)", html) + re.findall(r"@import\s+(\S+)", html)
-    return [value for value in found if not value.startswith(("#", "data:image/jpeg;base64,"))]
+    result += re.findall(r"url\(\s*['\"]?([^)'\"]*)", html) + re.findall(r"@import\s+(\S+)", html)
+    return [value for value in result if not value.startswith(("#", "data:image/jpeg;base64,"))]
 
 
 # ---------------------------------------------------------------- form

@@ -44,16 +44,16 @@ def test_class_table_is_per_class_csv_in_order_of_training_pictures(run: MadeRun
     assert [row[0] for row in table] == [row["class"] for row in expected]
     counts = [int(row[7]) for row in table]
     assert counts == sorted(counts, reverse=True)
-    for shown, given in zip(table, expected, strict=True):
-        assert shown[2] == (percent(float(given["ap"])) if given["ap"] else "-")
-        assert shown[4] == (percent(float(given["ap_zero_shot"])) if given["ap_zero_shot"] else "-")
-        assert shown[5] == (percent(float(given["ap_linear_probe"])) if given["ap_linear_probe"] else "-")
+    for shown, listed in zip(table, expected, strict=True):
+        assert shown[2] == (percent(float(listed["ap"])) if listed["ap"] else "-")
+        assert shown[4] == (percent(float(listed["ap_zero_shot"])) if listed["ap_zero_shot"] else "-")
+        assert shown[5] == (percent(float(listed["ap_linear_probe"])) if listed["ap_linear_probe"] else "-")
         interval = (
-            f"{percent(float(given['ap_low']))} to {percent(float(given['ap_high']))}" if given["ap_low"] else "-"
+            f"{percent(float(listed['ap_low']))} to {percent(float(listed['ap_high']))}" if listed["ap_low"] else "-"
         )
         assert shown[3] == interval
-        assert shown[8] == given["positives"]
-        assert shown[9].endswith(given["bucket"])
+        assert shown[8] == listed["positives"]
+        assert shown[9].endswith(listed["bucket"])
 
 
 def test_bars_are_as_long_as_the_average_precision(run: MadeRun, html: str) -> None:
@@ -186,13 +186,13 @@ def test_curve_does_not_see_unknown_entries() -> None:
 def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
     buckets = contracts.read_json(run.evaluation / "evaluation.json")["calibration"]["buckets"]
     for bucket in ("head", "medium", "tail"):
-        found = buckets[bucket]
+        result = buckets[bucket]
         assert (
-            f"Brier score {found['brier_raw']:.3g} before, {found['brier_calibrated']:.3g} after calibration"
+            f"Brier score {result['brier_raw']:.3g} before, {result['brier_calibrated']:.3g} after calibration"
             in page.text
         )
         for stage in ("raw", "calibrated"):
-            for point in found[stage]:
+            for point in result[stage]:
                 assert (
                     f"{percent(point['mean'])} % predicted, {percent(point['observed'])} % observed, {point['count']:,}"
                     " decisions" in page.text
@@ -201,14 +201,16 @@ def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
 
 def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun, page: Page) -> None:
     nothing = np.zeros_like(run.train_labels)
-    found = check_premise(run.adjacency, (run.train_labels, nothing), (run.labels, run.unknown), np.array(run.buckets))
+    premise = check_premise(
+        run.adjacency, (run.train_labels, nothing), (run.labels, run.unknown), np.array(run.buckets)
+    )
     rows = page.rows("graph")
     for name, title in (("all", "All classes"), ("head", "Head"), ("medium", "Medium"), ("tail", "Tail")):
-        item = found[name]
+        item = premise[name]
         assert rows[title][1] == f"{item.counts:.2f}"
         assert rows[title][3] == f"{item.graph:.2f}"
         assert rows[title][5:] == [str(item.classes), str(item.left_out)]
-    assert premise_sentence(found, "text encoder") in page.text
+    assert premise_sentence(premise, "text encoder") in page.text
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,11 @@ def models(tmp_path):
     return make
 
 
-def with_gradient(function, given):
-    given = given.clone().requires_grad_()
-    output = function(given)
+def with_gradient(function, embeddings):
+    embeddings = embeddings.clone().requires_grad_()
+    output = function(embeddings)
     output.square().sum().backward()
-    return output.detach(), given.grad
+    return output.detach(), embeddings.grad
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -68,9 +68,9 @@ def test_the_image_tower_gives_open_clips_features_and_gradients(variant, models
     size = own.visual.image_size if isinstance(own.visual.image_size, int) else own.visual.image_size[0]
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tower = ImageTower(own.visual)
-    found = with_gradient(tower.pooled, images)
+    result = with_gradient(tower.pooled, images)
     expected = with_gradient(lambda x: other.encode_image(x, normalize=False), images)
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(result, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
     assert own.visual.state_dict().keys() == other.visual.state_dict().keys()
 
@@ -101,13 +101,13 @@ def test_adapters_in_blocks_do_what_they_do_around_open_clips_attention(models):
     tower = ImageTower(own.visual)
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.manual_seed(5)
-    found = block_adapters(tower, Adapter(bottleneck=4)).double()
-    for adapter in found.adapters:
+    result = block_adapters(tower, Adapter(bottleneck=4)).double()
+    for adapter in result.adapters:
         nn.init.normal_(adapter.up_proj.weight)
     plain = nn.Module()
     plain.blocks = list(other.visual.transformer.resblocks)
     expected = block_adapters(plain, Adapter(bottleneck=4)).double()
-    expected.load_state_dict(found.state_dict())
+    expected.load_state_dict(result.state_dict())
     torch.testing.assert_close(tower.pooled(images), other.visual(images), atol=1e-9, rtol=1e-9)
     assert not torch.allclose(tower.pooled(images), models("tiny-clip")[0].visual(images), atol=1e-3)
 

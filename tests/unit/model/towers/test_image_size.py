@@ -61,12 +61,12 @@ def test_the_attention_pooling_of_a_resnet_is_interpolated(make_towers):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "said"),
+    ("name", "size", "message"),
     [("tiny-clip", 44, "40 or 48"), ("tiny-resnet", 100, "96 or 128"), ("tiny-biomed", 100, "96 or 112")],
 )
-def test_a_size_that_is_no_multiple_of_the_patches_names_those_that_are(name, size, said, make_towers):
+def test_a_size_that_is_no_multiple_of_the_patches_names_those_that_are(name, size, message, make_towers):
     make_towers(name)
-    with pytest.raises(ConfigError, match=rf"tte\.size = {size}(.|\n)*such as {said}"):
+    with pytest.raises(ConfigError, match=rf"tte\.size = {size}(.|\n)*such as {message}"):
         load_towers(Backbone(name=name, pretrained="random"), size)
 
 
@@ -81,8 +81,8 @@ def test_a_convolutional_tower_takes_any_size(lit):
 
 def test_cached_features_are_of_one_size():
     looks = [
-        Transform(size, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(size=given))
-        for size, given in ((224, 0), (160, 160), (160, 0))
+        Transform(size, (0.5,) * 3, (0.5,) * 3, "bicubic", Tte(size=setting))
+        for size, setting in ((224, 0), (160, 160), (160, 0))
     ]
     large, small, same = (transform.key() for transform in looks)
     assert large != small == same

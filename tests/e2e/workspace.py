@@ -42,7 +42,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """A folder in which a user works."""
 
     root: Path
@@ -119,17 +119,17 @@ class Workplace:
             self.capnet(name)
 
 
-def refuse(place: Workplace, *command: str, code: int, words: tuple[str, ...]) -> None:
+def refuse(workspace: Workspace, *command: str, code: int, words: tuple[str, ...]) -> None:
     """Run a command that must refuse, and look at how it does so."""
-    before = sorted((place.root / "outputs").rglob("*"))
-    result = place.run("capnet", *command)
+    before = sorted((workspace.root / "outputs").rglob("*"))
+    result = workspace.run("capnet", *command)
     assert result.returncode == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert "where: " in result.stderr
     assert "to do: " in result.stderr
     for word in words:
         assert word in result.stderr, result.stderr
-    assert sorted((place.root / "outputs").rglob("*")) == before, "something was written"
+    assert sorted((workspace.root / "outputs").rglob("*")) == before, "something was written"
 
 
 def draw(path: Path, labels: Sequence[str], generator: random.Random) -> None:
@@ -155,10 +155,10 @@ def small_rows(data: Path, pictures: int = 30) -> list[dict[str, str]]:
     return rows
 
 
-def small_place(root: Path) -> Workplace:
+def small_workspace(root: Path) -> Workspace:
     """30 pictures of one's own without a validation or a test side, and quick settings."""
-    place = Workplace(root)
+    workspace = Workspace(root)
     (root / "data").mkdir()
-    place.labels(small_rows(root / "data"))
-    place.settings(QUICK)
-    return place
+    workspace.labels(small_rows(root / "data"))
+    workspace.settings(QUICK)
+    return workspace

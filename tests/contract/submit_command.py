@@ -16,7 +16,7 @@ ON_VOLUME = ("--data-volume", "--set", "data.root=/mnt/data/birds")
 
 
 @dataclass
-class Place:
+class SubmitCommand:
     """A server, and the command that talks to it."""
 
     state: State
@@ -42,10 +42,10 @@ class Place:
 
 
 @pytest.fixture
-def server(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def server(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SubmitCommand]:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KF_PIPELINES_TOKEN", "KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     state = State()
     with serving(state) as host:
-        yield Place(state, host, repository)
+        yield SubmitCommand(state, host, repository)

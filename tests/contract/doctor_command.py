@@ -39,7 +39,7 @@ def node(name: str, gpus: int, **spec: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Place:
+class DoctorCommand:
     """A cluster, and the command that looks at it."""
 
     cluster: Cluster
@@ -57,7 +57,7 @@ class Place:
 
 
 @pytest.fixture
-def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def doctor(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DoctorCommand]:
     """A cluster after `make deploy`, with filled secrets and a node with a GPU."""
     cluster = Cluster()
     cluster.objects[f"/api/v1/namespaces/{SPACE}"] = {"kind": "Namespace"}
@@ -79,4 +79,4 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with serving(cluster, tmp_path) as path:
         monkeypatch.setenv("KUBECONFIG", str(path))
-        yield Place(cluster, str(repository / "params.yaml"))
+        yield DoctorCommand(cluster, str(repository / "params.yaml"))

@@ -46,7 +46,7 @@ def finish(job: dict[str, Any]) -> None:
     write_json(folder / "metrics.json", METRICS)
 
 
-def good(job: dict[str, Any], look: int) -> Any:
+def good(job: dict[str, Any], poll: int) -> Any:
     """A TrainJob whose pods wait, start one after the other, and end well."""
     name = job["metadata"]["name"]
     moments = [
@@ -55,19 +55,19 @@ def good(job: dict[str, Any], look: int) -> Any:
         ({}, [pod(name, 0, "Running", **RUNNING), pod(name, 1, "Pending", waiting={"reason": "ContainerCreating"})]),
         ({}, [pod(name, 0, "Running", **RUNNING), pod(name, 1, "Running", **RUNNING)]),
     ]
-    if look < len(moments):
-        return moments[look]
+    if poll < len(moments):
+        return moments[poll]
     finish(job)
     return condition("Complete", "AllJobsCompleted"), [pod(name, 0, "Succeeded"), pod(name, 1, "Succeeded")]
 
 
-def steady(job: dict[str, Any], look: int) -> Any:
+def steady(job: dict[str, Any], poll: int) -> Any:
     """One that never ends."""
     return {}, [pod(job["metadata"]["name"], node, "Running", **RUNNING) for node in (0, 1)]
 
 
 @dataclass
-class Place:
+class Task:
     """A cluster, and a task in one of its pods."""
 
     cluster: Trainer
@@ -88,9 +88,9 @@ class Place:
     def process(self, **changes: Any) -> subprocess.Popen[str]:
         """The same in a process of its own, as a pod runs it."""
         model, nodes = str(self.folder / "out" / "model"), NODES | changes
-        given = json.dumps({"inputs": self.inputs, "model": model, "nodes": nodes})
+        arguments = json.dumps({"inputs": self.inputs, "model": model, "nodes": nodes})
         return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), given],
+            [sys.executable, str(Path(__file__).with_name("trainjob_process.py")), arguments],
             env=self.environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -110,7 +110,7 @@ class Place:
 
 
 @pytest.fixture
-def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def task(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Task]:
     """A cluster after `make deploy FOLDER=overlays/nodes`, with Kubeflow Trainer, and the inputs of a task."""
     monkeypatch.setattr(follow, "EVERY", 0.02)
     monkeypatch.setattr(jobs, "AGAIN", 0.02)
@@ -143,7 +143,7 @@ def place(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        yield Place(cluster, tmp_path, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repository), **environment})
+        yield Task(cluster, tmp_path, {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(repository), **environment})
     assert cluster.denied == [] or not any(path.endswith("/roles/capnet-nodes") for path in cluster.objects), (
         "a role lacks a right"
     )
