@@ -183,7 +183,13 @@ class Submitter:
             "--runs",
             str(runs),
         ]
-        command += ["--params", str(self.place.root / "params.yaml"), "--set", f"data.root=s3://{BUCKET}/set", *options]
+        command += [
+            "--params",
+            str(self.workspace.root / "params.yaml"),
+            "--set",
+            f"data.root=s3://{BUCKET}/set",
+            *options,
+        ]
         return subprocess.run(
             command, cwd=self.repository, env=self.environment, capture_output=True, text=True, check=False, timeout=900
         )
