@@ -191,10 +191,10 @@ def test_scores_that_cannot_be_fetched_are_not_missing(
 ) -> None:
     """A reason opens the way for a champion that is lost, not for a full disk."""
     promote(client, "1")
-    scores = promotion.scores_of(client, client.get_model_version("capnet", "3"))
+    scores = measure.scores_of(client, client.get_model_version("capnet", "3"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no folder"))
     with pytest.raises(StoreError, match=r"scores of capnet version 1 for the gate cannot be fetched\n.*\n.*has room"):
-        promotion.verdict_on(client, scores, client.get_model_version("capnet", "1"), POLICY)
+        measure.verdict_on(client, scores, client.get_model_version("capnet", "1"), POLICY)
 
 
 def test_a_version_that_is_probably_worse_needs_a_reason(client: MlflowClient, tmp_path: Path) -> None:
