@@ -144,7 +144,8 @@ class Set:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 held_out.logits = out_of_fold_logits(trainer, everything, folds, views, crops, Path(folder), last)
-        blend = held_out.choose_blend(trainer, probe)
+        held_out.add_probe(probe)
+        blend = held_out.choose_blend(trainer)
         if refits:
             model = trainer.new_model()
             with tempfile.TemporaryDirectory() as folder:

@@ -108,18 +108,24 @@ class HeldOut:
     folds: np.ndarray | None  # int [row]; None for validation rows, which one model scored
     logits: dict[str, Tensor] = field(default_factory=dict)  # [row, view, class] by member; main process only
 
-    def choose_blend(self, trainer: Trainer, probe: FittedProbe) -> Blend:
+    def add_probe(self, probe: FittedProbe) -> None:
+        """Take the probe's scores by fits without the row, where it has such, for those of the probe that has seen it;
+        they are the same in every view, because the probe sees the views' mean.
+        """
+        if probe.held_out is not None:
+            logits = torch.logit(torch.from_numpy(probe.held_out).double(), eps=1e-7).float()
+            views = self.logits["capnet"].shape[1]
+            self.logits["linear_probe"] = logits.unsqueeze(1).expand(-1, views, -1)
+
+    def choose_blend(self, trainer: Trainer) -> Blend:
         """The blend of the members that ranks these rows best.
 
         Args:
             trainer: with the classes and the towers.
-            probe: its own scores of rows that it has seen are not counted where it has some by fits without them.
 
         Returns:
             Its weights, and what each member gains.
         """
-        if probe.held_out is not None:
-            self.logits["linear_probe"] = _logits(probe.held_out, self.logits["capnet"].shape[1])
         labels = trainer.labels(self.rows)
         means = {name: logits.double().mean(dim=1).numpy() for name, logits in self.logits.items()}
         # a tower with adapters gives these members' features in one pass; the probe would take another, for every image
@@ -139,8 +145,3 @@ class HeldOut:
         """
         scores = combine(self.logits, weights, average)
         return self.rows[["image_id", "slice", "split"]].assign(variant="capnet", scores=list(scores))
-
-
-def _logits(scores: np.ndarray, views: int) -> Tensor:
-    """Logits [row, view, class] of scores [row, class]: the same in every view, because the probe sees their mean."""
-    return torch.logit(torch.from_numpy(scores).double(), eps=1e-7).float().unsqueeze(1).expand(-1, views, -1)

@@ -118,7 +118,10 @@ def _fit(
         model.release_towers()
 
     if is_main:
-        blend = None if probe is None else held_out.choose_blend(trainer, probe)
+        blend = None
+        if probe is not None:
+            held_out.add_probe(probe)
+            blend = held_out.choose_blend(trainer)
         if refits or folds is not None:
             scores = held_out.scores(blend.weights if blend else model.weights, trainer.params.tte.average)
             write_predictions(out / "out_of_fold.parquet", scores)
@@ -195,12 +198,14 @@ def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
 
 
 class _Features(NamedTuple):
-    """Of the tower without adapters; None for what nothing needs."""
+    """[row, view, pooled] in the tower without adapters, None for what nothing needs: ``plain`` of training rows under
+    the test-time views, ``views`` of them under all views that are trained on, ``validation`` of the validation rows.
+    Where only a tower's last blocks are trained, ``views`` are the tokens [row, view, token, width] before these.
+    """
 
-    plain: StoredFeatures | None  # [row, view, pooled] of the training rows under the test-time views
-    views: StoredFeatures | None  # of them under all views that are trained on; tokens [row, view, token, width] before
-    # a tower's last blocks where only these are trained
-    validation: StoredFeatures | None  # [row, view, pooled] of the validation rows under the test-time views
+    plain: StoredFeatures | None
+    views: StoredFeatures | None
+    validation: StoredFeatures | None
 
 
 def _features(trainer: Trainer, model: CapNet, rows: pd.DataFrame, val: pd.DataFrame) -> _Features:

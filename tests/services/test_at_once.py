@@ -141,8 +141,8 @@ def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(
         loser = {"2": "3", "3": "2"}[champion]
         lost = [event for event in events if event.after == loser][-1]
         won = [event for event in events if event.after == champion and event.counts][-1]
-        was_told = "another promotion moved it" in answers[int(loser) - 2]["err"]
-        assert was_told or won.before == loser, "the one is told, or the other had replaced it"
+        is_named = "another promotion moved it" in answers[int(loser) - 2]["err"]
+        assert is_named or won.before == loser, "the one is told, or the other had replaced it"
         assert lost.overtaken in ("", champion)
         audit = promotion.audit(client, name)
         assert (audit.champion, audit.new, audit.refused) == (champion, None, "")

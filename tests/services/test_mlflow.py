@@ -47,12 +47,12 @@ class Remote(Workspace):
 @pytest.fixture(scope="module")
 def workspace(tracking: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Remote:
     """30 pictures after all stages; two versions are registered, the second after one epoch."""
-    result = Remote(small_workspace(tmp_path_factory.mktemp("workspace")).root)
-    (result.root / "address").write_text(tracking.address)
-    result.stages()
-    result.capnet("train", "--set", "train.epochs=1")
-    result.stages("evaluate")
-    return result
+    remote = Remote(small_workspace(tmp_path_factory.mktemp("workspace")).root)
+    (remote.root / "address").write_text(tracking.address)
+    remote.stages()
+    remote.capnet("train", "--set", "train.epochs=1")
+    remote.stages("evaluate")
+    return remote
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +190,8 @@ def test_versions_are_compared_and_copied_on_this_store_too(client: MlflowClient
     moved = workspace.run("capnet", "promote", "--version", "2", "--force", "--reason", "a rehearsal")
     assert moved.returncode == 0, moved.stderr
     assert client.get_model_version("capnet", "2").tags["verdict_against"] == "capnet version 1"
-    assert workspace.capnet(
-        "promote", "--to", "capnet-production", "--version", "2", "--reason", "a rehearsal"
-    ).endswith("champion of capnet-production: version 1\n")
+    text = workspace.capnet("promote", "--to", "capnet-production", "--version", "2", "--reason", "a rehearsal")
+    assert text.endswith("champion of capnet-production: version 1\n")
     assert workspace.capnet(
         "predict", "--model", "models:/capnet-production@champion", "--input", "data/images", "--out", "p.json"
     ).startswith("predict: 30 ")
@@ -283,8 +282,7 @@ def test_a_training_without_its_server_is_complete_after_registration(
 ) -> None:
     tracking.stop()
     begin = time.monotonic()
-    text = workspace.capnet("train", "--set", "train.epochs=2", "--set", "runtime.seed=7")
-    assert text.startswith("train: epoch 2")
+    assert workspace.capnet("train", "--set", "train.epochs=2", "--set", "runtime.seed=7").startswith("train: epoch 2")
     assert time.monotonic() - begin < 120
     tracking.start()
     workspace.stages("evaluate", "register")
