@@ -22,6 +22,7 @@ COMMANDS = {
     "promote": "Make a model version the champion if it passes the gate.",
     "export": "Write a model as one ONNX file.",
     "shard": "Write the images as tar shards (WebDataset layout).",
+    "label": "Write a page on which people label new images, with the model's labels filled in.",
     "review": "Write the labels that the model doubts, for people to correct.",
     "summary": "Print the results of the last run as a table.",
     "download": "Download a published benchmark.",

@@ -64,6 +64,9 @@ class IngestBase(Section):
     corrections: InsidePath = Field(
         "corrections.csv", description="optional table inside data.root of labels that people corrected: capnet review"
     )
+    added: InsidePath = Field(
+        "added.csv", description="optional table inside data.root of images that people labelled later: capnet label"
+    )
     separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
     empty_cell: Literal["unknown", "negative"] = Field(
         "unknown", description="tables with one column a class: what an empty cell says"

@@ -8,15 +8,16 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from capnet.config import Ingest, Params
 from capnet.contracts import csv_text, replace_file, write_classes, write_manifest
+from capnet.data.annotations.added import add_images
 from capnet.data.annotations.corrections import apply_corrections, other_names
 from capnet.data.annotations.likely_mistakes import likely_mistakes, without_row
 from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.reading import read_annotations
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.data.sources.root import is_remote, local_root
 from capnet.data.splits.long_tail import LISTS, read_id_list, write_id_list
@@ -44,18 +45,19 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
         outputs: ``manifest``, the folder to write.
 
     Returns:
-        Number of images, of classes, of images without a label and, if there are any, of those left out and of
-        corrected labels.
+        Number of images, of classes, of images without a label and, if there are any, of those left out, of images
+        labelled later and of corrected labels.
 
     Raises:
         DataError: with every mistake in tables and images at once.
     """
     root, settings = local_root(params.data, inputs["data"]), params.ingest
     folder = DataFolder(root, params.data.links)
-    annotations = read_annotations(folder, params)
+    annotations, added = add_images(read_annotations(folder, params), folder, settings)
     corrected, mistakes = apply_corrections(annotations, folder.path(settings.corrections))
-    for name in other_names(folder.names() or (), settings.corrections):
-        log.warning("%s is not read: corrections are in %s, as ingest.corrections says", name, settings.corrections)
+    for setting in ("corrections", "added"):
+        for name in other_names(folder.names() or (), file := getattr(settings, setting)):
+            log.warning("%s is not read: ingest.%s is %s", name, setting, file)
     problems, outside = [*annotations.problems, *mistakes], set[int]()
     if settings.images != "listed":
         local_root(params.data, inputs["data"], annotations.rows, strict=False)
@@ -86,25 +88,8 @@ def ingest(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) ->
     left_out = len(faults) + sum(map(len, annotations.left_out.values()))
     classes = float(len(annotations.classes))
     metrics = {"pictures": float(len(rows)), "classes": classes, "without_label": float(blank)}
-    return metrics | {name: float(count) for name, count in (("left_out", left_out), ("corrected", corrected)) if count}
-
-
-def read_annotations(folder: DataFolder, params: Params) -> Annotations:
-    """Read the native annotations with the reader that ``data.format`` names.
-
-    Args:
-        folder: the data folder.
-        params: all settings.
-
-    Raises:
-        DataError: the label files cannot be used, or the reader did not build its rows with make_rows.
-    """
-    reader = import_module(f"capnet.data.annotations.readers.{params.data.format}")
-    annotations = reader.read(folder, params.ingest)
-    if not isinstance(annotations, Annotations):
-        what = f"the reader of data.format = {params.data.format} returned {type(annotations).__name__}"
-        raise DataError(what, "reader", "return what make_rows gives")
-    return annotations
+    more = {"left_out": left_out, "added": added, "corrected": corrected}
+    return metrics | {name: float(count) for name, count in more.items() if count}
 
 
 def _images(

@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from e2e.workspace import Workspace, refuse, small_workspace
 
@@ -173,3 +174,31 @@ def test_summary_names_the_variants_and_the_report(finished: Workspace) -> None:
     text = finished.capnet("summary")
     for word in ("capnet", "zero_shot", "linear_probe", "report.html"):
         assert word in text.replace("-", "_").replace(" ", "_").lower(), text
+
+
+def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Workspace, tmp_path: Path) -> None:
+    new, page = tmp_path / "july", tmp_path / "label" / "label.html"
+    new.mkdir()
+    for name in ("003.jpg", "007.jpg", "011.jpg"):
+        shutil.copy(finished.root / "data" / "images" / name, new)
+    (new / "broken.jpg").write_bytes(b"no image")
+    label = ("label", "--model", "outputs", "--out", str(page.parent), "--input")
+    output = finished.capnet(*label, str(new))
+    assert output.startswith("label: 3 images of 4 without labels, 0 labelled before")
+    assert f"Copy {new} into data, as july/" in output
+    text = page.read_text()
+    assert text.count("data:image/jpeg;base64,") == text.count("<li data-path") == 3
+    scores = pd.read_parquet(page.with_name("predictions.parquet")).query("fault == ''").set_index("path")
+    finished.capnet(*label, str(new), "--class", "lemon", "--most", "2")
+    shown = re.findall(r'<li data-path="july/([^"]*)" data-split="train"', page.read_text())
+    assert shown == scores["score lemon"].sort_values(ascending=False).index[:2].tolist()
+
+    (tmp_path / "next").mkdir()
+    workspace = small_workspace(tmp_path / "next")
+    shutil.copytree(new, workspace.root / "data" / "july")
+    (workspace.root / "data" / "added.csv").write_text("path,labels\njuly/003.jpg,lemon\njuly/007.jpg,\n")
+    assert "added 2" in workspace.capnet("ingest")
+    assert len(read_manifest(workspace.root / "outputs" / "manifest" / "manifest.parquet")) == 32
+    every = ("label", "--model", str(finished.root / "outputs"), "--input", "data")
+    assert workspace.capnet(*every).startswith("label: 1 image of 2 without labels, 2 labelled before")
+    assert workspace.root.joinpath("label", "label.html").read_text().count("july/011.jpg") > 0

@@ -32,10 +32,10 @@ with atheris.instrument_imports(include=["capnet", "ijson", "yaml"]):
     )
     from capnet.contracts.stage_json import read_evaluation
     from capnet.data.annotations.paths import DataFolder
+    from capnet.data.annotations.reading import read_annotations
     from capnet.data.images.decode import Unusable, read_rgb
     from capnet.errors import CapnetError
     from capnet.serving.request import Limits, request_files
-    from capnet.steps.ingest import read_annotations
 
 from faults.hostile_files import TEXTS, coco_file, parquet
 from faults.hostile_images import KINDS, whole

@@ -17,9 +17,9 @@ from unit.data.native import write_nus_wide, write_voc
 
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.reading import read_annotations
 from capnet.data.splits.long_tail import read_id_list
 from capnet.errors import DataError
-from capnet.steps.ingest import read_annotations
 
 T = TypeVar("T")
 SHARE = 1 if os.environ.get("FAULTS") == "all" else 4  # make test-faults sets it

@@ -59,14 +59,15 @@ def read_corrections(path: Path) -> tuple[Corrections, dict[tuple[str, str], str
 
 
 def other_names(names: Iterable[str], setting: str) -> list[str]:
-    """Files that look like the corrections and are called otherwise, as browsers and spreadsheets call a second one.
+    """Files that look like a table and are called otherwise, as browsers and spreadsheets call a second one.
 
     Args:
         names: of the files in the data folder.
-        setting: ``ingest.corrections``.
+        setting: the table's name: ``ingest.corrections`` or ``ingest.added``.
     """
     stem = Path(setting).stem.lower()
-    return [name for name in names if name != setting and name.lower().startswith(stem)]
+    files = [name for name in names if name != setting and Path(name).suffix]
+    return [name for name in files if name.lower().startswith(stem)]
 
 
 def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[Problem]]:

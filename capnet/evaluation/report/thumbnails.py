@@ -123,9 +123,9 @@ def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names:
     return {"labels": labels, "more": max(0, len(order) - LABELS)}
 
 
-def thumbnail(path: Path) -> str:
-    """A data URI of at most 160 x 160 pixels without any metadata of the file; empty where the picture cannot be
-    read.
+def thumbnail(path: Path, side: int = SIDE) -> str:
+    """A data URI of at most ``side`` x ``side`` pixels without any metadata of the file; empty where the picture cannot
+    be read.
     """
     from PIL import Image
 
@@ -135,7 +135,7 @@ def thumbnail(path: Path) -> str:
         image = load_rgb(path)
     except DataError:
         return ""
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     small = Image.new("RGB", image.size)  # pixels only: nothing of the file's EXIF, XMP or colour profile comes along
     small.paste(image)
     buffer = io.BytesIO()

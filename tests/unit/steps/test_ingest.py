@@ -36,7 +36,7 @@ def test_manifest_holds_sizes_and_hashes_in_the_order_of_the_table(data: Path, t
 def test_corrections_under_another_name_are_named(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (data / "corrections (1).csv").write_text("path,class,label\n")
     ingest(data, tmp_path / "manifest")
-    assert "corrections (1).csv is not read: corrections are in corrections.csv" in caplog.text
+    assert "corrections (1).csv is not read: ingest.corrections is corrections.csv" in caplog.text
 
 
 def test_two_runs_give_equal_bytes(data: Path, tmp_path: Path) -> None:

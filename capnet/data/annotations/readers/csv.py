@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,21 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     problems: list[Problem] = []
     if settings.classes and folder.has(settings.classes):
         listed, problems = read_classes_csv(folder.path(settings.classes), settings.separator)
+    return read_table(path, listed, settings, problems)
+
+
+def read_table(path: Path, listed: Classes | None, settings: Ingest, problems: Sequence[Problem] = ()) -> Annotations:
+    """Read the rows of one table.
+
+    Args:
+        path: of the table.
+        listed: the classes; None for the labels in use.
+        settings: the section ``ingest``.
+        problems: mistakes in the list of classes.
+
+    Raises:
+        DataError: as in ``read``.
+    """
     names = list(dict.fromkeys(listed.names)) if listed else []  # one that stands twice is a problem already
     table = open_table(path, LABEL_COLUMNS, ("path",), names, ("labels",))
     wide = "labels" not in table.header

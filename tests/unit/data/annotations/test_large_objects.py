@@ -15,8 +15,8 @@ from capnet.data.annotations import coco_json, corrections
 from capnet.data.annotations.corrections import apply_corrections, read_corrections
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.readers import voc
+from capnet.data.annotations.reading import read_annotations
 from capnet.errors import MOST, DataError
-from capnet.steps.ingest import read_annotations
 
 SETTINGS: dict[str, Any] = {"coco": {"coco": {"train": "annotations.json", "test": ""}}, "camera_traps": {}}
 COCO = """{{"images": [{{"id": 1, "file_name": "a.jpg"{image}}}],

@@ -17,9 +17,9 @@ from capnet.contracts import make_classes
 from capnet.data.annotations import plain_files
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.plain_files import read_lines
+from capnet.data.annotations.reading import read_annotations
 from capnet.data.splits.long_tail import read_id_list
 from capnet.errors import MOST, DataError
-from capnet.steps.ingest import read_annotations
 
 JSON_FORMATS = ("coco", "camera_traps")
 SETTINGS = {"coco": {"coco": {"train": "annotations.json", "test": ""}}, "camera_traps": {}}

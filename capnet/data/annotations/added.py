@@ -1,0 +1,81 @@
+"""added.csv: images that people labelled after a prediction, beside annotations of any format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from capnet.data.annotations.paths import DataFolder
+from capnet.data.annotations.readers.csv import read_table
+from capnet.data.annotations.rows import Annotations
+from capnet.errors import MOST, Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from capnet.config import Ingest
+
+TAKEN = {
+    "path": "correct its labels in {corrections}, or remove the row",
+    "image_id": "give the image another id, in a column image_id",
+}
+
+
+def read_added(annotations: Annotations, folder: DataFolder, settings: Ingest) -> pd.DataFrame | None:
+    """The rows of ``ingest.added``, with the classes of ``annotations``; None where there is no such table."""
+    is_there = settings.added and folder.has(settings.added)
+    return _read(annotations, folder, settings).rows if is_there else None
+
+
+def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
+    """Put the rows of ``ingest.added`` behind those of the annotations.
+
+    Args:
+        annotations: of any format; their classes are those of the table, too.
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Returns:
+        Both together, and how many images were added. Mistakes are among the ``problems``: those of the table, and
+        images that the annotations have already.
+
+    Raises:
+        DataError: the table has no header or no rows.
+    """
+    import pandas as pd
+
+    if not settings.added or not folder.has(settings.added):
+        return annotations, 0
+    added = _read(annotations, folder, settings)
+    problems = [*annotations.problems, *added.problems, *islice(_taken(annotations, added, settings), MOST)]
+    first, second = (
+        part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in (annotations, added)
+    )
+    warnings = [*annotations.warnings, *added.warnings]
+    if first["group"].notna().any() and (alone := int(second["group"].isna().sum())):
+        warnings.append(
+            f"{alone} of {len(second)} images of {settings.added} have no group, as others have. Where they belong to a"
+            " group, fill in column group: else near copies get into two splits, and the figures flatter"
+        )
+    rows = pd.concat([first, second], ignore_index=True)
+    for name, kind in first.dtypes.items():  # of columns that the other table may lack
+        rows[name] = rows[name].astype(kind)
+    return replace(annotations, rows=rows, problems=problems, source="{}", warnings=warnings), len(second)
+
+
+def _read(annotations: Annotations, folder: DataFolder, settings: Ingest) -> Annotations:
+    return read_table(folder.path(settings.added), annotations.classes, settings)
+
+
+def _taken(annotations: Annotations, added: Annotations, settings: Ingest) -> Iterator[Problem]:
+    """Images that the annotations have already, or whose id is taken."""
+    rows = {name: {value: row for row, value in enumerate(annotations.rows[name])} for name in TAKEN}
+    for row, values in enumerate(zip(*(added.rows[name] for name in TAKEN), strict=True)):
+        for (name, todo), value in zip(TAKEN.items(), values, strict=True):
+            if value in rows[name]:
+                what = f"{name.replace('_', ' ')} {value!r} is in the annotations already"
+                where = f"{added.where(row)}, first in {annotations.where(rows[name][value])}"
+                yield Problem(what, where, todo.format(corrections=settings.corrections))
+                break
