@@ -13,20 +13,12 @@ from capnet.data.annotations.rows import Annotations
 from capnet.errors import MOST, Problem
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from capnet.config import Ingest
 
 TAKEN = {
     "path": "correct its labels in {corrections}, or remove the row",
     "image_id": "give the image another id, in a column image_id",
 }
-
-
-def read_added(annotations: Annotations, folder: DataFolder, settings: Ingest) -> pd.DataFrame | None:
-    """The rows of ``ingest.added``, with the classes of ``annotations``; None where there is no such table."""
-    is_there = settings.added and folder.has(settings.added)
-    return _read(annotations, folder, settings).rows if is_there else None
 
 
 def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
@@ -48,7 +40,7 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
 
     if not settings.added or not folder.has(settings.added):
         return annotations, 0
-    added = _read(annotations, folder, settings)
+    added = read_table(folder.path(settings.added), annotations.classes, settings)
     problems = [*annotations.problems, *added.problems, *islice(_taken(annotations, added, settings), MOST)]
     first, second = (
         part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in (annotations, added)
@@ -63,10 +55,6 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     for name, kind in first.dtypes.items():  # of columns that the other table may lack
         rows[name] = rows[name].astype(kind)
     return replace(annotations, rows=rows, problems=problems, source="{}", warnings=warnings), len(second)
-
-
-def _read(annotations: Annotations, folder: DataFolder, settings: Ingest) -> Annotations:
-    return read_table(folder.path(settings.added), annotations.classes, settings)
 
 
 def _taken(annotations: Annotations, added: Annotations, settings: Ingest) -> Iterator[Problem]:
