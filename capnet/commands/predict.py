@@ -145,5 +145,6 @@ def refuse_drift(report: Mapping[str, Any], file: Path) -> None:
         raise GateError(
             f"{len(drifted)} of {len(report['classes'])} classes differ from the reference: {some(drifted)}",
             str(file),
-            "compare these images with those of training; where they are as they should be, label some and train again",
+            "compare these images with those of training; where they are as they should be, label some with"
+            " capnet label and train again",
         )
