@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from capnet.config.data import READERS
 
 OPENS = {"_root", "Path", "open", "read_text", "read_bytes"}
 LEADS_ON = {"parent", "parents", "joinpath", "with_name", "glob", "rglob", "iterdir"}
+# of NumPy, pandas, pyarrow and parsers: they take the name of any file; one that open_plain has opened is called file
+OF_LIBRARIES = re.compile("read_(csv|table|json|parquet|excel|feather|hdf|xml|fwf|pickle)|parse|load(txt)?|genfromtxt")
 OF_THE_SYSTEM = {"os", "io", "pathlib", "shutil", "subprocess", "importlib"}
 
 
@@ -22,7 +25,9 @@ def paths_of_its_own(program: str) -> set[str]:
         name = ""
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            name = name if name in OPENS | LEADS_ON | {"__import__", "import_module"} else ""
+            opened = [ast.unparse(item) for item in node.args[:1]] == ["file"]
+            library = isinstance(node.func, ast.Attribute) and OF_LIBRARIES.fullmatch(name) and not opened
+            name = name if library or name in OPENS | LEADS_ON | {"__import__", "import_module"} else ""
         elif isinstance(node, ast.Attribute) and node.attr in {"_root"} | LEADS_ON:
             name = node.attr
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
@@ -54,10 +59,13 @@ def test_a_reader_opens_files_by_the_data_folder_alone(name: str) -> None:
         "read_lines(path.with_name(name))",
         "open(name)",
         "path.open()",
+        "pd.read_csv(name)",
+        "ElementTree.parse(name)",
         "import os",
         "from os import path",
     ],
 )
 def test_a_reader_that_makes_its_own_paths_is_seen(line: str) -> None:
     assert paths_of_its_own(line)
-    assert not paths_of_its_own("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))")
+    for allowed in ("from pathlib import Path\nread_lines(folder.path(f'{images}/{name}'))", "json.load(file)"):
+        assert not paths_of_its_own(allowed)
