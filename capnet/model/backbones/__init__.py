@@ -19,9 +19,18 @@ __all__ = ["BACKBONES", "BackboneEntry", "discover", "find_backbone", "load_towe
 
 
 def discover() -> dict[str, BackboneEntry]:
-    """The entries of all files of this package, by name."""
-    modules = [import_module(f"capnet.model.backbones.{item.name}") for item in iter_modules(__path__)]
-    return {entry.name: entry for module in modules for entry in getattr(module, "BACKBONES", ())}
+    """The entries of all files of this package, by name.
+
+    Raises:
+        ValueError: two files have a backbone of one name.
+    """
+    files, entries = dict[str, str](), dict[str, BackboneEntry]()
+    for item in iter_modules(__path__):
+        for entry in getattr(import_module(f"capnet.model.backbones.{item.name}"), "BACKBONES", ()):
+            if entry.name in files:
+                raise ValueError(f"backbone {entry.name} is both in {files[entry.name]}.py and in {item.name}.py")
+            files[entry.name], entries[entry.name] = item.name, entry
+    return entries
 
 
 BACKBONES = discover()

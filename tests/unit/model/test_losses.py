@@ -205,6 +205,10 @@ def test_a_loss_takes_one_file(tmp_path, monkeypatch, repository):
     assert result.keys() - LOSSES.keys() == {"made_up"}
     logits, targets = torch.tensor([[2.0, 0.5]]), torch.tensor([[1, 0]])
     assert multilabel_loss(logits, targets, torch.ones(2), 1, result["made_up"](margin=2.0)) == pytest.approx(1.25)
+    # a copy that keeps the name
+    (tmp_path / "other.py").write_text((tmp_path / "made_up.py").read_text())
+    with pytest.raises(ValueError, match=r"loss made_up is both in capnet.model.losses.made_up and in .*\.other"):
+        losses.discover()
 
 
 @pytest.mark.parametrize("name", LOSSES)
