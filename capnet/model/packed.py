@@ -106,9 +106,8 @@ def read_backbone(folder: Path, settings: Train) -> PackedCapNet:
     saved: dict[str, Any] = metadata["preprocess"]
     preprocess = Preprocess(saved["size"], tuple(saved["mean"]), tuple(saved["std"]), saved["interpolation"])
     text = TextTower(_no_text)
-    towers = Towers(
-        ImageTower(visual), text, preprocess, metadata["embed_dim"], metadata["pooled_dim"], metadata["weight_hash"]
-    )
+    widths = metadata["embed_dim"], metadata["pooled_dim"]
+    towers = Towers(ImageTower(visual), text, preprocess, *widths, metadata["weight_hash"], metadata["architecture"])
     return PackedCapNet(towers, ClassFeatures(tensors[REFINED], tensors[ZERO_SHOT]), settings)
 
 

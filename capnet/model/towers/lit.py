@@ -87,13 +87,14 @@ def load_lit(entry: BackboneEntry, settings: Backbone, size: int) -> Towers:
     classifier = _load_trunk(model.visual.trunk, weights, entry)
     model.requires_grad_(False).eval()
     digest = hashlib.sha256(f"{image.sha256} {text.sha256} ridge {RIDGE}".encode()).hexdigest()
-    towers = assemble(model, tokenizer, Preprocess(size or entry.image_size, *entry.normalisation), digest)
+    preprocess = Preprocess(size or entry.image_size, *entry.normalisation)
+    architecture = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "quick_gelu": False, "resized": 0}
+    towers = assemble(model, tokenizer, preprocess, digest, architecture)
     head = _joint_head(towers, classifier, digest)
     projection = model.visual.head.proj
     projection.weight.copy_(head["weight"])
     projection.bias.copy_(head["bias"])
     towers.centring = (head["mean"], head["projector"]) if settings.centre and entry.centring else None
-    towers.architecture = {"embed_dim": EMBED_DIM, "vision_cfg": vision, "quick_gelu": False, "resized": 0}
     return towers
 
 

@@ -88,15 +88,14 @@ def load_open_clip(settings: Backbone, image_size: int, others: Sequence[str]) -
     preprocess = Preprocess(
         resized or own_size, tuple(config["mean"]), tuple(config["std"]), config.get("interpolation", "bicubic")
     )
-    towers = assemble(model, tokenizer, preprocess, digest)
     shape = open_clip.get_model_config(name) or {}
-    towers.architecture = {
+    architecture = {
         "embed_dim": shape["embed_dim"],
         "vision_cfg": shape["vision_cfg"],
         "quick_gelu": shape.get("quick_gelu", False),
         "resized": resized,
     }
-    return towers
+    return assemble(model, tokenizer, preprocess, digest, architecture)
 
 
 def _source(settings: Backbone, others: Sequence[str]) -> tuple[str, str, str]:

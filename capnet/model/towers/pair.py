@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,9 +26,9 @@ class Towers:
         embed_dim: width of the joint space.
         pooled_dim: width of the image tower's pooled features.
         weight_hash: sha256 of the weights as published.
-        centring: mean [embed] and orthogonal projector [embed, embed] of text features, where the backbone has them.
         architecture: what ``packed.build_visual`` needs to build the image tower again: open_clip's ``embed_dim``,
             ``vision_cfg`` and ``quick_gelu``, and ``resized``, the image size in pixels (0: the backbone's own).
+        centring: mean [embed] and orthogonal projector [embed, embed] of text features, where the backbone has them.
     """
 
     image: ImageTower
@@ -37,8 +37,8 @@ class Towers:
     embed_dim: int
     pooled_dim: int
     weight_hash: str
+    architecture: Mapping[str, Any]
     centring: tuple[Tensor, Tensor] | None = None
-    architecture: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def feature_key(self) -> str:
@@ -73,7 +73,13 @@ class Towers:
             block.compile()
 
 
-def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preprocess, weight_hash: str) -> Towers:
+def assemble(
+    model: Any,
+    tokenizer: Callable[..., Tensor],
+    preprocess: Preprocess,
+    weight_hash: str,
+    architecture: Mapping[str, Any],
+) -> Towers:
     """Towers around a model that open_clip built, with weights in it; widths are measured with one black image.
 
     Args:
@@ -81,13 +87,14 @@ def assemble(model: Any, tokenizer: Callable[..., Tensor], preprocess: Preproces
         tokenizer: texts -> token ids [text, length].
         preprocess: what the image tower takes.
         weight_hash: sha256 that identifies the weights.
+        architecture: see ``Towers``.
     """
     image = ImageTower(model.visual)
     text = make_text_tower(model, tokenizer)
     with torch.no_grad():
         pooled = image.pooled(torch.zeros(1, 3, preprocess.size, preprocess.size))
         embed = image.project(pooled)
-    return Towers(image, text, preprocess, int(embed.shape[1]), int(pooled.shape[1]), weight_hash)
+    return Towers(image, text, preprocess, int(embed.shape[1]), int(pooled.shape[1]), weight_hash, architecture)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

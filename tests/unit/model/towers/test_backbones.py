@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.abc import MetaPathFinder
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from tomllib import loads
 import open_clip
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from capnet.config import Backbone
 from capnet.model import backbones
@@ -38,6 +40,14 @@ class Uninstalled(MetaPathFinder):
             raise ModuleNotFoundError(f"the entry of the backbone does not name a file of {name} among its files")
 
 
+class NoRandomWeights(TorchDispatchMode):
+    """Initialisers write NaN instead of random numbers, so that features are NaN where no file gave the weights."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        return result.fill_(torch.nan) if function.overloadpacket.__name__ in ("normal_", "uniform_") else result
+
+
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory, repository):
     """Towers of a backbone by name, loaded once, where of the weight packages only those that it requires are there:
@@ -58,7 +68,8 @@ def loaded(tmp_path_factory, repository):
                     monkeypatch.delitem(sys.modules, package, raising=False)
                 with monkeypatch.context() as hiding:
                     hiding.setattr(sys, "meta_path", [others, *sys.meta_path])
-                    towers[name] = load_towers(Backbone(name=name, pretrained=tag))
+                    with nullcontext() if tag == "random" else NoRandomWeights():
+                        towers[name] = load_towers(Backbone(name=name, pretrained=tag))
             return towers[name]
 
         yield load
@@ -126,6 +137,17 @@ def test_a_packed_image_tower_is_built_again_without_the_backbones_files(name, l
     assert torch.equal(image.project(image.pooled(images)), towers.image.project(towers.image.pooled(images)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_no_weight_of_a_tower_is_random(name, loaded):
+    """A tower whose weights no file gave scores like any other, only wrongly."""
+    towers, hint = loaded(name), "tower of {} has weights that no file gave"
+    size = towers.preprocess.size
+    assert towers.text(["a fox"]).isfinite().all(), f"the text {hint.format(name)}"
+    features = towers.image.project(towers.image.pooled(torch.zeros(1, 3, size, size)))
+    assert features.isfinite().all(), f"the image {hint.format(name)}"
+
+
 @pytest.mark.parametrize(
     ("name", "pretrained", "weight_hash", "text"),
     [
@@ -160,6 +182,9 @@ def test_a_backbone_takes_one_file(tmp_path, monkeypatch):
     settings = Backbone(name="slow-clip", pretrained="wheels")
     assert load_towers(settings, 64) == ("slow-clip", settings, 64)
     assert str(find_backbone("slow-clip").licence("wheels")) == "MIT: https://example.org"
+    (tmp_path / "copied_clip.py").write_text((tmp_path / "slow_clip.py").read_text())
+    with pytest.raises(ValueError, match=r"backbone slow-clip is both in copied_clip\.py and in slow_clip\.py"):
+        backbones.discover()
 
 
 def test_only_substitutes_warn():
