@@ -145,7 +145,7 @@ def measure(
     """Train what the rows need, each change and seed once; means and draws, seconds of a training, chosen blends,
     tables of thresholds for the objectives.
     """
-    labels, buckets = data.trainer({}, 0).labels(data.rows["test"]), [item.bucket for item in data.classes.items]
+    labels, buckets = data.trainer({}, 0).labels(data.rows["test"]), data.classes.buckets
     compare = Compare(labels.targets.numpy(), labels.known.numpy(), buckets, data.units, draws)
     done: dict[str, tuple[Trained, float]] = {}
     measured, seconds, blends = {}, {}, {}
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             every_set.append(measured)
             total.update(seconds)
             sizes = ", ".join(f"{len(rows)} {part}" for part, rows in data.rows.items())
-            buckets = [item.bucket for item in data.classes.items]
+            buckets = data.classes.buckets
             kinds = ", ".join(f"{buckets.count(kind)} {kind}" for kind in ("head", "medium", "tail"))
             lines += [
                 f"**{data.name}** ({sizes}; {len(data.classes)} classes: {kinds}; {len(arguments.seeds)} seeds)",

@@ -92,7 +92,7 @@ def by_bucket(
     probabilities = calibrate(chosen.calibration, scores).astype(np.float64)
     return {
         name: figures(targets, known & mask, decided, probabilities, times)
-        for name, mask in bucket_masks([item.bucket for item in data.classes.items]).items()
+        for name, mask in bucket_masks(data.classes.buckets).items()
     }
 
 

@@ -86,7 +86,7 @@ def measured(evaluation: Path, model: Path, split: Path) -> dict[str, dict[str, 
         math.exp(float(tensors["logit_scale"])),
         float(tensors["logit_bias"]) if "logit_bias" in tensors else 0.0,
     )
-    masks = bucket_masks([item.bucket for item in classes.items])
+    masks = bucket_masks(classes.buckets)
     for variant, to in (("capnet", scale), ("zero_shot", CLIP_SCALE)):
         rows = scores[scores["variant"] == variant].set_index("image_id").loc[test["image_id"].tolist()]
         ranked = softmax_over_classes(np.stack(rows["scores"].tolist()), scale, bias, to)

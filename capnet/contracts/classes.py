@@ -55,6 +55,11 @@ class Classes:
         return [item.prompt_name for item in self.items]
 
     @property
+    def buckets(self) -> list[str]:
+        """head, medium or tail of each class; "" before training rows are counted."""
+        return [item.bucket for item in self.items]
+
+    @property
     def train_counts(self) -> np.ndarray:
         """int64 [class]."""
         import numpy as np

@@ -47,9 +47,7 @@ def compare_on_test_rows(
         for name, scores in test.scores.items()
     }
     units = unit_codes(test.rows["group"][rows].tolist())
-    return compare_variants(
-        test.labels[rows], test.known[rows], variants, [item.bucket for item in classes.items], units, draws
-    )
+    return compare_variants(test.labels[rows], test.known[rows], variants, classes.buckets, units, draws)
 
 
 def evaluation_document(
@@ -112,7 +110,7 @@ def calibration_document(test: SplitRows, thresholds: Thresholds, classes: Class
     raw = test.scores["capnet"].astype(np.float64)
     probabilities = calibrate(thresholds.calibration, raw)
     content: dict[str, Any] = {"buckets": {}}
-    for name, mask in bucket_masks([item.bucket for item in classes.items]).items():
+    for name, mask in bucket_masks(classes.buckets).items():
         known = test.known & mask
         if known.any():
             content["buckets"]["all" if name == "mAP" else name] = {
@@ -145,7 +143,7 @@ def per_class(test: SplitRows, whole: Comparison, thresholds: Thresholds, classe
         {
             "class": classes.names,
             "train_count": classes.train_counts,
-            "bucket": [item.bucket for item in classes.items],
+            "bucket": classes.buckets,
             "positives": test.labels.sum(axis=0),
             "ap": whole.ap["capnet"],
             "ap_low": whole.ap_low,

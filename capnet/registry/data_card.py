@@ -81,7 +81,7 @@ def data_card(candidate: Candidate, data_md5: str, location: str, licence: str) 
 
 def buckets_in_words(classes: Classes) -> str:
     """``3 head, 2 tail``: how many classes each bucket has; empty ones are left out."""
-    counts = Counter(item.bucket for item in classes.items)
+    counts = Counter(classes.buckets)
     return ", ".join(f"{counts[bucket]} {bucket}" for bucket in BUCKETS if counts[bucket])
 
 

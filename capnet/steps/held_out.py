@@ -46,7 +46,7 @@ def validator(trainer: Trainer, val: pd.DataFrame, plain: Features | None) -> Va
                 " and set split.validation.source: none"
             )
         raise DataError("no class has a positive validation row", "split.parquet", todo)
-    masks = bucket_masks([item.bucket for item in trainer.classes.items])
+    masks = bucket_masks(trainer.classes.buckets)
 
     def validate(model: CapNet) -> dict[str, float]:
         scores = served_scores(trainer, model, val, plain, "validation")

@@ -62,9 +62,7 @@ def test_the_split_is_the_given_one(photos: Workspace, shared: Path) -> None:
         counts = [int(row["train2017"]) for row in csv.DictReader(file)]
     classes = read_classes(photos.root / "outputs" / "split" / "classes.json")
     assert classes.train_counts.tolist() == counts
-    assert [item.bucket for item in classes.items] == [
-        "head" if n >= 20 else "tail" if n < 6 else "medium" for n in counts
-    ]
+    assert classes.buckets == ["head" if n >= 20 else "tail" if n < 6 else "medium" for n in counts]
 
 
 def test_zero_shot_sees_what_is_in_photos(photos: Workspace) -> None:

@@ -48,7 +48,7 @@ def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools
 def precision_recall(inputs: Inputs) -> dict[str, Any]:
     """One mean precision-recall curve a bucket."""
     series, legend, rows = [], [], []
-    buckets = np.array([item.bucket for item in inputs.classes.items])
+    buckets = np.array(inputs.classes.buckets)
     for bucket in BUCKETS:
         curve = mean_precision(inputs.test.labels, ~inputs.test.known, inputs.scores, buckets == bucket)
         if len(curve):

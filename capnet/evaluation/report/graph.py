@@ -24,7 +24,7 @@ MANY_CLASSES = 300
 
 def premise(inputs: Inputs) -> Part:
     """Does the label graph know the companions of a class better than the training counts do?"""
-    buckets = np.array([item.bucket for item in inputs.classes.items])
+    buckets = np.array(inputs.classes.buckets)
     premises = check_premise(
         inputs.graph.adjacency.numpy(),
         (inputs.train.labels, ~inputs.train.known),

@@ -170,5 +170,5 @@ def _pictures(inputs: Inputs, root: Path, settings: Report) -> list[dict[str, An
     chosen = {item["name"]: float(item["threshold"]) for item in inputs.thresholds.get("classes", ())}
     names = inputs.classes.names
     thresholds = np.array([chosen.get(name, 0.5) for name in names])
-    buckets = np.array([item.bucket for item in inputs.classes.items])
+    buckets = np.array(inputs.classes.buckets)
     return worst_images(inputs.test, inputs.scores, thresholds, names, buckets, settings.worst, root)

@@ -27,7 +27,7 @@ def test_metrics_are_those_of_the_stored_predictions() -> None:
     case = make_case(unknown=0.1)
     results = case.evaluate()
     labels, known = case.labels("test"), case.known("test")
-    buckets = np.array([item.bucket for item in case.classes.items])
+    buckets = np.array(case.classes.buckets)
     assert set(results["predictions"]["variant"]) == {*GAIN, "linear_probe"}
     for variant in (*GAIN, "linear_probe"):
         scores = stored(results, variant, "test")
