@@ -72,7 +72,7 @@ def halved(pool: np.ndarray, extra: np.ndarray, curve: Curve, seed: int) -> tupl
 
 def counted(labels: np.ndarray) -> np.ndarray:
     """P(j | i) float64 [class, class] of ``labels`` bool [image, class], all of them known."""
-    return cooccurrence(labels, np.zeros_like(labels))
+    return cooccurrence(labels, np.ones_like(labels))
 
 
 def shares(labels: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ from capnet.contracts.tables import SPLITS as SPLITS
 from capnet.contracts.tables import VARIANTS as VARIANTS
 from capnet.contracts.tables import fitted_rows_hash as fitted_rows_hash
 from capnet.contracts.tables import hashed_groups as hashed_groups
+from capnet.contracts.tables import known_labels as known_labels
 from capnet.contracts.tables import label_matrix as label_matrix
 from capnet.contracts.tables import read_gate_rows as read_gate_rows
 from capnet.contracts.tables import read_manifest as read_manifest

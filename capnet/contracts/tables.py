@@ -206,6 +206,20 @@ def label_matrix(lists: Sequence[Sequence[int]] | pd.Series, n_classes: int) -> 
     return matrix
 
 
+def known_labels(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and whether they are known, each bool [row, class]; an unknown label is no label.
+
+    Args:
+        rows: with columns ``labels`` and ``unknown``.
+        n_classes: number of classes.
+
+    Raises:
+        ContractError: an index is none of a class.
+    """
+    known = ~label_matrix(rows["unknown"], n_classes)
+    return label_matrix(rows["labels"], n_classes) & known, known
+
+
 def fitted_rows_hash(table: pd.DataFrame) -> str:
     """SHA-256 of which images of split.parquet a model is trained on and which it is chosen on, in any order."""
     rows = table.loc[table["split"] != "test", ["split", "image_id"]]

@@ -68,15 +68,15 @@ def check_premise(
 
     Args:
         adjacency: of the label graph, [class, class].
-        train, test: labels and unknown, each bool [image, class].
+        train, test: labels and known, each bool [image, class].
         buckets: head, medium or tail, str [class].
 
     Returns:
         A Premise for ``all`` and for every bucket that has classes, over those with MIN_TEST_POSITIVES or more.
     """
-    labels, unknown = test
-    target = without_diagonal(cooccurrence(labels, unknown))
-    usable = ((labels & ~unknown).sum(axis=0) >= MIN_TEST_POSITIVES) & (
+    labels, known = test
+    target = without_diagonal(cooccurrence(labels, known))
+    usable = ((labels & known).sum(axis=0) >= MIN_TEST_POSITIVES) & (
         target.max(axis=1, initial=0.0) > target.min(axis=1, initial=1.0)
     )
     sources = [without_diagonal(np.asarray(matrix, dtype=np.float64)) for matrix in (adjacency, cooccurrence(*train))]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capnet.contracts import Classes, fitted_rows_hash, label_matrix, read_predictions
+from capnet.contracts import Classes, fitted_rows_hash, known_labels, read_predictions
 from capnet.errors import ContractError, DataError, Problem
 from capnet.evaluation.metrics import Bools, Floats
 
@@ -45,8 +45,7 @@ def make_split(table: pd.DataFrame, name: str, classes: Classes, scores: Mapping
         DataError: A score is no number between 0 and 1.
     """
     rows = table[table["split"] == name].reset_index(drop=True)
-    unknown = label_matrix(rows["unknown"], len(classes))
-    split = SplitRows(name, rows, label_matrix(rows["labels"], len(classes)) & ~unknown, ~unknown, dict(scores))
+    split = SplitRows(name, rows, *known_labels(rows, len(classes)), dict(scores))
     check_scores(split)
     return split
 

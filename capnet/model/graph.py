@@ -16,19 +16,18 @@ def cosine_similarity(text_features: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+def cooccurrence(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """P(j | i): share of the images of class i that also show class j.
 
     Args:
         labels: bool [image, class].
-        unknown: bool [image, class]; an image whose label j is unknown does not count for column j.
+        known: bool [image, class]; an image whose label j is not known does not count for column j.
 
     Returns:
         float64 [class i, class j]; a class without images has a row of zeros.
     """
-    present = (labels & ~unknown).astype(np.float64)
-    known = (~unknown).astype(np.float64)
-    together, images = present.T @ present, present.T @ known
+    present = (labels & known).astype(np.float64)
+    together, images = present.T @ present, present.T @ known.astype(np.float64)
     return np.divide(together, images, out=np.zeros_like(together), where=images > 0)
 
 

@@ -19,7 +19,7 @@ from capnet.contracts import (
     Classes,
     check_schema,
     hashed_groups,
-    label_matrix,
+    known_labels,
     read_gate_rows,
     read_json,
     read_split,
@@ -120,8 +120,7 @@ def read_gate(folder: Path) -> GateScores:
             kinds = [[type(item[key]) for key in ("name", "bucket", "critical")] for item in content["classes"]]
             if not names or len(set(names)) < len(names) or kinds != [[str, str, bool]] * len(names):
                 raise ValueError("classes need a name that no other has, a bucket, and whether they are critical")
-        for column in ("labels", "unknown"):
-            label_matrix(test[column], len(names))
+        known_labels(test, len(names))
         if {len(row) for row in test["scores"]} - {len(names)}:
             raise ContractError(f"scores are not those of {len(names)} classes", str(folder / TEST))
     except ContractError as error:
@@ -286,9 +285,6 @@ def _champion_scores(rows: pd.DataFrame, champion: GateScores, rescore: Rescore 
 
 def _rows(scores: GateScores, chosen: np.ndarray) -> Rows:
     part, items = scores.test[chosen], scores.classes["classes"]
-    unknown = label_matrix(part["unknown"], len(items))
-    labels = label_matrix(part["labels"], len(items)) & ~unknown
-    critical = np.array([bool(item["critical"]) for item in items])
-    return Rows(
-        labels, ~unknown, unit_codes(part["group"].tolist()), scores.names, [item["bucket"] for item in items], critical
-    )
+    labels, known = known_labels(part, len(items))
+    buckets, critical = [item["bucket"] for item in items], np.array([bool(item["critical"]) for item in items])
+    return Rows(labels, known, unit_codes(part["group"].tolist()), scores.names, buckets, critical)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from capnet.config import Params
-from capnet.contracts import LabelGraph, label_matrix, read_classes, read_split, write_graph
+from capnet.contracts import LabelGraph, known_labels, read_classes, read_split, write_graph
 from capnet.model.backbones import load_towers
 from capnet.model.graph import adjacency, blend, cooccurrence, cosine_similarity
 from capnet.runtime import prepare
@@ -39,8 +39,7 @@ def graph(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) -> 
     if settings.source != "text":
         rows = read_split(inputs["split"] / "split.parquet")
         train = rows[rows["split"] == "train"]
-        labels, unknown = (label_matrix(train[column], len(classes)) for column in ("labels", "unknown"))
-        counted = torch.from_numpy(cooccurrence(labels, unknown)).float()
+        counted = torch.from_numpy(cooccurrence(*known_labels(train, len(classes)))).float()
         counts = torch.from_numpy(classes.train_counts).float()
         similarity = (
             counted if settings.source == "cooccurrence" else blend(similarity, counted, counts, settings.blend_count)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Loss, Params
-from capnet.contracts import Classes, LabelGraph, label_matrix
+from capnet.contracts import Classes, LabelGraph, known_labels
 from capnet.data.images.stored_features import Features
 from capnet.model.capnet import CapNet, EncodePrompts
 from capnet.model.losses import multilabel_loss
@@ -87,9 +87,8 @@ class Trainer:
 
     def labels(self, rows: pd.DataFrame) -> Labels:
         """Labels of ``rows``, whose columns labels and unknown list class indices."""
-        unknown = label_matrix(rows["unknown"], len(self.classes))
-        targets = label_matrix(rows["labels"], len(self.classes)) & ~unknown
-        return Labels(torch.from_numpy(targets), torch.from_numpy(~unknown), rows["image_id"].tolist())
+        targets, known = map(torch.from_numpy, known_labels(rows, len(self.classes)))
+        return Labels(targets, known, rows["image_id"].tolist())
 
     @cached_property
     def features(self) -> TowerFeatures:

@@ -23,13 +23,13 @@ WORKING = (50, 80, 95)  # recalls in percent whose precision is also given as a 
 FEW = 20  # a reliability point of fewer decisions is drawn pale: its share is mostly chance
 
 
-def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools) -> NDArray[np.float64]:
+def mean_precision(labels: Bools, known: Bools, scores: Floats, members: Bools) -> NDArray[np.float64]:
     """Mean over some classes of the precision at the highest cut that reaches each of RECALLS.
 
     Not interpolated, so the area under it is the bucket's mAP.
 
     Args:
-        labels, unknown: bool [image, class].
+        labels, known: bool [image, class].
         scores: [image, class].
         members: bool [class], the classes of the mean.
 
@@ -38,9 +38,9 @@ def mean_precision(labels: Bools, unknown: Bools, scores: Floats, members: Bools
     """
     curves = []
     for column in np.flatnonzero(members):
-        known = ~unknown[:, column]
-        if labels[known, column].any():
-            recall, precision = pr_curve(labels[known, column], scores[known, column])
+        rows = known[:, column]
+        if labels[rows, column].any():
+            recall, precision = pr_curve(labels[rows, column], scores[rows, column])
             curves.append(precision[np.searchsorted(recall, RECALLS - 1e-9)])
     return np.mean(curves, axis=0) if curves else np.empty(0)
 
@@ -50,7 +50,7 @@ def precision_recall(inputs: Inputs) -> dict[str, Any]:
     series, legend, rows = [], [], []
     buckets = np.array(inputs.classes.buckets)
     for bucket in BUCKETS:
-        curve = mean_precision(inputs.test.labels, ~inputs.test.known, inputs.scores, buckets == bucket)
+        curve = mean_precision(inputs.test.labels, inputs.test.known, inputs.scores, buckets == bucket)
         if len(curve):
             series.append(Series(RECALLS.tolist(), curve.tolist(), bucket))
             area = percent(inputs.metrics.get("capnet", {}).get(bucket))

@@ -27,8 +27,8 @@ def premise(inputs: Inputs) -> Part:
     buckets = np.array(inputs.classes.buckets)
     premises = check_premise(
         inputs.graph.adjacency.numpy(),
-        (inputs.train.labels, ~inputs.train.known),
-        (inputs.test.labels, ~inputs.test.known),
+        (inputs.train.labels, inputs.train.known),
+        (inputs.test.labels, inputs.test.known),
         buckets,
     )
     lowest = min(
@@ -97,7 +97,7 @@ def neighbours(inputs: Inputs) -> Part:
     strongest = strongest_neighbours(adjacency, NEIGHBOURS)
     companions = [
         {j for j, _ in row}
-        for row in strongest_neighbours(cooccurrence(inputs.test.labels, ~inputs.test.known), NEIGHBOURS)
+        for row in strongest_neighbours(cooccurrence(inputs.test.labels, inputs.test.known), NEIGHBOURS)
     ]
     limit = LONG_NAME if len(names) <= MANY_CLASSES else SHORT_NAME
     index = {name: position for position, name in enumerate(names)}

@@ -27,22 +27,22 @@ LONG_PATH = 80  # characters; of a longer one the end is shown, where the file's
 SMALLEST = 1e-6  # scores are kept this far from 0 and 1 before their logit is taken
 
 
-def wrongness(labels: np.ndarray, unknown: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def wrongness(labels: np.ndarray, known: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """How far each decision lies on the wrong side of its threshold, in logits.
 
     Args:
-        labels, unknown: bool [image, class].
+        labels, known: bool [image, class].
         scores: [image, class] in [0, 1].
         thresholds: [class]; a label is predicted from its threshold on.
 
     Returns:
-        float64 [image, class]; negative where the decision is right, -inf where the label is unknown.
+        float64 [image, class]; negative where the decision is right, -inf where the label is not known.
     """
     clipped, cut = (
         np.clip(np.asarray(part, dtype=np.float64), SMALLEST, 1 - SMALLEST) for part in (scores, thresholds)
     )
     above = np.log(clipped / (1 - clipped)) - np.log(cut / (1 - cut))
-    return np.where(unknown, -np.inf, np.where(labels, -above, above))
+    return np.where(known, np.where(labels, -above, above), -np.inf)
 
 
 def worst_images(
@@ -70,7 +70,7 @@ def worst_images(
         read, or BUDGET is spent), its ``path`` and the ``parts`` of it that are shown, the decision that is wrong, and
         ``true`` and ``extra`` labels.
     """
-    wrong = wrongness(test.labels, ~test.known, scores, thresholds)
+    wrong = wrongness(test.labels, test.known, scores, thresholds)
     predicted = (scores >= thresholds.astype(scores.dtype)) & test.known
     shown, spent = [], 0
     for bucket in BUCKETS:

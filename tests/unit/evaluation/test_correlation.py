@@ -16,38 +16,38 @@ from capnet.evaluation.correlation import (
 from capnet.model.graph import cooccurrence
 
 
-def brute_cooccurrence(labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+def brute_cooccurrence(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     """P(j | i) by counting pictures one by one."""
     pictures, classes = labels.shape
     result = np.zeros((classes, classes))
     for i in range(classes):
         for j in range(classes):
-            shown = known = 0
+            shown = looked_at = 0
             for picture in range(pictures):
-                if labels[picture, i] and not unknown[picture, i] and not unknown[picture, j]:
-                    known += 1
+                if labels[picture, i] and known[picture, i] and known[picture, j]:
+                    looked_at += 1
                     shown += int(labels[picture, j])
-            result[i, j] = shown / known if known else 0.0
+            result[i, j] = shown / looked_at if looked_at else 0.0
     return result
 
 
 def scenes(rng: np.random.Generator, pictures: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels that appear in groups of three, and a few unknown entries."""
+    """Labels that appear in groups of three, and which entries are known: nearly all."""
     scene = rng.integers(0, -(-classes // 3), pictures)
     inside = scene[:, None] == (np.arange(classes) // 3)[None, :]
     labels = rng.random((pictures, classes)) < np.where(inside, 0.6, 0.04)
-    return labels, (rng.random(labels.shape) < 0.05) & ~labels
+    return labels, (rng.random(labels.shape) >= 0.05) | labels
 
 
 def test_cooccurrence_equals_counting_with_unknown_labels_left_out() -> None:
-    labels, unknown = scenes(np.random.default_rng(0), 60, 7)
+    labels, known = scenes(np.random.default_rng(0), 60, 7)
     labels[:, 3] = False
-    result = cooccurrence(labels, unknown)
-    np.testing.assert_allclose(result, brute_cooccurrence(labels, unknown), atol=1e-12)
+    result = cooccurrence(labels, known)
+    np.testing.assert_allclose(result, brute_cooccurrence(labels, known), atol=1e-12)
     assert not result[3].any(), "a class without pictures has no companions"
-    unknown_positive = unknown.copy()
-    unknown_positive[:, 0] = True
-    assert not cooccurrence(labels, unknown_positive)[0].any(), (
+    without_first = known.copy()
+    without_first[:, 0] = False
+    assert not cooccurrence(labels, without_first)[0].any(), (
         "unknown labels do not count, whatever the label column says"
     )
 
@@ -85,7 +85,7 @@ def test_premise_equals_brute_force_over_usable_rows() -> None:
     target, counts = brute_cooccurrence(*test), brute_cooccurrence(*train)
     expected: dict[str, list[tuple[float, float]]] = {name: [] for name in ("all", "head", "medium", "tail")}
     for i in range(classes):
-        if (test[0][:, i] & ~test[1][:, i]).sum() < MIN_TEST_POSITIVES:
+        if (test[0][:, i] & test[1][:, i]).sum() < MIN_TEST_POSITIVES:
             continue
         others = [j for j in range(classes) if j != i]
         graph = spearmanr(adjacency[i, others], target[i, others]).statistic
@@ -115,7 +115,7 @@ def test_verdict_names_the_better_source_or_says_that_it_cannot() -> None:
     rng = np.random.default_rng(5)
     classes = 24
     test = scenes(rng, 500, classes)
-    noise = (rng.random((400, classes)) < 0.2, np.zeros((400, classes), dtype=bool))
+    noise = (rng.random((400, classes)) < 0.2, np.ones((400, classes), dtype=bool))
     buckets = np.array(["tail"] * classes)
     truth = cooccurrence(*test)
     assert check_premise(truth, noise, test, buckets)["tail"].verdict == "graph"
@@ -127,7 +127,7 @@ def test_verdict_names_the_better_source_or_says_that_it_cannot() -> None:
 
 
 def test_premise_without_any_usable_row_is_unknown() -> None:
-    nothing = (np.zeros((5, 3), dtype=bool), np.zeros((5, 3), dtype=bool))
+    nothing = (np.zeros((5, 3), dtype=bool), np.ones((5, 3), dtype=bool))
     premise = check_premise(np.eye(3), nothing, nothing, np.array(["tail"] * 3))["tail"]
     assert (premise.classes, premise.left_out, premise.verdict) == (0, 3, "unknown")
 

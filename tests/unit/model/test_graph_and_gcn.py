@@ -84,10 +84,10 @@ def test_neighbours_are_a_share_up_to_one_and_a_count_above():
 
 def test_cooccurrence_is_the_conditional_frequency():
     labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
-    unknown = np.zeros_like(labels)
-    np.testing.assert_allclose(cooccurrence(labels, unknown), [[1, 2 / 3, 0], [1, 1, 0], [0, 0, 0]])
-    unknown[1, 1] = True  # nobody looked for class 1 there, so it is no picture without it
-    np.testing.assert_allclose(cooccurrence(labels, unknown), [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+    known = np.ones_like(labels)
+    np.testing.assert_allclose(cooccurrence(labels, known), [[1, 2 / 3, 0], [1, 1, 0], [0, 0, 0]])
+    known[1, 1] = False  # nobody looked for class 1 there, so it is no picture without it
+    np.testing.assert_allclose(cooccurrence(labels, known), [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
 def test_blend_trusts_text_for_rare_and_counts_for_frequent_classes():

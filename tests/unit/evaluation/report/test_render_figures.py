@@ -170,17 +170,17 @@ def test_area_under_a_bucket_curve_is_its_mean_average_precision(run: MadeRun) -
     metrics = contracts.read_json(run.evaluation / "evaluation.json")
     for bucket in ("head", "medium", "tail"):
         members = np.array([item == bucket for item in run.buckets])
-        curve = mean_precision(run.labels, run.unknown, run.scores["capnet"], members)
+        curve = mean_precision(run.labels, ~run.unknown, run.scores["capnet"], members)
         assert curve.mean() == pytest.approx(metrics["capnet"][bucket], abs=0.01)
 
 
 def test_curve_does_not_see_unknown_entries() -> None:
     labels = np.array([[True], [False], [False], [True]])
     scores = np.array([[0.9], [0.8], [0.7], [0.6]], dtype=np.float32)
-    unknown = np.array([[False], [True], [True], [False]])
+    known = np.array([[True], [False], [False], [True]])
     members = np.array([True])
-    assert mean_precision(labels, unknown, scores, members).mean() == 1.0
-    assert mean_precision(labels, ~labels & False, scores, members)[-1] == 0.5
+    assert mean_precision(labels, known, scores, members).mean() == 1.0
+    assert mean_precision(labels, np.ones_like(labels), scores, members)[-1] == 0.5
 
 
 def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
@@ -200,9 +200,9 @@ def test_reliability_is_that_of_metrics_json(run: MadeRun, page: Page) -> None:
 
 
 def test_premise_table_holds_the_correlations_with_the_test_labels(run: MadeRun, page: Page) -> None:
-    nothing = np.zeros_like(run.train_labels)
+    everything = np.ones_like(run.train_labels)
     premise = check_premise(
-        run.adjacency, (run.train_labels, nothing), (run.labels, run.unknown), np.array(run.buckets)
+        run.adjacency, (run.train_labels, everything), (run.labels, ~run.unknown), np.array(run.buckets)
     )
     rows = page.rows("graph")
     for name, title in (("all", "All classes"), ("head", "Head"), ("medium", "Medium"), ("tail", "Tail")):

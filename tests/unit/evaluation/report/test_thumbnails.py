@@ -87,7 +87,7 @@ def test_worst_pictures_are_those_furthest_on_the_wrong_side() -> None:
     unknown = np.array([[False, False], [False, False], [False, False], [True, False]])
     scores = np.array([[0.9, 0.1], [0.2, 0.1], [0.6, 0.9], [0.999, 0.1]], dtype=np.float32)
     thresholds = np.array([0.5, 0.5])
-    wrong = wrongness(labels, unknown, scores, thresholds)
+    wrong = wrongness(labels, ~unknown, scores, thresholds)
     assert wrong[1, 0] == pytest.approx(np.log(4), abs=1e-6)
     assert wrong[2, 0] == pytest.approx(np.log(1.5), abs=1e-6)
     assert wrong[3, 0] == -np.inf, "what is unknown cannot be wrong"
