@@ -116,8 +116,8 @@ class Served:
         scores, problems = [np.empty((0, len(self.names)), dtype=np.float32)], []
         for part in self.stream(names, Path("/"), len(names)):
             scores.append(part.scores)
-            for name, fault in zip(part.names, part.faults, strict=True):
-                problems += unusable(Path(name), fault).problems if fault else []
+            pairs = zip(part.names, part.faults, strict=True)
+            problems += [unusable(Path(name), fault) for name, fault in pairs if fault]
         if problems:
             raise DataError(problems=problems)
         return np.concatenate(scores)
@@ -247,7 +247,7 @@ def rescorer(champion: ModelVersion, runtime: Runtime, root: Path, split: Path) 
             try:
                 check_sha256(root / paths[key], key)
             except Unusable as error:
-                problems += unusable(root / paths[key], str(error)).problems
+                problems.append(unusable(root / paths[key], str(error)))
         if problems:
             raise DataError(problems=problems)
         with TemporaryDirectory() as folder:

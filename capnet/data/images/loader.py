@@ -142,9 +142,9 @@ def require_good(items: Sequence[Item], faults: Sequence[str], root: Path) -> No
     Raises:
         DataError: some have a fault; names every one.
     """
-    errors = [unusable(root / item.path, fault) for item, fault in zip(items, faults, strict=True) if fault]
-    if errors:
-        raise DataError(problems=[problem for error in errors for problem in error.problems])
+    problems = [unusable(root / item.path, fault) for item, fault in zip(items, faults, strict=True) if fault]
+    if problems:
+        raise DataError(problems=problems)
 
 
 @contextmanager

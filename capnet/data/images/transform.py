@@ -15,6 +15,7 @@ from torch import Tensor, from_numpy
 from capnet.config import Tte, settings_hash
 from capnet.data.images.decode import Unusable, check_sha256, read_rgb
 from capnet.data.images.views import Canvas, Cut, needed_size, random_view, test_canvas, to_tensor, unusable
+from capnet.errors import DataError
 
 
 class Item(NamedTuple):
@@ -92,7 +93,7 @@ class Transform:
         try:
             canvas = self.canvas(root, self.item(path, sha256))
         except Unusable as error:
-            raise unusable(root / path, str(error)) from None
+            raise DataError(problems=[unusable(root / path, str(error))]) from None
         return to_tensor(canvas.views(from_numpy(canvas.pixels)), self.mean, self.std)
 
     def key(self) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from capnet.data.images.decode import Unusable, read_rgb
-from capnet.errors import DataError
+from capnet.errors import DataError, Problem
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
 ASPECTS = (3 / 4, 4 / 3)  # of a random training view
@@ -54,13 +54,13 @@ def load_rgb(path: Path) -> Image.Image:
     try:
         return read_rgb(path)
     except Unusable as error:
-        raise unusable(path, str(error)) from None
+        raise DataError(problems=[unusable(path, str(error))]) from None
 
 
-def unusable(path: Path, fault: str) -> DataError:
-    """The error for one file."""
+def unusable(path: Path, fault: str) -> Problem:
+    """The problem of one file."""
     todo = "replace the file, or take its row out of the label table"
-    return DataError(f"cannot use the picture: {fault}", str(path), todo)
+    return Problem(f"cannot use the picture: {fault}", str(path), todo)
 
 
 def centre_index(views: int) -> int:
