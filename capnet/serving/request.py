@@ -23,11 +23,10 @@ from pydantic import Field, ValidationError
 from capnet.data.images.decode import Unusable, open_image
 from capnet.data.images.image_files import inspect_image
 from capnet.errors import ConfigError, DataError, Problem
-from capnet.section import Section
+from capnet.section import LONGEST_PATH, Section
 
 COLUMN = "image"
 VARIABLE = "CAPNET_SERVE_"
-LONGEST_PATH = 4096
 MEGA = 10**6
 SEND, WHOLE = "send the bytes of an image file or their base64", "send the whole file: this one is cut or damaged"
 BASE64 = str.maketrans("-_", "+/", "\r\n")  # that for addresses has other letters, and some encoders break lines
