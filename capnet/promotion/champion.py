@@ -95,17 +95,22 @@ def files_hash(artifacts: Path) -> str:
     return sha256_files({path.relative_to(artifacts).as_posix(): path for path in files})
 
 
+def without_files(version: ModelVersion, where: str) -> ContractError:
+    """The error of a version whose files are no longer ``where`` they were."""
+    return ContractError(
+        f"the store has no files of {identity(version.name, version.version)}: they were deleted",
+        where,
+        "put them back, or register that model again (`capnet register --check`), or promote another version",
+    )
+
+
 def check_files(version: ModelVersion, artifacts: Path) -> None:
     """Raise ContractError where ``artifacts`` are not the files that were registered; a version from before FILES was
     written down is taken as it is.
     """
     registered = provenance(version).get(FILES)
     if registered and not any(artifacts.rglob("*")):
-        raise ContractError(
-            f"the store has no files of {identity(version.name, version.version)}: they were deleted",
-            str(version.source),
-            "put them back, or register that model again (`capnet register --check`), or promote another version",
-        )
+        raise without_files(version, str(version.source))
     if registered and registered != files_hash(artifacts):
         raise ContractError(
             f"the files that arrived are not those of {identity(version.name, version.version)}: they have another"

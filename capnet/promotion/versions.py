@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from capnet.config import Register
 from capnet.errors import ContractError
 from capnet.promotion import history
-from capnet.promotion.champion import ALIAS, identity, refusal
+from capnet.promotion.champion import ALIAS, identity, refusal, without_files
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.store import local_path, may_be_gone, of_another_store
 
@@ -157,11 +157,7 @@ def require_files(client: MlflowClient, version: ModelVersion) -> None:
     location = client.get_model_version_download_uri(version.name, version.version)
     if not has_files(client, version):
         refuse_moved(client, version)
-        raise ContractError(
-            f"the store has no files of {identity(version.name, version.version)}: they were deleted",
-            location,
-            "put them back, or register that model again (`capnet register --check`), or promote another version",
-        )
+        raise without_files(version, location)
     database, (old, new, _) = sqlite_file(client.tracking_uri), _folders(client, location)
     if old is not None and database is not None and of_another_store(old, database):
         log.warning(
