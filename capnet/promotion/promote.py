@@ -75,8 +75,7 @@ def promote(
     _check_force(force, reason)
     name, number = version.name, str(version.version)
     follow(client, name)
-    champion = champion_of(client, name)
-    before = str(champion.version) if champion else ""
+    before = current_number(client, name)
     if before == number and not refusal(name, number, version.tags, history.events(client, name)):
         return Outcome(name, before, number, number, None, None)
     require_files(client, version)

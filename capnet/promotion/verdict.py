@@ -46,15 +46,14 @@ class Rule:
     note: str = ""
 
     def __str__(self) -> str:
-        if not (np.isfinite(self.value) or np.isfinite(self.against)):
-            return f"{self.outcome}: {self.name}" + (f"; {self.note}" if self.note else "")
+        numbers = ""
         if self.name.startswith(COVERAGE):  # a share and its limit, no difference of two models
-            numbers = f"{100 * self.value:.1f} %, at least {100 * self.against:.1f} % are asked for"
-            return f"{self.outcome}: {self.name} {numbers}" + (f"; {self.note}" if self.note else "")
-        numbers = f"{100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
-        numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
-        allowed = f", may be {100 * self.margin:.1f} lower" if self.margin else ""
-        return f"{self.outcome}: {self.name} {numbers}{allowed}" + (f"; {self.note}" if self.note else "")
+            numbers = f" {100 * self.value:.1f} %, at least {100 * self.against:.1f} % are asked for"
+        elif np.isfinite(self.value) or np.isfinite(self.against):
+            numbers = f" {100 * self.value:.1f} against {100 * self.against:.1f}: {100 * self.difference:+.1f}"
+            numbers += f" ({100 * self.low:+.1f} to {100 * self.high:+.1f})" if np.isfinite(self.low) else ""
+            numbers += f", may be {100 * self.margin:.1f} lower" if self.margin else ""
+        return f"{self.outcome}: {self.name}{numbers}" + (f"; {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
