@@ -109,7 +109,7 @@ def _fill(url: str, part: Path, size: int) -> None:
             try:
                 rest = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
                 with session.get(url, stream=True, timeout=TIMEOUT, headers=rest) as answer:
-                    total = _total(answer, have)
+                    total = _total(answer)
                     if answer.status_code == 416 and have:  # nothing behind these bytes: theirs, or another file's
                         return
                     if answer.status_code not in (200, 206):
@@ -158,7 +158,7 @@ def _session() -> Any:
     return session
 
 
-def _total(answer: Any, have: int) -> int:
+def _total(answer: Any) -> int:
     """Bytes of the whole file as the answer's headers tell; 0 where they do not."""
     _, _, behind = answer.headers.get("Content-Range", "").partition("/")
     if NUMBER.fullmatch(behind):

@@ -83,7 +83,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     file = _images(annotations, traps)
     _annotate(annotations, file, categories)
     _tell_sequences_apart(file)
-    warnings = _blank_and_more(file, blank, unsure)
+    warnings = _blank_and_more(file, blank)
     if traps.sequence_maximum:
         _over_sequences(file)
     names = {number: name for number, name in categories.items() if number not in blank | unsure}
@@ -196,7 +196,7 @@ def _annotate(annotations: CocoJson, file: _File, categories: dict[int, str]) ->
             file.problems.append(Problem(what, annotations.path.name, "correct the file"))
 
 
-def _blank_and_more(file: _File, blank: set[int], unsure: set[int]) -> list[str]:
+def _blank_and_more(file: _File, blank: set[int]) -> list[str]:
     """A warning of images on which nothing is and something, too."""
     both = [frame.path for frame in file.frames.values() if frame.seen and frame.seen & blank and frame.seen - blank]
     if not both:
