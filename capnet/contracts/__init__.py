@@ -16,6 +16,7 @@ from capnet.contracts.files import number as number
 from capnet.contracts.files import read_csv_rows as read_csv_rows
 from capnet.contracts.files import read_json as read_json
 from capnet.contracts.files import reading as reading
+from capnet.contracts.files import remove as remove
 from capnet.contracts.files import replace_file as replace_file
 from capnet.contracts.files import replacing as replacing
 from capnet.contracts.files import sha256_file as sha256_file

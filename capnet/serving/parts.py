@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from capnet.contracts import read_json, write_json
+from capnet.contracts import read_json, remove, write_json
 from capnet.errors import CapnetError
 
 LOCK = "lock"
@@ -35,7 +35,7 @@ def parts_of(out: Path, key: str) -> Iterator[Path]:
         if earlier != key:
             for path in folder.iterdir():
                 if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    remove(path)
         write_json(folder / "key.json", key)
         yield folder
         shutil.rmtree(folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sqlite3
 from pathlib import Path
+
+from capnet.contracts import remove
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,8 @@ def open_index(root: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError:
         log.warning("%s is damaged: its files are fetched again", root / INDEX)
     for path in root.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
+        if path.name != "lock":
+            remove(path)
     return _checked(root / INDEX)
 
 
