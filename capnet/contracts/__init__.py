@@ -14,6 +14,7 @@ from capnet.contracts.files import csv_text as csv_text
 from capnet.contracts.files import md5_file as md5_file
 from capnet.contracts.files import number as number
 from capnet.contracts.files import read_csv_rows as read_csv_rows
+from capnet.contracts.files import read_document as read_document
 from capnet.contracts.files import read_json as read_json
 from capnet.contracts.files import reading as reading
 from capnet.contracts.files import remove as remove

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from capnet.contracts.files import SCHEMA, check_schema, read_json, reading, write_json
+from capnet.contracts.files import SCHEMA, read_document, reading, write_json
 from capnet.errors import ContractError
 
 if TYPE_CHECKING:
@@ -169,8 +169,7 @@ def read_classes(path: Path, expected_fingerprint: str = "") -> Classes:
         ContractError: the file is missing, damaged or of another schema, its fingerprint is not that of its names, or
             not the expected one.
     """
-    content = read_json(path)
-    check_schema(content, path)
+    content = read_document(path)
     with reading(path):
         classes = Classes(tuple(_class(item) for item in content["classes"]))
         _check_unique(classes)

@@ -143,6 +143,13 @@ def read_json(path: Path) -> Any:
         return content
 
 
+def read_document(path: Path) -> dict[str, Any]:
+    """``read_json`` of a mapping that this program's schema version wrote; raises ContractError where it is none."""
+    content: dict[str, Any] = read_json(path)
+    check_schema(content, path)
+    return content
+
+
 def check_small(path: Path) -> None:
     """Raise ValueError where a file of text has more bytes than a stage writes."""
     size = path.stat().st_size

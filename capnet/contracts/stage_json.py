@@ -7,7 +7,7 @@ from typing import Any, Required
 
 from typing_extensions import TypedDict
 
-from capnet.contracts.files import check_schema, read_json, reading
+from capnet.contracts.files import read_document, reading
 from capnet.contracts.forms import Count, Number, Share, check
 
 Means = dict[str, Number]
@@ -123,8 +123,7 @@ def read_findings(folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, form: Any) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(path)
-    check_schema(content, path)
+    content = read_document(path)
     with reading(path):
         check(form, content)
     return content

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from capnet.config.results import Threshold
-from capnet.contracts import SCHEMA, Classes, check_schema, read_json, reading
+from capnet.contracts import SCHEMA, Classes, read_document, reading
 from capnet.contracts.forms import Count, Number, Positive, Share, check
 from capnet.errors import ContractError, Problem
 from capnet.evaluation.calibration import Calibration, calibrate, cross_calibrate, fit_calibration, uncalibrate
@@ -257,8 +257,7 @@ def read_thresholds(path: Path, classes: Classes | None = None) -> dict[str, Any
     Raises:
         ContractError: the file is missing, damaged, of another schema or made for other classes.
     """
-    content: dict[str, Any] = read_json(path)
-    check_schema(content, path)
+    content = read_document(path)
     with reading(path):
         check(ThresholdsFile, content)
         names, (limits, calibration) = [str(item["name"]) for item in content["classes"]], limits_of(content)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from capnet.config import Runtime
-from capnet.contracts import check_schema, read_json
+from capnet.contracts import read_document
 from capnet.data.images.features import pooled_features
 from capnet.data.images.stored_features import Features, StoredFeatures
 from capnet.data.images.stream import stream, without_faults
@@ -43,8 +43,7 @@ class Scorer:
     """
 
     def __init__(self, model_dir: Path, runtime: Runtime) -> None:
-        config = read_json(model_dir / "config.json")
-        check_schema(config, model_dir / "config.json")
+        config = read_document(model_dir / "config.json")
         if runtime.precision == "auto":
             runtime = runtime.model_copy(update={"precision": config.get("precision", "auto")})
         self.machine = prepare(runtime)

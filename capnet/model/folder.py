@@ -17,10 +17,9 @@ from capnet.contracts import (
     SCHEMA,
     Classes,
     LabelGraph,
-    check_schema,
     read_classes,
+    read_document,
     read_graph,
-    read_json,
     read_tensors,
     reading,
     write_classes,
@@ -113,8 +112,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         DataError: the backbone's weights are missing; a packed folder needs none.
     """
     path = folder / "config.json"
-    config = read_json(path)
-    check_schema(config, path)
+    config = read_document(path)
     with reading(path):
         tte, settings, backbone, weight_hash = _settings(config, path)  # says more of another version than the form
         check(ModelConfig, config)

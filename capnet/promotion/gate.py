@@ -17,11 +17,10 @@ from capnet.contracts import (
     SCORED_COLUMNS,
     SEEN_COLUMNS,
     Classes,
-    check_schema,
     hashed_groups,
     known_labels,
+    read_document,
     read_gate_rows,
-    read_json,
     read_split,
     reading,
     unit_codes,
@@ -111,8 +110,7 @@ def read_gate(folder: Path) -> GateScores:
     Raises:
         ContractError: a file is missing or damaged, or does not fit the others.
     """
-    content = read_json(folder / CLASSES)
-    check_schema(content, folder / CLASSES)
+    content = read_document(folder / CLASSES)
     try:
         test, seen = read_gate_rows(folder / TEST, SCORED_COLUMNS), read_gate_rows(folder / SEEN, SEEN_COLUMNS)
         with reading(folder / CLASSES):

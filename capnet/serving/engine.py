@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from capnet.config import Register, Runtime
-from capnet.contracts import check_schema, read_classes, read_json, read_split, sha256_files
+from capnet.contracts import read_classes, read_document, read_split, sha256_files
 from capnet.errors import ContractError, DataError
 from capnet.evaluation.calibration import calibrate
 from capnet.evaluation.thresholds import limits_of, other_views, read_thresholds
@@ -162,8 +162,7 @@ def load_served(model: Path, thresholds: Path, runtime: Runtime | None = None) -
     """
     from capnet.evaluation.tte import Scorer
 
-    classes, config = read_classes(model / "classes.json"), read_json(model / "config.json")
-    check_schema(config, model / "config.json")
+    classes, config = read_classes(model / "classes.json"), read_document(model / "config.json")
     content = read_thresholds(thresholds, classes)
     problems = other_views(content, config, thresholds)
     if problems:

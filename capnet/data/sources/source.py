@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from capnet.config import Data
-from capnet.contracts import SCHEMA, check_schema, read_json, write_json
+from capnet.contracts import SCHEMA, read_document, write_json
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.sources.remote import Entry, is_label_file
 from capnet.data.sources.root import kind_of, local_root, open_source
@@ -73,8 +73,7 @@ def read_source(folder: Path) -> DataSource:
     Raises:
         ContractError: source.json is missing, damaged or of another version.
     """
-    content = read_json(folder / NAME)
-    check_schema(content, folder / NAME)
+    content = read_document(folder / NAME)
     try:
         return DataSource(**{key: value for key, value in content.items() if key != "schema"})
     except TypeError as error:
