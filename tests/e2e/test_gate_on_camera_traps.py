@@ -14,7 +14,7 @@ from unit.data.hostile import animated_gif, arrow, bomb, truncated_jpeg, turned
 
 from capnet.config import Params, parse
 from capnet.contracts import read_split, write_split
-from capnet.data.images.views import load_rgb
+from capnet.data.images.decode import read_rgb
 from capnet.errors import GateError
 from capnet.stages import run
 
@@ -167,13 +167,13 @@ def test_hostile_files_are_left_out_with_a_reason_or_read_right(tmp_path: Path) 
     assert kept == set(names) - {"bomb.png", "cut.jpg", "zero.jpg"}
     for name in ("turned.jpg", "cmyk.jpg", "Füchse im Schnee 狐.png"):
         np.testing.assert_allclose(
-            np.asarray(load_rgb(data / name)).astype(int)[5:15, 5:25],
+            np.asarray(read_rgb(data / name)).astype(int)[5:15, 5:25],
             np.asarray(arrow()).astype(int)[5:15, 5:25],
             atol=12,
         )
-    np.testing.assert_allclose(np.asarray(load_rgb(data / "deep.png")).astype(int)[:, :, 0], grey / 257, atol=0.51)
+    np.testing.assert_allclose(np.asarray(read_rgb(data / "deep.png")).astype(int)[:, :, 0], grey / 257, atol=0.51)
     np.testing.assert_allclose(
-        np.asarray(load_rgb(data / "moving.gif")).astype(int), np.broadcast_to([200, 30, 30], (20, 30, 3)), atol=6
+        np.asarray(read_rgb(data / "moving.gif")).astype(int), np.broadcast_to([200, 30, 30], (20, 30, 3)), atol=6
     )
 
 

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from capnet.data.images.decode import Unusable, read_rgb
-from capnet.errors import DataError, Problem
+from capnet.errors import Problem
 
 MIN_AREA = 0.5  # smallest share of the picture in a random training view
 ASPECTS = (3 / 4, 4 / 3)  # of a random training view
@@ -43,18 +42,6 @@ class Canvas:
         """Each view, uint8 [size, size, 3], of the canvas's pixels wherever these lie."""
         crops = [(pixels[y : y + self.size, x : x + self.size], mirrored) for x, y, mirrored in self.cuts]
         return [crop.flip(1) if mirrored else crop for crop, mirrored in crops]
-
-
-def load_rgb(path: Path) -> Image.Image:
-    """Decode a whole picture, of a file or in a shard, as capnet.data.images.decode.to_rgb says.
-
-    Raises:
-        DataError: the file cannot be used.
-    """
-    try:
-        return read_rgb(path)
-    except Unusable as error:
-        raise DataError(problems=[unusable(path, str(error))]) from None
 
 
 def unusable(path: Path, fault: str) -> Problem:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from capnet.contracts import BUCKETS
-from capnet.errors import DataError
 from capnet.evaluation.report.charts import LONG_NAME
 from capnet.evaluation.report.words import fixed, shorten
 from capnet.evaluation.split_rows import SplitRows
@@ -129,11 +128,11 @@ def thumbnail(path: Path, side: int = SIDE) -> str:
     """
     from PIL import Image
 
-    from capnet.data.images.views import load_rgb
+    from capnet.data.images.decode import Unusable, read_rgb
 
     try:
-        image = load_rgb(path)
-    except DataError:
+        image = read_rgb(path)
+    except Unusable:
         return ""
     image.thumbnail((side, side))
     small = Image.new("RGB", image.size)  # pixels only: nothing of the file's EXIF, XMP or colour profile comes along

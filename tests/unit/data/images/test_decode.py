@@ -16,14 +16,14 @@ import pytest
 from PIL import Image, ImageOps
 from unit.data.hostile import animated_gif, arrow, bomb, png_chunk, truncated_jpeg, turned
 
-from capnet.data.images.decode import FORMATS, Unusable, open_image, to_rgb
+from capnet.data.images.decode import FORMATS, Unusable, open_image, read_rgb, to_rgb
 from capnet.data.images.image_files import inspect_image
-from capnet.data.images.views import load_rgb
+from capnet.data.images.transform import Transform
 from capnet.errors import DataError
 
 
 def pixels(path: Path) -> np.ndarray:
-    image = load_rgb(path)
+    image = read_rgb(path)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -140,20 +140,20 @@ def test_a_palette_keeps_its_colours(tmp_path: Path) -> None:
 def test_names_do_not_matter(tmp_path: Path, name: str) -> None:
     kind = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}.get(name.rpartition(".")[2], "PNG")
     arrow().save(tmp_path / name, kind)
-    assert load_rgb(tmp_path / name).size == (60, 40)
+    assert read_rgb(tmp_path / name).size == (60, 40)
     assert inspect_image(tmp_path / name).fault == ""
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read(tmp_path: Path, kind: str) -> None:
     arrow().save(tmp_path / "a", kind)
-    assert load_rgb(tmp_path / "a").size == (60, 40)
+    assert read_rgb(tmp_path / "a").size == (60, 40)
 
 
 def refusals(path: Path) -> tuple[str, str]:
     """What ingest and what training say of a file that both must refuse."""
     with pytest.raises(DataError) as caught:
-        load_rgb(path)
+        Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1).tensor(path.parent, path.name, "0" * 64)
     assert caught.value.problems[0].where == str(path)
     return inspect_image(path).fault, caught.value.problems[0].what
 

@@ -17,12 +17,12 @@ from unit.data.hostile import png_chunk
 
 from capnet.config import Runtime
 from capnet.data.images import transform as transform_module
-from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_image
+from capnet.data.images.decode import MOST_ASPECT, MOST_PIXELS, Unusable, open_image, read_rgb
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.loader import load_batches
 from capnet.data.images.shards import read_bytes
 from capnet.data.images.transform import Transform
-from capnet.data.images.views import load_rgb, padded
+from capnet.data.images.views import padded
 from capnet.errors import DataError
 from capnet.runtime import prepare
 
@@ -101,7 +101,7 @@ def test_more_than_75_million_pixels_are_refused_where_no_decoder_can_reduce_the
     grey_png(tmp_path / "a.png", 8700, 8700)
     assert "more than 75,000,000 pixels" in inspect_image(tmp_path / "a.png").fault
     Image.new("L", (8700, 8700)).save(tmp_path / "a.jpg", quality=10)
-    assert load_rgb(tmp_path / "a.jpg").size == (4350, 4350)
+    assert read_rgb(tmp_path / "a.jpg").size == (4350, 4350)
     Image.new("L", (8700, 8700)).save(tmp_path / "b.jpg", quality=10, progressive=True)
     assert "more than 75,000,000 pixels" in inspect_image(tmp_path / "b.jpg").fault
 
@@ -118,8 +118,8 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path, name: str) -> None:
         with open(path, "wb") as file:
             file.truncate(1 << 40)
     assert "1,099,511,627,776 bytes" in inspect_image(path).fault
-    with pytest.raises(DataError, match="1,099,511,627,776 bytes"):
-        load_rgb(path)
+    with pytest.raises(Unusable, match="1,099,511,627,776 bytes"):
+        read_rgb(path)
 
 
 @pytest.mark.parametrize("key", ["size", "GNU.sparse.realsize", "GNU.sparse.size"])
@@ -144,8 +144,8 @@ def test_an_image_that_no_memory_is_left_for_is_that_images_fault(
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", none)
-    with pytest.raises(DataError, match="needs more memory than there is"):
-        load_rgb(tmp_path / "a.png")
+    with pytest.raises(Unusable, match="needs more memory than there is"):
+        read_rgb(tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", none)
     with pytest.raises(Unusable, match="needs more memory than there is"), open_image(tmp_path / "a.png"):
         pass

@@ -25,7 +25,6 @@ from capnet.contracts import read_classes, read_manifest, read_split
 from capnet.data.images.image_files import inspect_image
 from capnet.data.images.shards import add_member, file_of, read_bytes
 from capnet.data.images.transform import Transform
-from capnet.data.images.views import load_rgb
 from capnet.errors import DataError
 from capnet.stages import run
 
@@ -246,8 +245,9 @@ def test_members_are_found_and_what_is_not_there_says_so(tmp_path: Path) -> None
     assert inspect_image(tmp_path / "a.tar/9.jpg").fault == "missing"
     assert inspect_image(tmp_path / "a.tar/3.jpg").fault == "missing"  # a link in a shard leads nowhere
     assert "not an uncompressed tar" in inspect_image(tmp_path / "no.tar/1.jpg").fault
+    transform = Transform(8, (0.5,) * 3, (0.5,) * 3, "bicubic", random_views=1)
     with pytest.raises(DataError, match=r"9\.jpg"):
-        load_rgb(tmp_path / "a.tar/9.jpg")
+        transform.tensor(tmp_path, "a.tar/9.jpg", "0" * 64)
     assert [file_of(path) for path in ("shards/a.tar/1.jpg", "images/1.jpg", "a.tar")] == [
         "shards/a.tar",
         "images/1.jpg",
