@@ -57,7 +57,7 @@ def task(
             settings, root = located(settings, Path(data))
         yield Task(settings, root)
     except CapnetError as error:
-        log.error("%s error, exit code %d\n%s", error.title, error.exit_code, error)
+        log.error("%s, exit code %d\n%s", error.heading, error.exit_code, error)
         sys.exit(error.exit_code)
 
 

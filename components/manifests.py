@@ -26,7 +26,7 @@ def main() -> None:
     try:
         sys.stdout.write(with_images(text, read_lock(Path(sys.argv[1]) if sys.argv[1:] else LOCK, allow_tags=True)))
     except CapnetError as error:
-        sys.exit(f"{error.title} error\n{error}")
+        sys.exit(f"{error.heading}\n{error}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ EXECUTOR = re.compile(r"\s*\[KFP Executor \S+ \S+ ([A-Z]+)\]: (.*)")  # of the p
 STARTED = re.compile(r"Executing task '(.+)'")
 ENDED = re.compile(r"Task '(.+)' finished with status (\w+)")
 AGAIN = re.compile(r"Task \S+ failed \(attempt (\d+)/(\d+)\)\. Retrying in ([\d.]+)s")
-MISTAKE = re.compile(r"(.+) error, exit code (\d+)")  # as capnet/tasks.py writes it
+MISTAKE = re.compile(r"(.+ )?error, exit code \d+")  # as capnet/tasks.py writes it
 INPUT = "Got executor_input:"
 QUIET = (
     "Looking for component",
@@ -146,8 +146,8 @@ class Console(io.TextIOBase):
     # ---------------------------------------------------------------- writing
 
     def _output(self, message: str, level: str) -> None:
-        if match := MISTAKE.fullmatch(message):
-            self.task.mistake = f"{match[1]} error, exit code {match[2]}"
+        if MISTAKE.fullmatch(message):
+            self.task.mistake = message
         self.task.explained |= level in ("ERROR", "CRITICAL") or message.startswith("Traceback ")
         if not self.task.hidden:
             self._print(f"  {message}")

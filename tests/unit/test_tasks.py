@@ -21,14 +21,22 @@ def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [("ConfigError", 2), ("DataError", 3), ("ContractError", 4), ("GateError", 5)]
+    ("error", "code", "heading"),
+    [
+        ("CapnetError", 1, "error"),
+        ("ConfigError", 2, "settings error"),
+        ("DataError", 3, "data error"),
+        ("ContractError", 4, "contract error"),
+        ("GateError", 5, "gate error"),
+    ],
 )
-def test_a_users_mistake_ends_the_process_with_its_code_and_no_traceback(error: str, code: int) -> None:
+def test_a_users_mistake_ends_the_process_with_its_code_and_no_traceback(error: str, code: int, heading: str) -> None:
     done = in_a_process(
         f"from capnet.errors import {error}\nfrom capnet.tasks import task\nwith task({{}}):\n    raise {error}('bad"
         " thing', 'labels.csv row 3', 'mend it')"
     )
     assert done.returncode == code
+    assert done.stderr.startswith(f"{heading}, exit code {code}\n")
     assert "bad thing" in done.stderr
     assert "labels.csv row 3" in done.stderr
     assert "mend it" in done.stderr
