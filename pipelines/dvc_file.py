@@ -18,13 +18,11 @@ class Module:
     """One source file of capnet/.
 
     Attributes:
-        name: dotted.
         path: from the repository's root.
         imports: dotted names, those inside functions too; imports for type checkers alone do not count.
         idle: a docstring and names such as __version__ at most, so that nothing can depend on it.
     """
 
-    name: str
     path: str
     imports: frozenset[str]
     idle: bool
@@ -71,7 +69,7 @@ def read_modules(root: Path) -> dict[str, Module]:
             or (isinstance(item, ast.Assign) and ast.unparse(item.targets[0]).startswith("__"))
             for item in tree.body
         )
-        modules[name] = Module(name, path.relative_to(root).as_posix(), imports, idle)
+        modules[name] = Module(path.relative_to(root).as_posix(), imports, idle)
     return modules
 
 

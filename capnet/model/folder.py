@@ -43,7 +43,6 @@ class LoadedModel:
     """A model ready to score images."""
 
     model: CapNet
-    classes: Classes
     tte: Tte
     config: Mapping[str, Any]
 
@@ -104,7 +103,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         machine: the device that the model is moved to.
 
     Returns:
-        The model in evaluation mode, with its classes, test-time views and config.json.
+        The model in evaluation mode, with its test-time views and config.json.
 
     Raises:
         ContractError: parts do not belong together, are damaged or of another version, or the weights differ.
@@ -139,7 +138,7 @@ def load_model(folder: Path, machine: Machine) -> LoadedModel:
         model = CapNet(towers, classes.prompt_names, graph.adjacency, graph.text_features, settings)
     model.load_trained(tensors, str(folder / "model.safetensors"))
     model.weights = _weights(config, model, path)
-    return LoadedModel(model.to(machine.device).eval(), classes, tte, config)
+    return LoadedModel(model.to(machine.device).eval(), tte, config)
 
 
 def _settings(config: Mapping[str, Any], path: Path) -> tuple[Tte, Train, Backbone, str]:

@@ -48,7 +48,6 @@ class Candidate:
     """
 
     split: Path
-    validation: Path
     model: Path
     evaluation: Path
     content_hash: str
@@ -136,7 +135,7 @@ def read_candidate(split: Path, validation: Path, model: Path, evaluation: Path)
                 raise ValueError(f"epoch {row['epoch']}")
     content = content_hash(model, evaluation)
     measured = (config, metrics, thresholds, per_class, history, checks)
-    return Candidate(split, validation, model, evaluation, content, classes, *measured)
+    return Candidate(split, model, evaluation, content, classes, *measured)
 
 
 # ---------------------------------------------------------------- what the run shows
