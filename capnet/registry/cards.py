@@ -168,7 +168,7 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
     """
     chosen, objective = candidate.thresholds["classes"], str(candidate.thresholds.get("objective", "f1"))
     critical = {item.name for item in candidate.classes.items if item.critical}
-    objectives = {name: str(candidate.thresholds.get("critical_objective", objective)) for name in critical}
+    of_critical = str(candidate.thresholds.get("critical_objective", objective))
     borrowed = set(borrowers(candidate.thresholds))
     unreached = {item["name"] for item in chosen if item.get("reached") is False}
     left_out, mean = set(candidate.metrics.get("left_out", ())), float(candidate.metrics["capnet"]["mAP"])
@@ -185,9 +185,9 @@ def weak_classes(candidate: Candidate) -> list[tuple[str, float | None, list[str
             reasons.append(f"{counted(round(positives), 'positive test picture')}: the figure is uncertain")
         if name in borrowed:
             reasons.append("no threshold of its own, most often for want of positives")
-        objective_of_class = objectives.get(name, objective)
-        if name in unreached and objective_of_class != "f1":
-            reasons.append(f"{objective_of_class} is not reached")
+        own = of_critical if name in critical else objective
+        if name in unreached and own != "f1":
+            reasons.append(f"{own} is not reached")
         if name in critical:
             precision, recall = number(row.get("precision")), number(row.get("recall"))
             if precision is not None and precision < HALF:

@@ -65,14 +65,16 @@ class Table:
         for line, cells in self._rows:
             long = [cell for cell in cells if isinstance(cell, str | list)]
             left -= ROW + sum(len(cell) if isinstance(cell, str) else VALUE * len(cell) for cell in long)
+            what, todo = "", "write it shorter"
             if left < 0:
-                todo = "write it again; a table of images that differ is not packed so well"
-                self.problems.append(Problem(f"cells of {UNPACKS}", self.where(line), todo))
-                self.is_cut = True
-                return
-            if any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in long):  # in CSV there is none
+                what, todo = (
+                    f"cells of {UNPACKS}",
+                    "write it again; a table of images that differ is not packed so well",
+                )
+            elif any(isinstance(cell, str) and len(cell) > LONGEST_CELL for cell in long):  # in CSV there is none
                 what = f"a cell of more than {LONGEST_CELL:,} letters"
-                self.problems.append(Problem(what, self.where(line), "write it shorter"))
+            if what:
+                self.problems.append(Problem(what, self.where(line), todo))
                 self.is_cut = True
                 return
             yield line, cells
