@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,28 +79,31 @@ def command(
     from capnet.data.sources.root import local_root
     from capnet.evaluation.report.thumbnails import thumbnail
     from capnet.progress import track
-    from capnet.serving.predict import Source, predict
+    from capnet.serving.predict import ENDINGS, Source, predict
 
     loaded = load(Path(params), settings)
     folder = DataFolder(local_root(loaded.data, Path(loaded.data.root)), loaded.data.links)
     source, prefix, is_inside = images_of(location, loaded.data.root)
+    if source.passed_over:
+        click.echo(f"label: {source.passed_over}; {ENDINGS}", err=True)
     before, labelled, classes = labelled_before(folder, loaded)
     names = [name for name in source.names if prefix + name not in labelled]
     if not names:
         raise DataError(f"all {len(source.names)} images have labels already", location, "name a folder of new ones")
+    for name in names:
+        if folder.leads_out(prefix + name):  # ingest would refuse it, once people have labelled it
+            folder.path(prefix + name)
     drawn = names if suspect else sorted(names, key=lambda name: _draw(prefix + name))[:most]
     out.mkdir(parents=True, exist_ok=True)
     with model(address, loaded) as (served, key, _):
-        if suspect and suspect not in served.names:
-            what = f"the model has no class {suspect!r}"
-            raise ConfigError(what, "--class", f"its classes are {some(served.names, NAMED)}")
+        common = common_classes(served.names, classes, suspect, key)
         done = predict(served, key, Source(drawn, source.root), out / PREDICTIONS)
         for path, fault in done.faults:
             click.echo(shown(f"not read: {path}: {fault}"), err=True)
         if done.images == done.not_read:
             raise DataError(f"none of {counted(done.images, 'image')} can be read", location, "replace the files")
         table = chosen_rows(out / PREDICTIONS, suspect, most)
-        items = suggestions(table, served, classes)
+        items = suggestions(table, served, common)
     for item in track(items, "reading images", len(items)):
         item["source"] = thumbnail(source.root / item["path"], SIDE)
         item |= {"path": prefix + item["path"], "split": "train" if suspect and not group else "", "group": group}
@@ -107,10 +111,10 @@ def command(
     click.echo(
         f"label: {counted(len(items), 'image')} of {len(names)} without labels, {len(before.rows)} labelled before"
     )
-    click.echo(f"Open {out / PAGE}, and save {loaded.ingest.added}.")
+    click.echo(f"Open {out / PAGE}, and save {Path(loaded.ingest.added).name}.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
-    click.echo(f"Then put the table into {loaded.data.root}, and run `dvc repro`.")
+    click.echo(f"Then put the table into {loaded.data.root} as {loaded.ingest.added}, and run `dvc repro`.")
 
 
 def images_of(location: str, data_root: str) -> tuple[Source, str, bool]:
@@ -129,11 +133,13 @@ def images_of(location: str, data_root: str) -> tuple[Source, str, bool]:
     """
     from capnet.serving.predict import list_images
 
-    folder, root = Path(location), Path(data_root)
-    if not folder.is_dir():
+    if not Path(location).is_dir():
         raise DataError("there is no such folder", location, "name a folder of images")
-    is_inside = root.is_dir() and folder.resolve().is_relative_to(root.resolve())
-    name = folder.resolve().relative_to(root.resolve()).as_posix() if is_inside else folder.resolve().name
+    folder, root = Path(os.path.abspath(location)), Path(os.path.abspath(data_root))
+    if not folder.is_relative_to(root):  # by name, as annotations have it, it may still be reached through a link
+        folder, root = folder.resolve(), root.resolve()
+    is_inside = folder.is_relative_to(root)
+    name = folder.relative_to(root).as_posix() if is_inside else folder.name
     return list_images(location), "" if name in ("", ".") else f"{name}/", is_inside
 
 
@@ -171,6 +177,27 @@ def labelled_before(folder: DataFolder, params: Params) -> tuple[AddedTable, set
     return before, set(annotations.rows["path"]), annotations.classes.names
 
 
+def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
+    """The classes that the model knows and people may give.
+
+    Args:
+        of_model: classes of the model.
+        classes: those of the annotations.
+        suspect: the class whose images are asked for, or "".
+        model: its name.
+
+    Raises:
+        ConfigError: there are none, or ``suspect`` is none of them.
+    """
+    common = [name for name in of_model if name in set(classes)]
+    if not common:
+        raise ConfigError("the model knows no class of the annotations", model, "name another model: --model")
+    if suspect and suspect not in common:
+        what = f"no class {suspect!r} in both the model and the annotations"
+        raise ConfigError(what, "--class", f"in both are {some(common, NAMED)}")
+    return set(common)
+
+
 def chosen_rows(path: Path, suspect: str, most: int) -> pd.DataFrame:
     """Rows of a table of predictions, those of images that could be read.
 
@@ -195,13 +222,13 @@ def chosen_rows(path: Path, suspect: str, most: int) -> pd.DataFrame:
     return rows.iloc[order.argsort()].reset_index(drop=True)
 
 
-def suggestions(table: pd.DataFrame, served: Served, classes: Sequence[str]) -> list[dict[str, Any]]:
+def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> list[dict[str, Any]]:
     """What the page shows of each image.
 
     Args:
         table: predictions.
         served: the model, whose thresholds decide.
-        classes: names that may be given.
+        common: classes of the model that may be given.
 
     Returns:
         ``path`` and ``labels``: name, probability as text and whether it is decided; decided ones first, then the most
@@ -211,10 +238,9 @@ def suggestions(table: pd.DataFrame, served: Served, classes: Sequence[str]) -> 
 
     scores = table[[f"{SCORE}{name}" for name in served.names]].to_numpy()
     probabilities, decided = served.probabilities(scores), scores >= served.limits
-    known = set(classes)
     items = []
     for path, row, is_decided in zip(table["path"], probabilities, decided, strict=True):
-        order = [int(c) for c in (-row - is_decided).argsort(kind="stable") if served.names[c] in known]
+        order = [int(c) for c in (-row - is_decided).argsort(kind="stable") if served.names[c] in common]
         count = max(SUGGESTED, int(is_decided.sum()))
         labels = [(served.names[c], f"{row[c]:.2f}", bool(is_decided[c])) for c in order[:count]]
         items.append({"path": path, "labels": labels})
@@ -241,4 +267,4 @@ def page(
     from capnet.evaluation.report.render import templates
 
     table = {"header": before.header, "rows": before.rows, "classes": classes, "separator": settings.separator}
-    return templates().get_template("label.html").render(items=items, table=table, name=settings.added, model=model)
+    return templates().get_template("label.html").render(items=items, table=table, name=Path(settings.added).name, model=model)

@@ -1,0 +1,56 @@
+"""What `capnet label` refuses before people label: images that ingest would not read, classes that none may give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from capnet.commands.label import command, common_classes, images_of
+from capnet.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Images of July, and those of a card that a link in the data folder leads to."""
+    for name in ("data/july/1.jpg", "card/DCIM 7/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data" / "labels.csv").write_text("path,labels\n1.jpg,fox\n")
+    (tmp_path / "data" / "august").symlink_to(tmp_path / "card" / "DCIM 7")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("folder", "prefix", "is_inside"),
+    [
+        ("data", "", True),
+        ("data/july", "july/", True),
+        ("data/august", "august/", True),
+        ("elsewhere/july", "july/", True),
+        ("card/DCIM 7", "DCIM 7/", False),
+    ],
+)
+def test_paths_begin_as_the_folder_is_called(data: Path, folder: str, prefix: str, is_inside: bool) -> None:
+    assert images_of(str(data.parent / folder), str(data))[1:] == (prefix, is_inside)
+
+
+def test_images_that_ingest_would_refuse_are_refused_at_once(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "card" / "DCIM 7" / "3.heic").touch()
+    (tmp_path / "params.yaml").write_text(f"data:\n  root: {data}\n")
+    words = ["--input", f"{data}/august", "--params", f"{tmp_path}/params.yaml", "--out", f"{tmp_path}/label"]
+    done = CliRunner().invoke(command, words)
+    assert isinstance(done.exception, DataError)
+    assert "'august/2.jpg' is reached through a link that leaves the data folder" in str(done.exception)
+    assert done.stderr.startswith("label: 1 file passed over: 1 .heic; images end in .jpg")
+
+
+def test_a_class_that_nobody_may_give_is_refused() -> None:
+    assert common_classes(["fox", "owl"], ["owl", "deer"], "owl", "model") == {"owl"}
+    for suspect in ("fox", "deer", "lynx"):
+        with pytest.raises(ConfigError, match=rf"no class '{suspect}' in both .*(?s:.)*--class(?s:.)*in both are owl"):
+            common_classes(["fox", "owl"], ["owl", "deer"], suspect, "model")
+    with pytest.raises(ConfigError, match="the model knows no class of the annotations"):
+        common_classes(["fox"], ["deer"], "", "model")
