@@ -13,6 +13,7 @@ from capnet.data.annotations.added import add_images
 from capnet.data.annotations.paths import DataFolder
 from capnet.data.annotations.reading import read_annotations
 
+LEAVES = 'dispatchEvent(new Event("beforeunload", {cancelable: true}))'  # without a question
 CLASSES = ["fox", "owl, grey", 'q"uo</script>te', "deer"]
 
 
@@ -35,11 +36,16 @@ def test_what_is_ticked_is_in_the_saved_table(tmp_path: Path) -> None:
         window.click(f"{second} ul li:nth-child(3) button")
         window.click(f"{second} .looked")
         field = f'document.querySelector("{third} input[type=text]")'
-        for text in ("no such class", "deer"):
-            window.ask(f'{field}.value = "{text}"; {field}.dispatchEvent(new Event("change", {{bubbles: true}}))')
+        write = f'{field}.value = "%s"; {field}.dispatchEvent(new Event("change", {{bubbles: true}}))'
         window.click(f"{third} .looked")
+        window.ask(write % "no such class")
+        window.wait("3 of 4 looked at, 1 with a class that is not in the list")
+        assert window.ask('document.querySelector("footer button").disabled')
+        window.ask(write % " Deer")
         window.wait("3 of 4 looked at")
+        assert not window.ask(LEAVES)
         window.click("footer button", "Save")
+        assert window.ask(LEAVES)
         end = time.monotonic() + 20
         while not (tmp_path / "saved" / "added.csv").is_file():
             assert time.monotonic() < end

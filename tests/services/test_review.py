@@ -28,7 +28,10 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
         window.click("li:nth-child(2) label", "^yes$")
         window.click("li:nth-child(3) label", "^no$")
         window.wait("2 of 3 looked at")
+        leaves = 'dispatchEvent(new Event("beforeunload", {cancelable: true}))'  # without a question
+        assert not window.ask(leaves)
         window.click("button", "Save")
+        assert window.ask(leaves)
         end = time.monotonic() + 20
         while not (tmp_path / "saved" / "corrections.csv").is_file():
             assert time.monotonic() < end
