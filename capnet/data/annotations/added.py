@@ -30,7 +30,8 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
         settings: the section ``ingest``.
 
     Returns:
-        Both together, and how many images were added. Mistakes are among the ``problems``: those of the table, and
+        Both together, and how many images were added: one that the format leaves out, such as one without any
+        annotation, is left out no more. Mistakes are among the ``problems``: those of the table, and
         images that the annotations have already.
 
     Raises:
@@ -54,7 +55,11 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     rows = pd.concat([first, second], ignore_index=True)
     for name, kind in first.dtypes.items():  # of columns that the other table may lack
         rows[name] = rows[name].astype(kind)
-    return replace(annotations, rows=rows, problems=problems, source="{}", warnings=warnings), len(second)
+    paths = set(second["path"])
+    rest = {why: [image for image in images if image[1] not in paths] for why, images in annotations.left_out.items()}
+    left_out = {why: images for why, images in rest.items() if images}
+    together = replace(annotations, rows=rows, problems=problems, source="{}", left_out=left_out, warnings=warnings)
+    return together, len(second)
 
 
 def _taken(annotations: Annotations, added: Annotations, settings: Ingest) -> Iterator[Problem]:

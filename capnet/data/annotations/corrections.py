@@ -92,7 +92,7 @@ def apply_corrections(annotations: Annotations, path: Path) -> tuple[int, list[P
                 todo += " (a new class is listed in the annotations first: for a table of your own in classes.csv)"
             else:
                 what = f"image {image!r}"
-                todo += " (an image without any annotation is labelled in the annotations)"
+                todo += " (an image without any annotation: capnet label)"
             problems.append(Problem(f"{what} is not in the annotations", where[key], todo))
             if len(problems) >= MOST:
                 break

@@ -87,6 +87,20 @@ def test_images_join_a_coco_file(tmp_path: Path) -> None:
     )
 
 
+def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
+    traps = {
+        "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(3)],
+        "categories": [{"id": 1, "name": "fox"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1}],
+    }
+    (tmp_path / "traps.json").write_text(json.dumps(traps))
+    data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": ""}}
+    for text, left in (("1.jpg,fox\n", ["2.jpg"]), ("1.jpg,fox\n2.jpg,\n", [])):
+        annotations, _ = read(tmp_path, f"path,labels\n{text}", data=data, ingest=ingest)
+        assert [path for images in annotations.left_out.values() for _, path in images] == left
+        assert len(annotations.left_out) == len(left)
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [

@@ -74,7 +74,7 @@ def test_an_image_without_annotation_is_to_be_labelled_in_the_annotations(
 ) -> None:
     (tmp_path / "corrections.csv").write_text("path,class,label\nz.jpg,fox,yes\na.jpg,cat,yes\n")
     image, name = apply_corrections(annotations, tmp_path / "corrections.csv")[1]
-    assert image.todo.endswith("(an image without any annotation is labelled in the annotations)")
+    assert image.todo.endswith("(an image without any annotation: capnet label)")
     new = "(a new class is listed in the annotations first: for a table of your own in classes.csv)"
     assert name.todo == f"correct the name, or remove the row {new}"
 
