@@ -125,6 +125,13 @@ def _take_test(
     """Mark ``test_share`` of the rows without a split as test rows, those of the reference first; how many of it there
     are, and warnings.
     """
+    was_test = frame["image_id"].map(reference.images).to_numpy(dtype=object) == TEST
+    leaving, warnings = int((was_test & (split != FREE)).sum()), list[str]()
+    if leaving:
+        warnings.append(
+            f"{leaving} of {int(was_test.sum())} test images of split.reference leave test: column split names another"
+            " split for them, or for an image of their group. Empty those cells to keep the test set"
+        )
     old, new = kept(frame, groups, split == FREE, reference)
     test_kept, size = int(old.sum()), round(settings.test_share * int((split == FREE).sum()))
     split[_test_share(new, test_kept, size - test_kept, labels, groups, settings)] = "test"
@@ -132,13 +139,13 @@ def _take_test(
     listed = {image for image, name in reference.images.items() if name == TEST}
     absent = len(listed.difference(frame["image_id"]))
     if 2 * absent <= len(listed) or 2 * int(new.sum()) <= len(frame):
-        return test_kept, []
-    warning = (
+        return test_kept, warnings
+    warnings.append(
         f"{absent} of {len(listed)} test images of split.reference are not in the data any more, and most"
         " images are new, so test is another one. If folders or files were renamed, write their earlier paths"
         " without the ending into the column image_id"
     )
-    return test_kept, [warning]
+    return test_kept, warnings
 
 
 def _reference_counts(n_classes: int, settings: Split) -> np.ndarray:

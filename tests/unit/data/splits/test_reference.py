@@ -135,6 +135,15 @@ def test_renamed_folders_are_named_as_the_cause_of_another_test_set() -> None:
     assert not assign_splits(renamed, labels, Split(), reference=again).warnings, "once it is written anew"
 
 
+def test_an_image_given_as_train_that_takes_its_group_out_of_test_is_named() -> None:
+    frame, labels = table(200, 9, groups=50)
+    before = assign_splits(frame, labels, Split())
+    group = frame["group"] == frame["group"].iloc[before.test[0]]
+    frame["given_split"] = np.where(group & ~group.duplicated(), "train", None)
+    (warning,) = assign_splits(frame, labels, Split(), reference=saved(frame, before)).warnings
+    assert warning.startswith(f"{group.sum()} of {len(before.test)} test images of split.reference leave test")
+
+
 def test_given_test_rows_are_all_there_is() -> None:
     frame, labels = table(100, 5)
     reference = saved(frame, assign_splits(frame, labels, Split()))
