@@ -86,7 +86,7 @@ def command(
     source, prefix, is_inside = images_of(location, loaded.data.root)
     if source.passed_over:
         click.echo(f"label: {source.passed_over}; {ENDINGS}", err=True)
-    before, labelled, classes = labelled_before(folder, loaded)
+    before, labelled, classes, has_groups = labelled_before(folder, loaded)
     names = [name for name in source.names if prefix + name not in labelled]
     if not names:
         raise DataError(f"all {len(source.names)} images have labels already", location, "name a folder of new ones")
@@ -111,6 +111,8 @@ def command(
     click.echo(
         f"label: {counted(len(items), 'image')} of {len(names)} without labels, {len(before.rows)} labelled before"
     )
+    if has_groups and not group:
+        click.echo("Other images have groups: if these belong to one, name it with --group, before people label them.")
     click.echo(f"Open {out / PAGE}, and save {Path(loaded.ingest.added).name}.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
@@ -143,7 +145,7 @@ def images_of(location: str, data_root: str) -> tuple[Source, str, bool]:
     return list_images(location), "" if name in ("", ".") else f"{name}/", is_inside
 
 
-def labelled_before(folder: DataFolder, params: Params) -> tuple[AddedTable, set[str], list[str]]:
+def labelled_before(folder: DataFolder, params: Params) -> tuple[AddedTable, set[str], list[str], bool]:
     """What there is already.
 
     Args:
@@ -151,7 +153,8 @@ def labelled_before(folder: DataFolder, params: Params) -> tuple[AddedTable, set
         params: all settings.
 
     Returns:
-        The table of added images, the paths of all images with labels, and the names of the classes.
+        The table of added images, the paths of all images with labels, the names of the classes, and whether any image
+        has a group.
 
     Raises:
         ConfigError: the table is one that the page cannot continue.
@@ -174,7 +177,8 @@ def labelled_before(folder: DataFolder, params: Params) -> tuple[AddedTable, set
             raise ConfigError(what, str(folder.path(settings.added)), todo)
         header = [*table.header, *(name for name in COLUMNS if name not in table.header)]
         before = AddedTable(header, [[str(cell) for cell in cells] for _, cells in table])
-    return before, set(annotations.rows["path"]), annotations.classes.names
+    rows = annotations.rows
+    return before, set(rows["path"]), annotations.classes.names, bool(rows["group"].notna().any())
 
 
 def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:
@@ -267,4 +271,5 @@ def page(
     from capnet.evaluation.report.render import templates
 
     table = {"header": before.header, "rows": before.rows, "classes": classes, "separator": settings.separator}
-    return templates().get_template("label.html").render(items=items, table=table, name=Path(settings.added).name, model=model)
+    name = Path(settings.added).name
+    return templates().get_template("label.html").render(items=items, table=table, name=name, model=model)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from capnet.commands.label import command, common_classes, images_of
+from capnet.commands.label import COLUMNS, AddedTable, command, common_classes, images_of, labelled_before
+from capnet.config import parse
+from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
 
 
@@ -54,3 +56,10 @@ def test_a_class_that_nobody_may_give_is_refused() -> None:
             common_classes(["fox", "owl"], ["owl", "deer"], suspect, "model")
     with pytest.raises(ConfigError, match="the model knows no class of the annotations"):
         common_classes(["fox"], ["deer"], "", "model")
+
+
+@pytest.mark.parametrize("group", ["", "site 4"])
+def test_what_there_is_says_whether_images_have_groups(data: Path, group: str) -> None:
+    (data / "labels.csv").write_text(f"path,labels,group\n1.jpg,fox,{group}\n")
+    before = labelled_before(DataFolder(data), parse({"data": {"format": "csv"}}))
+    assert before == (AddedTable(COLUMNS, []), {"1.jpg"}, ["fox"], bool(group))
