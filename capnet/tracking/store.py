@@ -261,7 +261,7 @@ def explain(error: Exception, uri: str, doing: str) -> StoreError:
 def _elsewhere(doing: str) -> str:
     """What to do where a store lacks the version."""
     return "set MLFLOW_TRACKING_URI (or register.tracking_uri) to the store that has it" + (
-        "; `capnet predict --model outputs` takes what was trained last" if doing == GET else ""
+        "; `--model outputs` takes what was trained last" if doing == GET else ""
     )
 
 
