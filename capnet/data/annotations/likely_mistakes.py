@@ -85,4 +85,5 @@ def without_row(root: Path, rows: pd.DataFrame) -> str:
     if not count:
         return ""
     first = f"{example!r} has" if count == 1 else f"{count} images, {example!r} first, have"
-    return f"{first} no row and {'is' if count == 1 else 'are'} not used: an image on which nothing is needs a row, too"
+    more = "an image on which nothing is needs a row, too; capnet label asks about new ones"
+    return f"{first} no row and {'is' if count == 1 else 'are'} not used: {more}"
