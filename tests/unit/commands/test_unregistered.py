@@ -41,13 +41,13 @@ def test_a_store_that_is_not_there_has_nothing_registered_and_is_not_made(projec
     assert problem.what.endswith(": nothing is registered yet")
     assert problem.where == "sqlite:///mlflow.db"
     assert "capnet register" in problem.todo
-    assert ("predict --model outputs" in problem.todo) == (arguments[0] == "predict")
+    assert ("`--model outputs`" in problem.todo) == (arguments[0] == "predict")
     assert sorted(project.rglob("*")) == before
 
 
 def test_what_was_trained_last_is_named_only_where_a_model_is_wanted() -> None:
     error = MlflowException("Model Version (name=capnet, version=99) not found")
-    todo = "predict --model outputs"
+    todo = "`--model outputs`"
     assert todo in str(explain(error, "sqlite:///mlflow.db", "get the model"))
     assert todo not in str(explain(error, "sqlite:///mlflow.db", "move the champion"))
 
