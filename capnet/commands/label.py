@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from capnet.serving.engine import Served
     from capnet.serving.predict import Source
 
-PAGE, PREDICTIONS = "label.html", "predictions.parquet"
+PAGE, PREDICTIONS = "label.html", "label.parquet"
 COLUMNS = ["path", "labels", "unknown", "split", "group"]  # of a new table
 SUGGESTED = 6  # classes shown with an image, at least: those above their threshold, then the most probable
 SIDE = 360  # pixels of an image on the page

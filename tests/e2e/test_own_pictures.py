@@ -188,7 +188,7 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     assert f"Copy {new} into data, as july/" in output
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == text.count("<li data-path") == 3
-    scores = pd.read_parquet(page.with_name("predictions.parquet")).query("fault == ''").set_index("path")
+    scores = pd.read_parquet(page.with_name("label.parquet")).query("fault == ''").set_index("path")
     finished.capnet(*label, str(new), "--class", "lemon", "--most", "2")
     shown = re.findall(r'<li data-path="july/([^"]*)" data-split="train"', page.read_text())
     assert shown == scores["score lemon"].sort_values(ascending=False).index[:2].tolist()
