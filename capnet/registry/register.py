@@ -23,7 +23,16 @@ from capnet.redaction import redact
 from capnet.registry.artifacts import complete_gate, log_artifacts, log_figures, log_model
 from capnet.registry.candidate import Candidate, content_hash
 from capnet.registry.cards import card_links, card_texts, description
-from capnet.registry.run import begun_run, dvc_location, end_killed, log_data_set, put_tags, registering, run_tags
+from capnet.registry.run import (
+    begun_run,
+    dvc_location,
+    end_killed,
+    fail_pending_models,
+    log_data_set,
+    put_tags,
+    registering,
+    run_tags,
+)
 from capnet.tracking.database import sqlite_file
 from capnet.tracking.live import given_run
 from capnet.tracking.provenance import git_revision
@@ -217,6 +226,7 @@ def _run(
         with suppress(Exception):  # the first error is the one to tell
             if not given_run():
                 client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+                fail_pending_models(client, run_id)  # Ctrl-C while one was made or finished
         raise
 
 

@@ -116,11 +116,21 @@ def end_killed(client: MlflowClient, run_ids: Iterable[str]) -> None:
     """
     for run_id in run_ids:
         with suppress(Exception):  # of another account, or deleted meanwhile
-            experiment = client.get_run(run_id).info.experiment_id
-            for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-                if model.status == "PENDING":
-                    client.finalize_logged_model(model.model_id, "FAILED")
+            fail_pending_models(client, run_id)
             client.set_terminated(run_id, "KILLED")
+
+
+def fail_pending_models(client: MlflowClient, run_id: str) -> None:
+    """Mark what a run began to log as failed.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+    """
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.status == "PENDING":
+            client.finalize_logged_model(model.model_id, "FAILED")
 
 
 def put_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

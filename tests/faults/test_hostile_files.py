@@ -145,7 +145,7 @@ def test_lists_of_ids(root: Path) -> None:
     result = {}
 
     def call() -> None:
-        _, problems = read_id_list(root / "list.txt", ["a"], "ingest.train_list")
+        _, problems = read_id_list(DataFolder(root).path("list.txt"), ["a"], "ingest.train_list")
         if problems:
             raise DataError(problems=problems)
 

@@ -244,6 +244,26 @@ def test_an_error_while_setting_the_alias_leaves_a_failed_run_and_no_version(
     _nothing_half_registered()
 
 
+def test_ctrl_c_just_after_a_model_was_begun_leaves_none_pending(
+    database: Path, make_outputs: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, create = make_outputs(), MlflowClient.create_logged_model
+
+    def interrupted(client: MlflowClient, *arguments: Any, **more: Any) -> None:
+        create(client, *arguments, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowClient, "create_logged_model", interrupted)
+        register_outputs(paths)
+    client = new_client()
+    experiment = client.get_experiment_by_name("capnet").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["KILLED"]
+    assert [str(model.status) for model in client.search_logged_models([experiment])] == ["FAILED"]
+    assert register_outputs(paths) == "1"
+    assert {str(model.status) for model in client.search_logged_models([experiment])} == {"FAILED", "READY"}
+
+
 def _nothing_half_registered() -> None:
     client = new_client()
     result = client.get_experiment_by_name("capnet").experiment_id
