@@ -142,7 +142,7 @@ def test_two_promotions_at_once_keep_both_events_and_the_audit_is_clean(
         lost = [event for event in events if event.after == loser][-1]
         won = [event for event in events if event.after == champion and event.counts][-1]
         is_named = "another promotion moved it" in answers[int(loser) - 2]["err"]
-        assert is_named or won.before == loser, "the one is told, or the other had replaced it"
+        assert is_named or won.before == loser, "the message names it, or the other had replaced it"
         assert lost.overtaken in ("", champion)
         audit = promotion.audit(client, name)
         assert (audit.champion, audit.new, audit.refused) == (champion, None, "")

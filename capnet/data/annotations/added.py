@@ -1,4 +1,4 @@
-"""added.csv: images that people labelled after a prediction, beside annotations of any format."""
+"""added.csv: images that people labelled after a prediction, in addition to annotations of any format."""
 
 from __future__ import annotations
 

@@ -122,9 +122,9 @@ def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names:
     return {"labels": labels, "more": max(0, len(order) - LABELS)}
 
 
-def thumbnail(path: Path, side: int = SIDE) -> str:
-    """A data URI of at most ``side`` x ``side`` pixels without any metadata of the file; empty where the picture cannot
-    be read.
+def thumbnail(path: Path, pixels: int = SIDE) -> str:
+    """A data URI of at most ``pixels`` x ``pixels`` without any metadata of the file; empty where the picture cannot be
+    read.
     """
     from PIL import Image
 
@@ -134,7 +134,7 @@ def thumbnail(path: Path, side: int = SIDE) -> str:
         image = read_rgb(path)
     except Unusable:
         return ""
-    image.thumbnail((side, side))
+    image.thumbnail((pixels, pixels))
     small = Image.new("RGB", image.size)  # pixels only: nothing of the file's EXIF, XMP or colour profile comes along
     small.paste(image)
     buffer = io.BytesIO()

@@ -15,7 +15,7 @@ from capnet.errors import ConfigError, DataError
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Images of July, and those of a card that a link in the data folder leads to."""
+    """Images of July, and those of a card that the data folder links to."""
     for name in ("data/july/1.jpg", "card/DCIM 7/2.jpg"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
