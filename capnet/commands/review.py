@@ -54,7 +54,7 @@ def command(params: str, settings: tuple[str, ...], out: Path, most: int, output
     asked = doubts(outputs, before, most, test)
     rows = [(path, name, label, "", "", "") for (path, name), label in sorted(before.items())]
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / PAGE, page(asked, before, chosen))
+    replace_file(out / PAGE, page(asked, before, chosen, out))
     replace_file(out / TABLE, csv_text(COLUMNS, [*rows, *asked]))
     click.echo(f"review: {len(asked)} labels to look at, {len(before)} corrected before")
     click.echo(f"Open {out / PAGE}, or fill in column label of {out / TABLE}.")
@@ -124,14 +124,14 @@ def doubts(outputs: Path, before: Corrections, most: int, test: bool) -> list[tu
     ]
 
 
-def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> str:
-    """A page with small images, which saves corrections.csv by itself."""
+def page(asked: list[tuple[str, ...]], before: Corrections, params: Params, out: Path) -> str:
+    """A page in the folder ``out`` with small images, which saves corrections.csv by itself."""
     import pandas as pd
 
     from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
     from capnet.evaluation.report.render import templates
-    from capnet.evaluation.report.thumbnails import thumbnail
+    from capnet.evaluation.report.thumbnails import link_to, thumbnail
     from capnet.progress import track
 
     paths = list(dict.fromkeys(row[0] for row in asked))
@@ -142,5 +142,8 @@ def page(asked: list[tuple[str, ...]], before: Corrections, params: Params) -> s
         for path in track(paths, "reading images", len(paths))
     }
     corrections = [[path, name, label] for (path, name), label in sorted(before.items())]
-    rows = [dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]]} for row in asked]
+    rows = [
+        dict(zip(COLUMNS, row, strict=True)) | {"source": shown[row[0]], "link": link_to(root / row[0], out)}
+        for row in asked
+    ]
     return templates().get_template("review.html").render(rows=rows, corrections=corrections, name=TABLE)

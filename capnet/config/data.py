@@ -65,7 +65,7 @@ class IngestBase(Section):
         "corrections.csv", description="optional table inside data.root of labels that people corrected: capnet review"
     )
     added: InsidePath = Field(
-        "added.csv", description="optional table inside data.root of images that people labelled later: capnet label"
+        "added", description="optional folder inside data.root, of tables of images labelled later: capnet label"
     )
     separator: str = Field("|", min_length=1, max_length=1, description="character between labels")
     empty_cell: Literal["unknown", "negative"] = Field(

@@ -199,9 +199,9 @@ def _by_folder(root: Path, rows: pd.DataFrame, faults: Sequence[Fault], setting:
 
 def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_format: LeftOut) -> None:
     """Write left_out.csv: image_id, path and reason, where images were left out; and warnings that name the first."""
-    table = [(image, name, reason) for reason, images in by_format.items() for image, name in images]
+    table = [(image.image_id, image.path, reason) for reason, images in by_format.items() for image in images]
     for reason, images in by_format.items():
-        log.warning("%d images left out: %s: %s", len(images), reason, some([name for _, name in images], NAMED))
+        log.warning("%d images left out: %s: %s", len(images), reason, some([image.path for image in images], NAMED))
     ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
     for row, _, problem in faults:
         table.append((ids[row], paths[row], problem.what.removeprefix(f"image {paths[row]!r}: ")))

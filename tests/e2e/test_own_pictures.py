@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -184,21 +186,25 @@ def test_images_that_people_labelled_later_are_in_the_next_ingest(finished: Work
     (new / "broken.jpg").write_bytes(b"no image")
     label = ("label", "--model", "outputs", "--out", str(page.parent), "--input")
     output = finished.capnet(*label, str(new))
-    assert output.startswith("label: 3 images of 4 without labels, 0 labelled before")
+    assert output.startswith("label: 3 images of 4 without labels, 0 added before")
     assert f"Copy {new} into data, as july/" in output
     text = page.read_text()
-    assert text.count("data:image/jpeg;base64,") == text.count("<li data-path") == 3
+    assert text.count("data:image/jpeg;base64,") == text.count("<a href=") == 3
+    assert f'href="{quote(os.path.relpath(new / "003.jpg", page.parent))}"' in text
     scores = pd.read_parquet(page.with_name("label.parquet")).query("fault == ''").set_index("path")
+    finished.capnet(*label, str(new), "--class", "lemon", "--group-from-folder")
+    assert len(re.findall('"group": "july", "path": "july/[^"]*", "split": ""', page.read_text())) == 3
     finished.capnet(*label, str(new), "--class", "lemon", "--most", "2")
-    shown = re.findall(r'<li data-path="july/([^"]*)" data-split="train"', page.read_text())
+    shown = re.findall(r'"path": "july/([^"]*)", "split": "train"', page.read_text())
     assert shown == scores["score lemon"].sort_values(ascending=False).index[:2].tolist()
 
     (tmp_path / "next").mkdir()
     workspace = small_workspace(tmp_path / "next")
     shutil.copytree(new, workspace.root / "data" / "july")
-    (workspace.root / "data" / "added.csv").write_text("path,labels\njuly/003.jpg,lemon\njuly/007.jpg,\n")
+    (workspace.root / "data" / "added").mkdir()
+    (workspace.root / "data" / "added" / "july.csv").write_text("path,labels\njuly/003.jpg,lemon\njuly/007.jpg,\n")
     assert "added 2" in workspace.capnet("ingest")
     assert len(read_manifest(workspace.root / "outputs" / "manifest" / "manifest.parquet")) == 32
     every = ("label", "--model", str(finished.root / "outputs"), "--input", "data")
-    assert workspace.capnet(*every).startswith("label: 1 image of 2 without labels, 2 labelled before")
+    assert workspace.capnet(*every).startswith("label: 1 image of 2 without labels, 2 added before")
     assert workspace.root.joinpath("label", "label.html").read_text().count("july/011.jpg") > 0

@@ -19,7 +19,7 @@ def test_what_is_chosen_is_in_the_saved_table(tmp_path: Path) -> None:
         Image.new("RGB", (40, 30), "green").save(tmp_path / name)
     asked = [(name, f"fox <b>{n}</b>", "", "no", "0.900", "train") for n, name in enumerate(names)]
     before = {("old.jpg", "</script><script>alert(1)</script>"): "unknown"}
-    (tmp_path / "review.html").write_text(page(asked, before, parse({"data": {"root": str(tmp_path)}})))
+    (tmp_path / "review.html").write_text(page(asked, before, parse({"data": {"root": str(tmp_path)}}), tmp_path))
     (tmp_path / "profile").mkdir()
     with Browser(tmp_path / "profile") as window:
         window.tell("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))

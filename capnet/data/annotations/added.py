@@ -1,74 +1,144 @@
-"""added.csv: images that people labelled after a prediction, in addition to annotations of any format."""
+"""Tables of images that people labelled after a prediction, in addition to annotations of any format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from capnet.data.annotations.paths import DataFolder
-from capnet.data.annotations.readers.csv import read_table
-from capnet.data.annotations.rows import Annotations
+from capnet.data.annotations.paths import DataFolder, normal_path
+from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, read_table
+from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.errors import MOST, Problem
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from capnet.config import Ingest
 
-TAKEN = {
-    "path": "correct its labels in {corrections}, or remove the row",
-    "image_id": "give the image another id, in a column image_id",
-}
+TEXTS = ("given_split", "group")  # of a row, beside its labels
 
 
 def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -> tuple[Annotations, int]:
-    """Put the rows of ``ingest.added`` behind those of the annotations.
+    """Put the rows of the tables in ``ingest.added`` behind those of the annotations.
+
+    A row that stands in two tables alike counts once: people save the same page twice. An image that the format leaves
+    out, such as one without any annotation, is left out no more, and has the group and the sequence that the format
+    gives it where its row has none.
 
     Args:
-        annotations: of any format; their classes are those of the table, too.
+        annotations: of any format; their classes are those of the tables, too.
         folder: the data folder.
         settings: the section ``ingest``.
 
     Returns:
-        Both together, and how many images were added: one that the format leaves out, such as one without any
-        annotation, is left out no more. Mistakes are among the ``problems``: those of the table, and
-        images that the annotations have already.
+        All together, and how many images were added. Mistakes are among the ``problems``: those of the tables, images
+        that the annotations have already, and rows of two tables that differ.
 
     Raises:
-        DataError: the table has no header or no rows.
+        DataError: a table has no header or no rows.
     """
     import pandas as pd
 
-    if not settings.added or not folder.has(settings.added):
-        return annotations, 0
-    added = read_table(folder.path(settings.added), annotations.classes, settings)
-    problems = [*annotations.problems, *added.problems, *islice(_taken(annotations, added, settings), MOST)]
-    first, second = (
-        part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in (annotations, added)
-    )
-    warnings = [*annotations.warnings, *added.warnings]
-    if first["group"].notna().any() and (alone := int(second["group"].isna().sum())):
+    names, warnings = added_tables(folder, settings)
+    if not names:
+        return replace(annotations, warnings=[*annotations.warnings, *warnings]), 0
+    tables = [read_table(folder.path(name), annotations.classes, settings) for name in names]
+    parts = [annotations, *tables]
+    frames = [part.rows.assign(where=[part.where(row) for row in range(len(part.rows))]) for part in parts]
+    rows = pd.concat(frames, ignore_index=True)
+    for name, kind in frames[0].dtypes.items():  # of columns that a table may lack
+        rows[name] = rows[name].astype(kind)
+    first = len(annotations.rows)
+    left_out = _named_by_format(rows, first, annotations.left_out)
+    again, mistakes = _repetitions(rows, first, settings)
+    rows = rows.drop(index=again).reset_index(drop=True)
+    problems = [problem for part in parts for problem in part.problems] + mistakes
+    warnings = [warning for part in parts for warning in part.warnings] + warnings
+    added = rows[first:]
+    if rows["group"][:first].notna().any() and (alone := int(added["group"].isna().sum())):
         warnings.append(
-            f"{alone} of {len(second)} images of {settings.added} have no group, as others have. Where they belong to a"
+            f"{alone} of {len(added)} images of {settings.added} have no group, as others have. Where they belong to a"
             " group, fill in column group: else near copies get into two splits, and the figures flatter"
         )
-    rows = pd.concat([first, second], ignore_index=True)
-    for name, kind in first.dtypes.items():  # of columns that the other table may lack
-        rows[name] = rows[name].astype(kind)
-    paths = set(second["path"])
-    rest = {why: [image for image in images if image[1] not in paths] for why, images in annotations.left_out.items()}
-    left_out = {why: images for why, images in rest.items() if images}
-    together = replace(annotations, rows=rows, problems=problems, source="{}", left_out=left_out, warnings=warnings)
-    return together, len(second)
+    warnings = list(dict.fromkeys(warnings))
+    together = Annotations(rows, annotations.classes, problems, left_out=left_out, warnings=warnings)
+    return together, len(added)
 
 
-def _taken(annotations: Annotations, added: Annotations, settings: Ingest) -> Iterator[Problem]:
-    """Images that the annotations have already, or whose id is taken."""
-    rows = {name: {value: row for row, value in enumerate(annotations.rows[name])} for name in TAKEN}
-    for row, values in enumerate(zip(*(added.rows[name] for name in TAKEN), strict=True)):
-        for (name, todo), value in zip(TAKEN.items(), values, strict=True):
-            if value in rows[name]:
-                what = f"{name.replace('_', ' ')} {value!r} is in the annotations already"
-                where = f"{added.where(row)}, first in {annotations.where(rows[name][value])}"
-                yield Problem(what, where, todo.format(corrections=settings.corrections))
-                break
+def added_tables(folder: DataFolder, settings: Ingest) -> tuple[list[str], list[str]]:
+    """The tables of added images.
+
+    Args:
+        folder: the data folder.
+        settings: the section ``ingest``.
+
+    Returns:
+        Their paths in the data folder, and a warning for each spreadsheet that is none.
+    """
+    name = settings.added
+    if not name or not folder.has(name):
+        return [], []
+    if not folder.path(name).is_dir():
+        return [name], []
+    files = [file for file in sorted(os.listdir(folder.path(name))) if not file.startswith(".")]
+    warnings = [
+        f"{name}/{file} is not read: save it as CSV UTF-8 in the spreadsheet program"
+        for file in files
+        if file.lower().endswith(SPREADSHEETS)
+    ]
+    return [f"{name}/{file}" for file in files if file.lower().endswith(TABLES)], warnings
+
+
+def _named_by_format(rows: pd.DataFrame, first: int, left_out: LeftOut) -> LeftOut:
+    """Give added rows, from ``first`` on, what the format says about images that it leaves out; the images that are
+    left out still.
+    """
+    import pandas as pd
+
+    known = {normal_path(image.path): image for images in left_out.values() for image in images}
+    paths = rows["path"].tolist()
+    named = {row: known[paths[row]] for row in range(first, len(paths)) if paths[row] in known}
+    for name in ("group", "sequence"):
+        if named and name in rows:
+            column = rows[name].tolist()
+            for row, image in named.items():
+                column[row] = column[row] if isinstance(column[row], str) else getattr(image, name)
+            rows[name] = pd.Series(column, dtype=object)
+    taken = set(named.values())
+    rest = {reason: [image for image in images if image not in taken] for reason, images in left_out.items()}
+    return {reason: images for reason, images in rest.items() if images}
+
+
+def _repetitions(rows: pd.DataFrame, first: int, settings: Ingest) -> tuple[list[int], list[Problem]]:
+    """Added rows, from ``first`` on, that an earlier table has alike; and the mistakes: images that are in the
+    annotations, whose id is taken, or that an earlier table describes otherwise.
+    """
+    again, problems = list[int](), list[Problem]()
+    columns = {name: rows[name].tolist() for name in ("path", "image_id", "where")}
+    seen = {name: {value: row for row, value in enumerate(columns[name][:first])} for name in ("path", "image_id")}
+    added = rows[first:]
+    content = list(zip(added["labels"], added["unknown"], *(added[name].fillna("") for name in TEXTS), strict=True))
+    for row in range(first, len(rows)):
+        if len(problems) >= MOST:
+            break
+        name = next((name for name, known in seen.items() if columns[name][row] in known), "")
+        if not name:
+            for column, known in seen.items():
+                known[columns[column][row]] = row
+            continue
+        value = columns[name][row]
+        other = seen[name][value]
+        if name == "path" and other >= first and content[row - first] == content[other - first]:
+            again.append(row)
+            continue
+        what = f"{name.replace('_', ' ')} {value!r} is in "
+        what += "the annotations already" if other < first else "an earlier table already"
+        todo = "give the image another id, in a column image_id"
+        if name == "path" and other < first:
+            todo = f"correct its labels in {settings.corrections}, or remove the row"
+        elif name == "path":
+            what += ", with other labels, split or group"
+            todo = "keep the row that is right; a later table of one page has all that an earlier one has"
+        problems.append(Problem(what, f"{columns['where'][row]}, first in {columns['where'][other]}", todo))
+    return again, problems

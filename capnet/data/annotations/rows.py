@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capnet.contracts import SPLITS, Classes, parts, row_lengths
 from capnet.data.annotations.label_lists import LabelLists, label_csr
@@ -26,7 +26,16 @@ LONGEST_NAME = 1000  # letters of a class
 TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # what follows, right to left or back
 
 
-LeftOut = dict[str, list[tuple[str, str]]]
+class LeftOutImage(NamedTuple):
+    """An image that the format itself takes out, such as one that nobody has looked at."""
+
+    image_id: str
+    path: str
+    group: str | None = None
+    sequence: str | None = None
+
+
+LeftOut = dict[str, list[LeftOutImage]]  # by reason
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Annotations:
         classes: in the order of the label indices.
         problems: every mistake in the label files.
         source: template for the name of a row, with {} for ``where``.
-        left_out: images that the format itself takes out, by reason; of each its id and path.
+        left_out: images that the format itself takes out, by reason.
         warnings: what may be a mistake, for people to look at.
     """
 
@@ -150,7 +159,7 @@ def make_rows(
         classes: the classes that labels are indices into.
         problems: mistakes that the reader found itself; those in ``rows`` follow.
         codes: class index of every code in ``rows``, below 0 for one that is no class; without it, codes are indices.
-        left_out: images that the format itself takes out, by reason; of each its id and path.
+        left_out: images that the format itself takes out, by reason.
         warnings: what may be a mistake.
 
     Raises:

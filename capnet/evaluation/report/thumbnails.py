@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -120,6 +122,11 @@ def _named(chosen: np.ndarray, scores: np.ndarray, predicted: np.ndarray, names:
         {"name": shorten(names[column], LONG_NAME), "found": bool(predicted[column])} for column in order[:LABELS]
     ]
     return {"labels": labels, "more": max(0, len(order) - LABELS)}
+
+
+def link_to(path: Path, folder: Path) -> str:
+    """A relative address of a file, for a page in ``folder``: it opens where both stay where they are."""
+    return quote(os.fsencode(os.path.relpath(path.resolve(), folder.resolve())))
 
 
 def thumbnail(path: Path, pixels: int = SIDE) -> str:

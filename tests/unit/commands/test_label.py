@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from capnet.commands.label import COLUMNS, AddedTable, command, common_classes, images_of, labelled_before
+from capnet.commands.label import Labelled, accepted, command, common_classes, images_of, labelled_before
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -62,4 +62,18 @@ def test_a_class_that_nobody_may_give_is_refused() -> None:
 def test_what_there_is_says_whether_images_have_groups(data: Path, group: str) -> None:
     (data / "labels.csv").write_text(f"path,labels,group\n1.jpg,fox,{group}\n")
     before = labelled_before(DataFolder(data), parse({"data": {"format": "csv"}}))
-    assert before == (AddedTable(COLUMNS, []), {"1.jpg"}, ["fox"], bool(group))
+    assert before == Labelled({"1.jpg"}, 0, ["fox"], bool(group), set())
+
+
+def test_the_page_needs_a_folder_for_its_tables(data: Path) -> None:
+    (data / "later.csv").write_text("path,labels\n2.jpg,fox\n")
+    for name in ("later.csv", ""):
+        with pytest.raises(ConfigError, match=f"ingest.added = '{name}' is no folder"):
+            labelled_before(DataFolder(data), parse({"data": {"format": "csv"}, "ingest": {"added": name}}))
+
+
+def test_names_that_ingest_refuses_are_passed_over(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accepted(["a.jpg", "b\\c.jpg"], "july/", DataFolder(data)) == ["a.jpg"]
+    assert "1 image passed over, whose names ingest refuses: 'b\\\\c.jpg'" in capsys.readouterr().err
+    with pytest.raises(DataError, match="rename the files"):
+        accepted(["b\\c.jpg"], "july/", DataFolder(data))

@@ -42,7 +42,7 @@ def test_no_image_that_a_link_takes_from_elsewhere_is_on_the_page(tmp_path: Path
     asked = [(name, "fox", "", "no", "0.900", "train") for name in ("own.png", "link.png")]
     for links, images in (("inside", 1), ("anywhere", 2)):
         settings = parse({"data": {"root": str(tmp_path / "data"), "links": links}})
-        assert page(asked, {}, settings).count("<img") == images
+        assert page(asked, {}, settings, tmp_path).count("<img") == images
 
 
 def test_test_images_are_reviewed_only_where_they_are_asked_for(make_outputs: Make) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.coco_json import CocoJson, is_whole, pixels, read_categories
 from capnet.data.annotations.paths import DataFolder, normal_path
-from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
 from capnet.errors import DataError, Problem, Problems, counted
 from capnet.section import InsidePath, Section, path_fault
 
@@ -93,11 +93,13 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     index = {number: c for c, number in enumerate(names)}
     classes, mistakes = published_classes(folder, list(names.values()), settings)
     rows = RowList("sequence", "width", "height", source=f"{traps.file} image {{}}")
-    unseen: list[tuple[str, str]] = []
+    unseen: list[LeftOutImage] = []
     everything, unwritten = np.arange(len(names), dtype=np.int32), 0
     for image, frame in file.frames.items():
+        # a burst without a site stays together, too
+        group = frame.location or (f"sequence {frame.sequence}" if frame.sequence else None)
         if frame.seen is None:
-            unseen.append((image, frame.path))
+            unseen.append(LeftOutImage(image, frame.path, group, frame.sequence))
             continue
         present = sorted(index[number] for number in frame.seen if number in index)
         is_unsure = bool(frame.seen & unsure)
@@ -112,15 +114,14 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             image,
             image_id=image,
             unknown=array("i", np.delete(everything, present).tobytes()) if is_unsure else (),
-            # a burst without a site stays together, too
-            group=frame.location or (f"sequence {frame.sequence}" if frame.sequence else None),
+            group=group,
             sequence=frame.sequence,
             width=frame.width,
             height=frame.height,
         )
     if not len(rows) and not file.problems and not rows.problems:
         raise DataError("no image is annotated", str(path), TODO)
-    corrupt = [(image, path) for image, path in file.corrupt.items()]
+    corrupt = [LeftOutImage(image, path) for image, path in file.corrupt.items()]
     reasons = {"no annotation, so nobody looked": unseen, "marked corrupt in the annotations": corrupt}
     left_out = {reason: images for reason, images in reasons.items() if images}
     return make_rows(rows, classes, [*mistakes, *file.problems], left_out=left_out, warnings=warnings)

@@ -17,7 +17,7 @@ from pydantic import Field
 from capnet.data.annotations.class_list import published_classes
 from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.plain_files import read_lines
-from capnet.data.annotations.rows import Annotations, RowList, make_rows
+from capnet.data.annotations.rows import Annotations, LeftOutImage, RowList, make_rows
 from capnet.data.annotations.tables import open_table
 from capnet.errors import DataError, Problem, Problems
 from capnet.section import InsidePath, Section
@@ -70,7 +70,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     classes, mistakes = published_classes(folder, CLASSES, settings)
     problems = Problems(mistakes)
     divided = nus.lists == "official" or (nus.clean_train and nus.clean_test)
-    rows, unlabelled = RowList(), list[tuple[str, str]]()
+    rows, unlabelled = RowList(), list[LeftOutImage]()
     for split, file in (("train", nus.clean_train), ("test", nus.clean_test)):
         if nus.lists == "official":
             listed = _official(folder, split.capitalize())
@@ -80,7 +80,7 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             path = f"{nus.images}/{name}" if nus.images else name
             image_id = without_suffix(normal_path(name))
             if not present and not nus.keep_unlabelled:
-                unlabelled.append((image_id, path))
+                unlabelled.append(LeftOutImage(image_id, path))
                 continue
             given_split = split if divided else None
             rows.add(path, present, where, image_id=image_id, given_split=given_split)

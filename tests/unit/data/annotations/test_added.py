@@ -16,20 +16,21 @@ from capnet.data.annotations.rows import Annotations
 from capnet.errors import DataError
 
 TABLE = "path,labels,group\na.jpg,fox|owl,north\nb.jpg,,north\n"
-IN_BOTH = "is in the annotations already\n  where: added.csv row 2, first in labels.csv row 2"
 
 
-def read(folder: Path, text: str, **settings: object) -> tuple[Annotations, int]:
-    """The annotations of a folder with ``text`` as its added.csv."""
-    (folder / "added.csv").write_text(text)
+def read(folder: Path, *texts: str, **settings: object) -> tuple[Annotations, int]:
+    """The annotations of a folder with ``texts`` as its tables of added images: 1.csv, 2.csv, ..."""
+    (folder / "added").mkdir(exist_ok=True)
+    for number, text in enumerate(texts):
+        (folder / "added" / f"{number + 1}.csv").write_text(text)
     params = parse({"data": {"format": "csv"}} | settings)
     data = DataFolder(folder)
     return add_images(read_annotations(data, params), data, params.ingest)
 
 
-def problems(folder: Path, text: str) -> list[str]:
+def problems(folder: Path, *texts: str) -> list[str]:
     (folder / "labels.csv").write_text(TABLE)
-    return [str(problem) for problem in read(folder, text)[0].problems]
+    return [str(problem) for problem in read(folder, *texts)[0].problems]
 
 
 def test_rows_come_behind_those_of_the_table(tmp_path: Path) -> None:
@@ -45,9 +46,9 @@ def test_rows_come_behind_those_of_the_table(tmp_path: Path) -> None:
     assert rows["unknown"].tolist() == [[], [], [0], []]
     assert rows["given_split"].fillna("").tolist() == ["", "", "train", ""]
     assert rows["group"].fillna("").tolist() == ["north", "north", "south", ""]
-    assert [annotations.where(row) for row in (0, 3)] == ["labels.csv row 2", "added.csv row 3"]
+    assert [annotations.where(row) for row in (0, 3)] == ["labels.csv row 2", "1.csv row 3"]
     (warning,) = annotations.warnings
-    assert warning.startswith("1 of 2 images of added.csv have no group")
+    assert warning.startswith("1 of 2 images of added have no group")
 
 
 def test_one_table_of_all_rows_gives_the_same(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
     data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": ""}}
     for text, left in (("1.jpg,fox\n", ["2.jpg"]), ("1.jpg,fox\n2.jpg,\n", [])):
         annotations, _ = read(tmp_path, f"path,labels\n{text}", data=data, ingest=ingest)
-        assert [path for images in annotations.left_out.values() for _, path in images] == left
+        assert [image.path for images in annotations.left_out.values() for image in images] == left
         assert len(annotations.left_out) == len(left)
 
 
@@ -106,11 +107,11 @@ def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
     [
         (
             "./a.jpg,fox",
-            "path 'a.jpg' is in the annotations already\n  where: added.csv row 2, first in labels.csv row 2",
+            "path 'a.jpg' is in the annotations already\n  where: 1.csv row 2, first in labels.csv row 2",
         ),
         (
             "a.png,fox",
-            "image id 'a' is in the annotations already\n  where: added.csv row 2, first in labels.csv row 2",
+            "image id 'a' is in the annotations already\n  where: 1.csv row 2, first in labels.csv row 2",
         ),
         ("c.jpg,foxx", "label 'foxx'"),
         ("../c.jpg,fox", "leaves the data folder"),
@@ -120,21 +121,89 @@ def test_images_that_the_format_leaves_out_may_be_added(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, row: str, what: str) -> None:
     (problem,) = problems(tmp_path, f"path,labels\n{row}\n")
     assert what in problem
-    assert "added.csv" in problem
+    assert "1.csv" in problem
 
 
 @pytest.mark.parametrize("text", ["", "path,labels\n", "image;labels\nc.jpg;fox\n", "path\nc.jpg\n"])
 def test_a_table_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels.csv").write_text(TABLE)
-    with pytest.raises(DataError, match=r"added\.csv"):
+    with pytest.raises(DataError, match=r"1\.csv"):
         read(tmp_path, text)
 
 
 def test_without_a_table_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(TABLE)
     params = parse({"data": {"format": "csv"}})
-    annotations = read_annotations(DataFolder(tmp_path), params)
-    assert add_images(annotations, DataFolder(tmp_path), params.ingest) == (annotations, 0)
-    (tmp_path / "added.csv").symlink_to("nowhere")
-    with pytest.raises(DataError):
-        add_images(annotations, DataFolder(tmp_path), params.ingest)
+    data, annotations = DataFolder(tmp_path), read_annotations(DataFolder(tmp_path), params)
+    for _ in range(2):
+        result, added = add_images(annotations, data, params.ingest)
+        assert (added, result.rows, list(result.warnings)) == (0, annotations.rows, [])
+        (tmp_path / "added").mkdir(exist_ok=True)
+        (tmp_path / "added" / "._july.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves them on other disks
+        (tmp_path / "added" / "1.jpg").touch()
+    (tmp_path / "added" / "july.xlsx").touch()
+    assert add_images(annotations, data, params.ingest)[0].warnings == [
+        "added/july.xlsx is not read: save it as CSV UTF-8 in the spreadsheet program"
+    ]
+    for name in ("2.csv", "3.csv"):
+        (tmp_path / "added" / name).symlink_to("nowhere" if name == "3.csv" else tmp_path.parent / "out.csv")
+        with pytest.raises(DataError, match="leaves the data folder" if name == "2.csv" else "3.csv"):
+            add_images(annotations, data, params.ingest)
+        (tmp_path / "added" / name).unlink()
+
+
+def test_the_setting_may_name_one_table(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    (tmp_path / "later.csv").write_text("path,labels\nc.jpg,owl\n")
+    params = parse({"data": {"format": "csv"}, "ingest": {"added": "later.csv"}})
+    data = DataFolder(tmp_path)
+    assert add_images(read_annotations(data, params), data, params.ingest)[0].rows["path"].tolist()[2:] == ["c.jpg"]
+
+
+def test_tables_of_two_people_and_a_page_that_is_saved_twice(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(TABLE)
+    header = "path,labels,unknown,split,group\n"
+    once = header + "c.jpg,fox|owl,,train,\nd.jpg,,owl,,north\n"
+    twice = header + "./c.jpg,owl|fox,,train,\nd.jpg,,owl,,north\ne.jpg,fox,,,\n"
+    annotations, added = read(tmp_path, once, twice, "path,labels\nf.jpg,\n")
+    assert (added, annotations.problems) == (4, [])
+    assert annotations.rows["path"].tolist()[2:] == ["c.jpg", "d.jpg", "e.jpg", "f.jpg"]
+    assert annotations.rows["labels"].tolist()[2:] == [[0, 1], [], [0], []]
+    assert annotations.where(4) == "2.csv row 4"
+    assert annotations.rows.index.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "row", ["c.jpg,fox,,train,", "c.jpg,fox|owl,,,", "c.jpg,fox,owl,train,", "c.jpg,fox|owl,,train,north"]
+)
+def test_tables_that_differ_are_refused(tmp_path: Path, row: str) -> None:
+    header = "path,labels,unknown,split,group\n"
+    (problem,) = problems(tmp_path, header + "c.jpg,fox|owl,,train,\n", header + row + "\n")
+    assert "'c.jpg' is in an earlier table already, with other labels, split or group" in problem
+    assert "2.csv row 2, first in 1.csv row 2" in problem
+
+
+def test_an_image_that_the_format_lists_keeps_its_location_and_its_burst(tmp_path: Path) -> None:
+    images = [
+        {"id": n, "file_name": f"{n}.jpg", "location": f"site {n % 2}", "seq_id": f"burst {n % 2}"} for n in range(5)
+    ]
+    traps = {
+        "images": images,
+        "categories": [{"id": 1, "name": "fox"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1}],
+    }
+    (tmp_path / "traps.json").write_text(json.dumps(traps))
+    data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": "./a"}}
+    table = "path,labels,group\na/1.jpg,fox,\na/2.jpg,fox,elsewhere\nnew/9.jpg,fox,\n"
+    annotations, added = read(tmp_path, table, data=data, ingest=ingest)
+    rows = annotations.rows[["path", "group", "sequence"]].fillna("")
+    assert (added, annotations.problems) == (3, [])
+    assert list(zip(rows["path"], rows["group"], rows["sequence"], strict=True)) == [
+        ("a/0.jpg", "site 0", "burst 0"),
+        ("a/1.jpg", "site 1", "burst 1"),
+        ("a/2.jpg", "elsewhere", "burst 0"),
+        ("new/9.jpg", "", ""),
+    ]
+    assert [image.path for images in annotations.left_out.values() for image in images] == ["./a/3.jpg", "./a/4.jpg"]
+    (warning,) = annotations.warnings
+    assert warning.startswith("1 of 3 images of added have no group")

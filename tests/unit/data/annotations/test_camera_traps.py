@@ -90,7 +90,7 @@ def test_what_nobody_looked_at_and_corrupt_files_are_left_out_and_counted(tmp_pa
     result = read(write(tmp_path, images, [seen(0, 1), seen(2, 1), seen(3, 0)]), settings())
     assert result.problems == []
     assert result.rows["image_id"].tolist() == ["id-0", "id-3"]
-    assert {reason: [name for name, _ in images] for reason, images in result.left_out.items()} == {
+    assert {reason: [image.image_id for image in images] for reason, images in result.left_out.items()} == {
         "no annotation, so nobody looked": ["id-1"],
         "marked corrupt in the annotations": ["id-2"],
     }

@@ -50,7 +50,7 @@ def test_official_lists(tmp_path: Path) -> None:
     assert result.rows["labels"].tolist() == [[0, 43], [80], [1]]
     assert result.rows["given_split"].tolist() == ["train", "train", "test"]
     assert result.left_out == {
-        "no concept (ingest.nus_wide.keep_unlabelled)": [("zoo/0002_22", "Flickr/zoo/0002_22.jpg")]
+        "no concept (ingest.nus_wide.keep_unlabelled)": [("zoo/0002_22", "Flickr/zoo/0002_22.jpg", None, None)]
     }
     kept = read(tmp_path, official(tmp_path, keep_unlabelled=True, images=""))
     assert kept.rows["labels"].tolist() == [[0, 43], [], [80], [1]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from capnet.contracts import make_classes
-from capnet.data.annotations.rows import RowList, make_rows
+from capnet.data.annotations.rows import LeftOutImage, RowList, make_rows
 from capnet.errors import DataError
 
 CLASSES = make_classes(["cat", "dog"])
@@ -17,9 +17,9 @@ def test_defaults_fill_what_a_format_does_not_have() -> None:
     rows = RowList("width")
     rows.add("./images//b.jpg", [1, 0, 1], "line 1")
     rows.add("c.jpg", [], "line 2", image_id="C", unknown=[1], group="site", width=40)
-    made = make_rows(rows, CLASSES, left_out={"blurred": [("a", "a.jpg")]})
+    made = make_rows(rows, CLASSES, left_out={"blurred": [LeftOutImage("a", "a.jpg")]})
     assert made.problems == []
-    assert made.left_out == {"blurred": [("a", "a.jpg")]}
+    assert made.left_out == {"blurred": [("a", "a.jpg", None, None)]}
     assert made.rows["image_id"].tolist() == ["images/b", "C"]
     assert made.rows["path"].tolist() == ["images/b.jpg", "c.jpg"]
     assert made.rows["labels"].tolist() == [[0, 1], []]

@@ -1,0 +1,80 @@
+"""The page of `capnet label`: which of the predicted images it shows, and with which labels."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from capnet.serving.engine import Served
+
+SUGGESTED = 6  # classes shown with an image, at least: those above their threshold, then the most probable
+
+
+def chosen_rows(path: Path, suspect: str, most: int) -> pd.DataFrame:
+    """Rows of a table of predictions, those of images that could be read.
+
+    Args:
+        path: of the table, in Parquet.
+        suspect: name of the class whose highest scores are chosen; "" for the first rows.
+        most: rows, at most.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from capnet.serving.output import SCORE
+
+    columns = ["path", "fault", *([f"{SCORE}{suspect}"] if suspect else [])]
+    listed = pq.read_table(path, columns=columns).filter(pc.field("fault") == "")
+    if suspect:
+        listed = listed.sort_by([(columns[-1], "descending")])
+    chosen = listed["path"][:most]
+    rows = pq.read_table(path, filters=pc.field("path").isin(chosen)).to_pandas()
+    order = pc.index_in(pa.array(rows["path"]), chosen.combine_chunks()).to_numpy()
+    return rows.iloc[order.argsort()].reset_index(drop=True)
+
+
+def suggestions(table: pd.DataFrame, served: Served, common: Container[str]) -> list[dict[str, Any]]:
+    """What the page shows of each image.
+
+    Args:
+        table: predictions.
+        served: the model, whose thresholds decide.
+        common: classes of the model that may be given.
+
+    Returns:
+        ``path`` and ``labels``: name, probability as text and whether it is decided; decided ones first, then the most
+        probable, SUGGESTED at least.
+    """
+    from capnet.serving.output import SCORE
+
+    scores = table[[f"{SCORE}{name}" for name in served.names]].to_numpy()
+    probabilities, decided = served.probabilities(scores), scores >= served.limits
+    items = []
+    for path, row, is_decided in zip(table["path"], probabilities, decided, strict=True):
+        order = [int(c) for c in (-row - is_decided).argsort(kind="stable") if served.names[c] in common]
+        count = max(SUGGESTED, int(is_decided.sum()))
+        labels = [(served.names[c], f"{row[c]:.2f}", bool(is_decided[c])) for c in order[:count]]
+        items.append({"path": path, "labels": labels})
+    return items
+
+
+def page(items: Sequence[Mapping[str, Any]], classes: Sequence[str], stem: str, separator: str, model: str) -> str:
+    """A page that saves a table by itself.
+
+    Args:
+        items: of each image path, labels (see ``suggestions``), split, group, source (a small copy) and link.
+        classes: names that may be given.
+        stem: what the table's file name begins with; the time of saving follows.
+        separator: setting ``ingest.separator``.
+        model: name of the model.
+    """
+    from capnet.evaluation.report.render import templates
+
+    rows = [{name: item[name] for name in ("path", "split", "group")} for item in items]
+    table = {"classes": classes, "separator": separator, "stem": stem, "rows": rows}
+    return templates().get_template("label.html").render(items=items, table=table, model=model)
