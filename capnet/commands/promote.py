@@ -167,9 +167,8 @@ def show_audit(history: Audit, name: str) -> None:
     from capnet.promotion.champion import identity
 
     for event in history.events:
-        click.echo(one_line(str(event)))
-        if event.rules:
-            click.echo(f"  {one_line(event.rules)}")
+        for line in event.lines():
+            click.echo(one_line(line))
     if not history.events:
         click.echo(f"{name} has no history yet")
     if history.new is not None:

@@ -50,17 +50,16 @@ class Event:
         """True where the alias was moved and stayed there until the next event."""
         return bool(self.done) and not self.overtaken
 
-    def __str__(self) -> str:
-        move = (
-            f"{'version ' + self.before if self.before else 'none'} ->"
-            f" {'version ' + self.after if self.after else 'none'}"
-        )
+    def lines(self) -> list[str]:
+        """The event in words: when, which versions, the verdict and by whom; then its details, one a line."""
+        before, after = (f"version {version}" if version else "none" for version in (self.before, self.after))
         state = "" if self.done else " (not finished)"
         if self.done and self.overtaken:
             state = f" (overtaken by version {self.overtaken})"
-        why = f": {self.reason}" if self.reason else ""
-        verdict = f"{self.verdict or 'missing'}{' by ' if self.policy else ''}{self.policy}"
-        return f"{self.at}  {self.kind:<11} {move}  verdict {verdict}  by {self.by}{state}{why}"
+        verdict = self.verdict or "missing"
+        first = f"{self.at}  {self.kind:<11} {before} -> {after}  verdict {verdict}  by {self.by}{state}"
+        details = {"": self.policy, "not passed: ": self.rules, "reason: ": self.reason}
+        return [first, *(f"  {name}{text}" for name, text in details.items() if text)]
 
 
 def now() -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-NAMED = 5  # left-out images named in a warning; left_out.csv has all
+NAMED = 3  # reasons named in a warning, and images of each; left_out.csv has all
 Fault = tuple[int, str, Problem]  # row of an image, what is wrong with its file, and that as a problem
 DARK = 2**14  # of 2**16: where no value reaches this, the device uses fewer bits
 
@@ -209,9 +209,11 @@ def _leave_out(path: Path, rows: pd.DataFrame, faults: Sequence[Fault], by_forma
         replace_file(path, csv_text(("image_id", "path", "reason"), table))
     if not faults:
         return
-    named = "; ".join(problem.what for *_, problem in faults[:NAMED])
-    more = f"; and {len(faults) - NAMED} more in {path.name}" if len(faults) > NAMED else ""
-    log.warning("%d of %d images left out: %s%s", len(faults), len(rows), named, more)
+    by_fault: dict[str, list[str]] = {}
+    for row, fault, _ in faults:
+        by_fault.setdefault(fault, []).append(paths[row])
+    named = "; ".join(f"{fault}: {some(names, NAMED)}" for fault, names in list(by_fault.items())[:NAMED])
+    log.warning("%d of %d images left out: %s; %s names all", len(faults), len(rows), named, path.name)
 
 
 def _id_list(folder: DataFolder, name: str, rows: pd.DataFrame, settings: Ingest, problems: list[Problem]) -> list[str]:

@@ -125,6 +125,6 @@ def test_refused_forced_clicked_and_audited(capnet: Capnet, tracking: MlflowServ
     lines = output.splitlines()
     assert [line.split()[1] for line in lines if not line.startswith(" ")] == ["promoted", "found", "rolled", "forced"]
     (forced,) = [number for number, line in enumerate(lines) if "forced" in line]
-    assert lines[forced].endswith(": the tail is not sold any more")
     assert "version 1 -> version 2  verdict red" in lines[forced]
-    assert lines[forced + 1] == f"  {rule}"
+    assert lines[forced + 1].startswith("  policy ")
+    assert lines[forced + 2 : forced + 4] == [f"  not passed: {rule}", "  reason: the tail is not sold any more"]

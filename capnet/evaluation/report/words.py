@@ -111,9 +111,12 @@ def blend_in_words(blend: Mapping[str, Any]) -> list[str]:
     weights = blend.get("weights")
     if not weights:
         return []
-    shares = [f"{100 * weight:.0f} % {MEMBER_NAMES.get(name, name)}" for name, weight in weights.items() if weight]
+    shares = {MEMBER_NAMES.get(name, name): weight for name, weight in weights.items() if weight}
     where = chosen_on(blend.get("chosen_on"), "held-out pictures")
-    sentence = f"What is served averages logits: {', '.join(shares)}. The shares were chosen on {where}"
+    listed = ", ".join(f"{100 * weight:.0f} % {name}" for name, weight in shares.items())
+    if len(shares) > 1 and max(shares.values()) - min(shares.values()) < 0.005:
+        listed = f"{', '.join(shares)}, in equal shares"
+    sentence = f"What is served averages logits: {listed}. The shares were chosen on {where}"
     gains = [
         f"{points(item.get('gain'))}"
         f" ({interval({'x_low': item.get('low'), 'x_high': item.get('high')}, 'x', signed=True)}) over"

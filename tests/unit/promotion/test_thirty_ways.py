@@ -127,7 +127,7 @@ def test_the_policy_stands_in_tags_history_and_page(client: MlflowClient) -> Non
     assert policy_hash(POLICY) != policy_hash(POLICY.model_copy(update={"seed": 1}))
     (event,) = history.events(client, "capnet")
     assert event.policy.startswith(f"policy {policy_hash(POLICY)[:12]}: mAP at least 1, may fall by 2, tail by 3")
-    assert event.policy in str(event)
+    assert f"  {event.policy}" in event.lines()
     assert f"- `{in_words(POLICY)}`" in str(client.get_model_version("capnet", "1").description).splitlines()
     client.delete_model_version_tag("capnet", "1", VERDICT_POLICY)  # as of a champion from before
     with pytest.raises(GateError, match=r"may_fall\.tail 0\.5 instead of 0.03"):
