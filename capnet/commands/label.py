@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from capnet.commands.options import model_option, path_option, settings_options
 from capnet.errors import ConfigError, DataError, counted, shown, some
 
 if TYPE_CHECKING:
-    from capnet.config import Params
+    from capnet.config import Data, Params
     from capnet.data.annotations.paths import DataFolder
     from capnet.serving.predict import Source
 
@@ -51,7 +51,13 @@ class Labelled:
 
 
 @click.command("label", epilog=EPILOG)
-@click.option("--input", "location", required=True, metavar="FOLDER", help="Folder of images, in the data folder.")
+@click.option(
+    "--input",
+    "location",
+    required=True,
+    metavar="LOCATION",
+    help="Folder of images, in the data folder; or s3://BUCKET/PREFIX.",
+)
 @model_option
 @settings_options()
 @path_option("--out", default="label", help="Folder to write.")
@@ -83,29 +89,29 @@ def command(
     from capnet.commands.predict import model
     from capnet.config import load
     from capnet.contracts import replace_file
-    from capnet.data.annotations.paths import DataFolder, normal_path
+    from capnet.data.annotations.paths import DataFolder
     from capnet.data.sources.root import local_root
     from capnet.evaluation.report.thumbnails import link_to, thumbnail
     from capnet.progress import track
-    from capnet.serving.predict import ENDINGS, Source, predict
+    from capnet.serving.predict import predict
 
     if group and group_from_folder:
         raise ConfigError("--group and --group-from-folder", "arguments", "give one of them")
     loaded = load(Path(params), settings)
     folder = DataFolder(local_root(loaded.data, Path(loaded.data.root)), loaded.data.links)
-    source, prefix, is_inside = images_of(location, loaded.data.root)
-    if source.passed_over:
-        click.echo(f"label: {source.passed_over}; {ENDINGS}", err=True)
     before = labelled_before(folder, loaded)
-    new = [name for name in source.names if normal_path(prefix + name) not in before.paths]
-    if not new:
-        raise DataError(f"all {len(source.names)} images have labels already", location, "name a folder of new ones")
-    names = accepted(new, prefix, folder)
-    drawn = names if suspect else sorted(names, key=lambda name: _draw(prefix + name))[:most]
+    prefix, is_inside = prefix_of(location, loaded.data.root)
+    new: list[str] = []
+
+    def choose(names: Sequence[str]) -> list[str]:
+        new.extend(unlabelled(names, prefix, folder, before.paths))
+        return new if suspect else sorted(new, key=lambda name: _draw(prefix + name))[:most]
+
+    source = images_of(location, loaded.data, choose)
     out.mkdir(parents=True, exist_ok=True)
     with model(address, loaded) as (served, key, _):
         common = common_classes(served.names, before.classes, suspect, key)
-        done = predict(served, key, Source(drawn, source.root), out / PREDICTIONS)
+        done = predict(served, key, source, out / PREDICTIONS)
         for path, fault in done.faults:
             click.echo(shown(f"not read: {path}: {fault}"), err=True)
         if done.images == done.not_read:
@@ -121,40 +127,62 @@ def command(
         item |= {"path": path, "group": name, "split": "train" if suspect and not has_group else ""}
     stem = re.sub("[^A-Za-z0-9]+", "-", Path(prefix).name or "images").strip("-").lower() or "images"
     replace_file(out / PAGE, page(items, before.classes, stem, loaded.ingest.separator, key))
-    click.echo(f"label: {counted(len(items), 'image')} of {len(names)} without labels, {before.added} added before")
+    click.echo(f"label: {counted(len(items), 'image')} of {len(new)} without labels, {before.added} added before")
     if before.has_groups and any(not item["group"] and item["path"] not in before.located for item in items):
         click.echo("Other images have groups: if these belong to some, name them with --group or --group-from-folder.")
     click.echo(f"Open {out / PAGE}, and save the table.")
     if not is_inside:
         click.echo(f"Copy {location} into {loaded.data.root}, as {prefix}: paths in the table begin so.")
-    added = folder.path(loaded.ingest.added)
-    click.echo(f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro")
+    added = f"{loaded.data.root.rstrip('/')}/{loaded.ingest.added}"
+    if "://" in added:
+        click.echo(f"Then put it into {added}, and run `dvc repro`.")
+    else:
+        click.echo(f"Then: mkdir -p {added}; mv ~/Downloads/{stem}-*.csv {added}; dvc repro")
 
 
-def images_of(location: str, data_root: str) -> tuple[Source, str, bool]:
-    """The images of a folder.
+def prefix_of(location: str, data_root: str) -> tuple[str, bool]:
+    """What paths of the images in a folder begin with, as the table has them.
 
     Args:
-        location: the folder.
+        location: the folder, or s3://BUCKET/PREFIX.
         data_root: setting ``data.root``.
 
     Returns:
-        The images; what their paths begin with in the data folder, "" or with / at its end; and whether they are in it
-        already.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
+        "", or the beginning with / at its end; and whether the folder is in the data folder already.
     """
-    from capnet.serving.predict import list_images
-
-    if not Path(location).is_dir():
-        raise DataError("there is no such folder", location, "name a folder of images")
+    if location.startswith("s3://"):
+        address, whole = (name.rstrip("/") + "/" for name in (location, data_root))
+        is_inside = address.startswith(whole)
+        return address.removeprefix(whole) if is_inside else f"{PurePosixPath(address).name}/", is_inside
     folder, root = Path(os.path.abspath(location)), Path(os.path.abspath(data_root))
     if not folder.is_relative_to(root):  # by name, as annotations have it, it may still be reached through a link
         folder, root = folder.resolve(), root.resolve()
     is_inside = folder.is_relative_to(root)
     name = folder.relative_to(root).as_posix() if is_inside else folder.name
-    return list_images(location), "" if name in ("", ".") else f"{name}/", is_inside
+    return "" if name in ("", ".") else f"{name}/", is_inside
+
+
+def images_of(location: str, data: Data, choose: Callable[[list[str]], list[str]]) -> Source:
+    """The chosen images of a folder.
+
+    Args:
+        location: the folder, or s3://BUCKET/PREFIX, of which the chosen images are copied.
+        data: the section ``data``, which says how a remote is read.
+        choose: which of them, of their names.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    from capnet.serving.predict import ENDINGS, Source, list_images, remote_images
+
+    if location.startswith("s3://"):
+        return remote_images(data.model_copy(update={"root": location}), choose)
+    if not Path(location).is_dir():
+        raise DataError("there is no such folder", location, "name a folder of images, or s3://BUCKET/PREFIX")
+    source = list_images(location)
+    if source.passed_over:
+        click.echo(f"label: {source.passed_over}; {ENDINGS}", err=True)
+    return Source(choose(source.names), source.root)
 
 
 def labelled_before(folder: DataFolder, params: Params) -> Labelled:
@@ -185,31 +213,34 @@ def labelled_before(folder: DataFolder, params: Params) -> Labelled:
     return Labelled(set(rows["path"]), added, annotations.classes.names, has_groups, located)
 
 
-def accepted(names: Sequence[str], prefix: str, folder: DataFolder) -> list[str]:
-    """The images that ingest would read, once people have labelled them.
+def unlabelled(names: Sequence[str], prefix: str, folder: DataFolder, labelled: Set[str]) -> list[str]:
+    """The images without labels that ingest would read, once people have labelled them.
 
     Args:
         names: of images.
         prefix: what their paths begin with in the data folder.
         folder: the data folder.
+        labelled: paths of all images with labels.
 
     Raises:
-        DataError: a link leads out of the data folder, or no image is accepted.
+        DataError: a link leads out of the data folder, or no image remains.
     """
+    from capnet.data.annotations.paths import normal_path
     from capnet.section import path_fault
 
-    faults = {name: fault for name in names if (fault := path_fault(prefix + name))}
-    if faults:
-        first, fault = next(iter(faults.items()))
-        what = f"{counted(len(faults), 'image')} passed over, whose names ingest refuses: {first!r}: {fault}"
-        if len(faults) == len(names):
-            raise DataError(what, str(folder), "rename the files")
-        click.echo(f"label: {what}", err=True)
-    chosen = [name for name in names if name not in faults]
-    for name in chosen:
+    faults = {name: path_fault(prefix + name) for name in names}
+    strange = [name for name in names if faults[name]]
+    if strange:
+        refused = f"{counted(len(strange), 'image')} passed over: ingest would refuse {faults[strange[0]]}"
+        click.echo(shown(f"label: {refused}; rename such files"), err=True)
+    new = [name for name in names if not faults[name] and normal_path(prefix + name) not in labelled]
+    if not new:
+        what = f"no image without labels: all {len(names) - len(strange)} have some"
+        raise DataError(what, prefix or str(folder), "name a folder of new ones")
+    for name in new:
         if folder.leads_out(prefix + name):
             folder.path(prefix + name)
-    return chosen
+    return new
 
 
 def common_classes(of_model: Sequence[str], classes: Sequence[str], suspect: str, model: str) -> set[str]:

@@ -69,7 +69,7 @@ def part_of(params: Params, root: Path, part: int, parts: int) -> Source:
         DataError: there is no image at all; a part may be empty.
     """
     if is_remote(params.data, root):
-        return remote_images(params.data, part, parts)
+        return remote_images(params.data, lambda names: names[part::parts])
     whole = list_images(str(root))
     return Source(whole.names[part::parts], whole.root)
 

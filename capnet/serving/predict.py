@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -127,16 +127,15 @@ def check_out(out: Path, address: str) -> None:
         raise ConfigError("there is a file that no earlier call has written", str(out), f"{todo}, or move the file")
 
 
-def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
-    """Every ``parts``-th image of a remote, sorted and copied to the state folder.
+def remote_images(settings: Data, choose: Callable[[list[str]], list[str]] = list) -> Source:
+    """Images of a remote, copied to the state folder.
 
     Args:
         settings: the section ``data``.
-        part: number of the first image, from 0 on.
-        parts: step from one to the next.
+        choose: which of them, of their sorted names; by default all.
 
     Raises:
-        DataError: the remote has no image at all; a part may be empty.
+        DataError: the remote has no image at all; of those that there are, none may be chosen.
     """
     from capnet.data.sources.root import open_cache, open_source
 
@@ -144,8 +143,10 @@ def remote_images(settings: Data, part: int = 0, parts: int = 1) -> Source:
         names = sorted(path for path in source.entries() if path.lower().endswith(SUFFIXES))
         if not names:
             raise DataError("there are no images", settings.root, ENDINGS)
-        mine = names[part::parts]
-        return Source(mine, open_cache(settings).bring(source, dict.fromkeys(mine), strict=False) if mine else Path())
+        chosen = choose(names)
+        if not chosen:
+            return Source(chosen, Path())
+        return Source(chosen, open_cache(settings).bring(source, dict.fromkeys(chosen), strict=False))
 
 
 def _column(path: Path) -> list[str]:

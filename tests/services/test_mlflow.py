@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -225,6 +226,14 @@ def test_predict_reads_an_s3_prefix(workspace: Remote, bucket: str, s3: S3Server
     names = [name for name in result.index if name != "zz.jpg"]
     columns = [name for name in local if name.startswith("score ")]
     pd.testing.assert_frame_equal(result.loc[names, columns], local.loc[names, columns])
+
+    shutil.rmtree(workspace.root / ".capnet" / "remote")
+    command[1:] = ["label", "--model", "models:/capnet/1", "--input", f"s3://{bucket}/camera 7", "--most", "2"]
+    done = subprocess.run(command, cwd=workspace.root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "of 6 without labels, 0 added before" in done.stdout
+    assert f"Copy s3://{bucket}/camera 7 into data, as camera 7/" in done.stdout
+    assert len([*(workspace.root / ".capnet" / "remote").rglob("*.jpg")]) == 2, "only what is drawn is downloaded"
 
 
 def test_what_is_deployed_gives_the_scores_of_the_evaluation(

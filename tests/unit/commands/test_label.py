@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from capnet.commands.label import Labelled, accepted, command, common_classes, images_of, labelled_before
+from capnet.commands.label import Labelled, command, common_classes, labelled_before, prefix_of, unlabelled
 from capnet.config import parse
 from capnet.data.annotations.paths import DataFolder
 from capnet.errors import ConfigError, DataError
@@ -36,7 +36,22 @@ def data(tmp_path: Path) -> Path:
     ],
 )
 def test_paths_begin_as_the_folder_is_called(data: Path, folder: str, prefix: str, is_inside: bool) -> None:
-    assert images_of(str(data.parent / folder), str(data))[1:] == (prefix, is_inside)
+    assert prefix_of(str(data.parent / folder), str(data)) == (prefix, is_inside)
+
+
+@pytest.mark.parametrize(
+    ("address", "root", "expected"),
+    [
+        ("s3://b/data/site 1/july/", "s3://b/data", ("site 1/july/", True)),
+        ("s3://b/data", "s3://b/data/", ("", True)),
+        ("s3://b/data2/july", "s3://b/data", ("july/", False)),
+        ("s3://cards", "s3://b/data", ("cards/", False)),
+        ("s3://b/data/july", "data", ("july/", False)),
+        ("july", "s3://b/data", ("july/", False)),
+    ],
+)
+def test_paths_of_a_bucket(address: str, root: str, expected: tuple[str, bool]) -> None:
+    assert prefix_of(address, root) == expected
 
 
 def test_images_that_ingest_would_refuse_are_refused_at_once(data: Path, tmp_path: Path) -> None:
@@ -73,7 +88,8 @@ def test_the_page_needs_a_folder_for_its_tables(data: Path) -> None:
 
 
 def test_names_that_ingest_refuses_are_passed_over(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert accepted(["a.jpg", "b\\c.jpg"], "july/", DataFolder(data)) == ["a.jpg"]
-    assert "1 image passed over, whose names ingest refuses: 'b\\\\c.jpg'" in capsys.readouterr().err
-    with pytest.raises(DataError, match="rename the files"):
-        accepted(["b\\c.jpg"], "july/", DataFolder(data))
+    names = ["a.jpg", "b\\c.jpg", "d.jpg"]
+    assert unlabelled(names, "july/", DataFolder(data), {"july/d.jpg"}) == ["a.jpg"]
+    assert "1 image passed over: ingest would refuse path 'july/b\\\\c.jpg' has back" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no image without labels: all 1 have some"):
+        unlabelled(names[1:], "july/", DataFolder(data), {"july/d.jpg"})
