@@ -100,7 +100,7 @@ def connect(address: S3Address, connections: int, quick: bool = False) -> tuple[
         client = session.client("s3", endpoint_url=address.endpoint, config=config)
         credentials = None if address.anonymous else session.get_credentials()
     except (BotoCoreError, ValueError) as error:
-        todo = "look at AWS_PROFILE, AWS_ENDPOINT_URL and ~/.aws/config"
+        todo = "look at AWS_PROFILE, AWS_ENDPOINT_URL, other variables AWS_* and ~/.aws/config"
         raise DataError(f"S3 cannot be set up: {error}", "AWS settings", todo) from None
     if address.anonymous:
         return client, "none: data.anonymous is true"
