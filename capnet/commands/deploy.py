@@ -29,7 +29,7 @@ Examples:
     "address",
     default="",
     metavar="MODEL",
-    help="models:/NAME@ALIAS or models:/NAME/VERSION; usual is the champion.",
+    help="models:/NAME@ALIAS or models:/NAME/VERSION; default: the champion.",
 )
 @click.option(
     "--artifacts",
@@ -38,10 +38,10 @@ Examples:
     help="Store behind an MLflow server that hands artifacts through, e.g. s3://mlflow, or pvc://CLAIM/FOLDER with a"
     " claim of the pods' namespace.",
 )
-@click.option("--image", default="", metavar="IMAGE", help=f"Image that serves, by digest; usual is `serve` of {LOCK}.")
-@click.option("--out", default="", metavar="FILE", help="Usual is deploy/kserve/NAME.yaml; - prints it.")
-@click.option("--name", default="", help="Name of the service; usual is the registered model's.")
-@click.option("--namespace", default="", help="Namespace; usual is the one that kubectl is set to.")
+@click.option("--image", default="", metavar="IMAGE", help=f"Image that serves, by digest; default: `serve` of {LOCK}.")
+@click.option("--out", default="", metavar="FILE", help="Manifest; default: deploy/kserve/NAME.yaml; - prints it.")
+@click.option("--name", default="", help="Name of the service; default: the registered model's.")
+@click.option("--namespace", default="", help="Namespace; default: the one that kubectl is set to.")
 @click.option(
     "--service-account", default="capnet-serve", show_default=True, help="Service account whose secret opens the store."
 )

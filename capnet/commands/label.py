@@ -82,8 +82,8 @@ def command(
     "added" of the data folder: stage ingest reads all tables there beside the annotations, whatever their format.
     Images that have labels are left out.
 
-    Images are drawn at random: a fair sample, which may become test images. With --class they are none, and rows say
-    split = train; with a group, too, they go where their group is.
+    Images are drawn at random: a fair sample, which may become test images. Those that --class chooses are no fair
+    sample, so the table gives them the split train; images with a group get no split, and go where their group is.
     """
     from capnet.commands.label_page import chosen_rows, page, suggestions
     from capnet.commands.predict import model

@@ -28,9 +28,11 @@ TABLE, PAGE = "corrections.csv", "review.html"
 @click.option(
     "--most", type=click.IntRange(1, 5000), default=200, show_default=True, help="Labels to look at, at most."
 )
-@path_option("--outputs", default="outputs", help="Of the stages.")
+@path_option("--outputs", default="outputs", help="Folder of the stages' outputs.")
 @click.option(
-    "--test", is_flag=True, help="Test images too: what is corrected there where the model is sure flatters it."
+    "--test",
+    is_flag=True,
+    help="Ask about test images, too. To correct them only where the model is sure makes it look better than it is.",
 )
 def command(params: str, settings: tuple[str, ...], out: Path, most: int, outputs: Path, test: bool) -> None:
     """Write the labels that the model doubts most: those that may be missing, and those that may be wrong.
