@@ -190,12 +190,31 @@ def test_named_settings_commands_and_files_exist(document: str, repository: Path
         assert (repository / document).parent.joinpath(target).exists(), f"{document} links to {target}"
 
 
+def test_links_lead_to_headings(repository: Path) -> None:
+    for document in DOCUMENTS:
+        for target, anchor in re.findall(r"\]\(([^)#:]*\.md)?#([^)]+)\)", (repository / document).read_text()):
+            page = (repository / document).parent / (target or Path(document).name)
+            headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in anchors, f"{document}: no heading {target}#{anchor}"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_named_python_files_exist(document: str, repository: Path) -> None:
     text = (repository / document).read_text()
     names = re.findall(r"`((?:capnet|components|pipelines|benchmarks|tests)/[\w/]+\.py)`", text)
     assert len(names) > 10 or document != "docs/architecture.md"
     assert [name for name in names if not (repository / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_methods_exist(document: str, repository: Path) -> None:
+    """``Name.method``, of a class of the library or of the tests."""
+    names = set(re.findall(r"`([A-Z][a-z]\w*)\.([a-z]\w*)(?:\(\.*\))?`", (repository / document).read_text()))
+    files = [path.read_text() for folder in ("capnet", "tests") for path in (repository / folder).rglob("*.py")]
+    for name, method in names:
+        defined = re.compile(rf"^class {name}\b.*?^    def {method}\b", flags=re.MULTILINE | re.DOTALL)
+        assert any(defined.search(file) for file in files), f"{document}: no {name}.{method}"
 
 
 def test_what_is_named_in_a_file_is_defined_in_it(repository: Path) -> None:
