@@ -46,8 +46,8 @@ class Policy(Section):
         ge=0.0,
         le=1.0,
         strict=True,
-        description="least share of the champion's test pictures, of its tail positives and of those of each critical "
-        "class that must be compared; below it a person must give a reason; 0 asks for nothing",
+        description="least share of the champion's test pictures, of its tail positives, of those of each critical "
+        "class and of their groups that must be compared; below it a person must give a reason; 0 asks for nothing",
     )
     may_fall: MayFall = MayFall()
     draws: Int = Field(1000, ge=200, le=100_000, description="bootstrap draws")
