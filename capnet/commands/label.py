@@ -108,9 +108,9 @@ def command(
         return new if suspect else sorted(new, key=lambda name: _draw(prefix + name))[:most]
 
     source = images_of(location, loaded.data, choose)
-    out.mkdir(parents=True, exist_ok=True)
     with model(address, loaded) as (served, key, _):
         common = common_classes(served.names, before.classes, suspect, key)
+        out.mkdir(parents=True, exist_ok=True)
         done = predict(served, key, source, out / PREDICTIONS)
         for path, fault in done.faults:
             click.echo(shown(f"not read: {path}: {fault}"), err=True)

@@ -20,7 +20,7 @@ TABLE, PAGE = "corrections.csv", "review.html"
 
 @click.command(
     "review",
-    epilog="\b\nExamples:\n  capnet review\n  capnet review --most 500 --out second-review\n"
+    epilog="\b\nExamples:\n  capnet review\n  capnet review --most 500 --out review/second\n"
     "  cp review/corrections.csv data && dvc repro     once column label is filled in",
 )
 @settings_options()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from capnet.commands.options import path_option, settings_options
+from capnet.errors import counted
 
 
 @click.command()
@@ -49,6 +50,6 @@ def command(
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
         count = write_shard_set(folder, rows, classes, root, size * 10**6, chosen.ingest.separator, advance, shorter)
     click.echo(
-        f"shard: {len(rows)} images in {count} shards in {out}; set data.root: {out}, data.format: csv,"
+        f"shard: {counted(len(rows), 'image')} in {counted(count, 'shard')} in {out}; set data.root: {out}, data.format: csv,"
         " ingest.images: listed"
     )

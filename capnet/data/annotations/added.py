@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from capnet.data.annotations.paths import DataFolder, normal_path
+from capnet.data.annotations.paths import DataFolder, normal_path, without_suffix
 from capnet.data.annotations.readers.csv import SPREADSHEETS, TABLES, read_table
 from capnet.data.annotations.rows import Annotations, LeftOut
 from capnet.errors import MOST, Problem
@@ -23,8 +23,8 @@ def add_images(annotations: Annotations, folder: DataFolder, settings: Ingest) -
     """Put the rows of the tables in ``ingest.added`` behind those of the annotations.
 
     A row that stands in two tables alike counts once: people save the same page twice. An image that the format leaves
-    out, such as one without any annotation, is left out no more, and has the group and the sequence that the format
-    gives it where its row has none.
+    out, such as one without any annotation, is left out no more, and has the id, the group and the sequence that the
+    format gives it where its row has none.
 
     Args:
         annotations: of any format; their classes are those of the tables, too.
@@ -99,11 +99,13 @@ def _named_by_format(rows: pd.DataFrame, first: int, left_out: LeftOut) -> LeftO
     known = {normal_path(image.path): image for images in left_out.values() for image in images}
     paths = rows["path"].tolist()
     named = {row: known[paths[row]] for row in range(first, len(paths)) if paths[row] in known}
-    for name in ("group", "sequence"):
+    for name in ("image_id", "group", "sequence"):
         if named and name in rows:
             column = rows[name].tolist()
             for row, image in named.items():
-                column[row] = column[row] if isinstance(column[row], str) else getattr(image, name)
+                is_default = name == "image_id" and column[row] == without_suffix(paths[row])
+                if is_default or not isinstance(column[row], str):
+                    column[row] = getattr(image, name)
             rows[name] = pd.Series(column, dtype=object)
     taken = set(named.values())
     rest = {reason: [image for image in images if image not in taken] for reason, images in left_out.items()}

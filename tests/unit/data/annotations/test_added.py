@@ -183,7 +183,7 @@ def test_tables_that_differ_are_refused(tmp_path: Path, row: str) -> None:
     assert "2.csv row 2, first in 1.csv row 2" in problem
 
 
-def test_an_image_that_the_format_lists_keeps_its_location_and_its_burst(tmp_path: Path) -> None:
+def test_an_image_that_the_format_lists_keeps_its_id_location_and_burst(tmp_path: Path) -> None:
     images = [
         {"id": n, "file_name": f"{n}.jpg", "location": f"site {n % 2}", "seq_id": f"burst {n % 2}"} for n in range(5)
     ]
@@ -194,9 +194,10 @@ def test_an_image_that_the_format_lists_keeps_its_location_and_its_burst(tmp_pat
     }
     (tmp_path / "traps.json").write_text(json.dumps(traps))
     data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": "./a"}}
-    table = "path,labels,group\na/1.jpg,fox,\na/2.jpg,fox,elsewhere\nnew/9.jpg,fox,\n"
+    table = "path,labels,group,image_id\na/1.jpg,fox,,\na/2.jpg,fox,elsewhere,mine\nnew/9.jpg,fox,,\n"
     annotations, added = read(tmp_path, table, data=data, ingest=ingest)
     rows = annotations.rows[["path", "group", "sequence"]].fillna("")
+    assert annotations.rows["image_id"].tolist() == ["0", "1", "mine", "new/9"]
     assert (added, annotations.problems) == (3, [])
     assert list(zip(rows["path"], rows["group"], rows["sequence"], strict=True)) == [
         ("a/0.jpg", "site 0", "burst 0"),
