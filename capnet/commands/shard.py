@@ -49,7 +49,5 @@ def command(
     root = local_root(chosen.data, Path(chosen.data.root), rows)
     with all_or_nothing(out, "shards") as folder, bar("writing shards", len(rows)) as advance:
         count = write_shard_set(folder, rows, classes, root, size * 10**6, chosen.ingest.separator, advance, shorter)
-    click.echo(
-        f"shard: {counted(len(rows), 'image')} in {counted(count, 'shard')} in {out}; set data.root: {out}, data.format: csv,"
-        " ingest.images: listed"
-    )
+    made = f"{counted(len(rows), 'image')} in {counted(count, 'shard')} in {out}"
+    click.echo(f"shard: {made}; set data.root: {out}, data.format: csv, ingest.images: listed")

@@ -116,8 +116,10 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     assert code == 0
     lines = out.splitlines()
     assert [line.split()[1] for line in lines if not line.startswith(" ")] == ["promoted", "forced", "rolled"]
-    assert ": the new camera\\udce9aaaa" in lines[1]
-    assert lines[2].startswith("  fail: tail ")
+    forced = next(number for number, line in enumerate(lines) if "  forced  " in line)
+    assert lines[forced + 1].startswith("  policy ")
+    assert lines[forced + 2].startswith("  not passed: fail: tail ")
+    assert lines[forced + 3].startswith("  reason: the new camera\\udce9aaaa")
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     client.delete_model_version_tag("capnet", "2", "gate_override")
@@ -125,7 +127,8 @@ def test_the_story_of_a_champion(project: Path, promote: Promote) -> None:
     client.set_registered_model_tag("capnet", "promotion.1.x", "\a\n\u202e2026  promoted  version 1 -> version 2")
     code, out, errors = promote("--audit")
     assert code == 5
-    assert out.splitlines()[0].endswith(r"(not finished): \x07 \u202e2026  promoted  version 1 -> version 2")
+    assert out.splitlines()[0].endswith("(not finished)")
+    assert out.splitlines()[1] == r"  reason: \x07 \u202e2026  promoted  version 1 -> version 2"
     assert "new: the alias was moved outside capnet promote, to version 2" in out
     assert (
         "the champion is refused by its readers: capnet version 2 has a red verdict of the promotion gate: fail: tail"
