@@ -252,7 +252,8 @@ def compare_scores(served: Served, path: Path, images: Sequence[Path], folder: P
 def sample(images: Sequence[Path]) -> list[Path]:
     """At most MOST of the images that can be read, from all parts of the list; raises DataError where none can."""
     readable: list[Path] = []
-    for path in images[:: max(1, len(images) // MOST)]:
+    count = min(len(images), MOST)
+    for path in (images[number * len(images) // count] for number in range(count)):
         try:
             read_rgb(path)
         except Unusable as error:
@@ -261,7 +262,7 @@ def sample(images: Sequence[Path]) -> list[Path]:
         readable.append(path)
     if images and not readable:
         raise DataError("no image to compare on can be read", str(images[0].parent), "name others: --check")
-    return readable[:MOST]
+    return readable
 
 
 def _noise(folder: Path, size: int) -> list[Path]:

@@ -103,9 +103,11 @@ def test_at_most_a_hundred_images_of_all_parts_are_compared_and_those_that_canno
     many = [tmp_path / f"many {number}.png" for number in range(250)]
     for path in many:
         path.symlink_to(pictures[0])
-    result = onnx_export.sample(many)
-    assert len(result) == len(set(result)) == 100
-    assert result[-1] in many[150:]
+    for count in (101, 150, 199, 250):
+        result = onnx_export.sample(many[:count])
+        assert len(result) == len(set(result)) == 100
+        assert result[0] == many[0]
+        assert result[-1] in many[count - 3 : count]
     with pytest.raises(DataError, match="no image to compare on"):
         onnx_export.sample([broken])
 
