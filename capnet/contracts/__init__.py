@@ -7,6 +7,7 @@ from capnet.contracts.classes import Classes as Classes
 from capnet.contracts.classes import make_classes as make_classes
 from capnet.contracts.classes import read_classes as read_classes
 from capnet.contracts.classes import slugify as slugify
+from capnet.contracts.classes import unique_slugs as unique_slugs
 from capnet.contracts.classes import write_classes as write_classes
 from capnet.contracts.files import SCHEMA as SCHEMA
 from capnet.contracts.files import check_schema as check_schema

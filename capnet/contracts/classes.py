@@ -100,6 +100,22 @@ def slugify(name: str) -> str:
     return slug or hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
+def unique_slugs(names: Sequence[str]) -> list[str]:
+    """The slug of each name; one that another name before it has gets a number."""
+    slugs, used = [], set()
+    following: dict[str, int] = {}  # the next number of a slug: thirty thousand classes may share one
+    for name in names:
+        base = slug = slugify(name)
+        number = following.get(base, 2)
+        while slug in used:
+            slug = f"{base}-{number}"
+            number += 1
+        following[base] = number
+        used.add(slug)
+        slugs.append(slug)
+    return slugs
+
+
 def make_classes(
     names: Sequence[str], prompt_names: Mapping[str, str] | None = None, critical: Sequence[str] = ()
 ) -> Classes:
@@ -110,19 +126,13 @@ def make_classes(
         prompt_names: what a class is called in prompts, by name; a class that is missing, or has "", keeps its name.
         critical: names of critical classes.
     """
-    items, used = [], set()
-    following: dict[str, int] = {}  # the next number of a slug: thirty thousand classes may share one
-    marked = set(critical)
-    for name in names:
-        base = slug = slugify(name)
-        number = following.get(base, 2)
-        while slug in used:
-            slug = f"{base}-{number}"
-            number += 1
-        following[base] = number
-        used.add(slug)
-        items.append(ClassInfo(name, (prompt_names or {}).get(name) or name, slug, name in marked))
-    return Classes(tuple(items))
+    called, marked = prompt_names or {}, set(critical)
+    return Classes(
+        tuple(
+            ClassInfo(name, called.get(name) or name, slug, name in marked)
+            for name, slug in zip(names, unique_slugs(names), strict=True)
+        )
+    )
 
 
 def _class(item: Mapping[str, Any]) -> ClassInfo:

@@ -23,7 +23,7 @@ from capnet.contracts import (
     read_split,
     reading,
     sha256_files,
-    slugify,
+    unique_slugs,
 )
 from capnet.contracts.stage_json import read_evaluation, read_findings, read_model_config
 from capnet.errors import ContractError, Problem
@@ -170,8 +170,9 @@ def figures(candidate: Candidate) -> dict[str, float]:
         for variant in BASELINES
         for name, value in headline_means(evaluation, variant).items()
     }
-    for label, variants in evaluation.get("slices", {}).items():
-        named |= {f"slice-{slugify(label)}/{name}": value for name, value in headline_means(variants).items()}
+    slices = evaluation.get("slices", {})
+    for slug, variants in zip(unique_slugs(list(slices)), slices.values(), strict=True):
+        named |= {f"slice-{slug}/{name}": value for name, value in headline_means(variants).items()}
     slugs = {item.name: item.slug for item in candidate.classes.items}
     for row in candidate.per_class:
         values = {f"{kind}/{slugs[row['class']]}": number(row.get(column)) for kind, column in PER_CLASS.items()}

@@ -83,6 +83,18 @@ def test_figures_are_named_for_the_metric_table(make_outputs: Make) -> None:
     assert candidate.headline == pytest.approx({"mAP": 0.5, "head": 0.6, "medium": 0.5, "tail": 0.4})
 
 
+def test_slices_whose_names_differ_in_signs_alone_have_metrics_of_their_own(make_outputs: Make) -> None:
+    paths = make_outputs()
+    slices = {name: {"capnet": {"mAP": value}} for name, value in (("site a", 0.25), ("site-A", 0.5), ("site b", 0.75))}
+    _edit(paths["evaluation"] / "evaluation.json", slices=slices)
+    values = figures(read_candidate(**paths))
+    assert {name: value for name, value in values.items() if name.startswith("slice-")} == {
+        "slice-site-a/mAP": 0.25,
+        "slice-site-a-2/mAP": 0.5,
+        "slice-site-b/mAP": 0.75,
+    }
+
+
 def test_curves_leave_out_what_was_not_measured(make_outputs: Make) -> None:
     result = list(curves(read_candidate(**make_outputs(epochs=2))))
     assert result == [("train/loss", 1.0, 1), ("train/loss", 0.5, 2), ("val/mAP", pytest.approx(0.2), 2)]
