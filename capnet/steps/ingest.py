@@ -153,7 +153,7 @@ def _too_bad(
     else those of images that a published list names.
     """
     settings, count = params.ingest, f"{len(faults)} of {len(rows)} are bad"
-    too_many = len(faults) > settings.bad_images * len(rows)
+    too_many = len(faults) / max(1, len(rows)) > settings.bad_images
     problems: list[Problem] = []
     if faults and len(faults) == len(rows) and not too_many:
         todo = "replace the files by good copies, or correct the paths"

@@ -113,6 +113,18 @@ def test_the_setting_says_how_many_bad_pictures_are_too_many(thousands: Path, tm
     ingest(thousands, tmp_path / "manifest", bad_images=4 / 3000)
 
 
+def test_the_share_itself_is_not_too_many(data: Path, tmp_path: Path) -> None:
+    bad, share = 29, 0.58
+    assert bad > share * 50, "the product is rounded down"
+    for number in range(bad, 50):
+        picture(data / f"images/{number}.png", seed=number)
+    rows = "".join(f"images/{number}.png,cat|dog\n" for number in range(50))
+    (data / "labels.csv").write_text(f"path,labels\n{rows}")
+    assert ingest(data, tmp_path / "out" / "manifest", bad_images=share)["left_out"] == bad
+    (data / "images/49.png").unlink()
+    assert len(refused(data, tmp_path / "manifests" / "manifest", bad_images=share)) == bad + 1
+
+
 def test_images_of_a_folder_that_is_not_there_are_one_mistake(data: Path, tmp_path: Path) -> None:
     with (data / "labels.csv").open("a") as table:
         table.write("".join(f"camera 1/{number}.jpg,cat,g\n" for number in range(60)) + "images/z.jpg,cat,g\n")
