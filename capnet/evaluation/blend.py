@@ -12,7 +12,7 @@ these rows the served score is never below the linear probe and zero-shot, and n
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -86,6 +86,7 @@ def choose_blend(
     chosen_on: str,
     preferred: tuple[str, ...] = PREFERRED,
     folds: NDArray[np.int64] | None = None,
+    score: Callable[[Weights], Floats] | None = None,
 ) -> Blend:
     """The ``preferred_weights``; or, where the probe or zero-shot alone has a higher mAP on held-out images by any
     lead, or a trained part by more than chance, the best of these and the steps ``towards`` those members.
@@ -99,6 +100,7 @@ def choose_blend(
         preferred: members of the preferred blend; those that do not exist are left out.
         folds: int [image]: images with scores of one model. They are ranked among themselves, because scores of two
             models may differ by an offset; average precision is the mean over folds. None: all are of one model.
+        score: what a blend with these weights serves, [image, class], where that ranks images otherwise than ``mix``.
 
     Returns:
         The chosen blend; the preferred one where no class has a known positive.
@@ -119,7 +121,7 @@ def choose_blend(
     def attempt(weights: Weights) -> int:
         """The index of a candidate, which is measured the first time."""
         if weights not in tried:
-            scores = mix(members, weights)
+            scores = mix(members, weights) if score is None else score(weights)
             tried.append(weights)
             rankings.append([rank(labels[part], scores[part], known[part]) for part in parts])
             values.append(float(measured(rankings[-1], ones)[0]))

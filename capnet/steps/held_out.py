@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,10 @@ class HeldOut:
             preferred += ("linear_probe",)
         units = unit_codes(self.rows["group"].tolist())
         where = "val" if self.folds is None else "out_of_fold"
-        return choose_blend(means, labels.targets.numpy(), labels.known.numpy(), units, where, preferred, self.folds)
+        targets, known, average = labels.targets.numpy(), labels.known.numpy(), trainer.params.tte.average
+        # the mean over views of blended logits is the blend of the means; for probabilities it is not
+        score = None if average == "logits" else partial(combine, self.logits, average=average)
+        return choose_blend(means, targets, known, units, where, preferred, self.folds, score)
 
     def scores(self, weights: Mapping[str, float], average: str) -> pd.DataFrame:
         """What a blend with ``weights`` would have served for these rows, as a table of predictions.

@@ -1,10 +1,12 @@
 """What the train stage does with held-out rows: folds, scores out of fold, the blend and the probe."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 
 from capnet.config import parse
@@ -13,6 +15,8 @@ from capnet.data.splits.stratify import stratified_folds
 from capnet.errors import ConfigError, ContractError
 from capnet.evaluation.tte import Scorer
 from capnet.stages import run
+from capnet.steps import held_out
+from capnet.training.scoring import combine
 from tests.unit.steps import small_training
 from tests.unit.steps.small_training import FULL, run_both, write_inputs
 
@@ -172,3 +176,33 @@ def test_folds_spread_labels_and_keep_groups_together():
     groups = np.repeat(np.arange(60), 5)
     fold = stratified_folds(labels, groups, 3, 0)
     assert all(len(set(fold[groups == group])) == 1 for group in range(60))
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_a_blend_is_chosen_by_the_average_that_is_served(average, monkeypatch):
+    """By the mean of the logits, one of 40 blends would be served below zero-shot where probabilities are averaged."""
+    monkeypatch.setattr(held_out, "trains_blocks", lambda *_: False)
+    tte = SimpleNamespace(average=average)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels = rng.random((40, 4)) < 0.2
+        shared = 0.9 * rng.standard_normal(labels.shape)
+        logits = {}
+        for name, skill, spread in (("capnet", 2.0, 3.0), ("linear_probe", 2.2, 0.0), ("zero_shot", 2.6, 2.0)):
+            whole = skill * labels + shared + 0.5 * rng.standard_normal(labels.shape) - 2
+            views = whole[:, None] + spread * rng.standard_normal((40, 5, 4))
+            logits[name] = torch.from_numpy(views).float()
+        of_rows = SimpleNamespace(targets=torch.from_numpy(labels), known=torch.ones(40, 4, dtype=torch.bool))
+        trainer = SimpleNamespace(
+            labels=lambda _, of_rows=of_rows: of_rows,
+            towers=SimpleNamespace(image=None),
+            params=SimpleNamespace(tte=tte, train=SimpleNamespace(adapter=None)),
+        )
+        rows = pd.DataFrame({"group": [""] * 40})
+
+        def mean_ap(weights, logits=logits, labels=labels):
+            return average_precision_score(labels, combine(logits, weights, average))
+
+        blend = held_out.HeldOut(rows, None, logits).choose_blend(trainer)
+        for name in ("linear_probe", "zero_shot"):
+            assert mean_ap(blend.weights) >= mean_ap({name: 1.0}) - 1e-9, (seed, name)
