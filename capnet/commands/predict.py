@@ -76,6 +76,8 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         drift = Drift(reference, served.limits) if reference else None
         done = prediction.predict(served, key, source, target, drift)
+    file = target.with_name(f"{target.name}.drift.json")
+    file.unlink(missing_ok=True)  # an earlier call's, which is of other predictions
     for path, fault in done.faults:
         click.echo(shown(f"not read: {path}: {fault}"), err=True)
     labelled = counted(done.images - done.not_read, "image")
@@ -87,7 +89,7 @@ def command(source_address: str, out: str, address: str, fails: bool, params: st
             f"{target} says for each what is wrong with it",
         )
     if drift is not None:
-        report, file = drift.report(), target.with_name(f"{target.name}.drift.json")
+        report = drift.report()
         write_json(file, report)
         show_drift(report, file)
         if fails:

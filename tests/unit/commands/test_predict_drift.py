@@ -76,6 +76,14 @@ def test_without_the_option_drift_changes_no_exit_code(predict: Any) -> None:
     assert "drift: 1 of 3 classes differ from the reference" in result.output
 
 
+def test_no_report_of_earlier_predictions_is_left_with_new_ones(predict: Any, tmp_path: Path) -> None:
+    assert predict(_scores(400)).exit_code == 0
+    report = tmp_path / "new.csv.drift.json"
+    assert report.is_file()
+    assert predict(_scores(400, 0.3), reference={}).exit_code == 0
+    assert not report.exists(), "the model that labelled these images has no reference"
+
+
 @pytest.mark.parametrize(("rows", "shift", "last"), [(400, 0.0, "0 of 3 classes"), (20, 0.5, "too few images to tell")])
 def test_equal_and_small_batches_pass(predict: Any, rows: int, shift: float, last: str) -> None:
     result = predict(_scores(rows, shift), "--fail-on-drift")
