@@ -17,13 +17,14 @@ SECTIONS = {"fetch": ("data",)} | {stage.name: stage.sections for stage in STAGE
 
 def stage_arguments(params: Params) -> dict[str, dict[str, Any]]:
     """One dict a stage. Train and evaluate also learn where curves go, and nothing else of section register: that would
-    make their cache useless.
+    make their cache useless. Nor does train learn of the other seeds: each has its own, as a parameter of the task.
     """
     params = with_files(params)
     stages = {name: params.subset(sections) for name, sections in SECTIONS.items()}
     where = {name: getattr(params.register_, name) for name in ("name", "experiment", "tracking_uri")}
     for name in ("train", "evaluate"):
         stages[name]["register"] = where
+    stages["train"]["train"]["seeds"] = []
     return stages
 
 

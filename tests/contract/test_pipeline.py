@@ -136,6 +136,12 @@ def test_the_first_seed_is_registered_and_the_others_only_reported(several: tupl
     assert (arguments["first_seed"], arguments["further_seeds"], arguments["seeds"]) == (5, [3, 9], [5, 3, 9])
 
 
+def test_another_seed_changes_nothing_that_the_first_ones_tasks_are_cached_by() -> None:
+    first, more = (training_arguments(parse({"train": {"seeds": seeds}}), "v1") for seeds in ([5], [5, 3]))
+    different = {name for name, value in first.items() if value != more[name]}
+    assert different == {"seeds", "further_seeds"}, "train gets its seed, and of the settings nothing of the others"
+
+
 # ---------------------------------------------------------------- golden files and protos
 
 
