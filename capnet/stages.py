@@ -82,7 +82,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "register",
             "Register the model in MLflow as challenger.",
-            ("register",),
+            ("data", "register"),
             _SPLIT | _VALIDATION | _MODEL | _EVALUATION,
             {"registration": "outputs/registration.json"},
         ),

@@ -66,7 +66,8 @@ class Register(Section):
         "mlflow/promotion.yaml", min_length=1, description="what a new version must hold against the champion"
     )
     data_licence: str = Field(
-        "", description="licence of the pictures, for the data card; empty: what ATTRIBUTION or LICENSE in data/ says"
+        "",
+        description="licence of the pictures, for the data card; empty: what ATTRIBUTION or LICENSE in data.root says",
     )
     pack_backbone: bool = Field(
         False,

@@ -5,7 +5,6 @@ where it is weak. The pages are model_card.md and version_page.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from capnet.contracts import VARIANTS, number
@@ -25,7 +24,7 @@ from capnet.promotion.champion import PACKED
 from capnet.promotion.policy import Policy
 from capnet.promotion.standard import in_words
 from capnet.registry.candidate import Candidate, flat_params
-from capnet.registry.data_card import buckets_in_words, data_card, data_licence
+from capnet.registry.data_card import buckets_in_words, data_card
 from capnet.registry.markdown import LONGEST_TABLE, class_table, code, render, table
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
@@ -34,7 +33,7 @@ HALF = 0.5  # precision and recall below which a critical class is called weak
 
 
 def card_texts(
-    candidate: Candidate, form: str, data_md5: str, location: str, stated_licence: str, policy: Policy
+    candidate: Candidate, form: str, data_md5: str, location: str, licence: str, policy: Policy
 ) -> dict[str, str]:
     """Both cards.
 
@@ -43,13 +42,12 @@ def card_texts(
         form: packed or referenced: whether the artifact holds the backbone's weights.
         data_md5: of the data's version in DVC; "" where it is not under DVC.
         location: where the pictures are stored; "" if only here.
-        stated_licence: ``register.data_licence``; "" takes what the folder data says.
+        licence: of the pictures, as in ``data_card``.
         policy: what the version is asked for at its registration.
 
     Returns:
         Markdown by file name.
     """
-    licence = data_licence(stated_licence, Path("data"))
     return {
         MODEL_CARD: model_card(candidate, form, policy),
         DATA_CARD: data_card(candidate, data_md5, location, licence),

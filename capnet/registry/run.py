@@ -192,11 +192,13 @@ def dvc_location(config: Path, md5: str) -> str:
 
     Args:
         config: .dvc/config.
-        md5: of the version; "" for the remote itself.
+        md5: of the version; "" where the data is not under DVC.
 
     Returns:
-        REMOTE/files/md5/ab/cdef, without passwords; "" where there is no default remote.
+        REMOTE/files/md5/ab/cdef, without passwords; "" without a version or a default remote.
     """
+    if not md5:
+        return ""
     parser = configparser.ConfigParser()
     try:
         parser.read_string("\n".join(line.strip() for line in config.read_text().splitlines()))
@@ -204,5 +206,4 @@ def dvc_location(config: Path, md5: str) -> str:
         url = parser[f"'remote \"{remote}\"'"]["url"]
     except (OSError, KeyError, configparser.Error):
         return ""
-    url = redact(url)
-    return f"{url.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}" if md5 else url
+    return f"{redact(url).rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"

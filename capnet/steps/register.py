@@ -8,6 +8,7 @@ from capnet.config import Params
 from capnet.contracts import SCHEMA, write_json
 from capnet.contracts.dvc_file import dvc_output
 from capnet.registry.candidate import read_candidate
+from capnet.registry.data_card import data_licence
 from capnet.registry.register import register_version, state_record
 from capnet.state import state_dir
 
@@ -27,9 +28,10 @@ def register(params: Params, inputs: dict[str, Path], outputs: dict[str, Path]) 
         ContractError: the folders do not belong together.
         StoreError: the store does not take it.
     """
-    settings = params.register_
+    root = Path(params.data.root)  # what lies elsewhere, such as the demo, says nothing of these images
+    settings = params.register_.model_copy(update={"data_licence": data_licence(params.register_.data_licence, root)})
     candidate = read_candidate(inputs["split"], inputs["validation"], inputs["model"], inputs["evaluation"])
-    data_md5 = dvc_output(Path("data.dvc")).get("md5", "")
+    data_md5 = dvc_output(Path(f"{root}.dvc")).get("md5", "")
     state = state_dir("registry")  # before a version is made: whether it can be written to
     registered = register_version(settings, candidate, inputs["evaluation"] / "report.html", data_md5)
     write_json(state / f"{candidate.content_hash}.json", state_record(settings, registered))

@@ -23,7 +23,7 @@ def register(
         validation: What validate wrote.
         model: What train wrote for the first seed.
         evaluation: What evaluate wrote for the first seed.
-        params: Settings of section register.
+        params: Settings of sections data and register.
         registration: registration.json.
         metrics: Version number and headline figures.
     """

@@ -156,7 +156,7 @@ class Remote:
 
 def recorded_version(folder: Path) -> Version | None:
     """What FOLDER.dvc next to ``folder`` says; None where there is none, or none with a hash."""
-    output = dvc_output(folder.with_name(folder.name + ".dvc"))
+    output = dvc_output(Path(f"{folder}.dvc"))
     return Version(output["md5"], output["nfiles"], output["size"]) if output else None
 
 

@@ -114,9 +114,7 @@ def test_the_model_card_says_what_was_measured_and_where_it_is_weak(make_outputs
     assert ["train.loss.name", "db_focal"] in tables.headed("setting", "value")
 
 
-def test_the_data_card_counts_as_pandas_does(
-    make_outputs: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_card_counts_as_pandas_does(make_outputs: Make, tmp_path: Path) -> None:
     paths = make_outputs()
     frame = read_split(paths["split"] / "split.parquet")
     frame["unknown"] = [[3] if number % 2 else [] for number in range(len(frame))]
@@ -136,12 +134,12 @@ def test_the_data_card_counts_as_pandas_does(
     (paths["validation"] / "validation.json").write_text(
         json.dumps({"schema": 1, "checks": [check, check | {"success": True}]})
     )
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "ATTRIBUTION.md").write_text("# Attribution\n\n<b>CC BY-SA 4.0</b>, by OpenMoji\n")
-    text = card_texts(read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", "", Policy())[
-        DATA_CARD
-    ]
+    licence = data_licence("", tmp_path / "data")
+    text = card_texts(
+        read_candidate(**paths), "packed", "0123.dir", "s3://bucket/files/md5/01/23.dir", licence, Policy()
+    )[DATA_CARD]
     tables = Tables(text)
     splits = {row[0]: row[1:] for row in tables.headed("split")}
     for split, part in frame.groupby("split"):

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from e2e import warm
+from mlflow.tracking import MlflowClient
 
 from capnet.contracts import tree_hash
+from capnet.registry.cards import DATA_CARD
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +75,24 @@ def test_register_and_check_on_the_default_store(project: Path) -> None:
     back = _again(project, "register", "--check")
     assert (back.returncode, back.stdout, back.stderr) == (0, FRESH, ""), "a store that is new gets the version"
     assert (project / "outputs" / "registration.json").read_bytes() == record, "equal in every store"
+
+
+@pytest.mark.parametrize(("root", "md5", "licence"), [("data", "0123.dir", "CC BY 4.0"), ("photos", "", "not known")])
+def test_what_lies_elsewhere_says_nothing_of_the_images(project: Path, root: str, md5: str, licence: str) -> None:
+    (project / "params.yaml").write_text(f"data:\n  root: {root}\n")
+    (project / "photos").mkdir()
+    (project / "data").mkdir()
+    (project / "data" / "LICENSE").write_text("CC BY 4.0\n")
+    (project / ".dvc").mkdir()
+    (project / ".dvc" / "config").write_text("[core]\n    remote = s3\n['remote \"s3\"']\n    url = s3://bucket\n")
+    assert _again(project, "register").returncode == 0
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    version = client.get_model_version("capnet", "1")
+    assert json.loads(version.tags["provenance"]).get("data_md5", "") == md5
+    cards = {path.read_text() for path in project.rglob(DATA_CARD)}
+    assert len(cards) == 1, "of the run and of the model"
+    text = cards.pop()
+    assert (f"Licence of the pictures: {licence}" in text, "s3://bucket" in text) == (True, bool(md5))
 
 
 def test_an_unreachable_server_is_told_in_three_parts_and_leaves_nothing(project: Path) -> None:
