@@ -1,4 +1,4 @@
-"""`capnet doctor` on a folder that takes longer to count than the command may take."""
+"""`capnet doctor` on folders of an unusual kind: too large to count in time, or the working folder itself."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ def test_a_folder_with_too_many_files_to_count_is_no_network_that_fails(
     assert finding.problem is None
     assert finding.message == f"more than {counted(1, 'file')} in {folder}, too many to count in 0 seconds"
     assert finding.warning == (f"`dvc status {folder}.dvc` compares them all" if recorded else "")
+
+
+def test_the_working_folder_may_be_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (finding,) = data.check_folder(Path())
+    assert finding.problem is None
+    assert finding.message.startswith("1 files, 0.0 MB in .; not under DVC")
