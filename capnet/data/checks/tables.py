@@ -106,7 +106,9 @@ def add_dhashes(table: pd.DataFrame, seen: Sequence[ImageFile]) -> None:
         seen: of each row, with dhashes.
     """
     words = as_words([one.dhash or NO_DHASH for one in seen])
-    splits, contents, paths = (np.asarray(table[name], dtype=object) for name in ("split", "sha256", "path"))
+    splits, paths = (np.asarray(table[name], dtype=object) for name in ("split", "path"))
+    contents = pd.factorize(table["sha256"])[0]
+    contents = np.where(contents < 0, len(table) + np.arange(len(table)), contents)  # a file without a hash is alone
     twin = near_duplicates(words, splits, contents)
     frame = np.where(twin >= 0, -1, burst_frames(words, splits, contents, paths.tolist()))
     for name, partner in (("look_alike", twin), ("burst_frame", frame)):

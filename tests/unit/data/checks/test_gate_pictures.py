@@ -51,6 +51,18 @@ def test_a_picture_saved_again_smaller_is_a_near_duplicate(frame: pd.DataFrame, 
         }
 
 
+@pytest.mark.parametrize("unhashed", [[0], [8], [1, 5], list(range(9))])
+def test_of_pictures_without_a_hash_copies_are_found_too(
+    frame: pd.DataFrame, tmp_path: Path, unhashed: list[int]
+) -> None:
+    """ingest.images: listed takes hashes from the table, which may lack some."""
+    (tmp_path / "images/8.png").write_bytes((tmp_path / "images/0.png").read_bytes())
+    frame.loc[unhashed, "sha256"] = None
+    result = failed(check_split(frame, CLASSES, tmp_path, SETTINGS))
+    assert list(result) == ["near_duplicates_in_one_split"]
+    assert {row["image_id"] for row in result["near_duplicates_in_one_split"].offending} == {"p0", "p8"}
+
+
 def test_pictures_without_structure_are_no_near_duplicates(frame: pd.DataFrame, tmp_path: Path) -> None:
     for number, colour in ((0, "white"), (1, "white"), (2, "black")):
         Image.new("RGB", (96, 96), colour).save(tmp_path / f"images/{number}.png")
