@@ -14,6 +14,7 @@ from capnet.errors import ConfigError
 JPEG_2000 = (".jp2", ".j2k", ".jpx")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", *JPEG_2000)
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z")
+PACKED_TABLE = ".csv.gz"  # the one kind of packed file that readers open
 OTHERS = (".mp4", ".avi", ".mov", ".npy", ".npz")
 LONGEST_PATH = 3000  # bytes: Linux takes 4,095 with the folder that the copies are in; S3 names have 1,024
 
@@ -30,7 +31,8 @@ class Entry:
 
 def is_label_file(path: str) -> bool:
     """True for a file that an annotation reader may want: all but images, archives, films and arrays."""
-    return not path.lower().endswith(IMAGES + ARCHIVES + OTHERS)
+    name = path.lower()
+    return name.endswith(PACKED_TABLE) or not name.endswith(IMAGES + ARCHIVES + OTHERS)
 
 
 def unsafe(path: str) -> str:
