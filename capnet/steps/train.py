@@ -44,6 +44,7 @@ from capnet.training.scoring import member_logits
 from capnet.training.trainer import Fit, Log, Trainer
 
 MANY_ON_A_CPU = 3_000  # images times epochs
+WITHOUT_EFFECT = ("workers", "feature_gigabytes")  # settings of section runtime that change no result
 HISTORY = ("epoch", "step", "loss", "val_mAP", "val_head", "val_medium", "val_tail")
 
 logger = logging.getLogger(__name__)
@@ -187,13 +188,18 @@ def _trainer(
 
 
 def _state_folder(trainer: Trainer, inputs: dict[str, Path]) -> Path:
-    """Of this training's checkpoints: no other settings, data or weights lead to it."""
+    """Of this training's checkpoints: no other settings, data or weights lead to it, but for settings that change no
+    result, so that a training goes on with fewer workers.
+    """
     contents = {
         "split": sha256_file(inputs["split"] / "split.parquet"),
+        "buckets": trainer.classes.buckets,
         "graph": sha256_file(inputs["graph"] / "graph.safetensors"),
         "weights": trainer.towers.weight_hash,
     }
     settings = trainer.params.subset(("backbone", "runtime", "train", "tte"))
+    for name in WITHOUT_EFFECT:
+        del settings["runtime"][name]
     return state_dir("train") / settings_hash(settings, contents)
 
 

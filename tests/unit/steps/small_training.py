@@ -56,11 +56,11 @@ def write_inputs(folder, frame, names=NAMES):
     (folder / "validation").mkdir(exist_ok=True)
 
 
-def run_both(folder, backbone, **train):
+def run_both(folder, backbone, runtime=None, **train):
     settings = {
         "backbone": {"name": backbone, "pretrained": "random"},
         "tte": {"expand": 8},
-        "runtime": {"threads": 1, "precision": "fp32"},
+        "runtime": {"threads": 1, "precision": "fp32", **(runtime or {})},
         "train": {"epochs": 1, "batch_size": 16, "folds": 2, **train},
     }
     params = parse(settings)

@@ -1,0 +1,64 @@
+"""Which training goes on from the checkpoint of one that was killed, and which begins anew."""
+
+import pytest
+
+from capnet.contracts import read_classes, write_classes
+from capnet.training import checkpoint, trainer
+from tests.unit.steps import small_training
+from tests.unit.steps.small_training import run_both, write_inputs
+
+pytestmark = pytest.mark.slow
+
+made = small_training.made
+tiny_backbone = small_training.tiny_backbone
+SETTINGS = {"epochs": 3, "batch_size": 8}
+STEPS, DONE = 3 * 3, 4  # 3 epochs of 20 rows
+
+
+@pytest.fixture
+def steps(made, tiny_backbone, monkeypatch):
+    """The epoch of every step that is made, after a training that was killed behind DONE of them."""
+    folder, frame = made
+    write_inputs(folder, frame)
+    epochs, step = [], trainer.Trainer.step
+
+    def counted(self, *arguments):
+        epochs.append(arguments[-1])
+        return step(self, *arguments)
+
+    def killed(self, *arguments):
+        if len(epochs) == DONE:
+            raise KeyboardInterrupt
+        return counted(self, *arguments)
+
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(trainer.Trainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_both(folder, tiny_backbone, **SETTINGS)
+    epochs.clear()
+    monkeypatch.setattr(trainer.Trainer, "step", counted)
+    return epochs
+
+
+@pytest.mark.parametrize(
+    ("runtime", "left"),
+    [({"workers": 0}, STEPS - DONE), ({"feature_gigabytes": 5.0}, STEPS - DONE), ({"seed": 1}, STEPS)],
+)
+def test_a_training_goes_on_under_settings_that_change_no_result(runtime, left, steps, made, tiny_backbone):
+    run_both(made[0], tiny_backbone, runtime, **SETTINGS)
+    assert len(steps) == left
+
+
+def test_means_of_other_buckets_do_not_get_into_one_history(steps, made, tiny_backbone):
+    folder, _ = made
+    path = folder / "split" / "classes.json"
+    classes = read_classes(path)
+    write_classes(path, classes.with_counts(classes.train_counts.tolist(), (1000, 1)))
+    run_both(folder, tiny_backbone, **SETTINGS)
+    header, *rows = (folder / "model" / "history.csv").read_text().splitlines()
+    assert header == "epoch,step,loss,val_mAP,val_head,val_medium,val_tail"
+    assert len(rows) == 3
+    for row in rows:
+        _, _, _, every, head, medium, tail = row.split(",")
+        assert (head, medium, tail) == ("", every, "")
