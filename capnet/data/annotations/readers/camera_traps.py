@@ -51,14 +51,23 @@ class _Frame:
     height: int | None
     seen: set[int] | None = None
 
+    @property
+    def group(self) -> str | None:
+        """The site; a burst without a site stays together, too."""
+        return self.location or (f"sequence {self.sequence}" if self.sequence else None)
+
+    def left_out(self, image: str) -> LeftOutImage:
+        """What is remembered of the image with this id, should people label it later."""
+        return LeftOutImage(image, self.path, self.group, self.sequence)
+
 
 @dataclass
 class _File:
-    """What the annotations hold: usable images by id, file names of corrupt images by id, and mistakes."""
+    """What the annotations hold: usable images and corrupt ones by id, and mistakes."""
 
     frames: dict[str, _Frame] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
-    corrupt: dict[str, str] = field(default_factory=dict)
+    corrupt: dict[str, _Frame] = field(default_factory=dict)
 
 
 def read(folder: DataFolder, settings: Ingest) -> Annotations:
@@ -96,10 +105,8 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
     unseen: list[LeftOutImage] = []
     everything, unwritten = np.arange(len(names), dtype=np.int32), 0
     for image, frame in file.frames.items():
-        # a burst without a site stays together, too
-        group = frame.location or (f"sequence {frame.sequence}" if frame.sequence else None)
         if frame.seen is None:
-            unseen.append(LeftOutImage(image, frame.path, group, frame.sequence))
+            unseen.append(frame.left_out(image))
             continue
         present = sorted(index[number] for number in frame.seen if number in index)
         is_unsure = bool(frame.seen & unsure)
@@ -114,14 +121,14 @@ def read(folder: DataFolder, settings: Ingest) -> Annotations:
             image,
             image_id=image,
             unknown=array("i", np.delete(everything, present).tobytes()) if is_unsure else (),
-            group=group,
+            group=frame.group,
             sequence=frame.sequence,
             width=frame.width,
             height=frame.height,
         )
     if not len(rows) and not file.problems and not rows.problems:
         raise DataError("no image is annotated", str(path), TODO)
-    corrupt = [LeftOutImage(image, path) for image, path in file.corrupt.items()]
+    corrupt = [frame.left_out(image) for image, frame in file.corrupt.items()]
     reasons = {"no annotation, so nobody looked": unseen, "marked corrupt in the annotations": corrupt}
     left_out = {reason: images for reason, images in reasons.items() if images}
     return make_rows(rows, classes, [*mistakes, *file.problems], left_out=left_out, warnings=warnings)
@@ -154,11 +161,14 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
             what = f"image {str(item)[:80]} needs an id and a file_name"
             file.problems.append(Problem(what, annotations.path.name, TODO))
             continue
-        image = str(number)
+        image, path = str(number), f"{traps.images}/{name}" if traps.images else name
+        location, sequence = (
+            str(item[key]) if _is_name(item.get(key)) and item.get(key) not in (None, "") else None for key in BURST
+        )
+        frame = _Frame(path, location, sequence, pixels(item.get("width")), pixels(item.get("height")))
         if item.get("corrupt") is True:
-            file.corrupt[image] = name
+            file.corrupt[image] = frame
             continue
-        path = f"{traps.images}/{name}" if traps.images else name
         fault = path_fault(path)
         if not fault and (strange := [key for key in BURST if not _is_name(item.get(key))]):
             fault = f"{strange[0]} {str(item[strange[0]])[:80]!r} is neither text nor a whole number"
@@ -170,8 +180,7 @@ def _images(annotations: CocoJson, traps: Settings) -> _File:
             file.problems.append(Problem(fault, f"{annotations.path.name} image {number}", "correct the file"))
             continue
         paths[normal_path(path)] = image
-        location, sequence = (None if item.get(key) in (None, "") else str(item[key]) for key in BURST)
-        file.frames[image] = _Frame(path, location, sequence, pixels(item.get("width")), pixels(item.get("height")))
+        file.frames[image] = frame
     return file
 
 
@@ -223,7 +232,7 @@ def _tell_sequences_apart(file: _File) -> None:
     locations: dict[str, set[str]] = {}
     located = [
         (frame, frame.location, frame.sequence)
-        for frame in file.frames.values()
+        for frame in (*file.frames.values(), *file.corrupt.values())
         if frame.location is not None and frame.sequence is not None
     ]
     for _, location, sequence in located:

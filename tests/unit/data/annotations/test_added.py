@@ -208,3 +208,25 @@ def test_an_image_that_the_format_lists_keeps_its_id_location_and_burst(tmp_path
     assert [image.path for images in annotations.left_out.values() for image in images] == ["./a/3.jpg", "./a/4.jpg"]
     (warning,) = annotations.warnings
     assert warning.startswith("1 of 3 images of added have no group")
+
+
+def test_so_does_one_that_the_format_calls_corrupt(tmp_path: Path) -> None:
+    images = [
+        {"id": n, "file_name": f"{n}.jpg", "location": f"site {n % 2}", "seq_id": 5, "corrupt": n > 0} for n in range(4)
+    ]
+    traps = {
+        "images": images,
+        "categories": [{"id": 1, "name": "fox"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1}],
+    }
+    (tmp_path / "traps.json").write_text(json.dumps(traps))
+    data, ingest = {"format": "camera_traps"}, {"camera_traps": {"file": "traps.json", "images": "a"}}
+    annotations, added = read(tmp_path, "path,labels\na/1.jpg,fox\na/2.jpg,\n", data=data, ingest=ingest)
+    rows = annotations.rows[["path", "group", "sequence"]]
+    assert (added, annotations.problems, annotations.warnings) == (2, [], [])
+    assert list(rows.itertuples(index=False, name=None)) == [
+        ("a/0.jpg", "site 0", "site 0 / 5"),
+        ("a/1.jpg", "site 1", "site 1 / 5"),
+        ("a/2.jpg", "site 0", "site 0 / 5"),
+    ]
+    assert [image.path for images in annotations.left_out.values() for image in images] == ["a/3.jpg"]
